@@ -2,15 +2,15 @@
 
 The map, in the order in which modules may import one another (upwards only):
 
-    errors, config, reporting, files        no torch: the words, the settings, the seams
-    metrics, episodes                       numbers and draws
-    models                                  learners: body + head
-    meta                                    inner loop, outer loop, algorithms, engines, evaluation
-    probes                                  nearest neighbours in feature space, before and after adaptation
-    data                                    images -> one HDF5 file
-    checkpoint, store, results, runtime     what is kept on disk, and what it ran on
-    recipes                                 one run(config, reporter) per command
-    cli                                     Typer and rich, nowhere else
+errors, config, reporting, files        no torch: the words, the settings, the seams
+metrics, episodes                       numbers and draws
+models                                  learners: body + head
+meta                                    inner loop, outer loop, algorithms, engines, evaluation
+probes                                  nearest neighbours in feature space, before and after adaptation
+data                                    images -> one HDF5 file
+checkpoint, store, results, runtime     what is kept on disk, and what it ran on
+recipes                                 one run(config, reporter) per command
+cli                                     Typer and rich, nowhere else
 """
 
 __version__ = "0.1.0"

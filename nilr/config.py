@@ -47,7 +47,7 @@ def setting(
         env: whether `NILR_<FLAG>` may set it.
         bounds: `ge`, `gt`, `le`, `lt`.
     """
-    extra = {"shown": shown, "short": short, "env": env}
+    extra: dict[str, Any] = {"shown": shown, "short": short, "env": env}
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
@@ -78,9 +78,7 @@ class PrepareDataSettings(Settings):
     """`nilr prepare-data`: images -> one HDF5 file."""
 
     sources: tuple[Path, ...] = setting((), "Folders, archives or pickles that hold the images.")
-    name: str | None = setting(
-        None, "Name of the pack in the store.", shown="mini-imagenet, or synthetic", env=False
-    )
+    name: str | None = setting(None, "Name of the pack in the store.", shown="mini-imagenet, or synthetic", env=False)
     image_size: int = setting(84, "Height and width of the packed images, in pixels.", ge=8, le=1024)
     resample: Resample = setting("bilinear", "Filter for images that are not at that size yet.")
     split_files: Path | None = setting(
@@ -114,9 +112,7 @@ class TrainSettings(DeviceSettings):
     preset: str | None = setting(
         None, "A full recipe that flags override: finn-1shot, finn-5shot, li-metasgd, quick.", shown="none"
     )
-    name: str | None = setting(
-        None, "Name of the model in the registry.", shown="a fresh one from --algo", env=False
-    )
+    name: str | None = setting(None, "Name of the model in the registry.", shown="a fresh one from --algo", env=False)
     n_way: int = setting(5, "Classes per episode.", ge=2, le=1000)
     n_shot: int = setting(1, "Support images per class.", ge=1, le=1000)
     n_query: int = setting(15, "Query images per class.", ge=1, le=1000)
@@ -181,13 +177,9 @@ class JudgeSettings(DeviceSettings):
 class AdaptSettings(JudgeSettings):
     """`nilr adapt`: one episode, or a user's own labelled images."""
 
-    model: str | None = setting(
-        None, "Model: a name, NAME@best, NAME@last or a path.", shown="the one trained last"
-    )
+    model: str | None = setting(None, "Model: a name, NAME@best, NAME@last or a path.", shown="the one trained last")
     episode: int = setting(0, "Number of the seeded episode.", ge=0)
-    support: Path | None = setting(
-        None, "A folder per class with labelled images to adapt on.", shown="an episode"
-    )
+    support: Path | None = setting(None, "A folder per class with labelled images to adapt on.", shown="an episode")
     query: Path | None = setting(
         None, "Images to classify after --support: a folder per class, or just images.", shown="none"
     )
@@ -200,16 +192,12 @@ class AdaptSettings(JudgeSettings):
 class ProbeSettings(JudgeSettings):
     """`nilr probe`: nearest neighbours in feature space, before and after adaptation."""
 
-    models: tuple[str, ...] = setting(
-        (), "Models: names, NAME@best, NAME@last or paths; default: the last trained."
-    )
+    models: tuple[str, ...] = setting((), "Models: names, NAME@best, NAME@last or paths; default: the last trained.")
     protocol: ProtocolChoice = setting("all", "Which features to judge.")
     n_episodes: int = setting(600, "Episodes to judge; every model and protocol sees the same ones.", ge=1)
     neighbours: NeighbourRule = setting("nearest", "How labelled neighbours vote.")
     distance: Distance = setting("cosine", "How near is measured.")
-    task_b: TaskB = setting(
-        "disjoint", "cross-task: whether the judged task shares no class with the adapted one."
-    )
+    task_b: TaskB = setting("disjoint", "cross-task: whether the judged task shares no class with the adapted one.")
 
 
 class DemoSettings(Settings):
