@@ -1,0 +1,200 @@
+"""Episodes: which classes and images, as a pure function of (seed, stream, index).
+
+Shapes: N classes (n_way), K support and Q query images per class, E episodes, images (H, W, C) uint8 in the pack and
+(C, H, W) float32 in [0, 1] in an episode. Everything is grouped by class: labels are 0 repeated K times, then 1...
+
+The draw is counter-based: a class's or an image's key is a hash of (seed, stream, index, class, image), and the
+smallest keys are taken. So a batch of episodes is drawn at once, on any device, and episode i does not depend on batch
+size, resume, worker or rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nilr.errors import EpisodeError
+
+_INT64_MAX = torch.iinfo(torch.int64).max
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode, or E of them with a leading E on every tensor.
+
+    Attributes:
+        support_x: (N*K, C, H, W) float32.
+        support_y: (N*K,) int64 in [0, N).
+        query_x: (N*Q, C, H, W) float32.
+        query_y: (N*Q,) int64 in [0, N).
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+    def __getitem__(self, index: int) -> Episode:
+        """Return one episode of a batch."""
+        return Episode(self.support_x[index], self.support_y[index], self.query_x[index], self.query_y[index])
+
+    def __len__(self) -> int:
+        """Return E, the number of episodes of a batch."""
+        return self.support_x.shape[0]
+
+
+class ClassImages(Protocol):
+    """Images grouped by class."""
+
+    @property
+    def class_sizes(self) -> Sequence[int]:
+        """Images per class, in class order."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Return the images at int64 `index` of shape (...) as float32 of shape (..., C, H, W) in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """All images of a split in one tensor, in memory, memory-mapped or on a device.
+
+    Attributes:
+        images: uint8 of shape (n, H, W, C), grouped by class.
+        class_sizes: images per class, in class order; they add up to n.
+    """
+
+    images: Tensor
+    class_sizes: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Return the images at int64 `index` of shape (...) as float32 of shape (..., C, H, W) in [0, 1]."""
+        chosen = self.images[index.reshape(-1)]
+        scaled = chosen.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return scaled.reshape(*index.shape, *scaled.shape[1:])
+
+
+@dataclass(frozen=True)
+class EpisodeSampler:
+    """Draws episodes from images grouped by class.
+
+    Attributes:
+        images: the images of one split.
+        n_way: classes per episode.
+        n_shot: support images per class.
+        n_query: query images per class.
+        seed: the run's seed.
+        stream: name of the stream; episodes of different streams are independent.
+    """
+
+    images: ClassImages
+    n_way: int
+    n_shot: int
+    n_query: int
+    seed: int
+    stream: str
+
+    def __post_init__(self) -> None:
+        """Fail before the first draw, with both numbers, if the split cannot give such an episode."""
+        sizes = self.images.class_sizes
+        if len(sizes) < self.n_way:
+            raise EpisodeError(
+                f"an episode needs {self.n_way} classes (--n-way), and `{self.stream}` has {len(sizes)}",
+                hint=f"use --n-way {len(sizes)} or less, or another split",
+            )
+        needed = self.n_shot + self.n_query
+        if min(sizes) < needed:
+            raise EpisodeError(
+                f"an episode needs {needed} images per class ({self.n_shot} support + {self.n_query} query), "
+                f"and the smallest class of `{self.stream}` has {min(sizes)}",
+                hint="lower --n-shot or --n-query, or pack more images per class",
+            )
+
+    def draw(self, indices: Sequence[int]) -> Episode:
+        """Return the episodes numbered `indices`, batched with a leading E."""
+        return self.load(*self.choose(indices))
+
+    def choose(self, indices: Sequence[int], *, avoid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Choose classes and images.
+
+        Args:
+            indices: numbers of the E episodes.
+            avoid: int64 class numbers (E, n) that must not be drawn.
+
+        Returns:
+            Classes (E, N) and images (E, N, K + Q), as int64 positions in the split; support images come first.
+
+        Raises:
+            EpisodeError: too few classes are left beside those to avoid.
+        """
+        device = self.images.device
+        sizes = torch.tensor(self.images.class_sizes, device=device)
+        episode = torch.tensor(list(indices), device=device)[:, None]
+        key = _mix(_mix(episode + _stream_key(self.seed, self.stream)) + torch.arange(len(sizes), device=device))
+        if avoid is not None:
+            self._check_room(avoid)
+            key = (key >> 1 & _INT64_MAX).scatter(1, avoid, _INT64_MAX)
+        classes = key.argsort(dim=1, stable=True)[:, : self.n_way]
+        largest = int(sizes.max())
+        member = torch.arange(largest, device=device)
+        image_key = _mix(_mix(key.gather(1, classes))[..., None] + member) >> 1 & _INT64_MAX
+        image_key = image_key.masked_fill(member >= sizes[classes][..., None], _INT64_MAX)
+        chosen = image_key.argsort(dim=2, stable=True)[..., : self.n_shot + self.n_query]
+        starts = sizes.cumsum(0) - sizes
+        return classes, chosen + starts[classes][..., None]
+
+    def load(self, classes: Tensor, images: Tensor) -> Episode:
+        """Return the episodes of `choose`, with their pixels."""
+        n_episodes = classes.shape[0]
+        support, query = images[..., : self.n_shot].flatten(1), images[..., self.n_shot :].flatten(1)
+        labels = torch.arange(self.n_way, device=classes.device)
+        return Episode(
+            support_x=self.images.gather(support),
+            support_y=labels.repeat_interleave(self.n_shot).expand(n_episodes, -1),
+            query_x=self.images.gather(query),
+            query_y=labels.repeat_interleave(self.n_query).expand(n_episodes, -1),
+        )
+
+    def _check_room(self, avoid: Tensor) -> None:
+        classes = len(self.images.class_sizes)
+        if classes - avoid.shape[1] < self.n_way:
+            raise EpisodeError(
+                f"a task of {self.n_way} classes disjoint from {avoid.shape[1]} others needs "
+                f"{self.n_way + avoid.shape[1]} classes, and `{self.stream}` has {classes}",
+                hint="lower --n-way, or use --task-b any",
+            )
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """Derive the seed of a named stream: 63 bits of the SHA-256 of both."""
+    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _stream_key(seed: int, stream: str) -> int:
+    return stream_seed(seed, f"episodes/{stream}")
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Hash int64 elementwise: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
+    x = x + -7046029254386353131
+    x = (x ^ _shift(x, 30)) * -4658895280553007687
+    x = (x ^ _shift(x, 27)) * -7723592293110705685
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

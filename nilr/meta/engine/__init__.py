@@ -1,0 +1,1 @@
+"""How a batch of episodes is executed: one contract, several executions."""

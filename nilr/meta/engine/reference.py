@@ -1,0 +1,80 @@
+"""The reference engine: a plain loop of `torch.autograd.grad`, any architecture. The truth for all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from nilr.episodes import Episode
+from nilr.meta import inner_loop
+from nilr.meta.algorithms import Algorithm
+from nilr.meta.engine.contract import MetaGradient
+from nilr.metrics import accuracy
+from nilr.models.learner import Learner, Params
+
+
+class ReferenceEngine:
+    """Autograd, one episode after another."""
+
+    name = "reference"
+
+    def supports(self, learner: Learner) -> bool:
+        """Support every learner."""
+        return True
+
+    def meta_gradient(
+        self,
+        learner: Learner,
+        params: Mapping[str, Tensor],
+        inner_lr: Mapping[str, Tensor],
+        algorithm: Algorithm,
+        episodes: Episode,
+        *,
+        steps: int,
+    ) -> MetaGradient:
+        """Return losses, accuracies and the meta-gradient of a batch of episodes."""
+        start = {name: value.detach().requires_grad_() for name, value in params.items()}
+        learned = algorithm.learns_rates
+        rates = {name: value.detach().requires_grad_(learned) for name, value in inner_lr.items()}
+        leaves = [*start.values(), *(rates.values() if learned else ())]
+        total = [torch.zeros_like(leaf) for leaf in leaves]
+        losses, accuracies = [], []
+        for i in range(len(episodes)):
+            episode = episodes[i]
+            adapted = inner_loop.adapt(
+                learner, start, rates, episode.support_x, episode.support_y, steps=steps, order=algorithm.order
+            )
+            logits = learner.logits(adapted, episode.query_x)
+            loss = cross_entropy(logits, episode.query_y)
+            gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
+            total = [a + b for a, b in zip(total, gradients, strict=True)]
+            losses.append(loss.detach())
+            accuracies.append(accuracy(logits.detach(), episode.query_y))
+        mean = [value / len(episodes) for value in total]
+        return MetaGradient(
+            query_loss=torch.stack(losses),
+            accuracy=torch.stack(accuracies),
+            params=dict(zip(start, mean[: len(start)], strict=True)),
+            inner_lr=dict(zip(rates, mean[len(start) :], strict=True)) if learned else {},
+        )
+
+    def adapt(
+        self,
+        learner: Learner,
+        params: Mapping[str, Tensor],
+        inner_lr: Mapping[str, Tensor],
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int,
+    ) -> Params:
+        """Return the parameters adapted to one support set."""
+        return inner_loop.adapt(learner, params, inner_lr, support_x, support_y, steps=steps)
+
+    @torch.no_grad()
+    def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return the body's features."""
+        return learner.features(params, x)

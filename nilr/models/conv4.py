@@ -1,0 +1,56 @@
+"""Conv4: the four-block network of few-shot learning (Vinyals et al., Matching Networks, 2016)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nilr.errors import EpisodeError
+
+N_BLOCKS = 4
+MIN_IMAGE_SIZE = 2**N_BLOCKS
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolution, batch norm, ReLU, 2x2 max-pool.
+
+    The convolution has no bias: before batch norm its gradient is zero, and a learned rate on it would carry no signal.
+    Batch norm always uses the statistics of the batch it is given.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, in_channels, H, W) to (n, out_channels, H // 2, W // 2)."""
+        return nn.functional.max_pool2d(nn.functional.relu(self.norm(self.conv(x))), 2)
+
+
+class Conv4(nn.Module):
+    """Four blocks, flattened: (n, 3, S, S) -> (n, filters * (S // 16)^2); 800 features at 84 px and 32 filters."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        for i in range(N_BLOCKS):
+            self.add_module(f"block{i + 1}", ConvBlock(filters if i else 3, filters))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of images `x`."""
+        for block in self.children():
+            x = block(x)
+        return x.flatten(1)
+
+
+def build_conv4(*, image_size: int, filters: int) -> tuple[nn.Module, int]:
+    """Return the body and its feature dimension.
+
+    Raises:
+        EpisodeError: the images are too small for four poolings.
+    """
+    if image_size < MIN_IMAGE_SIZE:
+        raise EpisodeError(
+            f"conv4 needs images of at least {MIN_IMAGE_SIZE} px, and these have {image_size}",
+            hint=f"pack them with --image-size {MIN_IMAGE_SIZE} or more",
+        )
+    return Conv4(filters), filters * (image_size // MIN_IMAGE_SIZE) ** 2
