@@ -43,7 +43,7 @@ def prepare(device: str, threads: int | None) -> torch.device:
         raise UsageError(f"`{device}` is no device", hint="known: auto, cpu, cuda, cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise DeviceError(
-            f"the device `{device}` is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices",
+            f"the device `{device}` is not there: torch {torch.__version__} sees {torch.cuda.device_count()}",
             hint="use --device cpu, or install a torch build for this GPU and its driver",
         )
     return torch.device(device)

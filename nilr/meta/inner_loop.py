@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -11,15 +11,13 @@ from torch.nn.functional import cross_entropy
 
 from nilr.models.learner import Learner, Params
 
-Rates = dict[str, Tensor]
+SupportLoss = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 def adapt(
-    learner: Learner,
+    support_loss: SupportLoss,
     params: Mapping[str, Tensor],
     inner_lr: Mapping[str, Tensor],
-    support_x: Tensor,
-    support_y: Tensor,
     *,
     steps: int,
     order: Literal[0, 1, 2] = 0,
@@ -27,11 +25,9 @@ def adapt(
     """Take gradient steps on the support loss; only the names in `inner_lr` move.
 
     Args:
-        learner: body and head.
+        support_loss: maps parameters by name to the mean loss on the support set.
         params: where to start, by name.
-        inner_lr: a rate per moved parameter, of any shape that broadcasts to it; negative rates ascend.
-        support_x: images (N*K, C, H, W).
-        support_y: labels (N*K,).
+        inner_lr: a rate per moved parameter, of any shape that broadcasts to it; a negative rate ascends.
         steps: number of steps.
         order: 2 keeps the graph through the inner gradients (exact); 1 takes them as constants; 0 keeps no graph.
 
@@ -40,28 +36,24 @@ def adapt(
     """
     adapted = dict(params)
     for _ in range(steps):
-        gradients = support_gradient(learner, adapted, list(inner_lr), support_x, support_y, order=order)
+        gradients = _gradients(support_loss, adapted, list(inner_lr), order=order)
         with torch.set_grad_enabled(order > 0):
             for name, gradient in gradients.items():
                 adapted[name] = adapted[name] - inner_lr[name] * gradient
     return adapted
 
 
-def support_gradient(
-    learner: Learner,
-    params: Mapping[str, Tensor],
-    names: list[str],
-    support_x: Tensor,
-    support_y: Tensor,
-    *,
-    order: Literal[0, 1, 2] = 0,
-) -> Params:
-    """Return the gradient of the mean support loss in the parameters `names`; see `adapt` for the arguments."""
+def classification_loss(learner: Learner, x: Tensor, y: Tensor) -> SupportLoss:
+    """Return the mean cross-entropy of images `x` (n, C, H, W) with labels `y` (n,), as a function of parameters."""
+    return lambda params: cross_entropy(learner.logits(params, x), y)
+
+
+def _gradients(support_loss: SupportLoss, params: Params, names: list[str], *, order: Literal[0, 1, 2]) -> Params:
     with torch.enable_grad():
-        if order == 2:
-            start = {name: params[name] for name in names}
-        else:
-            start = {name: params[name].detach().requires_grad_() for name in names}
-        loss = cross_entropy(learner.logits({**params, **start}, support_x), support_y)
-        gradients = torch.autograd.grad(loss, list(start.values()), create_graph=order == 2)
+        moved = {name: params[name] for name in names}
+        if order < 2:
+            moved = {name: value.detach().requires_grad_() for name, value in moved.items()}
+        gradients = torch.autograd.grad(
+            support_loss({**params, **moved}), list(moved.values()), create_graph=order == 2
+        )
     return dict(zip(names, gradients, strict=True))

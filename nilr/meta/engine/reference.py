@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from nilr.episodes import Episode
-from nilr.meta import inner_loop
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import MetaGradient
+from nilr.meta.inner_loop import adapt, classification_loss
 from nilr.metrics import accuracy
 from nilr.models.learner import Learner, Params
 
@@ -44,9 +44,8 @@ class ReferenceEngine:
         losses, accuracies = [], []
         for i in range(len(episodes)):
             episode = episodes[i]
-            adapted = inner_loop.adapt(
-                learner, start, rates, episode.support_x, episode.support_y, steps=steps, order=algorithm.order
-            )
+            support_loss = classification_loss(learner, episode.support_x, episode.support_y)
+            adapted = adapt(support_loss, start, rates, steps=steps, order=algorithm.order)
             logits = learner.logits(adapted, episode.query_x)
             loss = cross_entropy(logits, episode.query_y)
             gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
@@ -72,7 +71,7 @@ class ReferenceEngine:
         steps: int,
     ) -> Params:
         """Return the parameters adapted to one support set."""
-        return inner_loop.adapt(learner, params, inner_lr, support_x, support_y, steps=steps)
+        return adapt(classification_loss(learner, support_x, support_y), params, inner_lr, steps=steps)
 
     @torch.no_grad()
     def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:

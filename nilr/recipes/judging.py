@@ -1,0 +1,55 @@
+"""What `adapt` and `probe` share: the episode's size and the steps, as asked for or as the models were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nilr.config import JudgeSettings
+from nilr.errors import EpisodeError
+from nilr.recipes.loading import LoadedModel
+
+
+@dataclass(frozen=True)
+class EpisodeSize:
+    """Classes, support and query images per class."""
+
+    n_way: int
+    n_shot: int
+    n_query: int
+
+
+def episode_size(settings: JudgeSettings, models: Sequence[LoadedModel]) -> EpisodeSize:
+    """Return the size of the judged episodes: as asked for, else as the models were trained.
+
+    Raises:
+        EpisodeError: the models were trained differently and nothing was asked for, or a head has another number of
+            classes.
+    """
+    size = EpisodeSize(**{name: _one(name, getattr(settings, name), models) for name in ("n_way", "n_shot", "n_query")})
+    for model in models:
+        outputs = len(model.params["head.bias"])
+        if outputs != size.n_way:
+            raise EpisodeError(
+                f"model `{model.ref.name}` has a head for {outputs} classes and cannot adapt to {size.n_way}",
+                hint=f"use --n-way {outputs}, or a model trained with --n-way {size.n_way}",
+            )
+    return size
+
+
+def inner_steps(settings: JudgeSettings, model: LoadedModel) -> int:
+    """Return the steps of the inner loop: as asked for, else the model's own for judging."""
+    return model.algorithm.eval_inner_steps if settings.inner_steps is None else settings.inner_steps
+
+
+def _one(name: str, asked: int | None, models: Sequence[LoadedModel]) -> int:
+    if asked is not None:
+        return asked
+    trained = {model.ref.name: model.settings.get(name) for model in models}
+    values = set(trained.values())
+    value = values.pop()
+    if values or not isinstance(value, int):
+        said = ", ".join(f"`{model}` {value}" for model, value in trained.items())
+        flag = "--" + name.replace("_", "-")
+        raise EpisodeError(f"the models were trained with different {flag}: {said}", hint=f"say which: {flag} {value}")
+    return value

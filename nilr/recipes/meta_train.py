@@ -1,0 +1,168 @@
+"""Meta-train: a packed dataset -> a model in the registry."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+
+from nilr.checkpoint import load_training_state
+from nilr.config import TrainSettings
+from nilr.episodes import EpisodeSampler, stream_seed
+from nilr.errors import StoreError, UsageError
+from nilr.meta.algorithms import Algorithm, initial_rates
+from nilr.meta.engine.registry import choose_engine
+from nilr.meta.outer_loop import OuterLoop, OuterSettings
+from nilr.models.registry import build_learner
+from nilr.recipes.loading import OpenSplit, load_model, open_split
+from nilr.recipes.outcome import Outcome
+from nilr.recipes.training import LAST, STATE, Training
+from nilr.recipes.training_settings import check_unchanged, merge_stored, recorded, resolve
+from nilr.reporting import Reporter
+from nilr.results import Result, TrainMetrics
+from nilr.runtime import environment, prepare, stopping_gracefully
+from nilr.store import Store
+
+
+def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
+    """Train one model, or go on with one.
+
+    Raises:
+        NilrError: something that the settings name cannot be had, or training diverged.
+        Interrupted: SIGINT or SIGTERM, after saving.
+    """
+    outcome = Outcome("meta-train")
+    store = Store(settings.home)
+    directory = _existing(settings, store)
+    values = load_training_state(directory / STATE)[1] if directory is not None else None
+    settings, row = _resolve(settings, values, directory)
+    device = prepare(settings.device, settings.threads)
+    train, val = _open_data(settings, store, values, device)
+    outer = _outer_loop(settings, row, train.used.image_size, device)
+    samplers = (_sampler(settings, train), _sampler(settings, val) if val is not None else None)
+    with _claimed(settings, store, directory) as claimed:
+        training = Training(settings, outer, train.used, *samplers, directory=claimed, reporter=reporter)
+        if directory is not None:
+            training.restore()
+        _announce(training, reporter)
+        with stopping_gracefully() as stop:
+            training.run(stop)
+        model = load_model(store, str(claimed / LAST), device=device, engine=settings.engine)
+    return outcome.result(
+        training.metrics(),
+        config={**recorded(settings), "data": train.used.name, "name": claimed.name},
+        models=[model.used.model_copy(update={"name": claimed.name})],
+        data=train.used,
+        environment=environment(device, outer.engine.name),
+    )
+
+
+def _existing(settings: TrainSettings, store: Store) -> Path | None:
+    """Return the directory of the training to go on with, or None to start one."""
+    if settings.resume == "never":
+        if settings.name is not None and _holds_model(store.model_dir(settings.name)) and not settings.force:
+            raise StoreError(
+                f"model `{settings.name}` exists in `{store.home}`",
+                hint="take another --name, replace it with --force, or go on with --resume auto",
+            )
+        return None
+    if settings.resume == "auto":
+        if settings.name is None:
+            raise UsageError("--resume auto needs --name", hint="or name the model: --resume NAME")
+        directory = store.model_dir(settings.name)
+        return directory if (directory / STATE).exists() or _holds_model(directory) else None
+    directory = Path(settings.resume) if "/" in settings.resume else store.model_dir(settings.resume)
+    if not (directory / STATE).exists():
+        known = ", ".join(store.model_names()) or "none"
+        raise StoreError(f"`{settings.resume}` has no training to go on with", hint=f"models here: {known}")
+    return directory
+
+
+def _holds_model(directory: Path) -> bool:
+    return any(directory.glob("*.safetensors"))
+
+
+def _resolve(
+    settings: TrainSettings, values: dict[str, JsonValue] | None, directory: Path | None
+) -> tuple[TrainSettings, Algorithm]:
+    if values is None or directory is None:
+        return resolve(settings)
+    stored: Any = values["settings"]
+    if settings.resume != "auto":
+        settings = merge_stored(settings, stored)
+    settings, row = resolve(settings)
+    check_unchanged(recorded(settings), stored, directory.name)
+    return settings, row
+
+
+def _open_data(
+    settings: TrainSettings, store: Store, values: dict[str, JsonValue] | None, device: torch.device
+) -> tuple[OpenSplit, OpenSplit | None]:
+    path = store.find_data(settings.data)
+    train = open_split(path, "train", device)
+    if values is not None and values["data_digest"] != train.used.digest:
+        raise StoreError(
+            f"`{path}` holds other images (digest {train.used.digest[:12]}) than this training was begun on "
+            f"({str(values['data_digest'])[:12]})",
+            hint="name the pack it was begun on with --data",
+        )
+    return train, open_split(path, "val", device) if settings.eval_every else None
+
+
+def _sampler(settings: TrainSettings, split: OpenSplit) -> EpisodeSampler:
+    return EpisodeSampler(
+        split.images, settings.n_way, settings.n_shot, settings.n_query, settings.seed, split.packed.name
+    )
+
+
+def _outer_loop(settings: TrainSettings, row: Algorithm, image_size: int, device: torch.device) -> OuterLoop:
+    learner = build_learner(
+        settings.arch,
+        n_way=settings.n_way,
+        image_size=image_size,
+        filters=settings.filters,
+        seed=stream_seed(settings.seed, "weights"),
+    )
+    params = {name: value.to(device) for name, value in learner.initial_params().items()}
+    return OuterLoop(
+        learner,
+        row,
+        params,
+        initial_rates(row, params, stream_seed(settings.seed, "rates")),
+        engine=choose_engine(settings.engine, learner),
+        settings=OuterSettings(settings.outer_lr, settings.grad_clip, row.inner_steps),
+    )
+
+
+@contextlib.contextmanager
+def _claimed(settings: TrainSettings, store: Store, directory: Path | None) -> Iterator[Path]:
+    """Hold the model's directory alone; one that is still empty of models at the end is taken away again."""
+    name = settings.name or store.fresh_model_name(settings.algo) if directory is None else directory.name
+    with store.lock(name):
+        claimed = directory if directory is not None else store.model_dir(name)
+        if directory is None and _holds_model(claimed):
+            if not settings.force:
+                raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name")
+            shutil.rmtree(claimed)
+        claimed.mkdir(parents=True, exist_ok=True)
+        try:
+            yield claimed
+        finally:
+            if not _holds_model(claimed):
+                shutil.rmtree(claimed, ignore_errors=True)
+
+
+def _announce(training: Training, reporter: Reporter) -> None:
+    name, settings, progress = training.directory.name, training.settings, training.progress
+    if progress.outer_step >= settings.outer_steps:
+        reporter.note(f"model `{name}` is finished: {progress.outer_step} updates; nothing to do")
+        return
+    what = f"going on at update {progress.outer_step}" if progress.outer_step else "a new model"
+    reporter.note(
+        f"model `{name}`: {what}; {settings.algo} on `{training.data.name}`, engine `{training.outer.engine.name}`"
+    )

@@ -1,0 +1,121 @@
+"""Probe: features judged by labelled neighbours, before and after adaptation, on the same task and on another one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from nilr.config import PROTOCOLS, ProbeSettings, Protocol
+from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.metrics import mean_interval, paired_difference
+from nilr.probes.protocols import Judge, Subject, TaskPairs, judge_episode
+from nilr.recipes.judging import EpisodeSize, episode_size, inner_steps
+from nilr.recipes.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
+from nilr.recipes.outcome import Outcome
+from nilr.recipes.verdict import verdict
+from nilr.reporting import Reporter
+from nilr.results import Delta, Mean, ModelProbe, ProbeMetrics, ProtocolMetrics, Result
+from nilr.runtime import environment, prepare
+from nilr.store import Store
+
+Accuracies = dict[Protocol, Tensor]
+
+
+def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
+    """Judge one or several models on the same episodes.
+
+    Raises:
+        NilrError: a model or a pack cannot be used, or cannot give such episodes.
+    """
+    outcome = Outcome("probe")
+    store = Store(settings.home)
+    device = prepare(settings.device, settings.threads)
+    models = _load(store, settings, device)
+    used = list(models.values())
+    size = episode_size(settings, used)
+    split = open_split(judged_data(store, settings.data, used[0]), settings.split, device)
+    for model in used:
+        require_same_size(model, split.used)
+    accuracies = _judge(settings, models, size, split.images, reporter)
+    metrics = {name: summarise(values) for name, values in accuracies.items()}
+    return outcome.result(
+        metrics,
+        config={
+            **settings.model_dump(mode="json", exclude={"home", "models"}),
+            **dataclasses.asdict(size),
+            "inner_steps": {name: inner_steps(settings, model) for name, model in models.items()},
+            "data": split.used.name,
+        },
+        models=[model.used for model in used],
+        data=split.used,
+        per_episode={name: {p: v.tolist() for p, v in values.items()} for name, values in accuracies.items()},
+        notes=[verdict({name: model.algorithm.name for name, model in models.items()}, metrics)],
+        environment=environment(device, used[0].engine.name),
+    )
+
+
+def _load(store: Store, settings: ProbeSettings, device: torch.device) -> dict[str, LoadedModel]:
+    """Return the models by the names that the result gives them: NAME, or NAME@CHECKPOINT where NAME stands twice."""
+    references: Sequence[str | None] = settings.models or (None,)
+    models = [load_model(store, reference, device=device, engine=settings.engine) for reference in references]
+    names = [model.ref.name for model in models]
+    return {
+        name if names.count(name) == 1 else f"{name}@{model.ref.checkpoint}": model
+        for name, model in zip(names, models, strict=True)
+    }
+
+
+def _judge(
+    settings: ProbeSettings,
+    models: Mapping[str, LoadedModel],
+    size: EpisodeSize,
+    images: PackedImages,
+    reporter: Reporter,
+) -> dict[str, Accuracies]:
+    """Return per-episode accuracies (n_episodes,) by model and protocol."""
+    protocols = [p for p in PROTOCOLS if settings.protocol in ("all", p) or p == "meta-init"]
+
+    def sampler(stream: str) -> EpisodeSampler:
+        return EpisodeSampler(images, size.n_way, size.n_shot, size.n_query, settings.seed, stream)
+
+    pairs = TaskPairs(sampler(settings.split), sampler(f"{settings.split}/task-a"), settings.task_b)
+    judge = Judge(settings.neighbours, settings.distance, settings.batch_stats)
+    subjects = {
+        name: Subject(model.learner, model.params, model.inner_lr, inner_steps(settings, model), model.engine)
+        for name, model in models.items()
+    }
+    accuracies = {name: {protocol: torch.zeros(settings.n_episodes) for protocol in protocols} for name in models}
+    reporter.stage("probe", settings.n_episodes, unit="episodes")
+    for i in range(settings.n_episodes):
+        episode_b, episode_a = pairs.draw(i, cross="cross-task" in protocols)
+        for name, subject in subjects.items():
+            for protocol, value in judge_episode(subject, judge, episode_b, episode_a, protocols).items():
+                accuracies[name][protocol][i] = value
+        reporter.advance()
+    return accuracies
+
+
+def summarise(accuracies: Accuracies) -> ModelProbe:
+    """Return means with intervals, and deltas paired to meta-init, of per-episode accuracies by protocol."""
+    reference = accuracies["meta-init"]
+    return ModelProbe.model_validate(
+        {
+            protocol: ProtocolMetrics(
+                accuracy=_mean(values), delta=None if protocol == "meta-init" else _delta(values, reference)
+            )
+            for protocol, values in accuracies.items()
+        }
+    )
+
+
+def _mean(values: Tensor) -> Mean:
+    interval = mean_interval(values)
+    return Mean(mean=interval.mean, ci95=interval.ci95, n_episodes=interval.n)
+
+
+def _delta(values: Tensor, reference: Tensor) -> Delta:
+    difference = paired_difference(values, reference)
+    return Delta(mean=difference.mean, ci95=difference.ci95, p=difference.p, verdict=difference.verdict)

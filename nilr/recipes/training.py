@@ -1,0 +1,274 @@
+"""One training: its state, what of it is on disk, and its loop.
+
+In the model's directory stand `training.safetensors` (all that resuming needs), `last.safetensors`, `best.safetensors`
+(highest validation accuracy) and `history.jsonl`. A resumed run equals the uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+
+from nilr.checkpoint import Manifest, load_training_state, save_checkpoint, save_training_state
+from nilr.config import TrainSettings
+from nilr.episodes import Episode, EpisodeSampler
+from nilr.errors import Interrupted
+from nilr.files import write_atomically
+from nilr.meta.evaluation import evaluate, learner_logits
+from nilr.meta.outer_loop import OuterLoop, share_negative
+from nilr.metrics import accuracy, mean_interval
+from nilr.recipes.training_settings import recorded
+from nilr.reporting import Reporter
+from nilr.results import DataUsed, Mean, TrainMetrics
+from nilr.runtime import StopRequest
+
+STATE, LAST, BEST, HISTORY = "training.safetensors", "last.safetensors", "best.safetensors", "history.jsonl"
+
+_SAVE_STEPS, _SAVE_SECONDS = 500, 300.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come; all of it is in the training state.
+
+    Attributes:
+        outer_step: completed updates.
+        validated_at: outer step of the last validation; -1 before the first.
+        best: outer step and accuracy of the best validation.
+        last_val: accuracy of the last validation.
+        logged: the figures of the last logged update.
+    """
+
+    outer_step: int = 0
+    validated_at: int = -1
+    best: dict[str, Any] | None = None
+    last_val: dict[str, Any] | None = None
+    logged: dict[str, float | None] = dataclasses.field(default_factory=dict)
+
+
+class Training:
+    """A training in one model directory.
+
+    Args:
+        settings: resolved.
+        outer: the state of the outer loop.
+        data: the pack trained on.
+        train: gives the episodes to train on.
+        val: gives the episodes to validate on; None for no validation.
+        directory: the model's.
+        reporter: told of the progress.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        outer: OuterLoop,
+        data: DataUsed,
+        train: EpisodeSampler,
+        val: EpisodeSampler | None,
+        *,
+        directory: Path,
+        reporter: Reporter,
+    ) -> None:
+        self.settings, self.outer, self.data = settings, outer, data
+        self.train, self.val, self.directory, self.reporter = train, val, directory, reporter
+        self.progress = Progress()
+        self._saved_at, self._saved_step = time.monotonic(), 0
+        self._seconds, self._updates = 0.0, 0
+
+    def restore(self) -> None:
+        """Take over what is on disk.
+
+        Raises:
+            CheckpointError: the training state cannot be used.
+        """
+        tensors, values = load_training_state(self.directory / STATE)
+        self.outer.load_state(tensors)
+        stored: Any = values["progress"]
+        self.progress = Progress(**stored)
+        self._saved_step = self.progress.outer_step
+        self._trim_history()
+
+    def run(self, stop: StopRequest) -> None:
+        """Train to the last update, validating and saving on the way.
+
+        Raises:
+            Interrupted: a signal arrived; everything is saved.
+            DivergedError: a number is not finite; what was saved before stays.
+        """
+        total = self.settings.outer_steps
+        self.reporter.stage("meta-train", total, done=self.progress.outer_step, unit="updates")
+        try:
+            while True:
+                if self.val is not None and self._validation_is_due():
+                    self._validate(self.val, stop)
+                if self.progress.outer_step >= total:
+                    break
+                self._update()
+                if self._save_is_due():
+                    self.save()
+                stop.raise_if_set()
+        except Interrupted as interrupted:
+            self.save()
+            hint = f"go on with `nilr meta-train --resume {self.directory.name}`"
+            raise Interrupted(interrupted.signum, hint=hint) from None
+        if self._saved_step != self.progress.outer_step:
+            self.save()
+
+    def save(self) -> None:
+        """Write the training state, then the checkpoint `last`."""
+        values: dict[str, JsonValue] = {
+            "settings": recorded(self.settings),
+            "data_digest": self.data.digest,
+            "progress": dataclasses.asdict(self.progress),
+        }
+        save_training_state(self.directory / STATE, self.outer.state(), values)
+        self._save_checkpoint(LAST)
+        self._saved_at, self._saved_step = time.monotonic(), self.progress.outer_step
+
+    def metrics(self) -> TrainMetrics:
+        """Return what a result says of the training."""
+        progress, logged = self.progress, self.progress.logged
+        best = dict(progress.best) if progress.best else None
+        return TrainMetrics(
+            outer_step=progress.outer_step,
+            query_loss=logged.get("query_loss"),
+            accuracy_before=logged.get("accuracy_before"),
+            accuracy_after=logged.get("accuracy_after"),
+            best_outer_step=best.pop("outer_step") if best else None,
+            best_val_accuracy=Mean(**best) if best else None,
+            last_val_accuracy=Mean(**progress.last_val) if progress.last_val else None,
+            share_negative=logged.get("share_negative"),
+            seconds_per_update=self._seconds / self._updates if self._updates else None,
+        )
+
+    def _update(self) -> None:
+        began = time.monotonic()
+        step, size = self.progress.outer_step, self.settings.meta_batch_size
+        episodes = self.train.draw(range(step * size, (step + 1) * size))
+        done = step + 1
+        logs = done % self.settings.log_every == 0 or done in (1, self.settings.outer_steps)
+        before = self._accuracy_before(episodes) if logs else None
+        gradient = self.outer.step(episodes, outer_step=step, first_episode=step * size)
+        figures: dict[str, float | None] = {
+            "query_loss": gradient.query_loss.mean().item(),
+            "accuracy_after": gradient.accuracy.mean().item(),
+        }
+        if logs:
+            figures["accuracy_before"] = before
+            learned = self.outer.algorithm.learns_rates
+            figures["share_negative"] = share_negative(self.outer.inner_lr) if learned else None
+            self._log({"outer_step": done, **figures})
+            self.progress = dataclasses.replace(self.progress, logged=figures)
+        self.progress = dataclasses.replace(self.progress, outer_step=done)
+        self._seconds, self._updates = self._seconds + time.monotonic() - began, self._updates + 1
+        self.reporter.metric(**figures)
+        self.reporter.advance()
+
+    @torch.no_grad()
+    def _accuracy_before(self, episodes: Episode) -> float:
+        outer = self.outer
+        values = [
+            accuracy(learner_logits(outer.engine, outer.learner, outer.params, episode.query_x), episode.query_y)
+            for episode in (episodes[i] for i in range(len(episodes)))
+        ]
+        return torch.stack(values).mean().item()
+
+    def _validation_is_due(self) -> bool:
+        step, every = self.progress.outer_step, self.settings.eval_every
+        if step == 0 or self.progress.validated_at >= step:
+            return False
+        return step % every == 0 or step >= self.settings.outer_steps
+
+    def _validate(self, val: EpisodeSampler, stop: StopRequest) -> None:
+        outer, done = self.outer, 0
+
+        def on_episode() -> None:
+            nonlocal done
+            done += 1
+            self.reporter.metric(validation=done / self.settings.eval_episodes)
+            stop.raise_if_set()
+
+        evaluation = evaluate(
+            outer.engine,
+            outer.learner,
+            outer.params,
+            outer.inner_lr,
+            val,
+            n_episodes=self.settings.eval_episodes,
+            steps=outer.algorithm.eval_inner_steps,
+            on_episode=on_episode,
+        )
+        step, interval = self.progress.outer_step, mean_interval(evaluation.after)
+        figures = {"mean": interval.mean, "ci95": interval.ci95, "n_episodes": interval.n}
+        best = self.progress.best
+        improved = best is None or interval.mean > best["mean"]
+        self.progress = dataclasses.replace(
+            self.progress,
+            validated_at=step,
+            last_val=figures,
+            best={"outer_step": step, **figures} if improved else best,
+        )
+        if improved:
+            self._save_checkpoint(BEST)
+        self._log({"outer_step": step, "val_accuracy": figures})
+        self.save()
+        self.reporter.metric(val_accuracy=interval.mean)
+
+    def _save_is_due(self) -> bool:
+        since = self.progress.outer_step - self._saved_step
+        if self.settings.save_every is not None:
+            return since >= self.settings.save_every
+        return since >= _SAVE_STEPS or time.monotonic() - self._saved_at >= _SAVE_SECONDS
+
+    def _save_checkpoint(self, filename: str) -> Manifest:
+        settings, outer = self.settings, self.outer
+        return save_checkpoint(
+            self.directory / filename,
+            params=outer.params,
+            inner_lr=outer.inner_lr,
+            architecture={
+                "name": settings.arch,
+                "arguments": {
+                    "n_way": settings.n_way,
+                    "image_size": self.data.image_size,
+                    "filters": settings.filters,
+                },
+            },
+            algorithm=dataclasses.asdict(outer.algorithm),
+            settings=recorded(settings),
+            data={"name": self.data.name, "digest": self.data.digest, "image_size": self.data.image_size},
+            outer_step=self.progress.outer_step,
+            metrics=self.metrics().model_dump(mode="json", exclude={"seconds_per_update"}),
+            engine=outer.engine.name,
+            parent=None,
+        )
+
+    def _log(self, line: Mapping[str, Any]) -> None:
+        with (self.directory / HISTORY).open("a", encoding="utf-8") as history:
+            history.write(json.dumps(line) + "\n")
+
+    def _trim_history(self) -> None:
+        """Drop the lines that the resumed run will write again, and a line that a kill cut short."""
+        path = self.directory / HISTORY
+        if not path.exists():
+            return
+        kept = []
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+                step, reached = int(line["outer_step"]), self.progress.outer_step
+            except (ValueError, KeyError, TypeError):
+                continue
+            again = "val_accuracy" in line and self.progress.validated_at < step
+            if step <= reached and not again:
+                kept.append(text + "\n")
+        write_atomically(path, "".join(kept).encode())

@@ -1,0 +1,216 @@
+"""Every engine x algorithm x architecture against a network and a loop written here, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nilr.episodes import Episode
+from nilr.meta.algorithms import ALGORITHMS, Algorithm, initial_rates
+from nilr.meta.engine.contract import Engine
+from nilr.meta.engine.registry import ENGINES
+from nilr.models.learner import Learner
+from nilr.models.registry import BODIES, build_learner
+
+Tensors = dict[str, Tensor]
+
+
+def batch(seed: int = 0, n_episodes: int = 2) -> Episode:
+    """Return 3-way episodes of 18 px images (an odd size on the way), 2 support and 3 query images per class."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(n_episodes, 15, 3, 18, 18, generator=generator, dtype=torch.float64)
+    labels = torch.arange(3)
+    return Episode(
+        x[:, :6],
+        labels.repeat_interleave(2).expand(n_episodes, -1),
+        x[:, 6:],
+        labels.repeat_interleave(3).expand(n_episodes, -1),
+    )
+
+
+def model(arch: str, algorithm: Algorithm) -> tuple[Learner, Tensors, Tensors]:
+    """Return a small float64 learner with norm scales of both signs, and rates of both signs where they are learned."""
+    learner = build_learner(arch, n_way=3, image_size=18, filters=4, seed=1).double()
+    generator = torch.Generator().manual_seed(2)
+    params = {
+        name: value + 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        for name, value in learner.initial_params().items()
+    }
+    params["body.block2.norm.weight"][0] *= -1
+    rates = initial_rates(algorithm, params, seed=3)
+    if algorithm.learns_rates:
+        rates = {
+            name: 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            for name, value in rates.items()
+        }
+    return learner, params, rates
+
+
+def conv4_logits(params: Tensors, x: Tensor) -> Tensor:
+    """Conv4 from its definition, written apart from the product's."""
+    for i in (1, 2, 3, 4):
+        y = F.conv2d(x, params[f"body.block{i}.conv.weight"], padding=1)
+        mean = y.mean((0, 2, 3), keepdim=True)
+        variance = ((y - mean) ** 2).mean((0, 2, 3), keepdim=True)
+        scale, shift = (params[f"body.block{i}.norm.{end}"][:, None, None] for end in ("weight", "bias"))
+        x = F.max_pool2d(F.relu((y - mean) / (variance + 1e-5).sqrt() * scale + shift), 2)
+    return x.flatten(1) @ params["head.weight"].T + params["head.bias"]
+
+
+NETWORKS = {"conv4": conv4_logits}
+
+
+def query_loss(
+    network: str, params: Tensors, rates: Tensors, episode: Episode, steps: int, *, first_order: bool = False
+) -> Tensor:
+    """Return the query loss after the inner loop, by autograd alone."""
+    logits = NETWORKS[network]
+    current = dict(params)
+    for _ in range(steps):
+        loss = F.cross_entropy(logits(current, episode.support_x), episode.support_y)
+        gradients = torch.autograd.grad(loss, [current[name] for name in rates], create_graph=True)
+        for name, gradient in zip(rates, gradients, strict=True):
+            current[name] = current[name] - rates[name] * (gradient.detach() if first_order else gradient)
+    return F.cross_entropy(logits(current, episode.query_x), episode.query_y)
+
+
+def loop_gradients(
+    network: str, algorithm: Algorithm, params: Tensors, rates: Tensors, episodes: Episode, steps: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the mean query loss and its gradient in all parameters and rates."""
+    leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+    rate_leaves = {name: value.clone().requires_grad_() for name, value in rates.items()}
+    losses = [
+        query_loss(network, leaves, rate_leaves, episodes[i], steps, first_order=algorithm.order == 1)
+        for i in range(len(episodes))
+    ]
+    mean = torch.stack(losses).mean()
+    gradients = torch.autograd.grad(mean, [*leaves.values(), *rate_leaves.values()], materialize_grads=True)
+    return mean.detach(), list(gradients)
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+CASES = [
+    pytest.param(engine, ALGORITHMS[algorithm], arch, steps, id=f"{engine.name}-{algorithm}-{arch}-{steps}")
+    for engine in ENGINES.values()
+    for algorithm in ALGORITHMS
+    for arch in BODIES
+    for steps in (1, 2, 5)
+    if engine.supports(build_learner(arch, n_way=3, image_size=18, filters=4))
+]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("engine", "algorithm", "arch", "steps"), CASES)
+def test_the_meta_gradient_is_that_of_an_independent_loop(
+    engine: Engine, algorithm: Algorithm, arch: str, steps: int
+) -> None:
+    learner, params, rates = model(arch, algorithm)
+    episodes = batch()
+    outcome = engine.meta_gradient(learner, params, rates, algorithm, episodes, steps=steps)
+    loss, gradients = loop_gradients(arch, algorithm, params, rates, episodes, steps)
+    assert outcome.query_loss.mean().item() == pytest.approx(loss.item(), rel=1e-10)
+    expected = flat(gradients[: len(params)])
+    error = flat([outcome.params[name] for name in params]) - expected
+    assert error.norm() <= 1e-9 * expected.norm()
+    if algorithm.learns_rates:
+        expected = flat(gradients[len(params) :])
+        error = flat([outcome.inner_lr[name] for name in rates]) - expected
+        assert error.norm() <= 1e-9 * expected.norm()
+    else:
+        assert outcome.inner_lr == {}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+@pytest.mark.parametrize("algorithm", [row for row in ALGORITHMS.values() if row.order == 2], ids=lambda row: row.name)
+def test_a_second_order_meta_gradient_is_the_slope_along_a_random_direction(
+    engine: Engine, algorithm: Algorithm
+) -> None:
+    learner, params, rates = model("conv4", algorithm)
+    episodes = batch(seed=5)
+    outcome = engine.meta_gradient(learner, params, rates, algorithm, episodes, steps=2)
+    generator = torch.Generator().manual_seed(6)
+    directions = [
+        {name: torch.randn(value.shape, generator=generator, dtype=torch.float64) for name, value in given.items()}
+        for given in (params, outcome.inner_lr)
+    ]
+
+    def loss_at(step: float) -> float:
+        moved = {name: value + step * directions[0][name] for name, value in params.items()}
+        moved_rates = {
+            name: value + step * directions[1][name] if name in directions[1] else value
+            for name, value in rates.items()
+        }
+        leaves = {name: value.requires_grad_() for name, value in moved.items()}
+        losses = [query_loss("conv4", leaves, moved_rates, episodes[i], 2).item() for i in range(2)]
+        return sum(losses) / 2
+
+    announced = sum(
+        float((gradient[name] * direction[name]).sum())
+        for gradient, direction in zip((outcome.params, outcome.inner_lr), directions, strict=True)
+        for name in direction
+    )
+    # the central difference of step h errs by h^2 times a third derivative, and by rounding over h
+    measured = (loss_at(1e-6) - loss_at(-1e-6)) / 2e-6
+    assert measured == pytest.approx(announced, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_adapting_moves_what_the_row_says_by_the_loops_steps_and_nothing_else(
+    engine: Engine, algorithm: Algorithm
+) -> None:
+    learner, params, rates = model("conv4", algorithm)
+    episode = batch()[0]
+    adapted = engine.adapt(learner, params, rates, episode.support_x, episode.support_y, steps=3)
+    expected = {name: value.clone().requires_grad_() for name, value in params.items()}
+    for _ in range(3):
+        loss = F.cross_entropy(conv4_logits(expected, episode.support_x), episode.support_y)
+        gradients = torch.autograd.grad(loss, [expected[name] for name in rates])
+        for name, gradient in zip(rates, gradients, strict=True):
+            expected[name] = (expected[name] - rates[name] * gradient).detach().requires_grad_()
+    for name, value in params.items():
+        if name in rates:
+            torch.testing.assert_close(adapted[name], expected[name].detach(), rtol=1e-9, atol=1e-12)
+        else:
+            assert torch.equal(adapted[name], value)
+        assert not adapted[name].requires_grad
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+def test_metasgds_rate_gradient_is_minus_inner_gradient_times_query_gradient(engine: Engine) -> None:
+    row = ALGORITHMS["metasgd"]
+    learner, params, rates = model("conv4", row)
+    episodes = batch(n_episodes=1)
+    episode = episodes[0]
+    outcome = engine.meta_gradient(learner, params, rates, row, episodes, steps=1)
+
+    def gradient(at: Tensors, x: Tensor, y: Tensor) -> Tensors:
+        leaves = {name: value.clone().requires_grad_() for name, value in at.items()}
+        gradients = torch.autograd.grad(F.cross_entropy(conv4_logits(leaves, x), y), list(leaves.values()))
+        return dict(zip(leaves, gradients, strict=True))
+
+    inner = gradient(params, episode.support_x, episode.support_y)
+    adapted = {name: value - rates[name] * inner[name] for name, value in params.items()}
+    outer = gradient(adapted, episode.query_x, episode.query_y)
+    for name in rates:
+        torch.testing.assert_close(outcome.inner_lr[name], -inner[name] * outer[name], rtol=1e-8, atol=1e-13)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+def test_features_are_those_of_the_definition(engine: Engine) -> None:
+    learner, params, _ = model("conv4", ALGORITHMS["maml"])
+    x = batch()[0].query_x
+    features = engine.features(learner, params, x)
+    logits = features @ params["head.weight"].T + params["head.bias"]
+    torch.testing.assert_close(logits, conv4_logits(params, x), rtol=1e-10, atol=1e-12)
+    assert not features.requires_grad
