@@ -8,7 +8,8 @@ models                                  learners: body + head
 meta                                    inner loop, outer loop, algorithms, engines, evaluation
 probes                                  nearest neighbours in feature space, before and after adaptation
 data                                    images -> one HDF5 file
-checkpoint, store, results, runtime     what is kept on disk, and what it ran on
+tensorfile, checkpoint, store           what is kept on disk
+results, runtime                        what was measured, and what it ran on
 recipes                                 one run(config, reporter) per command
 cli                                     Typer and rich, nowhere else
 """

@@ -1,0 +1,295 @@
+"""The store on disk: where packs, models and results live, and what a name means.
+
+<home>/datasets/<name>.h5
+<home>/models/<name>/{best,last,training}.safetensors, history.jsonl
+<home>/results/<utc>-<command>-<id>.json
+<home>/locks/<name>.lock
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from nilr.checkpoint import Manifest, read_manifest
+from nilr.config import ModelName
+from nilr.errors import CheckpointError, StoreError, UnknownNameError
+from nilr.files import TEMPORARY_PREFIX, storage_error
+
+CHECKPOINTS = ("best", "last")
+
+_NAME_LENGTH = 100
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """One checkpoint of one model.
+
+    Attributes:
+        name: the registry name, or the base name of a path.
+        directory: the model's directory.
+        checkpoint: "best" or "last"; the stem of a file that is neither.
+        file: the checkpoint.
+    """
+
+    name: str
+    directory: Path
+    checkpoint: str
+    file: Path
+
+
+class Store:
+    """The datasets, models and results of a user. Making one touches nothing on disk.
+
+    Args:
+        home: its directory; None for NILR_HOME, else the platform's directory for user data.
+    """
+
+    def __init__(self, home: Path | None = None) -> None:
+        chosen = home or os.environ.get("NILR_HOME") or platformdirs.user_data_path("nilr", appauthor=False)
+        self.home = Path(chosen).absolute()
+
+    def dataset_path(self, name: str) -> Path:
+        """Return where the pack of that name stands, or would.
+
+        Raises:
+            StoreError: it cannot be a name.
+        """
+        return self._datasets / f"{_checked('dataset', name)}.h5"
+
+    def find_data(self, ref: str) -> Path:
+        """Return the file of a pack, given by name or, with a `/` in it, by path.
+
+        Raises:
+            StoreError: it is not there; the packs that are there are listed.
+        """
+        path = Path(ref) if _is_path(ref) else self.dataset_path(ref)
+        with _storage(path):
+            if path.is_file():
+                return path
+            if _is_path(ref):
+                raise StoreError(f"there is no pack `{ref}`", hint="`nilr prepare-data` makes one")
+            known = sorted(file.stem for file in self._datasets.glob("*.h5") if _is_name(file.stem))
+        hint = "pack it with `nilr prepare-data SOURCE...`, or images to try with `nilr prepare-data --synthetic`"
+        if known:
+            hint = f"known: {', '.join(known)}; `nilr prepare-data` packs more"
+        raise StoreError(f"no dataset `{ref}` in `{self._datasets}`", hint=_as_path(ref) + hint)
+
+    def model_dir(self, name: str) -> Path:
+        """Return where the model of that name stands, or would.
+
+        Raises:
+            StoreError: it cannot be a name.
+        """
+        return self._models / _checked("model", name)
+
+    def model_names(self) -> list[str]:
+        """Return the names of all models, those without a checkpoint included, in order.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with _storage(self._models):
+            if not self._models.is_dir():
+                return []
+            return sorted(entry.name for entry in self._models.iterdir() if _is_name(entry.name) and entry.is_dir())
+
+    def find_model(self, ref: str | None) -> ModelRef:
+        """Return the checkpoint that a MODEL argument means.
+
+        Args:
+            ref: a name, or with a `/` in it the path of a directory or a .safetensors file; `@best` or `@last` after
+                it says which checkpoint, else best where validation chose one, else last. None for the model trained
+                last (adapted ones do not count).
+
+        Raises:
+            StoreError: it is not there; the known models are listed.
+            UnknownNameError: neither best nor last stands after the `@`.
+        """
+        if ref is None:
+            return _pick(self._trained_last(), None)
+        with _storage(Path(ref)):
+            base, wanted = _split(ref)
+        if not _is_path(base):
+            directory = self.model_dir(base)
+            with _storage(directory):
+                if not directory.is_dir():
+                    raise self._unknown(base)
+            return _pick(directory, wanted)
+        path = Path(base)
+        with _storage(path):
+            if path.is_dir():
+                return _pick(path, wanted)
+            if path.suffix != ".safetensors" or not path.is_file():
+                hint = f"expected a model's directory or .safetensors file; {self._known()}"
+                raise StoreError(f"there is no model at `{base}`", hint=hint)
+        if wanted is not None:
+            raise StoreError(f"`{base}` is one checkpoint", hint=f"leave @{wanted} out, or name its directory")
+        own = path.stem in CHECKPOINTS
+        return ModelRef(path.absolute().parent.name if own else path.stem, path.parent, path.stem, path)
+
+    def fresh_model_name(self, base: str) -> str:
+        """Make the directory of a new model, and return its name: base, base-2, base-3...
+
+        Two processes never get the same name.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        name, number = _checked("model", base), 1
+        with _storage(self._models, "write"):
+            self._models.mkdir(parents=True, exist_ok=True)
+            while not _claim(self._models / name):
+                number += 1
+                suffix = f"-{number}"
+                name = base[: _NAME_LENGTH - len(suffix)] + suffix
+        return name
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a model for this process alone; the system lets go of it whatever way the process ends.
+
+        Raises:
+            StoreError: another process holds it, or the store cannot be written.
+        """
+        path = self.home / "locks" / f"{_checked('model', name)}.lock"
+        lock = FileLock(path, timeout=0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            hint = "wait until that has ended, or take another --name"
+            raise StoreError(f"model `{name}` is in use by another process", hint=hint) from error
+        except OSError as error:
+            raise storage_error(path, error, "lock") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remove_model(self, name: str) -> None:
+        """Remove a model, at once for all who look for it; a link is removed, never what it points to.
+
+        Raises:
+            StoreError: there is none, a process trains it, or the store cannot be written.
+        """
+        directory = self.model_dir(name)
+        with _storage(directory, "remove"):
+            if not directory.is_dir() and not directory.is_symlink():
+                raise self._unknown(name)
+            with self.lock(name):
+                doomed = self._models / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+                directory.rename(doomed)
+                if doomed.is_symlink():
+                    doomed.unlink()
+                else:
+                    shutil.rmtree(doomed)
+
+    def result_path(self, command: str) -> Path:
+        """Return a fresh path for a command's result; names sort by time."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        return self.home / "results" / f"{stamp}-{command}-{secrets.token_hex(3)}.json"
+
+    @property
+    def _datasets(self) -> Path:
+        return self.home / "datasets"
+
+    @property
+    def _models(self) -> Path:
+        return self.home / "models"
+
+    def _trained_last(self) -> Path:
+        newest: tuple[str, Path] | None = None
+        for name in self.model_names():
+            manifest = newest_manifest(self.model_dir(name))
+            if manifest is not None and manifest.parent is None and (newest is None or manifest.saved_at > newest[0]):
+                newest = (manifest.saved_at, self.model_dir(name))
+        if newest is None:
+            hint = f"train one with `nilr meta-train`; {self._known()}"
+            raise StoreError(f"there is no trained model in `{self._models}` yet", hint=hint)
+        return newest[1]
+
+    def _unknown(self, name: str) -> StoreError:
+        return StoreError(f"no model `{name}` in `{self._models}`", hint=_as_path(name) + self._known())
+
+    def _known(self) -> str:
+        return f"known: {', '.join(self.model_names()) or 'none, train one with `nilr meta-train`'}"
+
+
+def newest_manifest(directory: Path) -> Manifest | None:
+    """Return the manifest of a model's last checkpoint, else of its best; None where neither can be read."""
+    for checkpoint in reversed(CHECKPOINTS):
+        with contextlib.suppress(CheckpointError, OSError):
+            return read_manifest(directory / f"{checkpoint}.safetensors")
+    return None
+
+
+def _claim(directory: Path) -> bool:
+    try:
+        directory.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _pick(directory: Path, wanted: str | None) -> ModelRef:
+    name = directory.absolute().name
+    with _storage(directory):
+        there = [checkpoint for checkpoint in CHECKPOINTS if (directory / f"{checkpoint}.safetensors").is_file()]
+    if not there:
+        raise StoreError(f"model `{name}` has no checkpoint yet", hint="`nilr models ls` shows how far it is")
+    if wanted is not None and wanted not in there:
+        hint = f"take `{name}@{there[0]}`; best is there once a validation chose it (--eval-every)"
+        raise StoreError(f"model `{name}` has no checkpoint `{wanted}`", hint=hint)
+    chosen = wanted or there[0]
+    return ModelRef(name, directory, chosen, directory / f"{chosen}.safetensors")
+
+
+def _split(ref: str) -> tuple[str, str | None]:
+    base, at, wanted = ref.rpartition("@")
+    if not at or "/" in wanted or (_is_path(ref) and Path(ref).exists()):
+        return ref, None
+    if wanted not in CHECKPOINTS:
+        raise UnknownNameError("checkpoint", wanted, CHECKPOINTS)
+    return base, wanted
+
+
+def _as_path(name: str) -> str:
+    return f"for the one in this directory write `./{name}`; " if Path(name).exists() else ""
+
+
+def _is_path(ref: str) -> bool:
+    return "/" in ref or os.sep in ref
+
+
+def _is_name(name: str) -> bool:
+    try:
+        TypeAdapter(ModelName).validate_python(name)
+    except ValidationError:
+        return False
+    return True
+
+
+def _checked(what: str, name: str) -> str:
+    if not _is_name(name):
+        hint = f"a name has 1 to {_NAME_LENGTH} of A-Z a-z 0-9 . _ - and begins with a letter or digit"
+        raise StoreError(f"`{ascii(name)[1:-1][:60]}` cannot be the name of a {what}", hint=hint)
+    return name
+
+
+@contextlib.contextmanager
+def _storage(path: Path, doing: str = "read") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error, doing) from error
