@@ -1,0 +1,253 @@
+"""Writing a pack: classes in any order, each straight into its place, and the final name only when all is verified."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import h5py
+import numpy as np
+
+from nilr.config import SPLITS
+from nilr.data.digests import Images, bytes_sha256, class_digest, content_digest, image_digests, split_digest
+from nilr.data.pack_structure import DATASETS, FORMAT, FORMAT_VERSION, PackInfo, read_structure
+from nilr.errors import DataError, StoreError
+from nilr.files import replacing
+
+# From HDF5 1.8 on, so that HDF5's own structures carry checksums too.
+_LIBVER: Final = ("v108", "v108")
+
+Layout = Mapping[str, Mapping[str, int]]
+
+
+class ImageRef(NamedTuple):
+    """One packed image."""
+
+    split: str
+    class_name: str
+    filename: str
+
+
+@dataclass(frozen=True)
+class _Class:
+    """What was written of a class, in the order of its rows."""
+
+    digests: list[bytes]
+    filenames: list[str]
+
+
+class PackWriter:
+    """Writes a pack; a context manager that gives `path` its content on a clean exit, and leaves it alone otherwise.
+
+    It holds one class's pixels at a time. After the exit `info` has the content digest.
+
+    Args:
+        path: the pack; replaced if it is there.
+        name: name of the dataset.
+        image_size: S, height and width of every image, in pixels.
+        resample: filter that brought images to that size.
+        source: the kind of source.
+        licence: a note on what may be done with the images.
+        layout: for each split the classes with the number of images planned for each; fewer may come.
+
+    Raises:
+        DataError: at the exit, a class without images, or content that does not read back as it was written.
+        StoreError: no space, or a place that cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        image_size: int,
+        resample: str,
+        source: str,
+        licence: str,
+        layout: Layout,
+    ) -> None:
+        created_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self.info = PackInfo(name, image_size, resample, source, licence, created_at, digest="")
+        self._path = path
+        self._planned: Layout = {
+            split: {name: layout[split][name] for name in sorted(layout[split], key=_encode)}
+            for split in SPLITS
+            if layout.get(split)
+        }
+        self._written: dict[tuple[str, str], _Class] = {}
+        self._images: dict[str, h5py.Dataset] = {}
+        self._context: AbstractContextManager[None, bool | None] = self._writing()
+
+    def __enter__(self) -> Self:
+        self._context.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._context.__exit__(kind, error, trace)
+
+    def write_class(self, split: str, class_name: str, images: Images, filenames: Sequence[str]) -> None:
+        """Write a class, once; its rows go in the order of their pixels' SHA-256, then of their file names.
+
+        Args:
+            split: a split of the layout.
+            class_name: a class of that split.
+            images: uint8 (n, S, S, 3); n is at most the planned number.
+            filenames: base name of each image's file.
+
+        Raises:
+            StoreError: no space, or a place that cannot be written.
+        """
+        planned = self._planned[split][class_name]
+        size = self.info.image_size
+        if (
+            images.dtype != np.uint8
+            or images.shape[1:] != (size, size, 3)
+            or not len(filenames) == len(images) <= planned
+        ):
+            raise ValueError(
+                f"{class_name}: {images.dtype} {images.shape} with {len(filenames)} names, {planned} planned"
+            )
+        if (split, class_name) in self._written:
+            raise ValueError(f"{class_name} is written already")
+        digests = image_digests(images)
+        order = sorted(range(len(images)), key=lambda i: (digests[i], filenames[i]))
+        start = _starts(self._planned[split])[class_name]
+        if order:
+            self._images[split][start : start + len(order)] = images[order]
+        self._written[split, class_name] = _Class([digests[i] for i in order], [filenames[i] for i in order])
+
+    def duplicate_pairs(self) -> list[tuple[ImageRef, ImageRef]]:
+        """Return every pair of images, of those written so far, that have exactly the same pixels; sorted."""
+        same: defaultdict[bytes, list[ImageRef]] = defaultdict(list)
+        for (split, class_name), written in self._written.items():
+            for digest, filename in zip(written.digests, written.filenames, strict=True):
+                same[digest].append(ImageRef(split, class_name, filename))
+        return sorted(pair for refs in same.values() for pair in itertools.combinations(sorted(refs), 2))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with replacing(self._path) as temporary:
+            self._check_space(temporary.parent)
+            with h5py.File(temporary, "w", libver=_LIBVER) as file:
+                self._images = self._allocate(file, self._planned)
+                yield
+                kept = self._kept()
+                if kept == self._planned:
+                    self._complete(file, temporary)
+            if kept != self._planned:
+                self._compact(temporary, kept)
+            read_structure(temporary)
+
+    def _check_space(self, directory: Path) -> None:
+        needed = sum(sum(classes.values()) for classes in self._planned.values()) * self.info.image_size**2 * 3
+        free = shutil.disk_usage(directory).free
+        if free < needed:
+            raise StoreError(
+                f"the pack needs {needed / 1e9:.2f} GB in `{directory}`, and {free / 1e9:.2f} GB are free",
+                hint="free some space, choose another place with --home, or pack less with --limit-per-class",
+            )
+
+    def _allocate(self, file: h5py.File, layout: Layout) -> dict[str, h5py.Dataset]:
+        """Reserve each split's images as one run of bytes."""
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_layout(h5py.h5d.CONTIGUOUS)
+        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        size = self.info.image_size
+        images = {}
+        for split, classes in layout.items():
+            space = h5py.h5s.create_simple((sum(classes.values()), size, size, 3))
+            group = file.create_group(split)
+            images[split] = h5py.Dataset(h5py.h5d.create(group.id, b"images", h5py.h5t.STD_U8LE, space, properties))
+        return images
+
+    def _kept(self) -> Layout:
+        """Return the layout of what was really written."""
+        if not self._planned:
+            raise DataError("there are no classes to pack")
+        for split, classes in self._planned.items():
+            for name in classes:
+                if not self._written.get((split, name), _Class([], [])).digests:
+                    raise DataError(
+                        f"no image was packed for class `{name}` of split `{split}`", hint="leave the class out"
+                    )
+        return {
+            split: {name: len(self._written[split, name].digests) for name in classes}
+            for split, classes in self._planned.items()
+        }
+
+    def _compact(self, path: Path, kept: Layout) -> None:
+        """Write the file again without the gaps that images left that did not come."""
+        with (
+            replacing(path) as temporary,
+            h5py.File(path, "r") as gappy,
+            h5py.File(temporary, "w", libver=_LIBVER) as file,
+        ):
+            for split, images in self._allocate(file, kept).items():
+                before, after = _starts(self._planned[split]), _starts(kept[split])
+                for name, n in kept[split].items():
+                    images[after[name] : after[name] + n] = gappy[split]["images"][before[name] : before[name] + n]
+            self._complete(file, temporary)
+
+    def _complete(self, file: h5py.File, path: Path) -> None:
+        """Add names, labels, digests and attributes, the digests from what the file gives back."""
+        splits = {split: self._complete_split(file[split], path) for split in self._planned}
+        self.info = replace(self.info, digest=content_digest(splits))
+        for name, value in {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self.info)}.items():
+            _set_attribute(file, name, value)
+
+    def _complete_split(self, group: h5py.Group, path: Path) -> bytes:
+        split = group.name[1:]
+        classes = [self._written[split, name] for name in self._planned[split]]
+        sizes = [len(written.digests) for written in classes]
+        group["labels"] = np.repeat(np.arange(len(sizes), dtype="<i8"), sizes)
+        group["classes"] = _text_array(self._planned[split])
+        group["filenames"] = _text_array(name for written in classes for name in written.filenames)
+        group.file.flush()
+        for name in DATASETS:
+            _set_attribute(group, f"{name}_sha256", bytes_sha256(_read_back(group[name], path)))
+        stops = np.cumsum(sizes).tolist()
+        images = np.split(_read_back(group["images"], path), stops[:-1])
+        if any(image_digests(read) != written.digests for read, written in zip(images, classes, strict=True)):
+            raise DataError(f"split `{split}` does not read back as it was written", hint="the disk may be failing")
+        digest = split_digest(class_digest(written.digests) for written in classes)
+        _set_attribute(group, "digest", digest.hex())
+        return digest
+
+
+def _starts(sizes: Mapping[str, int]) -> dict[str, int]:
+    return dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+
+
+def _read_back(dataset: h5py.Dataset, path: Path) -> Images:
+    offset = dataset.id.get_offset()
+    return np.memmap(path, dataset.dtype.str, "r", offset, dataset.shape)
+
+
+def _encode(text: str) -> bytes:
+    # File names need not be UTF-8, and HDF5's fixed strings end at a zero byte.
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace")
+
+
+def _text_array(texts: Iterator[str] | Mapping[str, int]) -> np.ndarray:
+    encoded = [_encode(text) for text in texts]
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
+
+
+def _set_attribute(target: h5py.Group, name: str, value: str | int) -> None:
+    # Fixed length: HDF5 keeps strings of variable length where no checksum covers them.
+    if isinstance(value, str):
+        encoded = _encode(value)
+        target.attrs.create(name, np.bytes_(encoded), dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
+    else:
+        target.attrs.create(name, value, dtype="<i8")

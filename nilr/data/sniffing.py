@@ -1,0 +1,65 @@
+"""What a file really is, from its first bytes: for errors that say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HEAD_SIZE = 512
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"BZh", "a bzip2 file"),
+    (b"\xfd7zXZ\x00", "an xz file"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"%PDF", "a PDF document"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
+)
+
+
+def describe_content(head: bytes) -> str:
+    """Say what a file is, such as "an HTML page", from its first `HEAD_SIZE` bytes."""
+    if not head:
+        return "an empty file"
+    for magic, what in _MAGIC:
+        if head.startswith(magic):
+            return what
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a Python pickle"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<script")):
+        return "an HTML page"
+    if text.startswith(b"<"):
+        return "an XML or HTML page"
+    if not any(head):
+        return "nothing but zero bytes"
+    return "a text file" if _is_text(head) else "a file of an unknown kind"
+
+
+def describe_file(path: Path) -> str:
+    """Say what the file at `path` is.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return describe_content(file.read(HEAD_SIZE))
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.end < len(head) - 3:
+            return False
+    return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
