@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,7 +138,7 @@ class PackWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with replacing(self._path) as temporary:
+        with replacing(self._path) as temporary, _system_errors():
             self._check_space(temporary.parent)
             with h5py.File(temporary, "w", libver=_LIBVER) as file:
                 self._images = self._allocate(file, self._planned)
@@ -223,6 +225,18 @@ class PackWriter:
         digest = split_digest(class_digest(written.digests) for written in classes)
         _set_attribute(group, "digest", digest.hex())
         return digest
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turn what h5py raises over a failed write, sometimes a RuntimeError, into the system's own error."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if found := re.search(r"errno = (\d+)", str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number)) from error
+        raise
 
 
 def _starts(sizes: Mapping[str, int]) -> dict[str, int]:

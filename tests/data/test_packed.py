@@ -1,0 +1,401 @@
+import dataclasses
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from nilr.data.packed import Counts, ImageRef, PackWriter, open_pack, verify_pack
+from nilr.errors import DataError, NilrError, StoreError
+
+S = 8
+LAYOUT = {"train": {"cat": 3, "ant": 2}, "test": {"bee": 2}}
+
+
+def pixels(*values: int) -> np.ndarray:
+    """One image per value, every pixel of that value."""
+    return np.stack([np.full((S, S, 3), value, np.uint8) for value in values])
+
+
+def writer(path: Path, layout: dict[str, dict[str, int]] | None = None, size: int = S) -> PackWriter:
+    return PackWriter(
+        path,
+        name="pets",
+        image_size=size,
+        resample="bilinear",
+        source="class folders",
+        licence="",
+        layout=LAYOUT if layout is None else layout,
+    )
+
+
+def write_pack(path: Path) -> Path:
+    with writer(path) as pack:
+        pack.write_class("test", "bee", pixels(30, 31), ["é.png", "b.png"])
+        pack.write_class("train", "cat", pixels(1, 2, 3), ["1.png", "2.png", "3.png"])
+        pack.write_class("train", "ant", pixels(20, 21), ["x.png", "y.png"])
+    return path
+
+
+@pytest.fixture
+def pack_path(tmp_path: Path) -> Path:
+    return write_pack(tmp_path / "pets.h5")
+
+
+def sha(value: int) -> bytes:
+    return hashlib.sha256(bytes([value]) * (S * S * 3)).digest()
+
+
+def test_a_pack_gives_back_what_was_written_grouped_by_class_in_name_order(pack_path: Path) -> None:
+    pack = open_pack(pack_path)
+    assert pack.splits == ("train", "test")
+    assert pack.counts() == {"train": Counts(2, 5), "test": Counts(1, 2)}
+    train = pack.open_split("train")
+    assert train.class_names == ("ant", "cat")
+    assert train.class_sizes == (2, 3)
+    assert train.image_size == S
+    ant, cat = sorted([20, 21], key=sha), sorted([1, 2, 3], key=sha)
+    np.testing.assert_array_equal(train.images, pixels(*ant, *cat))
+    assert train.filenames() == [{20: "x", 21: "y"}.get(v, str(v)) + ".png" for v in ant + cat]
+    assert set(pack.open_split("test").filenames()) == {"é.png", "b.png"}
+
+
+def test_a_pack_says_what_it_is(pack_path: Path) -> None:
+    info = verify_pack(pack_path)
+    assert dataclasses.replace(info, created_at="", digest="") == dataclasses.replace(
+        info,
+        name="pets",
+        image_size=8,
+        resample="bilinear",
+        source="class folders",
+        licence="",
+        created_at="",
+        digest="",
+    )
+    assert info.created_at.endswith("+00:00")
+
+
+def test_the_content_digest_is_the_documented_one(pack_path: Path) -> None:
+    def joined(*parts: bytes) -> bytes:
+        return hashlib.sha256(b"".join(parts)).digest()
+
+    ant = joined(*sorted([sha(20), sha(21)]))
+    cat = joined(*sorted([sha(1), sha(2), sha(3)]))
+    bee = joined(*sorted([sha(30), sha(31)]))
+    expected = joined(b"train\0", joined(*sorted([ant, cat])), b"test\0", joined(bee))
+    assert open_pack(pack_path).info.digest == expected.hex()
+
+
+def test_the_content_digest_knows_neither_names_nor_order_but_knows_splits(pack_path: Path, tmp_path: Path) -> None:
+    digest = open_pack(pack_path).info.digest
+    with writer(tmp_path / "renamed.h5", {"test": {"0": 2}, "train": {"0": 3, "1": 2}}) as renamed:
+        renamed.write_class("train", "0", pixels(3, 1, 2), ["a", "b", "c"])
+        renamed.write_class("train", "1", pixels(21, 20), ["d", "e"])
+        renamed.write_class("test", "0", pixels(31, 30), ["f", "g"])
+    assert renamed.info.digest == open_pack(tmp_path / "renamed.h5").info.digest == digest
+    with writer(tmp_path / "moved.h5", {"val": {"bee": 2}, "train": LAYOUT["train"]}) as moved:
+        moved.write_class("train", "cat", pixels(1, 2, 3), ["a", "b", "c"])
+        moved.write_class("train", "ant", pixels(20, 21), ["d", "e"])
+        moved.write_class("val", "bee", pixels(30, 31), ["f", "g"])
+    assert moved.info.digest != digest
+
+
+def test_the_same_pixels_give_the_same_rows_whatever_order_they_came_in(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, S, S, 3), np.uint8)
+    rows = []
+    for order in (range(9), reversed(range(9))):
+        chosen = list(order)
+        with writer(tmp_path / "x.h5", {"train": {"a": 9}}) as pack:
+            pack.write_class("train", "a", images[chosen], [f"{i}" for i in chosen])
+        split = open_pack(tmp_path / "x.h5").open_split("train")
+        rows.append((np.array(split.images).tobytes(), split.filenames()))
+    assert rows[0] == rows[1]
+
+
+def test_images_that_did_not_come_leave_no_gap(tmp_path: Path) -> None:
+    path = tmp_path / "short.h5"
+    with writer(path, {"train": {"a": 4, "b": 3}, "val": {"c": 2}}) as pack:
+        pack.write_class("train", "b", pixels(7, 8, 9), ["7", "8", "9"])
+        pack.write_class("val", "c", pixels(5), ["5"])
+        pack.write_class("train", "a", pixels(1, 2), ["1", "2"])
+    assert verify_pack(path) == pack.info
+    train = open_pack(path).open_split("train")
+    assert train.class_sizes == (2, 3)
+    np.testing.assert_array_equal(train.images, pixels(*sorted([1, 2], key=sha), *sorted([7, 8, 9], key=sha)))
+    assert [file.name for file in tmp_path.iterdir()] == ["short.h5"]
+
+
+def test_duplicate_pairs_are_found_within_and_across_splits_each_once(tmp_path: Path) -> None:
+    with writer(tmp_path / "x.h5", {"train": {"a": 3, "b": 1}, "val": {"c": 2}}) as pack:
+        pack.write_class("val", "c", pixels(1, 5), ["c1", "c5"])
+        pack.write_class("train", "b", pixels(9), ["b9"])
+        pack.write_class("train", "a", pixels(1, 2, 1), ["a2", "a3", "a1"])
+        pairs = pack.duplicate_pairs()
+    one, two, three = ImageRef("train", "a", "a1"), ImageRef("train", "a", "a2"), ImageRef("val", "c", "c1")
+    assert pairs == [(one, two), (one, three), (two, three)]
+
+
+def test_images_go_to_torch_without_a_copy_and_writes_stay_private(pack_path: Path) -> None:
+    images = open_pack(pack_path).open_split("train").images
+    tensor = torch.from_numpy(images)
+    assert tensor.data_ptr() == images.ctypes.data
+    tensor.zero_()
+    verify_pack(pack_path)
+
+
+def test_names_that_are_not_utf8_are_kept_readable(tmp_path: Path) -> None:
+    with writer(tmp_path / "x.h5", {"train": {"a": 1}}) as pack:
+        pack.write_class("train", "a", pixels(1), ["\udcff\0.png"])
+    assert open_pack(tmp_path / "x.h5").open_split("train").filenames() == ["\\udcff\\0.png"]
+
+
+def interrupted(path: Path) -> None:
+    with writer(path) as pack:
+        pack.write_class("train", "cat", pixels(1, 2, 3), ["1", "2", "3"])
+        raise KeyboardInterrupt
+
+
+def test_an_error_while_writing_leaves_the_old_pack_and_no_other_file(pack_path: Path) -> None:
+    before = pack_path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(pack_path)
+    assert pack_path.read_bytes() == before
+    assert list(pack_path.parent.iterdir()) == [pack_path]
+
+
+def write_one(path: Path, *images: np.ndarray, planned: int = 3) -> None:
+    with writer(path, {"train": {"cat": planned}}) as pack:
+        for each in images:
+            pack.write_class("train", "cat", each, [str(i) for i in range(len(each))])
+
+
+@pytest.mark.parametrize("images", [[], [pixels(1)[:0]]], ids=["never written", "empty"])
+def test_a_class_without_images_is_refused_by_name(tmp_path: Path, images: list[np.ndarray]) -> None:
+    with pytest.raises(DataError, match="class `cat` of split `train`"):
+        write_one(tmp_path / "x.h5", *images)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_layout_without_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no classes"), writer(tmp_path / "x.h5", {"train": {}}):
+        pass
+
+
+@pytest.mark.parametrize("images", [pixels(1, 2, 3, 4), pixels(1)[:, :4], pixels(1).astype(np.float32)])
+def test_images_that_do_not_fit_the_layout_are_a_mistake_of_the_caller(tmp_path: Path, images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="cat"):
+        write_one(tmp_path / "x.h5", images)
+
+
+def test_a_class_written_twice_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cat is written already"):
+        write_one(tmp_path / "x.h5", pixels(1), pixels(1))
+
+
+def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    layout = {"train": {"a": 10**9}}
+    with (
+        pytest.raises(StoreError, match=r"the pack needs 3145728.00 GB in .* GB are free"),
+        writer(tmp_path / "x.h5", layout, size=1024),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import resource, sys, numpy as np; from pathlib import Path\n"
+        "from nilr.data.packed import PackWriter; from nilr.errors import StoreError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "images = np.ones((100, 32, 32, 3), np.uint8)\n"
+        "try:\n"
+        "    with PackWriter(Path(sys.argv[1]), name='', image_size=32, resample='', source='', licence='',\n"
+        "                    layout={'train': {'a': 100}}) as w: w.write_class('train', 'a', images, ['x'] * 100)\n"
+        "except StoreError as e: sys.exit(f'StoreError {e}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "x.h5")], capture_output=True, text=True)
+    assert done.stderr.startswith(f"StoreError cannot write `{tmp_path / 'x.h5'}`: file too large"), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html><html>sign in</html>", "an HTML page"),
+        (b"PK\x03\x04rest", "a zip archive"),
+        (b"filename,label\n", "a text file"),
+        (bytes(3000), "nothing but zero bytes"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
+    path = tmp_path / "x.h5"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"x.h5` is {what}, not a packed dataset") as caught:
+        open_pack(path)
+    assert "nilr prepare-data" in str(caught.value.hint)
+
+
+def test_a_pack_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no pack at"):
+        open_pack(tmp_path / "x.h5")
+    with pytest.raises(DataError, match="is a directory"):
+        open_pack(tmp_path)
+
+
+def test_a_foreign_hdf5_file_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = np.zeros(3)
+    with pytest.raises(DataError, match="not one that nilr packed"):
+        open_pack(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize(("version", "hint"), [(2, "upgrade nilr"), (0, "make it again")])
+def test_another_format_version_is_refused_with_both_numbers(pack_path: Path, version: int, hint: str) -> None:
+    with h5py.File(pack_path, "r+") as file:
+        file.attrs["format_version"] = version
+    with pytest.raises(DataError, match=f"has pack format {version}, and this nilr reads 1") as caught:
+        open_pack(pack_path)
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("missing", [1, 1000])
+def test_a_truncated_pack_is_refused(pack_path: Path, missing: int) -> None:
+    content = pack_path.read_bytes()
+    pack_path.write_bytes(content[:-missing])
+    with pytest.raises(DataError, match="is truncated"):
+        open_pack(pack_path)
+
+
+@pytest.mark.parametrize("name", ["images", "filenames"])
+def test_a_flipped_bit_in_a_split_is_refused_with_its_name(pack_path: Path, name: str) -> None:
+    with h5py.File(pack_path, "r+") as file:
+        dataset = file["train"][name]
+        offset = dataset.id.get_offset() + dataset.nbytes // 2
+    flip(pack_path, offset)
+    pack = open_pack(pack_path)
+    with pytest.raises(DataError, match=f"the {name} of split `train` .* not what was written"):
+        pack.open_split("train")
+    pack.open_split("test")
+    with pytest.raises(DataError, match="not what was written"):
+        verify_pack(pack_path)
+
+
+def test_no_flipped_bit_anywhere_goes_unseen_or_escapes_as_another_error(pack_path: Path) -> None:
+    original = pack_path.read_bytes()
+    before = contents(pack_path)
+    for offset in range(0, len(original), 11):
+        flip(pack_path, offset)
+        try:
+            verify_pack(pack_path)
+            assert contents(pack_path) == before  # a gap in the file
+        except NilrError:
+            pass
+        pack_path.write_bytes(original)
+
+
+def contents(path: Path) -> list[Any]:
+    pack = open_pack(path)
+    splits = [pack.open_split(name) for name in pack.splits]
+    return [pack.info, *((s.class_names, s.class_sizes, s.filenames(), s.images.tobytes()) for s in splits)]
+
+
+def flip(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 4]))
+
+
+def test_a_digest_that_is_not_of_these_images_is_refused(pack_path: Path) -> None:
+    with h5py.File(pack_path, "r+") as file:
+        images = file["train/images"]
+        images[0] = 99
+        file["train"].attrs["images_sha256"] = np.bytes_(hashlib.sha256(images[()].tobytes()).hexdigest().encode())
+    with pytest.raises(DataError, match="the digest of split `train` is not that of its images"):
+        verify_pack(pack_path)
+    with h5py.File(pack_path, "r+") as file:
+        file["train"].attrs["digest"] = np.bytes_(b"0" * 64)
+    with pytest.raises(DataError, match="its content digest is not that of its splits"):
+        open_pack(pack_path)
+
+
+def chunked(group: h5py.Group) -> None:
+    images = group["images"][()]
+    del group["images"]
+    group.create_dataset("images", data=images, chunks=True, compression="gzip")
+
+
+def external_storage(group: h5py.Group) -> None:
+    shape = group["images"].shape
+    del group["images"]
+    group.create_dataset("images", shape, "u1", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual(group: h5py.Group) -> None:
+    images = group["images"][()]
+    del group["images"]
+    group.create_virtual_dataset("images", h5py.VirtualLayout(images.shape, "u1"))
+
+
+def linked(link: object) -> Callable[[h5py.Group], None]:
+    def damage(group: h5py.Group) -> None:
+        del group["images"]
+        group["images"] = link
+
+    return damage
+
+
+def replaced(name: str, array: np.ndarray) -> Callable[[h5py.Group], None]:
+    def damage(group: h5py.Group) -> None:
+        del group[name]
+        group[name] = array
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (chunked, "not one run of bytes"),
+        (external_storage, "not one run of bytes"),
+        (virtual, "not one run of bytes"),
+        (linked(h5py.ExternalLink("other.h5", "/images")), "is not a dataset"),
+        (linked(h5py.SoftLink("/test/images")), "is not a dataset"),
+        (replaced("images", np.zeros((5, S, S, 3), np.float32)), "images` is float32"),
+        (replaced("images", np.zeros((5, S, S), np.uint8)), "of shape"),
+        (replaced("images", np.zeros((5, 9, 9, 3), np.uint8)), "of shape"),
+        (replaced("labels", np.zeros(5, np.int32)), "labels` is int32"),
+        (replaced("labels", np.array([0, 0, 1, 0, 1])), "not in order"),
+        (replaced("labels", np.array([0, 0, 1, 1, 2])), "not in order"),
+        (replaced("labels", np.array([-1, 0, 1, 1, 1])), "not in order"),
+        (replaced("labels", np.zeros(5, np.int64)), "not in order"),
+        (replaced("classes", np.array([b"cat", b"ant"])), "not in order"),
+        (replaced("classes", np.array([b"cat", b"cat"])), "not in order"),
+        (replaced("classes", np.array([b"\xff", b"\xff\xff"])), "cannot be read"),
+        (replaced("filenames", np.array([b"a", b"b"])), "of shape"),
+        (replaced("filenames", np.zeros(5)), "filenames` is float64"),
+        (lambda group: group.create_dataset("more", data=1), "holds"),
+        (lambda group: group.file.create_group("extra"), "it holds"),
+        (lambda group: group.attrs.pop("digest"), "cannot be read"),
+    ],
+)
+def test_a_structure_that_the_format_does_not_have_is_refused(
+    pack_path: Path, damage: Callable[[h5py.Group], None], message: str
+) -> None:
+    with h5py.File(pack_path, "r+") as file:
+        damage(file["train"])
+    with pytest.raises(DataError, match=message):
+        open_pack(pack_path)
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(pack_path: Path) -> None:
+    with pytest.raises(DataError, match="has no split `val`; it has train, test"):
+        open_pack(pack_path).open_split("val")
