@@ -93,6 +93,19 @@ class Store:
         """
         return self._models / _checked("model", name)
 
+    def require_model(self, name: str) -> Path:
+        """Return the directory of the model of that name.
+
+        Raises:
+            StoreError: there is none; the known ones are listed.
+        """
+        directory = self.model_dir(name)
+        with _storage(directory):
+            if not directory.is_dir() and not directory.is_symlink():
+                hint = f"{_as_path(name)}known: {self._known()}"
+                raise StoreError(f"no model `{name}` in `{self._models}`", hint=hint)
+        return directory
+
     def model_names(self) -> list[str]:
         """Return the names of all models, those without a checkpoint included, in order.
 
@@ -121,17 +134,13 @@ class Store:
         with _storage(Path(ref)):
             base, wanted = _split(ref)
         if not _is_path(base):
-            directory = self.model_dir(base)
-            with _storage(directory):
-                if not directory.is_dir():
-                    raise self._unknown(base)
-            return _pick(directory, wanted)
+            return _pick(self.require_model(base), wanted)
         path = Path(base)
         with _storage(path):
             if path.is_dir():
                 return _pick(path, wanted)
             if path.suffix != ".safetensors" or not path.is_file():
-                hint = f"expected a model's directory or .safetensors file; {self._known()}"
+                hint = f"expected a model's directory or .safetensors file; models in the store: {self._known()}"
                 raise StoreError(f"there is no model at `{base}`", hint=hint)
         if wanted is not None:
             raise StoreError(f"`{base}` is one checkpoint", hint=f"leave @{wanted} out, or name its directory")
@@ -183,17 +192,14 @@ class Store:
         Raises:
             StoreError: there is none, a process trains it, or the store cannot be written.
         """
-        directory = self.model_dir(name)
-        with _storage(directory, "remove"):
-            if not directory.is_dir() and not directory.is_symlink():
-                raise self._unknown(name)
-            with self.lock(name):
-                doomed = self._models / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
-                directory.rename(doomed)
-                if doomed.is_symlink():
-                    doomed.unlink()
-                else:
-                    shutil.rmtree(doomed)
+        directory = self.require_model(name)
+        with self.lock(name), _storage(directory, "remove"):
+            doomed = self._models / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+            directory.rename(doomed)
+            if doomed.is_symlink():
+                doomed.unlink()
+            else:
+                shutil.rmtree(doomed)
 
     def result_path(self, command: str) -> Path:
         """Return a fresh path for a command's result; names sort by time."""
@@ -215,15 +221,13 @@ class Store:
             if manifest is not None and manifest.parent is None and (newest is None or manifest.saved_at > newest[0]):
                 newest = (manifest.saved_at, self.model_dir(name))
         if newest is None:
-            hint = f"train one with `nilr meta-train`; {self._known()}"
+            others = f"; models that do not count: {self._known()}" if self.model_names() else ""
+            hint = f"train one with `nilr meta-train`{others}"
             raise StoreError(f"there is no trained model in `{self._models}` yet", hint=hint)
         return newest[1]
 
-    def _unknown(self, name: str) -> StoreError:
-        return StoreError(f"no model `{name}` in `{self._models}`", hint=_as_path(name) + self._known())
-
     def _known(self) -> str:
-        return f"known: {', '.join(self.model_names()) or 'none, train one with `nilr meta-train`'}"
+        return ", ".join(self.model_names()) or "none; `nilr meta-train` trains one"
 
 
 def newest_manifest(directory: Path) -> Manifest | None:
