@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
 import signal
@@ -16,6 +17,8 @@ from pydantic import JsonValue
 
 from nilr import __version__
 from nilr.errors import DeviceError, Interrupted, UsageError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def utc_now() -> str:
@@ -34,6 +37,7 @@ def prepare(device: str, threads: int | None) -> torch.device:
         UsageError: no such kind of device.
         DeviceError: the device is not there.
     """
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "auto":
@@ -47,6 +51,18 @@ def prepare(device: str, threads: int | None) -> torch.device:
             hint="use --device cpu, or install a torch build for this GPU and its driver",
         )
     return torch.device(device)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to reuse freed memory instead of giving it back to the system; elsewhere do nothing.
+
+    Activations of tens of megabytes are freed and allocated many times per update; as fresh memory maps, their page
+    faults take up to half the time of an update on a CPU.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def environment(device: torch.device | None = None, engine: str | None = None) -> dict[str, JsonValue]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.contract import Engine
+from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.models.learner import Learner
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (ReferenceEngine(),)}
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (ExplicitEngine(), ReferenceEngine())}
 
 
 def choose_engine(name: str, learner: Learner) -> Engine:
