@@ -19,6 +19,7 @@ _HINTS = {
     errno.EROFS: "choose a writable place with --home or NILR_HOME",
     errno.EACCES: "check the permissions, or choose another place with --home",
     errno.EPERM: "check the permissions, or choose another place with --home",
+    errno.EEXIST: "a part of this path is a file; choose another place",
     errno.ENOTDIR: "a part of this path is a file; choose another place",
 }
 
@@ -39,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the directory cannot be made or written, or the disk is full.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name}"[:200])
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

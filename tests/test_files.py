@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nilr.errors import StoreError
+from nilr.files import TEMPORARY_PREFIX, replacing, storage_error, write_atomically
+
+
+def test_a_file_is_made_with_its_directories(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.txt"
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in path.parent.iterdir()] == ["c.txt"]
+
+
+def test_the_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    path.write_bytes(b"old")
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert temporary.parent == path.parent
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_whatever_goes_wrong_the_old_content_stays_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "c.txt"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"ne")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.txt"]
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    with pytest.raises(StoreError, match=f"cannot write `{path}`: no space left on device") as caught, replacing(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "free some space" in (caught.value.hint or "")
+
+
+def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(StoreError, match="cannot write") as caught:
+        write_atomically(tmp_path / "a" / "c.txt", b"")
+    assert caught.value.hint
+
+
+def test_a_directory_in_the_place_of_the_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    path.mkdir()
+    with pytest.raises(StoreError, match="is a directory"):
+        write_atomically(path, b"new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.txt"]
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [(errno.EROFS, "choose a writable place"), (errno.EACCES, "check the permissions"), (errno.EDQUOT, "free some")],
+)
+def test_an_error_of_the_system_says_what_to_do(code: int, hint: str) -> None:
+    error = storage_error(Path("x"), OSError(code, os.strerror(code)))
+    assert error.message == f"cannot write `x`: {os.strerror(code).lower()}"
+    assert hint in (error.hint or "")
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ß" * 127])
+def test_a_longest_name_can_be_written(tmp_path: Path, name: str) -> None:
+    write_atomically(tmp_path / name, b"new")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_a_killed_process_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    code = (
+        "import sys, time; from pathlib import Path; from nilr.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'half'); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    deadline = time.monotonic() + 30
+    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [entry.name.startswith(TEMPORARY_PREFIX) for entry in tmp_path.iterdir()] == [True]

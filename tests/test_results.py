@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from nilr import results
+from nilr.errors import StoreError
+from nilr.results import (
+    AdaptMetrics,
+    DataUsed,
+    Delta,
+    ImageRef,
+    Mean,
+    ModelProbe,
+    ModelUsed,
+    Prediction,
+    PrepareDataMetrics,
+    ProbeMetrics,
+    ProtocolMetrics,
+    Result,
+    SplitCounts,
+    TrainMetrics,
+    schemas,
+    to_json,
+    write_result,
+    write_schemas,
+)
+
+SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
+
+PAIR = (
+    ImageRef(split="train", class_name="n02950826", filename="a.jpg"),
+    ImageRef(split="val", class_name="n04389033", filename="b.jpg"),
+)
+METRICS: dict[str, Any] = {
+    "prepare-data": PrepareDataMetrics(
+        splits={"train": SplitCounts(classes=64, images=38_400)}, duplicate_pairs=[PAIR]
+    ),
+    "meta-train": TrainMetrics(
+        outer_step=10,
+        query_loss=1.5,
+        accuracy_before=0.2,
+        accuracy_after=0.3,
+        best_outer_step=None,
+        best_val_accuracy=None,
+        last_val_accuracy=None,
+        share_negative=None,
+        seconds_per_update=0.1,
+    ),
+    "adapt": AdaptMetrics(
+        classes=["cat"],
+        support_images=1,
+        query_images=1,
+        support_loss_before=1.6,
+        support_loss_after=1.0,
+        accuracy_before=None,
+        accuracy_after=None,
+        predictions=[Prediction(image="ß.png", label=None, before="cat", after="cat", probabilities={"cat": 1.0})],
+    ),
+    "probe": {
+        "maml": ModelProbe(
+            meta_init=ProtocolMetrics(accuracy=Mean(mean=0.4, ci95=None, n_episodes=1)),
+            same_task=ProtocolMetrics(
+                accuracy=Mean(mean=0.4, ci95=0.0, n_episodes=2),
+                delta=Delta(mean=0.0, ci95=0.0, p=None, verdict="exactly zero"),
+            ),
+        )
+    },
+}
+TYPES: dict[str, Any] = {
+    "prepare-data": Result[PrepareDataMetrics],
+    "meta-train": Result[TrainMetrics],
+    "adapt": Result[AdaptMetrics],
+    "probe": Result[ProbeMetrics],
+}
+
+
+def make(command: str, **change: object) -> Result[Any]:
+    fields: dict[str, Any] = {
+        "schema": f"nilr/{command}/1",
+        "command": command,
+        "config": {"n_way": 5},
+        "models": [ModelUsed(name="maml", checkpoint="best", digest="ab", outer_step=10, algo="maml", trained_on="cd")],
+        "data": DataUsed(name="mini-imagenet", digest="cd", image_size=84, split="test"),
+        "metrics": METRICS[command],
+        "per_episode": {"maml": {"meta-init": [0.4]}},
+        "environment": {"torch": "2.13.0"},
+        "started_at": "2026-01-01T00:00:00.000000+00:00",
+        "duration_seconds": 1.5,
+    }
+    return TYPES[command](**fields | change)
+
+
+@pytest.mark.parametrize("command", METRICS)
+def test_every_result_is_what_its_schema_says(command: str) -> None:
+    jsonschema.validate(json.loads(to_json(make(command))), schemas()[command])
+
+
+@pytest.mark.parametrize("command", METRICS)
+def test_every_result_comes_back_from_its_json(command: str) -> None:
+    result = make(command)
+    assert TYPES[command].model_validate_json(to_json(result)) == result
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"schema": "nilr/probe/2"}, {"command": "adapt"}, {"duration_seconds": None}, {"surprise": 1}, {"models": [{}]}],
+)
+def test_a_schema_refuses_what_is_no_result(change: dict[str, Any]) -> None:
+    changed = json.loads(to_json(make("probe"))) | change
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(changed, schemas()["probe"])
+
+
+def test_the_keys_of_a_probe_are_the_ones_scripts_read() -> None:
+    metrics = json.loads(to_json(make("probe")))["metrics"]["maml"]
+    assert metrics["meta-init"] == {"accuracy": {"mean": 0.4, "ci95": None, "n_episodes": 1}, "delta": None}
+    assert metrics["same-task"]["delta"] == {"mean": 0.0, "ci95": 0.0, "p": None, "verdict": "exactly zero"}
+    assert metrics["cross-task"] is None
+
+
+def test_the_keys_of_a_duplicate_pair_are_the_ones_scripts_read() -> None:
+    pairs = json.loads(to_json(make("prepare-data")))["metrics"]["duplicate_pairs"]
+    assert pairs[0][0] == {"split": "train", "class": "n02950826", "filename": "a.jpg"}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["per_episode", "config", "environment"])
+def test_nan_is_refused_wherever_it_stands(field: str, number: float) -> None:
+    with pytest.raises(ValueError, match=r"JSON|finite"):
+        to_json(make("probe", **{field: {"x": [0.5, number]}}))
+
+
+def test_nan_is_refused_in_a_measure() -> None:
+    with pytest.raises(ValidationError):
+        Mean(mean=float("nan"), ci95=None, n_episodes=1)
+
+
+def test_a_result_is_written_whole_in_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "adapt.json"
+    write_result(path, make("adapt"))
+    text = path.read_bytes().decode()
+    assert "ß.png" in text
+    assert text.endswith("}\n")
+    assert json.loads(text)["command"] == "adapt"
+
+
+def test_a_result_with_nan_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_result(tmp_path / "x.json", make("probe", per_episode={"x": [float("nan")]}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"`{tmp_path}`"):
+        write_result(tmp_path, make("probe"))
+
+
+def test_the_published_schemas_are_current(tmp_path: Path) -> None:
+    write_schemas(tmp_path)
+    fresh = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    published = {file.name: file.read_text() for file in SCHEMAS.iterdir()}
+    assert fresh == published, f"run `python -m {results.__name__} docs/schemas`"
+
+
+@pytest.mark.parametrize("command", METRICS)
+def test_every_schema_is_a_valid_schema(command: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(schemas()[command])
