@@ -21,9 +21,9 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
         labels: int64 of shape (..., n).
 
     Returns:
-        Float tensor of shape (...).
+        float64 tensor of shape (...).
     """
-    return (logits.argmax(-1) == labels).to(torch.float32).mean(-1)
+    return (logits.argmax(-1) == labels).to(torch.float64).mean(-1)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,10 @@ def _judge(
         name: Subject(model.learner, model.params, model.inner_lr, inner_steps(settings, model), model.engine)
         for name, model in models.items()
     }
-    accuracies = {name: {protocol: torch.zeros(settings.n_episodes) for protocol in protocols} for name in models}
+    accuracies = {
+        name: {protocol: torch.zeros(settings.n_episodes, dtype=torch.float64) for protocol in protocols}
+        for name in models
+    }
     reporter.stage("probe", settings.n_episodes, unit="episodes")
     for i in range(settings.n_episodes):
         episode_b, episode_a = pairs.draw(i, cross="cross-task" in protocols)
