@@ -1,0 +1,254 @@
+"""Reading pickles without unpickling: a small stack machine that knows numpy arrays and plain containers, and no more.
+
+Loading a pickle with Python's own machine calls whatever the file names. Here `pickletools` only decodes the
+instructions, nothing is imported or called by name, and every length is checked against the file before it is read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickletools
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from nilr.data.sniffing import describe_file
+from nilr.errors import DataError
+from nilr.files import storage_error
+
+_MAY_BE_PICKLES: Final = ("a Python pickle", "a text file", "a file of an unknown kind")
+
+
+def load_plain(path: Path) -> object:
+    """Return what a pickle holds: dicts, lists, tuples, text, bytes, numbers and `PickledArray`s of numbers.
+
+    Protocols 0 to 5, from Python 2 and 3; Python 2's strings become text by Latin-1.
+
+    Raises:
+        DataError: not a pickle (it says what it is), truncated, damaged, or it holds anything else.
+        StoreError: it cannot be read.
+    """
+    try:
+        what = describe_file(path)
+        if what not in _MAY_BE_PICKLES:
+            raise DataError(
+                f"`{path}` is {what}, not a pickle",
+                hint="downloads often give a sign-in or error page instead; fetch the file again"
+                if "page" in what
+                else None,
+            )
+        with path.open("rb") as file:
+            return _Machine().run(_Bounded(file))
+    except OSError as error:
+        raise storage_error(path, error, "read") from error
+    except _ForbiddenError as error:
+        raise DataError(
+            f"`{path}` holds `{error}`, and only numpy arrays of numbers and plain containers are read",
+            hint="loading such a pickle in Python could run code; do not, unless you trust where it came from",
+        ) from error
+    except EOFError as error:
+        raise DataError(f"`{path}` is a truncated pickle", hint="fetch the file again") from error
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError) as error:
+        raise DataError(f"`{path}` is a damaged pickle, or none at all", hint="fetch the file again") from error
+
+
+class _ForbiddenError(Exception):
+    """The pickle names something that is neither an array nor a plain container."""
+
+
+class _Bounded:
+    """A file that never reads beyond its end: asking for more is EOFError, before any memory is taken."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self.tell = file.tell
+
+    def read(self, n: int) -> bytes:
+        if n > self._size - self._file.tell():
+            raise EOFError
+        return self._file.read(n)
+
+    def readline(self) -> bytes:
+        line = self._file.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        return line
+
+
+@dataclass
+class _Dtype:
+    """A dtype in the making: `dtype('u1', ...)`, then a state whose second item is the byte order."""
+
+    value: np.dtype[Any]
+
+    def build(self, state: Any) -> None:  # noqa: ANN401 - whatever the file holds
+        self.value = self.value.newbyteorder(_text(state[1]))
+
+
+@dataclass
+class PickledArray:
+    """An array as it stands in a pickle; `value` is None if the pickle never gave it one."""
+
+    value: npt.NDArray[Any] | None = None
+
+    def build(self, state: Any) -> None:  # noqa: ANN401 - whatever the file holds
+        """Take the value from numpy's state of an array: version, shape, dtype, whether in Fortran's order, bytes."""
+        _, shape, dtype, fortran, raw = state
+        self.value = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _dtype(name: str | bytes, *_: object) -> _Dtype:
+    # Numbers alone: an array of objects would hold anything.
+    if not re.fullmatch(r"[biuf][1248]", _text(name)):
+        raise _ForbiddenError(f"an array of dtype {_text(name)}")
+    return _Dtype(np.dtype(_text(name)))
+
+
+def _from_bytes(raw: str | bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "C") -> npt.NDArray[Any]:
+    content = raw.encode("latin-1") if isinstance(raw, str) else raw
+    if math.prod(shape) * dtype.value.itemsize != len(content) or min(shape, default=0) < 0:
+        raise ValueError(f"{len(content)} bytes for shape {shape}")
+    return np.frombuffer(content, dtype.value).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise _ForbiddenError(f"_codecs.encode to {encoding}")
+    return text.encode("latin-1")
+
+
+def _scalar(dtype: _Dtype, raw: str | bytes) -> int | float | bool:
+    value: int | float | bool = _from_bytes(raw, dtype, ()).item()
+    return value
+
+
+_BUILDERS: Final[dict[str, Callable[..., object]]] = {
+    "numpy.ndarray": lambda: None,
+    "numpy.dtype": _dtype,
+    "multiarray._reconstruct": lambda *_: PickledArray(),
+    "multiarray.scalar": _scalar,
+    "numeric._frombuffer": lambda *args: PickledArray(_from_bytes(*args)),
+    "_codecs.encode": _encode,
+    "collections.OrderedDict": lambda items=(): dict(items),
+    "collections.defaultdict": lambda *_: {},
+    "builtins.list": lambda *_: [],
+}
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Stands on the stack for a name that `_BUILDERS` knows; nothing else can be called."""
+
+    name: str
+
+
+def _builder(module: str, name: str) -> _Builder:
+    short = re.sub(r"^numpy\._?core\.(multiarray|numeric)$", r"\1", module).replace("__builtin__", "builtins")
+    if f"{short}.{name}" not in _BUILDERS:
+        raise _ForbiddenError(f"{module}.{name}")
+    return _Builder(f"{short}.{name}")
+
+
+_LITERALS: Final = re.compile(
+    r"(BIN)?INT[12]?|LONG[14]?|(BIN)?FLOAT|(SHORT_)?(BIN)?STRING|(SHORT_)?(BIN)?UNICODE8?|(SHORT_)?BINBYTES8?|BYTEARRAY8"
+)
+_CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: Final[dict[str, Callable[[], object]]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+_TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class _Machine:
+    """Runs the instructions of one pickle."""
+
+    def __init__(self) -> None:
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self, file: _Bounded) -> object:
+        for opcode, arg, _ in pickletools.genops(file):  # type: ignore[arg-type]  # reads, lines and places suffice
+            name = opcode.name
+            if name == "STOP":
+                return self._stack.pop()
+            if _LITERALS.fullmatch(name):
+                self._stack.append(arg)
+            elif name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[name])
+            elif name in _EMPTY:
+                self._stack.append(_EMPTY[name]())
+            elif name in _TUPLES:
+                self._stack.append(tuple(self._pop_last(_TUPLES[name])))
+            elif name not in ("PROTO", "FRAME"):
+                self._step(name, arg)
+        raise EOFError
+
+    def _step(self, name: str, arg: Any) -> None:  # noqa: ANN401 - as the instruction has it
+        stack = self._stack
+        match name:
+            case "MARK":
+                self._below.append(stack)
+                self._stack = []
+            case "TUPLE" | "LIST" | "DICT":
+                items = self._pop_marked()
+                made: object = tuple(items) if name == "TUPLE" else items if name == "LIST" else dict(_pairs(items))
+                self._stack.append(made)
+            case "APPEND" | "APPENDS":
+                items = self._pop_last(1) if name == "APPEND" else self._pop_marked()
+                list.extend(self._stack[-1], items)
+            case "SETITEM" | "SETITEMS":
+                items = self._pop_last(2) if name == "SETITEM" else self._pop_marked()
+                dict.update(self._stack[-1], _pairs(items))
+            case "GLOBAL" | "INST":
+                stack.append(_builder(*arg.split(" ", 1)))
+            case "STACK_GLOBAL":
+                stack.append(_builder(*self._pop_last(2)))
+            case "REDUCE" | "BUILD":
+                target, given = self._pop_last(2)
+                stack.append(_call(target, given) if name == "REDUCE" else _build(target, given))
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self._memo[arg] = stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[arg])
+            case _:
+                raise _ForbiddenError(f"the instruction {name}")
+
+    def _pop_last(self, n: int) -> list[Any]:
+        items = self._stack[-n:]
+        if len(items) < n:
+            raise ValueError("the stack is too short")
+        del self._stack[-n:]
+        return items
+
+    def _pop_marked(self) -> list[Any]:
+        items, self._stack = self._stack, self._below.pop()
+        return items
+
+
+def _pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(items[::2], items[1::2], strict=True)
+
+
+def _call(target: object, args: tuple[object, ...]) -> object:
+    if not isinstance(target, _Builder):
+        raise TypeError("only a name can be called")
+    return _BUILDERS[target.name](*args)
+
+
+def _build(target: object, state: object) -> object:
+    if not isinstance(target, PickledArray | _Dtype):
+        raise TypeError("only an array or a dtype has a state")
+    target.build(state)
+    return target
