@@ -152,8 +152,12 @@ def _row(name: str, directory: Path) -> ModelRow:
         files = [directory / f"{checkpoint}.safetensors" for checkpoint in CHECKPOINTS]
         manifests = [read_manifest(file) for file in files if file.is_file()]
         return _described(name, manifests[-1]) if manifests else ModelRow(name=name, status="incomplete")
-    except (CheckpointError, ValidationError, OSError) as error:
-        return ModelRow(name=name, status="unreadable", problem=str(error))
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"its manifest's `{first['loc'][0]}`: {first['msg'].lower()}"
+    except (CheckpointError, OSError) as error:
+        problem = str(error)
+    return ModelRow(name=name, status="unreadable", problem=problem)
 
 
 def _described(name: str, manifest: Manifest) -> ModelRow:

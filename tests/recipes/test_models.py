@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nilr.checkpoint import save_checkpoint, save_training_state
+from nilr.errors import CheckpointError, StoreError
+from nilr.models.registry import build_learner
+from nilr.recipes.models import list_models, model_path, remove_models, show_model, verify_models
+
+ROW = {
+    "name": "metasgd",
+    "moves": "all",
+    "norm_adapted": True,
+    "order": 2,
+    "rates": "element",
+    "inner_steps": 1,
+    "eval_inner_steps": 1,
+    "inner_lr_init": "0.01",
+    "paper": "",
+}
+
+
+def save(home: Path, name: str, checkpoint: str = "last", **change: object) -> Path:
+    """Save a small conv4 whose head's rates are 0.1 and -0.3, one by one, and -0.2 for the bias."""
+    arguments = {"n_way": 2, "image_size": 16, "filters": 2}
+    params = build_learner("conv4", n_way=2, image_size=16, filters=2).initial_params()
+    rates = torch.full_like(params["head.weight"], 0.1)
+    rates[0] = -0.3
+    origin: dict[str, Any] = {
+        "architecture": {"name": "conv4", "arguments": arguments},
+        "algorithm": ROW,
+        "settings": {"algo": "metasgd", "n_way": 2, "n_shot": 1, "outer_steps": 100},
+        "data": {"name": "synthetic", "digest": "ab", "image_size": 16},
+        "outer_step": 100,
+        "metrics": {"best_val_accuracy": {"mean": 0.625, "ci95": 0.01, "n_episodes": 10}},
+        "engine": "reference",
+        "parent": None,
+        "params": params,
+        "inner_lr": {"head.weight": rates, "head.bias": torch.tensor(-0.2)},
+    }
+    path = home / "models" / name / f"{checkpoint}.safetensors"
+    save_checkpoint(path, **origin | change)
+    return path
+
+
+def flip_last_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_an_empty_store_lists_nothing(home: Path) -> None:
+    assert list_models(home) == []
+
+
+def test_a_row_says_what_its_newest_checkpoint_says(home: Path) -> None:
+    save(home, "metasgd", "best", outer_step=40)
+    save(home, "metasgd")
+    (row,) = list_models(home)
+    assert row.model_dump(exclude={"saved_at"}) == {
+        "name": "metasgd",
+        "status": "complete",
+        "algo": "metasgd",
+        "arch": "conv4",
+        "n_way": 2,
+        "n_shot": 1,
+        "outer_step": 100,
+        "outer_steps": 100,
+        "val_accuracy": 0.625,
+        "parent": None,
+        "problem": None,
+    }
+    assert row.saved_at is not None
+
+
+def test_a_training_with_updates_to_go_is_incomplete(home: Path) -> None:
+    save(home, "metasgd", outer_step=99)
+    (home / "models" / "just-begun").mkdir()
+    assert [(row.name, row.status, row.outer_step) for row in list_models(home)] == [
+        ("just-begun", "incomplete", None),
+        ("metasgd", "incomplete", 99),
+    ]
+
+
+def test_an_adapted_model_is_complete_and_names_its_parent(home: Path) -> None:
+    save(home, "metasgd-adapted", outer_step=99, parent={"name": "metasgd", "digest": "ab"})
+    (row,) = list_models(home)
+    assert (row.status, row.parent, row.outer_steps) == ("complete", "metasgd", None)
+
+
+def test_a_model_without_validation_has_no_accuracy(home: Path) -> None:
+    save(home, "metasgd", metrics={"best_val_accuracy": None})
+    save(home, "other", metrics={})
+    assert [row.val_accuracy for row in list_models(home)] == [None, None]
+
+
+def test_models_that_cannot_be_read_stand_in_the_list_with_the_reason(home: Path) -> None:
+    save(home, "cut").write_bytes(b"")
+    save(home, "directory", "best").unlink()
+    (home / "models" / "directory" / "best.safetensors").mkdir()
+    save(home, "good")
+    save(home, "half", "best").write_bytes(b"<html>")
+    save(home, "half")
+    save(home, "odd", settings={"n_shot": "many"})
+    rows = {row.name: row for row in list_models(home)}
+    assert {name: row.status for name, row in rows.items()} == {
+        "cut": "unreadable",
+        "directory": "incomplete",
+        "good": "complete",
+        "half": "unreadable",
+        "odd": "unreadable",
+    }
+    assert "is no safetensors file" in (rows["half"].problem or "")
+    assert rows["good"].problem is None
+    assert (rows["odd"].problem or "").startswith("its manifest's `n_shot`: input should be a valid integer")
+
+
+def test_listing_does_not_import_torch(home: Path) -> None:
+    save(home, "metasgd")
+    code = (
+        "import sys; from nilr.recipes.models import list_models;"
+        "sys.exit('torch' in sys.modules or len(list_models(None)) != 1)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_card_shows_the_rates_of_every_tensor_and_layer(home: Path) -> None:
+    save(home, "metasgd")
+    card = show_model(home, "metasgd")
+    # the head's weight is 2 classes x 2 features (2 filters, 16 px halved four times): -0.3, -0.3, 0.1, 0.1
+    weight, bias = sorted(card.rates_by_tensor, key=lambda row: -row.count)
+    assert (weight.name, weight.count, weight.share_negative) == ("head.weight", 4, 0.5)
+    assert (weight.min, weight.mean, weight.max) == pytest.approx((-0.3, -0.1, 0.1))
+    assert (bias.name, bias.count, bias.share_negative) == ("head.bias", 1, 1.0)
+    (layer,) = card.rates_by_layer
+    assert (layer.name, layer.count, layer.share_negative) == ("head", 5, 0.6)
+    assert (layer.min, layer.mean, layer.max) == pytest.approx((-0.3, -0.12, 0.1))
+    assert (card.name, card.checkpoint, card.manifest.outer_step) == ("metasgd", "last", 100)
+    # conv4 with 2 filters: 3*2*9 + 3 * 2*2*9 weights, 4 * (2 + 2) scales and shifts, 2*2 + 2 in the head
+    assert card.n_params == 54 + 108 + 16 + 6
+
+
+def test_a_card_without_rates_has_no_rows(home: Path) -> None:
+    save(home, "metasgd", inner_lr={})
+    card = show_model(home, None)
+    assert (card.rates_by_tensor, card.rates_by_layer) == ([], [])
+
+
+def test_a_card_is_never_made_from_a_damaged_file(home: Path) -> None:
+    flip_last_bit(save(home, "metasgd"))
+    with pytest.raises(CheckpointError, match="its tensors do not have the recorded SHA-256"):
+        show_model(home, "metasgd")
+
+
+def test_the_path_is_the_file_of_the_checkpoint_meant(home: Path) -> None:
+    last, best = save(home, "metasgd"), save(home, "metasgd", "best")
+    assert model_path(home, None) == best
+    assert model_path(home, "metasgd@last") == last
+
+
+def test_whole_models_are_verified_file_by_file(home: Path) -> None:
+    directory = save(home, "metasgd").parent
+    save(home, "metasgd", "best")
+    save_training_state(directory / "training.safetensors", {}, {})
+    (directory / "history.jsonl").write_text(json.dumps({"outer_step": 1}) + '\n{"outer_st')
+    save(home, "other")
+    checks = verify_models(home)
+    assert [(check.model, check.file) for check in checks] == [
+        ("metasgd", "best.safetensors"),
+        ("metasgd", "last.safetensors"),
+        ("metasgd", "training.safetensors"),
+        ("metasgd", "history.jsonl"),
+        ("other", "last.safetensors"),
+    ]
+    assert [check.problem for check in checks] == [None] * 5
+
+
+def test_what_is_wrong_is_said_of_the_file_it_is_wrong_with(home: Path) -> None:
+    last = save(home, "metasgd")
+    flip_last_bit(save(home, "metasgd", "best"))
+    (last.parent / "training.safetensors").write_bytes(last.read_bytes())
+    (last.parent / "history.jsonl").write_text("{}\n[]\nx\n")
+    problems = {check.file: check.problem or "" for check in verify_models(home, ["metasgd"])}
+    assert problems["last.safetensors"] == ""
+    assert "its tensors do not have the recorded SHA-256" in problems["best.safetensors"]
+    assert "expected `nilr/training-state`" in problems["training.safetensors"]
+    assert "line 2 is no JSON object" in problems["history.jsonl"]
+
+
+def test_a_checkpoint_that_cannot_be_rebuilt_is_wrong(home: Path) -> None:
+    save(home, "fewer", params={"head.bias": torch.zeros(2)}, inner_lr={})
+    save(home, "unknown", architecture={"name": "conv99", "arguments": {}})
+    save(home, "row", algorithm={"name": "metasgd"})
+    problems = [check.problem or "" for check in verify_models(home, ["fewer", "unknown", "row"])]
+    assert "its tensors are not those of its architecture" in problems[0]
+    assert problems[1]
+    assert "cannot be rebuilt" in problems[2]
+
+
+def test_a_model_without_checkpoint_is_not_right(home: Path) -> None:
+    (home / "models" / "maml").mkdir(parents=True)
+    assert [check.problem for check in verify_models(home)] == ["there is no checkpoint yet"]
+
+
+def test_one_checkpoint_or_a_path_can_be_verified(home: Path, tmp_path: Path) -> None:
+    last = save(home, "metasgd")
+    flip_last_bit(save(home, "metasgd", "best"))
+    assert [(check.file, check.problem) for check in verify_models(home, ["metasgd@last"])] == [(last.name, None)]
+    elsewhere = tmp_path / "elsewhere"
+    last.parent.rename(elsewhere)
+    assert [check.problem is None for check in verify_models(home, [str(elsewhere)])] == [False, True]
+    assert [check.problem for check in verify_models(home, [str(elsewhere / last.name)])] == [None]
+
+
+def test_an_unknown_model_cannot_be_verified(home: Path) -> None:
+    with pytest.raises(StoreError, match="no model `maml`"):
+        verify_models(home, ["maml"])
+
+
+def test_where_one_model_is_unknown_none_is_removed(home: Path) -> None:
+    kept = save(home, "metasgd")
+    with pytest.raises(StoreError, match="no model `maml`"):
+        remove_models(home, ["metasgd", "maml"])
+    assert kept.exists()
+    remove_models(home, ["metasgd"])
+    assert list_models(home) == []
