@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from nilr.episodes import Episode
+from nilr.data.packed import PackWriter
 
 
 @pytest.fixture
@@ -41,29 +43,44 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make_episodes(
-    n_episodes: int = 2,
-    *,
-    n_way: int = 3,
-    n_shot: int = 2,
-    n_query: int = 2,
-    size: int = 16,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
-) -> Episode:
-    """Return a batch of episodes of random images, different for every seed."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def images(per_class: int) -> torch.Tensor:
-        return torch.rand(n_episodes, n_way * per_class, 3, size, size, generator=generator, dtype=dtype)
-
-    def labels(per_class: int) -> torch.Tensor:
-        return torch.arange(n_way).repeat_interleave(per_class).expand(n_episodes, -1)
-
-    return Episode(images(n_shot), labels(n_shot), images(n_query), labels(n_query))
+@pytest.fixture
+def pack(home: Path) -> Path:
+    """Pack 12/8/10 classes of 8 noisy images of 16 px, one colour per class, as the store's `mini-imagenet`."""
+    rng = np.random.default_rng(0)
+    numbers = {"train": 12, "val": 8, "test": 10}
+    layout = {split: {f"{split}{i:02d}": 8 for i in range(n)} for split, n in numbers.items()}
+    path = home / "datasets" / "mini-imagenet.h5"
+    writer = PackWriter(
+        path,
+        name="mini-imagenet",
+        image_size=16,
+        resample="bilinear",
+        source="generated in a test",
+        licence="none",
+        layout=layout,
+    )
+    with writer:
+        for split, classes in layout.items():
+            for name, n in classes.items():
+                colour = rng.uniform(60, 195, (1, 1, 1, 3))
+                pixels = colour + rng.normal(0, 40, (n, 16, 16, 3))
+                writer.write_class(
+                    split, name, pixels.clip(0, 255).astype(np.uint8), [f"{name}-{i}.png" for i in range(n)]
+                )
+    return path
 
 
 @pytest.fixture
-def episodes() -> Episode:
-    """Return two 3-way 2-shot episodes of 16 px images in float64."""
-    return make_episodes()
+def quick() -> dict[str, Any]:
+    """Return training settings that take a moment."""
+    return {
+        "filters": 4,
+        "n_way": 3,
+        "n_query": 3,
+        "meta_batch_size": 2,
+        "outer_steps": 8,
+        "eval_every": 4,
+        "eval_episodes": 3,
+        "log_every": 2,
+        "threads": 1,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -119,11 +120,11 @@ def _parse_init(text: str) -> tuple[str, float, float]:
     try:
         if form in ("uniform", "uniform-each"):
             low, high = (float(number) for number in numbers.split(","))
-            if not -1e6 < low <= high < 1e6:
+            if not -math.inf < low <= high < math.inf:
                 raise ValueError
             return form, low, high
         value = float(text)
-        if not -1e6 < value < 1e6:
+        if not math.isfinite(value):
             raise ValueError
     except ValueError:
         raise UsageError(

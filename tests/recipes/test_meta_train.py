@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nilr.checkpoint import load_checkpoint, load_training_state
+from nilr.config import TrainSettings
+from nilr.episodes import Episode, EpisodeSampler
+from nilr.errors import CheckpointError, DivergedError, EpisodeError, Interrupted, NilrError, StoreError, UsageError
+from nilr.meta.algorithms import ALGORITHMS
+from nilr.recipes import meta_train
+from nilr.reporting import SilentReporter
+
+pytestmark = pytest.mark.usefixtures("pack", "one_thread")
+
+
+class SignalAt(SilentReporter):
+    """Sends this process a signal after some updates."""
+
+    def __init__(self, updates: int, signum: int = signal.SIGINT) -> None:
+        self.left, self.signum = updates, signum
+
+    def advance(self, n: int = 1) -> None:
+        self.left -= n
+        if self.left == 0:
+            signal.raise_signal(self.signum)
+
+
+def train(**settings: Any) -> Path:
+    """Train and return the model's directory."""
+    result = meta_train.run(TrainSettings(**settings), SilentReporter())
+    return _models() / str(result.config["name"])
+
+
+def _models() -> Path:
+    import os
+
+    return Path(os.environ["NILR_HOME"]) / "models"
+
+
+def contents(directory: Path) -> dict[str, Any]:
+    """Return all that a training leaves behind, without times."""
+    kept: dict[str, Any] = {"history": (directory / "history.jsonl").read_text()}
+    for name in ("last", "best"):
+        checkpoint = load_checkpoint(directory / f"{name}.safetensors")
+        kept[name] = (checkpoint.digest, checkpoint.manifest.outer_step, checkpoint.manifest.metrics)
+    tensors, values = load_training_state(directory / "training.safetensors")
+    kept["state"] = {name: tensor.tolist() for name, tensor in tensors.items()}
+    kept["progress"] = values["progress"]
+    return kept
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_algorithm_trains_and_leaves_a_model(algo: str, quick: dict[str, Any]) -> None:
+    directory = train(algo=algo, **quick)
+    assert directory.name == algo
+    assert {path.name for path in directory.iterdir()} == {
+        "best.safetensors",
+        "last.safetensors",
+        "training.safetensors",
+        "history.jsonl",
+    }
+    manifest = load_checkpoint(directory / "last.safetensors").manifest
+    assert manifest.outer_step == 8
+    row = ALGORITHMS[algo]
+    assert manifest.settings["inner_steps"] == row.inner_steps
+    assert manifest.settings["eval_inner_steps"] == row.eval_inner_steps
+
+
+def test_training_lowers_the_loss(quick: dict[str, Any]) -> None:
+    settings = quick | {"filters": 8, "outer_steps": 120, "outer_lr": 5e-3, "eval_every": 0, "log_every": 1}
+    directory = train(algo="metasgd", inner_lr_init="0.05", **settings)
+    losses = [json.loads(line)["query_loss"] for line in (directory / "history.jsonl").read_text().splitlines()]
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(quick: dict[str, Any]) -> None:
+    first, again, other = (train(algo="maml", seed=seed, **quick) for seed in (1, 1, 2))
+    assert (first.name, again.name, other.name) == ("maml", "maml-2", "maml-3")
+    assert contents(first) == contents(again)
+    assert contents(first)["last"] != contents(other)["last"]
+
+
+@pytest.mark.parametrize("algo", ["maml", "metasgd"])
+@pytest.mark.parametrize("updates", [1, 3, 4, 7])
+def test_an_interrupted_training_goes_on_bit_for_bit(algo: str, updates: int, quick: dict[str, Any]) -> None:
+    whole = train(algo=algo, name="whole", **quick)
+    settings = TrainSettings(algo=algo, name="halved", **quick)
+    with pytest.raises(Interrupted) as caught:
+        meta_train.run(settings, SignalAt(updates))
+    assert caught.value.hint == "go on with `nilr meta-train --resume halved`"
+    assert load_checkpoint(_models() / "halved" / "last.safetensors").manifest.outer_step == updates
+    resumed = train(algo=algo, name="halved", resume="auto", **quick)
+    assert contents(resumed) == contents(whole)
+
+
+def test_sigterm_saves_as_sigint_does(quick: dict[str, Any]) -> None:
+    with pytest.raises(Interrupted) as caught:
+        meta_train.run(TrainSettings(name="x", **quick), SignalAt(3, signal.SIGTERM))
+    assert caught.value.signum == signal.SIGTERM
+    assert load_checkpoint(_models() / "x" / "last.safetensors").manifest.outer_step == 3
+
+
+def test_resume_by_name_takes_the_settings_from_the_training(quick: dict[str, Any]) -> None:
+    whole = train(algo="metasgd", name="whole", **quick)
+    with pytest.raises(Interrupted):
+        meta_train.run(TrainSettings(algo="metasgd", name="halved", **quick), SignalAt(3))
+    assert contents(train(resume="halved", threads=1)) == contents(whole)
+
+
+def test_more_outer_steps_extend_a_finished_training(quick: dict[str, Any]) -> None:
+    train(algo="maml", name="x", **quick)
+    longer = train(algo="maml", name="x", resume="auto", **(quick | {"outer_steps": 12}))
+    whole = train(algo="maml", name="whole", **(quick | {"outer_steps": 12}))
+    assert contents(longer) == contents(whole)
+
+
+def test_a_finished_training_is_left_as_it_is(quick: dict[str, Any]) -> None:
+    directory = train(name="x", **quick)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    train(name="x", resume="auto", **quick)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_auto_starts_where_there_is_nothing(quick: dict[str, Any]) -> None:
+    assert train(name="new", resume="auto", **quick).name == "new"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"outer_lr": 0.01}, "--outer-lr 0.001, and this call says 0.01"),
+        ({"algo": "fomaml"}, "--algo maml, and this call says fomaml"),
+        ({"outer_steps": 4}, "--outer-steps 8, and this call says 4"),
+        ({"seed": 9}, "--seed 0, and this call says 9"),
+        ({"n_shot": 2}, "--n-shot 1, and this call says 2"),
+    ],
+)
+def test_a_changed_setting_is_named_and_nothing_is_touched(
+    change: dict[str, Any], said: str, quick: dict[str, Any]
+) -> None:
+    directory = train(algo="maml", name="x", **quick)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    with pytest.raises(StoreError) as caught:
+        train(**({"algo": "maml", "name": "x", "resume": "auto"} | quick | change))
+    assert said in caught.value.message
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_a_name_is_not_taken_twice_without_force(quick: dict[str, Any]) -> None:
+    first = contents(train(name="x", **quick))
+    with pytest.raises(StoreError, match="model `x` exists"):
+        train(name="x", seed=1, **quick)
+    assert contents(_models() / "x") == first
+    assert contents(train(name="x", seed=1, force=True, **quick)) != first
+
+
+def test_best_is_the_checkpoint_of_the_highest_validation_and_stays(quick: dict[str, Any]) -> None:
+    directory = train(algo="maml", **(quick | {"outer_steps": 20, "eval_every": 2}))
+    lines = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
+    validations = {line["outer_step"]: line["val_accuracy"]["mean"] for line in lines if "val_accuracy" in line}
+    assert list(validations) == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
+    highest = max(validations.values())
+    first_highest = min(step for step, mean in validations.items() if mean == highest)
+    best = load_checkpoint(directory / "best.safetensors")
+    assert best.manifest.outer_step == first_highest
+    state, _ = load_training_state(directory / "training.safetensors")
+    same = all(torch.equal(best.params[name], state[f"params/{name}"]) for name in best.params)
+    assert same == (first_highest == 20)
+
+
+def test_without_validation_there_is_no_best(quick: dict[str, Any]) -> None:
+    directory = train(**(quick | {"eval_every": 0}))
+    assert not (directory / "best.safetensors").exists()
+    assert (directory / "last.safetensors").exists()
+
+
+def test_learned_rates_are_saved_and_have_moved_and_fixed_ones_have_not(quick: dict[str, Any]) -> None:
+    learned = load_checkpoint(train(algo="metasgd", inner_lr_init="0.05", **quick) / "last.safetensors").inner_lr
+    fixed = load_checkpoint(train(algo="maml", **quick) / "last.safetensors").inner_lr
+    assert set(learned) > set(fixed)
+    for rate in learned.values():
+        assert (rate - 0.05).abs().max() > 1e-3
+    assert {float(rate) for rate in fixed.values()} == {float(torch.tensor(0.05))}
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_episode_and_keeps_the_last_checkpoint(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    draw = EpisodeSampler.draw
+
+    def poisoned(self: EpisodeSampler, indices: range) -> Episode:
+        batch = draw(self, indices)
+        if self.stream == "train" and 11 in indices:
+            batch.query_x[list(indices).index(11)] = float("nan")
+        return batch
+
+    monkeypatch.setattr(EpisodeSampler, "draw", poisoned)
+    with pytest.raises(DivergedError, match=r"nan at outer step 5, episode 11") as caught:
+        train(name="x", **(quick | {"save_every": 2}))
+    assert "last good checkpoint" in (caught.value.hint or "")
+    assert load_checkpoint(_models() / "x" / "last.safetensors").manifest.outer_step == 4
+
+
+def test_a_failed_start_leaves_no_model_behind(quick: dict[str, Any]) -> None:
+    with pytest.raises(DivergedError):
+        train(name="x", inner_lr=1e30, **quick)
+    assert not (_models() / "x").exists()
+
+
+def cases() -> Iterator[Any]:
+    yield pytest.param({"n_way": 13}, EpisodeError, ("13", "12"), id="too few classes")
+    yield pytest.param({"n_shot": 6}, EpisodeError, ("9", "8"), id="too few images")
+    yield pytest.param({"n_way": 9}, EpisodeError, ("9", "8", "val"), id="too few validation classes")
+    yield pytest.param({"algo": "mamal"}, UsageError, ("mamal",), id="unknown algorithm")
+    yield pytest.param({"arch": "vgg"}, UsageError, ("vgg",), id="unknown architecture")
+    yield pytest.param({"preset": "x"}, UsageError, ("x",), id="unknown preset")
+    yield pytest.param({"engine": "x"}, UsageError, ("x",), id="unknown engine")
+    yield pytest.param({"device": "tpu"}, UsageError, ("tpu",), id="unknown device")
+    yield pytest.param({"data": "nowhere"}, StoreError, ("nowhere",), id="unknown data")
+    yield pytest.param({"resume": "nowhere"}, StoreError, ("nowhere",), id="unknown training")
+    yield pytest.param({"resume": "auto"}, UsageError, ("--name",), id="auto without a name")
+    yield pytest.param({"algo": "metasgd", "inner_lr": 0.1}, UsageError, ("metasgd",), id="fixed rate for learned")
+    yield pytest.param({"algo": "maml", "inner_lr_init": "0.1"}, UsageError, ("maml",), id="learned rate for fixed")
+    yield pytest.param({"algo": "metasgd", "inner_lr_init": "x"}, UsageError, ("x",), id="no rate")
+
+
+@pytest.mark.parametrize(("change", "error", "said"), list(cases()))
+def test_a_wrong_setting_is_refused_with_a_hint_and_leaves_nothing(
+    change: dict[str, Any], error: type[NilrError], said: tuple[str, ...], quick: dict[str, Any]
+) -> None:
+    with pytest.raises(error) as caught:
+        train(**(quick | change))
+    assert all(word in caught.value.message for word in said)
+    assert caught.value.hint
+    assert not _models().exists() or not list(_models().iterdir())
+
+
+def test_a_broken_training_state_is_refused_and_kept(quick: dict[str, Any]) -> None:
+    state = train(name="x", **quick) / "training.safetensors"
+    state.write_bytes(state.read_bytes()[:-10])
+    with pytest.raises(CheckpointError):
+        train(name="x", resume="auto", **(quick | {"outer_steps": 10}))
+    assert (state.parent / "last.safetensors").exists()
+
+
+@pytest.mark.parametrize("preset", ["finn-1shot", "finn-5shot", "li-metasgd", "quick"])
+def test_flags_override_a_preset_and_a_preset_overrides_defaults(preset: str) -> None:
+    from nilr.config import PRESETS
+    from nilr.recipes.training_settings import resolve
+
+    settings, row = resolve(TrainSettings(preset=preset, outer_steps=7))
+    assert settings.outer_steps == 7
+    for name, value in PRESETS[preset].items():
+        if name != "outer_steps":
+            assert getattr(settings, name) == value
+    assert row.name == PRESETS[preset].get("algo", "maml")
