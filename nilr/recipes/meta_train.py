@@ -143,12 +143,12 @@ def _outer_loop(settings: TrainSettings, row: Algorithm, image_size: int, device
 def _claimed(settings: TrainSettings, store: Store, directory: Path | None) -> Iterator[Path]:
     """Hold the model's directory alone; one that is still empty of models at the end is taken away again."""
     name = settings.name or store.fresh_model_name(settings.algo) if directory is None else directory.name
+    if directory is None and settings.force and _holds_model(store.model_dir(name)):
+        store.remove_model(name)
     with store.lock(name):
         claimed = directory if directory is not None else store.model_dir(name)
         if directory is None and _holds_model(claimed):
-            if not settings.force:
-                raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name")
-            shutil.rmtree(claimed)
+            raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name, or --force")
         claimed.mkdir(parents=True, exist_ok=True)
         try:
             yield claimed
