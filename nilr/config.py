@@ -57,7 +57,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path | None = setting(
-        None, "Directory of the store: datasets, models, results.", shown="the user data directory"
+        None,
+        "Directory of the store: datasets, models, results.",
+        shown="NILR_HOME, else the user data directory",
+        env=False,
     )
 
     def explicit(self) -> dict[str, Any]:
@@ -241,16 +244,29 @@ class ProbeSettings(JudgeSettings):
     n_episodes: int = setting(600, "Episodes to judge; every model and protocol sees the same ones.", ge=1)
     neighbours: NeighbourRule = setting("nearest", "How labelled neighbours vote.")
     distance: Distance = setting("cosine", "How near is measured.")
+    controls: bool = setting(False, "Judge raw pixels and an untrained body as well, on the same episodes.")
     task_b: TaskB = setting("disjoint", "cross-task: whether the judged task shares no class with the adapted one.")
 
 
 class DemoSettings(Settings):
     """`nilr demo`: all of it on generated images."""
 
-    home: Path | None = setting(None, "Directory of the demo's own store.", shown="./nilr-demo")
+    home: Path | None = setting(None, "Directory of the demo's own store.", shown="./nilr-demo", env=False)
     seed: int = setting(0, "Seed of every random stream.", ge=0, lt=2**63)
     device: str = setting("auto", "Where to compute: auto, cpu, cuda or cuda:N.")
     threads: int | None = setting(None, "CPU threads.", shown="one per core", ge=1)
+
+
+class ModelSettings(Settings):
+    """`nilr models show` and `nilr models path`."""
+
+    model: str | None = setting(None, "Model: a name, NAME@best, NAME@last or a path.", shown="the one trained last")
+
+
+class ModelsSettings(Settings):
+    """`nilr models verify`, all models by default, and `nilr models rm`."""
+
+    models: tuple[str, ...] = setting((), "Names of models.")
 
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]

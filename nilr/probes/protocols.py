@@ -70,9 +70,11 @@ class Judge:
 
     def accuracy(self, subject: Subject, params: Mapping[str, Tensor], episode: Episode) -> float:
         """Return the share of the episode's queries that its labelled neighbours classify rightly."""
-        support, query = episode_features(
-            subject.engine, subject.learner, params, episode, batch_stats=self.batch_stats
-        )
+        features = episode_features(subject.engine, subject.learner, params, episode, batch_stats=self.batch_stats)
+        return self.of_features(*features, episode)
+
+    def of_features(self, support: Tensor, query: Tensor, episode: Episode) -> float:
+        """Return the same for features that are given: (N*K, D) and (N*Q, D)."""
         n_way = int(episode.support_y.max()) + 1
         scores = RULES[self.neighbours](query, support, episode.support_y, n_way, self.distance)
         return accuracy(scores, episode.query_y).item()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,6 +13,7 @@ from nilr.config import PROTOCOLS, ProbeSettings, Protocol
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.metrics import mean_interval, paired_difference
 from nilr.probes.protocols import Judge, Subject, TaskPairs, judge_episode
+from nilr.recipes.controls import against_untrained, control_judges
 from nilr.recipes.judging import EpisodeSize, episode_size, inner_steps
 from nilr.recipes.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
 from nilr.recipes.outcome import Outcome
@@ -41,6 +43,9 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         require_same_size(model, split.used)
     accuracies = _judge(settings, models, size, split.images, reporter)
     metrics = {name: summarise(values) for name, values in accuracies.items()}
+    notes = [verdict({name: model.algorithm.name for name, model in models.items()}, metrics)]
+    if settings.controls:
+        notes.insert(0, against_untrained({name: values["meta-init"] for name, values in accuracies.items()}))
     return outcome.result(
         metrics,
         config={
@@ -52,7 +57,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         models=[model.used for model in used],
         data=split.used,
         per_episode={name: {p: v.tolist() for p, v in values.items()} for name, values in accuracies.items()},
-        notes=[verdict({name: model.algorithm.name for name, model in models.items()}, metrics)],
+        notes=notes,
         environment=environment(device, used[0].engine.name),
     )
 
@@ -75,7 +80,7 @@ def _judge(
     images: PackedImages,
     reporter: Reporter,
 ) -> dict[str, Accuracies]:
-    """Return per-episode accuracies (n_episodes,) by model and protocol."""
+    """Return per-episode accuracies (n_episodes,) by model or control, and protocol."""
     protocols = [p for p in PROTOCOLS if settings.protocol in ("all", p) or p == "meta-init"]
 
     def sampler(stream: str) -> EpisodeSampler:
@@ -87,18 +92,21 @@ def _judge(
         name: Subject(model.learner, model.params, model.inner_lr, inner_steps(settings, model), model.engine)
         for name, model in models.items()
     }
-    accuracies = {
-        name: {protocol: torch.zeros(settings.n_episodes, dtype=torch.float64) for protocol in protocols}
-        for name in models
-    }
+    controls = control_judges(next(iter(models.values())), judge, settings.seed) if settings.controls else {}
+    judged: dict[str, dict[Protocol, list[float]]] = {name: defaultdict(list) for name in [*subjects, *controls]}
     reporter.stage("probe", settings.n_episodes, unit="episodes")
     for i in range(settings.n_episodes):
         episode_b, episode_a = pairs.draw(i, cross="cross-task" in protocols)
         for name, subject in subjects.items():
             for protocol, value in judge_episode(subject, judge, episode_b, episode_a, protocols).items():
-                accuracies[name][protocol][i] = value
+                judged[name][protocol].append(value)
+        for name, accuracy in controls.items():
+            judged[name]["meta-init"].append(accuracy(episode_b))
         reporter.advance()
-    return accuracies
+    return {
+        name: {protocol: torch.tensor(values, dtype=torch.float64) for protocol, values in by_protocol.items()}
+        for name, by_protocol in judged.items()
+    }
 
 
 def summarise(accuracies: Accuracies) -> ModelProbe:
