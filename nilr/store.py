@@ -165,20 +165,23 @@ class Store:
         return name
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold a model for this process alone; the system lets go of it whatever way the process ends.
+    def lock(self, name: str, *, kind: str = "model") -> Iterator[None]:
+        """Hold a model (or a thing of another kind) for this process alone.
+
+        The system lets go of it whatever way the process ends.
 
         Raises:
             StoreError: another process holds it, or the store cannot be written.
         """
-        path = self.home / "locks" / f"{_checked('model', name)}.lock"
+        held = _checked(kind, name) if kind == "model" else f"{kind}@{_checked(kind, name)}"
+        path = self.home / "locks" / f"{held}.lock"
         lock = FileLock(path, timeout=0)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout as error:
             hint = "wait until that has ended, or take another --name"
-            raise StoreError(f"model `{name}` is in use by another process", hint=hint) from error
+            raise StoreError(f"{kind} `{name}` is in use by another process", hint=hint) from error
         except OSError as error:
             raise storage_error(path, error, "lock") from error
         try:

@@ -1,0 +1,1 @@
+"""Images -> one HDF5 file: reading, splitting, packing, serving."""

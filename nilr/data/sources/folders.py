@@ -1,0 +1,72 @@
+"""Folders of images, read where they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from nilr.data.sources.members import Listing, Member, Payload, Unreadable, is_junk, is_unwanted_class
+from nilr.errors import DataError
+
+
+class FolderReader:
+    """Reads a folder and all in it; links are followed, as everywhere on the user's own disk.
+
+    Args:
+        path: the folder.
+        prefix: put before the path of each file.
+        only: the synsets to look into; None for all.
+    """
+
+    kind = "folder"
+
+    def __init__(self, path: Path, prefix: str, only: frozenset[str] | None = None) -> None:
+        self._path = path
+        self._prefix = prefix
+        self._only = only
+
+    def list_into(self, listing: Listing) -> None:
+        """List every file.
+
+        Raises:
+            DataError: a folder in it cannot be read.
+        """
+        for path in self._files(listing):
+            name = path.relative_to(self._path).as_posix()
+            try:
+                member = Member(f"{self._prefix}/{name}", path.stat().st_size, self, path)
+                listing.add(member, partial(_read, path))
+            except OSError as error:
+                raise DataError(f"cannot read `{path}`: {error.strerror}") from error
+
+    def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
+        """Read some files, in the order given; one that the system cannot read is unreadable."""
+        for member in members:
+            try:
+                yield member, _read(member.where, member.size)
+            except OSError as error:
+                yield member, Unreadable(f"cannot be read ({error.strerror})")
+
+    def _files(self, listing: Listing) -> Iterator[Path]:
+        seen: set[tuple[int, int]] = set()
+
+        def refuse(error: OSError) -> None:
+            raise DataError(f"cannot read `{error.filename}`: {error.strerror}") from error
+
+        for directory, folders, files in os.walk(self._path, followlinks=True, onerror=refuse):
+            status = Path(directory).stat()
+            # A link may lead back to where we are.
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            listing.left_out.update(name for name in folders if is_unwanted_class(name, self._only))
+            folders[:] = sorted(name for name in folders if not is_junk(name) and name not in listing.left_out)
+            yield from (Path(directory, name) for name in sorted(files) if not is_junk(name))
+
+
+def _read(path: Path, n: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(n)

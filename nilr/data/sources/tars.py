@@ -1,0 +1,175 @@
+"""Tar archives, plain or compressed, and tars within them: listed once, then read in place, never unpacked to disk."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final, cast
+
+from nilr.data.sniffing import describe_content
+from nilr.data.sources.members import (
+    Listing,
+    Member,
+    Payload,
+    container_name,
+    is_junk,
+    is_unwanted_class,
+    safe_path,
+)
+from nilr.errors import DataError
+
+BLOCK: Final = tarfile.BLOCKSIZE
+
+_OPENERS: Final[Mapping[bytes, Callable[[Path], io.BufferedIOBase]]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+}
+_CONTENT_ERRORS: Final = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+_AGAIN: Final = "get it again: its size or its SHA-256 should be the one that its publisher names"
+
+
+def is_compressed(head: bytes) -> bool:
+    """Tell whether a file begins as a gzip, bzip2 or xz file does."""
+    return head.startswith(tuple(_OPENERS))
+
+
+def is_tar(head: bytes) -> bool:
+    """Tell whether a file's first block is a tar header, of any of its dialects, or the mark of an empty tar."""
+    try:
+        tarfile.TarInfo.frombuf(head[:BLOCK], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return len(head) >= BLOCK and not any(head[:BLOCK])
+    return True
+
+
+class TarReader:
+    """Reads a tar.
+
+    Args:
+        path: the archive.
+        prefix: put before the path of each member.
+        only: the synsets to look into where tars lie in the tar; None for all.
+    """
+
+    kind = "tar"
+
+    def __init__(self, path: Path, prefix: str, only: frozenset[str] | None = None) -> None:
+        self._path = path
+        self._prefix = prefix
+        self._only = only
+
+    def list_into(self, listing: Listing) -> None:
+        """List every file, those of tars in the tar included.
+
+        Raises:
+            DataError: not a tar, truncated, corrupt, or with a member that leads out of it.
+        """
+        with self._open() as file:
+            head = file.read(BLOCK)
+            if not is_tar(head):
+                what = describe_content(head)
+                raise DataError(f"`{self._path}` does not hold a tar: what is in it is {what}")
+            file.seek(0)
+            self._list(file, 0, self._prefix, listing)
+
+    def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
+        """Read some members: in the order given, or from a compressed archive in its own order.
+
+        Raises:
+            DataError: it cannot be read any more.
+        """
+        with self._open() as file:
+            for member in sorted(members, key=_offset) if self.is_stream else members:
+                file.seek(member.where)
+                content = file.read(member.size)
+                if len(content) < member.size:
+                    raise self._truncated()
+                yield member, content
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it can only be read from front to back."""
+        with self._path.open("rb") as file:
+            return is_compressed(file.read(8))
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[io.BufferedIOBase]:
+        try:
+            with self._path.open("rb") as file:
+                head = file.read(8)
+            opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
+            with opener(self._path) if opener else self._path.open("rb") as file:
+                yield file
+        except _CONTENT_ERRORS as error:
+            raise DataError(f"`{self._path}` is truncated or corrupt: {error}", hint=_AGAIN) from error
+        except OSError as error:
+            raise DataError(f"cannot read `{self._path}`: {error.strerror or error}") from error
+
+    def _list(self, file: io.BufferedIOBase, start: int, prefix: str, listing: Listing) -> None:
+        for name, offset, size in self._headers(file, start):
+            if is_junk(name):
+                continue
+            member = Member(f"{prefix}/{name}", size, self, offset)
+            stem = container_name(member.filename)
+            if not name.lower().endswith(".tar"):
+                listing.add(member, partial(_read_at, file, offset, size))
+            elif is_unwanted_class(stem, self._only):
+                listing.left_out.add(stem)
+            elif is_tar(head := _read_at(file, offset, size, BLOCK)):
+                self._list(file, offset, f"{member.path.rpartition('/')[0]}/{stem}", listing)
+            else:
+                listing.others[member.path] = describe_content(head)
+
+    def _headers(self, file: io.BufferedIOBase, start: int) -> Iterator[tuple[str, int, int]]:
+        """Give the name, offset and size of each file of the tar that begins at `start`."""
+        # TarFile's own iteration takes a damaged header for the end of the archive; this does not.
+        with tarfile.TarFile(fileobj=io.BytesIO(bytes(BLOCK)), mode="r") as archive:
+            archive.fileobj, archive.offset = cast(io.BytesIO, file), start
+            while True:
+                file.seek(at := archive.offset)
+                if not any(block := file.read(BLOCK)) and len(block) == BLOCK:
+                    return
+                info = self._header(archive, file, at)
+                if info.issym() or info.islnk() or info.isdev():
+                    raise DataError(
+                        f"`{self._path}` has a member {info.name!r} that is a link or a device, not a file",
+                        hint="pack the files themselves",
+                    )
+                name = safe_path(info.name, str(self._path))
+                if info.isreg():
+                    yield name, info.offset_data, info.size
+
+    def _header(self, archive: tarfile.TarFile, file: io.BufferedIOBase, at: int) -> tarfile.TarInfo:
+        file.seek(at)
+        try:
+            info = tarfile.TarInfo.fromtarfile(archive)
+        except (tarfile.TarError, MemoryError, OverflowError, ValueError) as error:
+            if not file.read(1):
+                raise self._truncated() from error
+            raise DataError(
+                f"`{self._path}` is corrupt: there is no header at byte {at} ({error})", hint=_AGAIN
+            ) from error
+        if archive.offset <= at or info.issparse():
+            raise DataError(f"`{self._path}` is corrupt: the size of {info.name!r} cannot be", hint=_AGAIN)
+        return info
+
+    def _truncated(self) -> DataError:
+        return DataError(f"`{self._path}` is truncated: it ends before its last member does", hint=_AGAIN)
+
+
+def _read_at(file: io.BufferedIOBase, offset: int, size: int, n: int) -> bytes:
+    file.seek(offset)
+    return file.read(min(n, size))
+
+
+def _offset(member: Member) -> int:
+    return cast(int, member.where)

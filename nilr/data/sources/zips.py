@@ -1,0 +1,89 @@
+"""Zip archives: listed by their directory, read member by member, never unpacked to disk."""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from nilr.data.sources.members import Listing, Member, Payload, Unreadable, is_junk, safe_path
+from nilr.errors import DataError
+
+_CONTENT_ERRORS: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError, ValueError)
+_ENCRYPTED: Final = 0x1
+
+
+class ZipReader:
+    """Reads a zip.
+
+    Args:
+        path: the archive.
+        prefix: put before the path of each member.
+    """
+
+    kind = "zip"
+
+    def __init__(self, path: Path, prefix: str) -> None:
+        self._path = path
+        self._prefix = prefix
+
+    def list_into(self, listing: Listing) -> None:
+        """List every file; an archive in the zip is one of them.
+
+        Raises:
+            DataError: truncated, corrupt, encrypted, or with a member that leads out of it.
+        """
+        with self._open() as archive:
+            for info in archive.infolist():
+                name = safe_path(info.filename, str(self._path))
+                self._check(info)
+                if not info.is_dir() and not is_junk(name):
+                    member = Member(f"{self._prefix}/{name}", info.file_size, self, info)
+                    listing.add(member, partial(_read, archive, info))
+
+    def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
+        """Read some members, in the order given; one whose checksum or compression is wrong is unreadable.
+
+        Raises:
+            DataError: the archive cannot be read any more.
+        """
+        with self._open() as archive:
+            for member in members:
+                try:
+                    yield member, _read(archive, member.where, member.size)
+                except _CONTENT_ERRORS as error:
+                    yield member, Unreadable(f"is damaged in the archive ({error})")
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[zipfile.ZipFile]:
+        try:
+            with zipfile.ZipFile(self._path) as archive:
+                yield archive
+        except _CONTENT_ERRORS as error:
+            raise DataError(
+                f"`{self._path}` is truncated or corrupt: {str(error).lower()}",
+                hint="get it again: a zip keeps its directory at its end, and that is lost first",
+            ) from error
+        except OSError as error:
+            raise DataError(f"cannot read `{self._path}`: {error.strerror or error}") from error
+
+    def _check(self, info: zipfile.ZipInfo) -> None:
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise DataError(
+                f"`{self._path}` has a member {info.filename!r} that is a link or a device, not a file",
+                hint="pack the files themselves",
+            )
+        if info.flag_bits & _ENCRYPTED:
+            raise DataError(f"`{self._path}` is encrypted: {info.filename!r} needs a password", hint="decrypt it first")
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, n: int) -> bytes:
+    with archive.open(info) as file:
+        return file.read(n)

@@ -1,0 +1,1 @@
+"""One run(settings, reporter) -> result per command."""
