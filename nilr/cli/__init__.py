@@ -1,0 +1,5 @@
+"""The command line: flags -> settings -> recipe -> console. The only code that knows Typer and rich."""
+
+from nilr.cli.boundary import main
+
+__all__ = ["main"]

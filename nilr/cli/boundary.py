@@ -1,0 +1,124 @@
+"""The one place where exceptions become a line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from nilr.cli.app import build_app
+from nilr.cli.options import Invocation
+from nilr.cli.usage import from_typer
+from nilr.cli.words import printable
+from nilr.errors import Interrupted, NilrError
+from nilr.files import storage_error
+
+BROKEN_PIPE = 128 + 13
+
+
+def main() -> NoReturn:
+    """Run the command line of this process, and leave with its status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line and return its exit status.
+
+    0 done; 1 what depends on the world; 2 what makes no sense anywhere; 128 + N after signal N.
+    """
+    invocation = Invocation()
+    try:
+        with _terminable():
+            status = _invoke(args, invocation)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as error:
+        with contextlib.suppress(BrokenPipeError):
+            if invocation.debug:
+                traceback.print_exc()
+            return _report(error)
+        _discard_output()
+        return BROKEN_PIPE
+    return status
+
+
+def _invoke(args: Sequence[str], invocation: Invocation) -> int:
+    # Not Typer's own main(): it would turn every KeyboardInterrupt, and so Interrupted, into a silent status.
+    command = typer.main.get_command(build_app())
+    try:
+        with command.make_context("nilr", list(args) or ["--help"], obj=invocation) as ctx:
+            command.invoke(ctx)
+    except typer.Exit as leave:
+        return leave.exit_code
+    except typer.TyperException as error:
+        raise from_typer(error) from error
+    return 0
+
+
+def _report(error: BaseException) -> int:
+    """Say what went wrong, in one line and a hint, and return the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
+        hint = error.hint if isinstance(error, Interrupted) else None
+        _say(f"interrupted by {signal.Signals(signum).name}", hint)
+        return 128 + signum
+    known = _known(error)
+    if known is None:
+        _say(
+            f"internal: {type(error).__name__}: {error}",
+            "run it again with --debug to see where; this is a fault in nilr",
+        )
+        return 1
+    _say(known.message, known.hint)
+    return known.exit_status
+
+
+def _known(error: BaseException) -> NilrError | None:
+    if isinstance(error, NilrError):
+        return error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return NilrError("out of memory", hint="close other programs, or take smaller images, episodes or batches")
+    if isinstance(error, OSError) and error.strerror:
+        return storage_error(Path(error.filename or "."), error, "use")
+    return None
+
+
+def _say(message: str, hint: str | None) -> None:
+    lines = [f"error: {printable(message)}"] + ([f"hint: {printable(hint)}"] if hint else [])
+    typer.echo("\n".join(lines), err=True)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the block, so that locks are let go and temporary files removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(signum: int, _frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _discard_output() -> None:
+    """Point both streams at nothing, so that the interpreter's last flush does not complain."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nothing, stream.fileno())

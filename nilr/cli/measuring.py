@@ -1,0 +1,82 @@
+"""What every measuring command does around its recipe: progress, the result's copies, the table, the last words."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from nilr.cli.options import Invocation
+from nilr.config import Settings
+from nilr.errors import StoreError
+from nilr.files import storage_error
+
+STANDARD_OUTPUT = "-"
+
+# Its recipe stores what it measures, in a home of its own.
+_STORES_ITSELF = ("demo",)
+
+
+def body(name: str) -> Callable[[Any, Invocation], None]:
+    """Return what the command `name` does with its settings.
+
+    The recipe, and torch with it, is imported when the command runs: asking for help must not wait for it.
+    """
+
+    def run(settings: Settings, invocation: Invocation) -> None:
+        _check_destination(invocation.json)
+        from nilr.cli.progress import reporting
+        from nilr.cli.screen import Screen, make_console
+        from nilr.cli.tables import SHOW
+
+        console = make_console(sys.stderr)
+        with reporting(console, quiet=invocation.quiet) as reporter:
+            recipe = importlib.import_module(f"nilr.recipes.{name.replace('-', '_')}")
+            result = recipe.run(settings, reporter)
+        _copy(invocation.json, result)
+        stored = None if name in _STORES_ITSELF else _store(settings.home, result)
+        screen = Screen(console, quiet=invocation.quiet)
+        SHOW[name](result, screen)
+        if stored is not None:
+            screen.line(f"result: {stored}")
+        for note in result.notes:
+            screen.line(note)
+
+    return run
+
+
+def _check_destination(json: str | None) -> None:
+    """Refuse before the work what cannot be written after it."""
+    if json not in (None, STANDARD_OUTPUT) and Path(json).is_dir():
+        raise StoreError(f"cannot write `{json}`: it is a directory", hint="give --json the name of a file")
+
+
+def _store(home: Path | None, result: Any) -> Path:  # noqa: ANN401 - a Result of any metrics
+    from nilr.results import write_result
+    from nilr.store import Store
+
+    path = Store(home).result_path(result.command)
+    write_result(path, result)
+    return path
+
+
+def _copy(json: str | None, result: Any) -> None:  # noqa: ANN401 - a Result of any metrics
+    from nilr.results import to_json, write_result
+
+    if json is None:
+        return
+    path = Path(json)
+    if json == STANDARD_OUTPUT:
+        typer.echo(to_json(result).encode())
+    elif path.exists() and not path.is_file():
+        # A pipe or a device is written to; a rename would put a file in its place.
+        try:
+            path.write_text(to_json(result) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise storage_error(path, error) from error
+    else:
+        write_result(path, result)

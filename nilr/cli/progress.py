@@ -1,0 +1,196 @@
+"""Progress on stderr: a live bar on a terminal, a plain line at a steady interval elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from nilr.cli.words import duration, number, printable, share
+from nilr.reporting import Reporter, SilentReporter
+
+INTERVAL = 10.0
+
+_FRACTIONS = ("accuracy", "share", "validation")
+
+
+@contextlib.contextmanager
+def reporting(console: Console, *, quiet: bool) -> Iterator[Reporter]:
+    """Give the reporter that suits where stderr goes, and take its display away at the end."""
+    if quiet:
+        yield SilentReporter()
+    elif console.is_terminal and not console.is_dumb_terminal:
+        with TerminalReporter(console) as live:
+            yield live
+    else:
+        with PlainReporter(console) as plain:
+            yield plain
+
+
+class TerminalReporter:
+    """Draws one bar per stage, with rate, time left and the newest values."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}", markup=False),
+            _RateColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[values]}", markup=False),
+            console=console,
+            refresh_per_second=4,
+        )
+        self._task: TaskID | None = None
+        self._metrics = _Metrics()
+        self._unit = ""
+
+    def __enter__(self) -> TerminalReporter:
+        """Begin to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Draw the last state and let go of the terminal."""
+        self._progress.stop()
+
+    def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
+        """Begin a bar of its own for the stage."""
+        if self._task is not None:
+            self._progress.stop_task(self._task)
+        self._metrics, self._unit = _Metrics(), unit
+        self._task = self._progress.add_task(
+            printable(title), total=total, completed=done, unit=unit, count=_count(done, total, unit), values=""
+        )
+
+    def advance(self, n: int = 1) -> None:
+        """Move the bar."""
+        if self._task is None:
+            return
+        task = self._progress.tasks[self._task]
+        self._progress.update(self._task, advance=n, count=_count(int(task.completed) + n, task.total, self._unit))
+
+    def metric(self, **values: float | None) -> None:
+        """Show the newest values after the bar."""
+        self._metrics.update(values)
+        if self._task is not None:
+            self._progress.update(self._task, values=self._metrics.text(percent=True))
+
+    def note(self, message: str) -> None:
+        """Print above the bars."""
+        self._progress.console.print(Text(printable(message)), soft_wrap=True)
+
+
+class PlainReporter:
+    """Prints a line when a stage begins and ends, and every `interval` seconds in between, for logs.
+
+    Args:
+        console: where to print.
+        clock: the time in seconds.
+        interval: seconds between lines.
+    """
+
+    def __init__(
+        self, console: Console, clock: Callable[[], float] = time.monotonic, interval: float = INTERVAL
+    ) -> None:
+        self._console, self._clock, self._interval = console, clock, interval
+        self._title: str | None = None
+        self._total: int | None = None
+        self._unit = ""
+        self._first = self._done = self._said = 0
+        self._began = self._spoke = 0.0
+        self._metrics = _Metrics()
+
+    def __enter__(self) -> PlainReporter:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Say how far the last stage came."""
+        self._end()
+
+    def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
+        """Say how far the stage before came, and name the new one."""
+        self._end()
+        self._title, self._total, self._unit = title, total, unit
+        self._first = self._done = done
+        self._began, self._metrics = self._clock(), _Metrics()
+        self._say()
+
+    def advance(self, n: int = 1) -> None:
+        """Count, and speak when it is time."""
+        self._done += n
+        self._say_when_due()
+
+    def metric(self, **values: float | None) -> None:
+        """Keep the newest values, and speak when it is time."""
+        self._metrics.update(values)
+        self._say_when_due()
+
+    def note(self, message: str) -> None:
+        """Print the message."""
+        self._print(message)
+
+    def _say_when_due(self) -> None:
+        if self._title is not None and self._clock() - self._spoke >= self._interval:
+            self._say()
+
+    def _say(self) -> None:
+        self._spoke, self._said = self._clock(), self._done
+        parts = [f"{self._title}: {_count(self._done, self._total, self._unit)}", *self._pace()]
+        values = self._metrics.text(percent=False)
+        self._print(", ".join([*parts, values] if values else parts))
+
+    def _pace(self) -> list[str]:
+        elapsed, made = self._clock() - self._began, self._done - self._first
+        if elapsed <= 0 or made <= 0:
+            return []
+        rate = made / elapsed
+        finished = self._total is not None and self._done >= self._total
+        left = f"{duration((self._total - self._done) / rate)} left" if self._total and not finished else None
+        return [f"{number(rate)} {self._unit}/s", left or f"in {duration(elapsed)}"]
+
+    def _end(self) -> None:
+        if self._title is not None and self._said != self._done:
+            self._say()
+        self._title = None
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text(printable(line)), soft_wrap=True)
+
+
+class _Metrics:
+    """The newest value of each metric; None takes one away."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, float] = {}
+
+    def update(self, values: dict[str, float | None]) -> None:
+        for name, value in values.items():
+            if value is None:
+                self._values.pop(name, None)
+            else:
+                self._values[name] = value
+
+    def text(self, *, percent: bool) -> str:
+        return ", ".join(f"{name} {_value(name, value, percent)}" for name, value in self._values.items())
+
+
+class _RateColumn(ProgressColumn):
+    """Units per second, over the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{number(speed)} {task.fields['unit']}/s" if speed else "")
+
+
+def _value(name: str, value: float, percent: bool) -> str:
+    return share(value, percent=percent) if any(part in name for part in _FRACTIONS) else number(value)
+
+
+def _count(done: int, total: float | None, unit: str) -> str:
+    return f"{done} {unit}" if total is None else f"{done}/{total:.0f} {unit}"

@@ -1,0 +1,140 @@
+"""What each command's result looks like on a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nilr.cli.screen import Cell, Screen
+from nilr.cli.words import number
+from nilr.config import PROTOCOLS
+from nilr.results import (
+    AdaptMetrics,
+    Delta,
+    ImageRef,
+    Mean,
+    PrepareDataMetrics,
+    ProbeMetrics,
+    ProtocolMetrics,
+    Result,
+    TrainMetrics,
+)
+
+LONGEST = 20
+
+
+def show_prepare_data(result: Result[PrepareDataMetrics], screen: Screen) -> None:
+    """Write what was packed: the splits, the duplicates, the digest."""
+    metrics = result.metrics
+    counts = metrics.splits.items()
+    screen.table(("split", "classes", "images"), [(name, str(c.classes), str(c.images)) for name, c in counts])
+    if result.data is not None:
+        screen.line(f"pack `{result.data.name}`, {result.data.image_size} px, content digest {result.data.digest}")
+    pairs = [f"{_image(a)} = {_image(b)}" for a, b in metrics.duplicate_pairs]
+    _listed(screen, pairs, "pairs of images with exactly the same pixels")
+    _listed(screen, metrics.skipped, "unreadable images left out")
+    if metrics.images_per_second is not None:
+        screen.line(f"{number(metrics.images_per_second)} images/s")
+
+
+def show_training(result: Result[TrainMetrics], screen: Screen) -> None:
+    """Write where a training stands, and what to do next."""
+    metrics = result.metrics
+    rows: list[tuple[str, Cell]] = [
+        ("updates", str(metrics.outer_step)),
+        ("query loss, last logged update", _number(metrics.query_loss)),
+        ("query accuracy before adaptation", screen.share(metrics.accuracy_before)),
+        ("query accuracy after adaptation", screen.share(metrics.accuracy_after)),
+        ("validation accuracy, best", _mean(metrics.best_val_accuracy, screen)),
+        ("  at update", None if metrics.best_outer_step is None else str(metrics.best_outer_step)),
+        ("validation accuracy, last", _mean(metrics.last_val_accuracy, screen)),
+        ("share of negative rates", screen.share(metrics.share_negative)),
+        ("seconds per update", _number(metrics.seconds_per_update)),
+    ]
+    screen.table((" ".join(model.name for model in result.models), ""), rows)
+    if result.models:
+        screen.line(f"next: nilr probe {result.models[0].name}")
+
+
+def show_adapt(result: Result[AdaptMetrics], screen: Screen) -> None:
+    """Write accuracy before and after, and the first predictions."""
+    metrics = result.metrics
+    losses = (_number(metrics.support_loss_before), _number(metrics.support_loss_after))
+    accuracies = (screen.share(metrics.accuracy_before), screen.share(metrics.accuracy_after))
+    subject = ", ".join(f"{model.name}@{model.checkpoint}" for model in result.models)
+    screen.table((subject, "before", "after"), [("support loss", *losses), ("query accuracy", *accuracies)])
+    shown = metrics.predictions[:LONGEST]
+    if shown:
+        screen.table(
+            ("image", "label", "before", "after", "probability"),
+            [(p.image, p.label, p.before, p.after, screen.share(p.probabilities.get(p.after))) for p in shown],
+        )
+    if len(metrics.predictions) > LONGEST:
+        screen.line(f"... and {len(metrics.predictions) - LONGEST} more predictions, in the result file")
+
+
+def show_probe(result: Result[ProbeMetrics], screen: Screen) -> None:
+    """Write one table of models and protocols."""
+    used = [f"{model.name}@{model.checkpoint} ({model.algo}, update {model.outer_step})" for model in result.models]
+    data = f" on the {result.data.split} split of `{result.data.name}`" if result.data else ""
+    if used:
+        screen.line(f"{', '.join(used)}{data}")
+    header = ("model", "protocol", "accuracy", "delta to meta-init", "p", "episodes")
+    screen.table(header, _probe_rows(result.metrics, screen))
+
+
+def _probe_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ...]]:
+    for name, model in metrics.items():
+        for protocol in PROTOCOLS:
+            figures: ProtocolMetrics | None = getattr(model, protocol.replace("-", "_"))
+            if figures is not None:
+                accuracy, delta = figures.accuracy, figures.delta
+                means = (_mean(accuracy, screen), _delta(delta, screen))
+                yield (name, protocol, *means, _p(delta), str(accuracy.n_episodes))
+
+
+def _mean(mean: Mean | None, screen: Screen) -> Cell:
+    return None if mean is None else _interval(mean.mean, mean.ci95, screen)
+
+
+def _delta(delta: Delta | None, screen: Screen) -> Cell:
+    if delta is None:
+        return None
+    sign = "+" if delta.mean > 0 else ""
+    return f"{sign}{_interval(delta.mean, delta.ci95, screen)}"
+
+
+def _interval(mean: float, ci95: float | None, screen: Screen) -> str:
+    return f"{screen.share(mean)}" if ci95 is None else f"{screen.share(mean)} ± {screen.share(ci95)}"
+
+
+def _p(delta: Delta | None) -> Cell:
+    if delta is None:
+        return None
+    return delta.verdict if delta.p is None else f"{delta.p:.2g}"
+
+
+def _number(value: float | None) -> Cell:
+    return None if value is None else number(value)
+
+
+def _image(image: ImageRef) -> str:
+    return f"{image.split}/{image.class_name}/{image.filename}"
+
+
+def _listed(screen: Screen, items: list[str], what: str) -> None:
+    if items:
+        screen.line(f"{len(items)} {what}:")
+    for item in items[:LONGEST]:
+        screen.line(f"  {item}")
+    if len(items) > LONGEST:
+        screen.line(f"  ... and {len(items) - LONGEST} more, in the result file")
+
+
+SHOW: dict[str, Callable[[Result[Any], Screen], None]] = {
+    "prepare-data": show_prepare_data,
+    "meta-train": show_training,
+    "adapt": show_adapt,
+    "probe": show_probe,
+    "demo": show_probe,
+}
