@@ -18,7 +18,7 @@ from nilr.data.sources.layouts import Plan, plan_pack
 from nilr.data.sources.opening import list_sources
 from nilr.data.sources.streaming import decode_classes
 from nilr.data.sources.tables import read_table_folder
-from nilr.data.splits import RAVI_SPLIT_OF
+from nilr.data.splits import RAVI_SPLIT_OF, parse_split_classes
 from nilr.errors import DataError, StoreError, UsageError
 from nilr.recipes.outcome import Outcome
 from nilr.reporting import Reporter
@@ -92,6 +92,8 @@ def _check(settings: PrepareDataSettings) -> None:
             "--split-files and --split-classes exclude one another",
             hint="the one reads which classes are train, val and test, the other draws it",
         )
+    if settings.split_classes:
+        parse_split_classes(settings.split_classes)
 
 
 def _pack_sources(path: Path, name: str, settings: PrepareDataSettings, reporter: Reporter) -> _Packed:

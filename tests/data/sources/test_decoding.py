@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from nilr.data.sources.decoding import decode_images
+from nilr.data.sources.members import Payload, Unreadable
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def random_pixels(height: int = 8, width: int = 8) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def decoded(payload: Payload, size: int = 8) -> Pixels:
+    images, reasons = decode_images([payload], size, "bilinear")
+    assert reasons == [None]
+    assert images.shape == (1, size, size, 3)
+    return images[0]
+
+
+def reason(payload: Payload) -> str:
+    images, reasons = decode_images([payload], 8, "bilinear")
+    assert not images.any()
+    return reasons[0] or ""
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_an_image_at_the_size_keeps_its_pixels(kind: str) -> None:
+    pixels = random_pixels()
+    assert np.array_equal(decoded(encoded(Image.fromarray(pixels), kind)), pixels)
+    assert np.array_equal(decoded(pixels), pixels)
+
+
+def test_a_jpeg_at_the_size_is_what_the_decoder_gives() -> None:
+    content = encoded(Image.fromarray(random_pixels()), "JPEG")
+    assert np.array_equal(decoded(content), np.asarray(Image.open(io.BytesIO(content))))
+
+
+def test_a_broken_image_leaves_its_neighbours_in_their_places() -> None:
+    pixels = random_pixels()
+    images, reasons = decode_images([pixels, b"no image", pixels[::-1]], 8, "bilinear")
+    assert [bool(reason) for reason in reasons] == [False, True, False]
+    assert np.array_equal(images[0], pixels)
+    assert np.array_equal(images[2], pixels[::-1])
+
+
+def test_the_whole_of_an_oblong_image_is_resized() -> None:
+    # Left half red, right half blue: a crop to the centre would lose nothing of that, but a crop to a side would.
+    image = Image.new("RGB", (64, 16), "red")
+    image.paste("blue", (32, 0, 64, 16))
+    small = decoded(encoded(image, "PNG"))
+    assert small[:, 0].tolist() == [[255, 0, 0]] * 8
+    assert small[:, 7].tolist() == [[0, 0, 255]] * 8
+    assert small[:, 3, 0].min() > 128
+
+
+def test_resampling_follows_the_filter() -> None:
+    content = encoded(Image.fromarray(random_pixels(16, 16)), "PNG")
+    by_filter = {name: decode_images([content], 8, name)[0].tobytes() for name in ("bilinear", "nearest", "lanczos")}  # type: ignore[arg-type]
+    assert len(set(by_filter.values())) == 3
+
+
+def test_grey_palette_and_two_level_images_become_rgb() -> None:
+    grey = Image.fromarray(random_pixels()[:, :, 0])
+    assert np.array_equal(decoded(encoded(grey, "PNG")), np.asarray(grey.convert("RGB")))
+    palette = Image.fromarray(random_pixels()).quantize(7)
+    assert np.array_equal(decoded(encoded(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    two = grey.convert("1")
+    assert np.array_equal(decoded(encoded(two, "PNG")), np.asarray(two.convert("RGB")))
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    # 65535 / 257 = 255; 32896 / 257 = 128; 257 / 257 = 1.
+    values = np.repeat(np.array([[0, 257, 32896, 65535]], np.uint16), 2, 1).repeat(8, 0)
+    for kind in ("PNG", "TIFF"):
+        assert decoded(encoded(Image.fromarray(values), kind))[0, ::2, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_what_is_transparent_becomes_white() -> None:
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 4, 8))
+    assert decoded(encoded(image, "PNG"))[0, [0, 7]].tolist() == [[255, 255, 255], [255, 0, 0]]
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([0, 255, 0, 0, 0, 255])
+    palette.paste(0, (0, 0, 4, 8))
+    assert decoded(encoded(palette, "PNG", transparency=0))[0, [0, 7]].tolist() == [[255, 255, 255], [0, 0, 255]]
+    keyed = encoded(Image.new("RGB", (8, 8), (1, 2, 3)), "PNG", transparency=(1, 2, 3))
+    assert decoded(keyed)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_cmyk_becomes_rgb() -> None:
+    # Cyan and nothing else: no red, all green and blue.
+    red, green, blue = decoded(encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG", quality=100))[0, 0].tolist()
+    assert red < 10
+    assert min(green, blue) > 245
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_exif_orientation_is_applied(kind: str) -> None:
+    # Orientation 6: the first row is the right side. Blue on the left is stored at the bottom.
+    image = Image.new("RGB", (16, 16), "red")
+    image.paste("blue", (0, 8, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = decoded(encoded(image, kind, exif=exif), size=16)
+    assert upright[8, 1, 2] > 200
+    assert upright[8, 14, 0] > 200
+
+
+def test_the_first_frame_of_an_animation_is_taken() -> None:
+    frames = [Image.new("P", (8, 8), 0), Image.new("P", (8, 8), 1)]
+    for frame in frames:
+        frame.putpalette([255, 0, 0, 0, 0, 255])
+    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decoded(content)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_what_is_not_an_image_is_called_what_it_is() -> None:
+    assert reason(b"<!DOCTYPE html><html>") == "is not an image but an HTML page"
+    assert reason(b"") == "is not an image but an empty file"
+    assert reason(b"%PDF-1.7") == "is not an image but a PDF document"
+    assert reason(Unreadable("is damaged in the archive")) == "is damaged in the archive"
+
+
+def test_a_program_of_another_kind_is_not_run() -> None:
+    # Pillow would hand an EPS file to Ghostscript.
+    assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n").startswith("is not an image but")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_a_truncated_image_is_refused(kind: str) -> None:
+    content = encoded(Image.fromarray(random_pixels(64, 64)), kind)
+    assert reason(content[: len(content) // 2])
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(9_000, 9_000), (12_000, 12_000), (100_000, 100_000)])
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(width: int, height: int) -> None:
+    assert "decompression bomb" in reason(png_of_size(width, height))
+
+
+def test_grey_of_unknown_range_is_refused() -> None:
+    content = encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")
+    assert reason(content) == "has F pixels of 32 bits, whose range nothing tells"

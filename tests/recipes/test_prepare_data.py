@@ -1,0 +1,415 @@
+"""From sources of every layout to a checked pack. Images are 8 px, lossless, each with pixels of its own."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nilr.config import PrepareDataSettings
+from nilr.data.packed import open_pack
+from nilr.errors import DataError, NilrError, StoreError, UsageError
+from nilr.recipes import prepare_data
+from nilr.reporting import SilentReporter
+from nilr.results import PrepareDataMetrics, Result
+from nilr.store import Store
+
+Tree = dict[str, bytes]
+
+# Two train classes, one val, one test, of the published split.
+CLASSES = {"train": ("n01532829", "n01558993"), "val": ("n01855672",), "test": ("n01930112",)}
+PER_CLASS = 3
+
+
+class Notes(SilentReporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def png(number: int, size: tuple[int, int] = (8, 8)) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def images() -> dict[tuple[str, str, int], bytes]:
+    """Return an encoded image for each (split, class, index from 1)."""
+    keys = [(split, c, i) for split, classes in CLASSES.items() for c in classes for i in range(1, PER_CLASS + 1)]
+    return {key: png(number) for number, key in enumerate(keys)}
+
+
+def ravi_name(class_name: str, index: int) -> str:
+    return f"{class_name}{index:08d}.jpg"
+
+
+def tables() -> Tree:
+    rows = {split: ["filename,label"] for split in CLASSES}
+    for split, c, i in images():
+        rows[split].append(f"{ravi_name(c, i)},{c}")
+    return {f"{split}.csv": "\n".join(lines).encode() for split, lines in rows.items()}
+
+
+def split_folders() -> Tree:
+    return {f"{split}/{c}/{ravi_name(c, i)}": data for (split, c, i), data in images().items()}
+
+
+def class_folders() -> Tree:
+    return {f"some/{c}/{i}.png": data for (_, c, i), data in images().items()}
+
+
+def flat_with_tables() -> Tree:
+    return {f"images/{ravi_name(c, i)}": data for (_, c, i), data in images().items()} | tables()
+
+
+def flat_without_tables() -> Tree:
+    return {f"images/{ravi_name(c, i)}": data for (_, c, i), data in images().items()}
+
+
+def tiny_imagenet_like() -> Tree:
+    return {f"{split}/{c}/images/{c}_{i}.JPEG": data for (split, c, i), data in images().items()}
+
+
+def class_tars() -> Tree:
+    return {
+        f"{c}.tar": tar_bytes({f"{c}_{i * 7}.JPEG": data for (_, k, i), data in images().items() if k == c})
+        for classes in CLASSES.values()
+        for c in classes
+    }
+
+
+LAYOUTS = [
+    split_folders,
+    class_folders,
+    flat_with_tables,
+    flat_without_tables,
+    tiny_imagenet_like,
+    class_tars,
+]
+
+
+def tar_bytes(tree: Tree, mode: str = "w") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for name, content in tree.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def as_folder(tree: Tree, at: Path) -> Path:
+    for name, content in tree.items():
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).write_bytes(content)
+    return at
+
+
+def as_tar(tree: Tree, at: Path) -> Path:
+    at.write_bytes(tar_bytes(tree))
+    return at
+
+
+def as_tar_gz(tree: Tree, at: Path) -> Path:
+    # Images of different classes lie interleaved, as they may in an archive.
+    at.write_bytes(tar_bytes(dict(sorted(tree.items(), key=lambda item: item[0][::-1])), "w:gz"))
+    return at
+
+
+def as_zip(tree: Tree, at: Path) -> Path:
+    with zipfile.ZipFile(at, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in tree.items():
+            archive.writestr(name, content)
+    return at
+
+
+@pytest.fixture
+def pack(home: Path) -> Callable[..., Result[PrepareDataMetrics]]:
+    def run(*sources: Path, reporter: SilentReporter | None = None, **settings: object) -> Result[PrepareDataMetrics]:
+        given = {"name": "mine", "image_size": 8, "workers": 2, **settings}
+        return prepare_data.run(PrepareDataSettings(sources=sources, **given), reporter or SilentReporter())
+
+    return run
+
+
+Pack = Callable[..., Result[PrepareDataMetrics]]
+
+
+@pytest.mark.parametrize("hold", [as_folder, as_tar, as_tar_gz, as_zip])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_the_same_pixels_gives_the_same_digest(
+    layout: Callable[[], Tree], hold: Callable[[Tree, Path], Path], tmp_path: Path, pack: Pack
+) -> None:
+    if layout is class_tars and hold is as_zip:
+        pytest.skip("archives in a zip are not read")
+    result = pack(hold(layout(), tmp_path / "source"))
+    counts = {split: (n.classes, n.images) for split, n in result.metrics.splits.items()}
+    assert counts == {"train": (2, 6), "val": (1, 3), "test": (1, 3)}
+    reference = pack(as_folder(split_folders(), tmp_path / "reference"), name="reference")
+    assert result.data is not None
+    assert reference.data is not None
+    assert result.data.digest == reference.data.digest
+
+
+def test_three_archives_named_after_their_splits_are_one_source(tmp_path: Path, pack: Pack) -> None:
+    archives = []
+    for split in CLASSES:
+        inside = {name.partition("/")[2]: data for name, data in split_folders().items() if name.startswith(split)}
+        archives.append(as_tar(inside, tmp_path / f"{split}.tar"))
+    assert pack(*archives).metrics.splits["train"].images == 6
+
+
+def test_a_folder_of_archives_is_read_through_them(tmp_path: Path, pack: Pack) -> None:
+    as_folder({"README.md": b"read me"} | class_tars(), tmp_path / "source")
+    notes = Notes()
+    assert pack(tmp_path / "source", reporter=notes).metrics.splits["train"].images == 6
+    assert notes.notes == ["1 files that are not images are left out: `source/README.md` (a text file)"]
+
+
+def test_the_pack_holds_the_pixels_and_names_of_the_images(tmp_path: Path, home: Path, pack: Pack) -> None:
+    pack(as_folder(split_folders(), tmp_path / "source"))
+    test = open_pack(Store().dataset_path("mine")).open_split("test")
+    expected = {
+        ravi_name(c, i): np.asarray(Image.open(io.BytesIO(data)))
+        for (split, c, i), data in images().items()
+        if split == "test"
+    }
+    packed = dict(zip(test.filenames(), test.images, strict=True))
+    assert test.class_names == ("n01930112",)
+    assert packed.keys() == expected.keys()
+    assert all(np.array_equal(packed[name], expected[name]) for name in expected)
+
+
+def test_split_files_may_lie_beside_the_source_or_be_given(tmp_path: Path, pack: Pack) -> None:
+    # The third image of each class is in no split file.
+    rows = {name: b"\n".join(content.split(b"\n")[:3]) for name, content in tables().items()}
+    source = as_folder({f"all/{c}-{i}.png": d for (_, c, i), d in images().items()}, tmp_path / "here" / "source")
+    renamed = {
+        name: content.replace(b"00000001.jpg", b"-1.png").replace(b"00000002.jpg", b"-2.png")
+        for name, content in rows.items()
+    }
+    as_folder(renamed, tmp_path / "here")
+    as_folder(renamed, tmp_path / "there")
+    assert pack(source).metrics.splits["train"].images == 2
+    assert pack(source, name="given", split_files=tmp_path / "there").metrics.splits["val"].images == 2
+
+
+def test_ilsvrc_images_are_counted_off_in_the_order_of_their_numbers(tmp_path: Path, home: Path, pack: Pack) -> None:
+    # By number the third of 4, 30, 100, 2000 is 100; by text it would be 30.
+    names = {number: png(number) for number in (4, 30, 100, 2000)}
+    tree = {f"{c}/{c}_{n}.JPEG": data for c in ("n01532829", "n01855672", "n01930112") for n, data in names.items()}
+    rows = {"train": "n01532829", "val": "n01855672", "test": "n01930112"}
+    table = {f"{s}.csv": f"filename,label\n{ravi_name(c, 3)},{c}\n".encode() for s, c in rows.items()}
+    pack(as_folder(tree, tmp_path / "source"), split_files=as_folder(table, tmp_path / "tables"))
+    for split, class_name in rows.items():
+        opened = open_pack(Store().dataset_path("mine")).open_split(split)
+        assert opened.filenames() == [f"{class_name}_100.JPEG"]
+
+
+def test_an_image_that_a_split_file_names_must_be_there(tmp_path: Path, pack: Pack) -> None:
+    tree = flat_with_tables()
+    del tree["images/n0153282900000002.jpg"]
+    with pytest.raises(DataError, match=r"1 images that the split files in `source` name .* `n0153282900000002\.jpg`"):
+        pack(as_folder(tree, tmp_path / "source"))
+
+
+def test_folders_that_cut_every_class_are_split_anew_with_a_warning(tmp_path: Path, pack: Pack) -> None:
+    # As in archives whose train/ and val/ hold 500 and 100 images of each of the same classes.
+    tree = {f"{'val' if i == 3 else 'train'}/{c}/{i}.png": data for (_, c, i), data in images().items()}
+    result = pack(as_folder(tree, tmp_path / "source"))
+    assert {split: n.images for split, n in result.metrics.splits.items()} == {"train": 6, "val": 3, "test": 3}
+    assert result.metrics.warnings == [
+        "the sources' own folders cut 4 classes across train, val and test; "
+        "the published split of classes (Ravi and Larochelle) is used instead"
+    ]
+
+
+def test_classes_of_ones_own_are_drawn_by_seed(tmp_path: Path, pack: Pack) -> None:
+    source = as_folder(
+        {f"{c}/{i}.png": png(10 * i + n) for n, c in enumerate("abcdef") for i in range(2)}, tmp_path / "s"
+    )
+    results = [pack(source, split_classes="3/1/2", seed=seed, force=True) for seed in (0, 0, 1, 2, 3)]
+    assert {split: n.classes for split, n in results[0].metrics.splits.items()} == {"train": 3, "val": 1, "test": 2}
+    digests = [result.data.digest for result in results if result.data]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) > 1
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({f"{c}/x.png": png(0) for c in "abc"}, "nothing says which of the 3 classes"),
+        ({f"{s}/{c}/{s}.png": png(0) for c in "ab" for s in ("train", "test")}, "2 classes stand in several splits"),
+        ({"train/x.png": png(0)}, "`source/train/x.png` lies in no class's folder"),
+    ],
+)
+def test_what_does_not_say_its_split_or_class_is_refused(tree: Tree, message: str, tmp_path: Path, pack: Pack) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        pack(as_folder(tree, tmp_path / "source"))
+    assert caught.value.hint
+
+
+def test_what_calls_itself_mini_imagenet_must_have_its_counts(tmp_path: Path, pack: Pack) -> None:
+    source = as_folder(split_folders(), tmp_path / "source")
+    found = "train 2 classes, 6 images; val 1 classes, 3 images; test 1 classes, 3 images"
+    with pytest.raises(DataError, match=f"64/16/20 classes with 38,400/9,600/12,000 images: here are {found}"):
+        pack(source, name=None)
+    assert pack(source, name=None, limit_per_class=2).metrics.splits["train"].images == 4
+
+
+def test_limit_per_class_takes_the_first_by_name(tmp_path: Path, home: Path, pack: Pack) -> None:
+    pack(as_tar_gz(split_folders(), tmp_path / "source.tar.gz"), limit_per_class=2)
+    val = open_pack(Store().dataset_path("mine")).open_split("val")
+    assert sorted(val.filenames()) == ["n0185567200000001.jpg", "n0185567200000002.jpg"]
+
+
+def test_unreadable_images_are_all_named_and_nothing_is_packed(tmp_path: Path, home: Path, pack: Pack) -> None:
+    tree = split_folders()
+    tree["val/n01855672/n0185567200000002.jpg"] = b"<!DOCTYPE html><html></html>"
+    tree["train/n01558993/n0155899300000001.jpg"] = png(3)[:60]
+    source, notes = as_folder(tree, tmp_path / "source"), Notes()
+    with pytest.raises(DataError, match="2 images cannot be used; the first: ") as caught:
+        pack(source, reporter=notes)
+    assert "--skip-broken" in (caught.value.hint or "")
+    assert "`source/val/n01855672/n0185567200000002.jpg` is not an image but an HTML page" in notes.notes
+    assert any("n0155899300000001.jpg" in note for note in notes.notes)
+    assert list((home / "datasets").iterdir()) == []
+
+    result = pack(source, skip_broken=True)
+    assert {split: n.images for split, n in result.metrics.splits.items()} == {"train": 5, "val": 2, "test": 3}
+    assert result.metrics.skipped == [
+        "source/train/n01558993/n0155899300000001.jpg",
+        "source/val/n01855672/n0185567200000002.jpg",
+    ]
+    assert result.metrics.warnings == ["2 images that cannot be read are left out"]
+
+
+def test_equal_pixels_are_found_within_and_across_splits(tmp_path: Path, pack: Pack) -> None:
+    tree = split_folders()
+    tree["train/n01532829/n0153282900000002.jpg"] = tree["train/n01532829/n0153282900000001.jpg"]
+    tree["val/n01855672/n0185567200000003.jpg"] = tree["train/n01558993/n0155899300000001.jpg"]
+    pairs = [
+        (("train", "n01532829", "n0153282900000001.jpg"), ("train", "n01532829", "n0153282900000002.jpg")),
+        (("train", "n01558993", "n0155899300000001.jpg"), ("val", "n01855672", "n0185567200000003.jpg")),
+    ]
+    notes = Notes()
+    packed = pack(as_folder(tree, tmp_path / "source"), reporter=notes)
+    checked = pack(name=None, verify=Path("mine"))
+    for result in (packed, checked):
+        found = [tuple((i.split, i.class_name, i.filename) for i in pair) for pair in result.metrics.duplicate_pairs]
+        assert found == pairs
+    assert "2 pairs of images have exactly the same pixels, 1 of them across splits" in notes.notes
+    assert packed.data == checked.data
+    assert packed.metrics.splits == checked.metrics.splits
+
+
+def test_verify_finds_a_flipped_bit(tmp_path: Path, home: Path, pack: Pack) -> None:
+    pack(as_folder(split_folders(), tmp_path / "source"))
+    path = Store().dataset_path("mine")
+    content = bytearray(path.read_bytes())
+    pixels = np.asarray(Image.open(io.BytesIO(images()["test", "n01930112", 1]))).tobytes()
+    content[content.index(pixels)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"the images of split `test` .* are not what was written"):
+        pack(name=None, verify=path)
+
+
+def test_a_pack_is_replaced_only_by_force(tmp_path: Path, home: Path, pack: Pack) -> None:
+    source = as_folder(split_folders(), tmp_path / "source")
+    pack(source)
+    before = Store().dataset_path("mine").read_bytes()
+    with pytest.raises(StoreError, match="there is a pack `mine` already") as caught:
+        pack(tmp_path / "not there")
+    assert "--force" in (caught.value.hint or "")
+    with pytest.raises(DataError, match="there is no `"):
+        pack(tmp_path / "not there", force=True)
+    assert Store().dataset_path("mine").read_bytes() == before
+    assert pack(source, force=True, limit_per_class=1).metrics.splits["train"].images == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "there is nothing to pack"),
+        ({"synthetic": True, "verify": Path("x")}, "exclude one another"),
+        ({"sources": (Path("x"),), "synthetic": True}, "exclude one another"),
+        ({"sources": (Path("x"),), "split_files": Path("y"), "split_classes": "1/1/1"}, "exclude one another"),
+        ({"sources": (Path(),), "split_classes": "1/2"}, "`1/2` does not say how many"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(settings: dict[str, object], message: str, home: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        prepare_data.run(PrepareDataSettings(**settings), SilentReporter())
+    assert not (home / "datasets").exists()
+
+
+def test_the_result_names_no_directory(tmp_path: Path, pack: Pack) -> None:
+    result = pack(as_folder(split_folders(), tmp_path / "source"))
+    assert result.schema_ == "nilr/prepare-data/1"
+    assert result.config["sources"] == ["source"]
+    assert str(tmp_path) not in result.model_dump_json()
+    assert (result.metrics.images_per_second or 0) > 0
+
+
+def test_a_name_that_leads_out_of_the_archive_is_refused(tmp_path: Path, home: Path, pack: Pack) -> None:
+    for name in ("../../x.png", "/etc/x.png", "train/../../x.png", "C:\\x.png"):
+        for hold in (as_tar, as_zip):
+            with pytest.raises(DataError, match=r"has a member named .*x\.png.*, which leads out of the archive"):
+                pack(hold({name: png(0)}, tmp_path / "bad"))
+    assert not list((home / "datasets").glob("*"))
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_the_real_archives_give_the_known_pack(mini_imagenet: Path, tmp_path: Path, home: Path) -> None:
+    sources = tuple(mini_imagenet / f"{split}.tar" for split in ("train", "val", "test"))
+    result = prepare_data.run(PrepareDataSettings(sources=sources), SilentReporter())
+    counts = {split: (n.classes, n.images) for split, n in result.metrics.splits.items()}
+    assert counts == {"train": (64, 38400), "val": (16, 9600), "test": (20, 12000)}
+    pairs = result.metrics.duplicate_pairs
+    assert len(pairs) == 8
+    assert sum({a.split, b.split} == {"train", "val"} for a, b in pairs) == 6
+    assert result.data is not None
+    assert result.data.digest == "7bb987ce5ccb61a05180febb70132550eba4ed6fd774272cd85ddbc8bdce5ed3"
+    shutil.rmtree(home)
+
+
+@pytest.mark.real_data
+def test_real_images_flat_in_a_zip_with_the_split_files_give_the_digest_of_the_tars(
+    mini_imagenet: Path, tmp_path: Path, pack: Pack
+) -> None:
+    flat: Tree = {}
+    for split in ("val", "test"):
+        with tarfile.open(mini_imagenet / f"{split}.tar") as archive:
+            for member in archive:
+                if member.isfile() and (file := archive.extractfile(member)):
+                    flat[f"images/{Path(member.name).name}"] = file.read()
+    for name in ("train.csv", "val.csv", "test.csv"):
+        flat[name] = (mini_imagenet / "splits" / name).read_bytes()
+    common = {"image_size": 84, "limit_per_class": 20}
+    tars = pack(mini_imagenet / "val.tar", mini_imagenet / "test.tar", **common)
+    zipped = pack(as_zip(flat, tmp_path / "flat.zip"), name="zipped", **common)
+    assert tars.data is not None
+    assert zipped.data is not None
+    assert tars.data.digest == zipped.data.digest
+    assert len(zipped.metrics.warnings) == 1
+    assert zipped.metrics.warnings[0].startswith("64 classes of the split files are not in the sources: n01532829, ")
+
+
+def test_errors_are_of_nilr_whatever_the_source_is(tmp_path: Path, pack: Pack) -> None:
+    for content in (b"", b"\0" * 600, b"\0" * 10240, b"<html>", b"PK\3\4", b"\x1f\x8b\x08", b"\x80\x04.", b"x" * 2000):
+        (tmp_path / "source").write_bytes(content)
+        with pytest.raises(NilrError, match=r"`.*source`"):
+            pack(tmp_path / "source")
