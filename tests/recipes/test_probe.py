@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from nilr.config import ProbeSettings, TrainSettings
+from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.errors import CheckpointError, DataError, EpisodeError, StoreError
+from nilr.metrics import paired_difference
+from nilr.probes.neighbours import RULES
+from nilr.recipes import meta_train, probe
+from nilr.recipes.loading import load_model, open_split
+from nilr.reporting import SilentReporter
+from nilr.results import Result
+from nilr.store import Store
+
+pytestmark = pytest.mark.usefixtures("pack", "one_thread")
+
+
+@pytest.fixture
+def maml(quick: dict[str, Any]) -> str:
+    meta_train.run(TrainSettings(algo="maml", name="maml", **quick), SilentReporter())
+    return "maml"
+
+
+def judge(*models: str, **settings: Any) -> Result[Any]:
+    given = {"n_episodes": 6, "threads": 1} | settings
+    return probe.run(ProbeSettings(models=models, **given), SilentReporter())
+
+
+def test_every_protocol_judges_the_same_episodes_and_deltas_are_paired_to_meta_init(maml: str) -> None:
+    result = judge(maml)
+    values = result.per_episode[maml]
+    assert {protocol: len(found) for protocol, found in values.items()} == {
+        "meta-init": 6,
+        "same-task": 6,
+        "cross-task": 6,
+    }
+    for protocol in ("same-task", "cross-task"):
+        expected = paired_difference(torch.tensor(values[protocol]), torch.tensor(values["meta-init"]))
+        delta = result.metrics[maml].model_dump()[protocol]["delta"]
+        assert delta["mean"] == pytest.approx(expected.mean)
+        assert delta["ci95"] == pytest.approx(expected.ci95)
+    assert result.metrics[maml].meta_init.delta is None
+    assert result.metrics[maml].meta_init.accuracy.mean == pytest.approx(sum(values["meta-init"]) / 6)
+
+
+def test_the_numbers_are_those_of_a_loop_written_by_hand(maml: str) -> None:
+    result = judge(maml, n_episodes=3)
+    cpu = torch.device("cpu")
+    store = Store(None)
+    model = load_model(store, maml, device=cpu, engine="reference")
+    images = open_split(store.find_data("mini-imagenet"), "test", cpu).images
+
+    def draw(stream: str, i: int, avoid: torch.Tensor | None = None) -> tuple[torch.Tensor, Any]:
+        sampler = EpisodeSampler(PackedImages(images.images, images.class_sizes), 3, 1, 3, 0, stream)
+        classes, chosen = sampler.choose([i], avoid=avoid)
+        return classes, sampler.load(classes, chosen)[0]
+
+    def adapted(episode: Any) -> dict[str, torch.Tensor]:
+        params = {name: value.clone().requires_grad_() for name, value in model.params.items()}
+        for _ in range(10):
+            logits = model.learner.logits(params, episode.support_x)
+            loss = torch.nn.functional.cross_entropy(logits, episode.support_y)
+            gradients = torch.autograd.grad(loss, [params[name] for name in model.inner_lr])
+            for name, gradient in zip(model.inner_lr, gradients, strict=True):
+                params[name] = (params[name] - model.inner_lr[name] * gradient).detach().requires_grad_()
+        return params
+
+    for i in range(3):
+        classes, b = draw("test", i)
+        _, a = draw("test/task-a", i, classes)
+        for protocol, params in (
+            ("meta-init", model.params),
+            ("same-task", adapted(b)),
+            ("cross-task", adapted(a)),
+        ):
+            support, query = (model.learner.features(params, x).detach() for x in (b.support_x, b.query_x))
+            cosine = torch.nn.functional.cosine_similarity(query[:, None], support[None], dim=-1)
+            right = (b.support_y[cosine.argmax(1)] == b.query_y).double().mean().item()
+            assert result.per_episode[maml][protocol][i] == pytest.approx(right)
+
+
+def test_one_protocol_alone_gives_the_same_numbers_as_all(maml: str) -> None:
+    everything, alone = judge(maml), judge(maml, protocol="cross-task")
+    assert alone.per_episode[maml]["cross-task"] == everything.per_episode[maml]["cross-task"]
+    assert alone.metrics[maml].same_task is None
+    assert alone.metrics[maml].cross_task == everything.metrics[maml].cross_task
+
+
+def test_several_models_share_all_episodes(maml: str, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
+    both = judge(maml, "sgd")
+    for name in (maml, "sgd"):
+        assert both.per_episode[name] == judge(name).per_episode[name]
+    assert [model.name for model in both.models] == [maml, "sgd"]
+
+
+def test_best_and_last_of_one_model_stand_side_by_side(maml: str) -> None:
+    result = judge(f"{maml}@best", f"{maml}@last")
+    assert set(result.metrics) == {"maml@best", "maml@last"}
+    assert [model.checkpoint for model in result.models] == ["best", "last"]
+
+
+def test_the_model_trained_last_is_judged_by_default(maml: str, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo="anil", name="newest", **quick), SilentReporter())
+    assert list(judge().metrics) == ["newest"]
+
+
+def test_a_body_that_does_not_move_changes_by_exactly_zero(quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo="anil", name="anil", **quick), SilentReporter())
+    delta = judge("anil").metrics["anil"].same_task.delta
+    assert (delta.mean, delta.ci95, delta.p, delta.verdict) == (0.0, 0.0, None, "exactly zero")
+
+
+def test_one_episode_has_neither_interval_nor_p(maml: str) -> None:
+    figures = judge(maml, n_episodes=1).metrics[maml].same_task
+    assert figures.accuracy.ci95 is None
+    assert (figures.delta.ci95, figures.delta.p) == (None, None)
+
+
+@pytest.mark.parametrize("neighbours", RULES)
+@pytest.mark.parametrize("batch_stats", ["apart", "together"])
+def test_every_rule_and_batch_statistic_can_be_asked_for(maml: str, neighbours: str, batch_stats: str) -> None:
+    result = judge(maml, neighbours=neighbours, batch_stats=batch_stats, distance="euclidean", n_shot=2)
+    assert 0 <= result.metrics[maml].meta_init.accuracy.mean <= 1
+    assert result.config["n_shot"] == 2
+
+
+def test_controls_stand_beside_the_models(maml: str) -> None:
+    result = judge(maml, controls=True)
+    assert set(result.metrics) == {maml, "untrained body", "raw pixels"}
+    assert result.metrics["raw pixels"].same_task is None
+    assert result.notes[0].startswith("Features before adaptation, against an untrained body's: maml ")
+
+
+def test_the_engine_does_not_change_the_numbers(maml: str) -> None:
+    assert judge(maml, engine="reference").per_episode == judge(maml, engine="explicit").per_episode
+
+
+def test_the_last_note_says_which_signs_were_seen(maml: str) -> None:
+    note = judge(maml).notes[-1]
+    assert note.startswith("Of the paper's four signs, measured here: maml same-task + ")
+    assert "maml cross-task - " in note
+
+
+@pytest.mark.parametrize(
+    ("models", "change", "error", "said"),
+    [
+        (("nowhere",), {}, StoreError, ("nowhere", "maml")),
+        (("maml",), {"data": "nowhere"}, StoreError, ("nowhere",)),
+        (("maml",), {"n_way": 4}, EpisodeError, ("3", "4")),
+        (("maml",), {"n_query": 8}, EpisodeError, ("9", "8")),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_with_both_sides_named(
+    maml: str, models: tuple[str, ...], change: dict[str, Any], error: type[Exception], said: tuple[str, ...]
+) -> None:
+    with pytest.raises(error) as caught:
+        judge(*models, **change)
+    text = f"{caught.value.message} {caught.value.hint}"  # type: ignore[attr-defined]
+    assert all(word in text for word in said)
+
+
+def test_models_of_different_shots_need_a_choice(maml: str, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo="maml", name="two", **(quick | {"n_shot": 2})), SilentReporter())
+    with pytest.raises(EpisodeError, match=r"different --n-shot: `maml` 1, `two` 2"):
+        judge(maml, "two")
+    assert set(judge(maml, "two", n_shot=1).metrics) == {"maml", "two"}
+
+
+def test_a_repacked_dataset_of_the_same_name_is_noticed(maml: str, pack: Any) -> None:
+    from nilr.data.packed import PackWriter, open_pack
+
+    split = open_pack(pack).open_split("test")
+    layout = {"test": dict(zip(split.class_names, split.class_sizes, strict=True))}
+    images = split.images[::-1].copy()
+    writer = PackWriter(
+        pack, name="mini-imagenet", image_size=16, resample="bilinear", source="x", licence="y", layout=layout
+    )
+    with writer:
+        start = 0
+        for name, size in zip(split.class_names, split.class_sizes, strict=True):
+            writer.write_class("test", name, images[start : start + size], [f"{i}.png" for i in range(size)])
+            start += size
+    with pytest.raises(DataError, match="holds other images"):
+        judge(maml)
+    assert judge(maml, data="mini-imagenet").metrics
+
+
+def test_a_damaged_model_is_refused(maml: str) -> None:
+    path = Store(None).find_model(maml).file
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError):
+        judge(maml)
