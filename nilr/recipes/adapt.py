@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from nilr.checkpoint import save_checkpoint
 from nilr.config import AdaptSettings
 from nilr.data.labelled import LabelledImages, read_labelled
-from nilr.episodes import Episode, EpisodeSampler
+from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError, StoreError, UsageError
 from nilr.meta.evaluation import learner_logits
 from nilr.probes.features import episode_features
@@ -140,7 +140,8 @@ def _read_query(path: Path, size: int, classes: list[str]) -> LabelledImages:
 
 
 def _images(images: LabelledImages, device: torch.device) -> Tensor:
-    return torch.from_numpy(images.images).to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    n = len(images.images)
+    return PackedImages(torch.tensor(images.images, device=device), (n,)).gather(torch.arange(n, device=device))
 
 
 def _numbers(images: LabelledImages, classes: list[str], device: torch.device) -> Tensor:

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nilr.checkpoint import load_checkpoint
+from nilr.config import AdaptSettings, ProbeSettings, TrainSettings
+from nilr.errors import DataError, EpisodeError, StoreError, UsageError
+from nilr.recipes import adapt, meta_train, probe
+from nilr.reporting import SilentReporter
+from nilr.results import AdaptMetrics, Result
+from nilr.store import Store
+
+pytestmark = pytest.mark.usefixtures("pack", "one_thread")
+
+COLOURS = {"ash": (200, 60, 60), "birch": (60, 200, 60), "cedar": (60, 60, 200)}
+
+
+@pytest.fixture
+def maml(quick: dict[str, Any]) -> str:
+    meta_train.run(TrainSettings(algo="maml", name="maml", **quick), SilentReporter())
+    return "maml"
+
+
+def run(**settings: Any) -> Result[AdaptMetrics]:
+    return adapt.run(AdaptSettings(**({"threads": 1} | settings)), SilentReporter())
+
+
+def paint(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+    """Write a 20 px picture of a colour with noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).normal(0, 20, (20, 20, 3))
+    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """Return a folder with support/<class>/, labelled/<class>/ and plain/ pictures."""
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        for i in range(2):
+            paint(tmp_path / "support" / name / f"{i}.png", colour, 10 * number + i)
+            paint(tmp_path / "labelled" / name / f"{i}.png", colour, 10 * number + i + 5)
+            paint(tmp_path / "plain" / f"{name}-{i}.png", colour, 10 * number + i + 5)
+    return tmp_path
+
+
+def test_a_seeded_episode_gives_accuracy_before_and_after_and_an_adapted_model(maml: str) -> None:
+    result = run(model=maml, episode=7)
+    metrics = result.metrics
+    assert (metrics.support_images, metrics.query_images, len(metrics.predictions)) == (3, 9, 9)
+    assert metrics.accuracy_before is not None
+    assert metrics.support_loss_after < metrics.support_loss_before
+    right = [prediction.after == prediction.label for prediction in metrics.predictions]
+    assert metrics.accuracy_after == pytest.approx(sum(right) / 9)
+    parent = load_checkpoint(Store(None).find_model(maml).file)
+    child = load_checkpoint(Store(None).find_model("maml-adapted").file)
+    assert child.manifest.parent is not None
+    assert (child.manifest.parent.name, child.manifest.parent.digest) == (maml, parent.digest)
+    assert not torch.equal(child.params["head.weight"], parent.params["head.weight"])
+
+
+def test_the_same_episode_gives_the_same_numbers_and_another_another(maml: str) -> None:
+    first, again, other = (run(model=maml, episode=i).metrics for i in (7, 7, 8))
+    assert first == again
+    assert first.classes != other.classes
+
+
+def test_no_steps_change_nothing(maml: str) -> None:
+    metrics = run(model=maml, inner_steps=0).metrics
+    assert metrics.accuracy_before == metrics.accuracy_after
+    assert metrics.support_loss_before == metrics.support_loss_after
+
+
+def test_labelled_images_of_ones_own_give_accuracies(maml: str, own: Path) -> None:
+    metrics = run(model=maml, support=own / "support", query=own / "labelled").metrics
+    assert metrics.classes == ["ash", "birch", "cedar"]
+    assert (metrics.support_images, metrics.query_images) == (6, 6)
+    # three saturated colours: after ten steps on six pictures of them the learner tells them apart
+    assert metrics.accuracy_after == 1.0
+    assert metrics.predictions[0].image == "ash/0.png"
+
+
+def test_images_without_labels_give_predictions_with_probabilities(maml: str, own: Path) -> None:
+    metrics = run(model=maml, support=own / "support", query=own / "plain").metrics
+    assert (metrics.accuracy_before, metrics.accuracy_after) == (None, None)
+    for prediction in metrics.predictions:
+        assert prediction.label is None
+        assert prediction.image.startswith(prediction.after)
+        assert sum(prediction.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
+        assert max(prediction.probabilities, key=prediction.probabilities.__getitem__) == prediction.after
+
+
+def test_a_support_alone_is_enough(maml: str, own: Path) -> None:
+    metrics = run(model=maml, support=own / "support").metrics
+    assert metrics.predictions == []
+    assert metrics.accuracy_after is None
+
+
+def test_an_adapted_model_can_be_probed_and_is_not_the_default_model(maml: str) -> None:
+    run(model=maml, name="child")
+    result = probe.run(ProbeSettings(models=("child",), n_episodes=2, threads=1), SilentReporter())
+    assert result.models[0].parent == maml
+    default = probe.run(ProbeSettings(n_episodes=2, threads=1), SilentReporter())
+    assert default.models[0].name == maml
+
+
+def test_a_taken_name_is_refused_without_force(maml: str) -> None:
+    run(model=maml, name="child")
+    with pytest.raises(StoreError, match="model `child` exists"):
+        run(model=maml, name="child", episode=1)
+    run(model=maml, name="child", episode=1, force=True)
+
+
+def test_another_number_of_classes_is_refused_with_both(maml: str, own: Path) -> None:
+    paint(own / "support" / "elm" / "0.png", (9, 9, 9), 0)
+    with pytest.raises(EpisodeError, match=r"has 4 classes, and model `maml` tells 3 apart"):
+        run(model=maml, support=own / "support")
+
+
+def test_loose_support_images_are_refused(maml: str, own: Path) -> None:
+    with pytest.raises(EpisodeError, match="outside class folders"):
+        run(model=maml, support=own / "plain")
+
+
+def test_broken_images_are_named(maml: str, own: Path) -> None:
+    (own / "support" / "ash" / "0.png").write_bytes(b"<html>no</html>")
+    with pytest.raises(DataError, match=r"ash/0\.png"):
+        run(model=maml, support=own / "support")
+    assert Store(None).model_names() == [maml]
+
+
+def test_a_missing_folder_is_named(maml: str, own: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        run(model=maml, support=own / "nowhere")
+
+
+def test_a_query_needs_a_support(maml: str, own: Path) -> None:
+    with pytest.raises(UsageError, match="--query needs --support"):
+        run(model=maml, query=own / "plain")
+
+
+def test_a_query_with_an_unknown_class_folder_is_refused(maml: str, own: Path) -> None:
+    paint(own / "labelled" / "elm" / "0.png", (9, 9, 9), 0)
+    with pytest.raises(EpisodeError, match="no class of the support: elm"):
+        run(model=maml, support=own / "support", query=own / "labelled")

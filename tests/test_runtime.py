@@ -1,0 +1,63 @@
+import signal
+
+import pytest
+import torch
+
+from nilr.errors import DeviceError, Interrupted, UsageError
+from nilr.runtime import environment, prepare, stopping_gracefully, utc_now
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        prepare(device, None)
+    assert f"`{device}`" in caught.value.message
+    assert "--device cpu" in (caught.value.hint or "")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_auto_takes_the_gpu() -> None:
+    assert prepare("auto", None).type == "cuda"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:0", "cuda:x", "", "mps"])
+def test_what_is_no_device_is_refused(device: str) -> None:
+    with pytest.raises(UsageError):
+        prepare(device, None)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_threads_are_set() -> None:
+    assert prepare("cpu", 2).type == "cpu"
+    assert torch.get_num_threads() == 2
+
+
+def test_the_environment_names_no_host_and_no_user() -> None:
+    import getpass
+    import platform
+
+    record = environment(torch.device("cpu"), "reference")
+    assert record["engine"] == "reference"
+    assert platform.node() not in map(str, record.values())
+    assert getpass.getuser() not in map(str, record.values())
+
+
+def test_times_are_utc_with_microseconds() -> None:
+    assert utc_now().endswith("+00:00")
+    assert len(utc_now()) == len("2026-01-01T00:00:00.000000+00:00")
+
+
+def test_the_first_signal_asks_and_the_second_stops_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stopping_gracefully() as stop:
+        assert not stop
+        signal.raise_signal(signal.SIGINT)
+        assert stop
+        with pytest.raises(Interrupted) as caught:
+            stop.raise_if_set()
+        assert caught.value.signum == signal.SIGINT
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is before
