@@ -140,7 +140,8 @@ def _draw_images(traits: _Traits, draws: Plane, grain: Plane) -> Images:
 
     def draw(low: float, high: float) -> Plane:
         """Take the next number of each image, between `low` and `high`."""
-        return np.add(next(columns) * np.float32(high - low), low, dtype=np.float32)
+        drawn: Plane = next(columns) * np.float32(high - low) + np.float32(low)
+        return drawn
 
     canvas = _background(x, y, draw)
     for _ in range(_CLUTTER):
@@ -171,7 +172,7 @@ def _with_object(canvas: Planes, traits: _Traits, x: Plane, y: Plane, draw: Draw
     scale = draw(0.5, 0.85)
     along, across = _turned((x - draw(-0.4, 0.4)) / scale, (y - draw(-0.4, 0.4)) / scale, draw(-0.8, 0.8))
     waves = _WEAVES[traits.weave](along, across, traits.frequency * pi, draw(0, tau))
-    weave: Plane = 0.5 + 0.5 * traits.contrast * np.tanh(3 * waves)
+    weave = np.tanh(3 * waves) * np.float32(0.5 * traits.contrast) + np.float32(0.5)
     shift, saturation, value = draw(-0.03, 0.03), draw(0.65, 1), draw(0.6, 1)
     one = _colour(traits.hues[0] + shift, saturation, value)
     two = _colour(traits.hues[1] + shift, saturation, value * draw(0.35, 0.9))
