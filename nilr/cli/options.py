@@ -67,7 +67,7 @@ def command(settings: type[S], body: Callable[[S, Invocation], None], *, json: b
         invocation.json = values.pop("json", None)
         if values.get("home") is None:
             values["home"] = invocation.home
-        body(make_settings(settings, values), invocation)
+        body(make_settings(settings, values, hint=f"see `{ctx.command_path} --help`"), invocation)
 
     parameters = [*_field_parameters(settings), *common_parameters(json=json)]
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
@@ -76,7 +76,7 @@ def command(settings: type[S], body: Callable[[S, Invocation], None], *, json: b
     return run
 
 
-def make_settings(settings: type[S], values: dict[str, Any]) -> S:
+def make_settings(settings: type[S], values: dict[str, Any], *, hint: str) -> S:
     """Return the settings of the values that are not None.
 
     Raises:
@@ -86,7 +86,7 @@ def make_settings(settings: type[S], values: dict[str, Any]) -> S:
         return settings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         details = error.errors()[0]
-        raise usage_error(flag(str(details["loc"][0])), details) from error
+        raise usage_error(flag(str(details["loc"][0])), details, hint) from error
 
 
 def common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from nilr.errors import UsageError
 
 
-def usage_error(where: str, details: Mapping[str, Any], hint: str | None = None) -> UsageError:
+def usage_error(where: str, details: Mapping[str, Any], hint: str) -> UsageError:
     """Return the error for a value that pydantic refuses.
 
     Args:

@@ -1,0 +1,70 @@
+"""Recipes that measure nothing, and the results they give."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nilr.config import Settings
+from nilr.reporting import Reporter
+from nilr.results import DataUsed, Delta, Mean, ModelProbe, ModelUsed, ProtocolMetrics, Result
+
+Install = Callable[[str, Callable[[Any, Reporter], Any]], list[Settings]]
+
+
+def make_probe() -> Result[Any]:
+    means = {"meta_init": 0.40, "same_task": 0.45, "cross_task": 0.38}
+    figures = {
+        name: ProtocolMetrics(
+            accuracy=Mean(mean=mean, ci95=0.01, n_episodes=50),
+            delta=None if name == "meta_init" else Delta(mean=mean - 0.40, ci95=0.005, p=0.0012),
+        )
+        for name, mean in means.items()
+    }
+    used = ModelUsed(name="maml", checkpoint="best", digest="d", outer_step=7, algo="maml", trained_on="toy")
+    return Result[Any](
+        schema_="nilr/probe/1",
+        command="probe",
+        config={},
+        models=[used],
+        data=DataUsed(name="toy", digest="d", image_size=32, split="test"),
+        metrics={"maml": ModelProbe(**figures)},
+        notes=["the last words"],
+        environment={},
+        started_at="2026-01-01T00:00:00+00:00",
+        duration_seconds=1.0,
+    )
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put a function in a recipe's place, and return the list of settings that it is called with."""
+
+    def install(command: str, run: Callable[[Any, Reporter], Any]) -> list[Settings]:
+        calls: list[Settings] = []
+
+        def recorded(settings: Settings, reporter: Reporter) -> Any:
+            calls.append(settings)
+            return run(settings, reporter)
+
+        name = f"nilr.recipes.{command.replace('-', '_')}"
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(run=recorded))
+        return calls
+
+    return install
+
+
+@pytest.fixture
+def probe_result() -> Result[Any]:
+    """Return what a probe of one model under all protocols measured."""
+    return make_probe()
+
+
+@pytest.fixture
+def probes(install: Install, home: object, probe_result: Result[Any]) -> list[Settings]:
+    """Let `nilr probe` give `probe_result`, and return the list of settings that it is called with."""
+    return install("probe", lambda _settings, _reporter: probe_result)

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nilr.cli.boundary import run
+from nilr.errors import DataError, Interrupted, UnknownNameError
+
+
+def raising(error: BaseException) -> Any:
+    def recipe(*_: object) -> None:
+        raise error
+
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (DataError("`x.h5` is no pack", hint="pack it"), 1, "error: `x.h5` is no pack\nhint: pack it\n"),
+        (DataError("no hint here"), 1, "error: no hint here\n"),
+        (UnknownNameError("algorithm", "x", ["maml"]), 2, "error: unknown algorithm `x`\nhint: known: maml\n"),
+        (Interrupted(signal.SIGTERM, hint="go on"), 143, "error: interrupted by SIGTERM\nhint: go on\n"),
+        (Interrupted(signal.SIGINT), 130, "error: interrupted by SIGINT\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted by SIGINT\n"),
+        (
+            MemoryError(),
+            1,
+            "error: out of memory\nhint: close other programs, or take smaller images, episodes or batches\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/x"),
+            1,
+            "error: cannot use `/data/x`: no space left on device\n"
+            "hint: free some space, or choose another place with --home\n",
+        ),
+        (
+            KeyError("surprise"),
+            1,
+            "error: internal: KeyError: 'surprise'\n"
+            "hint: run it again with --debug to see where; this is a fault in nilr\n",
+        ),
+    ],
+)
+def test_every_error_is_one_line_a_hint_and_a_status(
+    install: Any, home: Path, capsys: pytest.CaptureFixture[str], error: BaseException, status: int, said: str
+) -> None:
+    install("probe", raising(error))
+    assert run(["-q", "probe"]) == status
+    assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize("args", [["--debug", "probe"], ["probe", "--debug"]])
+def test_a_traceback_is_shown_under_debug(
+    install: Any, home: Path, capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
+    install("probe", raising(DataError("broken")))
+    assert run(args) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback (most recent call last):")
+    assert said.endswith("error: broken\n")
+
+
+def test_markup_and_control_characters_in_a_path_are_shown_and_not_obeyed(
+    install: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("probe", raising(DataError("`/x/[red]a[/red]\x1b[31m\n\udcff.png` is no image")))
+    run(["-q", "probe"])
+    assert capsys.readouterr().err == "error: `/x/[red]a[/red]\\x1b[31m\\n\\udcff.png` is no image\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ["prob"],
+            "error: no such command `prob`. Did you mean `probe`?\n"
+            "hint: known: prepare-data, meta-train, adapt, probe, demo, models\n",
+        ),
+        (["models"], "error: missing command\nhint: known: ls, show, path, verify, rm\n"),
+        (
+            ["models", "lss"],
+            "error: no such command `lss`. Did you mean `ls`?\nhint: known: ls, show, path, verify, rm\n",
+        ),
+        (
+            ["probe", "--n-wya", "3"],
+            "error: no such option: --n-wya\nhint: perhaps --n-query, --n-way; see `nilr probe --help`\n",
+        ),
+        (["--frobnicate"], "error: no such option: --frobnicate\nhint: see `nilr --help`\n"),
+        (["probe", "--n-way"], "error: option `--n-way` requires an argument\nhint: see `nilr --help`\n"),
+        (
+            ["probe", "--protocol", "transfer"],
+            "error: `--protocol` cannot be `transfer`: 'transfer' is not one of "
+            "'meta-init', 'same-task', 'cross-task', 'all'\nhint: see `nilr probe --help`\n",
+        ),
+        (
+            ["probe", "--n-way", "1"],
+            "error: `--n-way` cannot be `1`: input should be greater than or equal to 2\n"
+            "hint: see `nilr probe --help`\n",
+        ),
+        (
+            ["probe", "--n-way", "five"],
+            "error: `--n-way` cannot be `five`: input should be a valid integer, unable to parse string as an integer\n"
+            "hint: see `nilr probe --help`\n",
+        ),
+        (
+            ["meta-train", "--outer-lr", "nan"],
+            "error: `--outer-lr` cannot be `nan`: input should be a finite number\n"
+            "hint: see `nilr meta-train --help`\n",
+        ),
+        (
+            ["adapt", "one", "two"],
+            "error: got unexpected extra argument(s) (two)\nhint: see `nilr adapt --help`\n",
+        ),
+    ],
+)
+def test_a_wrong_command_line_says_what_and_lists_what_is_known(
+    home: Path, capsys: pytest.CaptureFixture[str], args: list[str], said: str
+) -> None:
+    assert run(args) == 2
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_wrong_environment_variable_is_named(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NILR_N_WAY", "1")
+    assert run(["probe"]) == 2
+    assert capsys.readouterr().err.startswith("error: `NILR_N_WAY` cannot be `1`: ")
+
+
+def test_no_arguments_is_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    assert "prepare-data" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == "nilr 0.1.0\n"
+
+
+def test_help_imports_neither_torch_nor_h5py() -> None:
+    code = (
+        "import sys; from nilr.cli.boundary import run; run(['probe', '--help']); run(['--version'])\n"
+        "heavy = {'torch', 'h5py', 'scipy', 'PIL', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_help_into_a_closed_pipe_is_silent() -> None:
+    nilr = subprocess.Popen(
+        [sys.executable, "-m", "nilr", "probe", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert nilr.stdout is not None
+    nilr.stdout.close()
+    _, said = nilr.communicate(timeout=60)
+    assert said == b""
+
+
+def test_sigterm_unwinds_a_command_and_ends_with_143(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, types\n"
+        "from nilr.cli.boundary import run\n"
+        "def recipe(settings, reporter):\n"
+        "    try:\n"
+        "        print('ready', flush=True); time.sleep(60)\n"
+        "    finally:\n"
+        "        print('cleaned up', flush=True)\n"
+        "sys.modules['nilr.recipes.probe'] = types.SimpleNamespace(run=recipe)\n"
+        "sys.exit(run(['probe']))"
+    )
+    nilr = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert nilr.stdout is not None
+    assert nilr.stdout.readline() == "ready\n"
+    nilr.terminate()
+    out, err = nilr.communicate(timeout=60)
+    assert (out, err, nilr.returncode) == ("cleaned up\n", "error: interrupted by SIGTERM\n", 143)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from nilr.cli.app import COMMANDS
+from nilr.cli.boundary import run
+from nilr.config import Settings
+
+
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_every_command_has_a_recipe_that_takes_its_settings(entry: Any) -> None:
+    from importlib import import_module
+
+    recipe = import_module(f"nilr.recipes.{entry.name.replace('-', '_')}")
+    assert get_type_hints(recipe.run)["settings"] is entry.settings
+
+
+def test_a_result_is_stored_and_its_place_is_named_on_stderr(
+    probes: list[Settings], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["probe"]) == 0
+    (stored,) = home.glob("results/*-probe-*.json")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"result: {stored}\n" in err
+    assert json.loads(stored.read_text())["schema"] == "nilr/probe/1"
+
+
+def test_the_notes_are_the_last_words(probes: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    run(["probe"])
+    assert capsys.readouterr().err.endswith("\nthe last words\n")
+
+
+def test_json_to_standard_output_is_all_that_stands_there(
+    probes: list[Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["-q", "probe", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["metrics"]["maml"]["cross-task"]["accuracy"]["mean"] == 0.38
+    assert err == ""
+
+
+def test_json_to_a_path_gives_the_same_as_is_stored(probes: list[Settings], home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a [b].json"
+    assert run(["probe", "--json", str(path)]) == 0
+    (stored,) = home.glob("results/*.json")
+    assert path.read_bytes() == stored.read_bytes()
+
+
+def test_json_to_a_directory_is_refused_before_the_work(
+    probes: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["probe", "--json", str(tmp_path)]) == 1
+    assert probes == []
+    assert capsys.readouterr().err == (
+        f"error: cannot write `{tmp_path}`: it is a directory\nhint: give --json the name of a file\n"
+    )
+
+
+def test_json_to_a_pipe_is_written_into_it(probes: list[Settings], tmp_path: Path) -> None:
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    assert run(["-q", "probe", "--json", str(pipe)]) == 0
+    reader.join(timeout=60)
+    assert json.loads(read[0])["command"] == "probe"
+    assert pipe.is_fifo()
+
+
+def test_the_demo_stores_its_results_itself(install: Any, home: Path, probe_result: Any) -> None:
+    install("demo", lambda *_: probe_result)
+    assert run(["demo"]) == 0
+    assert not list(home.glob("results/*"))

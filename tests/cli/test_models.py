@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nilr.checkpoint import save_checkpoint
+from nilr.cli.boundary import run
+from nilr.models.registry import build_learner
+
+
+@pytest.fixture
+def model(home: Path) -> Path:
+    """Return the checkpoint of a small model named `tiny`, whose head's bias has the only learned rate."""
+    path = home / "models" / "tiny" / "last.safetensors"
+    origin: dict[str, Any] = {
+        "architecture": {"name": "conv4", "arguments": {"n_way": 2, "image_size": 16, "filters": 2}},
+        "algorithm": {"name": "metasgd"},
+        "settings": {"algo": "metasgd", "n_shot": 1, "outer_steps": 100},
+        "data": {"name": "synthetic", "digest": "ab", "image_size": 16},
+        "metrics": {"best_val_accuracy": {"mean": 0.625, "ci95": 0.01, "n_episodes": 10}},
+        "engine": "reference",
+        "parent": None,
+    }
+    learner = build_learner("conv4", n_way=2, image_size=16, filters=2)
+    rates = {"head.bias": torch.tensor([0.5, -0.25])}
+    save_checkpoint(path, params=learner.initial_params(), inner_lr=rates, outer_step=40, **origin)
+    return path
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_ls_prints_one_line_per_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "ls"]) == 0
+    header, row = lines(capsys)
+    assert header == "name status algo arch task updates val accuracy saved at parent problem"
+    assert row.startswith("tiny incomplete metasgd conv4 2-way 1-shot 40/100 0.6250 20")
+
+
+def test_path_prints_the_path_and_nothing_else(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["-q", "models", "path", "tiny"]) == 0
+    assert capsys.readouterr() == (f"{model}\n", "")
+
+
+def test_show_prints_settings_metrics_and_rates(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "show"]) == 0
+    shown = lines(capsys)
+    assert shown[0] == "tiny@last"
+    assert "architecture.filters 2" in shown
+    assert "settings.outer_steps 100" in shown
+    assert "head 2 -0.25 0.125 0.5 0.5000" in shown
+    assert "head.bias 2 -0.25 0.125 0.5 0.5000" in shown
+
+
+def test_verify_names_the_broken_file_and_fails(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "models" / "broken").mkdir(parents=True)
+    (home / "models" / "broken" / "last.safetensors").write_bytes(b"<html>")
+    assert run(["models", "verify"]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].startswith("broken  last.safetensors  ")
+    assert err.startswith("error: 1 of 1 files cannot be used: broken/last.safetensors\n")
+
+
+def test_rm_removes_what_is_named(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "rm", "tiny"]) == 0
+    assert not model.parent.exists()
+    assert capsys.readouterr() == ("", "removed: tiny\n")
+
+
+def test_rm_without_a_name_removes_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "rm"]) == 2
+    assert model.exists()
+    assert capsys.readouterr().err == (
+        "error: no model is named\nhint: name one or more, as `nilr models ls` lists them\n"
+    )
+
+
+def test_an_unknown_model_is_an_error_that_lists_the_known_ones(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["models", "path", "tinny"]) == 1
+    assert "tiny" in capsys.readouterr().err.splitlines()[1]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nilr.cli.boundary import run
+from nilr.config import ProbeSettings, Settings
+
+
+def test_only_what_was_given_counts_as_explicit(probes: list[Settings]) -> None:
+    assert run(["probe", "--n-way", "3", "maml"]) == 0
+    assert probes[0].explicit() == {"n_way": 3, "models": ("maml",)}
+
+
+def test_without_a_flag_every_setting_has_its_default(probes: list[Settings]) -> None:
+    assert run(["probe"]) == 0
+    assert probes == [ProbeSettings()]
+    assert probes[0].explicit() == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--protocol", "cross-task"], {"protocol": "cross-task"}),
+        (["--n-episodes", "50", "--distance", "euclidean"], {"n_episodes": 50, "distance": "euclidean"}),
+        (["a", "b@last", "./dir/x"], {"models": ("a", "b@last", "./dir/x")}),
+        (["--seed", "0"], {"seed": 0}),
+        (["--home", "some/where"], {"home": Path("some/where")}),
+    ],
+)
+def test_flags_and_arguments_become_settings(probes: list[Settings], args: list[str], expected: dict[str, Any]) -> None:
+    assert run(["probe", *args]) == 0
+    assert probes[0].explicit() == expected
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--norm-adapted", True), ("--no-norm-adapted", False)])
+def test_a_switch_that_may_be_unset_has_both_spellings(install: Any, home: Path, flag: str, value: bool) -> None:
+    calls = install("meta-train", lambda *_: pytest.skip())
+    with pytest.raises(pytest.skip.Exception):
+        run(["meta-train", flag])
+    assert calls[0].explicit() == {"norm_adapted": value}
+
+
+def test_an_environment_variable_counts_as_given(probes: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NILR_N_EPISODES", "12")
+    run(["probe"])
+    assert probes[0].explicit() == {"n_episodes": 12}
+
+
+def test_a_flag_goes_before_its_environment_variable(probes: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NILR_N_EPISODES", "12")
+    run(["probe", "--n-episodes", "13"])
+    assert probes[0].explicit() == {"n_episodes": 13}
+
+
+def test_name_and_force_do_not_come_from_the_environment(
+    install: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NAME", "FORCE", "RESUME", "JSON"):
+        monkeypatch.setenv(f"NILR_{name}", "1")
+    calls = install("meta-train", lambda *_: pytest.skip())
+    with pytest.raises(pytest.skip.Exception):
+        run(["meta-train"])
+    assert calls[0].explicit() == {}
+
+
+def test_the_demo_does_not_work_in_the_users_store(install: Any, home: Path) -> None:
+    calls = install("demo", lambda *_: pytest.skip())
+    with pytest.raises(pytest.skip.Exception):
+        run(["demo"])
+    assert calls[0].home is None
+
+
+def test_home_stands_before_or_after_the_command_and_the_later_one_counts(
+    probes: list[Settings], tmp_path: Path
+) -> None:
+    run(["--home", str(tmp_path / "a"), "probe"])
+    run(["--home", str(tmp_path / "a"), "probe", "--home", str(tmp_path / "b")])
+    assert [settings.home for settings in probes] == [tmp_path / "a", tmp_path / "b"]
+    assert len(list(tmp_path.glob("[ab]/results/*-probe-*.json"))) == 2
+
+
+@pytest.mark.parametrize("args", [["-q", "probe"], ["probe", "--quiet"], ["--quiet", "probe", "-q"]])
+def test_quiet_before_or_after_the_command_silences_all_but_errors(
+    probes: list[Settings], capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
+    assert run(args) == 0
+    assert capsys.readouterr() == ("", "")

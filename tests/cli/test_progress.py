@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from nilr.cli.progress import PlainReporter, TerminalReporter, reporting
+from nilr.cli.screen import make_console
+from nilr.reporting import SilentReporter
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def plain(clock: Clock) -> tuple[io.StringIO, PlainReporter]:
+    stream = io.StringIO()
+    return stream, PlainReporter(make_console(stream), clock)
+
+
+def test_a_log_gets_a_line_at_the_beginning_every_ten_seconds_and_at_the_end() -> None:
+    clock = Clock()
+    stream, reporter = plain(clock)
+    with reporter:
+        reporter.stage("probe", 100, unit="episodes")
+        for _ in range(100):
+            clock.now += 0.25
+            reporter.advance()
+    assert stream.getvalue().splitlines() == [
+        "probe: 0/100 episodes",
+        "probe: 40/100 episodes, 4 episodes/s, 15 s left",
+        "probe: 80/100 episodes, 4 episodes/s, 5 s left",
+        "probe: 100/100 episodes, 4 episodes/s, in 25 s",
+    ]
+
+
+def test_a_resumed_stage_counts_its_rate_from_where_it_began() -> None:
+    clock = Clock()
+    stream, reporter = plain(clock)
+    with reporter:
+        reporter.stage("meta-train", 1_000, done=500, unit="updates")
+        clock.now = 10.0
+        reporter.advance(20)
+    assert stream.getvalue().splitlines()[-1] == "meta-train: 520/1000 updates, 2 updates/s, 4 min 0 s left"
+
+
+def test_metrics_in_a_log_are_fractions_and_none_takes_one_away() -> None:
+    clock = Clock()
+    stream, reporter = plain(clock)
+    with reporter:
+        reporter.stage("meta-train", 2)
+        reporter.metric(query_loss=1.61, accuracy_after=0.25, validation=0.5)
+        reporter.metric(validation=None)
+        reporter.advance()
+    assert stream.getvalue().splitlines()[-1].endswith(", query_loss 1.61, accuracy_after 0.2500")
+
+
+def test_metrics_alone_keep_a_log_alive() -> None:
+    clock = Clock()
+    stream, reporter = plain(clock)
+    with reporter:
+        reporter.stage("validate")
+        clock.now = 11.0
+        reporter.metric(validation=0.5)
+    assert stream.getvalue().splitlines() == ["validate: 0 steps", "validate: 0 steps, validation 0.5000"]
+
+
+def test_a_note_in_a_log_is_one_line_of_any_length_as_it_is() -> None:
+    stream, reporter = plain(Clock())
+    reporter.note("[bold]" + "x" * 300 + "\x1b[2J")
+    assert stream.getvalue() == "[bold]" + "x" * 300 + "\\x1b[2J\n"
+
+
+def test_a_terminal_shows_count_metrics_in_percent_and_notes() -> None:
+    stream = io.StringIO()
+    with TerminalReporter(Console(file=stream, force_terminal=True, width=200)) as reporter:
+        reporter.note("a [note]")
+        reporter.stage("probe", 4, unit="episodes")
+        reporter.metric(accuracy=0.25)
+        reporter.advance(3)
+        reporter.stage("pack", unit="images")
+        reporter.advance()
+    shown = stream.getvalue()
+    assert "a [note]" in shown
+    assert "3/4 episodes" in shown
+    assert "accuracy 25.00 %" in shown
+    assert "1 images" in shown
+
+
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal()
+    with reporting(make_console(stream), quiet=False) as reporter:
+        reporter.stage("probe", 4)
+        reporter.advance(4)
+    assert "\x1b[3" not in stream.getvalue()
+    assert "\x1b[9" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("stream", "term", "quiet", "kind"),
+    [
+        (Terminal(), "xterm", False, TerminalReporter),
+        (Terminal(), "dumb", False, PlainReporter),
+        (io.StringIO(), "xterm", False, PlainReporter),
+        (Terminal(), "xterm", True, SilentReporter),
+    ],
+)
+def test_the_reporter_suits_where_stderr_goes(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, term: str, quiet: bool, kind: type
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with reporting(make_console(stream), quiet=quiet) as reporter:
+        assert type(reporter) is kind

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from nilr.cli.screen import Screen, make_console
+from nilr.cli.tables import SHOW
+from nilr.results import (
+    AdaptMetrics,
+    DataUsed,
+    ImageRef,
+    Mean,
+    ModelUsed,
+    Prediction,
+    PrepareDataMetrics,
+    Result,
+    SplitCounts,
+    TrainMetrics,
+)
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(result: Result[Any], stream: io.StringIO | None = None) -> list[str]:
+    stream = stream or io.StringIO()
+    SHOW[result.command](result, Screen(make_console(stream)))
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def result_of(command: str, metrics: Any, **parts: Any) -> Result[Any]:
+    return Result[Any](
+        schema_=f"nilr/{command}/1",
+        command=command,
+        config={},
+        metrics=metrics,
+        environment={},
+        started_at="2026-01-01T00:00:00+00:00",
+        duration_seconds=1.0,
+        **parts,
+    )
+
+
+def model(name: str = "maml") -> ModelUsed:
+    return ModelUsed(name=name, checkpoint="best", digest="d", outer_step=7, algo="maml", trained_on="toy")
+
+
+def image(filename: str, split: str = "train") -> ImageRef:
+    return ImageRef.model_validate({"split": split, "class": "n01", "filename": filename})
+
+
+def test_a_probe_is_one_table_of_models_and_protocols(probe_result: Result[Any]) -> None:
+    assert shown(probe_result) == [
+        "maml@best (maml, update 7) on the test split of `toy`",
+        "model  protocol    accuracy         delta to meta-init  p       episodes",
+        "maml   meta-init   0.4000 ± 0.0100  -                   -       50",
+        "maml   same-task   0.4500 ± 0.0100  +0.0500 ± 0.0050    0.0012  50",
+        "maml   cross-task  0.3800 ± 0.0100  -0.0200 ± 0.0050    0.0012  50",
+    ]
+
+
+def test_a_terminal_shows_percent(probe_result: Result[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    text = "\n".join(shown(probe_result, Terminal()))
+    assert "45.00 % ± 1.00 %" in text
+    assert "+5.00 % ± 0.50 %" in text
+
+
+def test_what_was_packed_is_told_with_its_duplicates() -> None:
+    metrics = PrepareDataMetrics(
+        splits={"train": SplitCounts(classes=64, images=38_400), "val": SplitCounts(classes=16, images=9_600)},
+        duplicate_pairs=[(image("a.jpg"), image("[b].jpg", "val"))],
+        skipped=["n01/c.jpg"],
+        images_per_second=1234.5,
+    )
+    data = DataUsed(name="mini-imagenet", digest="abc", image_size=84)
+    assert shown(result_of("prepare-data", metrics, data=data)) == [
+        "split  classes  images",
+        "train  64       38400",
+        "val    16       9600",
+        "pack `mini-imagenet`, 84 px, content digest abc",
+        "1 pairs of images with exactly the same pixels:",
+        "  train/n01/a.jpg = val/n01/[b].jpg",
+        "1 unreadable images left out:",
+        "  n01/c.jpg",
+        "1234 images/s",
+    ]
+
+
+def test_long_lists_are_cut_with_their_number() -> None:
+    metrics = PrepareDataMetrics(splits={}, duplicate_pairs=[], skipped=[f"{i}.jpg" for i in range(25)])
+    assert shown(result_of("prepare-data", metrics))[-1] == "  ... and 5 more, in the result file"
+
+
+def test_a_training_ends_with_its_figures_and_the_next_command() -> None:
+    metrics = TrainMetrics(
+        outer_step=200,
+        query_loss=1.5,
+        accuracy_before=0.2,
+        accuracy_after=0.4,
+        best_outer_step=100,
+        best_val_accuracy=Mean(mean=0.41, ci95=0.02, n_episodes=50),
+        last_val_accuracy=Mean(mean=0.39, ci95=None, n_episodes=1),
+        share_negative=None,
+        seconds_per_update=0.25,
+    )
+    assert shown(result_of("meta-train", metrics, models=[model("metasgd-2")])) == [
+        "metasgd-2",
+        "updates                           200",
+        "query loss, last logged update    1.5",
+        "query accuracy before adaptation  0.2000",
+        "query accuracy after adaptation   0.4000",
+        "validation accuracy, best         0.4100 ± 0.0200",
+        "  at update                       100",
+        "validation accuracy, last         0.3900",
+        "share of negative rates           -",
+        "seconds per update                0.25",
+        "next: nilr probe metasgd-2",
+    ]
+
+
+def test_adapt_shows_before_and_after_and_each_prediction() -> None:
+    metrics = AdaptMetrics(
+        classes=["cat", "dog"],
+        support_images=2,
+        query_images=1,
+        support_loss_before=0.7,
+        support_loss_after=0.1,
+        accuracy_before=None,
+        accuracy_after=None,
+        predictions=[
+            Prediction(image="x.png", label=None, before="dog", after="cat", probabilities={"cat": 0.75, "dog": 0.25})
+        ],
+    )
+    assert shown(result_of("adapt", metrics, models=[model()])) == [
+        "maml@best       before  after",
+        "support loss    0.7     0.1",
+        "query accuracy  -       -",
+        "image  label  before  after  probability",
+        "x.png  -      dog     cat    0.7500",
+    ]
+
+
+def test_a_quiet_screen_shows_nothing(probe_result: Result[Any]) -> None:
+    stream = io.StringIO()
+    SHOW["probe"](probe_result, Screen(make_console(stream), quiet=True))
+    assert stream.getvalue() == ""

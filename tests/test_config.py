@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from nilr import config
+from nilr.config import PRESETS, DemoSettings, ProbeSettings, Settings, TrainSettings
+
+MODELS = [model for model in vars(config).values() if isinstance(model, type) and issubclass(model, Settings)]
+FIELDS = [(model, name) for model in MODELS for name in model.model_fields]
+
+every_field = pytest.mark.parametrize(("model", "name"), FIELDS, ids=[f"{m.__name__}.{n}" for m, n in FIELDS])
+
+
+def extra(model: type[Settings], name: str) -> dict[str, Any]:
+    found = model.model_fields[name].json_schema_extra
+    assert isinstance(found, dict)
+    return found
+
+
+@every_field
+def test_every_field_has_a_help_text_that_is_a_sentence_without_markup(model: type[Settings], name: str) -> None:
+    text = model.model_fields[name].description
+    assert text
+    assert text.endswith(".")
+    assert "[" not in text, "rich would take it for markup"
+
+
+@every_field
+def test_a_default_of_none_is_explained(model: type[Settings], name: str) -> None:
+    if model.model_fields[name].default is None and (model, name) not in {(config.PrepareDataSettings, "verify")}:
+        assert extra(model, name)["shown"]
+
+
+@every_field
+def test_a_name_is_the_words_of_a_flag(model: type[Settings], name: str) -> None:
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
+
+
+def test_a_field_has_one_type_wherever_it_stands() -> None:
+    optional = {"data", "n_way", "n_shot", "n_query"}
+    seen: dict[str, Any] = {}
+    for model, name in FIELDS:
+        if name not in optional:
+            annotation = model.model_fields[name].annotation
+            assert seen.setdefault(name, annotation) == annotation, f"{model.__name__}.{name}"
+
+
+def test_only_what_must_be_said_each_time_stays_out_of_the_environment() -> None:
+    kept_out = {name for model, name in FIELDS if not extra(model, name)["env"]}
+    assert kept_out == {"home", "name", "force", "resume", "verify"}
+
+
+def test_defaults_are_within_their_bounds() -> None:
+    for model in MODELS:
+        model.model_validate(model().model_dump())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_made_of_training_settings(name: str) -> None:
+    TrainSettings(**PRESETS[name])
+
+
+def test_explicit_leaves_defaults_out_even_where_they_are_given_their_own_value() -> None:
+    assert ProbeSettings(n_episodes=600).explicit() == {"n_episodes": 600}
+    assert ProbeSettings().explicit() == {}
+
+
+def test_settings_are_frozen_and_know_their_names() -> None:
+    with pytest.raises(ValidationError):
+        DemoSettings().seed = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        DemoSettings(sead=1)  # type: ignore[call-arg]

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import inspect
+import signal
+
+import pytest
+
+from nilr import errors
+from nilr.errors import DataError, Interrupted, NilrError, UnknownNameError, UsageError
+
+KINDS = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, NilrError)]
+
+
+def test_an_error_carries_its_message_and_hint() -> None:
+    error = DataError("`x` is no pack", hint="pack it")
+    assert (error.message, error.hint, str(error), error.exit_status) == (
+        "`x` is no pack",
+        "pack it",
+        "`x` is no pack",
+        1,
+    )
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    error = UnknownNameError("algorithm", "mam", ["maml", "metasgd"])
+    assert (error.message, error.hint) == ("unknown algorithm `mam`", "known: maml, metasgd")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_only_usage_errors_have_status_2(kind: type[NilrError]) -> None:
+    assert kind.exit_status == (2 if issubclass(kind, UsageError) else 1)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_tree_in_the_docstring_names_every_error(kind: type[NilrError]) -> None:
+    assert kind.__name__ in (errors.__doc__ or "")
+
+
+def test_an_interruption_is_not_caught_as_an_ordinary_exception() -> None:
+    assert not issubclass(Interrupted, Exception)
+    assert Interrupted(signal.SIGTERM, hint="go on").signum == 15
