@@ -1,0 +1,46 @@
+# Every target sets itself up: it needs Python 3.11 or newer and nothing else. make PYTHON=python3.12 test
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check docs
+
+help:
+	@echo "make demo        install, and run nilr on generated images"
+	@echo "make test        install, and run the tests that take no minutes"
+	@echo "make test-slow   the tests that take minutes"
+	@echo "make check       format, lint, types, make test: what CI runs"
+	@echo "make docs        write the generated pages anew"
+
+demo: $(VENV)/installed
+	$(BIN)/nilr demo
+
+test: $(VENV)/installed-dev
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/installed-dev
+	$(PYTEST) -m slow
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check nilr tests
+	$(BIN)/ruff check nilr tests
+	$(BIN)/mypy nilr
+	$(MAKE) test
+
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m nilr.cli.reference docs/cli.md
+	$(BIN)/python -m nilr.results docs/schemas
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("nilr needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/installed
