@@ -27,6 +27,7 @@ from nilr.data.sources.members import (
 from nilr.errors import DataError
 
 BLOCK: Final = tarfile.BLOCKSIZE
+_MAX_OFFSET: Final = 2**62
 
 _OPENERS: Final[Mapping[bytes, Callable[[Path], io.BufferedIOBase]]] = {
     b"\x1f\x8b": gzip.GzipFile,
@@ -80,6 +81,8 @@ class TarReader:
                 raise DataError(f"`{self._path}` does not hold a tar: what is in it is {what}")
             file.seek(0)
             self._list(file, 0, self._prefix, listing)
+            if self.is_stream:
+                _read_out(file)
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
         """Read some members: in the order given, or from a compressed archive in its own order.
@@ -158,12 +161,18 @@ class TarReader:
             raise DataError(
                 f"`{self._path}` is corrupt: there is no header at byte {at} ({error})", hint=_AGAIN
             ) from error
-        if archive.offset <= at or info.issparse():
+        if not at < archive.offset < _MAX_OFFSET or info.issparse():
             raise DataError(f"`{self._path}` is corrupt: the size of {info.name!r} cannot be", hint=_AGAIN)
         return info
 
     def _truncated(self) -> DataError:
         return DataError(f"`{self._path}` is truncated: it ends before its last member does", hint=_AGAIN)
+
+
+def _read_out(file: io.BufferedIOBase) -> None:
+    # A compressed file's checksum stands at its end.
+    while file.read(2**20):
+        pass
 
 
 def _read_at(file: io.BufferedIOBase, offset: int, size: int, n: int) -> bytes:

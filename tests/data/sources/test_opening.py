@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nilr.data.sources.opening import list_sources
+from nilr.errors import DataError, UsageError
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message", "hint"),
+    [
+        ("x.tar", b"<!DOCTYPE html><html>", "is an HTML page, not a folder, tar, zip or pickle", "page was saved"),
+        ("x.pkl", b"<!DOCTYPE html><html>", "is an HTML page", "page"),
+        ("x.zip", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer", "git lfs pull"),
+        ("x.parquet", b"PAR1xxxx", "is a Parquet file", "folder per class"),
+        ("x.7z", b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive", "unpack"),
+        ("x.jpg", b"\xff\xd8\xff\xe0", "is a JPEG image, not a folder", "docs/datasets.md"),
+        ("x.tar", b"", "is an empty file", "docs/datasets.md"),
+        ("x.txt", b"hello", "is a text file", "docs/datasets.md"),
+    ],
+)
+def test_a_source_of_another_kind_is_called_what_it_is(
+    name: str, content: bytes, message: str, hint: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        list_sources([tmp_path / name])
+    assert hint in (caught.value.hint or "")
+    assert f"`{tmp_path / name}`" in caught.value.message
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no `.*nowhere\.tar`"):
+        list_sources([tmp_path / "nowhere.tar"])
+
+
+def test_a_source_without_an_image_says_what_it_found(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no file in it"):
+        list_sources([tmp_path])
+    (tmp_path / "n01").mkdir()
+    (tmp_path / "n01" / "a.dat").write_bytes(b"<html>")
+    with pytest.raises(DataError, match=r"`.*/n01/a\.dat` is not an image: it is an HTML page"):
+        list_sources([tmp_path])
+
+
+def test_a_source_given_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    with pytest.raises(UsageError, match="is given twice"):
+        list_sources([tmp_path, tmp_path / "." / "x" / ".."])
+
+
+def test_a_file_is_known_by_its_content_not_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    with tarfile.open(tmp_path / "really-a-tar.zip", "w:gz") as archive:
+        archive.add(tmp_path / "a.png", "n01/a.png")
+    assert [image.path for image in list_sources([tmp_path / "really-a-tar.zip"]).images] == ["really-a-tar/n01/a.png"]
+
+
+def test_archives_beside_loose_images_are_left_alone(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.png").write_bytes(PNG)
+    with tarfile.open(source / "all.tar", "w") as archive:
+        archive.add(source / "a.png", "n01/a.png")
+    listing = list_sources([source])
+    assert [image.path for image in listing.images] == ["source/a.png"]
+    assert listing.others == {"source/all.tar": "a tar archive"}
+
+
+def test_a_member_that_stands_twice_is_the_later_one(tmp_path: Path) -> None:
+    for content in (b"old", b"newer"):
+        (tmp_path / "a.png").write_bytes(content)
+        with tarfile.open(tmp_path / "x.tar", "a") as archive:
+            archive.add(tmp_path / "a.png", "n01/a.png")
+    (image,) = list_sources([tmp_path / "x.tar"]).images
+    assert list(image.reader.fetch([image])) == [(image, b"newer")]
+
+
+def test_links_in_a_folder_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "n01").mkdir(parents=True)
+    (source / "n01" / "a.png").write_bytes(PNG)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.png").write_bytes(PNG)
+    (source / "n02").symlink_to(tmp_path / "elsewhere")
+    (source / "n03").symlink_to(source)
+    paths = [image.path for image in list_sources([source]).images]
+    assert paths == ["source/n01/a.png", "source/n02/b.png"]
+
+
+def test_pickles_stand_for_folders_of_images(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 84, 84, 3), np.uint8)
+    for split in ("train", "val"):
+        content = {"image_data": images, "class_dict": {f"n{split}1": [0, 2], f"n{split}2": [1, 3]}}
+        (tmp_path / f"mini-imagenet-cache-{split}.pkl").write_bytes(pickle.dumps(content))
+    (tmp_path / "miniImageNet_category_split_train_phase_val.pickle").write_bytes(pickle.dumps({}))
+    listing = list_sources([tmp_path])
+    assert len(listing.images) == 8
+    chosen = [image for image in listing.images if image.path.endswith("train/ntrain2/ntrain2-00001")]
+    assert len(chosen) == 1
+    assert chosen[0].reader.kind == "pickle"
+    ((_, pixels),) = chosen[0].reader.fetch(chosen)
+    assert np.array_equal(pixels, images[3])
+    assert list(listing.others.values()) == ["further images of the training classes, which are in no split"]

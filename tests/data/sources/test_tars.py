@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nilr.data.sources.members import Listing
+from nilr.data.sources.tars import TarReader, is_tar
+from nilr.errors import DataError
+
+FILES = {"train/n01/a.jpg": b"a" * 700, "train/n01/b.jpg": b"b" * 512, "val/n02/c.jpg": b""}
+
+
+def tar_bytes(files: dict[str, bytes], mode: str = "w", **options: int) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode, **options) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def special(name: str, kind: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info.tobuf() + bytes(1024)
+
+
+def listed(path: Path, only: frozenset[str] | None = None) -> Listing:
+    listing = Listing()
+    TarReader(path, "source", only).list_into(listing)
+    return listing
+
+
+def read(path: Path) -> dict[str, object]:
+    listing = listed(path)
+    return {member.path: payload for member, payload in TarReader(path, "source").fetch(listing.images[::-1])}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[bytes], Path]:
+    def write(content: bytes) -> Path:
+        path = tmp_path / "x.tar"
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+Write = Callable[[bytes], Path]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("dialect", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_is_read_in_every_dialect_and_compression(mode: str, dialect: int, write: Write) -> None:
+    files = FILES | {f"{'long/' * 40}n01/d.jpg": b"d"}
+    if dialect == tarfile.USTAR_FORMAT:
+        files = FILES
+    expected = {f"source/{name}": content for name, content in files.items()}
+    assert read(write(tar_bytes(files, mode, format=dialect))) == expected
+
+
+def test_names_that_are_not_utf8_are_read(write: Write) -> None:
+    assert list(read(write(tar_bytes({"n01/\udce9.jpg": b"x"})))) == ["source/n01/\udce9.jpg"]
+
+
+def test_leading_dots_and_directories_are_of_no_account(write: Write) -> None:
+    directory = tarfile.TarInfo("./")
+    directory.type = tarfile.DIRTYPE
+    content = directory.tobuf() + tar_bytes({"./n01//a.jpg": b"x"})
+    assert list(read(write(content))) == ["source/n01/a.jpg"]
+
+
+def test_a_tar_in_a_tar_is_read_in_place(write: Write) -> None:
+    inner = {
+        name: tar_bytes({f"{name}_{i}.JPEG": name.encode() * i for i in (1, 2)}) for name in ("n00000001", "n00000002")
+    }
+    for mode in ("w", "w:gz"):
+        path = write(tar_bytes({f"{name}.tar": content for name, content in inner.items()}, mode))
+        assert read(path) == {f"source/{name}/{name}_{i}.JPEG": name.encode() * i for name in inner for i in (1, 2)}
+        listing = listed(path, frozenset({"n00000002"}))
+        assert [image.path for image in listing.images] == [f"source/n00000002/n00000002_{i}.JPEG" for i in (1, 2)]
+        assert listing.left_out == {"n00000001"}
+
+
+def test_what_systems_leave_behind_is_ignored(write: Write) -> None:
+    junk = ["__MACOSX/n01/a.jpg", "n01/._a.jpg", "n01/.DS_Store", "n01/Thumbs.db"]
+    listing = listed(write(tar_bytes(dict.fromkeys(junk, b"x") | {"n01/a.jpg": b"x"})))
+    assert [image.path for image in listing.images] == ["source/n01/a.jpg"]
+    assert listing.others == {}
+
+
+def test_files_are_sorted_by_what_they_are(write: Write) -> None:
+    png = b"\x89PNG\r\n\x1a\n"
+    content = {"n01/a": png, "b.txt": b"text", "train.csv": b"filename,label\n", "c.tar": b"<html>"}
+    listing = listed(write(tar_bytes(content)))
+    assert [image.path for image in listing.images] == ["source/n01/a"]
+    assert listing.others == {"source/b.txt": "a text file", "source/c.tar": "an HTML page"}
+    assert listing.tables == {"source/train.csv": b"filename,label\n"}
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_a_truncated_tar_is_refused_wherever_it_was_cut(mode: str, write: Write) -> None:
+    # The members end at byte 3584 (1536 + 1024 + 512, each with its header of 512); then come two zero blocks.
+    whole = tar_bytes(FILES, mode)
+    cuts = (700, 1023, 1536, 1600, 2048, 2560, 3000, 3072) if mode == "w" else (len(whole) // 2, len(whole) - 9)
+    for cut in cuts:
+        with pytest.raises(DataError, match=r"`.*x\.tar` is truncated"):
+            listed(write(whole[:cut]))
+
+
+def test_a_flipped_bit_in_a_header_is_found(write: Write) -> None:
+    content = bytearray(tar_bytes(FILES))
+    content[1536 + 3] ^= 1
+    with pytest.raises(DataError, match=r"`.*x\.tar` is corrupt: there is no header at byte 1536"):
+        listed(write(bytes(content)))
+
+
+@pytest.mark.parametrize("size", [-512, -(2**40), 2**40, 2**62])
+def test_a_size_that_lies_is_refused(size: int, write: Write) -> None:
+    header = bytearray(tarfile.TarInfo("n01/a.jpg").tobuf())
+    header[124:136] = (2**95 + size if size >= 0 else 2**96 + size).to_bytes(12, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    with pytest.raises(DataError, match=r"`.*x\.tar` is (truncated|corrupt)"):
+        listed(write(bytes(header) + bytes(2048)))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused_by_name(kind: bytes, write: Write) -> None:
+    with pytest.raises(DataError, match=r"a member 'n01/a\.jpg' that is a link or a device"):
+        listed(write(special("n01/a.jpg", kind)))
+
+
+def test_what_is_in_a_gzip_must_be_a_tar(tmp_path: Path, write: Write) -> None:
+    import gzip
+
+    with pytest.raises(DataError, match="does not hold a tar: what is in it is an HTML page"):
+        listed(write(gzip.compress(b"<!doctype html>" + b" " * 600)))
+
+
+def test_a_tar_is_known_without_its_magic() -> None:
+    # The oldest dialect has no magic, only a checksum.
+    assert is_tar(tar_bytes(FILES).replace(b"ustar", b"\0\0\0\0\0")[:512]) is False
+    header = bytearray(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT))
+    header[257:265] = bytes(8)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    assert is_tar(bytes(header))
+    assert not is_tar(b"x" * 512)
+    assert not is_tar(b"")
