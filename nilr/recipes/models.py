@@ -101,14 +101,14 @@ def show_model(home: Path | None, ref: str | None) -> ModelCard:
     found = Store(home).find_model(ref)
     checkpoint = load_checkpoint(found.file)
     layers: dict[str, list[Tensor]] = {}
-    for name, rate in checkpoint.inner_lr.items():
+    for name, rate in sorted(checkpoint.inner_lr.items()):
         layers.setdefault(name.rpartition(".")[0], []).append(rate)
     return ModelCard(
         name=found.name,
         checkpoint=found.checkpoint,
         manifest=checkpoint.manifest,
         n_params=sum(tensor.numel() for tensor in checkpoint.params.values()),
-        rates_by_tensor=[_rates(name, [rate]) for name, rate in checkpoint.inner_lr.items()],
+        rates_by_tensor=[_rates(name, [rate]) for name, rate in sorted(checkpoint.inner_lr.items())],
         rates_by_layer=[_rates(name, rates) for name, rates in layers.items()],
     )
 
