@@ -371,6 +371,23 @@ def test_a_name_that_leads_out_of_the_archive_is_refused(tmp_path: Path, home: P
     assert not list((home / "datasets").glob("*"))
 
 
+def test_generated_images_are_packed_under_their_own_name(home: Path) -> None:
+    def run(**settings: object) -> Result[PrepareDataMetrics]:
+        return prepare_data.run(
+            PrepareDataSettings(synthetic=True, image_size=16, limit_per_class=2, force=True, **settings), Notes()
+        )
+
+    result = run()
+    assert result.data is not None
+    assert (result.data.name, result.data.image_size) == ("synthetic", 16)
+    counts = {split: (n.classes, n.images) for split, n in result.metrics.splits.items()}
+    assert counts == {"train": (64, 128), "val": (16, 32), "test": (20, 40)}
+    assert result.metrics.duplicate_pairs == []
+    again, other = run(), run(seed=1)
+    assert again.data == result.data
+    assert other.data != result.data
+
+
 @pytest.mark.real_data
 @pytest.mark.slow
 def test_the_real_archives_give_the_known_pack(mini_imagenet: Path, tmp_path: Path, home: Path) -> None:
