@@ -27,7 +27,6 @@ def test_without_a_flag_every_setting_has_its_default(probes: list[Settings]) ->
         (["--n-episodes", "50", "--distance", "euclidean"], {"n_episodes": 50, "distance": "euclidean"}),
         (["a", "b@last", "./dir/x"], {"models": ("a", "b@last", "./dir/x")}),
         (["--seed", "0"], {"seed": 0}),
-        (["--home", "some/where"], {"home": Path("some/where")}),
     ],
 )
 def test_flags_and_arguments_become_settings(probes: list[Settings], args: list[str], expected: dict[str, Any]) -> None:
