@@ -7,6 +7,8 @@ import contextlib
 import gzip
 import io
 import lzma
+import re
+import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +30,11 @@ from nilr.errors import DataError
 
 BLOCK: Final = tarfile.BLOCKSIZE
 _MAX_OFFSET: Final = 2**62
+
+# Name, size, checksum, type, magic and prefix.
+_HEADER: Final = struct.Struct("100s24x12s12x8sc100x8s80x155s12x")
+_OCTAL: Final = re.compile(rb"([0-7]+)[\0 ]*")
+_MAGICS: Final = (tarfile.POSIX_MAGIC, tarfile.GNU_MAGIC)
 
 _OPENERS: Final[Mapping[bytes, Callable[[Path], io.BufferedIOBase]]] = {
     b"\x1f\x8b": gzip.GzipFile,
@@ -141,6 +148,11 @@ class TarReader:
                 file.seek(at := archive.offset)
                 if not any(block := file.read(BLOCK)) and len(block) == BLOCK:
                     return
+                if not archive.pax_headers and (plain := _plain_file(block)):
+                    name, size = plain
+                    archive.offset = at + BLOCK + -(-size // BLOCK) * BLOCK
+                    yield safe_path(name, str(self._path)), at + BLOCK, size
+                    continue
                 info = self._header(archive, file, at)
                 if info.issym() or info.islnk() or info.isdev():
                     raise DataError(
@@ -167,6 +179,26 @@ class TarReader:
 
     def _truncated(self) -> DataError:
         return DataError(f"`{self._path}` is truncated: it ends before its last member does", hint=_AGAIN)
+
+
+def _plain_file(block: bytes) -> tuple[str, int] | None:
+    """Return the path and size that a header gives of a plain file; None where it takes `tarfile` to tell.
+
+    `tarfile` takes 20 microseconds for a header, which shows when an image is decoded in 100.
+    """
+    if len(block) < BLOCK:
+        return None
+    name, size, checksum, kind, magic, prefix = _HEADER.unpack(block)
+    digits, expected = _OCTAL.fullmatch(size), _OCTAL.fullmatch(checksum)
+    if kind != tarfile.REGTYPE or magic not in _MAGICS or not digits or not expected:
+        return None
+    # The checksum is taken as if its own field held spaces.
+    if int(expected[1], 8) != sum(block) - sum(checksum) + 8 * ord(" "):
+        return None
+    path = name.partition(b"\0")[0]
+    if magic == tarfile.POSIX_MAGIC and prefix[0]:
+        path = prefix.partition(b"\0")[0] + b"/" + path
+    return (path.decode("utf-8", "surrogateescape"), int(digits[1], 8)) if path[-1:] not in (b"", b"/") else None
 
 
 def _read_out(file: io.BufferedIOBase) -> None:

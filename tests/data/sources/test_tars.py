@@ -143,6 +143,18 @@ def test_what_is_in_a_gzip_must_be_a_tar(tmp_path: Path, write: Write) -> None:
         listed(write(gzip.compress(b"<!doctype html>" + b" " * 600)))
 
 
+@pytest.mark.parametrize("dialect", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_plain_headers_are_read_as_tarfile_reads_them(dialect: int, write: Write) -> None:
+    names = [f"{'a' * n}/{'b' * 20}.jpg" for n in range(60, 120, 3)] + ["é.jpg", "a b.jpg", "n01/x.jpg "]
+    path = write(tar_bytes({name: b"x" * (37 * i) for i, name in enumerate(names)}, format=dialect))
+    with tarfile.open(path) as archive:
+        expected = [(f"source/{m.name}", m.size, m.offset_data) for m in archive]
+    listing = listed(path)
+    found = [(m.path, m.size, m.where) for m in listing.images]
+    assert found == [known for known in expected if known[0].endswith(".jpg")]
+    assert len(found) == len(names) - 1
+
+
 def test_a_tar_is_known_without_its_magic() -> None:
     # The oldest dialect has no magic, only a checksum.
     assert is_tar(tar_bytes(FILES).replace(b"ustar", b"\0\0\0\0\0")[:512]) is False
