@@ -6,7 +6,8 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -32,39 +33,39 @@ def reporting(console: Console, *, quiet: bool) -> Iterator[Reporter]:
 
 
 class TerminalReporter:
-    """Draws one bar per stage, with rate, time left and the newest values."""
+    """Draws one bar per stage, with rate and time left, and the newest values below it."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TextColumn("{task.fields[count]}", markup=False),
             _RateColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[values]}", markup=False),
-            console=console,
-            refresh_per_second=4,
         )
+        self._values = Text()
+        self._live = Live(Group(self._progress, self._values), console=console, refresh_per_second=4)
         self._task: TaskID | None = None
         self._metrics = _Metrics()
         self._unit = ""
 
     def __enter__(self) -> TerminalReporter:
         """Begin to draw."""
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Draw the last state and let go of the terminal."""
-        self._progress.stop()
+        self._live.stop()
 
     def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
         """Begin a bar of its own for the stage."""
         if self._task is not None:
             self._progress.stop_task(self._task)
         self._metrics, self._unit = _Metrics(), unit
+        self._values.plain = ""
         self._task = self._progress.add_task(
-            printable(title), total=total, completed=done, unit=unit, count=_count(done, total, unit), values=""
+            printable(title), total=total, completed=done, count=_count(done, total, unit)
         )
 
     def advance(self, n: int = 1) -> None:
@@ -75,14 +76,13 @@ class TerminalReporter:
         self._progress.update(self._task, advance=n, count=_count(int(task.completed) + n, task.total, self._unit))
 
     def metric(self, **values: float | None) -> None:
-        """Show the newest values after the bar."""
+        """Show the newest values under the bar."""
         self._metrics.update(values)
-        if self._task is not None:
-            self._progress.update(self._task, values=self._metrics.text(percent=True))
+        self._values.plain = self._metrics.text(percent=True)
 
     def note(self, message: str) -> None:
         """Print above the bars."""
-        self._progress.console.print(Text(printable(message)), soft_wrap=True)
+        self._live.console.print(Text(printable(message)), soft_wrap=True)
 
 
 class PlainReporter:
@@ -185,7 +185,7 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{number(speed)} {task.fields['unit']}/s" if speed else "")
+        return Text(f"{number(speed)}/s" if speed else "")
 
 
 def _value(name: str, value: float, percent: bool) -> str:

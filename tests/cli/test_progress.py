@@ -86,13 +86,13 @@ def test_a_note_in_a_log_is_one_line_of_any_length_as_it_is() -> None:
 
 def test_a_terminal_shows_count_metrics_in_percent_and_notes() -> None:
     stream = io.StringIO()
-    with TerminalReporter(Console(file=stream, force_terminal=True, width=200)) as reporter:
+    with TerminalReporter(Console(file=stream, force_terminal=True, width=80)) as reporter:
         reporter.note("a [note]")
-        reporter.stage("probe", 4, unit="episodes")
-        reporter.metric(accuracy=0.25)
-        reporter.advance(3)
         reporter.stage("pack", unit="images")
         reporter.advance()
+        reporter.stage("probe", 4, unit="episodes")
+        reporter.advance(3)
+        reporter.metric(accuracy=0.25)
     shown = stream.getvalue()
     assert "a [note]" in shown
     assert "3/4 episodes" in shown
