@@ -30,6 +30,8 @@ from nilr.errors import DataError
 
 BLOCK: Final = tarfile.BLOCKSIZE
 _MAX_OFFSET: Final = 2**62
+_MAX_GAP: Final = 8 * BLOCK
+_MAX_RUN: Final = 2**18
 
 # Name, size, checksum, type, magic and prefix.
 _HEADER: Final = struct.Struct("100s24x12s12x8sc100x8s80x155s12x")
@@ -98,12 +100,13 @@ class TarReader:
             DataError: it cannot be read any more.
         """
         with self._open() as file:
-            for member in sorted(members, key=_offset) if self.is_stream else members:
-                file.seek(member.where)
-                content = file.read(member.size)
-                if len(content) < member.size:
+            for run in _runs(sorted(members, key=_offset) if self.is_stream else members):
+                start, end = run[0].where, run[-1].where + run[-1].size
+                content = _read_at(file, start, end - start)
+                if len(content) < end - start:
                     raise self._truncated()
-                yield member, content
+                for member in run:
+                    yield member, content[member.where - start : member.where - start + member.size]
 
     @property
     def is_stream(self) -> bool:
@@ -131,10 +134,10 @@ class TarReader:
             member = Member(f"{prefix}/{name}", size, self, offset)
             stem = container_name(member.filename)
             if not name.lower().endswith(".tar"):
-                listing.add(member, partial(_read_at, file, offset, size))
+                listing.add(member, partial(_read_head, file, offset, size))
             elif is_unwanted_class(stem, self._only):
                 listing.left_out.add(stem)
-            elif is_tar(head := _read_at(file, offset, size, BLOCK)):
+            elif is_tar(head := _read_at(file, offset, min(size, BLOCK))):
                 self._list(file, offset, f"{member.path.rpartition('/')[0]}/{stem}", listing)
             else:
                 listing.others[member.path] = describe_content(head)
@@ -207,9 +210,27 @@ def _read_out(file: io.BufferedIOBase) -> None:
         pass
 
 
-def _read_at(file: io.BufferedIOBase, offset: int, size: int, n: int) -> bytes:
+def _read_at(file: io.BufferedIOBase, offset: int, n: int) -> bytes:
     file.seek(offset)
-    return file.read(min(n, size))
+    return file.read(n)
+
+
+def _read_head(file: io.BufferedIOBase, offset: int, size: int, n: int) -> bytes:
+    return _read_at(file, offset, min(size, n))
+
+
+def _runs(members: Iterable[Member]) -> Iterator[list[Member]]:
+    """Gather members that lie one behind the other, to be read at once."""
+    run: list[Member] = []
+    for member in members:
+        if run:
+            gap = member.where - run[-1].where - run[-1].size
+            if not 0 <= gap <= _MAX_GAP or member.where + member.size - run[0].where > _MAX_RUN:
+                yield run
+                run = []
+        run.append(member)
+    if run:
+        yield run
 
 
 def _offset(member: Member) -> int:
