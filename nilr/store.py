@@ -158,11 +158,15 @@ class Store:
         name, number = _checked("model", base), 1
         with _storage(self._models, "write"):
             self._models.mkdir(parents=True, exist_ok=True)
-            while not _claim(self._models / name):
-                number += 1
-                suffix = f"-{number}"
-                name = base[: _NAME_LENGTH - len(suffix)] + suffix
-        return name
+            while True:
+                try:
+                    (self._models / name).mkdir()
+                except FileExistsError:
+                    number += 1
+                    suffix = f"-{number}"
+                    name = base[: _NAME_LENGTH - len(suffix)] + suffix
+                else:
+                    return name
 
     @contextlib.contextmanager
     def lock(self, name: str, *, kind: str = "model") -> Iterator[None]:
@@ -239,14 +243,6 @@ def newest_manifest(directory: Path) -> Manifest | None:
         with contextlib.suppress(CheckpointError, OSError):
             return read_manifest(directory / f"{checkpoint}.safetensors")
     return None
-
-
-def _claim(directory: Path) -> bool:
-    try:
-        directory.mkdir()
-    except FileExistsError:
-        return False
-    return True
 
 
 def _pick(directory: Path, wanted: str | None) -> ModelRef:

@@ -89,7 +89,8 @@ class _Dtype:
     value: np.dtype[Any]
 
     def build(self, state: Any) -> None:  # noqa: ANN401 - whatever the file holds
-        self.value = self.value.newbyteorder(_text(state[1]))
+        order: Any = _text(state[1])
+        self.value = self.value.newbyteorder(order)
 
 
 @dataclass

@@ -221,7 +221,7 @@ class Training:
             self._save_checkpoint(BEST)
         self._log({"outer_step": step, "val_accuracy": figures})
         self.save()
-        self.reporter.metric(val_accuracy=interval.mean)
+        self.reporter.metric(validation=None, val_accuracy=interval.mean)
 
     def _save_is_due(self) -> bool:
         since = self.progress.outer_step - self._saved_step
