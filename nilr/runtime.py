@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from nilr import __version__
 from nilr.errors import DeviceError, Interrupted, UsageError
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def utc_now() -> str:
@@ -63,6 +63,7 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def environment(device: torch.device | None = None, engine: str | None = None) -> dict[str, JsonValue]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nilr.episodes import EpisodeSampler
 from nilr.meta.engine.contract import Engine
+from nilr.meta.engine.workers import in_order
 from nilr.metrics import accuracy
 from nilr.models.learner import Learner
 
@@ -48,15 +49,21 @@ def evaluate(
         before: whether to judge the meta-initialisation as well.
         on_episode: called after every episode; what it raises ends the evaluation.
     """
-    after, unadapted = [], []
-    for i in range(n_episodes):
+
+    def one(i: int) -> tuple[Tensor, Tensor | None]:
         episode = sampler.draw([i])[0]
         adapted = engine.adapt(learner, params, inner_lr, episode.support_x, episode.support_y, steps=steps)
-        after.append(accuracy(learner_logits(engine, learner, adapted, episode.query_x), episode.query_y))
-        if before:
-            unadapted.append(accuracy(learner_logits(engine, learner, params, episode.query_x), episode.query_y))
+        judged = [learner_logits(engine, learner, at, episode.query_x) for at in (adapted, params)[: 1 + before]]
+        after, *unadapted = (accuracy(logits, episode.query_y) for logits in judged)
+        return after, unadapted[0] if before else None
+
+    outcomes = []
+    for outcome in in_order(one, range(n_episodes), device=sampler.images.device):
+        outcomes.append(outcome)
         on_episode()
-    return Evaluation(torch.stack(after).cpu(), torch.stack(unadapted).cpu() if before else None)
+    after = torch.stack([after for after, _ in outcomes]).cpu()
+    unadapted = [value for _, value in outcomes if value is not None]
+    return Evaluation(after, torch.stack(unadapted).cpu() if before else None)
 
 
 def learner_logits(engine: Engine, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nilr.config import PROTOCOLS, ProbeSettings, Protocol
 from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.meta.engine.workers import in_order
 from nilr.metrics import mean_interval, paired_difference
 from nilr.probes.protocols import Judge, Subject, TaskPairs, judge_episode
 from nilr.recipes.controls import against_untrained, control_judges
@@ -94,14 +95,19 @@ def _judge(
     }
     controls = control_judges(next(iter(models.values())), judge, settings.seed) if settings.controls else {}
     judged: dict[str, dict[Protocol, list[float]]] = {name: defaultdict(list) for name in [*subjects, *controls]}
-    reporter.stage("probe", settings.n_episodes, unit="episodes")
-    for i in range(settings.n_episodes):
+
+    def one(i: int) -> dict[str, dict[Protocol, float]]:
         episode_b, episode_a = pairs.draw(i, cross="cross-task" in protocols)
-        for name, subject in subjects.items():
-            for protocol, value in judge_episode(subject, judge, episode_b, episode_a, protocols).items():
+        of_models = {
+            name: judge_episode(subject, judge, episode_b, episode_a, protocols) for name, subject in subjects.items()
+        }
+        return of_models | {name: {"meta-init": accuracy(episode_b)} for name, accuracy in controls.items()}
+
+    reporter.stage("probe", settings.n_episodes, unit="episodes")
+    for outcome in in_order(one, range(settings.n_episodes), device=images.device):
+        for name, by_protocol in outcome.items():
+            for protocol, value in by_protocol.items():
                 judged[name][protocol].append(value)
-        for name, accuracy in controls.items():
-            judged[name]["meta-init"].append(accuracy(episode_b))
         reporter.advance()
     return {
         name: {protocol: torch.tensor(values, dtype=torch.float64) for protocol, values in by_protocol.items()}

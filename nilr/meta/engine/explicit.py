@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from nilr.meta.engine import conv_block, linear_head
 from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.engine.conv_block import BlockGradient, BlockKept, BlockParams, BlockTangent
 from nilr.meta.engine.linear_head import HeadKept, HeadParams
+from nilr.meta.engine.workers import in_order
 from nilr.metrics import accuracy
 from nilr.models.conv4 import N_BLOCKS, Conv4
 from nilr.models.learner import Learner, Params, part
@@ -39,8 +41,17 @@ class Pass:
     blocks: list[tuple[BlockKept, BlockGradient]]
 
 
+class EpisodeGradient(NamedTuple):
+    """Query loss and logits, the gradient in the parameters, and that in the rates (empty where they are fixed)."""
+
+    loss: Tensor
+    logits: Tensor
+    params: Params
+    inner_lr: Params
+
+
 class ExplicitEngine:
-    """Forward, backward and Hessian-vector product of Conv4 as plain tensor functions, one episode after another."""
+    """Forward, backward and Hessian-vector product of Conv4 as plain tensor functions, an episode per core."""
 
     name = "explicit"
 
@@ -62,15 +73,18 @@ class ExplicitEngine:
         """Return losses, accuracies and the meta-gradient of a batch of episodes."""
         total = {name: torch.zeros_like(value) for name, value in params.items()}
         total_lr = {name: torch.zeros_like(value) for name, value in inner_lr.items() if algorithm.learns_rates}
-        losses, accuracies = [], []
-        for i in range(len(episodes)):
-            episode = episodes[i]
-            query, v, da = _episode_gradient(params, inner_lr, algorithm, episode, steps)
+        losses: list[Tensor] = []
+        accuracies: list[Tensor] = []
+
+        def one(i: int) -> EpisodeGradient:
+            return _episode_gradient(params, inner_lr, algorithm, episodes[i], steps)
+
+        for loss, logits, v, da in in_order(one, range(len(episodes)), device=episodes.query_x.device):
             for sums, values in ((total, v), (total_lr, da)):
                 for name, value in values.items():
                     sums[name] += value
-            losses.append(query.loss)
-            accuracies.append(accuracy(query.logits, episode.query_y))
+            losses.append(loss)
+            accuracies.append(accuracy(logits, episodes.query_y[len(accuracies)]))
         for value in (*total.values(), *total_lr.values()):
             value /= len(episodes)
         return MetaGradient(torch.stack(losses), torch.stack(accuracies), total, total_lr)
@@ -104,8 +118,7 @@ class ExplicitEngine:
 
 def _episode_gradient(
     params: Mapping[str, Tensor], inner_lr: Mapping[str, Tensor], row: Algorithm, episode: Episode, steps: int
-) -> tuple[Pass, Params, Params]:
-    """Return the query pass, the gradient in the parameters, and that in the rates (empty where they are fixed)."""
+) -> EpisodeGradient:
     support_x = _channels_last(episode.support_x)
     adapted = dict(params)
     trace = []
@@ -124,7 +137,7 @@ def _episode_gradient(
         if row.order == 2:
             product = _hessian_product(at, support, {name: rate * v[name] for name, rate in inner_lr.items()})
             v = {name: value - product[name] for name, value in v.items()}
-    return query, v, da
+    return EpisodeGradient(query.loss, query.logits, v, da)
 
 
 def _move(params: Params, inner_lr: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,77 @@
+import threading
+import time
+
+import pytest
+import torch
+
+from nilr.meta.engine.workers import in_order
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def three_threads() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_outcomes_come_in_the_order_of_the_items_whichever_is_done_first() -> None:
+    def work(i: int) -> int:
+        time.sleep(0.02 if i % 3 == 0 else 0)
+        return i * i
+
+    assert list(in_order(work, range(20), device=CPU)) == [i * i for i in range(20)]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_each_piece_computes_on_one_core_and_leaves_the_callers_threads_alone() -> None:
+    outcomes = in_order(lambda _: (torch.get_num_threads(), threading.get_ident()), range(12), device=CPU)
+    threads, workers = zip(*outcomes, strict=True)
+    assert set(threads) == {1}
+    assert threading.get_ident() not in workers
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_no_more_than_two_items_per_thread_are_taken_ahead() -> None:
+    taken = 0
+
+    def items() -> object:
+        nonlocal taken
+        for i in range(100):
+            taken += 1
+            yield i
+
+    outcomes = in_order(lambda i: i, items(), device=CPU)  # type: ignore[arg-type]
+    next(outcomes)
+    assert taken <= 6
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_an_error_comes_to_the_caller_and_ends_the_rest() -> None:
+    done = []
+
+    def work(i: int) -> int:
+        if i == 5:
+            raise ValueError("five")
+        done.append(i)
+        return i
+
+    with pytest.raises(ValueError, match="five"):
+        list(in_order(work, range(1000), device=CPU))
+    assert len(done) < 20
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("enabled", [True, False])
+def test_work_sees_the_callers_grad_mode(enabled: bool) -> None:
+    with torch.set_grad_enabled(enabled):
+        assert set(in_order(lambda _: torch.is_grad_enabled(), range(6), device=CPU)) == {enabled}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_one_thread_works_in_the_callers_own() -> None:
+    assert set(in_order(lambda _: threading.get_ident(), range(4), device=CPU)) == {threading.get_ident()}
