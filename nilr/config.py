@@ -149,6 +149,7 @@ class TrainSettings(DeviceSettings):
         "Clip the meta-gradient by value (of a mean loss over episodes and queries).",
         shown="no clipping",
         gt=0,
+        allow_inf_nan=False,
     )
     eval_every: int = setting(
         1_000, "Outer updates between validations, and one at the end; 0: no validation at all.", ge=0

@@ -49,6 +49,8 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         training = Training(settings, outer, train.used, *samplers, directory=claimed, reporter=reporter)
         if directory is not None:
             training.restore()
+        else:
+            training.begin()
         _announce(training, reporter)
         with stopping_gracefully() as stop:
             training.run(stop)
@@ -80,6 +82,10 @@ def _existing(settings: TrainSettings, store: Store) -> Path | None:
     if not (directory / STATE).exists():
         known = ", ".join(store.model_names()) or "none"
         raise StoreError(f"`{settings.resume}` has no training to go on with", hint=f"models here: {known}")
+    if settings.name not in (None, directory.absolute().name):
+        raise UsageError(
+            f"--resume goes on with `{settings.resume}`, not with `{settings.name}`", hint="leave --name out"
+        )
     return directory
 
 
@@ -94,7 +100,7 @@ def _resolve(
         return resolve(settings)
     stored: Any = values["settings"]
     if settings.resume != "auto":
-        settings = merge_stored(settings, stored)
+        settings = merge_stored(settings, stored, values.get("data"))
     settings, row = resolve(settings)
     check_unchanged(recorded(settings), stored, directory.name)
     return settings, row
@@ -107,8 +113,8 @@ def _open_data(
     train = open_split(path, "train", device)
     if values is not None and values["data_digest"] != train.used.digest:
         raise StoreError(
-            f"`{path}` holds other images (digest {train.used.digest[:12]}) than this training was begun on "
-            f"({str(values['data_digest'])[:12]})",
+            f"`{path}` (digest {train.used.digest[:12]}) is not the pack that this training was begun on: "
+            f"`{values.get('data')}` ({str(values['data_digest'])[:12]})",
             hint="name the pack it was begun on with --data",
         )
     return train, open_split(path, "val", device) if settings.eval_every else None

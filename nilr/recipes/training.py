@@ -6,8 +6,10 @@ In the model's directory stand `training.safetensors` (all that resuming needs),
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +19,11 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
-from nilr.checkpoint import Manifest, load_training_state, save_checkpoint, save_training_state
+from nilr.checkpoint import Manifest, load_training_state, read_manifest, save_checkpoint, save_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
-from nilr.errors import Interrupted
-from nilr.files import write_atomically
+from nilr.errors import CheckpointError, Interrupted
+from nilr.files import storage_error, write_atomically
 from nilr.meta.evaluation import evaluate, learner_logits
 from nilr.meta.outer_loop import OuterLoop, share_negative
 from nilr.metrics import accuracy, mean_interval
@@ -84,6 +86,10 @@ class Training:
         self._saved_at, self._saved_step = time.monotonic(), 0
         self._seconds, self._updates = 0.0, 0
 
+    def begin(self) -> None:
+        """Take away the history of a training that was killed before it saved anything."""
+        (self.directory / HISTORY).unlink(missing_ok=True)
+
     def restore(self) -> None:
         """Take over what is on disk.
 
@@ -94,7 +100,7 @@ class Training:
         self.outer.load_state(tensors)
         stored: Any = values["progress"]
         self.progress = Progress(**stored)
-        self._saved_step = self.progress.outer_step
+        self._saved_step = self._step_of_last()
         self._trim_history()
 
     def run(self, stop: StopRequest) -> None:
@@ -118,8 +124,7 @@ class Training:
                 stop.raise_if_set()
         except Interrupted as interrupted:
             self.save()
-            hint = f"go on with `nilr meta-train --resume {self.directory.name}`"
-            raise Interrupted(interrupted.signum, hint=hint) from None
+            raise Interrupted(interrupted.signum, hint=f"go on with `{self._resuming()}`") from None
         if self._saved_step != self.progress.outer_step:
             self.save()
 
@@ -127,6 +132,7 @@ class Training:
         """Write the training state, then the checkpoint `last`."""
         values: dict[str, JsonValue] = {
             "settings": recorded(self.settings),
+            "data": self.data.name,
             "data_digest": self.data.digest,
             "progress": dataclasses.asdict(self.progress),
         }
@@ -253,8 +259,27 @@ class Training:
         )
 
     def _log(self, line: Mapping[str, Any]) -> None:
-        with (self.directory / HISTORY).open("a", encoding="utf-8") as history:
-            history.write(json.dumps(line) + "\n")
+        path = self.directory / HISTORY
+        try:
+            with path.open("a", encoding="utf-8") as history:
+                history.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise storage_error(path, error) from error
+
+    def _resuming(self) -> str:
+        """Return the command that goes on with this training."""
+        words = ["nilr", "meta-train", "--resume", self.directory.name]
+        if "/" in self.settings.data:
+            words += ["--data", self.settings.data]
+        if self.settings.home is not None:
+            words += ["--home", str(self.settings.home)]
+        return shlex.join(words)
+
+    def _step_of_last(self) -> int:
+        """Return the update of `last`, which a kill may have left behind the training state; -1 for none."""
+        with contextlib.suppress(CheckpointError):
+            return read_manifest(self.directory / LAST).outer_step
+        return -1
 
     def _trim_history(self) -> None:
         """Drop the lines that the resumed run will write again, and a line that a kill cut short."""

@@ -88,8 +88,10 @@ def check_unchanged(asked: dict[str, Any], stored: dict[str, JsonValue], model: 
         )
 
 
-def merge_stored(settings: TrainSettings, stored: dict[str, JsonValue]) -> TrainSettings:
-    """Return the settings a training was begun with, under this call's places and explicit flags."""
+def merge_stored(settings: TrainSettings, stored: dict[str, JsonValue], data: JsonValue) -> TrainSettings:
+    """Return the settings a training was begun with, on the pack `data`, under this call's explicit flags."""
     known = {name: value for name, value in stored.items() if name in TrainSettings.model_fields}
+    if data is not None:
+        known["data"] = data
     begun = TrainSettings.model_validate(known).model_dump()
     return settings.model_copy(update=begun | preset_values(settings) | settings.explicit())

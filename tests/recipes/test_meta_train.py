@@ -114,6 +114,46 @@ def test_resume_by_name_takes_the_settings_from_the_training(quick: dict[str, An
     assert contents(train(resume="halved", threads=1)) == contents(whole)
 
 
+def test_resume_by_name_takes_the_pack_from_the_training_too(pack: Path, quick: dict[str, Any]) -> None:
+    pack.rename(pack.with_name("other.h5"))
+    data = str(pack.with_name("other.h5"))
+    train(name="x", data=data, **quick)
+    pack.with_name("other.h5").rename(pack)
+    assert load_checkpoint(train(resume="x", outer_steps=9, threads=1) / "last.safetensors").manifest.outer_step == 9
+
+
+def test_the_hint_of_an_interruption_names_a_pack_and_a_home_given_by_path(
+    pack: Path, home: Path, quick: dict[str, Any]
+) -> None:
+    with pytest.raises(Interrupted) as caught:
+        meta_train.run(TrainSettings(name="x", data=str(pack), home=home, **quick), SignalAt(1))
+    assert caught.value.hint == f"go on with `nilr meta-train --resume x --data {pack} --home {home}`"
+
+
+def test_resume_by_name_refuses_another_name(quick: dict[str, Any]) -> None:
+    train(name="x", **quick)
+    with pytest.raises(UsageError, match="goes on with `x`, not with `y`"):
+        train(resume="x", name="y", **quick)
+
+
+def test_a_training_killed_before_it_saved_anything_begins_anew(quick: dict[str, Any]) -> None:
+    whole = train(name="whole", **quick)
+    killed = _models() / "killed"
+    killed.mkdir()
+    (killed / "history.jsonl").write_text((whole / "history.jsonl").read_text()[:300])
+    assert contents(train(name="killed", resume="auto", **quick)) == contents(whole)
+
+
+@pytest.mark.parametrize("older", ["missing", "of an earlier update"])
+def test_a_kill_between_the_state_and_the_last_checkpoint_is_made_good(older: str, quick: dict[str, Any]) -> None:
+    whole = train(name="whole", **quick)
+    killed = train(name="killed", **(quick | {"outer_steps": 4}))
+    last = (killed / "last.safetensors").read_bytes()
+    train(name="killed", resume="auto", **quick)
+    (killed / "last.safetensors").unlink() if older == "missing" else (killed / "last.safetensors").write_bytes(last)
+    assert contents(train(name="killed", resume="auto", **quick)) == contents(whole)
+
+
 def test_more_outer_steps_extend_a_finished_training(quick: dict[str, Any]) -> None:
     train(algo="maml", name="x", **quick)
     longer = train(algo="maml", name="x", resume="auto", **(quick | {"outer_steps": 12}))
