@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nilr.errors import StoreError
 
@@ -62,6 +64,49 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+class PatientFile(io.FileIO):
+    """A new file, to read and write, that keeps the first failure to write and then ignores all writes.
+
+    For a library that must not see a failure: HDF5 crashes at the process's end over a file it could not write out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._failure: OSError | None = None
+
+    def write(self, content: Any, /) -> int:  # noqa: ANN401 - any buffer
+        """Write all of `content`, if nothing has failed yet."""
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        with self._keeping_failure():
+            while self._failure is None and len(rest):
+                rest = rest[super().write(rest) :]
+        return size
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Set the file's size, if nothing has failed yet."""
+        with self._keeping_failure():
+            if self._failure is None:
+                return super().truncate(size)
+        return self.tell() if size is None else size
+
+    def check(self) -> None:
+        """Raise the failure, if there is one.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    @contextlib.contextmanager
+    def _keeping_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._failure = error
 
 
 def flush(path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nilr.errors import StoreError
-from nilr.files import TEMPORARY_PREFIX, replacing, storage_error, write_atomically
+from nilr.files import TEMPORARY_PREFIX, PatientFile, replacing, storage_error, write_atomically
 
 
 def test_a_file_is_made_with_its_directories(tmp_path: Path) -> None:
@@ -99,3 +99,20 @@ def test_a_killed_process_leaves_nothing_under_the_final_name(tmp_path: Path) ->
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert [entry.name.startswith(TEMPORARY_PREFIX) for entry in tmp_path.iterdir()] == [True]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_patient_file_keeps_the_first_failure_for_later() -> None:
+    with PatientFile(Path("/dev/full")) as file:
+        file.check()
+        assert [file.write(b"abc"), file.write(b"d")] == [3, 1]
+        with pytest.raises(OSError, match="No space left on device"):
+            file.check()
+
+
+def test_a_patient_file_is_a_file_while_nothing_fails(tmp_path: Path) -> None:
+    with PatientFile(tmp_path / "x") as file:
+        file.write(memoryview(b"abcdef"))
+        file.truncate(4)
+        file.check()
+    assert (tmp_path / "x").read_bytes() == b"abcd"

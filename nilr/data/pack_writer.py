@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ from nilr.config import SPLITS
 from nilr.data.digests import Images, bytes_sha256, class_digest, content_digest, image_digests, split_digest
 from nilr.data.pack_structure import DATASETS, FORMAT, FORMAT_VERSION, PackInfo, read_structure
 from nilr.errors import DataError, StoreError
-from nilr.files import replacing
+from nilr.files import PatientFile, replacing
 
 # From HDF5 1.8 on, so that HDF5's own structures carry checksums too.
 _LIBVER: Final = ("v108", "v108")
@@ -126,6 +124,7 @@ class PackWriter:
         start = _starts(self._planned[split])[class_name]
         if order:
             self._images[split][start : start + len(order)] = images[order]
+            self._disk.check()
         self._written[split, class_name] = _Class([digests[i] for i in order], [filenames[i] for i in order])
 
     def duplicate_pairs(self) -> list[tuple[ImageRef, ImageRef]]:
@@ -138,9 +137,9 @@ class PackWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with replacing(self._path) as temporary, _system_errors():
+        with replacing(self._path) as temporary:
             self._check_space(temporary.parent)
-            with h5py.File(temporary, "w", libver=_LIBVER) as file:
+            with self._new(temporary) as file:
                 self._images = self._allocate(file, self._planned)
                 yield
                 kept = self._kept()
@@ -150,12 +149,20 @@ class PackWriter:
                 self._compact(temporary, kept)
             read_structure(temporary)
 
+    @contextmanager
+    def _new(self, path: Path) -> Iterator[h5py.File]:
+        with PatientFile(path) as self._disk:
+            with h5py.File(self._disk, "w", libver=_LIBVER) as file:
+                yield file
+            self._disk.check()
+
     def _check_space(self, directory: Path) -> None:
         needed = sum(sum(classes.values()) for classes in self._planned.values()) * self.info.image_size**2 * 3
         free = shutil.disk_usage(directory).free
         if free < needed:
             raise StoreError(
-                f"the pack needs {needed / 1e9:.2f} GB in `{directory}`, and {free / 1e9:.2f} GB are free",
+                f"no space for the pack: it needs {needed / 1e6:,.1f} MB in `{directory}`, "
+                f"and {free / 1e6:,.1f} MB are free",
                 hint="free some space, choose another place with --home, or pack less with --limit-per-class",
             )
 
@@ -176,7 +183,7 @@ class PackWriter:
     def _kept(self) -> Layout:
         """Return the layout of what was really written."""
         if not self._planned:
-            raise DataError("there are no classes to pack")
+            raise DataError("there are no classes to pack", hint="give sources with a folder of images per class")
         for split, classes in self._planned.items():
             for name in classes:
                 if not self._written.get((split, name), _Class([], [])).digests:
@@ -193,7 +200,7 @@ class PackWriter:
         with (
             replacing(path) as temporary,
             h5py.File(path, "r") as gappy,
-            h5py.File(temporary, "w", libver=_LIBVER) as file,
+            self._new(temporary) as file,
         ):
             for split, images in self._allocate(file, kept).items():
                 before, after = _starts(self._planned[split]), _starts(kept[split])
@@ -216,6 +223,7 @@ class PackWriter:
         group["classes"] = _text_array(self._planned[split])
         group["filenames"] = _text_array(name for written in classes for name in written.filenames)
         group.file.flush()
+        self._disk.check()
         for name in DATASETS:
             _set_attribute(group, f"{name}_sha256", bytes_sha256(_read_back(group[name], path)))
         stops = np.cumsum(sizes).tolist()
@@ -225,18 +233,6 @@ class PackWriter:
         digest = split_digest(class_digest(written.digests) for written in classes)
         _set_attribute(group, "digest", digest.hex())
         return digest
-
-
-@contextmanager
-def _system_errors() -> Iterator[None]:
-    """Turn what h5py raises over a failed write, sometimes a RuntimeError, into the system's own error."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        if found := re.search(r"errno = (\d+)", str(error)):
-            number = int(found[1])
-            raise OSError(number, os.strerror(number)) from error
-        raise
 
 
 def _starts(sizes: Mapping[str, int]) -> dict[str, int]:

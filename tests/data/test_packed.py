@@ -201,25 +201,29 @@ def test_a_class_written_twice_is_a_mistake_of_the_caller(tmp_path: Path) -> Non
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
     layout = {"train": {"a": 10**9}}
     with (
-        pytest.raises(StoreError, match=r"the pack needs 3145728.00 GB in .* GB are free"),
+        pytest.raises(StoreError, match=r"no space for the pack: it needs 3,145,728,000.0 MB in .* MB are free"),
         writer(tmp_path / "x.h5", layout, size=1024),
     ):
         pass
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path) -> None:
+# 307,200 bytes of images, 800 of labels and 100 of file names: it fills up in each, and in HDF5's own structures.
+@pytest.mark.parametrize("room", [100_000, 307_300, 308_500, 309_500])
+def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path, room: int) -> None:
     script = (
         "import resource, sys, numpy as np; from pathlib import Path\n"
         "from nilr.data.packed import PackWriter; from nilr.errors import StoreError\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
         "images = np.ones((100, 32, 32, 3), np.uint8)\n"
         "try:\n"
         "    with PackWriter(Path(sys.argv[1]), name='', image_size=32, resample='', source='', licence='',\n"
         "                    layout={'train': {'a': 100}}) as w: w.write_class('train', 'a', images, ['x'] * 100)\n"
         "except StoreError as e: sys.exit(f'StoreError {e}')\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "x.h5")], capture_output=True, text=True)
+    command = [sys.executable, "-c", script, str(tmp_path / "x.h5"), str(room)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
     assert done.stderr.startswith(f"StoreError cannot write `{tmp_path / 'x.h5'}`: file too large"), done.stderr
     assert not list(tmp_path.iterdir())
 
