@@ -86,7 +86,10 @@ class Pack:
             DataError: there is no such split, or its content is not what was written.
         """
         if split not in self._splits:
-            raise DataError(f"`{self.path}` has no split `{split}`; it has {', '.join(self.splits)}")
+            raise DataError(
+                f"`{self.path}` has no split `{split}`; it has {', '.join(self.splits)}",
+                hint="take a split that is there, or pack the data with another one",
+            )
         stored = self._splits[split]
         arrays = {name: array.map(self.path) for name, array in stored.arrays.items()}
         for name, array in arrays.items():

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from nilr.data.sources.members import Listing, Member, Payload, Unreadable, is_junk, is_unwanted_class
-from nilr.errors import DataError
+from nilr.data.sources.members import Listing, Member, Payload, Unreadable, cannot_read, is_junk, is_unwanted_class
 
 
 class FolderReader:
@@ -39,7 +38,7 @@ class FolderReader:
                 member = Member(f"{self._prefix}/{name}", path.stat().st_size, self, path)
                 listing.add(member, partial(_read, path))
             except OSError as error:
-                raise DataError(f"cannot read `{path}`: {error.strerror}") from error
+                raise cannot_read(path, error) from error
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
         """Read some files, in the order given; one that the system cannot read is unreadable."""
@@ -53,7 +52,7 @@ class FolderReader:
         seen: set[tuple[int, int]] = set()
 
         def refuse(error: OSError) -> None:
-            raise DataError(f"cannot read `{error.filename}`: {error.strerror}") from error
+            raise cannot_read(Path(error.filename), error) from error
 
         for directory, folders, files in os.walk(self._path, followlinks=True, onerror=refuse):
             status = Path(directory).stat()

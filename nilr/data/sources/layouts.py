@@ -86,7 +86,10 @@ def _plan_by_table(listing: Listing, settings: PrepareDataSettings, table: Table
     if not matched.splits:
         if not given:
             return None
-        raise DataError(f"none of the images that the split files in `{where}` name is in the sources")
+        raise DataError(
+            f"none of the images that the split files in `{where}` name is in the sources",
+            hint="give the images that they name, or leave --split-files out",
+        )
     if matched.missing:
         raise DataError(
             f"{len(matched.missing):,} images that the split files in `{where}` name are not in the sources, "

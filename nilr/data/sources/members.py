@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -99,6 +100,14 @@ class Reader(Protocol):
         Raises:
             DataError: it cannot be read any more.
         """
+
+
+def cannot_read(path: Path, error: OSError) -> DataError:
+    """Return the error for a source, or a file of one, that the system does not let us read."""
+    return DataError(
+        f"cannot read `{path}`: {(error.strerror or str(error)).lower()}",
+        hint="check that it is there, whole, and yours to read",
+    )
 
 
 def is_junk(path: str) -> bool:

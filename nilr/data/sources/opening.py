@@ -10,7 +10,7 @@ from typing import Final
 from nilr.data.sniffing import HEAD_SIZE, describe_content
 from nilr.data.sources.arrays import PickleReader
 from nilr.data.sources.folders import FolderReader
-from nilr.data.sources.members import Listing, Reader, container_name, is_unwanted_class
+from nilr.data.sources.members import Listing, Reader, cannot_read, container_name, is_unwanted_class
 from nilr.data.sources.tars import TarReader, is_compressed, is_tar
 from nilr.data.sources.zips import ZipReader
 from nilr.errors import DataError, UsageError
@@ -22,7 +22,9 @@ _HINTS: Final = {
     "a Parquet file": "save its images into a folder per class and give that folder",
     "a 7-Zip archive": "unpack it and give the folder",
     "a RAR archive": "unpack it and give the folder",
+    "a zip archive": "an archive within a zip is not read: unpack the outer one and give the folder",
 }
+_EXPECTED: Final = "give a folder, tar, zip or pickle of images; `docs/datasets.md` shows each layout"
 
 
 def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None) -> Listing:
@@ -78,7 +80,7 @@ def _open_file(path: Path, prefix: str, only: frozenset[str] | None) -> Reader:
     except FileNotFoundError:
         raise DataError(f"there is no `{path}`", hint="give a folder, tar, zip or pickle that is there") from None
     except OSError as error:
-        raise DataError(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}") from error
+        raise cannot_read(path, error) from error
     what = describe_content(head)
     if is_compressed(head) or is_tar(head):
         return TarReader(path, prefix, only)
@@ -86,7 +88,7 @@ def _open_file(path: Path, prefix: str, only: frozenset[str] | None) -> Reader:
         return ZipReader(path, prefix)
     if what == "a Python pickle" or path.suffix in (".pkl", ".pickle"):
         return PickleReader(path, prefix)
-    hint = _HINTS.get(what, "give a folder, tar, zip or pickle; `docs/datasets.md` shows each layout")
+    hint = _HINTS.get(what, _EXPECTED)
     raise DataError(f"`{path}` is {what}, not a folder, tar, zip or pickle of images", hint=hint)
 
 
@@ -97,4 +99,4 @@ def _nothing(paths: Sequence[Path], listing: Listing) -> DataError:
         return DataError(f"there is no image to pack in {where}: {found}", hint="--name packs any other dataset")
     name, what = next(iter(listing.others.items()), ("", ""))
     found = f"`{name}` is not an image: it is {what}" if name else "there is no file in it"
-    return DataError(f"there is no image in {where}: {found}", hint=_HINTS.get(what))
+    return DataError(f"there is no image in {where}: {found}", hint=_HINTS.get(what, _EXPECTED))

@@ -19,6 +19,8 @@ from nilr.errors import DataError
 Table = Mapping[Split, Mapping[str, Sequence[str]]]
 Splits = dict[Split, dict[str, list[Member]]]
 
+_FORM: Final = "write `filename,label` in the first line, and below it a line for each image"
+
 _ORIGINAL: Final = re.compile(r"(n\d{8})_(\d+)\.jpe?g", re.IGNORECASE)
 _NUMBERED: Final = re.compile(r"(n\d{8})(\d{8})\.jpg")
 
@@ -62,7 +64,10 @@ def read_tables(contents: Mapping[str, bytes], where: str) -> Table:
     for split, classes in table.items():
         for name in classes:
             if split_of.setdefault(name, split) != split:
-                raise DataError(f"class `{name}` stands in both {split_of[name]}.csv and {split}.csv in `{where}`")
+                raise DataError(
+                    f"class `{name}` stands in both {split_of[name]}.csv and {split}.csv in `{where}`",
+                    hint="a split is a partition of classes; --split-files reads other files than those found",
+                )
     return table
 
 
@@ -148,9 +153,9 @@ def _read_table(content: bytes, where: str) -> dict[str, list[str]]:
     except (ValueError, csv.Error) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         what = describe_content(content[:HEAD_SIZE])
-        raise DataError(f"`{where}` ({what}) is not a split file: {reason}") from error
+        raise DataError(f"`{where}` ({what}) is not a split file: {reason}", hint=_FORM) from error
     if not classes:
-        raise DataError(f"`{where}` names no image")
+        raise DataError(f"`{where}` names no image", hint=_FORM)
     return dict(classes)
 
 

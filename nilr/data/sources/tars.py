@@ -21,6 +21,7 @@ from nilr.data.sources.members import (
     Listing,
     Member,
     Payload,
+    cannot_read,
     container_name,
     is_junk,
     is_unwanted_class,
@@ -87,7 +88,10 @@ class TarReader:
             head = file.read(BLOCK)
             if not is_tar(head):
                 what = describe_content(head)
-                raise DataError(f"`{self._path}` does not hold a tar: what is in it is {what}")
+                raise DataError(
+                    f"`{self._path}` does not hold a tar: what is in it is {what}",
+                    hint="a compressed file is read where it holds a tar; decompress anything else first",
+                )
             file.seek(0)
             self._list(file, 0, self._prefix, listing)
             if self.is_stream:
@@ -125,7 +129,7 @@ class TarReader:
         except _CONTENT_ERRORS as error:
             raise DataError(f"`{self._path}` is truncated or corrupt: {error}", hint=_AGAIN) from error
         except OSError as error:
-            raise DataError(f"cannot read `{self._path}`: {error.strerror or error}") from error
+            raise cannot_read(self._path, error) from error
 
     def _list(self, file: io.BufferedIOBase, start: int, prefix: str, listing: Listing) -> None:
         for name, offset, size in self._headers(file, start):

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from nilr.data.sources.members import Listing, Member, Payload, Unreadable, is_junk, safe_path
+from nilr.data.sources.members import Listing, Member, Payload, Unreadable, cannot_read, is_junk, safe_path
 from nilr.errors import DataError
 
 _CONTENT_ERRORS: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError, ValueError)
@@ -71,7 +71,7 @@ class ZipReader:
                 hint="get it again: a zip keeps its directory at its end, and that is lost first",
             ) from error
         except OSError as error:
-            raise DataError(f"cannot read `{self._path}`: {error.strerror or error}") from error
+            raise cannot_read(self._path, error) from error
 
     def _check(self, info: zipfile.ZipInfo) -> None:
         kind = stat.S_IFMT(info.external_attr >> 16)
