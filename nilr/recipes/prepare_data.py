@@ -57,7 +57,9 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
     _check(settings)
     store = Store(settings.home)
     if settings.verify is not None:
-        pack, packed = _verify(store.find_data(str(settings.verify)), reporter)
+        # `--verify FILE`: a file comes first, with or without a `/` in its path.
+        path = settings.verify if settings.verify.is_file() else store.find_data(str(settings.verify))
+        pack, packed = _verify(path, reporter)
     else:
         name = settings.name or (SYNTHETIC if settings.synthetic else MINI_IMAGENET)
         path = store.dataset_path(name)
@@ -89,12 +91,12 @@ def _check(settings: PrepareDataSettings) -> None:
         raise UsageError(
             what, hint="give folders, archives or pickles of images, or --synthetic to generate some, or --verify PACK"
         )
-    if settings.split_files and settings.split_classes:
+    if settings.split_files and settings.split_classes is not None:
         raise UsageError(
             "--split-files and --split-classes exclude one another",
             hint="the one reads which classes are train, val and test, the other draws it",
         )
-    if settings.split_classes:
+    if settings.split_classes is not None:
         parse_split_classes(settings.split_classes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import shutil
 import tarfile
 import zipfile
@@ -313,6 +314,31 @@ def test_equal_pixels_are_found_within_and_across_splits(tmp_path: Path, pack: P
     assert "2 pairs of images have exactly the same pixels, 1 of them across splits" in notes.notes
     assert packed.data == checked.data
     assert packed.metrics.splits == checked.metrics.splits
+
+
+def test_verify_takes_a_file_by_any_path(
+    tmp_path: Path, home: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = pack(as_folder(split_folders(), tmp_path / "source"))
+    shutil.copy(Store().dataset_path("mine"), tmp_path / "copy.h5")
+    monkeypatch.chdir(tmp_path)
+    for path in ("copy.h5", "./copy.h5", tmp_path / "copy.h5"):
+        assert pack(name=None, verify=Path(path)).data == packed.data
+
+
+def test_pickles_that_each_number_their_classes_from_0_do_not_share_classes(tmp_path: Path, pack: Pack) -> None:
+    for split, classes in CLASSES.items():
+        pixels = [np.asarray(Image.open(io.BytesIO(d))) for (s, _, _), d in images().items() if s == split]
+        labels = [number for number, _ in enumerate(classes) for _ in range(PER_CLASS)]
+        phase = "train_phase_train" if split == "train" else split
+        path = tmp_path / "pickles" / f"miniImageNet_category_split_{phase}.pickle"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pickle.dumps({"data": np.stack(pixels), "labels": labels}))
+    result = pack(tmp_path / "pickles")
+    reference = pack(as_folder(split_folders(), tmp_path / "reference"), name="reference")
+    assert result.data is not None
+    assert reference.data is not None
+    assert result.data.digest == reference.data.digest
 
 
 def test_verify_finds_a_flipped_bit(tmp_path: Path, home: Path, pack: Pack) -> None:

@@ -79,8 +79,11 @@ def _members_by_label(path: Path, fields: Mapping[str, object], n_images: int) -
     names = {}
     if fields.get("catname2label"):
         names = {int(label): _name(name) for name, label in _mapping(path, fields, "catname2label").items()}
+    # Each file may count its labels from 0; the classes of two splits are never the same.
+    prefix = f"{split}-" if (split := _split_hint(path)) else ""
     return {
-        names.get(label, f"class{label:03d}"): np.flatnonzero(labels == label) for label in np.unique(labels).tolist()
+        names.get(label, f"{prefix}class{label:03d}"): np.flatnonzero(labels == label)
+        for label in np.unique(labels).tolist()
     }
 
 

@@ -93,9 +93,9 @@ def test_a_category_split_pickle_is_read(tmp_path: Path, data: object, labels: o
     path = tmp_path / "miniImageNet_category_split_val.pickle"
     found = read_pickle_arrays(save(path, {"data": data, "labels": labels}))
     assert found.split_hint == "val"
-    assert list(found.classes) == ["class064", "class065"]
-    np.testing.assert_array_equal(found.classes["class064"], IMAGES[[0, 2, 4, 5]])
-    np.testing.assert_array_equal(found.classes["class065"], IMAGES[[1, 3]])
+    assert list(found.classes) == ["val-class064", "val-class065"]
+    np.testing.assert_array_equal(found.classes["val-class064"], IMAGES[[0, 2, 4, 5]])
+    np.testing.assert_array_equal(found.classes["val-class065"], IMAGES[[1, 3]])
 
 
 def test_category_names_are_taken_where_they_are_given(tmp_path: Path) -> None:
