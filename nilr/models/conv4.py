@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nilr.errors import EpisodeError
+from nilr.models.learner import Body
 
 N_BLOCKS = 4
 MIN_IMAGE_SIZE = 2**N_BLOCKS
@@ -22,12 +26,8 @@ class ConvBlock(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, track_running_stats=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, in_channels, H, W) to (n, out_channels, H // 2, W // 2)."""
-        return nn.functional.max_pool2d(nn.functional.relu(self.norm(self.conv(x))), 2)
 
-
-class Conv4(nn.Module):
+class Conv4(Body):
     """Four blocks, flattened: (n, 3, S, S) -> (n, filters * (S // 16)^2); 800 features at 84 px and 32 filters."""
 
     def __init__(self, filters: int) -> None:
@@ -35,14 +35,18 @@ class Conv4(nn.Module):
         for i in range(N_BLOCKS):
             self.add_module(f"block{i + 1}", ConvBlock(filters if i else 3, filters))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features of images `x`."""
-        for block in self.children():
-            x = block(x)
+    def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return the features of images `x` under `params`, by their names in this module."""
+        for i in range(N_BLOCKS):
+            block = f"block{i + 1}."
+            y = F.conv2d(x, params[block + "conv.weight"], padding=1)
+            scale, shift = params[block + "norm.weight"], params[block + "norm.bias"]
+            y = F.batch_norm(y, None, None, scale, shift, training=True)
+            x = F.max_pool2d(F.relu(y), 2)
         return x.flatten(1)
 
 
-def build_conv4(*, image_size: int, filters: int) -> tuple[nn.Module, int]:
+def build_conv4(*, image_size: int, filters: int) -> tuple[Conv4, int]:
     """Return the body and its feature dimension.
 
     Raises:

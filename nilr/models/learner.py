@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 Params = dict[str, Tensor]
 Kind = Literal["convolution weight", "norm scale", "norm shift", "head weight", "head bias"]
@@ -25,16 +24,24 @@ _KINDS: dict[str, Kind] = {
 }
 
 
+class Body(nn.Module):
+    """A module whose features are a function of parameters that are given; it may be called from several threads."""
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return the features of images `x` under `params`, by their names in the module."""
+        raise NotImplementedError
+
+
 class Learner(nn.Module):
     """Body and head.
 
     Args:
-        body: maps images (n, C, H, W) to features (n, feature_dim).
+        body: holds the body's parameters, and maps parameters and images (n, C, H, W) to features (n, feature_dim).
         feature_dim: D, the length of a feature vector.
         n_way: N, the number of classes the head tells apart.
     """
 
-    def __init__(self, body: nn.Module, feature_dim: int, n_way: int) -> None:
+    def __init__(self, body: Body, feature_dim: int, n_way: int) -> None:
         super().__init__()
         self.body = body
         self.head = nn.Linear(feature_dim, n_way)
@@ -43,8 +50,7 @@ class Learner(nn.Module):
     def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the features (n, D) of images `x` (n, C, H, W), normalised by this batch's own statistics."""
         body = {name.removeprefix("body."): value for name, value in params.items() if part(name) == "body"}
-        features: Tensor = functional_call(self.body, body, (x,))
-        return features
+        return self.body.features(body, x)
 
     def logits(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the logits (n, N) of images `x` (n, C, H, W)."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from nilr.errors import UnknownNameError
 from nilr.models.conv4 import build_conv4
-from nilr.models.learner import Learner, initialise
+from nilr.models.learner import Body, Learner, initialise
 
 
 class BodyBuilder(Protocol):
     """Builds a body and says how long its feature vectors are."""
 
-    def __call__(self, *, image_size: int, filters: int) -> tuple[nn.Module, int]:
+    def __call__(self, *, image_size: int, filters: int) -> tuple[Body, int]:
         """Return the body and D."""
 
 

@@ -109,7 +109,7 @@ def load_model(store: Store, reference: str | None, *, device: torch.device, eng
         checkpoint=checkpoint,
         learner=learner,
         algorithm=algorithm,
-        engine=choose_engine(engine, learner),
+        engine=choose_engine(engine, learner, device),
         params={name: value.to(device) for name, value in checkpoint.params.items()},
         inner_lr={name: value.to(device) for name, value in checkpoint.inner_lr.items()},
     )

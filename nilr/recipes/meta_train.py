@@ -140,7 +140,7 @@ def _outer_loop(settings: TrainSettings, row: Algorithm, image_size: int, device
         row,
         params,
         initial_rates(row, params, stream_seed(settings.seed, "rates")),
-        engine=choose_engine(settings.engine, learner),
+        engine=choose_engine(settings.engine, learner, device),
         settings=OuterSettings(settings.outer_lr, settings.grad_clip, row.inner_steps),
     )
 

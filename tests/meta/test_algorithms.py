@@ -13,6 +13,20 @@ from nilr.models.registry import build_learner
 LEARNER = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=1).double()
 PARAMS = LEARNER.initial_params()
 
+every_engine = pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(
+            engine,
+            id=name,
+            marks=pytest.mark.skipif(
+                not engine.supports(LEARNER, torch.device("cpu")), reason=f"`{name}` was not built"
+            ),
+        )
+        for name, engine in ENGINES.items()
+    ],
+)
+
 
 def batch() -> Episode:
     generator = torch.Generator().manual_seed(4)
@@ -56,7 +70,7 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
     assert caught.value.exit_status == 2
 
 
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+@every_engine
 @pytest.mark.parametrize(("row", "zero_part"), [("anil", "body."), ("boil", "head.")])
 def test_anil_is_maml_with_zero_body_rate_and_boil_with_zero_head_rate(
     engine: Engine, row: str, zero_part: str
@@ -79,7 +93,7 @@ def test_anil_is_maml_with_zero_body_rate_and_boil_with_zero_head_rate(
         assert torch.equal(value, PARAMS[name]) == name.startswith(zero_part)
 
 
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+@every_engine
 def test_metasgd_with_constant_rates_is_maml_at_the_first_step(engine: Engine) -> None:
     metasgd = dataclasses.replace(ALGORITHMS["metasgd"], inner_lr_init="0.05", norm_adapted=False)
     maml = ALGORITHMS["maml"]

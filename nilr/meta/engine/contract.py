@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from nilr.episodes import Episode
@@ -37,8 +38,8 @@ class Engine(Protocol):
     def name(self) -> str:
         """The name that stands in checkpoints and results."""
 
-    def supports(self, learner: Learner) -> bool:
-        """Tell whether this engine can execute the learner."""
+    def supports(self, learner: Learner, device: torch.device) -> bool:
+        """Tell whether this engine can execute the learner on the device."""
 
     def meta_gradient(
         self,

@@ -9,7 +9,7 @@ Multiplication by the Hessian, 1994), on the activations that the step kept. Fir
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from nilr.meta.engine import conv_block, linear_head
 from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.engine.conv_block import BlockGradient, BlockKept, BlockParams, BlockTangent
 from nilr.meta.engine.linear_head import HeadKept, HeadParams
+from nilr.meta.engine.passes import Passes
 from nilr.meta.engine.workers import in_order
 from nilr.metrics import accuracy
 from nilr.models.conv4 import N_BLOCKS, Conv4
@@ -51,13 +52,22 @@ class EpisodeGradient(NamedTuple):
 
 
 class ExplicitEngine:
-    """Forward, backward and Hessian-vector product of Conv4 as plain tensor functions, an episode per core."""
+    """Forward, backward and Hessian-vector product of Conv4 as plain tensor functions, an episode per core.
 
-    name = "explicit"
+    Args:
+        name: its name in the table.
+        passes: what sweeps over memory.
+        available: tells whether the passes can compute on a device.
+    """
 
-    def supports(self, learner: Learner) -> bool:
+    def __init__(self, name: str, passes: Passes, available: Callable[[torch.device], bool]) -> None:
+        self.name = name
+        self._passes = passes
+        self._available = available
+
+    def supports(self, learner: Learner, device: torch.device) -> bool:
         """Support Conv4."""
-        return isinstance(learner.body, Conv4)
+        return isinstance(learner.body, Conv4) and self._available(device)
 
     @torch.no_grad()
     def meta_gradient(
@@ -77,7 +87,7 @@ class ExplicitEngine:
         accuracies: list[Tensor] = []
 
         def one(i: int) -> EpisodeGradient:
-            return _episode_gradient(params, inner_lr, algorithm, episodes[i], steps)
+            return _episode_gradient(self._passes, params, inner_lr, algorithm, episodes[i], steps)
 
         for loss, logits, v, da in in_order(one, range(len(episodes)), device=episodes.query_x.device):
             for sums, values in ((total, v), (total_lr, da)):
@@ -104,7 +114,8 @@ class ExplicitEngine:
         x = _channels_last(support_x)
         adapted = dict(params)
         for _ in range(steps):
-            _move(adapted, inner_lr, _loss_pass(adapted, x, support_y, _first_needed(inner_lr)).gradient)
+            support = _loss_pass(self._passes, adapted, x, support_y, _first_needed(inner_lr))
+            _move(adapted, inner_lr, support.gradient)
         return adapted
 
     @torch.no_grad()
@@ -112,21 +123,28 @@ class ExplicitEngine:
         """Return the body's features."""
         x = _channels_last(x)
         for i in range(N_BLOCKS):
-            x, _ = conv_block.forward(x, _block(params, i))
+            x, _ = conv_block.forward(self._passes, x, _block(params, i))
         return _flatten(x)
 
 
 def _episode_gradient(
-    params: Mapping[str, Tensor], inner_lr: Mapping[str, Tensor], row: Algorithm, episode: Episode, steps: int
+    passes: Passes,
+    params: Mapping[str, Tensor],
+    inner_lr: Mapping[str, Tensor],
+    row: Algorithm,
+    episode: Episode,
+    steps: int,
 ) -> EpisodeGradient:
     support_x = _channels_last(episode.support_x)
     adapted = dict(params)
     trace = []
     for _ in range(steps):
-        support = _loss_pass(adapted, support_x, episode.support_y, 0 if row.order == 2 else _first_needed(inner_lr))
+        support = _loss_pass(
+            passes, adapted, support_x, episode.support_y, 0 if row.order == 2 else _first_needed(inner_lr)
+        )
         trace.append((dict(adapted), support))
         _move(adapted, inner_lr, support.gradient)
-    query = _loss_pass(adapted, _channels_last(episode.query_x), episode.query_y, 0)
+    query = _loss_pass(passes, adapted, _channels_last(episode.query_x), episode.query_y, 0)
     v = dict(query.gradient)
     da: Params = {}
     for at, support in reversed(trace):
@@ -135,7 +153,7 @@ def _episode_gradient(
                 change = -support.gradient[name] * v[name]
                 da[name] = da[name] + change if name in da else change
         if row.order == 2:
-            product = _hessian_product(at, support, {name: rate * v[name] for name, rate in inner_lr.items()})
+            product = _hessian_product(passes, at, support, {name: rate * v[name] for name, rate in inner_lr.items()})
             v = {name: value - product[name] for name, value in v.items()}
     return EpisodeGradient(query.loss, query.logits, v, da)
 
@@ -150,11 +168,11 @@ def _first_needed(inner_lr: Mapping[str, Tensor]) -> int:
     return 0 if any(part(name) == "body" for name in inner_lr) else N_BLOCKS
 
 
-def _loss_pass(params: Mapping[str, Tensor], x: Images, labels: Tensor, first_block: int) -> Pass:
+def _loss_pass(passes: Passes, params: Mapping[str, Tensor], x: Images, labels: Tensor, first_block: int) -> Pass:
     """Return the loss and its gradient in the head and in the blocks from `first_block` on."""
     kept = []
     for i in range(N_BLOCKS):
-        x, block_kept = conv_block.forward(x, _block(params, i))
+        x, block_kept = conv_block.forward(passes, x, _block(params, i))
         kept.append(block_kept)
     loss, logits, dfeatures, dhead, head = linear_head.loss_and_gradient(_flatten(x), labels, _head(params))
     gradient = {"head.weight": dhead.weight, "head.bias": dhead.bias}
@@ -163,13 +181,13 @@ def _loss_pass(params: Mapping[str, Tensor], x: Images, labels: Tensor, first_bl
     for i in reversed(range(first_block, N_BLOCKS)):
         if da is None:
             break
-        da, dparams, block_gradient = conv_block.backward(da, kept[i], _block(params, i), input_gradient=i > 0)
+        da, dparams, block_gradient = conv_block.backward(passes, da, kept[i], _block(params, i), input_gradient=i > 0)
         gradient |= _named(i, dparams)
         blocks.insert(0, (kept[i], block_gradient))
     return Pass(loss, logits, gradient, head, blocks)
 
 
-def _hessian_product(params: Mapping[str, Tensor], at: Pass, direction: Mapping[str, Tensor]) -> Params:
+def _hessian_product(passes: Passes, params: Mapping[str, Tensor], at: Pass, direction: Mapping[str, Tensor]) -> Params:
     """Return the Hessian of the support loss times a direction (zero where it names no value), in all parameters."""
     full = {name: direction[name] if name in direction else torch.zeros_like(value) for name, value in params.items()}
     in_body = any(part(name) == "body" for name in direction)
@@ -177,21 +195,21 @@ def _hessian_product(params: Mapping[str, Tensor], at: Pass, direction: Mapping[
     tangents: list[BlockTangent | None] = [None] * N_BLOCKS
     if in_body:
         for i, (kept, _) in enumerate(at.blocks):
-            x_t, tangents[i] = conv_block.forward_tangent(x_t, kept, _block(params, i), _block(full, i))
+            x_t, tangents[i] = conv_block.forward_tangent(passes, x_t, kept, _block(params, i), _block(full, i))
     features_t = None if x_t is None else _flatten(x_t)
     dfeatures_t, dhead_t = linear_head.gradient_tangent(features_t, at.head, _head(params), _head(full))
     product = {"head.weight": dhead_t.weight, "head.bias": dhead_t.bias}
-    da_t: Tensor | None = _unflatten(dfeatures_t, at.blocks[-1][0].pooled)
+    da_t: Tensor | None = _unflatten(dfeatures_t, at.blocks[-1][0].h)
     for i in reversed(range(N_BLOCKS)):
         if da_t is None:
             break
         (kept, gradient), tangent = at.blocks[i], tangents[i]
         if tangent is None:
             # a body that does not move: its gradient is linear in what comes down from the head
-            da_t, dparams_t, _ = conv_block.backward(da_t, kept, _block(params, i), input_gradient=i > 0)
+            da_t, dparams_t, _ = conv_block.backward(passes, da_t, kept, _block(params, i), input_gradient=i > 0)
         else:
             da_t, dparams_t = conv_block.backward_tangent(
-                da_t, kept, gradient, tangent, _block(params, i), _block(full, i)
+                passes, da_t, kept, gradient, tangent, _block(params, i), _block(full, i)
             )
         product |= _named(i, dparams_t)
     return product

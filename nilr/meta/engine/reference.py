@@ -21,8 +21,8 @@ class ReferenceEngine:
 
     name = "reference"
 
-    def supports(self, learner: Learner) -> bool:
-        """Support every learner."""
+    def supports(self, learner: Learner, device: torch.device) -> bool:
+        """Support every learner on every device."""
         return True
 
     def meta_gradient(

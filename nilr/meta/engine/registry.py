@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import torch
+
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.explicit import ExplicitEngine
+from nilr.meta.engine.native_passes import NativePasses, library
+from nilr.meta.engine.passes import AtenPasses
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.models.learner import Learner
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (ExplicitEngine(), ReferenceEngine())}
+ENGINES: dict[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        ExplicitEngine("compiled", NativePasses(), lambda device: device.type == "cpu" and library() is not None),
+        ExplicitEngine("explicit", AtenPasses(), lambda device: True),
+        ReferenceEngine(),
+    )
+}
 
 
-def choose_engine(name: str, learner: Learner) -> Engine:
-    """Return the engine of that name; `auto` is the first in the table that supports the learner.
+def choose_engine(name: str, learner: Learner, device: torch.device) -> Engine:
+    """Return the engine of that name; `auto` is the first in the table that supports the learner on the device.
 
-    The choice is a fixed function of the architecture, never of a timing.
+    The choice is a fixed function of device, architecture and build, never of a timing.
 
     Raises:
         UnknownNameError: there is none of that name.
-        UsageError: it does not support the learner.
+        UsageError: it does not support the learner or the device, or was not built.
     """
     if name == "auto":
-        return next(engine for engine in ENGINES.values() if engine.supports(learner))
+        return next(engine for engine in ENGINES.values() if engine.supports(learner, device))
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ("auto", *ENGINES))
-    if not ENGINES[name].supports(learner):
-        raise UsageError(f"the engine `{name}` does not execute this architecture", hint="use --engine auto")
+    if not ENGINES[name].supports(learner, device):
+        raise UsageError(
+            f"the engine `{name}` cannot execute this architecture on `{device}`, or was not built on this machine",
+            hint="use --engine auto",
+        )
     return ENGINES[name]

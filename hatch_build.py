@@ -1,0 +1,50 @@
+"""Builds the C kernels of the `compiled` engine when nilr is installed; without a C compiler nilr goes on without."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SOURCE = Path("nilr/meta/engine/kernels.c")
+LIBRARY = Path("nilr/meta/engine/_kernels.so")
+FLAGS = ["-O3", "-shared", "-fPIC"]
+
+
+class KernelHook(BuildHookInterface):
+    """Compiles `kernels.c` beside itself and puts the library into the wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Build the library, or say why there is none."""
+        root = Path(self.root)
+        problem = compile_kernels(root / SOURCE, root / LIBRARY)
+        if problem is not None:
+            self.app.display_warning(f"the engine `compiled` is not built: {problem}")
+            return
+        build_data["artifacts"].append(str(LIBRARY))
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+
+
+def compile_kernels(source: Path, library: Path) -> str | None:
+    """Compile `source` into `library`, whole or not at all; return what went wrong, or None."""
+    library.unlink(missing_ok=True)  # one of an older source would be worse than none
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(compiler[0]) is None:
+        return f"there is no C compiler `{compiler[0]}`"
+    with tempfile.TemporaryDirectory(dir=library.parent) as directory:
+        built = Path(directory) / library.name
+        # -DNILR_PLAIN: a compiler that cannot build one function for several processors builds it for the oldest
+        for flags in (FLAGS, [*FLAGS, "-DNILR_PLAIN"]):
+            command = [*compiler, *flags, str(source), "-o", str(built)]
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            if run.returncode == 0:
+                built.replace(library)
+                return None
+    return run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"`{compiler[0]}` failed"

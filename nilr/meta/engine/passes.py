@@ -1,0 +1,140 @@
+"""The passes over memory of a Conv4 block, as torch operations; `native_passes` has the same ones in C.
+
+Planes are (n, C, H, W) in channels-last memory, pooled planes (n, C, H/2, W/2), channels (C,). The names are those of
+`conv_block`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+EPS = 1e-5  # of nn.BatchNorm2d
+
+
+class Statistics(NamedTuple):
+    """Pooled y, where it came from (in the implementation's own terms), and the channels' m and r."""
+
+    pooled: Tensor
+    where: Tensor
+    mean: Tensor
+    rstd: Tensor
+
+
+class Passes(Protocol):
+    """One implementation of the passes."""
+
+    def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
+        """Pool sign(scale) y, and return m and r = 1/sqrt(variance + eps) over all positions."""
+
+    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return h = (pooled - m) r and a = relu(s h + t)."""
+
+    def masked_sums(
+        self, da: Tensor, a: Tensor, h: Tensor, more: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return u = da where a > 0, sum u, and sum u h, plus the sum of the product of `more`."""
+
+    def spread(self, y: Tensor, u: Tensor, where: Tensor, b: Tensor, c: Tensor, k: Tensor) -> Tensor:
+        """Return b + c y, plus k u at the pooled positions."""
+
+    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y_t at the pooled positions, and the means of y_t and of (y - m) y_t over all positions."""
+
+    def normalise_tangent(
+        self, taken: Tensor, h: Tensor, a: Tensor, channels: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return h_t = r (taken - m_t - h q), and a_t = s_t h + s h_t + t_t where a > 0.
+
+        The channels are r, m_t, q, s, s_t, t_t.
+        """
+
+    def spread_tangent(
+        self,
+        planes: tuple[Tensor, Tensor],
+        pooled: tuple[Tensor, Tensor],
+        where: Tensor,
+        channels: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    ) -> Tensor:
+        """Return b_t + c_t y + c y_t, plus k_t u + k u_t at the pooled positions; channels b_t, c_t, c, k_t, k."""
+
+
+class AtenPasses:
+    """The passes as operations of torch: any device, any dtype."""
+
+    def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
+        """See `Passes`; `where` holds positions in the plane."""
+        rows = _rows(y)
+        mean = rows.mean(0)
+        rstd = (rows - mean).square_().mean(0).add_(EPS).rsqrt_()
+        negative = scale < 0
+        if not bool(negative.any()):
+            pooled, where = torch.nn.functional.max_pool2d(y, 2, return_indices=True)
+            return Statistics(pooled, where, mean, rstd)
+        sign = _wide(1 - 2 * negative.to(y.dtype))
+        pooled, where = torch.nn.functional.max_pool2d(y * sign, 2, return_indices=True)
+        return Statistics(pooled * sign, where, mean, rstd)
+
+    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Passes`."""
+        h = (pooled - _wide(mean)).mul_(_wide(rstd))
+        return h, torch.addcmul(_wide(t), h, _wide(s)).relu_()
+
+    def masked_sums(
+        self, da: Tensor, a: Tensor, h: Tensor, more: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Passes`."""
+        u = da * (a > 0)
+        product = u * h if more is None else torch.addcmul(u * h, *more)
+        return u, _rows(u).sum(0), _rows(product).sum(0)
+
+    def spread(self, y: Tensor, u: Tensor, where: Tensor, b: Tensor, c: Tensor, k: Tensor) -> Tensor:
+        """See `Passes`."""
+        dy = torch.addcmul(_wide(b), y, _wide(c))
+        _pixels(dy).scatter_add_(1, _pixels(where), _pixels(u * _wide(k)))
+        return dy
+
+    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Passes`."""
+        rows_t = _rows(y_t)
+        crossed = ((_rows(y) - mean) * rows_t).mean(0)
+        taken = _pixels(y_t).gather(1, _pixels(where)).reshape(where.permute(0, 2, 3, 1).shape)
+        return taken.permute(0, 3, 1, 2), rows_t.mean(0), crossed
+
+    def normalise_tangent(
+        self, taken: Tensor, h: Tensor, a: Tensor, channels: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """See `Passes`."""
+        r, m_t, q, s, s_t, t_t = (_wide(channel) for channel in channels)
+        h_t = (taken - m_t - h * q) * r
+        return h_t, torch.addcmul(t_t + h * s_t, h_t, s) * (a > 0)
+
+    def spread_tangent(
+        self,
+        planes: tuple[Tensor, Tensor],
+        pooled: tuple[Tensor, Tensor],
+        where: Tensor,
+        channels: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    ) -> Tensor:
+        """See `Passes`."""
+        (y, y_t), (u, u_t) = planes, pooled
+        b_t, c_t, c, k_t, k = (_wide(channel) for channel in channels)
+        dy_t = torch.addcmul(b_t, y, c_t).addcmul_(y_t, c)
+        _pixels(dy_t).scatter_add_(1, _pixels(where), _pixels(torch.addcmul(u * k_t, u_t, k)))
+        return dy_t
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """View (n, C, H, W) in channels-last memory as (n, H*W, C)."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """View (n, C, H, W) in channels-last memory as (n*H*W, C)."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _wide(channels: Tensor) -> Tensor:
+    return channels[:, None, None]

@@ -1,0 +1,47 @@
+"""Building the kernels: whole or not at all, and never in the way of an installation."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def build() -> ModuleType:
+    pytest.importorskip("hatchling")
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_a_compiler_there_is_no_library_and_a_reason(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler -O2")
+    stale = tmp_path / "_kernels.so"
+    stale.write_bytes(b"of an older source")
+    problem = build.compile_kernels(ROOT / build.SOURCE, stale)
+    assert problem == "there is no C compiler `no-such-compiler`"
+    assert not stale.exists()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_source_that_does_not_compile_leaves_nothing(build: ModuleType, tmp_path: Path) -> None:
+    source = tmp_path / "broken.c"
+    source.write_text("int f(void) { return }")
+    assert build.compile_kernels(source, tmp_path / "_kernels.so")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.c"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_kernels_compile_without_a_warning(build: ModuleType, tmp_path: Path) -> None:
+    build.FLAGS[:] = [*build.FLAGS, "-O0", "-Wall", "-Wextra", "-Werror"]
+    assert build.compile_kernels(ROOT / build.SOURCE, tmp_path / "_kernels.so") is None
+    assert (tmp_path / "_kernels.so").exists()
