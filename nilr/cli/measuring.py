@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,8 @@ def body(name: str) -> Callable[[Any, Invocation], None]:
 
     def run(settings: Settings, invocation: Invocation) -> None:
         _check_destination(invocation.json)
+        if name not in _STORES_ITSELF:
+            _check_store(settings.home, name)
         from nilr.cli.progress import reporting
         from nilr.cli.screen import Screen, make_console
         from nilr.cli.tables import SHOW
@@ -37,8 +41,10 @@ def body(name: str) -> Callable[[Any, Invocation], None]:
         with reporting(console, quiet=invocation.quiet) as reporter:
             recipe = importlib.import_module(f"nilr.recipes.{name.replace('-', '_')}")
             result = recipe.run(settings, reporter)
-        _copy(invocation.json, result)
-        stored = None if name in _STORES_ITSELF else _store(settings.home, result)
+        try:
+            _copy(invocation.json, result)
+        finally:
+            stored = None if name in _STORES_ITSELF else _store(settings.home, result)
         screen = Screen(console, quiet=invocation.quiet)
         SHOW[name](result, screen)
         if stored is not None:
@@ -53,6 +59,19 @@ def _check_destination(json: str | None) -> None:
     """Refuse before the work what cannot be written after it."""
     if json not in (None, STANDARD_OUTPUT) and Path(json).is_dir():
         raise StoreError(f"cannot write `{json}`: it is a directory", hint="give --json the name of a file")
+
+
+def _check_store(home: Path | None, command: str) -> None:
+    """Refuse before the work a store that cannot take its result."""
+    from nilr.store import Store
+
+    path = Store(home).result_path(command)
+    place = next(parent for parent in path.parents if parent.exists())
+    if not place.is_dir():
+        raise storage_error(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(place, os.W_OK):
+        reason = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+        raise storage_error(path, OSError(reason, os.strerror(reason)))
 
 
 def _store(home: Path | None, result: Any) -> Path:  # noqa: ANN401 - a Result of any metrics

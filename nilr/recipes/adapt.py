@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,14 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
         model.learner, model.params, model.inner_lr, episode.support_x, episode.support_y, steps=steps
     )
     metrics = _metrics(model, adapted, task, settings)
+    drawn = {} if settings.support else dataclasses.asdict(episode_size(settings, [model]))
     name = _store_adapted(store, settings, model, adapted, metrics)
     return outcome.result(
         metrics,
         config={
             **settings.model_dump(mode="json", exclude={"home", "model", "support", "query", "force"}),
+            **drawn,
+            "data": task.data.name if task.data else None,
             "inner_steps": steps,
             "support": settings.support.name if settings.support else None,
             "query": settings.query.name if settings.query else None,
@@ -101,6 +105,8 @@ def _seeded_episode(settings: AdaptSettings, store: Store, model: LoadedModel, d
 def _own_images(settings: AdaptSettings, model: LoadedModel, device: torch.device) -> Task:
     if settings.support is None:
         raise UsageError("--query needs --support")
+    if "episode" in settings.explicit():
+        raise UsageError("--episode and --support are two sources of one task", hint="give one of them")
     size = model.checkpoint.manifest.data.image_size
     support = read_labelled(settings.support, size)
     if any(label is None for label in support.labels):

@@ -64,13 +64,21 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
 
 
 def _load(store: Store, settings: ProbeSettings, device: torch.device) -> dict[str, LoadedModel]:
-    """Return the models by the names that the result gives them: NAME, or NAME@CHECKPOINT where NAME stands twice."""
+    """Return the models by the names that the result gives them, each file once.
+
+    That is NAME; NAME@CHECKPOINT where NAME stands twice; with a number after it where paths share that too.
+    """
     references: Sequence[str | None] = settings.models or (None,)
-    models = [load_model(store, reference, device=device, engine=settings.engine) for reference in references]
+    loaded = [load_model(store, reference, device=device, engine=settings.engine) for reference in references]
+    models = list({model.ref.file.resolve(): model for model in loaded}.values())
     names = [model.ref.name for model in models]
-    return {
-        name if names.count(name) == 1 else f"{name}@{model.ref.checkpoint}": model
+    labels = [
+        name if names.count(name) == 1 else f"{name}@{model.ref.checkpoint}"
         for name, model in zip(names, models, strict=True)
+    ]
+    return {
+        label if labels.index(label) == i else f"{label} ({labels[: i + 1].count(label)})": model
+        for i, (label, model) in enumerate(zip(labels, models, strict=True))
     }
 
 

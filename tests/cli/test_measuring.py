@@ -78,3 +78,23 @@ def test_the_demo_stores_its_results_itself(install: Any, home: Path, probe_resu
     install("demo", lambda *_: probe_result)
     assert run(["demo"]) == 0
     assert not list(home.glob("results/*"))
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_the_work(
+    probes: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(["probe", "--home", str(tmp_path / "file")]) == 1
+    assert probes == []
+    said = capsys.readouterr().err
+    assert f"error: cannot write `{tmp_path / 'file' / 'results'}" in said
+    assert "hint: a part of this path is a file; choose another place\n" in said
+
+
+def test_a_result_is_stored_even_where_its_copy_cannot_be_written(
+    probes: list[Settings], home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(["probe", "--json", str(tmp_path / "file" / "x.json")]) == 1
+    assert len(list(home.glob("results/*.json"))) == 1
+    assert "error: cannot write" in capsys.readouterr().err

@@ -148,3 +148,13 @@ def test_a_query_with_an_unknown_class_folder_is_refused(maml: str, own: Path) -
     paint(own / "labelled" / "elm" / "0.png", (9, 9, 9), 0)
     with pytest.raises(EpisodeError, match="no class of the support: elm"):
         run(model=maml, support=own / "support", query=own / "labelled")
+
+
+def test_the_result_says_what_episode_was_drawn(maml: str) -> None:
+    config = run(model=maml).config
+    assert [config[name] for name in ("n_way", "n_shot", "n_query", "data")] == [3, 1, 3, "mini-imagenet"]
+
+
+def test_an_episode_and_images_of_ones_own_together_are_refused(maml: str, own: Path) -> None:
+    with pytest.raises(UsageError, match="--episode and --support"):
+        run(model=maml, support=own / "support", episode=7)

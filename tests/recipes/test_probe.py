@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,3 +199,12 @@ def test_a_damaged_model_is_refused(maml: str) -> None:
     path.write_bytes(bytes(content))
     with pytest.raises(CheckpointError):
         judge(maml)
+
+
+def test_models_whose_paths_end_alike_are_told_apart_and_a_file_counts_once(maml: str, tmp_path: Path) -> None:
+    own = Store(None).find_model(maml).directory
+    copy = tmp_path / "copy" / "maml"
+    shutil.copytree(own, copy)
+    result = judge(maml, str(copy), str(own), n_episodes=2)
+    assert list(result.metrics) == ["maml@best", "maml@best (2)"]
+    assert len(result.models) == 2
