@@ -17,8 +17,8 @@ IMAGE_SIZE, IMAGES_PER_CLASS = 32, 60
 # Two recipes of a minute or less on two cores; the real ones take hours.
 _COMMON: dict[str, Any] = {"meta_batch_size": 4, "eval_every": 0, "save_every": 100, "log_every": 20}
 RECIPES: dict[str, dict[str, Any]] = {
-    "maml": {**_COMMON, "outer_steps": 150},
-    "metasgd": {**_COMMON, "outer_steps": 200},
+    "maml": {**_COMMON, "outer_steps": 200},
+    "metasgd": {**_COMMON, "outer_steps": 300},
 }
 N_EPISODES = 100
 
