@@ -43,6 +43,12 @@ def run(args: Sequence[str]) -> int:
     except BrokenPipeError:
         _discard_output()
         return BROKEN_PIPE
+    except SystemExit as leave:
+        # rich leaves so where a pipe is broken.
+        if not isinstance(leave.__context__, BrokenPipeError):
+            raise
+        _discard_output()
+        return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
         with contextlib.suppress(BrokenPipeError):
             if invocation.debug:

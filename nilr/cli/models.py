@@ -51,7 +51,7 @@ def _row(model: ModelRow, screen: Screen) -> tuple[str | None, ...]:
     updates = None if model.outer_step is None else str(model.outer_step)
     if updates is not None and model.outer_steps is not None:
         updates = f"{updates}/{model.outer_steps}"
-    accuracy, saved_at = screen.share(model.val_accuracy), model.saved_at and model.saved_at[:19]
+    accuracy, saved_at = screen.share(model.val_accuracy), model.saved_at and model.saved_at[:16].replace("T", " ")
     described = (model.name, model.status, model.algo, model.arch, task, updates)
     return (*described, accuracy, saved_at, model.parent, model.problem)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -38,17 +39,30 @@ class Screen:
         self._console, self._quiet = console, quiet
 
     def line(self, text: str) -> None:
-        """Write one line."""
-        if not self._quiet:
-            self._console.print(Text(printable(text)), soft_wrap=True)
-
-    def table(self, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-        """Write a table; None is unknown."""
+        """Write one line; on a terminal broken between words only, so that a path stays in one piece."""
         if self._quiet:
             return
-        table = Table(*header, box=box.SIMPLE_HEAD if self._console.is_terminal else None, pad_edge=False)
-        for row in rows:
-            table.add_row(*[Text(UNKNOWN if cell is None else printable(cell)) for cell in row])
+        line = printable(text)
+        if self._console.is_terminal:
+            line = textwrap.fill(line, self._console.width, break_long_words=False, break_on_hyphens=False)
+        self._console.print(Text(line), soft_wrap=True)
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+        """Write a table; None is unknown.
+
+        Names, in the first column, are never cut. A terminal is not wide: columns of which nothing is known stay away.
+        """
+        if self._quiet:
+            return
+        terminal, all_rows = self._console.is_terminal, list(rows)
+        shown = [i for i in range(len(header)) if not terminal or not all_rows or any(row[i] for row in all_rows)]
+        table = Table(
+            box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 1 if terminal else 2, 0, 0)
+        )
+        for i in shown:
+            table.add_column(header[i], no_wrap=i == 0)
+        for row in all_rows:
+            table.add_row(*[Text(UNKNOWN if (cell := row[i]) is None else printable(cell)) for i in shown])
         self._console.print(table)
 
     def share(self, value: float | None) -> Cell:

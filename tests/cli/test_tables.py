@@ -152,3 +152,31 @@ def test_a_quiet_screen_shows_nothing(probe_result: Result[Any]) -> None:
     stream = io.StringIO()
     SHOW["probe"](probe_result, Screen(make_console(stream), quiet=True))
     assert stream.getvalue() == ""
+
+
+def test_a_line_on_a_terminal_breaks_between_words_and_never_within_a_path() -> None:
+    stream = Terminal()
+    console = make_console(stream)
+    console.width = 30
+    Screen(console).line("result: /a/very/long/path/to/the/result/of/a/probe.json and some more words")
+    assert stream.getvalue().splitlines() == [
+        "result:",
+        "/a/very/long/path/to/the/result/of/a/probe.json",
+        "and some more words",
+    ]
+
+
+def test_a_terminal_shows_whole_names_and_no_column_of_which_nothing_is_known() -> None:
+    stream = Terminal()
+    console = make_console(stream)
+    console.width = 30
+    header = ("name", "words", "unknown")
+    Screen(console).table(header, [("a-name-of-some-length", "several words in a row", None)])
+    assert "a-name-of-some-length" in stream.getvalue()
+    assert "unknown" not in stream.getvalue()
+
+
+def test_a_pipe_gets_every_column_and_nothing_is_cut() -> None:
+    stream = io.StringIO()
+    Screen(make_console(stream)).table(("name", "words", "unknown"), [("x", "y" * 200, None)])
+    assert stream.getvalue().split() == ["name", "words", "unknown", "x", "y" * 200, "-"]
