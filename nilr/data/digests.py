@@ -12,8 +12,10 @@ classes, files and layout they came from were called.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from itertools import combinations
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,10 @@ import numpy.typing as npt
 from nilr.config import SPLITS
 
 Images = npt.NDArray[np.uint8]
+
+MAX_ALIKE: Final = 20
+
+Ref = TypeVar("Ref", bound=tuple[str, ...])
 
 
 def bytes_sha256(array: npt.NDArray[Any]) -> str:
@@ -31,6 +37,21 @@ def bytes_sha256(array: npt.NDArray[Any]) -> str:
 def image_digests(images: Images) -> list[bytes]:
     """Return the digest of each of the images (n, H, W, C)."""
     return [hashlib.sha256(image.data).digest() for image in np.ascontiguousarray(images)]
+
+
+def equal_pairs(images: Iterable[tuple[bytes, Ref]]) -> list[tuple[Ref, Ref]]:
+    """Return the pairs of images that have one digest, each pair once and sorted.
+
+    Of more than `MAX_ALIKE` images that are all alike, each is paired with the first alone: 600 blank images would make
+    180,000 pairs.
+    """
+    same: defaultdict[bytes, list[Ref]] = defaultdict(list)
+    for digest, image in images:
+        same[digest].append(image)
+    pairs: list[tuple[Ref, Ref]] = []
+    for alike in map(sorted, same.values()):
+        pairs += combinations(alike, 2) if len(alike) <= MAX_ALIKE else ((alike[0], other) for other in alike[1:])
+    return sorted(pairs)
 
 
 def class_digest(images: Iterable[bytes]) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,15 @@ import h5py
 import numpy as np
 
 from nilr.config import SPLITS
-from nilr.data.digests import Images, bytes_sha256, class_digest, content_digest, image_digests, split_digest
+from nilr.data.digests import (
+    Images,
+    bytes_sha256,
+    class_digest,
+    content_digest,
+    equal_pairs,
+    image_digests,
+    split_digest,
+)
 from nilr.data.pack_structure import DATASETS, FORMAT, FORMAT_VERSION, PackInfo, read_structure
 from nilr.errors import DataError, StoreError
 from nilr.files import PatientFile, replacing
@@ -128,12 +135,12 @@ class PackWriter:
         self._written[split, class_name] = _Class([digests[i] for i in order], [filenames[i] for i in order])
 
     def duplicate_pairs(self) -> list[tuple[ImageRef, ImageRef]]:
-        """Return every pair of images, of those written so far, that have exactly the same pixels; sorted."""
-        same: defaultdict[bytes, list[ImageRef]] = defaultdict(list)
-        for (split, class_name), written in self._written.items():
-            for digest, filename in zip(written.digests, written.filenames, strict=True):
-                same[digest].append(ImageRef(split, class_name, filename))
-        return sorted(pair for refs in same.values() for pair in itertools.combinations(sorted(refs), 2))
+        """Return the pairs of images, of those written so far, that have exactly the same pixels; see `equal_pairs`."""
+        return equal_pairs(
+            (digest, ImageRef(split, class_name, filename))
+            for (split, class_name), written in self._written.items()
+            for digest, filename in zip(written.digests, written.filenames, strict=True)
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Final
 
 from nilr.config import MINI_IMAGENET, SYNTHETIC, PrepareDataSettings
 from nilr.data import synthetic
-from nilr.data.digests import image_digests
+from nilr.data.digests import equal_pairs, image_digests
 from nilr.data.packed import Pack, PackInfo, PackWriter, open_pack, verify_pack
 from nilr.data.sources.layouts import Plan, plan_pack
 from nilr.data.sources.opening import list_sources
@@ -217,12 +215,12 @@ def _reference(split: str, class_name: str, filename: str) -> ImageRef:
 
 def _stored_pairs(pack: Pack) -> list[Pair]:
     """Return the pairs of equal images of a pack, as its writer does."""
-    same: dict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
+    images: list[tuple[bytes, tuple[str, str, str]]] = []
     for name in pack.splits:
         split = pack.open_split(name, verify=False)
         classes: Sequence[str] = [
             c for c, n in zip(split.class_names, split.class_sizes, strict=True) for _ in range(n)
         ]
-        for digest, class_name, filename in zip(image_digests(split.images), classes, split.filenames(), strict=True):
-            same[digest].append((name, class_name, filename))
-    return _pairs(sorted(pair for refs in same.values() for pair in combinations(sorted(refs), 2)))
+        references = [(name, *where) for where in zip(classes, split.filenames(), strict=True)]
+        images += zip(image_digests(split.images), references, strict=True)
+    return _pairs(equal_pairs(images))

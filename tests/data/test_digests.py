@@ -2,7 +2,7 @@ import hashlib
 
 import numpy as np
 
-from nilr.data.digests import bytes_sha256, class_digest, content_digest, image_digests, split_digest
+from nilr.data.digests import bytes_sha256, class_digest, content_digest, equal_pairs, image_digests, split_digest
 
 A, B = hashlib.sha256(b"a").digest(), hashlib.sha256(b"b").digest()
 # printf abc | sha256sum (FIPS 180-2, appendix B.1)
@@ -29,3 +29,15 @@ def test_classes_and_splits_do_not_depend_on_order() -> None:
 def test_the_content_digest_says_which_split_is_which() -> None:
     assert content_digest({"test": B, "train": A}) == hashlib.sha256(b"train\0" + A + b"test\0" + B).hexdigest()
     assert content_digest({"train": A}) != content_digest({"val": A})
+
+
+def test_pairs_of_equal_images_are_all_given_while_they_are_few() -> None:
+    images = [(A, ("train", "b")), (B, ("train", "c")), (A, ("val", "a")), (A, ("train", "a"))]
+    one, two, three = ("train", "a"), ("train", "b"), ("val", "a")
+    assert equal_pairs(images) == [(one, two), (one, three), (two, three)]
+
+
+def test_thousands_of_blank_images_are_each_paired_with_the_first_alone() -> None:
+    pairs = equal_pairs((A, ("train", f"{i:05d}")) for i in range(60_000))
+    assert len(pairs) == 59_999
+    assert {first for first, _ in pairs} == {("train", "00000")}

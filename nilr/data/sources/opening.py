@@ -22,6 +22,7 @@ _HINTS: Final = {
     "a Parquet file": "save its images into a folder per class and give that folder",
     "a 7-Zip archive": "unpack it and give the folder",
     "a RAR archive": "unpack it and give the folder",
+    "a Python pickle": "take the pickles out of the archive and give them themselves",
     "a zip archive": "an archive within a zip is not read: unpack the outer one and give the folder",
 }
 _EXPECTED: Final = "give a folder, tar, zip or pickle of images; `docs/datasets.md` shows each layout"
