@@ -74,7 +74,7 @@ class DeviceSettings(Settings):
     seed: int = setting(0, "Seed of every random stream.", ge=0, lt=2**63)
     device: str = setting("auto", "Where to compute: auto, cpu, cuda or cuda:N.")
     threads: int | None = setting(None, "CPU threads.", shown="one per core", ge=1)
-    engine: str = setting("auto", "How episodes are executed: auto, explicit or reference.")
+    engine: str = setting("auto", "How episodes are executed: auto, compiled, explicit or reference.")
 
 
 class PrepareDataSettings(Settings):

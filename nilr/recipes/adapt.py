@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -215,15 +216,22 @@ def _store_adapted(
     figures: dict[str, JsonValue] = metrics.model_dump(mode="json", exclude={"predictions"})
     name = settings.name or store.fresh_model_name(f"{model.ref.name}-adapted")
     path = store.model_dir(name) / "last.safetensors"
-    with store.lock(name):
-        if path.exists() and not settings.force:
-            raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name, or --force")
-        save_checkpoint(
-            path,
-            params=adapted,
-            inner_lr=model.inner_lr,
-            **manifest.model_dump(include={"architecture", "algorithm", "settings", "data", "outer_step", "engine"}),
-            metrics=figures,
-            parent={"name": model.ref.name, "digest": model.checkpoint.digest},
-        )
+    try:
+        with store.lock(name):
+            if path.exists() and not settings.force:
+                raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name, or --force")
+            save_checkpoint(
+                path,
+                params=adapted,
+                inner_lr=model.inner_lr,
+                **manifest.model_dump(
+                    include={"architecture", "algorithm", "settings", "data", "outer_step", "engine"}
+                ),
+                metrics=figures,
+                parent={"name": model.ref.name, "digest": model.checkpoint.digest},
+            )
+    finally:
+        # Where nothing could be saved, no empty model stays behind.
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
     return name

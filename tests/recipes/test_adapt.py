@@ -158,3 +158,15 @@ def test_the_result_says_what_episode_was_drawn(maml: str) -> None:
 def test_an_episode_and_images_of_ones_own_together_are_refused(maml: str, own: Path) -> None:
     with pytest.raises(UsageError, match="--episode and --support"):
         run(model=maml, support=own / "support", episode=7)
+
+
+def test_an_adapted_model_that_cannot_be_saved_leaves_no_empty_directory(
+    maml: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StoreError("no space left on device")
+
+    monkeypatch.setattr(adapt, "save_checkpoint", full)
+    with pytest.raises(StoreError, match="no space"):
+        run(model=maml)
+    assert [path.name for path in (home / "models").iterdir()] == [maml]
