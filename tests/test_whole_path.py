@@ -99,7 +99,7 @@ def test_generated_images_to_probe_result_as_a_user_types_it(nilr: Terminal) -> 
 
 
 @pytest.mark.real_data
-def test_the_real_archive_gives_the_probe_s_numbers_with_four_commands(nilr: Terminal, mini_imagenet: Path) -> None:
+def test_the_real_archive_gives_the_probe_s_numbers_with_four_commands(mini_imagenet: Path, nilr: Terminal) -> None:
     tars = [str(mini_imagenet / f"{split}.tar") for split in ("train", "val", "test")]
     packed = nilr.json("prepare-data --limit-per-class 20 --image-size 32", *tars)
     assert packed["metrics"]["splits"] == {
