@@ -62,12 +62,13 @@ def test_neighbours_of_raw_pixels_and_of_untrained_features_do_poorly() -> None:
     images = np.concatenate([generate_class(0, index, n, size) for index in CLASSES["test"]])
     sampler = EpisodeSampler(PackedImages(torch.from_numpy(images), (n,) * 20), 5, 1, 15, seed=0, stream="test")
     learner = build_learner("conv4", n_way=5, image_size=size, filters=32)
+    params = learner.initial_params()
     right = {"pixels": 0.0, "untrained": 0.0}
     n_episodes = 100
     with torch.no_grad():
         for i in range(n_episodes):
             episode = sampler.draw([i])[0]
-            features = {"pixels": torch.flatten, "untrained": lambda x, _: learner.body(x)}
+            features = {"pixels": torch.flatten, "untrained": lambda x, _: learner.features(params, x.contiguous())}
             for name, of in features.items():
                 support, query = of(episode.support_x, 1), of(episode.query_x, 1)
                 scores = nearest(query, support, episode.support_y, 5, "cosine")

@@ -43,10 +43,13 @@ class BlockKept(NamedTuple):
 
 
 class BlockGradient(NamedTuple):
-    """What the backward pass keeps for its tangent: u, and the gradients in y, scale and shift."""
+    """What the backward pass keeps for its tangent: u, and the gradients in y, scale and shift.
+
+    The first block's dy is not kept: only the tangent of an input, which images do not have, asks for it.
+    """
 
     u: Tensor
-    dy: Tensor
+    dy: Tensor | None
     dscale: Tensor
     dshift: Tensor
 
@@ -73,20 +76,27 @@ def forward(passes: Passes, x: Tensor, params: BlockParams) -> tuple[Tensor, Blo
 
 
 def backward(
-    passes: Passes, da: Tensor, kept: BlockKept, params: BlockParams, *, input_gradient: bool
+    passes: Passes,
+    da: Tensor,
+    kept: BlockKept,
+    params: BlockParams,
+    *,
+    input_gradient: bool,
+    reuse: bool = False,
 ) -> tuple[Tensor | None, BlockParams, BlockGradient]:
     """Return the gradients in x (if asked for) and in the parameters, and what the tangent needs.
 
     u = da where a > 0; dt = sum u; ds = sum u h; dy = scatter(s r u) + b + c y, where per channel
-    c = -s r^2 ds / M and b = -s r dt / M - c m.
+    c = -s r^2 ds / M and b = -s r dt / M - c m. With `reuse` dy takes the place of y, and `kept` is spent.
     """
     u, dshift, dscale = passes.masked_sums(da, kept.a, kept.h)
     k = params.scale * kept.rstd
     c = -k * kept.rstd * dscale / _positions(kept.y)
     b = -k * dshift / _positions(kept.y) - c * kept.mean
-    dy = passes.spread(kept.y, u, kept.where, b, c, k)
+    dy = passes.spread(kept.y, u, kept.where, (b, c, k), reuse=reuse)
     dx, dweight = _convolve_backward(dy, kept.x, params.weight, input_gradient=input_gradient)
-    return dx if input_gradient else None, BlockParams(dweight, dscale, dshift), BlockGradient(u, dy, dscale, dshift)
+    gradient = BlockGradient(u, dy if input_gradient else None, dscale, dshift)
+    return dx if input_gradient else None, BlockParams(dweight, dscale, dshift), gradient
 
 
 def forward_tangent(
@@ -131,7 +141,7 @@ def backward_tangent(
     c_t = -(k_t * r * dscale + k * r_t * dscale + k * r * dscale_t) / m
     b_t = -(k_t * dshift + k * dshift_t) / m - c_t * kept.mean - c * tangent.mean_t
     dy_t = passes.spread_tangent((kept.y, tangent.y_t), (u, u_t), kept.where, (b_t, c_t, c, k_t, k))
-    if tangent.x_t is None:
+    if tangent.x_t is None or dy is None:
         _, dweight_t = _convolve_backward(dy_t, kept.x, params.weight, input_gradient=False)
         return None, BlockParams(dweight_t, dscale_t, dshift_t)
     dx_t, dweight_t = _convolve_backward(dy_t, kept.x, params.weight, input_gradient=True)

@@ -114,7 +114,7 @@ class ExplicitEngine:
         x = _channels_last(support_x)
         adapted = dict(params)
         for _ in range(steps):
-            support = _loss_pass(self._passes, adapted, x, support_y, _first_needed(inner_lr))
+            support = _loss_pass(self._passes, adapted, x, support_y, first_block=_first_needed(inner_lr))
             _move(adapted, inner_lr, support.gradient)
         return adapted
 
@@ -123,7 +123,7 @@ class ExplicitEngine:
         """Return the body's features."""
         x = _channels_last(x)
         for i in range(N_BLOCKS):
-            x, _ = conv_block.forward(self._passes, x, _block(params, i))
+            x = conv_block.forward(self._passes, x, _block(params, i))[0]  # what it keeps is freed at once
         return _flatten(x)
 
 
@@ -137,14 +137,14 @@ def _episode_gradient(
 ) -> EpisodeGradient:
     support_x = _channels_last(episode.support_x)
     adapted = dict(params)
+    exact = row.order == 2
+    first_block = 0 if exact else _first_needed(inner_lr)
     trace = []
     for _ in range(steps):
-        support = _loss_pass(
-            passes, adapted, support_x, episode.support_y, 0 if row.order == 2 else _first_needed(inner_lr)
-        )
+        support = _loss_pass(passes, adapted, support_x, episode.support_y, first_block=first_block, keep=exact)
         trace.append((dict(adapted), support))
         _move(adapted, inner_lr, support.gradient)
-    query = _loss_pass(passes, adapted, _channels_last(episode.query_x), episode.query_y, 0)
+    query = _loss_pass(passes, adapted, _channels_last(episode.query_x), episode.query_y)
     v = dict(query.gradient)
     da: Params = {}
     for at, support in reversed(trace):
@@ -152,7 +152,7 @@ def _episode_gradient(
             for name in inner_lr:
                 change = -support.gradient[name] * v[name]
                 da[name] = da[name] + change if name in da else change
-        if row.order == 2:
+        if exact:
             product = _hessian_product(passes, at, support, {name: rate * v[name] for name, rate in inner_lr.items()})
             v = {name: value - product[name] for name, value in v.items()}
     return EpisodeGradient(query.loss, query.logits, v, da)
@@ -168,8 +168,13 @@ def _first_needed(inner_lr: Mapping[str, Tensor]) -> int:
     return 0 if any(part(name) == "body" for name in inner_lr) else N_BLOCKS
 
 
-def _loss_pass(passes: Passes, params: Mapping[str, Tensor], x: Images, labels: Tensor, first_block: int) -> Pass:
-    """Return the loss and its gradient in the head and in the blocks from `first_block` on."""
+def _loss_pass(
+    passes: Passes, params: Mapping[str, Tensor], x: Images, labels: Tensor, *, first_block: int = 0, keep: bool = False
+) -> Pass:
+    """Return the loss and its gradient in the head and in the blocks from `first_block` on.
+
+    With `keep` the pass holds what the Hessian needs; without, activations are freed on the way back.
+    """
     kept = []
     for i in range(N_BLOCKS):
         x, block_kept = conv_block.forward(passes, x, _block(params, i))
@@ -181,9 +186,13 @@ def _loss_pass(passes: Passes, params: Mapping[str, Tensor], x: Images, labels: 
     for i in reversed(range(first_block, N_BLOCKS)):
         if da is None:
             break
-        da, dparams, block_gradient = conv_block.backward(passes, da, kept[i], _block(params, i), input_gradient=i > 0)
+        block = kept.pop()
+        da, dparams, block_gradient = conv_block.backward(
+            passes, da, block, _block(params, i), input_gradient=i > 0, reuse=not keep
+        )
         gradient |= _named(i, dparams)
-        blocks.insert(0, (kept[i], block_gradient))
+        if keep:
+            blocks.insert(0, (block, block_gradient))
     return Pass(loss, logits, gradient, head, blocks)
 
 

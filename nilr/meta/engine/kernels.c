@@ -97,7 +97,7 @@ NILR_KERNEL void NAMED(normalise)(
         for (int64_t k = 0; k < c; k++) {
             const REAL h = (pooled[i * c + k] - m[k]) * r[k], z = s[k] * h + t[k];
             pooled[i * c + k] = h;
-            a[i * c + k] = z > 0 ? z : 0;
+            a[i * c + k] = z < 0 ? 0 : z; /* NaN stays NaN */
         }
 }
 
@@ -130,10 +130,10 @@ NILR_KERNEL void NAMED(masked_sums)(
     }
 }
 
-/* dy = b + c1 y, plus k1 u at the pooled positions. */
+/* dy = b + c1 y, plus k1 u at the pooled positions; dy may be y. */
 NILR_KERNEL void NAMED(spread)(
-    const REAL *restrict y, const REAL *restrict u, const uint8_t *restrict where, const REAL *restrict b,
-    const REAL *restrict c1, const REAL *restrict k1, int64_t n, int64_t h, int64_t w, int64_t c, REAL *restrict dy)
+    const REAL *y, const REAL *restrict u, const uint8_t *restrict where, const REAL *restrict b,
+    const REAL *restrict c1, const REAL *restrict k1, int64_t n, int64_t h, int64_t w, int64_t c, REAL *dy)
 {
     const int64_t ph = h / 2, pw = w / 2;
     for (int64_t i = 0; i < n; i++)
@@ -141,11 +141,13 @@ NILR_KERNEL void NAMED(spread)(
             for (int64_t q = 0; q < w; q++) {
                 const int64_t at = ((i * h + r) * w + q) * c;
                 if (r / 2 >= ph || q / 2 >= pw) {
+#pragma GCC ivdep
                     for (int64_t k = 0; k < c; k++) dy[at + k] = b[k] + c1[k] * y[at + k];
                     continue;
                 }
                 const int64_t from = ((i * ph + r / 2) * pw + q / 2) * c;
                 const uint8_t here = 2 * (r & 1) + (q & 1);
+#pragma GCC ivdep
                 for (int64_t k = 0; k < c; k++)
                     dy[at + k] = b[k] + c1[k] * y[at + k] + (where[from + k] == here ? k1[k] * u[from + k] : 0);
             }

@@ -62,10 +62,12 @@ class NativePasses:
         dshift, dscale = sums.to(a.dtype)
         return u, dshift, dscale
 
-    def spread(self, y: Tensor, u: Tensor, where: Tensor, b: Tensor, c: Tensor, k: Tensor) -> Tensor:
+    def spread(
+        self, y: Tensor, u: Tensor, where: Tensor, channels: tuple[Tensor, Tensor, Tensor], *, reuse: bool = False
+    ) -> Tensor:
         """See `Passes`."""
-        dy = torch.empty_like(y)
-        _call("spread", y, u, where, b, c, k, *_sizes(y), dy)
+        dy = y if reuse else torch.empty_like(y)
+        _call("spread", y, u, where, *channels, *_sizes(y), dy)
         return dy
 
     def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:

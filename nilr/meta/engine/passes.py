@@ -37,8 +37,10 @@ class Passes(Protocol):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return u = da where a > 0, sum u, and sum u h, plus the sum of the product of `more`."""
 
-    def spread(self, y: Tensor, u: Tensor, where: Tensor, b: Tensor, c: Tensor, k: Tensor) -> Tensor:
-        """Return b + c y, plus k u at the pooled positions."""
+    def spread(
+        self, y: Tensor, u: Tensor, where: Tensor, channels: tuple[Tensor, Tensor, Tensor], *, reuse: bool = False
+    ) -> Tensor:
+        """Return b + c y, plus k u at the pooled positions; channels b, c, k; with `reuse` in the place of y."""
 
     def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return y_t at the pooled positions, and the means of y_t and of (y - m) y_t over all positions."""
@@ -90,10 +92,13 @@ class AtenPasses:
         product = u * h if more is None else torch.addcmul(u * h, *more)
         return u, _rows(u).sum(0), _rows(product).sum(0)
 
-    def spread(self, y: Tensor, u: Tensor, where: Tensor, b: Tensor, c: Tensor, k: Tensor) -> Tensor:
+    def spread(
+        self, y: Tensor, u: Tensor, where: Tensor, channels: tuple[Tensor, Tensor, Tensor], *, reuse: bool = False
+    ) -> Tensor:
         """See `Passes`."""
-        dy = torch.addcmul(_wide(b), y, _wide(c))
-        _pixels(dy).scatter_add_(1, _pixels(where), _pixels(u * _wide(k)))
+        b, c, k = (_wide(channel) for channel in channels)
+        dy = y.mul_(c).add_(b) if reuse else torch.addcmul(b, y, c)
+        _pixels(dy).scatter_add_(1, _pixels(where), _pixels(u * k))
         return dy
 
     def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -99,11 +99,15 @@ def test_masked_sums(shape: Shape, dtype: torch.dtype, tangent: bool) -> None:
 @both_dtypes
 def test_spreading(shape: Shape, dtype: torch.dtype) -> None:
     numbers = Numbers(shape, dtype)
-    y, u, channels = numbers.plane(), numbers.pooled(), [numbers.channel() for _ in range(3)]
+    y, u, scale = numbers.plane(), numbers.pooled(), numbers.channel()
+    channels = numbers.channel(), numbers.channel(), numbers.channel()
     passes = NativePasses(), AtenPasses()
-    scale = numbers.channel()
-    native, aten = (p.spread(y, u, p.pool_statistics(y, scale).where, *channels) for p in passes)
+    native, aten = (p.spread(y, u, p.pool_statistics(y, scale).where, channels) for p in passes)
     agree(native, aten)
+    for p in passes:
+        place = y.clone()
+        agree(p.spread(place, u, p.pool_statistics(y, scale).where, channels, reuse=True), aten)
+        agree(place, aten)
 
 
 @every_shape
