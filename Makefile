@@ -7,13 +7,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 INSTALLS := pyproject.toml constraints.txt hatch_build.py nilr/meta/engine/kernels.c
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check docs
+.PHONY: help demo test test-slow check bench docs
 
 help:
 	@echo "make demo        install, and run nilr on generated images"
 	@echo "make test        install, and run the tests that take no minutes"
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make check       format, lint, types, make test: what CI runs"
+	@echo "make bench       time nilr against learn2learn in one interleaved run"
 	@echo "make docs        write the generated pages anew"
 
 demo: $(VENV)/installed
@@ -30,6 +31,10 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check nilr tests
 	$(BIN)/mypy nilr
 	$(MAKE) test
+
+bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python tests/benchmarks/peers.py
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m nilr.cli.reference docs/cli.md

@@ -159,6 +159,9 @@ class TrainSettings(DeviceSettings):
         None, "Outer updates between saves.", shown="500, or 5 minutes, whichever comes first", ge=1
     )
     log_every: int = setting(10, "Outer updates between lines of history.jsonl.", ge=1)
+    tensorboard: Path | None = setting(
+        None, "Directory for TensorBoard's events (needs the extra `tensorboard`).", shown="none"
+    )
     resume: str = setting("never", "never, auto (with --name), or the model (name or path) to go on with.", env=False)
     force: bool = setting(False, "Replace a model that has the same name.", env=False)
 

@@ -52,7 +52,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         else:
             training.begin()
         _announce(training, reporter)
-        with stopping_gracefully() as stop:
+        with stopping_gracefully() as stop, contextlib.closing(training):
             training.run(stop)
         model = load_model(store, str(claimed / LAST), device=device, engine=settings.engine)
     return outcome.result(

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import shlex
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +21,16 @@ from nilr.checkpoint import Manifest, load_training_state, read_manifest, save_c
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import CheckpointError, Interrupted
-from nilr.files import storage_error, write_atomically
 from nilr.meta.evaluation import evaluate, learner_logits
 from nilr.meta.outer_loop import OuterLoop, share_negative
 from nilr.metrics import accuracy, mean_interval
+from nilr.recipes.history import History
 from nilr.recipes.training_settings import recorded
 from nilr.reporting import Reporter
 from nilr.results import DataUsed, Mean, TrainMetrics
 from nilr.runtime import StopRequest
 
-STATE, LAST, BEST, HISTORY = "training.safetensors", "last.safetensors", "best.safetensors", "history.jsonl"
+STATE, LAST, BEST = "training.safetensors", "last.safetensors", "best.safetensors"
 
 _SAVE_STEPS, _SAVE_SECONDS = 500, 300.0
 
@@ -85,10 +83,11 @@ class Training:
         self.progress = Progress()
         self._saved_at, self._saved_step = time.monotonic(), 0
         self._seconds, self._updates = 0.0, 0
+        self._history = History(directory, settings.tensorboard)
 
     def begin(self) -> None:
         """Take away the history of a training that was killed before it saved anything."""
-        (self.directory / HISTORY).unlink(missing_ok=True)
+        self._history.begin()
 
     def restore(self) -> None:
         """Take over what is on disk.
@@ -101,7 +100,7 @@ class Training:
         stored: Any = values["progress"]
         self.progress = Progress(**stored)
         self._saved_step = self._step_of_last()
-        self._trim_history()
+        self._history.trim(outer_step=self.progress.outer_step, validated_at=self.progress.validated_at)
 
     def run(self, stop: StopRequest) -> None:
         """Train to the last update, validating and saving on the way.
@@ -140,6 +139,10 @@ class Training:
         self._save_checkpoint(LAST)
         self._saved_at, self._saved_step = time.monotonic(), self.progress.outer_step
 
+    def close(self) -> None:
+        """Close what listens to the training."""
+        self._history.close()
+
     def metrics(self) -> TrainMetrics:
         """Return what a result says of the training."""
         progress, logged = self.progress, self.progress.logged
@@ -172,7 +175,7 @@ class Training:
             figures["accuracy_before"] = before
             learned = self.outer.algorithm.learns_rates
             figures["share_negative"] = share_negative(self.outer.inner_lr) if learned else None
-            self._log({"outer_step": done, **figures})
+            self._history.append({"outer_step": done, **figures})
             self.progress = dataclasses.replace(self.progress, logged=figures)
         self.progress = dataclasses.replace(self.progress, outer_step=done)
         self._seconds, self._updates = self._seconds + time.monotonic() - began, self._updates + 1
@@ -225,7 +228,7 @@ class Training:
         )
         if improved:
             self._save_checkpoint(BEST)
-        self._log({"outer_step": step, "val_accuracy": figures})
+        self._history.append({"outer_step": step, "val_accuracy": figures})
         self.save()
         self.reporter.metric(validation=None, val_accuracy=interval.mean)
 
@@ -258,14 +261,6 @@ class Training:
             parent=None,
         )
 
-    def _log(self, line: Mapping[str, Any]) -> None:
-        path = self.directory / HISTORY
-        try:
-            with path.open("a", encoding="utf-8") as history:
-                history.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise storage_error(path, error) from error
-
     def _resuming(self) -> str:
         """Return the command that goes on with this training."""
         words = ["nilr", "meta-train", "--resume", self.directory.name]
@@ -280,20 +275,3 @@ class Training:
         with contextlib.suppress(CheckpointError):
             return read_manifest(self.directory / LAST).outer_step
         return -1
-
-    def _trim_history(self) -> None:
-        """Drop the lines that the resumed run will write again, and a line that a kill cut short."""
-        path = self.directory / HISTORY
-        if not path.exists():
-            return
-        kept = []
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-                step, reached = int(line["outer_step"]), self.progress.outer_step
-            except (ValueError, KeyError, TypeError):
-                continue
-            again = "val_accuracy" in line and self.progress.validated_at < step
-            if step <= reached and not again:
-                kept.append(text + "\n")
-        write_atomically(path, "".join(kept).encode())

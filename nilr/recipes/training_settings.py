@@ -12,7 +12,7 @@ from nilr.errors import StoreError, UnknownNameError, UsageError
 from nilr.meta.algorithms import Algorithm, find_algorithm
 
 # Where the run happens and what it is called; none of these changes a number of the run.
-_PLACE = ("home", "data", "name", "preset", "resume", "force", "device", "threads", "save_every")
+_PLACE = ("home", "data", "name", "preset", "resume", "force", "device", "threads", "save_every", "tensorboard")
 
 
 def resolve(settings: TrainSettings) -> tuple[TrainSettings, Algorithm]:
@@ -61,7 +61,9 @@ def preset_values(settings: TrainSettings) -> dict[str, Any]:
 
 def recorded(settings: TrainSettings) -> dict[str, JsonValue]:
     """Return the settings that a checkpoint and a result record: all but places on this machine."""
-    record: dict[str, JsonValue] = settings.model_dump(mode="json", exclude={"home", "name", "resume", "force", "data"})
+    record: dict[str, JsonValue] = settings.model_dump(
+        mode="json", exclude={"home", "name", "resume", "force", "data", "tensorboard"}
+    )
     return record
 
 

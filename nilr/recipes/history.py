@@ -1,0 +1,87 @@
+"""The history of a training: one JSON line per logged update and per validation; for TensorBoard too where asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nilr.errors import NilrError
+from nilr.files import storage_error, write_atomically
+
+HISTORY = "history.jsonl"
+
+
+class History:
+    """`history.jsonl` in a model's directory.
+
+    Args:
+        directory: the model's.
+        tensorboard: a directory for TensorBoard's event file, or None.
+
+    Raises:
+        NilrError: TensorBoard was asked for and is not installed.
+    """
+
+    def __init__(self, directory: Path, tensorboard: Path | None = None) -> None:
+        self._path = directory / HISTORY
+        self._scalars: Any = None if tensorboard is None else _open_tensorboard(tensorboard)
+
+    def begin(self) -> None:
+        """Take away the history of a training that was killed before it saved anything."""
+        self._path.unlink(missing_ok=True)
+
+    def trim(self, *, outer_step: int, validated_at: int) -> None:
+        """Drop the lines that a resumed run will write again, and a line that a kill cut short.
+
+        Args:
+            outer_step: updates that are not run again.
+            validated_at: outer step of the last validation that is not run again.
+        """
+        if not self._path.exists():
+            return
+        kept = []
+        for text in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+                step = int(line["outer_step"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            if step <= outer_step and not ("val_accuracy" in line and validated_at < step):
+                kept.append(text + "\n")
+        write_atomically(self._path, "".join(kept).encode())
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one line.
+
+        Args:
+            line: figures by name, among them `outer_step`.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8") as history:
+                history.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise storage_error(self._path, error) from error
+        for name, value in line.items() if self._scalars is not None else ():
+            number = value.get("mean") if isinstance(value, dict) else value
+            if name != "outer_step" and number is not None:
+                self._scalars.add_scalar(name, number, line["outer_step"])
+
+    def close(self) -> None:
+        """Write what waits for TensorBoard."""
+        if self._scalars is not None:
+            self._scalars.close()
+
+
+def _open_tensorboard(directory: Path) -> object:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise NilrError(
+            "--tensorboard needs TensorBoard, which is not installed", hint="pip install 'nilr[tensorboard]'"
+        ) from error
+    return SummaryWriter(log_dir=str(directory))

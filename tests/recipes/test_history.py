@@ -1,0 +1,61 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from nilr.errors import NilrError, StoreError
+from nilr.recipes.history import History
+
+INSTALLED = importlib.util.find_spec("tensorboard") is not None
+
+
+def lines(directory: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
+
+
+def test_lines_that_will_be_written_again_are_dropped(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    for step in (2, 4, 6, 8):
+        history.append({"outer_step": step, "query_loss": 1.0})
+        history.append({"outer_step": step, "val_accuracy": {"mean": 0.5}})
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"outer_step": 9, "query')
+    # stopped after update 6, before that update's validation was over
+    history.trim(outer_step=6, validated_at=4)
+    assert [(line["outer_step"], "val_accuracy" in line) for line in lines(tmp_path)] == [
+        (2, False),
+        (2, True),
+        (4, False),
+        (4, True),
+        (6, False),
+    ]
+
+
+def test_a_directory_that_is_gone_is_an_error_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"history\.jsonl"):
+        History(tmp_path / "gone").append({"outer_step": 1})
+
+
+@pytest.mark.skipif(INSTALLED, reason="TensorBoard is installed")
+def test_tensorboard_that_is_not_installed_is_named_with_the_extra(tmp_path: Path) -> None:
+    with pytest.raises(NilrError) as caught:
+        History(tmp_path, tmp_path / "events")
+    assert caught.value.hint == "pip install 'nilr[tensorboard]'"
+
+
+@pytest.mark.skipif(not INSTALLED, reason="TensorBoard is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = History(tmp_path, tmp_path / "events")
+    history.append({"outer_step": 3, "query_loss": 1.5, "share_negative": None})
+    history.append({"outer_step": 3, "val_accuracy": {"mean": 0.25, "ci95": 0.1}})
+    history.close()
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    assert {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]} == {
+        "query_loss": 1.5,
+        "val_accuracy": 0.25,
+    }
