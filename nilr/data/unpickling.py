@@ -6,8 +6,8 @@ instructions, nothing is imported or called by name, and every length is checked
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import pickletools
 import re
 from collections.abc import Callable, Iterable
@@ -18,24 +18,28 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from nilr.data.sniffing import describe_file
+from nilr.data.sniffing import HEAD_SIZE, describe_content, describe_file
 from nilr.errors import DataError
 from nilr.files import storage_error
 
 _MAY_BE_PICKLES: Final = ("a Python pickle", "a text file", "a file of an unknown kind")
 
 
-def load_plain(path: Path) -> object:
+def load_plain(path: Path, content: bytes | None = None) -> object:
     """Return what a pickle holds: dicts, lists, tuples, text, bytes, numbers and `PickledArray`s of numbers.
 
     Protocols 0 to 5, from Python 2 and 3; Python 2's strings become text by Latin-1.
+
+    Args:
+        path: the pickle; with `content` only its name.
+        content: its bytes, where it lies in an archive.
 
     Raises:
         DataError: not a pickle (it says what it is), truncated, damaged, or it holds anything else.
         StoreError: it cannot be read.
     """
     try:
-        what = describe_file(path)
+        what = describe_file(path) if content is None else describe_content(content[:HEAD_SIZE])
         if what not in _MAY_BE_PICKLES:
             raise DataError(
                 f"`{path}` is {what}, not a pickle",
@@ -43,7 +47,7 @@ def load_plain(path: Path) -> object:
                 if "page" in what
                 else None,
             )
-        with path.open("rb") as file:
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
             return _Machine().run(_Bounded(file))
     except OSError as error:
         raise storage_error(path, error, "read") from error
@@ -67,7 +71,8 @@ class _Bounded:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._size = os.fstat(file.fileno()).st_size
+        self._size = file.seek(0, io.SEEK_END)
+        file.seek(0)
         self.tell = file.tell
 
     def read(self, n: int) -> bytes:

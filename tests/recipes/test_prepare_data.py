@@ -456,3 +456,35 @@ def test_errors_are_of_nilr_whatever_the_source_is(tmp_path: Path, pack: Pack) -
         (tmp_path / "source").write_bytes(content)
         with pytest.raises(NilrError, match=r"`.*source`"):
             pack(tmp_path / "source")
+
+
+def pickles_of(tree: Tree) -> Tree:
+    """Return the three cache pickles of a tree of split folders, with the pixels that Pillow decodes."""
+    held: dict[str, tuple[list[np.ndarray], dict[str, list[int]]]] = {split: ([], {}) for split in CLASSES}
+    for name, data in sorted(tree.items()):
+        split, class_name, _ = name.split("/")
+        images, members = held[split]
+        members.setdefault(class_name, []).append(len(images))
+        images.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((8, 8), Image.Resampling.BILINEAR)))
+    return {
+        f"data/mini-imagenet-cache-{split}.pkl": pickle.dumps({"image_data": np.stack(images), "class_dict": members})
+        for split, (images, members) in held.items()
+    }
+
+
+@pytest.mark.parametrize("hold", [as_folder, as_tar, as_tar_gz, as_zip])
+def test_pickles_in_an_archive_are_read_as_beside_it(
+    hold: Callable[[Tree, Path], Path], tmp_path: Path, pack: Pack
+) -> None:
+    pickles = hold(pickles_of(split_folders()), tmp_path / "archive")
+    result = pack(pickles / "data" if hold is as_folder else pickles)
+    reference = pack(as_folder(split_folders(), tmp_path / "reference"), name="reference")
+    assert result.data is not None
+    assert reference.data is not None
+    assert result.data.digest == reference.data.digest
+
+
+def test_a_dangerous_pickle_in_an_archive_is_refused_with_its_name(tmp_path: Path, pack: Pack) -> None:
+    archive = as_zip({"cache-train.pkl": b"cos\nsystem\n(S'true'\ntR."}, tmp_path / "archive.zip")
+    with pytest.raises(DataError, match=r"cache-train\.pkl` holds `os"):
+        pack(archive)

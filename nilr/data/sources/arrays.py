@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nilr.data.sources.members import Listing, Member, Payload
-from nilr.data.sources.pickles import read_pickle_arrays
+from nilr.data.sources.members import Listing, Member, Payload, Unreadable
+from nilr.data.sources.pickles import PickleImages, read_pickle_arrays
+from nilr.errors import DataError
 
 
 class PickleReader:
     """Reads a pickle of images; one is in memory at a time.
 
     Args:
-        path: the pickle.
+        path: the pickle; with `inside` only its name.
         prefix: put before the path of each image.
+        inside: the member of an archive that it is.
     """
 
     kind = "pickle"
 
-    def __init__(self, path: Path, prefix: str) -> None:
+    def __init__(self, path: Path, prefix: str, inside: Member | None = None) -> None:
         self._path = path
         self._prefix = prefix
+        self._inside = inside
 
     def list_into(self, listing: Listing) -> None:
         """List every image.
@@ -29,7 +32,7 @@ class PickleReader:
         Raises:
             DataError: see `read_pickle_arrays`.
         """
-        pickled = read_pickle_arrays(self._path)
+        pickled = self._read()
         prefix = f"{self._prefix}/{pickled.split_hint}" if pickled.split_hint else self._prefix
         for name, images in pickled.classes.items():
             folder = name.replace("/", "_")
@@ -43,7 +46,16 @@ class PickleReader:
         Raises:
             DataError: see `read_pickle_arrays`.
         """
-        classes = read_pickle_arrays(self._path).classes
+        classes = self._read().classes
         for member in members:
             name, index = member.where
             yield member, classes[name][index]
+
+    def _read(self) -> PickleImages:
+        if self._inside is None:
+            return read_pickle_arrays(self._path)
+        _, content = next(iter(self._inside.reader.fetch([self._inside])))
+        if not isinstance(content, bytes):
+            reason = content.reason if isinstance(content, Unreadable) else "is not a file"
+            raise DataError(f"`{self._path}` {reason}", hint="get the archive again")
+        return read_pickle_arrays(self._path, content)

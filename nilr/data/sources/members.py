@@ -59,12 +59,14 @@ class Listing:
     Attributes:
         images: every image.
         tables: the content of each train.csv, val.csv and test.csv, by path.
+        pickles: pickles in an archive.
         others: what each other file is, by path.
         left_out: classes that were not looked into, since no split has them.
     """
 
     images: list[Member] = field(default_factory=list)
     tables: dict[str, bytes] = field(default_factory=dict)
+    pickles: list[Member] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
 
@@ -76,6 +78,10 @@ class Listing:
             self.tables[member.path] = read(member.size)
         elif (what := describe_content(read(HEAD_SIZE))).endswith(" image"):
             self.images.append(member)
+        elif member.reader.kind != "folder" and (
+            what == "a Python pickle" or member.path.endswith((".pkl", ".pickle"))
+        ):
+            self.pickles.append(member)
         else:
             self.others[member.path] = what
 

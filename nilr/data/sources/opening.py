@@ -15,6 +15,8 @@ from nilr.data.sources.tars import TarReader, is_compressed, is_tar
 from nilr.data.sources.zips import ZipReader
 from nilr.errors import DataError, UsageError
 
+_OTHER_PHASE: Final = re.compile(r"train_phase_(val|test)")
+_NO_SPLIT: Final = "further images of the training classes, which are in no split"
 _ARCHIVES: Final = ("a tar archive", "a zip archive", "a Python pickle")
 _HINTS: Final = {
     "an HTML page": "a site's page was saved in place of the file; get the file itself",
@@ -51,21 +53,35 @@ def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None) -
             _open_file(path, container_name(path.name), only).list_into(listing)
     # A path that stands twice in an archive is the later one, as when it is unpacked.
     listing.images = list({(id(image.reader), image.path): image for image in listing.images}.values())
+    if listing.pickles:
+        _list_pickles(listing)
     if not listing.images:
         raise _nothing(paths, listing)
     return listing
 
 
+def _list_pickles(listing: Listing) -> None:
+    """List the images of pickles in archives, unless images lie beside them."""
+    beside = bool(listing.images)
+    for member in listing.pickles:
+        if beside:
+            listing.others[member.path] = "a Python pickle"
+        elif _OTHER_PHASE.search(member.path):
+            listing.others[member.path] = _NO_SPLIT
+        else:
+            PickleReader(Path(member.path), container_name(member.path), member).list_into(listing)
+
+
 def _list_folder(path: Path, prefix: str, only: frozenset[str] | None, listing: Listing) -> None:
     before = len(listing.images)
-    own = Listing(listing.images, listing.tables, {}, listing.left_out)
+    own = Listing(listing.images, listing.tables, left_out=listing.left_out)
     FolderReader(path, prefix, only).list_into(own)
     if len(listing.images) == before:
         archives = [name for name, what in own.others.items() if what in _ARCHIVES or container_name(name) != name]
         for name in archives:
             del own.others[name]
-            if re.search(r"train_phase_(val|test)", name):
-                listing.others[name] = "further images of the training classes, which are in no split"
+            if _OTHER_PHASE.search(name):
+                listing.others[name] = _NO_SPLIT
             elif is_unwanted_class(Path(container_name(name)).name, only):
                 listing.left_out.add(Path(container_name(name)).name)
             else:

@@ -39,10 +39,14 @@ class PickleImages:
     classes: dict[str, Images]
 
 
-def read_pickle_arrays(path: Path) -> PickleImages:
+def read_pickle_arrays(path: Path, content: bytes | None = None) -> PickleImages:
     """Read the images of a Mini-ImageNet pickle.
 
     The whole file is held in memory; where a class's images stand in a row, they are views of it.
+
+    Args:
+        path: the pickle; with `content` only its name.
+        content: its bytes, where it lies in an archive.
 
     Raises:
         DataError: not a pickle, or truncated, damaged, dangerous, or not of these two forms; it says which.
@@ -53,8 +57,8 @@ def read_pickle_arrays(path: Path) -> PickleImages:
             f"`{path}` holds further images of the training classes, which no split of Mini-ImageNet has",
             hint=f"leave the {phase[0]} file out; train_phase_train is the train split",
         )
-    content = load_plain(path)
-    fields = {_name(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    held = load_plain(path, content)
+    fields = {_name(key): value for key, value in held.items()} if isinstance(held, dict) else {}
     if {"image_data", "class_dict"} <= fields.keys():
         images = _images(path, "image_data", fields["image_data"])
         members = {
@@ -65,7 +69,7 @@ def read_pickle_arrays(path: Path) -> PickleImages:
         members = _members_by_label(path, fields, len(images))
     else:
         raise DataError(
-            f"`{path}` holds {_describe(content)}, not the images of a Mini-ImageNet pickle",
+            f"`{path}` holds {_describe(held)}, not the images of a Mini-ImageNet pickle",
             hint="expected a dict of image_data and class_dict, or of data and labels",
         )
     _check_members(path, members, len(images))
