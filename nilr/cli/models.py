@@ -41,9 +41,12 @@ def build_app() -> typer.Typer:
 def _ls(settings: Settings, _invocation: Invocation) -> None:
     from nilr.recipes.models import list_models
 
-    screen = _stdout()
+    screen, models = _stdout(), list_models(settings.home)
+    if not models:
+        typer.echo("there is no model in the store yet: `nilr meta-train` trains one", err=True)
+        return
     header = ("name", "status", "algo", "arch", "task", "updates", "val accuracy", "saved at", "parent", "problem")
-    screen.table(header, [_row(model, screen) for model in list_models(settings.home)])
+    screen.table(header, [_row(model, screen) for model in models])
 
 
 def _row(model: ModelRow, screen: Screen) -> tuple[str | None, ...]:

@@ -141,7 +141,9 @@ class PlainReporter:
 
     def _say(self) -> None:
         self._spoke, self._said = self._clock(), self._done
-        parts = [f"{self._title}: {_count(self._done, self._total, self._unit)}", *self._pace()]
+        counted = self._done > 0 or self._total is not None
+        said = f"{self._title}: {_count(self._done, self._total, self._unit)}" if counted else str(self._title)
+        parts = [said, *self._pace()]
         values = self._metrics.text(percent=False)
         self._print(", ".join([*parts, values] if values else parts))
 
