@@ -75,7 +75,7 @@ def test_metrics_alone_keep_a_log_alive() -> None:
         reporter.stage("validate")
         clock.now = 11.0
         reporter.metric(validation=0.5)
-    assert stream.getvalue().splitlines() == ["validate", "validate: 0 steps, validation 0.5000"]
+    assert stream.getvalue().splitlines() == ["validate", "validate, validation 0.5000"]
 
 
 def test_a_note_in_a_log_is_one_line_of_any_length_as_it_is() -> None:
