@@ -5,7 +5,8 @@ mean and 1/standard deviation over M = n*H*W positions, h = (y - m) r, z = s h +
 `_t` marks a tangent, a prefix `d` the gradient of the loss.
 
 The block pools the raw y and applies the rest to the pooled values, a quarter of the work: z grows with y where s > 0
-and falls with it where s < 0, so the block pools sign(s) y. This is exact.
+and falls with it where s < 0, so the block pools sign(s) y. This is exact; where s is exactly 0, the gradient in s is
+that of s -> 0 from above.
 
 Everything is in channels-last memory. What sweeps over it stands in `Passes`, in torch or in C.
 """

@@ -66,8 +66,10 @@ NILR_KERNEL void NAMED(pool_statistics)(
         for (int64_t k = 0; k < c; k++) {
             const double d = image_mean[k] - mean[k];
             const double rounding = image_mean[k] - m[k];
+            const double within = image_centred[k] - positions * rounding * rounding;
             mean[k] += d / (i + 1);
-            centred[k] += image_centred[k] - positions * rounding * rounding + d * d * positions * i / (i + 1);
+            /* a row's sum is rounded, so `within` may fall below zero where a channel is constant; NaN stays NaN */
+            centred[k] += (within < 0 ? 0 : within) + d * d * positions * i / (i + 1);
         }
         for (int64_t r = 0; r < ph; r++)
             for (int64_t q = 0; q < pw; q++) {

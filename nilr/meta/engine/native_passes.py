@@ -42,7 +42,7 @@ class NativePasses:
         """See `Passes`; `where` holds positions in the window."""
         pooled, where = _pooled(y, y.dtype), _pooled(y, torch.uint8)
         sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
-        _call("pool_statistics", y, scale, *_sizes(y), pooled, where, sums[0], sums[1])
+        _call("pool_statistics", y, scale, *_sizes(y), pooled, where, sums[:1], sums[1:])
         rstd = (sums[1] / _positions(y) + EPS).rsqrt()
         return Statistics(pooled, where, sums[0].to(y.dtype), rstd.to(y.dtype))
 
@@ -58,7 +58,7 @@ class NativePasses:
         """See `Passes`."""
         u = torch.empty_like(a)
         sums = a.new_empty(2, a.shape[1], dtype=torch.float64)
-        _call("masked_sums", _planes(da), a, h, *(more or (None, None)), *_rows(a), u, sums[0], sums[1])
+        _call("masked_sums", _planes(da), a, h, *(more or (None, None)), *_rows(a), u, sums[:1], sums[1:])
         dshift, dscale = sums.to(a.dtype)
         return u, dshift, dscale
 
@@ -74,7 +74,7 @@ class NativePasses:
         """See `Passes`."""
         taken = _pooled(y, y.dtype)
         sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
-        _call("tangent_statistics", y, y_t, where, mean, *_sizes(y), taken, sums[0], sums[1])
+        _call("tangent_statistics", y, y_t, where, mean, *_sizes(y), taken, sums[:1], sums[1:])
         total, crossed = (sums / _positions(y)).to(y.dtype)
         return taken, total, crossed
 
@@ -98,12 +98,30 @@ class NativePasses:
 
 
 def _call(kernel: str, *arguments: Tensor | int | None) -> None:
-    """Call a kernel with tensors' memory, numbers, and null; the dtype of the first tensor says which variant."""
+    """Call a kernel with tensors' memory, numbers, and null; the dtype of the first tensor, a plane, says the variant.
+
+    Raises:
+        ValueError: a tensor is not what a kernel reads: it would read something else, or past the end.
+    """
     found = library()
     if found is None or not isinstance(first := arguments[0], Tensor):
         raise RuntimeError("the kernels were not built")
     function = getattr(found, f"{kernel}_{_SUFFIX[first.dtype]}")
-    function(*(ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else _number(x) for x in arguments))
+    held = [_readable(x, first) if isinstance(x, Tensor) else x for x in arguments]
+    function(*(ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else _number(x) for x in held))
+
+
+def _readable(x: Tensor, plane: Tensor) -> Tensor:
+    """Return planes (n, C, H, W) and sums (1, C) as they are, and channels (C,) without gaps."""
+    if x.dim() == 1:
+        if x.dtype != plane.dtype or len(x) != plane.shape[1]:
+            raise ValueError(f"{len(x)} channels of {x.dtype} beside {plane.shape[1]} of {plane.dtype}")
+        return x.contiguous()
+    if x.dim() == 4 and not (
+        x.dtype in (plane.dtype, torch.uint8) and x.is_contiguous(memory_format=torch.channels_last)
+    ):
+        raise ValueError(f"planes of {x.dtype} in strides {x.stride()} beside channels-last {plane.dtype}")
+    return x
 
 
 def _number(x: int | None) -> ctypes.c_int64 | ctypes.c_void_p:

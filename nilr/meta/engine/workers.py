@@ -50,3 +50,4 @@ def in_order(work: Callable[[T], R], items: Iterable[T], *, device: torch.device
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(torch.get_num_threads())  # threads that start later begin with the number set last

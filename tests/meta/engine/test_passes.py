@@ -73,6 +73,32 @@ def test_the_variance_of_a_large_mean_is_that_of_float64(dtype: torch.dtype) -> 
     torch.testing.assert_close(rstd.double(), expected, rtol=1e-4 if dtype == torch.float32 else 1e-10, atol=0)
 
 
+@both_dtypes
+@pytest.mark.parametrize("width", [5, 21])
+def test_a_constant_channel_has_no_variance_however_large_it_is(width: int, dtype: torch.dtype) -> None:
+    values = 1e5 * (1 + 99 * torch.rand(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    y = values.to(dtype)[None, :, None, None].expand(2, -1, width, width).contiguous(memory_format=torch.channels_last)
+    rstd = NativePasses().pool_statistics(y, torch.ones(500, dtype=dtype)).rstd
+    assert rstd.isfinite().all()
+    assert rstd.max() <= 1e-5**-0.5 * (1 + 1e-6)
+
+
+@both_dtypes
+def test_channels_are_read_by_their_strides_and_refused_in_another_dtype_or_number(dtype: torch.dtype) -> None:
+    y = Numbers((2, 4, 6, 6), dtype).plane()
+    apart = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, 1.0]], dtype=dtype)[:, 0]
+    repeated = torch.tensor(-1.0, dtype=dtype).expand(4)
+    for scale in (apart, repeated):
+        native, aten = NativePasses().pool_statistics(y, scale), AtenPasses().pool_statistics(y, scale)
+        assert torch.equal(native.pooled, aten.pooled)
+    other = torch.float32 if dtype == torch.float64 else torch.float64
+    for wrong in (torch.ones(4, dtype=other), torch.ones(3, dtype=dtype)):
+        with pytest.raises(ValueError, match="channels of"):
+            NativePasses().pool_statistics(y, wrong)
+    with pytest.raises(ValueError, match="channels-last"):
+        NativePasses().pool_statistics(y.contiguous(), torch.ones(4, dtype=dtype))
+
+
 @every_shape
 @both_dtypes
 def test_normalising(shape: Shape, dtype: torch.dtype) -> None:

@@ -36,6 +36,16 @@ def test_each_piece_computes_on_one_core_and_leaves_the_callers_threads_alone() 
 
 
 @pytest.mark.usefixtures("three_threads")
+def test_a_thread_that_starts_later_has_the_callers_number_of_threads() -> None:
+    list(in_order(lambda i: i, range(6), device=CPU))
+    seen: list[int] = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [3]
+
+
+@pytest.mark.usefixtures("three_threads")
 def test_no_more_than_two_items_per_thread_are_taken_ahead() -> None:
     taken = 0
 
