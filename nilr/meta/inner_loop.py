@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -21,26 +21,40 @@ def adapt(
     *,
     steps: int,
     order: Literal[0, 1, 2] = 0,
+    first_step: int = 0,
 ) -> Params:
     """Take gradient steps on the support loss; only the names in `inner_lr` move.
 
     Args:
         support_loss: maps parameters by name to the mean loss on the support set.
         params: where to start, by name.
-        inner_lr: a rate per moved parameter, of any shape that broadcasts to it; a negative rate ascends.
+        inner_lr: a rate per moved parameter (see `rate_at`); a negative rate ascends.
         steps: number of steps.
         order: 2 keeps the graph through the inner gradients (exact); 1 takes them as constants; 0 keeps no graph.
+        first_step: number of the first step, where there is a rate per step.
 
     Returns:
         All parameters by name; those that did not move are the very tensors of `params`.
     """
     adapted = dict(params)
-    for _ in range(steps):
-        gradients = _gradients(support_loss, adapted, list(inner_lr), order=order)
+    for step in range(first_step, first_step + steps):
+        gradients = loss_gradient(support_loss, adapted, inner_lr, order=order)
         with torch.set_grad_enabled(order > 0):
             for name, gradient in gradients.items():
-                adapted[name] = adapted[name] - inner_lr[name] * gradient
+                adapted[name] = adapted[name] - rate_at(inner_lr[name], gradient, step) * gradient
     return adapted
+
+
+def rate_at(rate: Tensor, parameter: Tensor, step: int) -> Tensor:
+    """Return the rate of a step, counted from 0.
+
+    Args:
+        rate: of any shape that broadcasts to the parameter; or, with exactly one dimension more than it, a rate per
+            step, (K, ...).
+        parameter: what the rate moves.
+        step: its number; steps after the K-th take the last rate.
+    """
+    return rate[min(step, len(rate) - 1)] if rate.dim() == parameter.dim() + 1 else rate
 
 
 def classification_loss(learner: Learner, x: Tensor, y: Tensor) -> SupportLoss:
@@ -48,7 +62,10 @@ def classification_loss(learner: Learner, x: Tensor, y: Tensor) -> SupportLoss:
     return lambda params: cross_entropy(learner.logits(params, x), y)
 
 
-def _gradients(support_loss: SupportLoss, params: Params, names: list[str], *, order: Literal[0, 1, 2]) -> Params:
+def loss_gradient(
+    support_loss: SupportLoss, params: Mapping[str, Tensor], names: Iterable[str], *, order: Literal[0, 1, 2] = 0
+) -> Params:
+    """Return the support loss's gradient in the named parameters, differentiable where the order is 2."""
     with torch.enable_grad():
         moved = {name: params[name] for name in names}
         if order < 2:
@@ -56,4 +73,4 @@ def _gradients(support_loss: SupportLoss, params: Params, names: list[str], *, o
         gradients = torch.autograd.grad(
             support_loss({**params, **moved}), list(moved.values()), create_graph=order == 2
         )
-    return dict(zip(names, gradients, strict=True))
+    return dict(zip(moved, gradients, strict=True))

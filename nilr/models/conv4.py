@@ -11,6 +11,7 @@ from nilr.errors import EpisodeError
 from nilr.models.learner import Body
 
 N_BLOCKS = 4
+BLOCKS = tuple(f"block{i + 1}" for i in range(N_BLOCKS))
 MIN_IMAGE_SIZE = 2**N_BLOCKS
 
 
@@ -32,18 +33,18 @@ class Conv4(Body):
 
     def __init__(self, filters: int) -> None:
         super().__init__()
-        for i in range(N_BLOCKS):
-            self.add_module(f"block{i + 1}", ConvBlock(filters if i else 3, filters))
+        for i, block in enumerate(BLOCKS):
+            self.add_module(block, ConvBlock(filters if i else 3, filters))
 
-    def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Return the features of images `x` under `params`, by their names in this module."""
-        for i in range(N_BLOCKS):
-            block = f"block{i + 1}."
-            y = F.conv2d(x, params[block + "conv.weight"], padding=1)
-            scale, shift = params[block + "norm.weight"], params[block + "norm.bias"]
+    def activations(self, params: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the blocks for images `x` under `params`, by their names in this module."""
+        outputs = {}
+        for block in BLOCKS:
+            y = F.conv2d(x, params[f"{block}.conv.weight"], padding=1)
+            scale, shift = params[f"{block}.norm.weight"], params[f"{block}.norm.bias"]
             y = F.batch_norm(y, None, None, scale, shift, training=True)
-            x = F.max_pool2d(F.relu(y), 2)
-        return x.flatten(1)
+            outputs[block] = x = F.max_pool2d(F.relu(y), 2)
+        return outputs
 
 
 def build_conv4(*, image_size: int, filters: int) -> tuple[Conv4, int]:

@@ -25,10 +25,13 @@ _KINDS: dict[str, Kind] = {
 
 
 class Body(nn.Module):
-    """A module whose features are a function of parameters that are given; it may be called from several threads."""
+    """A module whose outputs are a function of parameters that are given; it may be called from several threads."""
 
-    def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Return the features of images `x` under `params`, by their names in the module."""
+    def activations(self, params: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        """Return the outputs (n, C, H, W) of the layers for images `x` (n, C, H, W), in order.
+
+        The last one, flattened, is the features. The parameters go by their names in the module.
+        """
         raise NotImplementedError
 
 
@@ -49,8 +52,13 @@ class Learner(nn.Module):
 
     def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the features (n, D) of images `x` (n, C, H, W), normalised by this batch's own statistics."""
+        *_, last = self.activations(params, x).values()
+        return last.flatten(1)
+
+    def activations(self, params: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the body's layers by name, in order; the last one, flattened, is the features."""
         body = {name.removeprefix("body."): value for name, value in params.items() if part(name) == "body"}
-        return self.body.features(body, x)
+        return self.body.activations(body, x)
 
     def logits(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the logits (n, N) of images `x` (n, C, H, W)."""

@@ -1,8 +1,12 @@
-"""What every engine does, given parameters, inner rates, an algorithm's row and a batch of episodes."""
+"""What every engine does, given parameters, inner rates, an algorithm's row and a batch of episodes.
+
+An inner rate has any shape that broadcasts to its parameter. With exactly one dimension more than its parameter it
+holds a rate per step, (K, ...), and steps after the K-th take the last one (`nilr.meta.inner_loop.rate_at`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +26,7 @@ class MetaGradient:
         query_loss: mean query loss after adaptation, per episode, (E,).
         accuracy: query accuracy after adaptation, per episode, (E,).
         params: gradient of the mean of `query_loss` in every parameter, by name.
-        inner_lr: the same in every inner rate; empty where rates are not learned.
+        inner_lr: the same in every inner rate, in the rate's own shape; empty where rates are not learned.
     """
 
     query_loss: Tensor
@@ -50,8 +54,21 @@ class Engine(Protocol):
         episodes: Episode,
         *,
         steps: int,
+        loss_weights: Sequence[float] | None = None,
     ) -> MetaGradient:
-        """Return losses, accuracies and the meta-gradient of a batch of episodes; reductions run in episode order."""
+        """Return losses, accuracies and the meta-gradient of a batch of episodes; reductions run in episode order.
+
+        Args:
+            learner: body and head.
+            params: the meta-initialisation, by name.
+            inner_lr: the inner rates, by name; only what they name moves.
+            algorithm: the row.
+            episodes: E episodes.
+            steps: K, gradient steps of the inner loop.
+            loss_weights: weights of the query losses after steps 1 to K, whose sum is what the gradient is taken of
+                (Antoniou, Edwards, Storkey: How to train your MAML, 2019); None: the last loss alone. Losses and
+                accuracies that are returned are those after the last step.
+        """
 
     def adapt(
         self,
@@ -62,8 +79,25 @@ class Engine(Protocol):
         support_y: Tensor,
         *,
         steps: int,
+        first_step: int = 0,
     ) -> Params:
-        """Return the parameters adapted to one support set; nothing is kept for differentiation."""
+        """Return the parameters adapted to one support set; nothing is kept for differentiation.
+
+        `first_step` numbers the first of the steps, where there is a rate per step.
+        """
+
+    def support_gradient(
+        self,
+        learner: Learner,
+        params: Mapping[str, Tensor],
+        support_x: Tensor,
+        support_y: Tensor,
+        names: Iterable[str],
+    ) -> Params:
+        """Return the gradient of the mean support loss in the named parameters."""
+
+    def activations(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        """Return the outputs (n, C, H, W) of the body's layers by name, for images (n, C, H, W)."""
 
     def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the body's features (n, D) of images (n, C, H, W)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import MetaGradient
-from nilr.meta.inner_loop import adapt, classification_loss
+from nilr.meta.inner_loop import adapt, classification_loss, loss_gradient
 from nilr.metrics import accuracy
 from nilr.models.learner import Learner, Params
 
@@ -34,6 +34,7 @@ class ReferenceEngine:
         episodes: Episode,
         *,
         steps: int,
+        loss_weights: Sequence[float] | None = None,
     ) -> MetaGradient:
         """Return losses, accuracies and the meta-gradient of a batch of episodes."""
         start = {name: value.detach().requires_grad_() for name, value in params.items()}
@@ -45,12 +46,18 @@ class ReferenceEngine:
         for i in range(len(episodes)):
             episode = episodes[i]
             support_loss = classification_loss(learner, _plain(episode.support_x), episode.support_y)
-            adapted = adapt(support_loss, start, rates, steps=steps, order=algorithm.order)
-            logits = learner.logits(adapted, _plain(episode.query_x))
-            loss = cross_entropy(logits, episode.query_y)
-            gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
+            adapted, query_losses = start, []
+            for step in range(steps):
+                adapted = adapt(support_loss, adapted, rates, steps=1, order=algorithm.order, first_step=step)
+                if loss_weights is not None or step == steps - 1:
+                    logits = learner.logits(adapted, _plain(episode.query_x))
+                    query_losses.append(cross_entropy(logits, episode.query_y))
+            weighed = torch.stack(
+                [w * loss for w, loss in zip(loss_weights or (1.0,), query_losses, strict=True)]
+            ).sum()
+            gradients = torch.autograd.grad(weighed, leaves, materialize_grads=True)
             total = [a + b for a, b in zip(total, gradients, strict=True)]
-            losses.append(loss.detach())
+            losses.append(query_losses[-1].detach())
             accuracies.append(accuracy(logits.detach(), episode.query_y))
         mean = [value / len(episodes) for value in total]
         return MetaGradient(
@@ -69,9 +76,27 @@ class ReferenceEngine:
         support_y: Tensor,
         *,
         steps: int,
+        first_step: int = 0,
     ) -> Params:
         """Return the parameters adapted to one support set."""
-        return adapt(classification_loss(learner, _plain(support_x), support_y), params, inner_lr, steps=steps)
+        loss = classification_loss(learner, _plain(support_x), support_y)
+        return adapt(loss, params, inner_lr, steps=steps, first_step=first_step)
+
+    def support_gradient(
+        self,
+        learner: Learner,
+        params: Mapping[str, Tensor],
+        support_x: Tensor,
+        support_y: Tensor,
+        names: Iterable[str],
+    ) -> Params:
+        """Return the gradient of the mean support loss in the named parameters."""
+        return loss_gradient(classification_loss(learner, _plain(support_x), support_y), params, names)
+
+    @torch.no_grad()
+    def activations(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the body's layers by name."""
+        return learner.activations(params, _plain(x))
 
     @torch.no_grad()
     def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:

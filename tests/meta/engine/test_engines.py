@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -64,27 +67,45 @@ NETWORKS = {"conv4": conv4_logits}
 
 
 def query_loss(
-    network: str, params: Tensors, rates: Tensors, episode: Episode, steps: int, *, first_order: bool = False
+    network: str,
+    params: Tensors,
+    rates: Tensors,
+    episode: Episode,
+    steps: int,
+    *,
+    first_order: bool = False,
+    per_step: bool = False,
+    weights: tuple[float, ...] = (),
 ) -> Tensor:
-    """Return the query loss after the inner loop, by autograd alone."""
+    """Return the query loss after the inner loop, or the weighted sum of those after each step, by autograd alone."""
     logits = NETWORKS[network]
     current = dict(params)
-    for _ in range(steps):
+    total = torch.zeros((), dtype=torch.float64)
+    for k in range(steps):
         loss = F.cross_entropy(logits(current, episode.support_x), episode.support_y)
         gradients = torch.autograd.grad(loss, [current[name] for name in rates], create_graph=True)
         for name, gradient in zip(rates, gradients, strict=True):
-            current[name] = current[name] - rates[name] * (gradient.detach() if first_order else gradient)
-    return F.cross_entropy(logits(current, episode.query_x), episode.query_y)
+            rate = rates[name][k] if per_step else rates[name]
+            current[name] = current[name] - rate * (gradient.detach() if first_order else gradient)
+        if weights:
+            total = total + weights[k] * F.cross_entropy(logits(current, episode.query_x), episode.query_y)
+    return total if weights else F.cross_entropy(logits(current, episode.query_x), episode.query_y)
 
 
 def loop_gradients(
-    network: str, algorithm: Algorithm, params: Tensors, rates: Tensors, episodes: Episode, steps: int
+    network: str,
+    algorithm: Algorithm,
+    params: Tensors,
+    rates: Tensors,
+    episodes: Episode,
+    steps: int,
+    **how: Any,
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the mean query loss and its gradient in all parameters and rates."""
     leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
     rate_leaves = {name: value.clone().requires_grad_() for name, value in rates.items()}
     losses = [
-        query_loss(network, leaves, rate_leaves, episodes[i], steps, first_order=algorithm.order == 1)
+        query_loss(network, leaves, rate_leaves, episodes[i], steps, first_order=algorithm.order == 1, **how)
         for i in range(len(episodes))
     ]
     mean = torch.stack(losses).mean()
@@ -144,6 +165,74 @@ def test_the_meta_gradient_is_that_of_an_independent_loop(
         assert error.norm() <= 1e-9 * expected.norm()
     else:
         assert outcome.inner_lr == {}
+
+
+SHAPES = {
+    "a number": lambda value: (),
+    "a number per tensor": lambda value: (1,) * value.dim(),
+    "a number per channel": lambda value: (value.shape[0], *(1,) * (value.dim() - 1)),
+}
+
+
+@pytest.mark.usefixtures("one_thread")
+@every_engine
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("order", [1, 2])
+def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: Engine, shape: str, order: Any) -> None:
+    algorithm = dataclasses.replace(ALGORITHMS["metasgd"], order=order)
+    learner, params, _ = model("conv4", algorithm)
+    generator = torch.Generator().manual_seed(5)
+    rates = {
+        name: 0.1 * torch.randn(2, *(SHAPES[shape](value) or (1,) * value.dim()), generator=generator).double()
+        for name, value in params.items()
+        if name != "body.block2.norm.bias"
+    }
+    per_step = shape != "a number"
+    if not per_step:
+        rates = {name: rate[0].reshape(()) for name, rate in rates.items()}
+    episodes, weights = batch(), (0.3, 0.7)
+    outcome = engine.meta_gradient(learner, params, rates, algorithm, episodes, steps=2, loss_weights=weights)
+    how = {"per_step": per_step, "weights": weights}
+    _, gradients = loop_gradients("conv4", algorithm, params, rates, episodes, 2, **how)
+    assert {name: value.shape for name, value in outcome.inner_lr.items()} == {n: r.shape for n, r in rates.items()}
+    computed = [*(outcome.params[name] for name in params), *(outcome.inner_lr[name] for name in rates)]
+    assert (flat(computed) - flat(gradients)).norm() <= 1e-9 * flat(gradients).norm()
+    last, _ = loop_gradients("conv4", algorithm, params, rates, episodes, 2, per_step=per_step)
+    assert outcome.query_loss.mean().item() == pytest.approx(last.item(), rel=1e-10)
+
+
+@pytest.mark.usefixtures("one_thread")
+@every_engine
+def test_steps_taken_one_by_one_take_their_own_rates_and_the_last_one_after_that(engine: Engine) -> None:
+    learner, params, _ = model("conv4", ALGORITHMS["metasgd"])
+    rates = {
+        name: torch.tensor([0.1, -0.2], dtype=torch.float64).reshape(2, *(1,) * v.dim()) for name, v in params.items()
+    }
+    episode = batch()[0]
+    at_once = engine.adapt(learner, params, rates, episode.support_x, episode.support_y, steps=3)
+    one_by_one = params
+    for step, number in enumerate((0.1, -0.2, -0.2)):
+        gradient = engine.support_gradient(learner, one_by_one, episode.support_x, episode.support_y, params)
+        moved = engine.adapt(learner, one_by_one, rates, episode.support_x, episode.support_y, steps=1, first_step=step)
+        for name, value in moved.items():
+            torch.testing.assert_close(value, one_by_one[name] - number * gradient[name], rtol=1e-10, atol=1e-12)
+        one_by_one = moved
+    for name, value in at_once.items():
+        torch.testing.assert_close(value, one_by_one[name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("one_thread")
+@every_engine
+def test_activations_are_those_of_the_definition_and_end_in_the_features(engine: Engine) -> None:
+    learner, params, _ = model("conv4", ALGORITHMS["metasgd"])
+    x = batch().query_x[0]
+    found = engine.activations(learner, params, x)
+    assert [(name, value.shape[1:]) for name, value in found.items()] == [
+        ("block1", (4, 9, 9)), ("block2", (4, 4, 4)), ("block3", (4, 2, 2)), ("block4", (4, 1, 1)),
+    ]  # fmt: skip
+    for name, value in learner.activations(params, x).items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11)
+    assert torch.equal(found["block4"].flatten(1), engine.features(learner, params, x))
 
 
 @pytest.mark.usefixtures("one_thread")
