@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nilr.episodes import Episode
-from nilr.meta.engine.contract import Engine
-from nilr.models.learner import Learner
+
+BatchStats = Literal["apart", "together"]
 
 
 def episode_features(
-    engine: Engine,
-    learner: Learner,
-    params: Mapping[str, Tensor],
-    episode: Episode,
-    *,
-    batch_stats: Literal["apart", "together"],
+    features: Callable[[Tensor], Tensor], episode: Episode, *, batch_stats: BatchStats
 ) -> tuple[Tensor, Tensor]:
-    """Return the features of one episode's support (N*K, D) and query (N*Q, D).
+    """Return the features of one episode's support (N*K, ...) and query (N*Q, ...).
 
     Args:
-        engine: what executes the body.
-        learner: body and head.
-        params: meta-initialisation or adapted parameters.
+        features: maps one batch of images (n, C, H, W) to (n, ...).
         episode: one episode.
         batch_stats: "apart", support and query normalised as a batch each, as in training; "together", as one batch.
     """
     if batch_stats == "apart":
-        return tuple(engine.features(learner, params, x) for x in (episode.support_x, episode.query_x))  # type: ignore[return-value]
+        return features(episode.support_x), features(episode.query_x)
     n_support = len(episode.support_x)
-    features = engine.features(learner, params, torch.cat([episode.support_x, episode.query_x]))
-    return features[:n_support], features[n_support:]
+    both = features(torch.cat([episode.support_x, episode.query_x]))
+    return both[:n_support], both[n_support:]

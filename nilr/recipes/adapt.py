@@ -182,7 +182,9 @@ def _logits(
     if not len(episode.query_y):
         support = learner_logits(model.engine, model.learner, params, episode.support_x)
         return support, support[:0]
-    features = episode_features(model.engine, model.learner, params, episode, batch_stats=settings.batch_stats)
+    features = episode_features(
+        lambda x: model.engine.features(model.learner, params, x), episode, batch_stats=settings.batch_stats
+    )
     weight, bias = params["head.weight"], params["head.bias"]
     support, query = (torch.nn.functional.linear(x, weight, bias) for x in features)
     return support, query

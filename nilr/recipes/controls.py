@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from nilr.episodes import Episode, stream_seed
+from nilr.episodes import stream_seed
 from nilr.metrics import paired_difference
 from nilr.models.registry import build_learner
-from nilr.probes.protocols import Judge, Subject
+from nilr.probes.conditions import Seeing, Subject
 from nilr.recipes.loading import LoadedModel
 
 # No model of the registry can have a name with a space in it.
 UNTRAINED, RAW_PIXELS = "untrained body", "raw pixels"
 
 
-def control_judges(model: LoadedModel, judge: Judge, seed: int) -> dict[str, Callable[[Episode], float]]:
-    """Return for each control what judges an episode.
+class RawPixels:
+    """Images as their own features."""
+
+    params: Mapping[str, Tensor] = {}
+
+    def features(self, _params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return the pixels (n, C*H*W) of images (n, C, H, W)."""
+        return x.flatten(1)
+
+
+def controls(model: LoadedModel, seed: int) -> dict[str, Seeing]:
+    """Return the controls by name.
 
     Args:
         model: gives the architecture of the untrained body.
-        judge: how features are judged.
         seed: seed of the untrained body's weights.
     """
     architecture = model.checkpoint.manifest.architecture
@@ -30,13 +39,7 @@ def control_judges(model: LoadedModel, judge: Judge, seed: int) -> dict[str, Cal
     learner = build_learner(architecture.name, **arguments, seed=stream_seed(seed, "untrained"))
     device = model.params["head.bias"].device
     params = {name: value.to(device) for name, value in learner.initial_params().items()}
-    untrained = Subject(learner, params, {}, 0, model.engine)
-    return {
-        UNTRAINED: lambda episode: judge.accuracy(untrained, params, episode),
-        RAW_PIXELS: lambda episode: judge.of_features(
-            episode.support_x.flatten(1), episode.query_x.flatten(1), episode
-        ),
-    }
+    return {UNTRAINED: Subject(learner, params, {}, 0, model.engine), RAW_PIXELS: RawPixels()}
 
 
 def against_untrained(accuracies: Mapping[str, Tensor]) -> str:

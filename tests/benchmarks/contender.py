@@ -25,7 +25,8 @@ from nilr.meta.engine.registry import choose_engine
 from nilr.meta.engine.workers import in_order
 from nilr.meta.evaluation import learner_logits
 from nilr.models.registry import build_learner
-from nilr.probes.protocols import Judge, Subject, judge_episode
+from nilr.probes.conditions import Condition, Subject, Tasks, read_episode
+from nilr.probes.protocols import NeighbourAccuracy
 from nilr.runtime import keep_freed_memory
 
 N_EPISODES, SIZE, FILTERS = 4, 84, 32
@@ -68,10 +69,13 @@ class Nilr:
 
     def probe(self) -> float:
         subject = Subject(self.learner, self.params, self.rates, 10, self.engine)
-        judge = Judge("nearest", "cosine", "apart")
+        conditions = [Condition(protocol) for protocol in PROTOCOLS]
+        readings = {"accuracy": NeighbourAccuracy("nearest", "cosine")}
 
         def one(i: int) -> float:
-            return sum(judge_episode(subject, judge, self.batch[i], self.batch[i - 1], PROTOCOLS).values())
+            tasks = Tasks(self.batch[i], {"same-task": self.batch[i], "cross-task": self.batch[i - 1]})
+            seen = read_episode(subject, tasks, conditions, readings, batch_stats="apart")
+            return sum(values["accuracy"] for values in seen.values())
 
         return sum(in_order(one, range(N_EPISODES), device=CPU)) / N_EPISODES
 

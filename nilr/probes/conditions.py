@@ -1,0 +1,154 @@
+"""Conditions and readings: each condition's parameters and features are computed once, however much is read of them.
+
+A condition says how the parameters that see the judged episode come about. A view is what the body makes of that
+episode under one condition. A reading is a number that is taken of a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nilr.episodes import Episode
+from nilr.meta.engine.contract import Engine
+from nilr.models.learner import Learner
+from nilr.probes.features import BatchStats, episode_features
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How the parameters that see the judged episode come about.
+
+    Attributes:
+        protocol: `meta-init`, no adaptation; else which of the tasks' episodes is adapted to.
+    """
+
+    protocol: str
+
+
+META_INIT = Condition("meta-init")
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The judged episode, and the episodes that are adapted to.
+
+    Attributes:
+        judged: episode B.
+        adapted: the episode that each protocol adapts to: B for `same-task`, A for `cross-task`.
+    """
+
+    judged: Episode
+    adapted: Mapping[str, Episode]
+
+
+class Seeing(Protocol):
+    """What turns images into features."""
+
+    @property
+    def params(self) -> Mapping[str, Tensor]:
+        """The meta-initialisation, by name."""
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return the features (n, D) of images (n, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under the probe.
+
+    Attributes:
+        learner: body and head.
+        params: its meta-initialisation, by name.
+        inner_lr: its inner rates, by name.
+        inner_steps: steps of the inner loop.
+        engine: what executes it.
+    """
+
+    learner: Learner
+    params: Mapping[str, Tensor]
+    inner_lr: Mapping[str, Tensor]
+    inner_steps: int
+    engine: Engine
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return the features (n, D) of images (n, C, H, W)."""
+        return self.engine.features(self.learner, params, x)
+
+    def adapt(self, condition: Condition, tasks: Tasks) -> Mapping[str, Tensor]:
+        """Return the parameters of a condition.
+
+        Raises:
+            ValueError: the tasks have no episode to adapt to for its protocol.
+        """
+        if condition.protocol == META_INIT.protocol:
+            return self.params
+        if condition.protocol not in tasks.adapted:
+            raise ValueError(f"{condition.protocol} needs an episode to adapt to")
+        episode = tasks.adapted[condition.protocol]
+        return self.engine.adapt(
+            self.learner, self.params, self.inner_lr, episode.support_x, episode.support_y, steps=self.inner_steps
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """What the body makes of one episode; computed when it is first asked for, and once.
+
+    Attributes:
+        seeing: the model.
+        params: its parameters under the condition.
+        episode: the judged episode.
+        batch_stats: whether support and query are normalised apart or together.
+    """
+
+    seeing: Seeing
+    params: Mapping[str, Tensor]
+    episode: Episode
+    batch_stats: BatchStats
+
+    @cached_property
+    def features(self) -> tuple[Tensor, Tensor]:
+        """The features of support (N*K, D) and query (N*Q, D)."""
+        return episode_features(
+            lambda x: self.seeing.features(self.params, x), self.episode, batch_stats=self.batch_stats
+        )
+
+
+Reading = Callable[[View, View], float]
+"""Takes a number of a condition's view; the second view is that of the meta-initialisation."""
+
+
+@torch.no_grad()
+def read_episode(
+    subject: Subject,
+    tasks: Tasks,
+    conditions: Iterable[Condition],
+    readings: Mapping[str, Reading],
+    *,
+    batch_stats: BatchStats,
+) -> dict[Condition, dict[str, float]]:
+    """Return every reading, by name, of one episode under every condition.
+
+    Args:
+        subject: the model.
+        tasks: the judged episode, and those that are adapted to.
+        conditions: each is adapted to once.
+        readings: what is taken of each condition's view.
+        batch_stats: whether support and query are normalised apart or together.
+
+    Raises:
+        ValueError: a condition adapts to an episode that the tasks lack.
+    """
+    before = View(subject, subject.params, tasks.judged, batch_stats)
+    outcome = {}
+    for condition in conditions:
+        unadapted = condition.protocol == META_INIT.protocol
+        view = before if unadapted else View(subject, subject.adapt(condition, tasks), tasks.judged, batch_stats)
+        outcome[condition] = {name: reading(view, before) for name, reading in readings.items()}
+    return outcome

@@ -1,0 +1,99 @@
+"""The probe's loop: episodes, each seen by every model under every condition, and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nilr.config import PROTOCOLS, ProbeSettings
+from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.meta.engine.workers import in_order
+from nilr.probes.conditions import META_INIT, Condition, Reading, Subject, View, read_episode
+from nilr.probes.protocols import NeighbourAccuracy, TaskPairs
+from nilr.recipes.controls import controls
+from nilr.recipes.judging import EpisodeSize, inner_steps
+from nilr.recipes.loading import LoadedModel
+from nilr.reporting import Reporter
+
+ACCURACY = "accuracy"
+
+Readings = dict[Condition, dict[str, Tensor]]
+"""Values (n_episodes,) float64 by condition and the reading's name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is read of each episode.
+
+    Attributes:
+        conditions: how the models come to their parameters; meta-init, which deltas refer to, stands first.
+        readings: what is taken of each condition, by name.
+    """
+
+    conditions: Sequence[Condition]
+    readings: Mapping[str, Reading]
+
+
+def plan(settings: ProbeSettings) -> Plan:
+    """Return what the settings ask to be read."""
+    protocols = [p for p in PROTOCOLS if settings.protocol in ("all", p) or p == META_INIT.protocol]
+    return Plan(
+        conditions=[Condition(protocol) for protocol in protocols],
+        readings={ACCURACY: NeighbourAccuracy(settings.neighbours, settings.distance)},
+    )
+
+
+def task_pairs(settings: ProbeSettings, size: EpisodeSize, images: PackedImages) -> TaskPairs:
+    """Return what draws the episodes."""
+
+    def sampler(stream: str) -> EpisodeSampler:
+        return EpisodeSampler(images, size.n_way, size.n_shot, size.n_query, settings.seed, stream)
+
+    return TaskPairs(sampler(settings.split), sampler(f"{settings.split}/task-a"), settings.task_b)
+
+
+def judge(
+    settings: ProbeSettings,
+    models: Mapping[str, LoadedModel],
+    planned: Plan,
+    pairs: TaskPairs,
+    reporter: Reporter,
+) -> dict[str, Readings]:
+    """Return what is read of every model and control, by its name; of a control at meta-init only."""
+    subjects = {
+        name: Subject(model.learner, model.params, model.inner_lr, inner_steps(settings, model), model.engine)
+        for name, model in models.items()
+    }
+    beside = controls(next(iter(models.values())), settings.seed) if settings.controls else {}
+    cross = any(condition.protocol == "cross-task" for condition in planned.conditions)
+
+    def one(i: int) -> dict[str, dict[Condition, dict[str, float]]]:
+        tasks = pairs.draw(i, cross=cross)
+        seen = {
+            name: read_episode(subject, tasks, planned.conditions, planned.readings, batch_stats=settings.batch_stats)
+            for name, subject in subjects.items()
+        }
+        for name, control in beside.items():
+            view = View(control, control.params, tasks.judged, settings.batch_stats)
+            seen[name] = {META_INIT: {reading: take(view, view) for reading, take in planned.readings.items()}}
+        return seen
+
+    reporter.stage("probe", settings.n_episodes, unit="episodes")
+    episodes = []
+    for outcome in in_order(one, range(settings.n_episodes), device=pairs.judged.images.device):
+        episodes.append(outcome)
+        reporter.advance()
+    return {name: _collected([episode[name] for episode in episodes]) for name in episodes[0]}
+
+
+def _collected(episodes: Sequence[Mapping[Condition, Mapping[str, float]]]) -> Readings:
+    return {
+        condition: {
+            name: torch.tensor([episode[condition][name] for episode in episodes], dtype=torch.float64)
+            for name in values
+        }
+        for condition, values in episodes[0].items()
+    }
