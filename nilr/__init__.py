@@ -3,7 +3,7 @@
 The map, in the order in which modules may import one another (upwards only):
 
 errors, config, reporting, files        no torch: the words, the settings, the seams
-metrics, episodes                       numbers and draws
+metrics, inference, episodes            numbers, what may be concluded from them, and draws
 models                                  learners: body + head
 meta                                    inner loop, outer loop, algorithms, engines, evaluation
 probes                                  nearest neighbours in feature space, before and after adaptation

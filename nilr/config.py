@@ -20,6 +20,7 @@ NeighbourRule = Literal["nearest", "class-mean", "attention"]
 Distance = Literal["cosine", "euclidean"]
 TaskB = Literal["disjoint", "any"]
 BatchStats = Literal["apart", "together"]
+Interval = Literal["t", "bootstrap"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 PROTOCOLS: tuple[Protocol, ...] = ("meta-init", "same-task", "cross-task")
@@ -246,6 +247,18 @@ class ProbeSettings(JudgeSettings):
     models: tuple[str, ...] = setting((), "Models: names, NAME@best, NAME@last or paths; default: the last trained.")
     protocol: ProtocolChoice = setting("all", "Which features to judge.")
     n_episodes: int = setting(600, "Episodes to judge; every model and protocol sees the same ones.", ge=1)
+    until_ci: float | None = setting(
+        None,
+        "Go on after --n-episodes (and at least 50) until the half width of every difference's interval is at most "
+        "this, as a fraction: 0.002 is 0.2 points.",
+        shown="judge --n-episodes and no more",
+        gt=0,
+        lt=1,
+    )
+    max_episodes: int = setting(20_000, "With --until-ci: where to stop all the same.", ge=50)
+    interval: Interval = setting(
+        "t", "95 % interval of the differences: Student's t, or a bootstrap (BCa, 9,999 resamples)."
+    )
     neighbours: NeighbourRule = setting("nearest", "How labelled neighbours vote.")
     distance: Distance = setting("cosine", "How near is measured.")
     controls: bool = setting(False, "Judge raw pixels and an untrained body as well, on the same episodes.")

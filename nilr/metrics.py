@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from nilr.inference import bootstrap_interval
+
+Interval = Literal["t", "bootstrap"]
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -37,14 +42,28 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean of paired differences, the half width of its 95 % t interval, and the two-sided paired t-test's p.
+    """The mean of paired differences, its 95 % interval, and the two-sided paired t-test.
 
-    With zero variance there is no test: ci95 is 0, p None and `verdict` "exactly zero" or "exactly constant".
+    With zero variance there is no test: ci95 is 0, p and d are None, and `verdict` is "exactly zero" or "exactly
+    constant".
+
+    Attributes:
+        mean: of the differences.
+        ci95: half the width of the interval; None for one pair.
+        low: the interval's lower bound; a bootstrap interval need not be symmetric around the mean.
+        high: its upper bound.
+        p: of the t-test.
+        d: effect size, the mean over the standard deviation of the differences (Cohen: Statistical Power Analysis for
+            the Behavioral Sciences, 1988; there d_z).
+        verdict: None where there is a test.
     """
 
     mean: float
     ci95: float | None
+    low: float | None
+    high: float | None
     p: float | None
+    d: float | None
     verdict: str | None
 
 
@@ -61,8 +80,16 @@ def mean_interval(values: Tensor) -> MeanInterval:
     return MeanInterval(mean, float(student.ppf(0.975, n - 1)) * error, n)
 
 
-def paired_difference(values: Tensor, reference: Tensor) -> PairedDifference:
+def paired_difference(
+    values: Tensor, reference: Tensor, *, interval: Interval = "t", seed: int = 0
+) -> PairedDifference:
     """Compare `values` with `reference`, both of shape (n,), episode by episode.
+
+    Args:
+        values: one per episode.
+        reference: the same episodes' values that they are compared with.
+        interval: Student's t, or the bootstrap of `nilr.inference.bootstrap_interval`.
+        seed: of the bootstrap.
 
     Raises:
         ValueError: the shapes differ, so that nothing is paired.
@@ -73,11 +100,20 @@ def paired_difference(values: Tensor, reference: Tensor) -> PairedDifference:
         raise ValueError(f"paired values need one shape, not {tuple(values.shape)} and {tuple(reference.shape)}")
     differences = values.to(torch.float64) - reference.to(torch.float64)
     if bool((differences == differences[0]).all()):
-        constant = differences[0].item()
-        verdict = "exactly zero" if constant == 0 else "exactly constant"
-        alone = differences.numel() == 1
-        return PairedDifference(constant, None if alone else 0.0, None, None if alone else verdict)
-    interval = mean_interval(differences)
-    error = differences.std(correction=1).item() / math.sqrt(interval.n)
-    p = 2 * float(student.sf(abs(interval.mean) / error, interval.n - 1))
-    return PairedDifference(interval.mean, interval.ci95, p, None)
+        return _constant(differences[0].item(), alone=differences.numel() == 1)
+    n, mean, spread = differences.numel(), differences.mean().item(), differences.std(correction=1).item()
+    error = spread / math.sqrt(n)
+    if interval == "bootstrap":
+        low, high = bootstrap_interval(differences, seed=seed)
+    else:
+        half = float(student.ppf(0.975, n - 1)) * error
+        low, high = mean - half, mean + half
+    p = 2 * float(student.sf(abs(mean) / error, n - 1))
+    return PairedDifference(mean, (high - low) / 2, low, high, p, mean / spread, None)
+
+
+def _constant(value: float, *, alone: bool) -> PairedDifference:
+    if alone:
+        return PairedDifference(value, None, None, None, None, None, None)
+    verdict = "exactly zero" if value == 0 else "exactly constant"
+    return PairedDifference(value, 0.0, value, value, None, None, verdict)

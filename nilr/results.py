@@ -33,15 +33,21 @@ class Mean(Record):
 
 
 class Delta(Record):
-    """A paired difference over the same episodes: its mean, half width of the 95 % interval and paired t-test.
+    """A paired difference over the same episodes: its mean, 95 % interval and paired t-test.
 
-    With zero variance ci95 is 0, p null and verdict "exactly zero" or "exactly constant".
+    `ci95` is half the interval's width, `low` and `high` its bounds; `d` the mean over the standard deviation of the
+    differences; `p_holm` is p adjusted for the number of differences in this result. With zero variance ci95 is 0, p,
+    p_holm and d null, and verdict "exactly zero" or "exactly constant".
     """
 
     mean: FiniteFloat
     ci95: FiniteFloat | None
     p: FiniteFloat | None
     verdict: str | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    d: FiniteFloat | None = None
+    p_holm: FiniteFloat | None = None
 
 
 class DataUsed(Record):
@@ -54,7 +60,11 @@ class DataUsed(Record):
 
 
 class ModelUsed(Record):
-    """A model file: the registry name or base name, which checkpoint, and the SHA-256 of its tensors."""
+    """A model file: the registry name or base name, which checkpoint, and the SHA-256 of its tensors.
+
+    Models with one `recipe` were trained alike but for their `seed`: it is a digest of architecture, algorithm, pack
+    and every setting that changes a number.
+    """
 
     name: str
     checkpoint: str
@@ -63,6 +73,8 @@ class ModelUsed(Record):
     algo: str
     trained_on: str
     parent: str | None = None
+    seed: int | None = None
+    recipe: str | None = None
 
 
 class SplitCounts(Record):

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 KEPT = {"tensorfile", "checkpoint", "store", "results", "runtime"}
 LAYERS = (
     {"errors", "config", "reporting", "files"},
-    {"metrics", "episodes"},
+    {"metrics", "inference", "episodes"},
     {"models"},
     {"meta"},
     {"probes"},
@@ -23,7 +23,7 @@ LAYERS = (
     {"recipes"},
     {"cli"},
 )
-CORE = {"metrics", "episodes", "models", "meta", "probes"}
+CORE = {"metrics", "inference", "episodes", "models", "meta", "probes"}
 
 BARRED = (
     (LAYERS[0], {"torch", "typer", "rich"}),

@@ -79,18 +79,29 @@ def show_probe(result: Result[ProbeMetrics], screen: Screen) -> None:
     data = f" on the {result.data.split} split of `{result.data.name}`" if result.data else ""
     if used:
         screen.line(f"{', '.join(used)}{data}")
-    header = ("model", "protocol", "accuracy", "delta to meta-init", "p", "episodes")
+    corrected = any(_corrected(figures.delta) for _, _, figures in _cells(result.metrics))
+    header = ("model", "protocol", "accuracy", "delta to meta-init", "d", "p (Holm)" if corrected else "p", "episodes")
     screen.table(header, _probe_rows(result.metrics, screen))
 
 
 def _probe_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ...]]:
+    for name, protocol, figures in _cells(metrics):
+        accuracy, delta = figures.accuracy, figures.delta
+        effect = None if delta is None or delta.d is None else f"{delta.d:+.2f}"
+        means = (_mean(accuracy, screen), _delta(delta, screen), effect)
+        yield (name, protocol, *means, _p(delta), str(accuracy.n_episodes))
+
+
+def _cells(metrics: ProbeMetrics) -> Iterator[tuple[str, str, ProtocolMetrics]]:
     for name, model in metrics.items():
         for protocol in PROTOCOLS:
             figures: ProtocolMetrics | None = getattr(model, protocol.replace("-", "_"))
             if figures is not None:
-                accuracy, delta = figures.accuracy, figures.delta
-                means = (_mean(accuracy, screen), _delta(delta, screen))
-                yield (name, protocol, *means, _p(delta), str(accuracy.n_episodes))
+                yield name, protocol, figures
+
+
+def _corrected(delta: Delta | None) -> bool:
+    return delta is not None and delta.p_holm not in (None, delta.p)
 
 
 def _mean(mean: Mean | None, screen: Screen) -> Cell:
@@ -111,7 +122,8 @@ def _interval(mean: float, ci95: float | None, screen: Screen) -> str:
 def _p(delta: Delta | None) -> Cell:
     if delta is None:
         return None
-    return delta.verdict if delta.p is None else f"{delta.p:.2g}"
+    p = delta.p if delta.p_holm is None else delta.p_holm
+    return delta.verdict if p is None else f"{p:.2g}"
 
 
 def _number(value: float | None) -> Cell:

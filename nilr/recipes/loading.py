@@ -20,6 +20,7 @@ from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import choose_engine
 from nilr.models.learner import Learner
 from nilr.models.registry import build_learner
+from nilr.recipes.training_settings import recipe_digest
 from nilr.results import DataUsed, ModelUsed
 from nilr.store import ModelRef, Store
 
@@ -67,6 +68,7 @@ class LoadedModel:
     def used(self) -> ModelUsed:
         """What a result says of it."""
         manifest = self.checkpoint.manifest
+        seed = manifest.settings.get("seed")
         return ModelUsed(
             name=self.ref.name,
             checkpoint=self.ref.checkpoint,
@@ -75,6 +77,10 @@ class LoadedModel:
             algo=self.algorithm.name,
             trained_on=manifest.data.digest,
             parent=manifest.parent.name if manifest.parent else None,
+            seed=seed if isinstance(seed, int) else None,
+            recipe=recipe_digest(
+                manifest.architecture.model_dump(), manifest.algorithm, manifest.settings, manifest.data.digest
+            ),
         )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from nilr.config import ProbeSettings
+from nilr.errors import UsageError
 from nilr.probes.conditions import META_INIT
 from nilr.recipes.controls import against_untrained
+from nilr.recipes.intervals import correct, next_look, precision_note
 from nilr.recipes.judging import episode_size, inner_steps
 from nilr.recipes.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
 from nilr.recipes.outcome import Outcome
 from nilr.recipes.probe_metrics import episode_values, summarise
-from nilr.recipes.probing import ACCURACY, judge, plan, task_pairs
+from nilr.recipes.probing import ACCURACY, Readings, judge, plan, task_pairs
 from nilr.recipes.verdict import verdict
 from nilr.reporting import Reporter
 from nilr.results import ProbeMetrics, Result
@@ -28,6 +30,8 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     Raises:
         NilrError: a model or a pack cannot be used, or cannot give such episodes.
     """
+    if settings.until_ci is not None and settings.protocol == "meta-init":
+        raise UsageError("--until-ci is about differences, and meta-init has none", hint="leave --protocol out")
     outcome = Outcome("probe")
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads)
@@ -37,9 +41,25 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     split = open_split(judged_data(store, settings.data, used[0]), settings.split, device)
     for model in used:
         require_same_size(model, split.used)
-    readings = judge(settings, models, plan(settings), task_pairs(settings, size, split.images), reporter)
-    metrics = {name: summarise(values) for name, values in readings.items()}
+
+    def figures(readings: Mapping[str, Readings]) -> ProbeMetrics:
+        return {
+            name: summarise(values, interval=settings.interval, seed=settings.seed) for name, values in readings.items()
+        }
+
+    readings = judge(
+        settings,
+        models,
+        plan(settings),
+        task_pairs(settings, size, split.images),
+        reporter,
+        more=lambda so_far, done: next_look(settings, figures(so_far), done),
+    )
+    metrics = correct(figures(readings))
     notes = [verdict({name: model.algorithm.name for name, model in models.items()}, metrics)]
+    precision = precision_note(metrics, until_ci=settings.until_ci)
+    if precision is not None:
+        notes.insert(0, precision)
     if settings.controls:
         notes.insert(0, against_untrained({name: values[META_INIT][ACCURACY] for name, values in readings.items()}))
     return outcome.result(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from nilr.meta.engine.workers import in_order
 from nilr.probes.conditions import META_INIT, Condition, Reading, Subject, View, read_episode
 from nilr.probes.protocols import NeighbourAccuracy, TaskPairs
 from nilr.recipes.controls import controls
+from nilr.recipes.intervals import first_look
 from nilr.recipes.judging import EpisodeSize, inner_steps
 from nilr.recipes.loading import LoadedModel
 from nilr.reporting import Reporter
@@ -61,8 +62,20 @@ def judge(
     planned: Plan,
     pairs: TaskPairs,
     reporter: Reporter,
+    *,
+    more: Callable[[Mapping[str, Readings], int], int | None],
 ) -> dict[str, Readings]:
-    """Return what is read of every model and control, by its name; of a control at meta-init only."""
+    """Return what is read of every model and control, by its name; of a control at meta-init only.
+
+    Args:
+        settings: the probe's.
+        models: by the names that the result gives them.
+        planned: what is read.
+        pairs: draws the episodes.
+        reporter: told of every episode.
+        more: called with all that was read and the number of episodes; says how many to read before it is asked again,
+            or None when it is enough.
+    """
     subjects = {
         name: Subject(model.learner, model.params, model.inner_lr, inner_steps(settings, model), model.engine)
         for name, model in models.items()
@@ -81,12 +94,16 @@ def judge(
             seen[name] = {META_INIT: {reading: take(view, view) for reading, take in planned.readings.items()}}
         return seen
 
-    reporter.stage("probe", settings.n_episodes, unit="episodes")
-    episodes = []
-    for outcome in in_order(one, range(settings.n_episodes), device=pairs.judged.images.device):
-        episodes.append(outcome)
-        reporter.advance()
-    return {name: _collected([episode[name] for episode in episodes]) for name in episodes[0]}
+    episodes: list[dict[str, dict[Condition, dict[str, float]]]] = []
+    target: int | None = first_look(settings)
+    while target is not None:
+        reporter.stage("probe", target, done=len(episodes), unit="episodes")
+        for outcome in in_order(one, range(len(episodes), target), device=pairs.judged.images.device):
+            episodes.append(outcome)
+            reporter.advance()
+        readings = {name: _collected([episode[name] for episode in episodes]) for name in episodes[0]}
+        target = more(readings, len(episodes))
+    return readings
 
 
 def _collected(episodes: Sequence[Mapping[Condition, Mapping[str, float]]]) -> Readings:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import JsonValue
@@ -65,6 +68,26 @@ def recorded(settings: TrainSettings) -> dict[str, JsonValue]:
         mode="json", exclude={"home", "name", "resume", "force", "data", "tensorboard"}
     )
     return record
+
+
+def recipe_digest(
+    architecture: Mapping[str, JsonValue],
+    algorithm: Mapping[str, JsonValue],
+    settings: Mapping[str, JsonValue],
+    trained_on: str,
+) -> str:
+    """Return what two trainings share that differ in nothing but their seed: a digest of all that changes a number.
+
+    Args:
+        architecture: name and arguments.
+        algorithm: the row, as resolved.
+        settings: as `recorded` gives them.
+        trained_on: digest of the pack.
+    """
+    told = {name: value for name, value in settings.items() if name not in (*_PLACE, "seed", "engine", "log_every")}
+    row = {name: value for name, value in algorithm.items() if name != "paper"}
+    recipe = json.dumps([dict(architecture), row, told, trained_on], sort_keys=True)
+    return hashlib.sha256(recipe.encode()).hexdigest()
 
 
 def check_unchanged(asked: dict[str, Any], stored: dict[str, JsonValue], model: str) -> None:

@@ -58,11 +58,20 @@ def image(filename: str, split: str = "train") -> ImageRef:
 def test_a_probe_is_one_table_of_models_and_protocols(probe_result: Result[Any]) -> None:
     assert shown(probe_result) == [
         "maml@best (maml, update 7) on the test split of `toy`",
-        "model  protocol    accuracy         delta to meta-init  p       episodes",
-        "maml   meta-init   0.4000 ± 0.0100  -                   -       50",
-        "maml   same-task   0.4500 ± 0.0100  +0.0500 ± 0.0050    0.0012  50",
-        "maml   cross-task  0.3800 ± 0.0100  -0.0200 ± 0.0050    0.0012  50",
+        "model  protocol    accuracy         delta to meta-init  d  p       episodes",
+        "maml   meta-init   0.4000 ± 0.0100  -                   -  -       50",
+        "maml   same-task   0.4500 ± 0.0100  +0.0500 ± 0.0050    -  0.0012  50",
+        "maml   cross-task  0.3800 ± 0.0100  -0.0200 ± 0.0050    -  0.0012  50",
     ]
+
+
+def test_several_differences_show_their_corrected_p_and_effect_size(probe_result: Result[Any]) -> None:
+    model = probe_result.metrics["maml"]
+    delta = model.same_task.delta.model_copy(update={"p_holm": 0.0024, "d": 0.5})
+    metrics = {"maml": model.model_copy(update={"same_task": model.same_task.model_copy(update={"delta": delta})})}
+    lines = shown(probe_result.model_copy(update={"metrics": metrics}))
+    assert lines[1] == "model  protocol    accuracy         delta to meta-init  d      p (Holm)  episodes"
+    assert lines[3] == "maml   same-task   0.4500 ± 0.0100  +0.0500 ± 0.0050    +0.50  0.0024    50"
 
 
 def test_a_terminal_shows_percent(probe_result: Result[Any], monkeypatch: pytest.MonkeyPatch) -> None:

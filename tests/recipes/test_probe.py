@@ -9,7 +9,7 @@ import torch
 
 from nilr.config import ProbeSettings, TrainSettings
 from nilr.episodes import EpisodeSampler, PackedImages
-from nilr.errors import CheckpointError, DataError, EpisodeError, StoreError
+from nilr.errors import CheckpointError, DataError, EpisodeError, StoreError, UsageError
 from nilr.metrics import paired_difference
 from nilr.probes.neighbours import RULES
 from nilr.recipes import meta_train, probe
@@ -89,7 +89,9 @@ def test_one_protocol_alone_gives_the_same_numbers_as_all(maml: str) -> None:
     everything, alone = judge(maml), judge(maml, protocol="cross-task")
     assert alone.per_episode[maml]["cross-task"] == everything.per_episode[maml]["cross-task"]
     assert alone.metrics[maml].same_task is None
-    assert alone.metrics[maml].cross_task == everything.metrics[maml].cross_task
+    of_one, of_all = alone.metrics[maml].cross_task, everything.metrics[maml].cross_task
+    assert of_one.accuracy == of_all.accuracy
+    assert of_one.delta.p_holm == of_one.delta.p == of_all.delta.p <= of_all.delta.p_holm
 
 
 def test_several_models_share_all_episodes(maml: str, quick: dict[str, Any]) -> None:
@@ -129,6 +131,47 @@ def test_every_rule_and_batch_statistic_can_be_asked_for(maml: str, neighbours: 
     result = judge(maml, neighbours=neighbours, batch_stats=batch_stats, distance="euclidean", n_shot=2)
     assert 0 <= result.metrics[maml].meta_init.accuracy.mean <= 1
     assert result.config["n_shot"] == 2
+
+
+def test_going_on_until_an_interval_is_narrow_gives_the_numbers_of_that_many_episodes(maml: str) -> None:
+    wide = judge(maml, n_episodes=50)
+    widest = max(wide.metrics[maml].same_task.delta.ci95, wide.metrics[maml].cross_task.delta.ci95)
+    narrow = judge(maml, n_episodes=5, until_ci=0.8 * widest)
+    n = narrow.metrics[maml].meta_init.accuracy.n_episodes
+    assert 50 < n < 200
+    assert all(
+        figures.delta.ci95 <= 0.8 * widest
+        for figures in (narrow.metrics[maml].same_task, narrow.metrics[maml].cross_task)
+    )
+    assert judge(maml, n_episodes=n).per_episode == narrow.per_episode
+
+
+def test_the_bound_on_episodes_holds_and_the_note_says_what_is_missing(maml: str) -> None:
+    result = judge(maml, until_ci=0.0005, max_episodes=60)
+    assert result.metrics[maml].meta_init.accuracy.n_episodes == 60
+    assert "± 0.05 takes about" in result.notes[0]
+
+
+def test_a_wanted_width_needs_a_difference(maml: str) -> None:
+    with pytest.raises(UsageError, match="--until-ci"):
+        judge(maml, until_ci=0.01, protocol="meta-init")
+
+
+def test_a_bootstrap_changes_the_intervals_and_nothing_else(maml: str) -> None:
+    student, bootstrap = (judge(maml, n_episodes=30, interval=name) for name in ("t", "bootstrap"))
+    assert student.per_episode == bootstrap.per_episode
+    by_t, by_bootstrap = (result.metrics[maml].same_task.delta for result in (student, bootstrap))
+    assert (by_t.mean, by_t.p, by_t.d) == (by_bootstrap.mean, by_bootstrap.p, by_bootstrap.d)
+    assert by_t.low != by_bootstrap.low
+    assert by_bootstrap.ci95 == pytest.approx(by_t.ci95, rel=0.2)
+
+
+def test_models_alike_but_for_the_seed_share_a_recipe(maml: str, quick: dict[str, Any]) -> None:
+    for name, change in {"again": {"seed": 1}, "other": {"outer_lr": 0.01}}.items():
+        meta_train.run(TrainSettings(algo="maml", name=name, **quick, **change), SilentReporter())
+    first, again, other = judge(maml, "again", "other").models
+    assert first.recipe == again.recipe != other.recipe
+    assert [first.seed, again.seed, other.seed] == [0, 1, 0]
 
 
 def test_controls_stand_beside_the_models(maml: str) -> None:
