@@ -56,12 +56,6 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         more=lambda so_far, done: next_look(settings, figures(so_far), done),
     )
     metrics = correct(figures(readings))
-    notes = [verdict({name: model.algorithm.name for name, model in models.items()}, metrics)]
-    precision = precision_note(metrics, until_ci=settings.until_ci)
-    if precision is not None:
-        notes.insert(0, precision)
-    if settings.controls:
-        notes.insert(0, against_untrained({name: values[META_INIT][ACCURACY] for name, values in readings.items()}))
     return outcome.result(
         metrics,
         config={
@@ -73,9 +67,25 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         models=[model.used for model in used],
         data=split.used,
         per_episode={name: episode_values(values) for name, values in readings.items()},
-        notes=notes,
+        notes=_notes(settings, models, metrics, readings),
         environment=environment(device, used[0].engine.name),
     )
+
+
+def _notes(
+    settings: ProbeSettings,
+    models: Mapping[str, LoadedModel],
+    metrics: ProbeMetrics,
+    readings: Mapping[str, Readings],
+) -> list[str]:
+    """Return what a reader should know; the verdict comes last."""
+    notes = []
+    if settings.controls:
+        notes.append(against_untrained({name: values[META_INIT][ACCURACY] for name, values in readings.items()}))
+    precision = precision_note(metrics, until_ci=settings.until_ci)
+    if precision is not None:
+        notes.append(precision)
+    return [*notes, verdict({name: model.algorithm.name for name, model in models.items()}, metrics)]
 
 
 def _load(store: Store, settings: ProbeSettings, device: torch.device) -> dict[str, LoadedModel]:
