@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nilr.errors import StoreError
 
-TEMPORARY_PREFIX = ".tmp-"
+TEMPORARY_PREFIX = ".tmp-nilr-"
+
+_REMOVED_PREFIX = ".removed-nilr-"
+_STALE = re.compile(f"({re.escape(TEMPORARY_PREFIX)}|{re.escape(_REMOVED_PREFIX)})[0-9a-f]{{12}}")
 
 _HINTS = {
     errno.ENOSPC: "free some space, or choose another place with --home",
@@ -36,24 +42,91 @@ def storage_error(path: Path, error: OSError, doing: str = "write") -> StoreErro
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success flush it to disk and rename it over `path`.
 
-    Whatever happens, `path` holds its old content or the whole new one, and the temporary file is gone
-    (a SIGKILL leaves one behind under a name that starts with `TEMPORARY_PREFIX`, never under the final name).
+    Whatever happens, `path` holds its old content or the whole new one, and the temporary file is gone. A SIGKILL
+    leaves it behind under a name that starts with `TEMPORARY_PREFIX`; the next one to write in that directory removes
+    it.
 
     Raises:
         StoreError: the directory cannot be made or written, or the disk is full.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        flush(temporary)
-        temporary.replace(path)
-        flush(path.parent)
+        remove_stale(path.parent)
+        with _temporary(path.parent) as temporary:
+            yield temporary
+            flush(temporary)
+            temporary.replace(path)
+            flush(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
+
+
+def remove_at_once(path: Path) -> None:
+    """Remove a directory, in one moment for all who look for it; of a link the link, never what it points to.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    _remove(path.rename(path.with_name(f"{_REMOVED_PREFIX}{secrets.token_hex(6)}")))
+
+
+def remove_stale(directory: Path) -> None:
+    """Remove what killed processes left in a directory: temporary files, and what they were about to remove.
+
+    A living process holds a lock on its temporary file, which the system lets go of when the process ends. What cannot
+    be removed stays.
+    """
+    with contextlib.suppress(OSError):
+        for path in [directory / name for name in os.listdir(directory) if _STALE.fullmatch(name)]:  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                if path.name.startswith(_REMOVED_PREFIX):
+                    _remove(path)
+                else:
+                    _remove_unheld(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a link or a whole directory, perhaps beside another process that does the same."""
+    while os.path.lexists(path):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_symlink():
+                path.unlink()
+            else:
+                shutil.rmtree(path)
+
+
+def _remove_unheld(path: Path) -> None:
+    with _opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _temporary(directory: Path) -> Iterator[Path]:
+    """Make a file, hold it as long as the block lasts, and remove it then if its name still stands."""
+    while True:
+        path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+        try:
+            with _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as handle:
+                # A shared lock, as whoever reads the file through HDF5 takes one as well. Without locks in the file
+                # system nobody can tell that the file is stale, and it is never removed.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(handle, fcntl.LOCK_SH)
+                if os.fstat(handle).st_nlink:  # else it was removed as stale before it was locked
+                    yield path
+                    return
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    handle = os.open(path, flags, 0o666)
+    try:
+        yield handle
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -111,8 +184,5 @@ class PatientFile(io.FileIO):
 
 def flush(path: Path) -> None:
     """Push a file's or a directory's content from the system's cache to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path, os.O_RDONLY) as handle:
         os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""What a run happens on: device, threads, versions, and how it is stopped."""
+"""What a run happens on: device, threads, versions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import contextlib
 import ctypes
 import os
 import platform
-import signal
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from types import FrameType
 
 import torch
 from pydantic import JsonValue
 
 from nilr import __version__
-from nilr.errors import DeviceError, Interrupted, UsageError
+from nilr.errors import DeviceError, UsageError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
@@ -81,43 +77,3 @@ def environment(device: torch.device | None = None, engine: str | None = None) -
     if engine is not None:
         record["engine"] = engine
     return record
-
-
-class StopRequest:
-    """Whether SIGINT or SIGTERM has arrived."""
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-
-    def __bool__(self) -> bool:
-        """Tell whether to stop."""
-        return self.signum is not None
-
-    def raise_if_set(self) -> None:
-        """Raise `Interrupted` where a signal has arrived."""
-        if self.signum is not None:
-            raise Interrupted(self.signum)
-
-
-@contextlib.contextmanager
-def stopping_gracefully() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request that the block may honour when its state is whole.
-
-    The second one raises `Interrupted` at once. Outside the main thread signals are left alone.
-    """
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-
-    def handle(signum: int, _frame: FrameType | None) -> None:
-        if request:
-            raise Interrupted(signum)
-        request.signum = signum
-
-    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from nilr.checkpoint import Manifest, read_manifest
 from nilr.config import ModelName
 from nilr.errors import CheckpointError, StoreError, UnknownNameError
-from nilr.files import TEMPORARY_PREFIX, storage_error
+from nilr.files import remove_at_once, remove_stale, storage_error
 
 CHECKPOINTS = ("best", "last")
 
@@ -189,6 +188,7 @@ class Store:
         except OSError as error:
             raise storage_error(path, error, "lock") from error
         try:
+            remove_stale(self._models)
             yield
         finally:
             lock.release()
@@ -201,12 +201,7 @@ class Store:
         """
         directory = self.require_model(name)
         with self.lock(name), _storage(directory, "remove"):
-            doomed = self._models / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
-            directory.rename(doomed)
-            if doomed.is_symlink():
-                doomed.unlink()
-            else:
-                shutil.rmtree(doomed)
+            remove_at_once(directory)
 
     def result_path(self, command: str) -> Path:
         """Return a fresh path for a command's result; names sort by time."""

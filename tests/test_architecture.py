@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 KEPT = {"tensorfile", "checkpoint", "store", "results", "runtime"}
 LAYERS = (
-    {"errors", "config", "reporting", "files"},
+    {"errors", "config", "reporting", "files", "signals"},
     {"metrics", "inference", "episodes"},
     {"models"},
     {"meta"},

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from nilr.errors import StoreError
-from nilr.files import TEMPORARY_PREFIX, PatientFile, replacing, storage_error, write_atomically
+from nilr.files import (
+    TEMPORARY_PREFIX,
+    PatientFile,
+    remove_at_once,
+    remove_stale,
+    replacing,
+    storage_error,
+    write_atomically,
+)
 
 
 def test_a_file_is_made_with_its_directories(tmp_path: Path) -> None:
@@ -85,7 +93,7 @@ def test_a_longest_name_can_be_written(tmp_path: Path, name: str) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
-def test_a_killed_process_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_nothing_under_the_final_name_and_the_next_writer_clears_up(tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
     code = (
         "import sys, time; from pathlib import Path; from nilr.files import replacing\n"
@@ -94,11 +102,41 @@ def test_a_killed_process_leaves_nothing_under_the_final_name(tmp_path: Path) ->
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)])
     deadline = time.monotonic() + 30
-    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+    while [entry.stat().st_size for entry in tmp_path.iterdir()] != [4] and time.monotonic() < deadline:
         time.sleep(0.01)
+    write_atomically(tmp_path / "other", b"")
+    assert len(list(tmp_path.glob(f"{TEMPORARY_PREFIX}*"))) == 1, "the file of a living process stays"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert [entry.name.startswith(TEMPORARY_PREFIX) for entry in tmp_path.iterdir()] == [True]
+    assert not path.exists()
+    write_atomically(tmp_path / "other", b"")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_next_writer(tmp_path: Path) -> None:
+    (tmp_path / ".removed-nilr-0123456789ab" / "deep").mkdir(parents=True)
+    (tmp_path / ".removed-nilr-mine").mkdir()
+    (tmp_path / ".tmp-nilr-mine").write_bytes(b"")
+    remove_stale(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".removed-nilr-mine", ".tmp-nilr-mine"]
+
+
+def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("there")
+    remove_at_once(tmp_path / "link")
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["file", "there"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "x", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

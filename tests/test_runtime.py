@@ -1,10 +1,8 @@
-import signal
-
 import pytest
 import torch
 
-from nilr.errors import DeviceError, Interrupted, UsageError
-from nilr.runtime import environment, prepare, stopping_gracefully, utc_now
+from nilr.errors import DeviceError, UsageError
+from nilr.runtime import environment, prepare, utc_now
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -47,17 +45,3 @@ def test_the_environment_names_no_host_and_no_user() -> None:
 def test_times_are_utc_with_microseconds() -> None:
     assert utc_now().endswith("+00:00")
     assert len(utc_now()) == len("2026-01-01T00:00:00.000000+00:00")
-
-
-def test_the_first_signal_asks_and_the_second_stops_at_once() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with stopping_gracefully() as stop:
-        assert not stop
-        signal.raise_signal(signal.SIGINT)
-        assert stop
-        with pytest.raises(Interrupted) as caught:
-            stop.raise_if_set()
-        assert caught.value.signum == signal.SIGINT
-        with pytest.raises(Interrupted):
-            signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGINT) is before

@@ -6,12 +6,9 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import typer
 
@@ -21,13 +18,9 @@ from nilr.cli.usage import from_typer
 from nilr.cli.words import printable
 from nilr.errors import Interrupted, NilrError
 from nilr.files import storage_error
+from nilr.signals import unwinding
 
 BROKEN_PIPE = 128 + 13
-
-
-def main() -> NoReturn:
-    """Run the command line of this process, and leave with its status."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(args: Sequence[str]) -> int:
@@ -37,7 +30,7 @@ def run(args: Sequence[str]) -> int:
     """
     invocation = Invocation()
     try:
-        with _terminable():
+        with unwinding():
             status = _invoke(args, invocation)
             sys.stdout.flush()
     except BrokenPipeError:
@@ -103,23 +96,6 @@ def _known(error: BaseException) -> NilrError | None:
 def _say(message: str, hint: str | None) -> None:
     lines = [f"error: {printable(message)}"] + ([f"hint: {printable(hint)}"] if hint else [])
     typer.echo("\n".join(lines), err=True)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the block, so that locks are let go and temporary files removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(signum: int, _frame: FrameType | None) -> None:
-        raise Interrupted(signum)
-
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _discard_output() -> None:

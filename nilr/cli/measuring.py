@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import typer
 
 from nilr.cli.options import Invocation
 from nilr.config import Settings
-from nilr.errors import StoreError
+from nilr.errors import Interrupted, StoreError
 from nilr.files import storage_error
+from nilr.signals import ending_the_process
 
 STANDARD_OUTPUT = "-"
 
@@ -33,18 +35,20 @@ def body(name: str) -> Callable[[Any, Invocation], None]:
         _check_destination(invocation.json)
         if name not in _STORES_ITSELF:
             _check_store(settings.home, name)
-        from nilr.cli.progress import reporting
-        from nilr.cli.screen import Screen, make_console
-        from nilr.cli.tables import SHOW
+        with ending_the_process():
+            from nilr.cli.progress import reporting
+            from nilr.cli.screen import Screen, make_console
+            from nilr.cli.tables import SHOW
 
-        console = make_console(sys.stderr)
-        with reporting(console, quiet=invocation.quiet) as reporter:
             recipe = importlib.import_module(f"nilr.recipes.{name.replace('-', '_')}")
-            result = recipe.run(settings, reporter)
-        try:
-            _copy(invocation.json, result)
-        finally:
-            stored = None if name in _STORES_ITSELF else _store(settings.home, result)
+        console = make_console(sys.stderr)
+        with _saying_how_to_go_on():
+            with reporting(console, quiet=invocation.quiet) as reporter:
+                result = recipe.run(settings, reporter)
+            try:
+                _copy(invocation.json, result)
+            finally:
+                stored = None if name in _STORES_ITSELF else _store(settings.home, result)
         screen = Screen(console, quiet=invocation.quiet)
         SHOW[name](result, screen)
         if stored is not None:
@@ -53,6 +57,15 @@ def body(name: str) -> Callable[[Any, Invocation], None]:
             screen.line(note)
 
     return run
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except Interrupted as interrupted:
+        hint = interrupted.hint or "no result was stored; the same command begins anew"
+        raise Interrupted(interrupted.signum, hint=hint) from None
 
 
 def _check_destination(json: str | None) -> None:
@@ -95,6 +108,8 @@ def _copy(json: str | None, result: Any) -> None:  # noqa: ANN401 - a Result of 
         # A pipe or a device is written to; a rename would put a file in its place.
         try:
             path.write_text(to_json(result) + "\n", encoding="utf-8")
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise storage_error(path, error) from error
     else:

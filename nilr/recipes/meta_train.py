@@ -25,7 +25,8 @@ from nilr.recipes.training import LAST, STATE, Training
 from nilr.recipes.training_settings import check_unchanged, merge_stored, recorded, resolve
 from nilr.reporting import Reporter
 from nilr.results import Result, TrainMetrics
-from nilr.runtime import environment, prepare, stopping_gracefully
+from nilr.runtime import environment, prepare
+from nilr.signals import stopping_gracefully
 from nilr.store import Store
 
 

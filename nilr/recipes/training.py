@@ -28,7 +28,7 @@ from nilr.recipes.history import History
 from nilr.recipes.training_settings import recorded
 from nilr.reporting import Reporter
 from nilr.results import DataUsed, Mean, TrainMetrics
-from nilr.runtime import StopRequest
+from nilr.signals import StopRequest
 
 STATE, LAST, BEST = "training.safetensors", "last.safetensors", "best.safetensors"
 
@@ -106,7 +106,7 @@ class Training:
         """Train to the last update, validating and saving on the way.
 
         Raises:
-            Interrupted: a signal arrived; everything is saved.
+            Interrupted: a signal arrived; everything is saved, or after a second signal what was saved before stays.
             DivergedError: a number is not finite; what was saved before stays.
         """
         total = self.settings.outer_steps
@@ -122,8 +122,10 @@ class Training:
                     self.save()
                 stop.raise_if_set()
         except Interrupted as interrupted:
-            self.save()
-            raise Interrupted(interrupted.signum, hint=f"go on with `{self._resuming()}`") from None
+            if not stop.urgent:
+                self.save()
+            hint = f"go on with `{self._resuming()}`" if (self.directory / STATE).exists() else None
+            raise Interrupted(interrupted.signum, hint=hint) from None
         if self._saved_step != self.progress.outer_step:
             self.save()
 

@@ -13,6 +13,8 @@ import pytest
 from nilr.cli.boundary import run
 from nilr.errors import DataError, Interrupted, UnknownNameError
 
+HINT = "hint: no result was stored; the same command begins anew\n"
+
 
 def raising(error: BaseException) -> Any:
     def recipe(*_: object) -> None:
@@ -28,7 +30,7 @@ def raising(error: BaseException) -> Any:
         (DataError("no hint here"), 1, "error: no hint here\n"),
         (UnknownNameError("algorithm", "x", ["maml"]), 2, "error: unknown algorithm `x`\nhint: known: maml\n"),
         (Interrupted(signal.SIGTERM, hint="go on"), 143, "error: interrupted by SIGTERM\nhint: go on\n"),
-        (Interrupted(signal.SIGINT), 130, "error: interrupted by SIGINT\n"),
+        (Interrupted(signal.SIGINT), 130, f"error: interrupted by SIGINT\n{HINT}"),
         (KeyboardInterrupt(), 130, "error: interrupted by SIGINT\n"),
         (
             MemoryError(),
@@ -185,4 +187,4 @@ def test_sigterm_unwinds_a_command_and_ends_with_143(tmp_path: Path) -> None:
     assert nilr.stdout.readline() == "ready\n"
     nilr.terminate()
     out, err = nilr.communicate(timeout=60)
-    assert (out, err, nilr.returncode) == ("cleaned up\n", "error: interrupted by SIGTERM\n", 143)
+    assert (out, err, nilr.returncode) == ("cleaned up\n", f"error: interrupted by SIGTERM\n{HINT}", 143)

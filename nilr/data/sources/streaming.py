@@ -115,7 +115,8 @@ def decode_classes(
         while running:
             yield from _finish(*running.popleft(), advance)
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Whoever is interrupted does not wait for what is under way.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def n_cores() -> int:

@@ -48,6 +48,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], *, device: torch.device
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        pool.shutdown()
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Whoever is interrupted does not wait for what is under way.
+        pool.shutdown(wait=False, cancel_futures=True)
         torch.set_num_threads(torch.get_num_threads())  # threads that start later begin with the number set last

@@ -1,0 +1,101 @@
+"""SIGINT and SIGTERM: how a process is stopped, at every stage of its life."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from nilr.errors import Interrupted
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Whether SIGINT or SIGTERM has arrived.
+
+    Attributes:
+        signum: the first signal; None before it.
+        urgent: whether a second one has arrived: leave now, save nothing.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.urgent = False
+
+    def __bool__(self) -> bool:
+        """Tell whether to stop."""
+        return self.signum is not None
+
+    def raise_if_set(self) -> None:
+        """Raise `Interrupted` where a signal has arrived."""
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+
+@contextlib.contextmanager
+def stopping_gracefully() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request that the block may honour when its state is whole.
+
+    The second one raises `Interrupted` at once, wherever the block is. Outside the main thread signals are left alone.
+    """
+    request = StopRequest()
+
+    def handle(signum: int) -> None:
+        if request:
+            request.urgent = True
+            raise Interrupted(signum)
+        request.signum = signum
+
+    with _handled_by(handle):
+        yield request
+
+
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """Let a signal raise `Interrupted`, so that locks are let go and temporary files removed.
+
+    SIGINT too: a shell that starts a process in the background lets it ignore SIGINT.
+    """
+
+    def handle(signum: int) -> None:
+        raise Interrupted(signum)
+
+    with _handled_by(handle):
+        yield
+
+
+@contextlib.contextmanager
+def ending_the_process() -> Iterator[None]:
+    """Let a signal end the process on the spot, while it imports and has nothing to lose.
+
+    A compiled module that is interrupted while it is imported hides the interruption behind errors of its own.
+    """
+
+    def handle(signum: int) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, f"error: interrupted by {signal.Signals(signum).name}\n".encode())
+        os._exit(128 + signum)
+
+    with _handled_by(handle):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(signum: int, _frame: FrameType | None) -> None:
+        handle(signum)
+
+    before = {signum: signal.signal(signum, handler) for signum in STOPPING}
+    try:
+        yield
+    finally:
+        for signum, previous in before.items():
+            signal.signal(signum, previous)
