@@ -2,7 +2,8 @@
 
 The map, in the order in which modules may import one another (upwards only):
 
-errors, config, reporting, files        no torch: the words, the settings, the seams
+errors, config, reporting, files,
+signals                                 no torch: the words, the settings, the seams
 metrics, inference, episodes            numbers, what may be concluded from them, and draws
 models                                  learners: body + head
 meta                                    inner loop, outer loop, algorithms, engines, evaluation

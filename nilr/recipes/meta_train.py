@@ -15,6 +15,7 @@ from nilr.checkpoint import load_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import EpisodeSampler, stream_seed
 from nilr.errors import StoreError, UsageError
+from nilr.files import remove_at_once
 from nilr.meta.algorithms import Algorithm, initial_rates
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
@@ -40,18 +41,20 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     outcome = Outcome("meta-train")
     store = Store(settings.home)
     directory = _existing(settings, store)
-    values = load_training_state(directory / STATE)[1] if directory is not None else None
-    settings, row = _resolve(settings, values, directory)
-    device = prepare(settings.device, settings.threads)
-    train, val = _open_data(settings, store, values, device)
-    outer = _outer_loop(settings, row, train.used.image_size, device)
-    samplers = (_sampler(settings, train), _sampler(settings, val) if val is not None else None)
-    with _claimed(settings, store, directory) as claimed:
-        training = Training(settings, outer, train.used, *samplers, directory=claimed, reporter=reporter)
+    with contextlib.ExitStack() as held:
+        begun = None
         if directory is not None:
-            training.restore()
-        else:
-            training.begin()
+            held.enter_context(store.lock(directory.name))
+            begun = load_training_state(directory / STATE)
+        values = begun[1] if begun is not None else None
+        settings, row = _resolve(settings, values, directory)
+        device = prepare(settings.device, settings.threads)
+        train, val = _open_data(settings, store, values, device)
+        outer = _outer_loop(settings, row, train.used.image_size, device)
+        samplers = (_sampler(settings, train), _sampler(settings, val) if val is not None else None)
+        claimed = directory if directory is not None else held.enter_context(_claimed(settings, store))
+        training = Training(settings, outer, train.used, *samplers, directory=claimed, reporter=reporter)
+        training.begin() if begun is None else training.restore(*begun)
         _announce(training, reporter)
         with stopping_gracefully() as stop, contextlib.closing(training):
             training.run(stop)
@@ -147,15 +150,15 @@ def _outer_loop(settings: TrainSettings, row: Algorithm, image_size: int, device
 
 
 @contextlib.contextmanager
-def _claimed(settings: TrainSettings, store: Store, directory: Path | None) -> Iterator[Path]:
-    """Hold the model's directory alone; one that is still empty of models at the end is taken away again."""
-    name = settings.name or store.fresh_model_name(settings.algo) if directory is None else directory.name
-    if directory is None and settings.force and _holds_model(store.model_dir(name)):
-        store.remove_model(name)
+def _claimed(settings: TrainSettings, store: Store) -> Iterator[Path]:
+    """Make and hold a new model's directory; one that is still empty of models at the end is taken away again."""
+    name = settings.name or store.fresh_model_name(settings.algo)
     with store.lock(name):
-        claimed = directory if directory is not None else store.model_dir(name)
-        if directory is None and _holds_model(claimed):
-            raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name, or --force")
+        claimed = store.model_dir(name)
+        if _holds_model(claimed):
+            if not settings.force:
+                raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name, or --force")
+            remove_at_once(claimed)
         claimed.mkdir(parents=True, exist_ok=True)
         try:
             yield claimed

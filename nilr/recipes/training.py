@@ -10,14 +10,16 @@ import contextlib
 import dataclasses
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import JsonValue
+from torch import Tensor
 
-from nilr.checkpoint import Manifest, load_training_state, read_manifest, save_checkpoint, save_training_state
+from nilr.checkpoint import Manifest, read_manifest, save_checkpoint, save_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import CheckpointError, Interrupted
@@ -89,13 +91,12 @@ class Training:
         """Take away the history of a training that was killed before it saved anything."""
         self._history.begin()
 
-    def restore(self) -> None:
-        """Take over what is on disk.
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, JsonValue]) -> None:
+        """Take over the training state that `load_training_state` gave.
 
         Raises:
             CheckpointError: the training state cannot be used.
         """
-        tensors, values = load_training_state(self.directory / STATE)
         self.outer.load_state(tensors)
         stored: Any = values["progress"]
         self.progress = Progress(**stored)
@@ -201,6 +202,8 @@ class Training:
 
     def _validate(self, val: EpisodeSampler, stop: StopRequest) -> None:
         outer, done = self.outer, 0
+        if not (self.directory / STATE).exists():
+            self.save()  # a kill must not leave the best checkpoint alone, with nothing to go on from
 
         def on_episode() -> None:
             nonlocal done
