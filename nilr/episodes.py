@@ -142,21 +142,54 @@ class EpisodeSampler:
         Raises:
             EpisodeError: too few classes are left beside those to avoid.
         """
-        device = self.images.device
-        sizes = torch.tensor(self.images.class_sizes, device=device)
-        episode = torch.tensor(list(indices), device=device)[:, None]
-        key = _mix(_mix(episode + _stream_key(self.seed, self.stream)) + torch.arange(len(sizes), device=device))
+        key = self._class_keys(indices)
         if avoid is not None:
             self._check_room(avoid)
             key = (key >> 1 & _INT64_MAX).scatter(1, avoid, _INT64_MAX)
         classes = key.argsort(dim=1, stable=True)[:, : self.n_way]
-        largest = int(sizes.max())
-        member = torch.arange(largest, device=device)
-        image_key = _mix(_mix(key.gather(1, classes))[..., None] + member) >> 1 & _INT64_MAX
+        return classes, self._images_of(classes, key.gather(1, classes))
+
+    def choose_images(self, indices: Sequence[int], classes: Tensor, *, avoid: Tensor) -> Tensor:
+        """Choose images of classes that are given.
+
+        Args:
+            indices: numbers of the E episodes.
+            classes: int64 class numbers (E, n).
+            avoid: int64 images (E, n, m) that must not be drawn, as positions in the split, of the same classes.
+
+        Returns:
+            Images (E, n, K + Q), as int64 positions in the split; support images come first.
+
+        Raises:
+            EpisodeError: a class has too few images beside those to avoid.
+        """
+        needed = avoid.shape[-1] + self.n_shot + self.n_query
+        smallest = min(self.images.class_sizes)
+        if smallest < needed:
+            raise EpisodeError(
+                f"two tasks of the same classes need {needed} images per class, and the smallest class of "
+                f"`{self.stream}` has {smallest}",
+                hint="lower --n-shot or --n-query, or pack more images per class",
+            )
+        return self._images_of(classes, self._class_keys(indices).gather(1, classes), avoid)
+
+    def _class_keys(self, indices: Sequence[int]) -> Tensor:
+        """Return a key for each class of the split, (E, classes)."""
+        device = self.images.device
+        episode = torch.tensor(list(indices), device=device)[:, None]
+        classes = torch.arange(len(self.images.class_sizes), device=device)
+        return _mix(_mix(episode + _stream_key(self.seed, self.stream)) + classes)
+
+    def _images_of(self, classes: Tensor, keys: Tensor, avoid: Tensor | None = None) -> Tensor:
+        """Return the images of the smallest keys of each class, which follow from the class's own key."""
+        sizes = torch.tensor(self.images.class_sizes, device=classes.device)
+        starts = (sizes.cumsum(0) - sizes)[classes][..., None]
+        member = torch.arange(int(sizes.max()), device=classes.device)
+        image_key = _mix(_mix(keys[..., None]) + member) >> 1 & _INT64_MAX
         image_key = image_key.masked_fill(member >= sizes[classes][..., None], _INT64_MAX)
-        chosen = image_key.argsort(dim=2, stable=True)[..., : self.n_shot + self.n_query]
-        starts = sizes.cumsum(0) - sizes
-        return classes, chosen + starts[classes][..., None]
+        if avoid is not None:
+            image_key = image_key.scatter(-1, avoid - starts, _INT64_MAX)
+        return image_key.argsort(dim=2, stable=True)[..., : self.n_shot + self.n_query] + starts
 
     def load(self, classes: Tensor, images: Tensor) -> Episode:
         """Return the episodes of `choose`, with their pixels."""

@@ -89,12 +89,48 @@ def test_classes_to_avoid_are_never_drawn() -> None:
     assert not (judged[:, :, None] == others[:, None, :]).any()
 
 
+def test_the_draws_are_those_of_the_first_version() -> None:
+    # noted from the code before classes could be given: a change here would change every published figure
+    given = {"n_way": 3, "n_query": 1, "seed": 5}
+    classes, images = sampler(**given).choose([0, 7])
+    assert classes.tolist() == [[3, 8, 1], [0, 9, 7]]
+    assert images[0].tolist() == [[63, 73, 60], [177, 165, 167], [39, 31, 27]]
+    others, images = sampler(**given, stream="test/task-a").choose([0, 7], avoid=classes)
+    assert others.tolist() == [[7, 0, 5], [1, 5, 11]]
+    assert images[1].tolist() == [[28, 35, 29], [109, 118, 111], [228, 239, 230]]
+
+
+def test_new_images_of_given_classes_are_of_those_classes_and_none_of_the_old_ones() -> None:
+    # every class has exactly the 10 images that two tasks of 5 need
+    both = sampler(images=labelled_images((10,) * 12))
+    classes, old = both.choose(range(200))
+    new = sampler(images=labelled_images((10,) * 12), stream="test/task-a").choose_images(
+        range(200), classes, avoid=old
+    )
+    assert torch.equal(new // 10, classes[..., None].expand_as(new))
+    drawn = torch.cat([old, new], -1).sort(-1).values
+    assert torch.equal(drawn % 10, torch.arange(10).expand_as(drawn))
+
+
+def test_new_images_are_drawn_evenly() -> None:
+    classes, old = sampler().choose(range(4000))
+    new = sampler(stream="test/task-a").choose_images(range(4000), classes, avoid=old)
+    # 100,000 draws of 240 images: each is expected 416.7 times, standard deviation below 21
+    assert torch.bincount(new.flatten(), minlength=240).sub(416.7).abs().max() < 5 * 21
+
+
 @pytest.mark.parametrize(
     ("make", "numbers"),
     [
         (lambda: sampler(n_way=13), ("13", "12")),
         (lambda: sampler(n_shot=15, n_query=6), ("21", "15", "6", "20")),
         (lambda: sampler(n_way=7).choose([0], avoid=torch.arange(7)[None]), ("14", "12")),
+        (
+            lambda: sampler().choose_images(
+                [0], torch.zeros(1, 1, dtype=torch.int64), avoid=torch.arange(16)[None, None]
+            ),
+            ("21", "20"),
+        ),
     ],
 )
 def test_too_few_classes_or_images_are_named_with_both_numbers(
