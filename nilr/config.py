@@ -18,7 +18,7 @@ Protocol = Literal["meta-init", "same-task", "cross-task"]
 ProtocolChoice = Literal["meta-init", "same-task", "cross-task", "all"]
 NeighbourRule = Literal["nearest", "class-mean", "attention"]
 Distance = Literal["cosine", "euclidean"]
-TaskB = Literal["disjoint", "any"]
+TaskB = Literal["disjoint", "any", "same-classes"]
 BatchStats = Literal["apart", "together"]
 Interval = Literal["t", "bootstrap"]
 
@@ -262,7 +262,11 @@ class ProbeSettings(JudgeSettings):
     neighbours: NeighbourRule = setting("nearest", "How labelled neighbours vote.")
     distance: Distance = setting("cosine", "How near is measured.")
     controls: bool = setting(False, "Judge raw pixels and an untrained body as well, on the same episodes.")
-    task_b: TaskB = setting("disjoint", "cross-task: whether the judged task shares no class with the adapted one.")
+    task_b: TaskB = setting(
+        "disjoint",
+        "cross-task: whether the judged task has none of the classes that are adapted to, is drawn freely, or has the "
+        "same classes and labels with other images.",
+    )
 
 
 class DemoSettings(Settings):

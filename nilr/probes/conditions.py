@@ -26,9 +26,23 @@ class Condition:
 
     Attributes:
         protocol: `meta-init`, no adaptation; else which of the tasks' episodes is adapted to.
+        steps: of the inner loop; None: as many as the subject takes.
+        shared: of cross-task, how many classes its episode A shares with B; None: as `TaskPairs.task_b` says.
     """
 
     protocol: str
+    steps: int | None = None
+    shared: int | None = None
+
+    @property
+    def task(self) -> str:
+        """Which of the tasks' episodes is adapted to."""
+        return self.protocol if self.shared is None else shared_task(self.shared)
+
+
+def shared_task(shared: int) -> str:
+    """Return the name of the task whose episode A shares so many classes with B."""
+    return f"cross-task, {shared} shared"
 
 
 META_INIT = Condition("meta-init")
@@ -40,7 +54,7 @@ class Tasks:
 
     Attributes:
         judged: episode B.
-        adapted: the episode that each protocol adapts to: B for `same-task`, A for `cross-task`.
+        adapted: the episode of each task that is adapted to: B for `same-task`, A for `cross-task`.
     """
 
     judged: Episode
@@ -88,9 +102,9 @@ class Subject:
         """
         if condition.protocol == META_INIT.protocol:
             return self.params
-        if condition.protocol not in tasks.adapted:
-            raise ValueError(f"{condition.protocol} needs an episode to adapt to")
-        episode = tasks.adapted[condition.protocol]
+        if condition.task not in tasks.adapted:
+            raise ValueError(f"{condition.task} needs an episode to adapt to")
+        episode = tasks.adapted[condition.task]
         return self.engine.adapt(
             self.learner, self.params, self.inner_lr, episode.support_x, episode.support_y, steps=self.inner_steps
         )

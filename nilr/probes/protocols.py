@@ -7,13 +7,20 @@ the features: `meta-init`, before any adaptation; `same-task`, adapted to the ju
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from nilr.episodes import EpisodeSampler
+import torch
+from torch import Tensor
+
+from nilr.episodes import Episode, EpisodeSampler
 from nilr.metrics import accuracy
-from nilr.probes.conditions import Tasks, View
+from nilr.probes.conditions import Tasks, View, shared_task
 from nilr.probes.neighbours import RULES, Distance
+
+Chosen = tuple[Tensor, Tensor]
+"""Classes (1, N) and images (1, N, n) of an episode, as positions in the split."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +51,50 @@ class TaskPairs:
     Attributes:
         judged: gives episode B.
         adapted: gives episode A from a stream of its own.
-        task_b: "disjoint", A shares no class with B; "any", both are drawn freely.
+        task_b: "disjoint", A shares no class with B; "any", both are drawn freely; "same-classes", A shows new images
+            of B's classes.
     """
 
     judged: EpisodeSampler
     adapted: EpisodeSampler
-    task_b: Literal["disjoint", "any"]
+    task_b: Literal["disjoint", "any", "same-classes"]
 
-    def draw(self, index: int, *, cross: bool) -> Tasks:
-        """Return episode B number `index` and, if `cross`, its episode A."""
-        classes, images = self.judged.choose([index])
-        episode_b = self.judged.load(classes, images)[0]
-        if not cross:
-            return Tasks(episode_b, {"same-task": episode_b})
-        avoid = classes if self.task_b == "disjoint" else None
-        episode_a = self.adapted.load(*self.adapted.choose([index], avoid=avoid))[0]
-        return Tasks(episode_b, {"same-task": episode_b, "cross-task": episode_a})
+    def draw(self, index: int, *, cross: bool, shared: Iterable[int] = ()) -> Tasks:
+        """Return episode B number `index` and the episodes A that are asked for.
+
+        Args:
+            index: number of the episode.
+            cross: draw the episode A of `cross-task`.
+            shared: draw an episode A that shares so many classes with B, for each of these numbers. The more it shares,
+                the more of its classes are B's, at B's places; all others stay, and so do all images of a class.
+        """
+        b = self.judged.choose([index])
+        episode_b = self.judged.load(*b)[0]
+        adapted = {"same-task": episode_b}
+        if cross:
+            adapted["cross-task"] = self._load(self._cross(index, b))
+        for n in shared:
+            adapted[shared_task(n)] = self._load(self._sharing(index, b, n))
+        return Tasks(episode_b, adapted)
+
+    def _cross(self, index: int, b: Chosen) -> Chosen:
+        if self.task_b == "any":
+            return self.adapted.choose([index])
+        return self._sharing(index, b, 0 if self.task_b == "disjoint" else self.judged.n_way)
+
+    def _sharing(self, index: int, b: Chosen, shared: int) -> Chosen:
+        """Return an A whose first classes are B's first ones, with new images, and whose others are not in B."""
+        classes, images = b
+        if shared == 0:
+            return self.adapted.choose([index], avoid=classes)
+        new = self.adapted.choose_images([index], classes, avoid=images)
+        if shared == self.judged.n_way:
+            return classes, new
+        others, of_others = self.adapted.choose([index], avoid=classes)
+        return (
+            torch.cat([classes[:, :shared], others[:, shared:]], 1),
+            torch.cat([new[:, :shared], of_others[:, shared:]], 1),
+        )
+
+    def _load(self, chosen: Chosen) -> Episode:
+        return self.adapted.load(*chosen)[0]

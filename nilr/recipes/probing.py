@@ -50,10 +50,11 @@ def plan(settings: ProbeSettings) -> Plan:
 def task_pairs(settings: ProbeSettings, size: EpisodeSize, images: PackedImages) -> TaskPairs:
     """Return what draws the episodes."""
 
-    def sampler(stream: str) -> EpisodeSampler:
-        return EpisodeSampler(images, size.n_way, size.n_shot, size.n_query, settings.seed, stream)
+    def sampler(stream: str, n_query: int) -> EpisodeSampler:
+        return EpisodeSampler(images, size.n_way, size.n_shot, n_query, settings.seed, stream)
 
-    return TaskPairs(sampler(settings.split), sampler(f"{settings.split}/task-a"), settings.task_b)
+    # nothing is judged on A, so it has no queries
+    return TaskPairs(sampler(settings.split, size.n_query), sampler(f"{settings.split}/task-a", 0), settings.task_b)
 
 
 def judge(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError
-from nilr.probes.conditions import Condition, Subject, Tasks, read_episode
+from nilr.probes.conditions import Condition, Subject, Tasks, read_episode, shared_task
 from nilr.probes.protocols import NeighbourAccuracy, TaskPairs
 
 NEAREST = NeighbourAccuracy("nearest", "euclidean")
@@ -68,12 +70,22 @@ def test_cross_task_without_an_episode_a_is_an_error() -> None:
         judged(episode([0.1, 0.2], [0.1, 0.2]), None, ("cross-task",))
 
 
-def pairs(task_b: str, *, n_way: int = 4) -> TaskPairs:
-    """Return pairs over 8 classes of 4 images whose red channel is the class."""
-    red = torch.arange(8, dtype=torch.uint8).repeat_interleave(4)[:, None, None, None].expand(-1, 1, 1, 3)
-    images = PackedImages(red.contiguous(), (4,) * 8)
-    samplers = [EpisodeSampler(images, n_way, 1, 2, 0, stream) for stream in ("test", "test/task-a")]
-    return TaskPairs(samplers[0], samplers[1], task_b)  # type: ignore[arg-type]
+def pairs(task_b: str, *, n_way: int = 4, n_classes: int = 8) -> TaskPairs:
+    """Return pairs over classes of 4 images whose red channel is the class and whose green one is the image."""
+    red = torch.arange(n_classes, dtype=torch.uint8).repeat_interleave(4)
+    green = torch.arange(4, dtype=torch.uint8).repeat(n_classes)
+    pixels = torch.stack([red, green, torch.zeros_like(red)], 1)[:, None, None, :]
+    images = PackedImages(pixels.contiguous(), (4,) * n_classes)
+    return TaskPairs(
+        EpisodeSampler(images, n_way, 1, 2, 0, "test"),
+        EpisodeSampler(images, n_way, 1, 0, 0, "test/task-a"),
+        task_b,  # type: ignore[arg-type]
+    )
+
+
+def pixels(x: Tensor) -> list[tuple[int, int]]:
+    """Return class and number of each image."""
+    return [(round(255 * float(c)), round(255 * float(i))) for c, i in x[:, :2, 0, 0]]
 
 
 def classes(drawn: Episode) -> set[int]:
@@ -97,3 +109,36 @@ def test_the_judged_episode_does_not_depend_on_the_protocols_or_on_task_b() -> N
 def test_too_few_classes_for_disjoint_tasks_are_named() -> None:
     with pytest.raises(EpisodeError, match="needs 10 classes, and `test/task-a` has 8"):
         pairs("disjoint", n_way=5).draw(0, cross=True)
+
+
+def test_tasks_of_the_same_classes_share_their_labels_and_no_image() -> None:
+    # 4 classes in all: no disjoint task could be drawn; 4 images each: 3 of B and the one that is left
+    same = pairs("same-classes", n_classes=4)
+    for i in range(50):
+        tasks = same.draw(i, cross=True)
+        a, b = tasks.adapted["cross-task"], tasks.judged
+        of_a = pixels(a.support_x)
+        assert [c for c, _ in of_a] == [c for c, _ in pixels(b.support_x)]
+        assert not set(of_a) & {*pixels(b.support_x), *pixels(b.query_x)}
+
+
+def test_an_a_that_shares_more_classes_differs_in_those_alone() -> None:
+    drawn = [pairs("disjoint").draw(i, cross=True, shared=range(5)) for i in range(50)]
+    for tasks in drawn:
+        b = classes(tasks.judged)
+        supports = [pixels(tasks.adapted[shared_task(n)].support_x) for n in range(5)]
+        for n, support in enumerate(supports):
+            assert len({c for c, _ in support} & b) == n
+            assert support == supports[4][:n] + supports[0][n:]
+        assert supports[0] == pixels(tasks.adapted["cross-task"].support_x)
+    fully = [pairs("same-classes").draw(i, cross=True) for i in range(50)]
+    for tasks, same in zip(drawn, fully, strict=True):
+        assert torch.equal(tasks.adapted[shared_task(4)].support_x, same.adapted["cross-task"].support_x)
+
+
+def test_what_episode_a_would_be_judged_on_does_not_change_what_it_teaches() -> None:
+    lean = pairs("disjoint")
+    full = TaskPairs(lean.judged, replace(lean.adapted, n_query=2), "disjoint")
+    a, b = (drawn.draw(3, cross=True).adapted["cross-task"] for drawn in (lean, full))
+    assert torch.equal(a.support_x, b.support_x)
+    assert len(a.query_x) == 0
