@@ -34,9 +34,9 @@ def bytes_sha256(array: npt.NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()
 
 
-def image_digests(images: Images) -> list[bytes]:
-    """Return the digest of each of the images (n, H, W, C)."""
-    return [hashlib.sha256(image.data).digest() for image in np.ascontiguousarray(images)]
+def image_digests(images: Iterable[Images]) -> list[bytes]:
+    """Return the digest of each of the images (H, W, C)."""
+    return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
 
 
 def equal_pairs(images: Iterable[tuple[bytes, Ref]]) -> list[tuple[Ref, Ref]]:

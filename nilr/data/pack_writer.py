@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,14 +25,13 @@ from nilr.data.digests import (
     image_digests,
     split_digest,
 )
+from nilr.data.pack_rows import PIECE_BYTES, ImageRows, Layout
 from nilr.data.pack_structure import DATASETS, FORMAT, FORMAT_VERSION, PackInfo, read_structure
 from nilr.errors import DataError, StoreError
 from nilr.files import PatientFile, replacing
 
 # From HDF5 1.8 on, so that HDF5's own structures carry checksums too.
 _LIBVER: Final = ("v108", "v108")
-
-Layout = Mapping[str, Mapping[str, int]]
 
 
 class ImageRef(NamedTuple):
@@ -41,6 +40,15 @@ class ImageRef(NamedTuple):
     split: str
     class_name: str
     filename: str
+
+
+@dataclass(frozen=True)
+class _New:
+    """A file that is being written."""
+
+    file: h5py.File
+    disk: PatientFile
+    rows: ImageRows
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class _Class:
 class PackWriter:
     """Writes a pack; a context manager that gives `path` its content on a clean exit, and leaves it alone otherwise.
 
-    It holds one class's pixels at a time. After the exit `info` has the content digest.
+    Each class is read back as soon as it is written. After the exit `info` has the content digest.
 
     Args:
         path: the pack; replaced if it is there.
@@ -90,7 +98,6 @@ class PackWriter:
             if layout.get(split)
         }
         self._written: dict[tuple[str, str], _Class] = {}
-        self._images: dict[str, h5py.Dataset] = {}
         self._context: AbstractContextManager[None, bool | None] = self._writing()
 
     def __enter__(self) -> Self:
@@ -102,66 +109,68 @@ class PackWriter:
     ) -> None:
         self._context.__exit__(kind, error, trace)
 
-    def write_class(self, split: str, class_name: str, images: Images, filenames: Sequence[str]) -> None:
+    def write_class(
+        self,
+        split: str,
+        class_name: str,
+        images: Sequence[Images] | Images,
+        filenames: Sequence[str],
+        digests: Sequence[bytes] | None = None,
+    ) -> None:
         """Write a class, once; its rows go in the order of their pixels' SHA-256, then of their file names.
 
         Args:
             split: a split of the layout.
             class_name: a class of that split.
-            images: uint8 (n, S, S, 3); n is at most the planned number.
+            images: n times uint8 (S, S, 3); n is at most the planned number.
             filenames: base name of each image's file.
+            digests: `image_digests` of the images, where they are known.
 
         Raises:
+            DataError: the file does not give back what was written.
             StoreError: no space, or a place that cannot be written.
         """
-        planned = self._planned[split][class_name]
-        size = self.info.image_size
-        if (
-            images.dtype != np.uint8
-            or images.shape[1:] != (size, size, 3)
-            or not len(filenames) == len(images) <= planned
-        ):
-            raise ValueError(
-                f"{class_name}: {images.dtype} {images.shape} with {len(filenames)} names, {planned} planned"
-            )
+        planned, shape = self._planned[split][class_name], (self.info.image_size, self.info.image_size, 3)
+        unfit = [f"{each.dtype} {each.shape}" for each in images if each.dtype != np.uint8 or each.shape != shape]
+        if unfit or not len(filenames) == len(images) <= planned:
+            raise ValueError(f"{class_name}: {len(images)} images, {len(filenames)} names, {planned} planned; {unfit}")
         if (split, class_name) in self._written:
             raise ValueError(f"{class_name} is written already")
-        digests = image_digests(images)
+        digests = digests or image_digests(images)
         order = sorted(range(len(images)), key=lambda i: (digests[i], filenames[i]))
-        start = _starts(self._planned[split])[class_name]
-        if order:
-            self._images[split][start : start + len(order)] = images[order]
-            self._disk.check()
+        self._rows.write(split, class_name, _pieces([images[i] for i in order]))
         self._written[split, class_name] = _Class([digests[i] for i in order], [filenames[i] for i in order])
 
     def duplicate_pairs(self) -> list[tuple[ImageRef, ImageRef]]:
         """Return the pairs of images, of those written so far, that have exactly the same pixels; see `equal_pairs`."""
+        count = Counter(digest for written in self._written.values() for digest in written.digests)
         return equal_pairs(
             (digest, ImageRef(split, class_name, filename))
             for (split, class_name), written in self._written.items()
             for digest, filename in zip(written.digests, written.filenames, strict=True)
+            if count[digest] > 1
         )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         with replacing(self._path) as temporary:
             self._check_space(temporary.parent)
-            with self._new(temporary) as file:
-                self._images = self._allocate(file, self._planned)
+            with self._new(temporary, self._planned) as new:
+                self._rows = new.rows
                 yield
                 kept = self._kept()
                 if kept == self._planned:
-                    self._complete(file, temporary)
-            if kept != self._planned:
-                self._compact(temporary, kept)
+                    self._complete(new, temporary)
+                else:
+                    self._compact(temporary, kept)
             read_structure(temporary)
 
     @contextmanager
-    def _new(self, path: Path) -> Iterator[h5py.File]:
-        with PatientFile(path) as self._disk:
-            with h5py.File(self._disk, "w", libver=_LIBVER) as file:
-                yield file
-            self._disk.check()
+    def _new(self, path: Path, layout: Layout) -> Iterator[_New]:
+        with PatientFile(path) as disk:
+            with h5py.File(disk, "w", libver=_LIBVER) as file:
+                yield _New(file, disk, ImageRows(file, disk.fileno(), layout, self.info.image_size))
+            disk.check()
 
     def _check_space(self, directory: Path) -> None:
         needed = sum(sum(classes.values()) for classes in self._planned.values()) * self.info.image_size**2 * 3
@@ -172,20 +181,6 @@ class PackWriter:
                 f"and {free / 1e6:,.1f} MB are free",
                 hint="free some space, choose another place with --home, or pack less with --limit-per-class",
             )
-
-    def _allocate(self, file: h5py.File, layout: Layout) -> dict[str, h5py.Dataset]:
-        """Reserve each split's images as one run of bytes."""
-        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        properties.set_layout(h5py.h5d.CONTIGUOUS)
-        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        size = self.info.image_size
-        images = {}
-        for split, classes in layout.items():
-            space = h5py.h5s.create_simple((sum(classes.values()), size, size, 3))
-            group = file.create_group(split)
-            images[split] = h5py.Dataset(h5py.h5d.create(group.id, b"images", h5py.h5t.STD_U8LE, space, properties))
-        return images
 
     def _kept(self) -> Layout:
         """Return the layout of what was really written."""
@@ -203,50 +198,45 @@ class PackWriter:
         }
 
     def _compact(self, path: Path, kept: Layout) -> None:
-        """Write the file again without the gaps that images left that did not come."""
-        with (
-            replacing(path) as temporary,
-            h5py.File(path, "r") as gappy,
-            self._new(temporary) as file,
-        ):
-            for split, images in self._allocate(file, kept).items():
-                before, after = _starts(self._planned[split]), _starts(kept[split])
-                for name, n in kept[split].items():
-                    images[after[name] : after[name] + n] = gappy[split]["images"][before[name] : before[name] + n]
-            self._complete(file, temporary)
+        """Replace the file by one without the gaps that images left that did not come."""
+        with replacing(path) as temporary, self._new(temporary, kept) as new:
+            for split, classes in kept.items():
+                for name in classes:
+                    new.rows.write(split, name, self._rows.read(split, name))
+            self._complete(new, temporary)
 
-    def _complete(self, file: h5py.File, path: Path) -> None:
+    def _complete(self, new: _New, path: Path) -> None:
         """Add names, labels, digests and attributes, the digests from what the file gives back."""
-        splits = {split: self._complete_split(file[split], path) for split in self._planned}
+        splits = {split: self._complete_split(new, split, path) for split in self._planned}
         self.info = replace(self.info, digest=content_digest(splits))
         for name, value in {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self.info)}.items():
-            _set_attribute(file, name, value)
+            _set_attribute(new.file, name, value)
 
-    def _complete_split(self, group: h5py.Group, path: Path) -> bytes:
-        split = group.name[1:]
+    def _complete_split(self, new: _New, split: str, path: Path) -> bytes:
+        group = new.file[split]
         classes = [self._written[split, name] for name in self._planned[split]]
         sizes = [len(written.digests) for written in classes]
         group["labels"] = np.repeat(np.arange(len(sizes), dtype="<i8"), sizes)
         group["classes"] = _text_array(self._planned[split])
         group["filenames"] = _text_array(name for written in classes for name in written.filenames)
         group.file.flush()
-        self._disk.check()
-        for name in DATASETS:
-            _set_attribute(group, f"{name}_sha256", bytes_sha256(_read_back(group[name], path)))
-        stops = np.cumsum(sizes).tolist()
-        images = np.split(_read_back(group["images"], path), stops[:-1])
-        if any(image_digests(read) != written.digests for read, written in zip(images, classes, strict=True)):
-            raise DataError(f"split `{split}` does not read back as it was written", hint="the disk may be failing")
+        new.disk.check()
+        digests = {name: bytes_sha256(_read_back(group[name], path)) for name in DATASETS if name != "images"}
+        for name, sha256 in {"images": new.rows.sha256(split), **digests}.items():
+            _set_attribute(group, f"{name}_sha256", sha256)
         digest = split_digest(class_digest(written.digests) for written in classes)
         _set_attribute(group, "digest", digest.hex())
         return digest
 
 
-def _starts(sizes: Mapping[str, int]) -> dict[str, int]:
-    return dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+def _pieces(images: Sequence[Images]) -> Iterator[bytes]:
+    """Give the bytes of images, some at a time, one behind the other."""
+    step = max(1, PIECE_BYTES // images[0].nbytes) if images else 1
+    for start in range(0, len(images), step):
+        yield b"".join(np.ascontiguousarray(image).data for image in images[start : start + step])
 
 
-def _read_back(dataset: h5py.Dataset, path: Path) -> Images:
+def _read_back(dataset: h5py.Dataset, path: Path) -> np.ndarray:
     offset = dataset.id.get_offset()
     return np.memmap(path, dataset.dtype.str, "r", offset, dataset.shape)
 

@@ -137,7 +137,7 @@ def _pack_plan(path: Path, name: str, plan: Plan, settings: PrepareDataSettings,
                 for image, reason in decoded.broken.items():
                     reporter.note(f"`{image}` {reason}")
                 broken.update(decoded.broken)
-                writer.write_class(decoded.split, decoded.name, decoded.images, decoded.filenames)
+                writer.write_class(decoded.split, decoded.name, decoded.images, decoded.filenames, decoded.digests)
             if broken and not settings.skip_broken:
                 raise _unreadable(broken)
     packed = _Packed(writer.info, _pairs(writer.duplicate_pairs()), time.monotonic() - began, list(plan.warnings))

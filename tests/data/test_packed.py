@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -129,6 +130,14 @@ def test_images_that_did_not_come_leave_no_gap(tmp_path: Path) -> None:
     assert train.class_sizes == (2, 3)
     np.testing.assert_array_equal(train.images, pixels(*sorted([1, 2], key=sha), *sorted([7, 8, 9], key=sha)))
     assert [file.name for file in tmp_path.iterdir()] == ["short.h5"]
+
+
+def test_a_disk_that_gives_back_something_else_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pread = os.pread
+    monkeypatch.setattr("os.pread", lambda *where: pread(*where).replace(b"\2\2\2\2", b"\2\2\2\6", 1))
+    with pytest.raises(DataError, match="class `cat` of split `train` does not read back as it was written"):
+        write_one(tmp_path / "x.h5", pixels(1, 2, 3))
+    assert not list(tmp_path.iterdir())
 
 
 def test_duplicate_pairs_are_found_within_and_across_splits_each_once(tmp_path: Path) -> None:

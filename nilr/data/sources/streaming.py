@@ -7,12 +7,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from nilr.config import Resample
-from nilr.data.digests import Images
+from nilr.data.digests import Images, image_digests
 from nilr.data.sources.decoding import MAX_BYTES, decode_images
 from nilr.data.sources.members import Member, Payload, Reader, Unreadable
 from nilr.data.sources.tables import Splits
@@ -20,7 +20,7 @@ from nilr.data.sources.tables import Splits
 _CHUNK_IMAGES: Final = 64
 _CHUNK_BYTES: Final = 8 * 2**20
 _PENDING_BYTES: Final = 64 * 2**20
-_CHUNKS_PER_WORKER: Final = 4
+_CHUNKS_PER_WORKER: Final = 16
 
 
 @dataclass(frozen=True)
@@ -30,38 +30,59 @@ class DecodedClass:
     Attributes:
         split: the split it stands in.
         name: its name.
-        images: uint8 (n, S, S, 3).
+        images: n times uint8 (S, S, 3).
         filenames: base name of each image's file.
+        digests: of each image.
         broken: path of each image that cannot be read, and why.
     """
 
     split: str
     name: str
-    images: Images
+    images: list[Images]
     filenames: list[str]
+    digests: list[bytes]
     broken: dict[str, str]
+
+
+class _Decoded(NamedTuple):
+    """Decoded images, with their digests, and for each why it cannot be read, or None."""
+
+    images: Images
+    digests: list[bytes]
+    reasons: list[str | None]
 
 
 @dataclass(eq=False)
 class _Class:
-    """A class while its images come in; slot i of `images` is for member i."""
+    """A class while its images come in; `images` holds what came, by slot: slot i is for member i."""
 
     split: str
     name: str
     members: list[Member]
-    images: Images
     unread: int
     undecoded: int
+    images: dict[int, tuple[Images, bytes]] = field(default_factory=dict)
     broken: dict[int, str] = field(default_factory=dict)
 
+    def add(self, slots: list[int], decoded: _Decoded) -> None:
+        """Take in decoded images."""
+        for slot, image, digest, reason in zip(slots, *decoded, strict=True):
+            if reason is None:
+                self.images[slot] = image, digest
+            else:
+                self.broken[slot] = reason
+        self.undecoded -= len(slots)
+
     def finished(self) -> DecodedClass:
-        """Return the class without its broken images."""
-        good = [slot for slot in range(len(self.members)) if slot not in self.broken]
+        """Give the class away, without its broken images."""
+        good = sorted(self.images)
+        came = [self.images.pop(slot) for slot in good]
         return DecodedClass(
             self.split,
             self.name,
-            self.images[good] if self.broken else self.images,
+            [image for image, _ in came],
             [self.members[slot].filename for slot in good],
+            [digest for _, digest in came],
             {self.members[slot].path: reason for slot, reason in sorted(self.broken.items())},
         )
 
@@ -106,10 +127,10 @@ def decode_classes(
     """
     workers = workers or n_cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    running: deque[tuple[_Class, list[int], Future[tuple[Images, list[str | None]]]]] = deque()
+    running: deque[tuple[_Class, list[int], Future[_Decoded]]] = deque()
     try:
-        for owner, chunk in _chunks(_places(splits, image_size), max(1, min(_CHUNK_IMAGES, 2**21 // image_size**2))):
-            running.append((owner, chunk.slots, pool.submit(decode_images, chunk.payloads, image_size, resample)))
+        for owner, chunk in _chunks(_places(splits), max(1, min(_CHUNK_IMAGES, 2**21 // image_size**2))):
+            running.append((owner, chunk.slots, pool.submit(_decode, chunk.payloads, image_size, resample)))
             if len(running) >= _CHUNKS_PER_WORKER * workers:
                 yield from _finish(*running.popleft(), advance)
         while running:
@@ -124,15 +145,13 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _places(splits: Splits, size: int) -> _Places:
+def _places(splits: Splits) -> _Places:
     """Return for each image the class and the slot it goes to, in the order of classes."""
     places: _Places = {}
     for split, classes in splits.items():
         for name, images in classes.items():
             members = list(dict.fromkeys(images))
-            # Memory is not touched, and so not taken, before the class's first image comes.
-            pixels = np.empty((len(members), size, size, 3), np.uint8)
-            owner = _Class(split, name, members, pixels, len(members), len(members))
+            owner = _Class(split, name, members, len(members), len(members))
             places.update((member, (owner, slot)) for slot, member in enumerate(members))
     return places
 
@@ -166,16 +185,15 @@ def _chunks(places: _Places, n_images: int) -> Iterator[tuple[_Class, _Chunk]]:
             waiting = 0
 
 
+def _decode(payloads: list[Payload], size: int, resample: Resample) -> _Decoded:
+    images, reasons = decode_images(payloads, size, resample)
+    return _Decoded(images, image_digests(images), reasons)
+
+
 def _finish(
-    owner: _Class,
-    slots: list[int],
-    decoded: Future[tuple[Images, list[str | None]]],
-    advance: Callable[[int], None],
+    owner: _Class, slots: list[int], decoded: Future[_Decoded], advance: Callable[[int], None]
 ) -> Iterator[DecodedClass]:
-    images, reasons = decoded.result()
-    owner.images[slots] = images
-    owner.broken.update((slot, reason) for slot, reason in zip(slots, reasons, strict=True) if reason)
-    owner.undecoded -= len(slots)
+    owner.add(slots, decoded.result())
     advance(len(slots))
     if not owner.undecoded:
         yield owner.finished()
