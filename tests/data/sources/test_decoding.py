@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.members import Payload, Unreadable
@@ -48,6 +48,69 @@ def test_an_image_at_the_size_keeps_its_pixels(kind: str) -> None:
 def test_a_jpeg_at_the_size_is_what_the_decoder_gives() -> None:
     content = encoded(Image.fromarray(random_pixels()), "JPEG")
     assert np.array_equal(decoded(content), np.asarray(Image.open(io.BytesIO(content))))
+
+
+def jpeg(**options: object) -> bytes:
+    return encoded(Image.fromarray(random_pixels(16, 16)), "JPEG", quality=90, **options)
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        jpeg(),
+        jpeg(subsampling=0),
+        jpeg(progressive=True, optimize=True),
+        jpeg(restart_marker_rows=1),
+        jpeg(comment=b"seen"),
+        jpeg(icc_profile=b"profile" * 10),
+        jpeg(exif=EXIF),
+        jpeg() + b"and more",
+        encoded(Image.fromarray(random_pixels(16, 16)[..., 0]), "JPEG"),
+        encoded(Image.fromarray(random_pixels(16, 8)), "JPEG"),
+        encoded(Image.fromarray(random_pixels(16, 16)).convert("CMYK"), "JPEG"),
+        jpeg().replace(b"\xff\xdb", b"\xff\xff\xdb", 1),
+        jpeg()[:20] + b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\0" + jpeg()[20:],
+    ],
+)
+def test_every_kind_of_jpeg_is_what_pillow_makes_of_the_whole_file(content: bytes) -> None:
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    expected = image if image.size == (16, 16) else image.resize((16, 16), Image.Resampling.BILINEAR)
+    assert np.array_equal(decoded(content, 16), np.asarray(expected))
+
+
+@pytest.mark.parametrize("cut", [3, 21, 100, 160, 300, 620, -30])
+def test_a_jpeg_cut_short_is_refused_as_pillow_refuses_it(cut: int) -> None:
+    images, reasons = decode_images([jpeg()[:cut]], 16, "bilinear")
+    assert reasons[0]
+    assert not images.any()
+
+
+def test_a_jpeg_with_a_second_frame_of_another_size_is_not_decoded_at_the_first_ones_size() -> None:
+    small, large = jpeg(), encoded(Image.fromarray(random_pixels(64, 64)), "JPEG")
+    at = large.index(b"\xff\xc0")
+    frame = small[small.index(b"\xff\xc0") :][:19]
+    for content in (large[:at] + frame + large[at:], large[: at + 19] + frame + large[at + 19 :]):
+        assert decode_images([content], 16, "bilinear")[1] != [None]
+
+
+def test_no_damage_to_a_jpeg_is_taken_otherwise_than_pillow_takes_it() -> None:
+    rng, original = np.random.default_rng(0), jpeg(progressive=True)
+    for _ in range(500):
+        content = bytearray(original)
+        for at in rng.integers(0, len(content), rng.integers(1, 4)):
+            content[at] = rng.integers(256)
+        images, reasons = decode_images([bytes(content)], 16, "bilinear")
+        try:
+            image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+        except Exception:
+            assert reasons != [None]
+            continue
+        if image.size == (16, 16) and reasons == [None]:
+            assert np.array_equal(images[0], np.asarray(image))
 
 
 def test_a_broken_image_leaves_its_neighbours_in_their_places() -> None:
