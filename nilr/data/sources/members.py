@@ -18,7 +18,8 @@ TABLES: Final = ("train.csv", "val.csv", "test.csv")
 MAX_TABLE_BYTES: Final = 64 * 2**20
 
 _IMAGE: Final = re.compile(r".*\.(jpe?g|jpe|jfif|png|bmp|gif|tiff?|webp|p[pgb]m|jp2|avif)", re.IGNORECASE)
-_JUNK: Final = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
+_JUNK: Final = re.compile(r"(?:^|/)(?:\.|(?:__MACOSX|Thumbs\.db|desktop\.ini|@eaDir)(?:/|\Z))")
+_CLEAN: Final = re.compile(r"(?:[^/\\:\0.][^/\\:\0]*/)*[^/\\:\0.][^/\\:\0]*")
 _SYNSET: Final = re.compile(r"n\d{8}")
 
 
@@ -118,7 +119,7 @@ def cannot_read(path: Path, error: OSError) -> DataError:
 
 def is_junk(path: str) -> bool:
     """Tell whether a file is what systems leave behind (`__MACOSX`, `._x`, `.DS_Store`, `Thumbs.db`), or hidden."""
-    return any(part.startswith(".") or part in _JUNK for part in path.split("/"))
+    return _JUNK.search(path) is not None
 
 
 def safe_path(name: str, archive: str) -> str:
@@ -127,6 +128,8 @@ def safe_path(name: str, archive: str) -> str:
     Raises:
         DataError: it is absolute or leads out of the archive.
     """
+    if _CLEAN.fullmatch(name):
+        return name
     parts = name.replace("\\", "/").split("/")
     absolute = len(parts) > 1 and re.fullmatch(r"|[A-Za-z]:", parts[0]) is not None
     if absolute or ".." in parts or "\0" in name:
