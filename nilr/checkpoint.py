@@ -45,11 +45,20 @@ class TrainedOn(Part):
     image_size: int
 
 
+class Adaptation(Part):
+    """How an adapted model was adapted: with which edit of its parent's rates, in which parts, in how many steps."""
+
+    rates: str
+    adapt_part: list[str]
+    inner_steps: int
+
+
 class Parent(Part):
-    """The model that an adapted one was adapted from, and the digest of its tensors."""
+    """The model that an adapted one was adapted from, the digest of its tensors, and how."""
 
     name: str
     digest: str
+    adaptation: Adaptation | None = None
 
 
 class Manifest(Part):
@@ -93,7 +102,7 @@ class Origin(TypedDict):
     outer_step: int
     metrics: Mapping[str, Any]
     engine: str
-    parent: Mapping[str, str] | None
+    parent: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+# The table of edits, nilr/probes/edits.py, which cannot be imported here; a test compares them.
+RATES = (
+    "learned, zero-negative, zero-positive, absolute, negated, shuffled-signs, shuffled, tensor-mean, norm-matched or "
+    "a number"
+)
+
+
 class JudgeSettings(DeviceSettings):
     """What `adapt` and `probe` share: which episodes, and how the inner loop runs on them."""
 
@@ -224,6 +231,11 @@ class JudgeSettings(DeviceSettings):
     batch_stats: BatchStats = setting(
         "apart", "Batch statistics of support and query in judging: a batch each, or one together."
     )
+    adapt_part: tuple[str, ...] = setting(
+        ("all",),
+        "Of what the inner loop moves, move this alone: all, body, head, or layers (repeat, or commas).",
+        shown="all",
+    )
 
 
 class AdaptSettings(JudgeSettings):
@@ -235,6 +247,7 @@ class AdaptSettings(JudgeSettings):
     query: Path | None = setting(
         None, "Images to classify after --support: a folder per class, or just images.", shown="none"
     )
+    rates: str = setting("learned", f"The inner rates to adapt with: {RATES}.")
     name: str | None = setting(
         None, "Name of the adapted model in the registry.", shown="a fresh one from the model's", env=False
     )
@@ -261,6 +274,11 @@ class ProbeSettings(JudgeSettings):
     )
     neighbours: NeighbourRule = setting("nearest", "How labelled neighbours vote.")
     distance: Distance = setting("cosine", "How near is measured.")
+    rates: tuple[str, ...] = setting(
+        ("learned",),
+        f"The inner rates to adapt with; several (repeat, or commas) are judged on the same episodes: {RATES}.",
+        shown="learned",
+    )
     controls: bool = setting(False, "Judge raw pixels and an untrained body as well, on the same episodes.")
     task_b: TaskB = setting(
         "disjoint",

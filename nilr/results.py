@@ -146,12 +146,30 @@ class ProtocolMetrics(Record):
     delta: Delta | None = None
 
 
+class EditMetrics(ProtocolMetrics):
+    """The same under an edit of the rates; `delta_to_learned` is paired to the rates as they were learned."""
+
+    delta_to_learned: Delta | None = None
+
+
+class EditProbe(Record):
+    """One model under one edit of its rates, under each protocol that adapts."""
+
+    same_task: EditMetrics | None = Field(default=None, alias="same-task")
+    cross_task: EditMetrics | None = Field(default=None, alias="cross-task")
+
+
 class ModelProbe(Record):
-    """One model under each protocol that was asked for; meta-init always stands, since deltas refer to it."""
+    """One model under each protocol that was asked for; meta-init always stands, since deltas refer to it.
+
+    The protocols' own figures are those of the first `rates` asked for. `edits` has those of all, by name, and always
+    those of `learned`, which deltas refer to.
+    """
 
     meta_init: ProtocolMetrics = Field(alias="meta-init")
     same_task: ProtocolMetrics | None = Field(default=None, alias="same-task")
     cross_task: ProtocolMetrics | None = Field(default=None, alias="cross-task")
+    edits: dict[str, EditProbe] = Field(default_factory=dict)
 
 
 ProbeMetrics = dict[str, ModelProbe]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 
@@ -74,7 +74,8 @@ def _values(parameter: Any) -> str:  # noqa: ANN401
     if parameter.metavar is not None:
         return "path or `-`" if parameter.metavar == "PATH" else ""
     low, high = parameter.min, parameter.max
-    kind = {int: "whole number", float: "number", str: "text", Path: "path"}[described.annotation]
+    one = get_args(described.annotation)[0] if parameter.multiple else described.annotation
+    kind = {int: "whole number", float: "number", str: "text", Path: "path"}[one]
     if low is None and high is None:
         return kind
     return f"{kind}, {low} to {high}" if high is not None else f"{kind}, at least {low}"

@@ -11,6 +11,7 @@ from nilr.config import PROTOCOLS
 from nilr.results import (
     AdaptMetrics,
     Delta,
+    EditMetrics,
     ImageRef,
     Mean,
     PrepareDataMetrics,
@@ -80,8 +81,13 @@ def show_probe(result: Result[ProbeMetrics], screen: Screen) -> None:
     if used:
         screen.line(f"{', '.join(used)}{data}")
     corrected = any(_corrected(figures.delta) for _, _, figures in _cells(result.metrics))
-    header = ("model", "protocol", "accuracy", "delta to meta-init", "d", "p (Holm)" if corrected else "p", "episodes")
-    screen.table(header, _probe_rows(result.metrics, screen))
+    p = "p (Holm)" if corrected else "p"
+    if any(len(model.edits) > 1 for model in result.metrics.values()):
+        edited = ("model", "protocol", "rates", "accuracy", "delta to meta-init", p, "delta to learned", p, "episodes")
+        screen.table(edited, _edit_rows(result.metrics, screen))
+    else:
+        header = ("model", "protocol", "accuracy", "delta to meta-init", "d", p, "episodes")
+        screen.table(header, _probe_rows(result.metrics, screen))
 
 
 def _probe_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ...]]:
@@ -98,6 +104,23 @@ def _cells(metrics: ProbeMetrics) -> Iterator[tuple[str, str, ProtocolMetrics]]:
             figures: ProtocolMetrics | None = getattr(model, protocol.replace("-", "_"))
             if figures is not None:
                 yield name, protocol, figures
+
+
+def _edit_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ...]]:
+    """Yield for each model meta-init, and then every edit of the rates under each protocol."""
+
+    def row(name: str, protocol: str, rates: Cell, figures: EditMetrics) -> tuple[Cell, ...]:
+        deltas = (figures.delta, figures.delta_to_learned)
+        cells = (cell for delta in deltas for cell in (_delta(delta, screen), _p(delta)))
+        return (name, protocol, rates, _mean(figures.accuracy, screen), *cells, str(figures.accuracy.n_episodes))
+
+    for name, model in metrics.items():
+        yield row(name, "meta-init", None, EditMetrics(accuracy=model.meta_init.accuracy))
+        for protocol in PROTOCOLS[1:]:
+            for rates, probe in model.edits.items():
+                figures: EditMetrics | None = getattr(probe, protocol.replace("-", "_"))
+                if figures is not None:
+                    yield row(name, protocol, rates, figures)
 
 
 def _corrected(delta: Delta | None) -> bool:

@@ -7,7 +7,7 @@ episode under one condition. A reading is a number that is taken of a view.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from nilr.episodes import Episode
 from nilr.meta.engine.contract import Engine
 from nilr.models.learner import Learner
+from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
 from nilr.probes.features import BatchStats, episode_features
 
 
@@ -26,11 +27,13 @@ class Condition:
 
     Attributes:
         protocol: `meta-init`, no adaptation; else which of the tasks' episodes is adapted to.
+        rates: the edit of the inner rates (see `nilr.probes.edits`).
         steps: of the inner loop; None: as many as the subject takes.
         shared: of cross-task, how many classes its episode A shares with B; None: as `TaskPairs.task_b` says.
     """
 
     protocol: str
+    rates: str = LEARNED
     steps: int | None = None
     shared: int | None = None
 
@@ -82,6 +85,7 @@ class Subject:
         inner_lr: its inner rates, by name.
         inner_steps: steps of the inner loop.
         engine: what executes it.
+        edits: its inner rates under each edit that a condition names, by the edit's name.
     """
 
     learner: Learner
@@ -89,6 +93,7 @@ class Subject:
     inner_lr: Mapping[str, Tensor]
     inner_steps: int
     engine: Engine
+    edits: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the features (n, D) of images (n, C, H, W)."""
@@ -105,8 +110,14 @@ class Subject:
         if condition.task not in tasks.adapted:
             raise ValueError(f"{condition.task} needs an episode to adapt to")
         episode = tasks.adapted[condition.task]
-        return self.engine.adapt(
-            self.learner, self.params, self.inner_lr, episode.support_x, episode.support_y, steps=self.inner_steps
+        return adapt(
+            self.engine,
+            self.learner,
+            self.params,
+            self.inner_lr if condition.rates == LEARNED else self.edits[condition.rates],
+            (episode.support_x, episode.support_y),
+            steps=self.inner_steps,
+            norm_matched=condition.rates == NORM_MATCHED,
         )
 
 

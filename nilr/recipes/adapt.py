@@ -14,14 +14,15 @@ from pydantic import JsonValue
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from nilr.checkpoint import save_checkpoint
+from nilr.checkpoint import Adaptation, save_checkpoint
 from nilr.config import AdaptSettings
 from nilr.data.labelled import LabelledImages, read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError, StoreError, UsageError
 from nilr.meta.evaluation import learner_logits
+from nilr.probes.edits import NORM_MATCHED, adapt, edited, find_edit, rates_of_part
 from nilr.probes.features import episode_features
-from nilr.recipes.judging import episode_size, inner_steps
+from nilr.recipes.judging import episode_size, inner_steps, listed, unmoved
 from nilr.recipes.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
 from nilr.recipes.outcome import Outcome
 from nilr.reporting import Reporter
@@ -54,34 +55,47 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
         NilrError: the model, the images or the store cannot be used.
     """
     outcome = Outcome("adapt")
+    find_edit(settings.rates)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads)
     model = load_model(store, settings.model, device=device, engine=settings.engine)
     task = _own_images(settings, model, device) if settings.support else _seeded_episode(settings, store, model, device)
-    steps = inner_steps(settings, model)
-    episode = task.episode
-    reporter.note(f"adapting `{model.ref.name}` to {len(episode.support_y)} images in {steps} steps")
-    adapted = model.engine.adapt(
-        model.learner, model.params, model.inner_lr, episode.support_x, episode.support_y, steps=steps
+    how = Adaptation(
+        rates=settings.rates, adapt_part=list(listed(settings.adapt_part)), inner_steps=inner_steps(settings, model)
     )
+    reporter.note(f"adapting `{model.ref.name}` to {len(task.episode.support_y)} images in {how.inner_steps} steps")
+    adapted = _adapt(model, task.episode, how, settings.seed)
     metrics = _metrics(model, adapted, task, settings)
     drawn = {} if settings.support else dataclasses.asdict(episode_size(settings, [model]))
-    name = _store_adapted(store, settings, model, adapted, metrics)
+    name = _store_adapted(store, settings, model, adapted, metrics, how)
     return outcome.result(
         metrics,
         config={
             **settings.model_dump(mode="json", exclude={"home", "model", "support", "query", "force"}),
             **drawn,
             "data": task.data.name if task.data else None,
-            "inner_steps": steps,
+            **how.model_dump(),
             "support": settings.support.name if settings.support else None,
             "query": settings.query.name if settings.query else None,
             "name": name,
         },
         models=[model.used],
         data=task.data,
-        notes=[f"the adapted model is `{name}`"],
+        notes=[*unmoved({model.ref.name: model}, how.adapt_part), f"the adapted model is `{name}`"],
         environment=environment(device, model.engine.name),
+    )
+
+
+def _adapt(model: LoadedModel, episode: Episode, how: Adaptation, seed: int) -> Mapping[str, Tensor]:
+    inner_lr = rates_of_part(model.inner_lr, model.params, how.adapt_part)
+    return adapt(
+        model.engine,
+        model.learner,
+        model.params,
+        edited(inner_lr, model.params, how.rates, seed=seed),
+        (episode.support_x, episode.support_y),
+        steps=how.inner_steps,
+        norm_matched=how.rates == NORM_MATCHED,
     )
 
 
@@ -211,9 +225,14 @@ def _predictions(task: Task, probabilities: Mapping[str, Tensor]) -> list[Predic
 
 
 def _store_adapted(
-    store: Store, settings: AdaptSettings, model: LoadedModel, adapted: Mapping[str, Tensor], metrics: AdaptMetrics
+    store: Store,
+    settings: AdaptSettings,
+    model: LoadedModel,
+    adapted: Mapping[str, Tensor],
+    metrics: AdaptMetrics,
+    how: Adaptation,
 ) -> str:
-    """Save the adapted parameters as a model of its own, with its parent, and return its name."""
+    """Save the adapted parameters as a model of its own, with its parent and its rates, and return its name."""
     manifest = model.checkpoint.manifest
     figures: dict[str, JsonValue] = metrics.model_dump(mode="json", exclude={"predictions"})
     name = settings.name or store.fresh_model_name(f"{model.ref.name}-adapted")
@@ -230,7 +249,7 @@ def _store_adapted(
                     include={"architecture", "algorithm", "settings", "data", "outer_step", "engine"}
                 ),
                 metrics=figures,
-                parent={"name": model.ref.name, "digest": model.checkpoint.digest},
+                parent={"name": model.ref.name, "digest": model.checkpoint.digest, "adaptation": how.model_dump()},
             )
     finally:
         # Where nothing could be saved, no empty model stays behind.

@@ -26,7 +26,10 @@ def deltas_in(metrics: Mapping[str, ModelProbe]) -> list[Delta]:
 def correct(metrics: ProbeMetrics) -> ProbeMetrics:
     """Return the metrics with each difference's p adjusted for their number (Holm); see `nilr.inference.holm`."""
     dumped = {name: model.model_dump() for name, model in metrics.items()}
-    tested = [delta for model in dumped.values() for delta in _deltas(model) if delta["p"] is not None]
+    for model in dumped.values():
+        _share_first_edit(model)
+    found = {id(delta): delta for model in dumped.values() for delta in _deltas(model)}
+    tested = [delta for delta in found.values() if delta["p"] is not None]
     for delta, adjusted in zip(tested, holm([delta["p"] for delta in tested]), strict=True):
         delta["p_holm"] = adjusted
     return {name: ModelProbe.model_validate(model) for name, model in dumped.items()}
@@ -68,6 +71,14 @@ def precision_note(metrics: ProbeMetrics, *, until_ci: float | None) -> str | No
         f"Every paired interval, over {n:,} episodes, is ± {100 * widest.ci95:.2f} points or narrower{needed}. "
         f"A true difference of 1 point would be found with {100 * power(A_POINT, spread, n):.0f} % probability."
     )
+
+
+def _share_first_edit(model: dict[str, Any]) -> None:
+    """Let the protocols' own differences be those of the first edit, of which they are copies: each counts once."""
+    for edit in list(model["edits"].values())[:1]:
+        for protocol, figures in edit.items():
+            if figures is not None:
+                model[protocol]["delta"] = figures["delta"]
 
 
 def _half_of(width: float) -> float:

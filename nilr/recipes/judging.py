@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nilr.config import JudgeSettings
 from nilr.errors import EpisodeError
+from nilr.probes.edits import find_edit, rates_of_part
 from nilr.recipes.loading import LoadedModel
 
 
@@ -40,6 +41,37 @@ def episode_size(settings: JudgeSettings, models: Sequence[LoadedModel]) -> Epis
 def inner_steps(settings: JudgeSettings, model: LoadedModel) -> int:
     """Return the steps of the inner loop: as asked for, else the model's own for judging."""
     return model.algorithm.eval_inner_steps if settings.inner_steps is None else settings.inner_steps
+
+
+def listed(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the words of an option that may be repeated and may hold several, with commas between; each once."""
+    return tuple(dict.fromkeys(word.strip() for value in values for word in value.split(",")))
+
+
+def asked_rates(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the edits that --rates asks for.
+
+    Raises:
+        UnknownNameError: there is no such edit.
+    """
+    names = listed(values)
+    for name in names:
+        find_edit(name)
+    return names
+
+
+def unmoved(models: Mapping[str, LoadedModel], parts: Sequence[str]) -> list[str]:
+    """Say of which models nothing moves, since their inner loop moves none of the parts.
+
+    Raises:
+        UnknownNameError: a model has no such part.
+    """
+    return [
+        f"Nothing of {name} moves: {model.algorithm.name} moves the {model.algorithm.moves} alone, and --adapt-part is "
+        f"{','.join(parts)}."
+        for name, model in models.items()
+        if not rates_of_part(model.inner_lr, model.params, parts)
+    ]
 
 
 def _one(name: str, asked: int | None, models: Sequence[LoadedModel]) -> int:

@@ -12,7 +12,7 @@ from nilr.errors import UsageError
 from nilr.probes.conditions import META_INIT
 from nilr.recipes.controls import against_untrained
 from nilr.recipes.intervals import correct, next_look, precision_note
-from nilr.recipes.judging import episode_size, inner_steps
+from nilr.recipes.judging import asked_rates, episode_size, inner_steps, listed, unmoved
 from nilr.recipes.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
 from nilr.recipes.outcome import Outcome
 from nilr.recipes.probe_metrics import episode_values, summarise
@@ -33,6 +33,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     if settings.until_ci is not None and settings.protocol == "meta-init":
         raise UsageError("--until-ci is about differences, and meta-init has none", hint="leave --protocol out")
     outcome = Outcome("probe")
+    planned = plan(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads)
     models = _load(store, settings, device)
@@ -44,13 +45,14 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
 
     def figures(readings: Mapping[str, Readings]) -> ProbeMetrics:
         return {
-            name: summarise(values, interval=settings.interval, seed=settings.seed) for name, values in readings.items()
+            name: summarise(values, planned.rates, interval=settings.interval, seed=settings.seed)
+            for name, values in readings.items()
         }
 
     readings = judge(
         settings,
         models,
-        plan(settings),
+        planned,
         task_pairs(settings, size, split.images),
         reporter,
         more=lambda so_far, done: next_look(settings, figures(so_far), done),
@@ -62,11 +64,13 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
             **settings.model_dump(mode="json", exclude={"home", "models"}),
             **dataclasses.asdict(size),
             "inner_steps": {name: inner_steps(settings, model) for name, model in models.items()},
+            "rates": list(asked_rates(settings.rates)),
+            "adapt_part": list(listed(settings.adapt_part)),
             "data": split.used.name,
         },
         models=[model.used for model in used],
         data=split.used,
-        per_episode={name: episode_values(values) for name, values in readings.items()},
+        per_episode={name: episode_values(values, planned.rates) for name, values in readings.items()},
         notes=_notes(settings, models, metrics, readings),
         environment=environment(device, used[0].engine.name),
     )
@@ -79,13 +83,16 @@ def _notes(
     readings: Mapping[str, Readings],
 ) -> list[str]:
     """Return what a reader should know; the verdict comes last."""
-    notes = []
+    parts = listed(settings.adapt_part)
+    notes = unmoved(models, parts)
     if settings.controls:
         notes.append(against_untrained({name: values[META_INIT][ACCURACY] for name, values in readings.items()}))
     precision = precision_note(metrics, until_ci=settings.until_ci)
     if precision is not None:
         notes.append(precision)
-    return [*notes, verdict({name: model.algorithm.name for name, model in models.items()}, metrics)]
+    # The paper's models adapt in all their parts.
+    claimants = {name: model.algorithm.name for name, model in models.items() if "all" in parts}
+    return [*notes, verdict(claimants, metrics)]
 
 
 def _load(store: Store, settings: ProbeSettings, device: torch.device) -> dict[str, LoadedModel]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,11 @@ from nilr.config import PROTOCOLS, ProbeSettings
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.meta.engine.workers import in_order
 from nilr.probes.conditions import META_INIT, Condition, Reading, Subject, View, read_episode
+from nilr.probes.edits import LEARNED, edited, rates_of_part
 from nilr.probes.protocols import NeighbourAccuracy, TaskPairs
 from nilr.recipes.controls import controls
 from nilr.recipes.intervals import first_look
-from nilr.recipes.judging import EpisodeSize, inner_steps
+from nilr.recipes.judging import EpisodeSize, asked_rates, inner_steps, listed
 from nilr.recipes.loading import LoadedModel
 from nilr.reporting import Reporter
 
@@ -30,20 +31,46 @@ class Plan:
     """What is read of each episode.
 
     Attributes:
-        conditions: how the models come to their parameters; meta-init, which deltas refer to, stands first.
+        rates: the edits of the rates; the figures that stand first are those of the first one.
+        conditions: how the models come to their parameters. What deltas refer to is always among them: meta-init, and
+            the learned rates.
         readings: what is taken of each condition, by name.
     """
 
+    rates: Sequence[str]
     conditions: Sequence[Condition]
     readings: Mapping[str, Reading]
 
 
 def plan(settings: ProbeSettings) -> Plan:
-    """Return what the settings ask to be read."""
-    protocols = [p for p in PROTOCOLS if settings.protocol in ("all", p) or p == META_INIT.protocol]
+    """Return what the settings ask to be read.
+
+    Raises:
+        UnknownNameError: they ask for rates that nilr does not know.
+    """
+    rates = tuple(dict.fromkeys([*asked_rates(settings.rates), LEARNED]))
+    adapted = [p for p in PROTOCOLS if settings.protocol in ("all", p) and p != META_INIT.protocol]
     return Plan(
-        conditions=[Condition(protocol) for protocol in protocols],
+        rates=rates,
+        conditions=[META_INIT, *(Condition(protocol, edit) for protocol in adapted for edit in rates)],
         readings={ACCURACY: NeighbourAccuracy(settings.neighbours, settings.distance)},
+    )
+
+
+def subject_of(settings: ProbeSettings, model: LoadedModel, rates: Iterable[str]) -> Subject:
+    """Return a model as the probe adapts it.
+
+    Raises:
+        UnknownNameError: it has no such part as --adapt-part names.
+    """
+    inner_lr = rates_of_part(model.inner_lr, model.params, listed(settings.adapt_part))
+    return Subject(
+        learner=model.learner,
+        params=model.params,
+        inner_lr=inner_lr,
+        inner_steps=inner_steps(settings, model),
+        engine=model.engine,
+        edits={name: edited(inner_lr, model.params, name, seed=settings.seed) for name in rates},
     )
 
 
@@ -77,10 +104,7 @@ def judge(
         more: called with all that was read and the number of episodes; says how many to read before it is asked again,
             or None when it is enough.
     """
-    subjects = {
-        name: Subject(model.learner, model.params, model.inner_lr, inner_steps(settings, model), model.engine)
-        for name, model in models.items()
-    }
+    subjects = {name: subject_of(settings, model, planned.rates) for name, model in models.items()}
     beside = controls(next(iter(models.values())), settings.seed) if settings.controls else {}
     cross = any(condition.protocol == "cross-task" for condition in planned.conditions)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nilr.probes.edits import LEARNED
 from nilr.results import Delta, ModelProbe, ProbeMetrics
 
 # algorithm -> protocol -> the sign of the claimed change
@@ -38,8 +39,9 @@ def verdict(algorithms: Mapping[str, str], metrics: ProbeMetrics) -> str:
 
 
 def delta_of(probe: ModelProbe, protocol: str) -> Delta | None:
-    """Return the paired delta under a protocol, or None where it was not asked for."""
-    figures = probe.same_task if protocol == "same-task" else probe.cross_task
+    """Return the paired delta under a protocol with the learned rates, or None where it was not asked for."""
+    learned = probe.edits.get(LEARNED, probe)
+    figures = learned.same_task if protocol == "same-task" else learned.cross_task
     return None if figures is None else figures.delta
 
 

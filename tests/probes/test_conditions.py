@@ -20,7 +20,7 @@ class CountingEngine:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
 
-    def adapt(self, learner, params, inner_lr, support_x, support_y, *, steps):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    def adapt(self, learner, params, inner_lr, support_x, support_y, *, steps, first_step=0):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         self.calls["adapt"] += 1
         return {"at": params["at"] + support_x.flatten()[0]}
 
@@ -40,7 +40,7 @@ CONDITIONS = [META_INIT, Condition("same-task"), Condition("cross-task")]
 
 def test_features_are_computed_once_per_condition_whatever_is_read() -> None:
     engine = CountingEngine()
-    subject = Subject(None, {"at": torch.tensor(1.0)}, {}, 1, engine)  # type: ignore[arg-type]
+    subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
 
     def largest(view: View, _before: View) -> float:
         return view.features[1].max().item()
@@ -59,6 +59,6 @@ def test_features_are_computed_once_per_condition_whatever_is_read() -> None:
 
 def test_what_is_not_read_is_not_computed() -> None:
     engine = CountingEngine()
-    subject = Subject(None, {"at": torch.tensor(1.0)}, {}, 1, engine)  # type: ignore[arg-type]
+    subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
     read_episode(subject, tasks(), [Condition("same-task")], {"nothing": lambda *_: 0.0}, batch_stats="apart")
     assert engine.calls == {"adapt": 1}

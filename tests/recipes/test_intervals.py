@@ -30,6 +30,22 @@ def test_every_p_is_adjusted_for_all_differences_of_the_result() -> None:
     assert [delta.p_holm for delta in deltas_in(metrics)] == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+def test_a_difference_that_stands_in_two_places_counts_once() -> None:
+    same_task = Condition("same-task", "negated")
+    values = {
+        META_INIT: [0.4, 0.5, 0.6, 0.5],
+        same_task: [0.3, 0.5, 0.5, 0.3],
+        Condition("same-task"): [0.5, 0.5, 0.7, 0.5],
+    }
+    readings = {condition: {ACCURACY: torch.tensor(value).double()} for condition, value in values.items()}
+    model = correct({"a": summarise(readings, ["negated", "learned"])})["a"]
+    # three differences: negated and learned to meta-init, and negated to learned
+    learned, negated = (model.edits[name].same_task for name in ("learned", "negated"))
+    p = sorted([learned.delta.p, negated.delta.p, negated.delta_to_learned.p])
+    assert min(learned.delta.p_holm, negated.delta.p_holm, negated.delta_to_learned.p_holm) == pytest.approx(3 * p[0])
+    assert model.same_task.delta == negated.delta
+
+
 def test_a_difference_without_a_test_neither_counts_nor_gets_a_p() -> None:
     metrics = correct({"a": probe(0.01, None)})
     assert [delta.p_holm for delta in deltas_in(metrics)] == [0.01, None]

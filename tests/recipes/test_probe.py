@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.config import ProbeSettings, TrainSettings
+from nilr.config import PROTOCOLS, ProbeSettings, TrainSettings
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import CheckpointError, DataError, EpisodeError, StoreError, UsageError
 from nilr.metrics import paired_difference
@@ -35,11 +35,8 @@ def judge(*models: str, **settings: Any) -> Result[Any]:
 def test_every_protocol_judges_the_same_episodes_and_deltas_are_paired_to_meta_init(maml: str) -> None:
     result = judge(maml)
     values = result.per_episode[maml]
-    assert {protocol: len(found) for protocol, found in values.items()} == {
-        "meta-init": 6,
-        "same-task": 6,
-        "cross-task": 6,
-    }
+    assert {protocol: len(values[protocol]) for protocol in PROTOCOLS} == dict.fromkeys(PROTOCOLS, 6)
+    assert values["edits"] == {"learned": {protocol: values[protocol] for protocol in PROTOCOLS[1:]}}
     for protocol in ("same-task", "cross-task"):
         expected = paired_difference(torch.tensor(values[protocol]), torch.tensor(values["meta-init"]))
         delta = result.metrics[maml].model_dump()[protocol]["delta"]

@@ -1,0 +1,209 @@
+"""Edits of the rates, on real models and through the whole probe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nilr.checkpoint import load_checkpoint, save_checkpoint
+from nilr.cli.boundary import run
+from nilr.config import ProbeSettings, TrainSettings
+from nilr.meta.engine.explicit import ExplicitEngine
+from nilr.metrics import paired_difference
+from nilr.probes.edits import EDITS
+from nilr.recipes import meta_train, probe
+from nilr.reporting import SilentReporter
+from nilr.results import Result
+from nilr.store import Store
+
+pytestmark = pytest.mark.usefixtures("pack", "one_thread")
+
+
+@pytest.fixture
+def sgd(quick: dict[str, Any]) -> str:
+    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
+    return "sgd"
+
+
+def give_rates(model: str, name: str, change: Any) -> str:
+    """Store a copy of the model whose rates are changed, and return its name."""
+    old = load_checkpoint(Store(None).find_model(model).file)
+    kept = old.manifest.model_dump(
+        include={"architecture", "algorithm", "settings", "data", "outer_step", "engine", "metrics", "parent"}
+    )
+    rates: dict[str, Tensor] = {tensor: change(rate) for tensor, rate in old.inner_lr.items()}
+    path = Store(None).model_dir(name) / "last.safetensors"
+    path.parent.mkdir(parents=True)
+    save_checkpoint(path, params=old.params, inner_lr=rates, **kept)
+    return name
+
+
+def mixed(rate: Tensor) -> Tensor:
+    return torch.randn(rate.shape, generator=torch.Generator().manual_seed(rate.numel()))
+
+
+def exact(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def judge(*models: str, **settings: Any) -> Result[Any]:
+    given = {"n_episodes": 5, "threads": 1} | settings
+    return probe.run(ProbeSettings(models=models, **given), SilentReporter())
+
+
+def test_every_edit_stands_beside_learned_with_both_deltas_on_the_same_episodes(sgd: str) -> None:
+    model = give_rates(sgd, "mixed", mixed)
+    result = judge(model, rates=(",".join(EDITS), "0.05"))
+    found = json.loads(result.model_dump_json())["metrics"][model]["edits"]
+    values = result.per_episode[model]
+    assert list(found) == [*EDITS, "0.05"]
+    for name, by_protocol in found.items():
+        for protocol in ("same-task", "cross-task"):
+            own = exact(values["edits"][name][protocol])
+            figures = by_protocol[protocol]
+            assert figures["accuracy"]["mean"] == pytest.approx(own.mean().item())
+            before = paired_difference(own, exact(values["meta-init"]))
+            assert figures["delta"]["mean"] == pytest.approx(before.mean)
+            if name == "learned":
+                assert figures["delta_to_learned"] is None
+            else:
+                learned = paired_difference(own, exact(values["edits"]["learned"][protocol]))
+                assert figures["delta_to_learned"]["mean"] == pytest.approx(learned.mean)
+                assert figures["delta_to_learned"]["ci95"] == pytest.approx(learned.ci95)
+
+
+def test_an_edit_is_what_a_model_with_such_rates_does(sgd: str) -> None:
+    model = give_rates(sgd, "mixed", mixed)
+    edits = judge(model, rates=("zero-negative", "negated", "0.2")).per_episode[model]["edits"]
+    changes = {
+        "zero-negative": lambda rate: mixed(rate).relu(),
+        "negated": lambda rate: -mixed(rate),
+        "0.2": lambda rate: torch.full_like(rate, 0.2),
+    }
+    for i, (name, change) in enumerate(changes.items()):
+        alone = judge(give_rates(sgd, f"changed-{i}", change)).per_episode[f"changed-{i}"]
+        assert edits[name] == {protocol: alone[protocol] for protocol in ("same-task", "cross-task")}
+
+
+def test_the_first_rates_stand_in_the_protocols_own_place_and_the_verdict_speaks_of_learned(sgd: str) -> None:
+    model = give_rates(sgd, "mixed", mixed)
+    edited, learned = judge(model, rates=("negated", "absolute")), judge(model)
+    assert list(edited.metrics[model].edits) == ["negated", "absolute", "learned"]
+    assert edited.config["rates"] == ["negated", "absolute"]
+    own, beside = edited.metrics[model].same_task, edited.metrics[model].edits["negated"].same_task
+    assert own.model_dump() == beside.model_dump(exclude={"delta_to_learned"})
+    assert edited.per_episode[model]["same-task"] == edited.per_episode[model]["edits"]["negated"]["same-task"]
+    assert edited.notes[-1] == learned.notes[-1]
+    assert edited.per_episode[model]["edits"]["learned"] == learned.per_episode[model]["edits"]["learned"]
+
+
+def test_without_negative_rates_absolute_and_zero_negative_change_exactly_nothing(sgd: str) -> None:
+    model = give_rates(sgd, "positive", lambda rate: mixed(rate).abs())
+    edits = judge(model, rates=("absolute", "zero-negative")).metrics[model].edits
+    for name in ("absolute", "zero-negative"):
+        assert edits[name].cross_task.delta_to_learned.verdict == "exactly zero"
+
+
+def test_without_positive_rates_zero_negative_is_the_meta_initialisation(sgd: str) -> None:
+    model = give_rates(sgd, "negative", lambda rate: -mixed(rate).abs())
+    figures = judge(model, rates=("zero-negative",)).metrics[model]
+    for found in (figures.same_task, figures.cross_task):
+        assert (found.delta.mean, found.delta.verdict) == (0.0, "exactly zero")
+
+
+@pytest.mark.parametrize("algo", ["maml", "fomaml", "anil", "boil"])
+def test_every_algorithm_can_be_edited(algo: str, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo=algo, name=algo, **quick), SilentReporter())
+    result = judge(algo, rates=tuple(EDITS), n_episodes=2, inner_steps=2)
+    values = result.per_episode[algo]["edits"]
+    assert values["shuffled"] == values["tensor-mean"] == values["learned"]
+    assert values["zero-positive"]["same-task"] == result.per_episode[algo]["meta-init"]
+
+
+def test_a_part_that_is_not_adapted_does_not_change_the_features(sgd: str, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo="boil", name="boil", **quick), SilentReporter())
+    result = judge(sgd, "boil", adapt_part=("head",))
+    assert result.metrics[sgd].same_task.delta.verdict == "exactly zero"
+    assert result.metrics["boil"].same_task.delta.verdict == "exactly zero"
+    assert result.notes[0] == "Nothing of boil moves: boil moves the body alone, and --adapt-part is head."
+    assert result.notes[-1].endswith("none was measured here.")
+    assert result.config["adapt_part"] == ["head"]
+
+
+def test_parts_add_up_to_all(sgd: str) -> None:
+    model = give_rates(sgd, "mixed", mixed)
+    parts = judge(model, adapt_part=("block1,block2", "block3", "block4", "head"))
+    assert parts.per_episode == judge(model).per_episode
+    assert parts.per_episode != judge(model, adapt_part=("block4",)).per_episode
+
+
+def test_the_meta_initialisation_is_seen_once_however_many_edits_there_are(
+    sgd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    features = ExplicitEngine.features
+
+    def counted(self: ExplicitEngine, *args: Any) -> Tensor:
+        calls.append(1)
+        return features(self, *args)
+
+    monkeypatch.setattr(ExplicitEngine, "features", counted)
+    judge(sgd, n_episodes=2, rates=("learned,absolute,negated",), engine="explicit")
+    # 2 episodes, support and query of the meta-initialisation and of 3 edits under 2 protocols
+    assert len(calls) == 2 * 2 * (1 + 3 * 2)
+
+
+def test_the_command_line_takes_several_rates_and_shows_one_table(sgd: str, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["probe", sgd, "--rates", "learned,zero-negative", "--rates", "-0.05", "--n-episodes", "2"]
+    assert run([*args, "--threads", "1", "--adapt-part", "body", "--inner-steps", "2", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert set(result["metrics"][sgd]["edits"]) == {"learned", "zero-negative", "-0.05"}
+    assert result["config"]["inner_steps"] == {sgd: 2}
+    (header,) = [line for line in err.splitlines() if "delta to learned" in line]
+    assert header.split("  ")[0] == "model"
+    assert [line.split()[:3] for line in err.splitlines() if line.startswith("sgd  ")] == [
+        ["sgd", "meta-init", "-"],
+        *(
+            [sgd, protocol, rates]
+            for protocol in ("same-task", "cross-task")
+            for rates in result["metrics"][sgd]["edits"]
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--rates", "zeroed", "error: unknown rates `zeroed`\nhint: known: learned, zero-negative, "),
+        ("--adapt-part", "block9", "error: unknown part to adapt `block9`\nhint: known: all, body, head, block1, "),
+    ],
+)
+@pytest.mark.parametrize("command", ["probe", "adapt"])
+def test_an_unknown_value_is_refused_with_the_list(
+    command: str, option: str, value: str, said: str, sgd: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["-q", command, sgd, option, value, "--threads", "1"]) == 2
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_an_adapted_model_says_how_it_was_adapted(sgd: str, home: Path) -> None:
+    args = ["-q", "adapt", sgd, "--name", "edited", "--rates", "norm-matched", "--adapt-part", "block4,head"]
+    assert run([*args, "--threads", "1", "--inner-steps", "3"]) == 0
+    parent, child = (load_checkpoint(Store(None).find_model(name).file) for name in (sgd, "edited"))
+    assert child.manifest.parent is not None
+    assert child.manifest.parent.model_dump() == {
+        "name": sgd,
+        "digest": parent.digest,
+        "adaptation": {"rates": "norm-matched", "adapt_part": ["block4", "head"], "inner_steps": 3},
+    }
+    moved = {name for name, value in child.params.items() if not torch.equal(value, parent.params[name])}
+    assert {name.split(".")[0] if name.startswith("head") else name.split(".")[1] for name in moved} == {
+        "block4",
+        "head",
+    }
