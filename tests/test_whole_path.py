@@ -59,8 +59,9 @@ def nilr(tmp_path: Path, home: Path) -> Terminal:
 
 def check_protocols(figures: dict[str, Any], n_episodes: int) -> None:
     """Check the part of a probe's result that scripts read."""
-    assert set(figures) == {"meta-init", "same-task", "cross-task"}
-    for protocol, found in figures.items():
+    assert set(figures) == {"meta-init", "same-task", "cross-task", "edits"}
+    for protocol in ("meta-init", "same-task", "cross-task"):
+        found = figures[protocol]
         assert set(found["accuracy"]) == {"mean", "ci95", "n_episodes"}
         assert 0 <= found["accuracy"]["mean"] <= 1
         assert found["accuracy"]["n_episodes"] == n_episodes

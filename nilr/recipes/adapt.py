@@ -20,9 +20,9 @@ from nilr.data.labelled import LabelledImages, read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError, StoreError, UsageError
 from nilr.meta.evaluation import learner_logits
-from nilr.probes.edits import NORM_MATCHED, adapt, edited, find_edit, rates_of_part
+from nilr.probes.edits import NORM_MATCHED, adapt, edited, rates_of_part
 from nilr.probes.features import episode_features
-from nilr.recipes.judging import episode_size, inner_steps, listed, unmoved
+from nilr.recipes.judging import asked_rates, episode_size, inner_steps, listed, unmoved
 from nilr.recipes.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
 from nilr.recipes.outcome import Outcome
 from nilr.reporting import Reporter
@@ -55,13 +55,13 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
         NilrError: the model, the images or the store cannot be used.
     """
     outcome = Outcome("adapt")
-    find_edit(settings.rates)
+    rates = _one_edit(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads)
     model = load_model(store, settings.model, device=device, engine=settings.engine)
     task = _own_images(settings, model, device) if settings.support else _seeded_episode(settings, store, model, device)
     how = Adaptation(
-        rates=settings.rates, adapt_part=list(listed(settings.adapt_part)), inner_steps=inner_steps(settings, model)
+        rates=rates, adapt_part=list(listed(settings.adapt_part)), inner_steps=inner_steps(settings, model)
     )
     reporter.note(f"adapting `{model.ref.name}` to {len(task.episode.support_y)} images in {how.inner_steps} steps")
     adapted = _adapt(model, task.episode, how, settings.seed)
@@ -84,6 +84,16 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
         notes=[*unmoved({model.ref.name: model}, how.adapt_part), f"the adapted model is `{name}`"],
         environment=environment(device, model.engine.name),
     )
+
+
+def _one_edit(settings: AdaptSettings) -> str:
+    names = asked_rates(settings.rates)
+    if len(names) > 1:
+        raise UsageError(
+            f"`nilr adapt` adapts once, and --rates names {len(names)}: {', '.join(names)}",
+            hint="give one of them; `nilr probe` compares several",
+        )
+    return names[0]
 
 
 def _adapt(model: LoadedModel, episode: Episode, how: Adaptation, seed: int) -> Mapping[str, Tensor]:

@@ -192,6 +192,14 @@ def test_an_unknown_value_is_refused_with_the_list(
     assert capsys.readouterr().err.startswith(said)
 
 
+def test_adapt_takes_one_edit_at_a_time(sgd: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["-q", "adapt", sgd, "--rates", "learned,absolute"]) == 2
+    assert capsys.readouterr().err == (
+        "error: `nilr adapt` adapts once, and --rates names 2: learned, absolute\n"
+        "hint: give one of them; `nilr probe` compares several\n"
+    )
+
+
 def test_an_adapted_model_says_how_it_was_adapted(sgd: str, home: Path) -> None:
     args = ["-q", "adapt", sgd, "--name", "edited", "--rates", "norm-matched", "--adapt-part", "block4,head"]
     assert run([*args, "--threads", "1", "--inner-steps", "3"]) == 0

@@ -1,0 +1,76 @@
+"""One frozen settings model per command: every default, range, unit and help text, and nothing else.
+
+The command line is generated from these models: field `n_way` is flag `--n-way`, environment variable `NILR_N_WAY` and
+JSON key `n_way`. A default of None means "as the algorithm's row, the preset or the checkpoint says"; the resolved
+value stands in every result. `explicit()` tells what the user set, so that flags override presets.
+"""
+
+from __future__ import annotations
+
+from nilr.config.base import (
+    MINI_IMAGENET,
+    PROTOCOLS,
+    SPLITS,
+    SYNTHETIC,
+    BatchStats,
+    DeviceSettings,
+    Distance,
+    Interval,
+    ModelName,
+    NeighbourRule,
+    Protocol,
+    ProtocolChoice,
+    Resample,
+    Settings,
+    Split,
+    TaskB,
+    setting,
+)
+from nilr.config.judging import (
+    RATES,
+    AdaptSettings,
+    JudgeSettings,
+    ProbeSettings,
+)
+from nilr.config.keeping import (
+    DemoSettings,
+    ModelSettings,
+    ModelsSettings,
+)
+from nilr.config.packing import (
+    PrepareDataSettings,
+)
+from nilr.config.training import (
+    PRESETS,
+    TrainSettings,
+)
+
+__all__ = [
+    "MINI_IMAGENET",
+    "PRESETS",
+    "PROTOCOLS",
+    "RATES",
+    "SPLITS",
+    "SYNTHETIC",
+    "AdaptSettings",
+    "BatchStats",
+    "DemoSettings",
+    "DeviceSettings",
+    "Distance",
+    "Interval",
+    "JudgeSettings",
+    "ModelName",
+    "ModelSettings",
+    "ModelsSettings",
+    "NeighbourRule",
+    "PrepareDataSettings",
+    "ProbeSettings",
+    "Protocol",
+    "ProtocolChoice",
+    "Resample",
+    "Settings",
+    "Split",
+    "TaskB",
+    "TrainSettings",
+    "setting",
+]

@@ -1,0 +1,75 @@
+"""What a setting is, what every command takes, and the values that settings choose from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Resample = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
+Split = Literal["train", "val", "test"]
+Protocol = Literal["meta-init", "same-task", "cross-task"]
+ProtocolChoice = Literal["meta-init", "same-task", "cross-task", "all"]
+NeighbourRule = Literal["nearest", "class-mean", "attention"]
+Distance = Literal["cosine", "euclidean"]
+TaskB = Literal["disjoint", "any", "same-classes"]
+BatchStats = Literal["apart", "together"]
+Interval = Literal["t", "bootstrap"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+PROTOCOLS: tuple[Protocol, ...] = ("meta-init", "same-task", "cross-task")
+
+MINI_IMAGENET = "mini-imagenet"
+SYNTHETIC = "synthetic"
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+def setting(
+    default: Any,  # noqa: ANN401 - a default is of the field's own type
+    help: str,
+    *,
+    shown: str | None = None,
+    short: str | None = None,
+    env: bool = True,
+    **bounds: Any,  # noqa: ANN401 - pydantic's own keywords: ge, gt, le, lt
+) -> Any:  # noqa: ANN401 - stands where pydantic's Field stands
+    """Describe one setting.
+
+    Args:
+        default: its default.
+        help: its help text, with the unit.
+        shown: the words that stand for a default of None, such as "as the algorithm's row".
+        short: a one-letter flag, such as `-q`.
+        env: whether `NILR_<FLAG>` may set it.
+        bounds: `ge`, `gt`, `le`, `lt`.
+    """
+    extra: dict[str, Any] = {"shown": shown, "short": short, "env": env}
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
+
+
+class Settings(BaseModel):
+    """What every command takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path | None = setting(
+        None,
+        "Directory of the store: datasets, models, results.",
+        shown="NILR_HOME, else the user data directory",
+        env=False,
+    )
+
+    def explicit(self) -> dict[str, Any]:
+        """Return the settings that were given, by name, leaving out all that stand at their default."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class DeviceSettings(Settings):
+    """What every command that computes takes."""
+
+    seed: int = setting(0, "Seed of every random stream.", ge=0, lt=2**63)
+    device: str = setting("auto", "Where to compute: auto, cpu, cuda or cuda:N.")
+    threads: int | None = setting(None, "CPU threads.", shown="one per core", ge=1)
+    engine: str = setting("auto", "How episodes are executed: auto, compiled, explicit or reference.")
