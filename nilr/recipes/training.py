@@ -261,7 +261,7 @@ class Training:
             settings=recorded(settings),
             data={"name": self.data.name, "digest": self.data.digest, "image_size": self.data.image_size},
             outer_step=self.progress.outer_step,
-            metrics=self.metrics().model_dump(mode="json", exclude={"seconds_per_update"}),
+            metrics=self._recorded_metrics(),
             engine=outer.engine.name,
             parent=None,
         )
@@ -276,7 +276,13 @@ class Training:
         return shlex.join(words)
 
     def _step_of_last(self) -> int:
-        """Return the update of `last`, which a kill may have left behind the training state; -1 for none."""
+        """Return the update of `last`; -1 where there is none, or a kill left one from before the last validation."""
         with contextlib.suppress(CheckpointError):
-            return read_manifest(self.directory / LAST).outer_step
+            last = read_manifest(self.directory / LAST)
+            if last.metrics == self._recorded_metrics():
+                return last.outer_step
         return -1
+
+    def _recorded_metrics(self) -> dict[str, JsonValue]:
+        metrics: dict[str, JsonValue] = self.metrics().model_dump(mode="json", exclude={"seconds_per_update"})
+        return metrics
