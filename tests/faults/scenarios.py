@@ -1,0 +1,60 @@
+"""The commands that something goes wrong with, and what they make when nothing does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nilr.data.packed import open_pack
+from tests.faults.conftest import PACK, TRAIN, check_store, model_bits
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A command that something goes wrong with.
+
+    Attributes:
+        line: the command.
+        again: the command that brings about what `line` would have, after that.
+        bits: all that it made, from the directory it ran in.
+    """
+
+    line: str
+    again: str
+    bits: Callable[[Path], Any]
+
+
+def probed(work: Path) -> Any:
+    result = json.loads((work / "probe.json").read_text(encoding="utf-8"))
+    return {name: result[name] for name in ("config", "models", "data", "metrics", "per_episode", "notes")}
+
+
+def packed(name: str) -> Callable[[Path], Any]:
+    return lambda work: open_pack(work / "home" / "datasets" / f"{name}.h5").info.digest
+
+
+def model(name: str) -> Callable[[Path], Any]:
+    return lambda work: model_bits(work / "home" / "models" / name)
+
+
+SCENARIOS = {
+    "prepare-data": Scenario(f"{PACK} --name new", f"{PACK} --name new --force", packed("new")),
+    "prepare-data --force": Scenario(
+        f"{PACK} --name toy --seed 1 --force", f"{PACK} --name toy --seed 1 --force", packed("toy")
+    ),
+    "meta-train": Scenario(f"{TRAIN} --name m --resume auto", f"{TRAIN} --name m --resume auto", model("m")),
+    "adapt": Scenario("adapt base --name a", "adapt base --name a --force", model("a")),
+    "probe": Scenario(
+        "probe base --n-episodes 3 --json probe.json", "probe base --n-episodes 3 --json probe.json", probed
+    ),
+}
+
+
+def check_untouched(work: Path, prepared: Path, *new_toys: str) -> None:
+    """Check that a command that failed left every other file as it was, and no file broken."""
+    check_store(work / "home")
+    assert model("base")(work) == model("base")(prepared)
+    assert packed("toy")(work) in (packed("toy")(prepared), *new_toys)
