@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,27 @@ class Done:
     changes: int
 
 
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+def wait_to_catch(pid: int, signum: int) -> None:
+    """Wait until a process has a handler of its own for a signal, or is over."""
+
+    def catches() -> bool:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        caught = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
+        return not caught or bool(int(caught[0], 16) >> (signum - 1) & 1)
+
+    until(catches)
+
+
 class Running:
     """A command that may still be running."""
 
@@ -58,8 +81,19 @@ class Running:
         status: int | None = self._ask(wait=self.pid, seconds=0)["status"]
         return status
 
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds, or the command is over."""
+        until(lambda: condition() or self.poll() is not None)
+
+    def wait_to_say(self, words: str) -> None:
+        self.wait_for(lambda: words in self.err())
+
+    def wait_to_catch(self, signum: int) -> None:
+        wait_to_catch(self.pid, signum)
+
     def err(self) -> str:
-        return (self._said / "err").read_text(encoding="utf-8")
+        path = self._said / "err"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def wait(self, seconds: float = 60) -> Done:
         answer = self._ask(wait=self.pid, seconds=seconds)
@@ -113,7 +147,7 @@ class Nilr:
         return done
 
     def close(self) -> None:
-        self._server.communicate()
+        self._server.communicate(timeout=30)
 
     def _ask(self, **request: Any) -> Any:
         assert self._server.stdin is not None
@@ -149,6 +183,20 @@ def prepared(nilr: Nilr, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def work(prepared: Path, tmp_path: Path) -> Path:
     """Return a directory of this test's own, with a copy of the prepared store."""
     return fresh(prepared, tmp_path / "work")
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+    """Count what was done, for the summary at the end of `make faults`."""
+    return lambda what, n: request.node.user_properties.append((what, n))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("passed", []):
+        counts.update(dict(report.user_properties))
+    for what, n in sorted(counts.items()):
+        terminalreporter.write_line(f"{what}: {n}")
 
 
 def fresh(prepared: Path, work: Path) -> Path:

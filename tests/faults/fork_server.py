@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import pkgutil
+import signal
 import sys
 import time
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ from typing import Any, NoReturn
 
 def serve() -> None:
     requests, answers = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w", buffering=1)
+    ours = (requests.fileno(), answers.fileno())
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
@@ -36,9 +38,11 @@ def serve() -> None:
             answer = {"status": ended.get(pid), "count": int.from_bytes(counts[pid][:8], sys.byteorder)}
         else:
             count = mmap.mmap(-1, 8)
-            pid = start(request, count)
+            pid = start(request, count, ours)
             counts[pid], answer = count, {"pid": pid}
         answers.write(json.dumps(answer) + "\n")
+    for pid in counts.keys() - ended.keys():
+        os.kill(pid, signal.SIGKILL)
 
 
 def import_everything() -> None:
@@ -50,9 +54,11 @@ def import_everything() -> None:
             importlib.import_module(name)
 
 
-def start(request: dict[str, Any], count: mmap.mmap) -> int:
+def start(request: dict[str, Any], count: mmap.mmap, ours: tuple[int, int]) -> int:
     pid = os.fork()
     if pid == 0:
+        for handle in ours:
+            os.close(handle)
         become(request, count)
     return pid
 

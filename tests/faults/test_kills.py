@@ -14,6 +14,8 @@ import pytest
 from tests.faults.conftest import KILL, Nilr, fresh, temporary_files
 from tests.faults.scenarios import SCENARIOS, Scenario, check_untouched, packed
 
+Count = Callable[[str, int], None]
+
 SIGKILLED = 128 + signal.SIGKILL
 
 
@@ -34,17 +36,19 @@ def check_kills(nilr: Nilr, prepared: Path, work: Path, scenario: Scenario, choo
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_kill_at_a_random_instant_harms_nothing(nilr: Nilr, prepared: Path, work: Path, name: str) -> None:
+def test_a_kill_at_a_random_instant_harms_nothing(
+    nilr: Nilr, prepared: Path, work: Path, name: str, count: Count
+) -> None:
     drawn = random.Random(name)
-    assert check_kills(nilr, prepared, work, SCENARIOS[name], lambda n: sorted(drawn.sample(range(n), 4))) == 4
+    kills = check_kills(nilr, prepared, work, SCENARIOS[name], lambda n: sorted(drawn.sample(range(n), 4)))
+    count("kills at a change of the disk", kills)
+    assert kills == 4
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_kill_at_every_instant_harms_nothing(
-    nilr: Nilr, prepared: Path, work: Path, name: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_kill_at_every_instant_harms_nothing(nilr: Nilr, prepared: Path, work: Path, name: str, count: Count) -> None:
     kills = check_kills(nilr, prepared, work, SCENARIOS[name], lambda n: list(range(n)))
-    record_property("kills", kills)
+    count("kills at a change of the disk", kills)
     assert kills > 10
