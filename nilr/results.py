@@ -174,6 +174,59 @@ class ModelProbe(Record):
 
 ProbeMetrics = dict[str, ModelProbe]
 
+
+class Histogram(Record):
+    """Counts between ascending edges, equally far apart; no bin holds numbers of both signs."""
+
+    edges: list[FiniteFloat]
+    counts: list[int]
+
+
+class RateFigures(Record):
+    """The inner rates of some tensors, taken together.
+
+    Count to histogram are exact: these are all the rates there are. `ascent` is the share of sum |a| g^2 where the rate
+    a is negative; `step_norm` the norm of the step a*g, and `cosine` that of the angle between a*g and the gradient g,
+    both means over the inner steps. The three are means over episodes; null where there were none, or where nothing is
+    defined in any.
+    """
+
+    count: int
+    mean: FiniteFloat
+    std: FiniteFloat
+    quantiles: dict[str, FiniteFloat]
+    share_negative: FiniteFloat
+    histogram: Histogram
+    ascent: Mean | None = None
+    step_norm: Mean | None = None
+    cosine: Mean | None = None
+
+
+class TensorRates(RateFigures):
+    """The inner rates of one tensor; `no_signal` counts its elements whose gradient is zero in every episode."""
+
+    layer: str
+    kind: str
+    no_signal: int | None = None
+
+
+class ModelRates(Record):
+    """The inner rates of one model: all, by kind of parameter, by layer and by tensor.
+
+    `left_out` names tensors that have rates and receive no signal, `not_moved` those that have none; neither counts.
+    """
+
+    inner_steps: int
+    all: RateFigures
+    kinds: dict[str, RateFigures]
+    layers: dict[str, RateFigures]
+    tensors: dict[str, TensorRates]
+    left_out: list[str]
+    not_moved: list[str]
+
+
+RatesMetrics = dict[str, ModelRates]
+
 M = TypeVar("M")
 
 
@@ -221,6 +274,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "meta-train": Result[TrainMetrics],
         "adapt": Result[AdaptMetrics],
         "probe": Result[ProbeMetrics],
+        "rates": Result[RatesMetrics],
     }
     return {command: _schema(command, result) for command, result in results.items()}
 

@@ -14,16 +14,21 @@ from nilr.results import (
     AdaptMetrics,
     DataUsed,
     Delta,
+    Histogram,
     ImageRef,
     Mean,
     ModelProbe,
+    ModelRates,
     ModelUsed,
     Prediction,
     PrepareDataMetrics,
     ProbeMetrics,
     ProtocolMetrics,
+    RateFigures,
+    RatesMetrics,
     Result,
     SplitCounts,
+    TensorRates,
     TrainMetrics,
     schemas,
     to_json,
@@ -36,6 +41,15 @@ SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
 PAIR = (
     ImageRef(split="train", class_name="n02950826", filename="a.jpg"),
     ImageRef(split="val", class_name="n04389033", filename="b.jpg"),
+)
+RATES = RateFigures(
+    count=2,
+    mean=0.0,
+    std=1.0,
+    quantiles={"0.5": 0.0},
+    share_negative=0.5,
+    histogram=Histogram(edges=[-1.0, 0.0, 1.0, 2.0], counts=[1, 0, 1]),
+    cosine=Mean(mean=0.5, ci95=None, n_episodes=1),
 )
 METRICS: dict[str, Any] = {
     "prepare-data": PrepareDataMetrics(
@@ -71,12 +85,24 @@ METRICS: dict[str, Any] = {
             ),
         )
     },
+    "rates": {
+        "maml": ModelRates(
+            inner_steps=1,
+            all=RATES,
+            kinds={"head bias": RATES},
+            layers={"head": RATES},
+            tensors={"head.bias": TensorRates(layer="head", kind="head bias", no_signal=0, **RATES.model_dump())},
+            left_out=[],
+            not_moved=["head.weight"],
+        )
+    },
 }
 TYPES: dict[str, Any] = {
     "prepare-data": Result[PrepareDataMetrics],
     "meta-train": Result[TrainMetrics],
     "adapt": Result[AdaptMetrics],
     "probe": Result[ProbeMetrics],
+    "rates": Result[RatesMetrics],
 }
 
 

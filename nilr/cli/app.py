@@ -11,7 +11,15 @@ import typer
 from nilr import __version__
 from nilr.cli import measuring, models
 from nilr.cli.options import SWITCH, Invocation, command
-from nilr.config import AdaptSettings, DemoSettings, PrepareDataSettings, ProbeSettings, Settings, TrainSettings
+from nilr.config import (
+    AdaptSettings,
+    DemoSettings,
+    PrepareDataSettings,
+    ProbeSettings,
+    RatesSettings,
+    Settings,
+    TrainSettings,
+)
 
 HELP = "Measure what learned inner-loop learning rates do to a meta-learner's features."
 EPILOG = (
@@ -42,6 +50,7 @@ COMMANDS = (
     Measuring("meta-train", "Learn a meta-initialisation, and rates, from a packed dataset.", TrainSettings),
     Measuring("adapt", "Adapt a model to one episode, or to your own labelled images.", AdaptSettings),
     Measuring("probe", "Judge features before and after adaptation.", ProbeSettings),
+    Measuring("rates", "Look at the inner learning rates, layer by layer.", RatesSettings),
     Measuring("demo", "Do all of it on generated images, in under three minutes.", DemoSettings),
 )
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from nilr.cli.usage import usage_error
-from nilr.config import DeviceSettings, JudgeSettings, Settings
+from nilr.config import DeviceSettings, JudgeSettings, Settings, TaskSettings
 
 S = TypeVar("S", bound=Settings)
 
@@ -25,6 +25,7 @@ _EVERYWHERE = "Everywhere"
 _PANELS: dict[type[Settings], str] = {
     Settings: _EVERYWHERE,
     DeviceSettings: "Computing",
+    TaskSettings: "Judging",
     JudgeSettings: "Judging",
 }
 

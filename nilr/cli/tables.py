@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nilr.cli.rates import show_rates
 from nilr.cli.screen import Cell, Screen
 from nilr.cli.words import number
 from nilr.config import PROTOCOLS
@@ -171,5 +172,6 @@ SHOW: dict[str, Callable[[Result[Any], Screen], None]] = {
     "meta-train": show_training,
     "adapt": show_adapt,
     "probe": show_probe,
+    "rates": show_rates,
     "demo": show_probe,
 }

@@ -31,6 +31,8 @@ from nilr.config.judging import (
     AdaptSettings,
     JudgeSettings,
     ProbeSettings,
+    RatesSettings,
+    TaskSettings,
 )
 from nilr.config.keeping import (
     DemoSettings,
@@ -67,10 +69,12 @@ __all__ = [
     "ProbeSettings",
     "Protocol",
     "ProtocolChoice",
+    "RatesSettings",
     "Resample",
     "Settings",
     "Split",
     "TaskB",
+    "TaskSettings",
     "TrainSettings",
     "setting",
 ]

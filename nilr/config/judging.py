@@ -23,17 +23,22 @@ RATES = (
 )
 
 
-class JudgeSettings(DeviceSettings):
-    """What `adapt` and `probe` share: which episodes, and how the inner loop runs on them."""
+class TaskSettings(DeviceSettings):
+    """What `adapt`, `probe` and `rates` share: which episodes, and in how many steps the inner loop adapts to them."""
 
     data: str | None = setting(None, "Pack to judge on: a name or a path.", shown="the one trained on")
     split: Split = setting("test", "Split whose classes the episodes draw.")
     n_way: int | None = setting(None, "Classes per episode.", shown="as trained", ge=2, le=1000)
     n_shot: int | None = setting(None, "Support images per class.", shown="as trained", ge=1, le=1000)
-    n_query: int | None = setting(None, "Query images per class.", shown="as trained", ge=1, le=1000)
     inner_steps: int | None = setting(
         None, "Gradient steps of the inner loop.", shown="the model's eval_inner_steps", ge=0, le=1000
     )
+
+
+class JudgeSettings(TaskSettings):
+    """What `adapt` and `probe` share: how features are judged, and with which rates they are adapted."""
+
+    n_query: int | None = setting(None, "Query images per class.", shown="as trained", ge=1, le=1000)
     batch_stats: BatchStats = setting(
         "apart", "Batch statistics of support and query in judging: a batch each, or one together."
     )
@@ -89,4 +94,13 @@ class ProbeSettings(JudgeSettings):
         "disjoint",
         "cross-task: whether the judged task has none of the classes that are adapted to, is drawn freely, or has the "
         "same classes and labels with other images.",
+    )
+
+
+class RatesSettings(TaskSettings):
+    """`nilr rates`: how the inner rates are distributed, and what they make of real gradients."""
+
+    models: tuple[str, ...] = setting((), "Models: names, NAME@best, NAME@last or paths; default: the last trained.")
+    n_episodes: int = setting(
+        100, "Episodes whose support gradients the rates are held against; 0: look at the rates alone.", ge=0
     )

@@ -12,7 +12,7 @@ from nilr.episodes import Episode
 from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import Engine, MetaGradient
-from nilr.models.learner import Learner, Params
+from nilr.models.learner import Learner, Params, layer
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _DIVERGED_HINT = "lower --inner-lr or --outer-lr, or set --grad-clip; the last good checkpoint is kept"
@@ -126,6 +126,15 @@ def share_negative(inner_lr: Mapping[str, Tensor]) -> float:
     """Return the share of negative elements among all inner rates."""
     negative = sum(int((rate < 0).sum()) for rate in inner_lr.values())
     return negative / sum(rate.numel() for rate in inner_lr.values())
+
+
+def share_negative_by_layer(inner_lr: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the same for the rates of each layer, by the layer's name."""
+    layers = sorted({layer(name) for name in inner_lr})
+    return {
+        wanted: share_negative({name: rate for name, rate in inner_lr.items() if layer(name) == wanted})
+        for wanted in layers
+    }
 
 
 def _same_shape(tensor: Tensor, like: Tensor, name: str) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,23 @@ class History:
                 history.write(json.dumps(line) + "\n")
         except OSError as error:
             raise storage_error(self._path, error) from error
-        for name, value in line.items() if self._scalars is not None else ():
-            number = value.get("mean") if isinstance(value, dict) else value
-            if name != "outer_step" and number is not None:
+        if self._scalars is not None:
+            for name, number in _numbers(line):
                 self._scalars.add_scalar(name, number, line["outer_step"])
 
     def close(self) -> None:
         """Write what waits for TensorBoard."""
         if self._scalars is not None:
             self._scalars.close()
+
+
+def _numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the figures of a line: of an interval its mean, of figures by layer each layer's."""
+    for name, value in line.items():
+        if isinstance(value, dict):
+            yield from [(name, value["mean"])] if "mean" in value else [(f"{name}/{of}", n) for of, n in value.items()]
+        elif name != "outer_step" and value is not None:
+            yield name, value
 
 
 def _open_tensorboard(directory: Path) -> object:

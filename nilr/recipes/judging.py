@@ -1,11 +1,11 @@
-"""What `adapt` and `probe` share: the episode's size and the steps, as asked for or as the models were trained."""
+"""What `adapt`, `probe` and `rates` share: the size of episodes, the steps and the rates, as asked for or trained."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.config import JudgeSettings
+from nilr.config import TaskSettings
 from nilr.errors import EpisodeError
 from nilr.probes.edits import find_edit, rates_of_part
 from nilr.recipes.loading import LoadedModel
@@ -20,14 +20,15 @@ class EpisodeSize:
     n_query: int
 
 
-def episode_size(settings: JudgeSettings, models: Sequence[LoadedModel]) -> EpisodeSize:
+def episode_size(settings: TaskSettings, models: Sequence[LoadedModel]) -> EpisodeSize:
     """Return the size of the judged episodes: as asked for, else as the models were trained.
 
     Raises:
         EpisodeError: the models were trained differently and nothing was asked for, or a head has another number of
             classes.
     """
-    size = EpisodeSize(**{name: _one(name, getattr(settings, name), models) for name in ("n_way", "n_shot", "n_query")})
+    asked = settings.model_dump(include=set(EpisodeSize.__annotations__))
+    size = EpisodeSize(**{name: _one(name, asked.get(name), models) for name in EpisodeSize.__annotations__})
     for model in models:
         outputs = len(model.params["head.bias"])
         if outputs != size.n_way:
@@ -38,7 +39,7 @@ def episode_size(settings: JudgeSettings, models: Sequence[LoadedModel]) -> Epis
     return size
 
 
-def inner_steps(settings: JudgeSettings, model: LoadedModel) -> int:
+def inner_steps(settings: TaskSettings, model: LoadedModel) -> int:
     """Return the steps of the inner loop: as asked for, else the model's own for judging."""
     return model.algorithm.eval_inner_steps if settings.inner_steps is None else settings.inner_steps
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,31 @@ def load_model(store: Store, reference: str | None, *, device: torch.device, eng
         params={name: value.to(device) for name, value in checkpoint.params.items()},
         inner_lr={name: value.to(device) for name, value in checkpoint.inner_lr.items()},
     )
+
+
+def load_models(
+    store: Store, references: Sequence[str], *, device: torch.device, engine: str
+) -> dict[str, LoadedModel]:
+    """Return models by the names that a result gives them, each file once; by default the one trained last.
+
+    The name is NAME; NAME@CHECKPOINT where NAME stands twice; with a number after it where paths share that too.
+
+    Raises:
+        StoreError: there is no such model.
+        CheckpointError: a file cannot be used.
+    """
+    asked: Sequence[str | None] = references or (None,)
+    loaded = [load_model(store, reference, device=device, engine=engine) for reference in asked]
+    models = list({model.ref.file.resolve(): model for model in loaded}.values())
+    names = [model.ref.name for model in models]
+    labels = [
+        name if names.count(name) == 1 else f"{name}@{model.ref.checkpoint}"
+        for name, model in zip(names, models, strict=True)
+    ]
+    return {
+        label if labels.index(label) == i else f"{label} ({labels[: i + 1].count(label)})": model
+        for i, (label, model) in enumerate(zip(labels, models, strict=True))
+    }
 
 
 def require_same_size(model: LoadedModel, data: DataUsed) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-
-import torch
+from collections.abc import Mapping
 
 from nilr.config import ProbeSettings
 from nilr.errors import UsageError
@@ -13,7 +11,7 @@ from nilr.probes.conditions import META_INIT
 from nilr.recipes.controls import against_untrained
 from nilr.recipes.intervals import correct, next_look, precision_note
 from nilr.recipes.judging import asked_rates, episode_size, inner_steps, listed, unmoved
-from nilr.recipes.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
+from nilr.recipes.loading import LoadedModel, judged_data, load_models, open_split, require_same_size
 from nilr.recipes.outcome import Outcome
 from nilr.recipes.probe_metrics import episode_values, summarise
 from nilr.recipes.probing import ACCURACY, Readings, judge, plan, task_pairs
@@ -36,7 +34,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     planned = plan(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads)
-    models = _load(store, settings, device)
+    models = load_models(store, settings.models, device=device, engine=settings.engine)
     used = list(models.values())
     size = episode_size(settings, used)
     split = open_split(judged_data(store, settings.data, used[0]), settings.split, device)
@@ -93,22 +91,3 @@ def _notes(
     # The paper's models adapt in all their parts.
     claimants = {name: model.algorithm.name for name, model in models.items() if "all" in parts}
     return [*notes, verdict(claimants, metrics)]
-
-
-def _load(store: Store, settings: ProbeSettings, device: torch.device) -> dict[str, LoadedModel]:
-    """Return the models by the names that the result gives them, each file once.
-
-    That is NAME; NAME@CHECKPOINT where NAME stands twice; with a number after it where paths share that too.
-    """
-    references: Sequence[str | None] = settings.models or (None,)
-    loaded = [load_model(store, reference, device=device, engine=settings.engine) for reference in references]
-    models = list({model.ref.file.resolve(): model for model in loaded}.values())
-    names = [model.ref.name for model in models]
-    labels = [
-        name if names.count(name) == 1 else f"{name}@{model.ref.checkpoint}"
-        for name, model in zip(names, models, strict=True)
-    ]
-    return {
-        label if labels.index(label) == i else f"{label} ({labels[: i + 1].count(label)})": model
-        for i, (label, model) in enumerate(zip(labels, models, strict=True))
-    }

@@ -24,7 +24,7 @@ from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import CheckpointError, Interrupted
 from nilr.meta.evaluation import evaluate, learner_logits
-from nilr.meta.outer_loop import OuterLoop, share_negative
+from nilr.meta.outer_loop import OuterLoop, share_negative, share_negative_by_layer
 from nilr.metrics import accuracy, mean_interval
 from nilr.recipes.history import History
 from nilr.recipes.training_settings import recorded
@@ -176,9 +176,10 @@ class Training:
         }
         if logs:
             figures["accuracy_before"] = before
-            learned = self.outer.algorithm.learns_rates
-            figures["share_negative"] = share_negative(self.outer.inner_lr) if learned else None
-            self._history.append({"outer_step": done, **figures})
+            rates = self.outer.inner_lr if self.outer.algorithm.learns_rates else None
+            figures["share_negative"] = share_negative(rates) if rates else None
+            by_layer = share_negative_by_layer(rates) if rates else None
+            self._history.append({"outer_step": done, **figures, "share_negative_by_layer": by_layer})
             self.progress = dataclasses.replace(self.progress, logged=figures)
         self.progress = dataclasses.replace(self.progress, outer_step=done)
         self._seconds, self._updates = self._seconds + time.monotonic() - began, self._updates + 1

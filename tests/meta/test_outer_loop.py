@@ -11,7 +11,7 @@ from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import ALGORITHMS, initial_rates
 from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.engine.reference import ReferenceEngine
-from nilr.meta.outer_loop import OuterLoop, OuterSettings, share_negative
+from nilr.meta.outer_loop import OuterLoop, OuterSettings, share_negative, share_negative_by_layer
 from nilr.models.registry import build_learner
 
 LEARNER = build_learner("conv4", n_way=2, image_size=16, filters=2)
@@ -117,3 +117,12 @@ def test_a_state_of_another_shape_is_refused() -> None:
 
 def test_the_share_of_negative_rates_counts_elements() -> None:
     assert share_negative({"a": torch.tensor([-1.0, 0.0, 2.0]), "b": torch.tensor([-0.1])}) == 0.5
+
+
+def test_the_share_of_negative_rates_of_a_layer_counts_its_tensors_together() -> None:
+    rates = {
+        "body.block1.conv.weight": torch.tensor([-1.0, 0.0, 2.0]),
+        "body.block1.norm.bias": torch.tensor([-0.1]),
+        "head.bias": torch.tensor([1.0]),
+    }
+    assert share_negative_by_layer(rates) == {"block1": 0.5, "head": 0.0}

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +43,24 @@ def test_tensorboard_that_is_not_installed_is_named_with_the_extra(tmp_path: Pat
     with pytest.raises(NilrError) as caught:
         History(tmp_path, tmp_path / "events")
     assert caught.value.hint == "pip install 'nilr[tensorboard]'"
+
+
+def test_figures_by_layer_are_scalars_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[object, ...]] = []
+    scalars = SimpleNamespace(add_scalar=lambda *args: written.append(args))
+    monkeypatch.setattr("nilr.recipes.history._open_tensorboard", lambda _: scalars)
+    line = {
+        "outer_step": 3,
+        "share_negative": None,
+        "share_negative_by_layer": {"block1": 0.5, "head": 0.0},
+        "val_accuracy": {"mean": 0.25, "ci95": None},
+    }
+    History(tmp_path, tmp_path / "events").append(line)
+    assert written == [
+        ("share_negative_by_layer/block1", 0.5, 3),
+        ("share_negative_by_layer/head", 0.0, 3),
+        ("val_accuracy", 0.25, 3),
+    ]
 
 
 @pytest.mark.skipif(not INSTALLED, reason="TensorBoard is not installed")

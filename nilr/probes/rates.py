@@ -1,0 +1,172 @@
+"""The inner rates, seen: how they are distributed, and what they make of the gradients of real episodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nilr.meta.engine.contract import Engine
+from nilr.meta.inner_loop import rate_at
+from nilr.models.learner import Learner, Params
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+BINS = 40
+
+# A tensor whose largest gradient is this small beside the largest of all has a zero gradient with rounding in it.
+NOISE = 1e-6
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How rates are distributed: exactly, since these are all the rates there are and no sample of any.
+
+    Attributes:
+        count: how many rates.
+        mean: their mean.
+        std: their standard deviation, with the count as its divisor.
+        quantiles: by level; between two rates, linearly.
+        share_negative: share of the rates below zero.
+        edges: of the histogram, ascending and equally far apart; where there are rates below zero, zero is one.
+        counts: rates in each bin, its lower edge included and its upper one not.
+    """
+
+    count: int
+    mean: float
+    std: float
+    quantiles: dict[float, float]
+    share_negative: float
+    edges: list[float]
+    counts: list[int]
+
+
+def spread(rates: Iterable[Tensor]) -> Spread:
+    """Return the distribution of rates of any shapes, taken together."""
+    values = torch.cat([rate.detach().reshape(-1).double().cpu() for rate in rates]).sort().values
+    edges, counts = _histogram(values)
+    return Spread(
+        count=len(values),
+        mean=values.mean().item(),
+        std=values.std(correction=0).item(),
+        quantiles={level: _quantile(values, level) for level in QUANTILES},
+        share_negative=(values < 0).double().mean().item(),
+        edges=edges,
+        counts=counts,
+    )
+
+
+def _quantile(ascending: Tensor, level: float) -> float:
+    place = level * (len(ascending) - 1)
+    low, high = ascending[math.floor(place)].item(), ascending[math.ceil(place)].item()
+    return low + (high - low) * (place - math.floor(place))
+
+
+def _histogram(ascending: Tensor) -> tuple[list[float], list[int]]:
+    """Return edges that are multiples of one width, so that no bin holds rates of both signs, and counts."""
+    low, high = ascending[0].item(), ascending[-1].item()
+    width = (high - low) / BINS or abs(low) or 1.0
+    bins = (ascending / width).floor().long()
+    first, last = int(bins[0]), int(bins[-1])
+    return [width * i for i in range(first, last + 2)], (bins - first).bincount(minlength=last - first + 1).tolist()
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What the rates made of the gradients of one episode, step by step along its inner loop.
+
+    Attributes:
+        names: of the T tensors that move.
+        ascent: sum of |a| g^2 over the elements whose rate a is negative, (steps, T) float64.
+        total: sum of |a| g^2 over all elements, (steps, T).
+        step: sum of (a g)^2, (steps, T).
+        gradient: sum of g^2, (steps, T).
+    """
+
+    names: Sequence[str]
+    ascent: Tensor
+    total: Tensor
+    step: Tensor
+    gradient: Tensor
+
+
+@torch.no_grad()
+def walk(
+    engine: Engine,
+    learner: Learner,
+    params: Mapping[str, Tensor],
+    inner_lr: Mapping[str, Tensor],
+    support: tuple[Tensor, Tensor],
+    *,
+    steps: int,
+) -> tuple[Walk, Params]:
+    """Take the steps of the inner loop, look at each, and return what was seen and every element's largest |g|.
+
+    Args:
+        engine: what computes gradients.
+        learner: body and head.
+        params: the meta-initialisation, by name.
+        inner_lr: the inner rates, by name.
+        support: images (N*K, C, H, W) and labels (N*K,).
+        steps: steps of the inner loop.
+    """
+    at, names = dict(params), sorted(inner_lr)
+    sums = torch.zeros(4, steps, len(names), dtype=torch.float64)
+    largest = {name: torch.zeros_like(params[name]) for name in names}
+    for k in range(steps):
+        gradient = engine.support_gradient(learner, at, *support, names)
+        for t, name in enumerate(names):
+            rate, g = rate_at(inner_lr[name], params[name], k).double(), gradient[name].double()
+            weighted = rate.abs() * g.square()
+            parts = (weighted * (rate < 0), weighted, (rate * g).square(), g.square())
+            sums[:, k, t] = torch.stack([part.sum() for part in parts]).cpu()
+            largest[name] = torch.maximum(largest[name], gradient[name].abs())
+            at[name] = at[name] - rate_at(inner_lr[name], params[name], k) * gradient[name]
+    return Walk(names, *sums), largest
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What the rates of some tensors made of the gradients, a value per episode; NaN where it is undefined.
+
+    Attributes:
+        ascent: share of the first-order change of the support loss, sum of |a| g^2, that is uphill.
+        step_norm: norm of the step a*g, mean over the inner steps.
+        cosine: of the angle between the step a*g and the plain gradient g, mean over the inner steps.
+    """
+
+    ascent: Tensor
+    step_norm: Tensor
+    cosine: Tensor
+
+
+def signal(walks: Sequence[Walk], names: Iterable[str]) -> Signal:
+    """Return what the rates of the named tensors, taken together, made of the gradients of each episode."""
+    wanted = set(names)
+    chosen = [i for i, name in enumerate(walks[0].names) if name in wanted]
+
+    def together(part: str) -> Tensor:
+        return torch.stack([getattr(walk, part)[:, chosen].sum(1) for walk in walks])
+
+    ascent, total, step, gradient = (together(part) for part in ("ascent", "total", "step", "gradient"))
+    # The product of a*g with g counts what descends less what ascends.
+    cosine = (total - 2 * ascent) / (step * gradient).sqrt()
+    return Signal(ascent=ascent.sum(1) / total.sum(1), step_norm=step.sqrt().mean(1), cosine=cosine.nanmean(1))
+
+
+def larger(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Params:
+    """Return the larger of two values for every element, by tensor; where `a` is empty, those of `b`."""
+    return {name: torch.maximum(a.get(name, value), value) for name, value in b.items()}
+
+
+def without_signal(largest: Mapping[str, Tensor]) -> list[str]:
+    """Return the tensors whose gradient is zero, or zero but for rounding, in every episode.
+
+    Args:
+        largest: largest |g| of every element over all episodes and steps, by tensor.
+    """
+    most = {name: value.max().item() for name, value in largest.items()}
+    bound = NOISE * max(most.values(), default=0.0)
+    return [name for name, value in most.items() if value <= bound]

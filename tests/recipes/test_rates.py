@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+
+from nilr.checkpoint import load_checkpoint
+from nilr.cli.boundary import run
+from nilr.config import RatesSettings, TrainSettings
+from nilr.episodes import EpisodeSampler
+from nilr.errors import EpisodeError, StoreError
+from nilr.meta.engine.reference import ReferenceEngine
+from nilr.recipes import meta_train, rates
+from nilr.recipes.loading import load_model, open_split
+from nilr.reporting import SilentReporter
+from nilr.results import Result, schemas
+from nilr.store import Store
+
+pytestmark = pytest.mark.usefixtures("pack", "one_thread")
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def sgd(quick: dict[str, Any]) -> str:
+    # from zero on, about half of the rates are negative after a few updates
+    settings = TrainSettings(algo="metasgd", name="sgd", inner_lr_init="uniform-each:-0.1,0.1", **quick)
+    meta_train.run(settings, SilentReporter())
+    return "sgd"
+
+
+def look(*models: str, **settings: Any) -> Result[Any]:
+    given = {"n_episodes": 4, "threads": 1} | settings
+    return rates.run(RatesSettings(models=models, **given), SilentReporter())
+
+
+def test_the_figures_are_those_of_the_checkpoint_and_of_gradients_taken_by_hand(sgd: str) -> None:
+    found = look(sgd, engine="reference").metrics[sgd]
+    model = load_model(Store(None), sgd, device=CPU, engine="reference")
+    held = torch.cat([rate.flatten() for rate in model.inner_lr.values()]).double()
+    assert found.all.count == len(held)
+    assert found.all.share_negative == pytest.approx((held < 0).double().mean().item())
+    assert found.all.quantiles["0.5"] == pytest.approx(held.quantile(0.5).item())
+    images = open_split(Store(None).find_data("mini-imagenet"), "test", CPU).images
+    sampler = EpisodeSampler(images, 3, 1, 3, 0, "test")
+    ascents, norms, cosines = [], [], []
+    for i in range(4):
+        e = sampler.draw([i])[0]
+        gradients = ReferenceEngine().support_gradient(
+            model.learner, model.params, e.support_x, e.support_y, model.inner_lr
+        )
+        g = torch.cat([gradients[name].flatten() for name in model.inner_lr]).double()
+        weighted = held.abs() * g**2
+        ascents.append((weighted[held < 0].sum() / weighted.sum()).item())
+        norms.append((held * g).norm().item())
+        cosines.append(torch.cosine_similarity(held * g, g, dim=0).item())
+    for figure, values in ((found.all.ascent, ascents), (found.all.step_norm, norms), (found.all.cosine, cosines)):
+        assert figure.mean == pytest.approx(sum(values) / 4, rel=1e-4)
+        assert figure.n_episodes == 4
+        assert figure.ci95 is not None
+
+
+def test_kinds_layers_and_tensors_each_hold_all_rates(sgd: str) -> None:
+    found = look(sgd).metrics[sgd]
+    for groups in (found.kinds, found.layers, found.tensors):
+        assert sum(figures.count for figures in groups.values()) == found.all.count
+        negative = sum(figures.count * figures.share_negative for figures in groups.values())
+        assert negative == pytest.approx(found.all.count * found.all.share_negative)
+    assert list(found.layers) == ["block1", "block2", "block3", "block4", "head"]
+    assert set(found.kinds) == {"convolution weight", "norm scale", "norm shift", "head weight", "head bias"}
+    scale = found.tensors["body.block2.norm.weight"]
+    assert (scale.layer, scale.kind, scale.count) == ("block2", "norm scale", 4)
+
+
+@pytest.mark.parametrize(("algo", "moved"), [("maml", 6), ("anil", 2), ("boil", 12)])
+def test_fixed_rates_are_one_number_per_tensor_straight_down(algo: str, moved: int, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo=algo, name=algo, **quick), SilentReporter())
+    found = look(algo, inner_steps=2).metrics[algo]
+    assert found.all.count == moved == len(found.tensors)
+    assert len(found.not_moved) == 14 - moved
+    assert (found.all.share_negative, found.all.ascent.mean) == (0.0, 0.0)
+    assert found.all.std == pytest.approx(0, abs=1e-12)
+    assert found.all.cosine.mean == pytest.approx(1)
+    assert found.left_out == []
+
+
+def test_a_parameter_without_signal_is_left_out_and_named(sgd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = look(sgd, engine="reference").metrics[sgd]
+    gradient = ReferenceEngine.support_gradient
+
+    def blind(self: ReferenceEngine, *args: Any) -> dict[str, torch.Tensor]:
+        found = gradient(self, *args)
+        found["body.block1.norm.bias"] = 1e-9 * found["body.block1.norm.bias"]
+        found["head.bias"] = torch.cat([torch.zeros(1), found["head.bias"][1:]])
+        return found
+
+    monkeypatch.setattr(ReferenceEngine, "support_gradient", blind)
+    found = look(sgd, engine="reference").metrics[sgd]
+    assert found.left_out == ["body.block1.norm.bias"]
+    assert "body.block1.norm.bias" not in found.tensors
+    assert found.all.count == whole.all.count - 4
+    assert found.layers["block1"].count == whole.layers["block1"].count - 4
+    assert (whole.tensors["head.bias"].no_signal, found.tensors["head.bias"].no_signal) == (0, 1)
+
+
+def test_without_the_pack_the_rates_are_seen_all_the_same(sgd: str, pack: Path) -> None:
+    with_pack = look(sgd).metrics[sgd]
+    pack.unlink()
+    result = look(sgd)
+    found = result.metrics[sgd]
+    assert found.all.histogram == with_pack.all.histogram
+    assert found.all.share_negative == with_pack.all.share_negative
+    assert (found.all.ascent, found.all.step_norm, found.all.cosine) == (None, None, None)
+    assert result.data is None
+    assert result.notes[0].startswith("Left out, since they take episodes: gradient-weighted ascent, ")
+    assert "mini-imagenet" in result.notes[0]
+    with pytest.raises(StoreError):
+        look(sgd, data="mini-imagenet")
+
+
+def test_no_episodes_can_be_asked_for(sgd: str) -> None:
+    result = look(sgd, n_episodes=0)
+    assert result.metrics[sgd].all.ascent is None
+    assert "--n-episodes is 0" in result.notes[0]
+
+
+def test_models_of_one_recipe_are_compared_over_their_seeds(quick: dict[str, Any]) -> None:
+    for seed in (0, 1, 2):
+        settings = TrainSettings(
+            algo="metasgd", name=f"seed{seed}", seed=seed, inner_lr_init="uniform-each:-0.1,0.3", **quick
+        )
+        meta_train.run(settings, SilentReporter())
+    result = look("seed0", "seed1", "seed2", n_episodes=0)
+    shares = torch.tensor([100 * figures.all.share_negative for figures in result.metrics.values()]).double()
+    assert result.notes[-1] == (
+        f"Share of negative rates over 3 seeds of metasgd: {shares.mean():.2f} % on average, standard deviation "
+        f"between seeds {shares.std(correction=1):.2f} points."
+    )
+
+
+def test_episodes_that_the_split_cannot_give_are_refused(sgd: str) -> None:
+    with pytest.raises(EpisodeError):
+        look(sgd, n_shot=9)
+
+
+def test_the_command_shows_a_table_and_writes_json_of_its_schema(sgd: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rates", sgd, "--n-episodes", "3", "--threads", "1", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    jsonschema.validate(result, schemas()["rates"])
+    figures = result["metrics"][sgd]
+    lines = err.splitlines()
+    (row,) = [line.split() for line in lines if line.startswith("body.block4.conv.weight")]
+    tensor = figures["tensors"]["body.block4.conv.weight"]
+    assert row[1] == str(tensor["count"])
+    assert row[7:9] == [f"{tensor['share_negative']:.4f}", f"{tensor['ascent']['mean']:.4f}"]
+    checkpoint = load_checkpoint(Store(None).find_model(sgd).file)
+    assert f"sgd@best (metasgd, update {checkpoint.manifest.outer_step}, 1 inner step)" in lines
+    assert any(
+        line.startswith("ascent, step norm and cosine: means over 3 episodes of the test split") for line in lines
+    )
