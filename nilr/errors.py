@@ -5,6 +5,7 @@ NilrError                exit status 1: depends on the world; one message, an op
 |   `-- UnknownNameError     a name that stands in no table
 |-- DataError            a source, an image or a pack that cannot be used
 |-- CheckpointError      a model file that cannot be used
+|-- ResultError          a result file that cannot be used
 |-- StoreError           a registry name, a lock or a place that cannot be used
 |-- EpisodeError         the data cannot give the episode that was asked for
 |-- DeviceError          the device is not there
@@ -52,6 +53,10 @@ class DataError(NilrError):
 
 class CheckpointError(NilrError):
     """A model file that cannot be used."""
+
+
+class ResultError(NilrError):
+    """A result file that cannot be used."""
 
 
 class StoreError(NilrError):

@@ -267,16 +267,20 @@ def write_result(path: Path, result: Result[Any]) -> None:
     write_atomically(path, to_json(result).encode() + b"\n")
 
 
-def schemas() -> dict[str, dict[str, Any]]:
-    """Return the JSON Schema of every command's result, by command."""
-    results: dict[str, type[Result[Any]]] = {
+def result_types() -> dict[str, type[Result[Any]]]:
+    """Return the type of every command's result, by command."""
+    return {
         "prepare-data": Result[PrepareDataMetrics],
         "meta-train": Result[TrainMetrics],
         "adapt": Result[AdaptMetrics],
         "probe": Result[ProbeMetrics],
         "rates": Result[RatesMetrics],
     }
-    return {command: _schema(command, result) for command, result in results.items()}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of every command's result, by command."""
+    return {command: _schema(command, result) for command, result in result_types().items()}
 
 
 def write_schemas(directory: Path) -> None:

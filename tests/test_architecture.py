@@ -20,6 +20,7 @@ LAYERS = (
     {"probes"},
     {"data"},
     KEPT,
+    {"report"},
     {"recipes"},
     {"cli"},
 )
@@ -28,7 +29,7 @@ CORE = {"metrics", "inference", "episodes", "models", "meta", "probes"}
 BARRED = (
     (LAYERS[0], {"torch", "typer", "rich"}),
     (CORE, {"h5py", "PIL", "json", "pathlib", "logging", "rich", "typer"}),
-    ({"data", "recipes", *KEPT}, {"typer", "rich"}),
+    ({"data", "report", "recipes", *KEPT}, {"typer", "rich"}),
 )
 
 

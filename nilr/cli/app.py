@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nilr import __version__
-from nilr.cli import measuring, models
+from nilr.cli import measuring, models, report
 from nilr.cli.options import SWITCH, Invocation, command
 from nilr.config import (
     AdaptSettings,
@@ -17,6 +17,7 @@ from nilr.config import (
     PrepareDataSettings,
     ProbeSettings,
     RatesSettings,
+    ReportSettings,
     Settings,
     TrainSettings,
 )
@@ -62,6 +63,7 @@ def build_app() -> typer.Typer:
     for entry in COMMANDS:
         body = measuring.body(entry.name)
         app.command(entry.name, help=entry.help)(command(entry.settings, body, json=True))
+    app.command("report", help=report.HELP)(command(ReportSettings, report.body))
     app.add_typer(models.build_app(), name="models")
     return app
 

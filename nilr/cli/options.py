@@ -18,7 +18,7 @@ from nilr.config import DeviceSettings, JudgeSettings, Settings, TaskSettings
 
 S = TypeVar("S", bound=Settings)
 
-ARGUMENTS = {"sources": "SOURCE", "models": "MODEL", "model": "MODEL"}
+ARGUMENTS = {"sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL"}
 SWITCH = ""
 
 _EVERYWHERE = "Everywhere"

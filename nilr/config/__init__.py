@@ -20,6 +20,7 @@ from nilr.config.base import (
     NeighbourRule,
     Protocol,
     ProtocolChoice,
+    ReportFormat,
     Resample,
     Settings,
     Split,
@@ -38,6 +39,7 @@ from nilr.config.keeping import (
     DemoSettings,
     ModelSettings,
     ModelsSettings,
+    ReportSettings,
 )
 from nilr.config.packing import (
     PrepareDataSettings,
@@ -70,6 +72,8 @@ __all__ = [
     "Protocol",
     "ProtocolChoice",
     "RatesSettings",
+    "ReportFormat",
+    "ReportSettings",
     "Resample",
     "Settings",
     "Split",

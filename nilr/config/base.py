@@ -16,6 +16,7 @@ Distance = Literal["cosine", "euclidean"]
 TaskB = Literal["disjoint", "any", "same-classes"]
 BatchStats = Literal["apart", "together"]
 Interval = Literal["t", "bootstrap"]
+ReportFormat = Literal["html", "md", "png"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 PROTOCOLS: tuple[Protocol, ...] = ("meta-init", "same-task", "cross-task")

@@ -1,10 +1,25 @@
-"""Settings of the demo and of the registry's commands."""
+"""Settings of the demo, of reports and of the registry's commands."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from nilr.config.base import Settings, setting
+from nilr.config.base import ReportFormat, Settings, setting
+
+
+class ReportSettings(Settings):
+    """`nilr report`: tables and figures from result files."""
+
+    results: tuple[Path, ...] = setting((), "Result files of `nilr probe` and `nilr rates`; default: the newest probe.")
+    out: Path | None = setting(
+        None, "The page or text to write; its figures go into the folder NAME-figures.", shown="a table only"
+    )
+    format: ReportFormat | None = setting(
+        None,
+        "html: one page that needs no other file; md: Markdown; png: pictures alone, into the folder --out.",
+        shown="as --out ends",
+    )
+    force: bool = setting(False, "Replace what is there.", env=False)
 
 
 class DemoSettings(Settings):

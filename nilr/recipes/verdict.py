@@ -1,22 +1,12 @@
-"""The last line of a probe, in words: which of the paper's four signs the result shows.
-
-Starshak (Negative Inner-Loop Learning Rates Learn Universal Features, 2022) claims of nearest-neighbour accuracy,
-against the meta-initialisation: MAML gains on the same task and loses on another one; Meta-SGD loses on the same task
-and gains on another one.
-"""
+"""The last line of a probe, in words: which of the paper's four signs the result shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nilr.probes.claims import CLAIMS
 from nilr.probes.edits import LEARNED
 from nilr.results import Delta, ModelProbe, ProbeMetrics
-
-# algorithm -> protocol -> the sign of the claimed change
-CLAIMS: dict[str, dict[str, int]] = {
-    "maml": {"same-task": 1, "cross-task": -1},
-    "metasgd": {"same-task": -1, "cross-task": 1},
-}
 
 
 def verdict(algorithms: Mapping[str, str], metrics: ProbeMetrics) -> str:

@@ -1,0 +1,96 @@
+"""The share of negative rates over training, of models whose history is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nilr.report.figures.figure import Drawing, History, Kind, Material, Table
+from nilr.report.style import LINES, Frame, colour
+from nilr.report.words import percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def make(material: Material) -> Drawing | None:
+    """Return the figure of all histories of learned rates."""
+    found = material.histories
+    if not found:
+        return None
+    return Drawing(lambda frame: draw(found, frame), sentence(found), table(found))
+
+
+KIND = Kind(
+    "share-negative",
+    "Negative rates over training",
+    "a model that learns its rates (metasgd), trained in this store (--home): its history.jsonl is read",
+    make,
+)
+
+
+def sentence(found: Sequence[History]) -> str:
+    """Say where the share of negative rates ends, and in which layer it is largest."""
+    last = {history.label: history.share_negative[-1] for history in found}
+    if len(last) == 1:
+        history = found[0]
+        said = f"In {history.label} {percent(history.share_negative[-1])} of the rates are negative"
+        said += (
+            f" after {history.steps[-1]:,} updates, from {percent(history.share_negative[0])} at {history.steps[0]:,}"
+        )
+    else:
+        low, high = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+        said = (
+            f"At the end of training between {percent(last[low])} ({low}) and {percent(last[high])} ({high}) of the "
+            "rates are negative"
+        )
+    layers = {(h.label, name): shares[-1] for h in found for name, shares in h.by_layer.items() if shares}
+    if layers:
+        (label, layer), share = max(layers.items(), key=lambda item: item[1])
+        where = f" of {label}" if len(found) > 1 else ""
+        said += f"; most of all in {layer}{where} ({percent(share)})"
+    return f"{said}."
+
+
+def table(found: Sequence[History]) -> Table:
+    """Return first, largest and last share, for each model and layer."""
+    rows = []
+    for history in found:
+        for name, shares in {"all rates": history.share_negative, **history.by_layer}.items():
+            rows.append((history.label, name, percent(shares[0], 2), percent(max(shares), 2), percent(shares[-1], 2)))
+    return Table(("model", "layer", "first", "largest", "last"), rows)
+
+
+def draw(found: Sequence[History], frame: Frame) -> Figure:
+    """Draw the models beside one another; and where the layers were kept, a panel of them for each model."""
+    layered = [history for history in found if history.by_layer]
+    columns = 1 if frame.narrow else 2
+    deep = -(-(1 + len(layered)) // columns)
+    figure = frame.figure(deep * 240 + 10)
+    grid = figure.subplots(deep, columns if layered else 1, squeeze=False)
+    axes = grid.flat[0]
+    for history, (name, line) in zip(found, _cycled(len(found)), strict=True):
+        whole = [100 * share for share in history.share_negative]
+        axes.plot(history.steps, whole, color=colour(name), linestyle=line, label=frame.label(history.label))
+    _dress(axes, "all rates", many=len(found) > 1)
+    for axes, history in zip(grid.flat[1:], layered, strict=False):
+        for (layer, shares), (name, line) in zip(history.by_layer.items(), _cycled(len(history.by_layer)), strict=True):
+            steps = history.steps[-len(shares) :]
+            axes.plot(steps, [100 * share for share in shares], color=colour(name), linestyle=line, label=layer)
+        _dress(axes, frame.label(history.label), many=True)
+    for axes in grid.flat[1 + len(layered) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _cycled(n: int) -> list[tuple[str, Any]]:
+    return [LINES[i % len(LINES)] for i in range(n)]
+
+
+def _dress(axes: Any, title: str, *, many: bool) -> None:  # noqa: ANN401 - Axes
+    axes.set_title(title)
+    axes.set_xlabel("outer updates")
+    axes.set_ylabel("negative rates, %")
+    axes.set_ylim(bottom=0)
+    if many:
+        axes.legend(loc="best", handlelength=2.4)

@@ -1,0 +1,54 @@
+"""The report as Markdown, with its figures beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from nilr.report.contents import Contents
+from nilr.report.figures.figure import Table
+
+
+def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
+    """Return the report as Markdown text.
+
+    Args:
+        contents: what it holds.
+        figures: the folder of the figures, as a path relative to the text.
+        made_by: the program and its version.
+    """
+    return "\n".join(_lines(contents, figures, made_by)) + "\n"
+
+
+def _lines(contents: Contents, figures: str, made_by: str) -> Iterator[str]:
+    yield f"# {contents.title}\n"
+    for line in [*contents.measured, *contents.notes]:
+        yield f"{plain(line)}\n"
+    for kind, drawing in contents.figures:
+        yield f"## {kind.title}\n"
+        # What stands in angle brackets may hold spaces.
+        yield f"![{plain(drawing.sentence)}](<{figures}/{kind.name}.svg>)\n"
+        yield f"{plain(drawing.sentence)}\n"
+        if drawing.caution:
+            yield f"*{plain(drawing.caution)}*\n"
+        yield from _table(drawing.table)
+    if contents.left_out:
+        yield "## Left out\n"
+        yield from (f"- {kind.title}: {kind.needs}" for kind in contents.left_out)
+        yield ""
+    yield "## Models and files\n"
+    yield from _table(contents.models)
+    yield from _table(contents.files)
+    yield f"Made by {plain(made_by)}."
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"| {' | '.join(plain(cell) for cell in table.header)} |"
+    yield f"|{'---|' * len(table.header)}"
+    yield from (f"| {' | '.join(plain(cell) for cell in row)} |" for row in table.rows)
+    yield ""
+
+
+def plain(text: str) -> str:
+    """Return text in which nothing is Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", text)

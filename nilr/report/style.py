@@ -1,0 +1,183 @@
+"""How figures look: colours that the colour-blind tell apart, one drawing for paper and for screens light and dark.
+
+The colours are those of Okabe and Ito (Color Universal Design, 2008); on a dark ground they are lightened. Shapes and
+hatching say everything that colours say.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nilr.errors import NilrError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# name -> on light ground and paper, on dark ground
+COLOURS = {
+    "paper": ("#ffffff", "#16191d"),
+    "ink": ("#1c2126", "#e6e9ec"),
+    "muted": ("#5a646e", "#a4aeb8"),
+    "grid": ("#dde2e6", "#343b42"),
+    "blue": ("#0072b2", "#5ab1ea"),
+    "vermillion": ("#d55e00", "#ff8f4d"),
+    "green": ("#009e73", "#3ccfa4"),
+    "purple": ("#cc79a7", "#e6a0c6"),
+    "orange": ("#e69f00", "#f2b63c"),
+    "sky": ("#56b4e9", "#86ccf4"),
+}
+
+
+def colour(name: str) -> str:
+    """Return a colour as it is drawn; pages turn it into a variable that follows the reader's scheme."""
+    return COLOURS[name][0]
+
+
+# What each protocol looks like everywhere: colour, marker.
+PROTOCOL_STYLE = {"meta-init": ("ink", "D"), "same-task": ("blue", "o"), "cross-task": ("vermillion", "s")}
+# Models beside one another: colour, line.
+LINES: tuple[tuple[str, Any], ...] = (
+    ("blue", "-"),
+    ("vermillion", (0, (5, 2))),
+    ("green", (0, (1, 1.5))),
+    ("purple", "-."),
+    ("orange", "-"),
+    ("sky", (0, (5, 2))),
+    ("ink", (0, (1, 1.5))),
+)
+
+WIDE, NARROW = 820, 352
+
+_FONTS = "DejaVu Sans"
+_SETTINGS: dict[str, Any] = {
+    "font.family": _FONTS,
+    "font.size": 12.5,
+    "axes.titlesize": 13,
+    "axes.labelsize": 12.5,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "legend.fontsize": 12,
+    "text.parse_math": False,
+    "text.color": colour("ink"),
+    "axes.labelcolor": colour("muted"),
+    "axes.titlecolor": colour("ink"),
+    "axes.titlelocation": "left",
+    "axes.edgecolor": colour("grid"),
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": colour("grid"),
+    "grid.linewidth": 0.8,
+    "xtick.color": colour("grid"),
+    "ytick.color": colour("grid"),
+    "xtick.labelcolor": colour("ink"),
+    "ytick.labelcolor": colour("ink"),
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "savefig.facecolor": colour("paper"),
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "hatch.linewidth": 0.9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nilr",
+    "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The space that a figure is drawn in.
+
+    Attributes:
+        width: in pixels at 72 to the inch, so that a font's size is in pixels too.
+    """
+
+    width: int
+
+    @property
+    def narrow(self) -> bool:
+        """Whether panels go below one another, as on a telephone."""
+        return self.width < 500
+
+    def figure(self, height: float) -> Figure:
+        """Return an empty figure of the frame's width and `height` pixels."""
+        from matplotlib.figure import Figure
+
+        return Figure(figsize=(self.width / 72, height / 72), dpi=72, layout="constrained")
+
+    def label(self, text: str) -> str:
+        """Return a label that leaves room for what it labels."""
+        longest = 14 if self.narrow else 30
+        # matplotlib leaves out of its legends what begins with an underscore.
+        shown = f" {text}" if text.startswith("_") else text
+        return shown if len(shown) <= longest else f"{shown[: longest - 5]}…{shown[-4:]}"
+
+
+Draw = Callable[[Frame], "Figure"]
+
+
+def check_matplotlib() -> None:
+    """Make sure that there is something to draw with.
+
+    Raises:
+        NilrError: matplotlib cannot be imported.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise NilrError(
+            f"figures are drawn with matplotlib, which cannot be imported: {error}",
+            hint="pip install 'matplotlib>=3.9'; without --out a report is a table and needs none",
+        ) from error
+
+
+def svg(draw: Draw, width: int) -> str:
+    """Return a figure as an SVG document for light ground and for print."""
+    text = _saved(draw, width, format="svg").decode()
+    return re.sub(r"\s*<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
+
+
+def png(draw: Draw) -> bytes:
+    """Return a figure as a PNG image for light ground and for print, 200 pixels to the inch."""
+    return _saved(draw, WIDE, format="png", dpi=200)
+
+
+def inline(svg: str, *, look: str, prefix: str, described: str) -> str:
+    """Return an SVG document as an element of a page, whose colours and fonts are the page's variables.
+
+    Args:
+        svg: the document.
+        look: the element's class.
+        prefix: goes before every id, which must be unique in the page.
+        described: the text alternative, escaped.
+    """
+    text = re.sub(r"\bid=\"", f'id="{prefix}', svg[svg.index("<svg") :])
+    text = re.sub(r"(href=\"#|url\(#)", rf"\g<1>{prefix}", text)
+    for name, (light, _) in COLOURS.items():
+        text = text.replace(light, f"var(--{name})")
+    text = text.replace(f"'{_FONTS}'", "var(--sans)")
+    head = f'<svg role="img" aria-label="{described}" class="{look}" viewBox='
+    return re.sub(r"<svg [^>]*?viewBox=", lambda _: head, text, count=1, flags=re.DOTALL)
+
+
+def _saved(draw: Draw, width: int, **how: Any) -> bytes:  # noqa: ANN401 - savefig's own keywords
+    import matplotlib as mpl
+
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if how["format"] == "svg" else {"Software": None}
+    settings: Any = _SETTINGS
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # A name in a script that the font lacks: the page's own fonts have it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        draw(Frame(width)).savefig(buffer, metadata=metadata, **how)
+    return buffer.getvalue()

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nilr.config import ProbeSettings, ReportSettings, TrainSettings
+from nilr.errors import NilrError, ResultError, StoreError, UsageError
+from nilr.recipes import meta_train, probe, report
+from nilr.reporting import SilentReporter
+from nilr.results import to_json, write_result
+from nilr.store import Store
+from tests.report.material import full_probe, result
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "probe.json"
+    content = full_probe()
+    content["metrics"] = {name: {p: m[p] for p in ("meta-init", "same-task")} for name, m in content["metrics"].items()}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def make(*results: Path, **settings: Any) -> report.Report:
+    return report.run(ReportSettings(results=results, **settings), SilentReporter())
+
+
+def test_a_page_is_written_with_its_pictures_beside_it(saved: Path, tmp_path: Path) -> None:
+    made = make(saved, out=tmp_path / "new" / "report.html")
+    assert made.written == [
+        tmp_path / "new" / "report.html",
+        tmp_path / "new" / "report-figures" / "protocols.svg",
+        tmp_path / "new" / "report-figures" / "protocols.png",
+    ]
+    assert sorted(path for path in (tmp_path / "new").rglob("*") if path.is_file()) == sorted(made.written)
+    assert made.written[0].read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "begins"), [("a.md", None, "# "), ("a.txt", "md", "# "), ("a", "html", "<!doctype")]
+)
+def test_the_form_is_as_the_name_ends_or_as_asked_for(
+    saved: Path, tmp_path: Path, name: str, form: str | None, begins: str
+) -> None:
+    made = make(saved, out=tmp_path / name, format=form)
+    assert made.written[0].read_text(encoding="utf-8").startswith(begins)
+
+
+def test_pictures_alone_go_into_the_folder(saved: Path, tmp_path: Path) -> None:
+    made = make(saved, out=tmp_path / "pictures", format="png")
+    assert [path.name for path in made.written] == ["protocols.svg", "protocols.png"]
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_a_name_that_says_nothing_is_refused_before_the_work(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"report\.pdf.* does not say what to write"):
+        make(saved, out=tmp_path / "report.pdf")
+
+
+def test_nothing_is_replaced_without_force(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    out.write_text("mine")
+    with pytest.raises(StoreError, match="is there already"):
+        make(saved, out=out)
+    assert out.read_text() == "mine"
+    assert make(saved, out=out, force=True).written[0].read_text() != "mine"
+
+
+def test_figures_of_an_earlier_report_do_not_stay_behind(saved: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full.json"
+    full.write_text(json.dumps(full_probe()), encoding="utf-8")
+    out = tmp_path / "report.html"
+    before = make(full, out=out).written
+    mine = tmp_path / "report-figures" / "mine.svg"
+    mine.write_text("mine")
+    after = make(saved, out=out, force=True).written
+    assert len(after) < len(before)
+    assert sorted((tmp_path / "report-figures").iterdir()) == sorted([*after[1:], mine])
+
+
+def test_a_failure_in_drawing_leaves_the_page_that_was_there(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "report.html"
+    out.write_text("mine")
+    monkeypatch.setattr(report, "page", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make(saved, out=out, force=True)
+    assert out.read_text() == "mine"
+
+
+def test_without_matplotlib_a_page_cannot_be_drawn_but_a_table_can(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(NilrError, match="cannot be imported") as caught:
+        make(saved, out=tmp_path / "report.html")
+    assert caught.value.hint is not None
+    assert "pip install" in caught.value.hint
+    assert not list(tmp_path.glob("report*"))
+    assert make(saved).contents.figures
+
+
+def test_a_bad_file_among_good_ones_is_named_and_nothing_is_written(saved: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    with pytest.raises(ResultError, match=r"bad\.json"):
+        make(saved, bad, out=tmp_path / "report.html")
+    assert not list(tmp_path.glob("report*"))
+
+
+def test_a_file_that_is_named_twice_counts_once(saved: Path) -> None:
+    assert len(make(saved, saved).material.sources) == 1
+
+
+def test_without_a_result_the_newest_probe_is_taken(saved: Path) -> None:
+    with pytest.raises(StoreError, match="no result of a probe"):
+        make()
+    results = Store(None).home / "results"
+    results.mkdir(parents=True)
+    for stamp in ("20260101T000000Z", "20260102T000000Z"):
+        (results / f"{stamp}-probe-abc.json").write_text(saved.read_text())
+    assert make().material.sources[0].name.startswith("20260102")
+
+
+@pytest.mark.usefixtures("pack", "one_thread")
+def test_real_results_are_drawn_and_the_history_is_found_by_name_and_digest(
+    quick: dict[str, Any], tmp_path: Path
+) -> None:
+    for seed in (0, 1, 2):
+        settings = TrainSettings(algo="metasgd", name=f"s{seed}", seed=seed, inner_lr_init="0.001", **quick)
+        meta_train.run(settings, SilentReporter())
+    judged = probe.run(
+        ProbeSettings(models=("s0@last", "s1@last", "s2@last"), n_episodes=5, threads=1), SilentReporter()
+    )
+    path = tmp_path / "probe.json"
+    write_result(path, judged)
+    made = make(path, out=tmp_path / "report.html")
+    assert [kind.name for kind, _ in made.contents.figures] == ["protocols", "seeds", "share-negative"]
+    assert [history.label for history in made.material.histories] == ["s0", "s1", "s2"]
+    changed = json.loads(to_json(judged))
+    changed["models"][1]["digest"] = "0" * 64
+    path.write_text(json.dumps(changed))
+    assert [history.label for history in make(path).material.histories] == ["s0", "s2"]
+
+
+def test_a_history_keeps_what_can_be_read_of_it() -> None:
+    lines = [
+        {"outer_step": 1, "share_negative": 0.0, "share_negative_by_layer": {"block1": 0.0}},
+        {"outer_step": 2, "val_accuracy": {"mean": 0.4}},
+        {"outer_step": 3, "share_negative": 0.25, "share_negative_by_layer": {"block1": 0.5}},
+    ]
+    text = "\n".join([*(json.dumps(line) for line in lines), '{"outer_step": 4, "share_ne'])
+    history = report._read_history("m", text)
+    assert history is not None
+    assert (list(history.steps), list(history.share_negative)) == ([1, 3], [0.0, 0.25])
+    assert history.by_layer == {"block1": [0.0, 0.5]}
+    assert report._read_history("m", json.dumps({"outer_step": 1, "share_negative": None})) is None
+
+
+def test_a_result_without_anything_to_draw_says_what_would_have_it(tmp_path: Path) -> None:
+    path = tmp_path / "empty.json"
+    path.write_text(json.dumps(result("probe", {}, [])))
+    made = make(path, out=tmp_path / "report.html")
+    assert len(made.contents.left_out) == len(report.KINDS)
+    assert "nilr probe" in made.written[0].read_text(encoding="utf-8")

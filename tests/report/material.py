@@ -1,0 +1,151 @@
+"""Results that hold everything a report can draw."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+from nilr.report.figures.figure import History, Material
+from nilr.report.reading import Source
+from nilr.report.subjects import probed
+
+PROTOCOLS = ("meta-init", "same-task", "cross-task")
+EDITS = ("learned", "zero-negative", "zero-positive", "absolute", "negated", "shuffled-signs", "tensor-mean", "0.01")
+LAYERS = ("block1", "block2", "block3", "block4")
+MEASURES = ("cka", "svcca", "cosine", "within_class_cosine", "between_class_cosine")
+
+
+def mean(value: float, width: float = 0.004) -> dict[str, Any]:
+    return {"mean": value, "ci95": width, "n_episodes": 600}
+
+
+def delta(value: float, width: float = 0.003) -> dict[str, Any]:
+    return {"mean": value, "ci95": width, "p": 0.01, "low": value - width, "high": value + width, "d": 0.2}
+
+
+def cell(accuracy: float, change: float | None, **more: Any) -> dict[str, Any]:
+    return {"accuracy": mean(accuracy), "delta": None if change is None else delta(change), **more}
+
+
+def cells(base: float, same: float, cross: float, **more: Any) -> dict[str, Any]:
+    return {
+        "meta-init": cell(base, None),
+        "same-task": cell(base + same, same, **more),
+        "cross-task": cell(base + cross, cross, **more),
+    }
+
+
+def full_model(base: float, same: float, cross: float) -> dict[str, Any]:
+    edits = {}
+    for i, name in enumerate(EDITS):
+        change = 0.004 * i * (-1) ** i
+        more = {"delta_to_learned": None if name == "learned" else delta(change)}
+        edited = cells(base, same + change, cross - change / 2, **more)
+        edits[name] = {protocol: edited[protocol] for protocol in PROTOCOLS[1:]}
+    return {
+        **cells(base, same, cross),
+        "edits": edits,
+        "layers": {name: cells(base - 0.03 * (3 - i), same * i / 3, cross * i / 3) for i, name in enumerate(LAYERS)},
+        "steps": {str(k): cells(base, same * (1 - math.exp(-k / 2)), cross * k / 10) for k in range(11)},
+        "shared_classes": {
+            str(f): {"cross-task": cell(base + cross + (same - cross) * f, cross + (same - cross) * f)}
+            for f in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+        },
+        "similarity": {
+            task: {
+                layer: {name: mean(0.98 - 0.05 * i - 0.13 * j - drop) for j, name in enumerate(MEASURES)}
+                for i, layer in enumerate(LAYERS)
+            }
+            for task, drop in (("same-task", 0.0), ("cross-task", 0.06))
+        },
+    }
+
+
+def used(name: str, algo: str, seed: int, recipe: str | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "checkpoint": "best",
+        "digest": f"{hash_of(name)}",
+        "outer_step": 60_000,
+        "algo": algo,
+        "trained_on": "mini",
+        "parent": None,
+        "seed": seed,
+        "recipe": recipe,
+    }
+
+
+def hash_of(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def result(command: str, metrics: Any, models: list[dict[str, Any]], **change: Any) -> dict[str, Any]:
+    return {
+        "schema": f"nilr/{command}/1",
+        "command": command,
+        "config": {
+            "n_way": 5,
+            "n_shot": 1,
+            "n_query": 15,
+            "neighbours": "nearest",
+            "distance": "cosine",
+            "task_b": "disjoint",
+            "rates": ["learned"],
+        },
+        "models": models,
+        "data": {"name": "mini-imagenet", "digest": "mini", "image_size": 84, "split": "test"},
+        "metrics": metrics,
+        "per_episode": {},
+        "notes": ["Of the paper's four signs, measured here: all."],
+        "environment": {},
+        "started_at": "2026-01-01T00:00:00.000000+00:00",
+        "duration_seconds": 1.0,
+        **change,
+    }
+
+
+def full_probe(seeds: int = 1) -> dict[str, Any]:
+    metrics, models = {}, []
+    for seed in range(seeds):
+        for algo, base, same, cross in (("maml", 0.42, 0.021, -0.012), ("metasgd", 0.43, -0.015, 0.008)):
+            name = algo if seeds == 1 else f"{algo}-s{seed}"
+            shift = 0.003 * (seed - (seeds - 1) / 2)
+            metrics[name] = full_model(base + shift, same + shift, cross + shift)
+            models.append(used(name, algo, seed, hash_of(algo)))
+    return result("probe", metrics, models)
+
+
+def full_rates() -> dict[str, Any]:
+    def layer(shift: float, n: int = 40) -> dict[str, Any]:
+        edges = [-0.0525 + 0.005 * i for i in range(n + 1)]
+        counts = [round(4000 * math.exp(-(((edges[i] + 0.0025 - shift) / 0.03) ** 2))) for i in range(n)]
+        negative = sum(count for edge, count in zip(edges, counts, strict=False) if edge + 0.0025 < 0)
+        return {
+            "count": sum(counts),
+            "mean": shift,
+            "share_negative": negative / sum(counts),
+            "histogram": {"edges": edges, "counts": counts},
+        }
+
+    rates = {"layers": {name: layer(0.06 - 0.02 * i) for i, name in enumerate((*LAYERS, "head"))}}
+    return result("rates", {"metasgd": rates}, [used("metasgd", "metasgd", 0, hash_of("metasgd"))])
+
+
+def material(*results: dict[str, Any], histories: tuple[History, ...] = ()) -> Material:
+    """Return what a report is made of, as if read from files."""
+    sources = [Source(f"{i}.json", "0" * 64, str(content["command"]), content) for i, content in enumerate(results)]
+    return Material(sources, probed(sources), histories)
+
+
+HISTORY = History(
+    label="metasgd",
+    steps=range(0, 1000, 100),
+    share_negative=[0.03 * i for i in range(10)],
+    by_layer={"block1": [0.01 * i for i in range(10)], "head": [0.05 * i for i in range(10)]},
+)
+
+
+def everything() -> Material:
+    """Return material for every kind of figure."""
+    return material(full_probe(seeds=3), full_rates(), histories=(HISTORY,))

@@ -1,0 +1,193 @@
+import dataclasses
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+
+from nilr.report.contents import KINDS, contents
+from nilr.report.figures.figure import Kind, Material
+from nilr.report.style import NARROW, WIDE, Frame, png, svg
+from tests.report.material import HISTORY, cells, everything, full_probe, full_rates, material, result, used
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+
+
+def sentence(name: str, given: Material) -> str:
+    drawing = next(kind for kind in KINDS if kind.name == name).make(given)
+    assert drawing is not None
+    return drawing.sentence
+
+
+def one(same: float, cross: float, **change: Any) -> dict[str, Any]:
+    return result("probe", {"m": cells(0.4, same, cross)}, [used("m", "maml", 0, "r")], **change)
+
+
+def layer(count: int, low: float, high: float, share_negative: float) -> dict[str, Any]:
+    """Return a layer of rates in a single bin."""
+    histogram = {"edges": [low, high], "counts": [count]}
+    return {"count": count, "mean": (low + high) / 2, "share_negative": share_negative, "histogram": histogram}
+
+
+@every_kind
+def test_every_figure_is_drawn_wide_and_narrow(kind: Kind) -> None:
+    drawing = kind.make(everything())
+    assert drawing is not None
+    assert drawing.sentence.endswith(".")
+    assert all(len(row) == len(drawing.table.header) for row in drawing.table.rows)
+    for width in (WIDE, NARROW):
+        root = ET.fromstring(svg(drawing.draw, width))
+        assert float(root.attrib["width"].removesuffix("pt")) == width
+
+
+@every_kind
+def test_a_figure_without_its_numbers_is_left_out_and_says_what_has_them(kind: Kind) -> None:
+    empty = material(result("meta-train", {}, []))
+    assert kind.make(empty) is None
+    assert kind in contents(empty).left_out
+    assert kind.needs
+
+
+def test_a_figure_is_the_same_picture_every_time() -> None:
+    drawing = KINDS[0].make(everything())
+    assert drawing is not None
+    assert svg(drawing.draw, WIDE) == svg(drawing.draw, WIDE)
+    assert png(drawing.draw) == png(drawing.draw)
+    assert png(drawing.draw).startswith(b"\x89PNG")
+
+
+def test_few_models_are_told_one_by_one() -> None:
+    assert sentence("protocols", material(one(0.021, -0.012))) == (
+        "Same-task adaptation changes accuracy by +2.10 ± 0.30 points in m; cross-task adaptation changes accuracy by "
+        "−1.20 ± 0.30 points in m."  # noqa: RUF001
+    )
+
+
+def test_many_models_are_counted_by_the_side_of_their_interval() -> None:
+    values = {"up": 0.02, "up-2": 0.01, "down": -0.03, "none": 0.001}
+    metrics = {name: cells(0.4, value, value) for name, value in values.items()}
+    probe = result("probe", metrics, [used(name, "maml", 0, None) for name in values])
+    assert sentence("protocols", material(probe)).startswith(
+        "Same-task adaptation raises accuracy in 2 of 4 models and lowers it in 1, and 1 interval holds zero (largest: "
+        "−3.00 ± 0.30 points in down); cross-task"  # noqa: RUF001
+    )
+
+
+def test_a_probe_of_meta_init_alone_is_a_figure_too() -> None:
+    metrics = {"m": {"meta-init": cells(0.4, 0, 0)["meta-init"]}}
+    probe = material(result("probe", metrics, [used("m", "maml", 0, "r")]))
+    assert sentence("protocols", probe) == "Before adaptation the nearest labelled neighbour is right for m 40.0 %."
+    drawing = KINDS[0].make(probe)
+    assert drawing is not None
+    svg(drawing.draw, NARROW)
+
+
+def test_a_single_episode_is_drawn_without_an_interval() -> None:
+    content = one(0.02, 0.01)
+    for figures in content["metrics"]["m"].values():
+        for part in ("accuracy", "delta"):
+            if figures[part] is not None:
+                figures[part] = {k: v for k, v in figures[part].items() if k not in ("low", "high")} | {"ci95": None}
+    drawing = KINDS[0].make(material(content))
+    assert drawing is not None
+    assert "by +2.00 points in m" in drawing.sentence
+    svg(drawing.draw, WIDE)
+
+
+def test_three_seeds_that_agree_give_a_verdict_and_two_never_do() -> None:
+    def seeds(*differences: float) -> Material:
+        return material(
+            *(
+                result("probe", {f"m{i}": cells(0.4, d, d)}, [used(f"m{i}", "maml", i, "r")])
+                for i, d in enumerate(differences)
+            )
+        )
+
+    # mean 2, spread 0.1, t(0.975, 2) = 4.30: 4.30 * 0.1 / sqrt(3) = 0.25
+    assert sentence("seeds", seeds(0.019, 0.02, 0.021)).startswith(
+        "maml same-task, 3 seeds: +2.00 ± 0.25 points, with a spread of 0.10 between seeds: positive; maml cross-task"
+    )
+    assert "undecided, too few seeds for a verdict (at least 3)" in sentence("seeds", seeds(0.02, 0.02001))
+    assert next(kind for kind in KINDS if kind.name == "seeds").make(seeds(0.02)) is None
+
+
+def test_edits_are_compared_with_the_learned_rates() -> None:
+    said = sentence("edits", material(full_probe()))
+    # The fixture's last edit changes same-task by 0.4 points times 7, downwards; the interval is 0.3 wide.
+    assert said.startswith(
+        "Same-task: against the learned rates 14 of 14 edits change accuracy beyond the interval; the largest change "
+        "is that of 0.01 in maml, −2.80 ± 0.30 points."  # noqa: RUF001
+    )
+
+
+def test_the_rates_are_summed_over_layers_by_their_number() -> None:
+    layers = {
+        "block1": {
+            "count": 300,
+            "mean": 0.1,
+            "share_negative": 0.0,
+            "histogram": {"edges": [0.0, 0.2], "counts": [300]},
+        },
+        "head": {
+            "count": 100,
+            "mean": 0.0,
+            "share_negative": 0.5,
+            "histogram": {"edges": [-0.1, 0.1], "counts": [100]},
+        },
+    }
+    named = [{"name": name, **layer} for name, layer in layers.items()]
+    for records in (layers, named):
+        rates = result("rates", {"sgd": {"layers": records}}, [used("sgd", "metasgd", 0, "r")])
+        said = sentence("rates", material(rates))
+        assert said == "In sgd 12.5 % of the rates are negative, most of all in head (50.0 %)."
+
+
+def test_a_bin_around_zero_is_cut_there() -> None:
+    edges, counts = [-0.1, 0.1], [100]
+    layers = {
+        "head": {"count": 100, "mean": 0.0, "share_negative": 0.5, "histogram": {"edges": edges, "counts": counts}}
+    }
+    drawing = next(kind for kind in KINDS if kind.name == "rates").make(
+        material(result("rates", {"sgd": {"layers": layers}}, []))
+    )
+    assert drawing is not None
+    patches = drawing.draw(Frame(WIDE)).axes[0].patches
+    spans = sorted((patch.get_path().get_extents().x0, patch.get_path().get_extents().x1) for patch in patches)
+    assert spans == [(-0.1, 0.0), (0.0, 0.1)]
+
+
+def test_the_history_says_where_the_share_ends_and_which_layer_leads() -> None:
+    # The fixture's share grows by 3 % every 100 updates from 0 to 900; the head's by 5 %.
+    assert sentence("share-negative", material(histories=(HISTORY,))) == (
+        "In metasgd 27.0 % of the rates are negative after 900 updates, from 0.0 % at 0; most of all in head (45.0 %)."
+    )
+    other = dataclasses.replace(HISTORY, label="other", share_negative=[0.1] * 10, by_layer={})
+    said = sentence("share-negative", material(histories=(HISTORY, other)))
+    assert said.startswith("At the end of training between 10.0 % (other) and 27.0 % (metasgd)")
+
+
+def test_curves_say_where_adaptation_moves_most_and_steps_come_in_order() -> None:
+    content = full_probe()
+    steps = content["metrics"]["maml"]["steps"]
+    content["metrics"]["maml"]["steps"] = {k: steps[k] for k in sorted(steps)}
+    drawing = next(kind for kind in KINDS if kind.name == "steps").make(material(content))
+    assert drawing is not None
+    assert [row[1] for row in drawing.table.rows[:33:3]] == [str(k) for k in range(11)]
+    assert "maml: same-task moves accuracy most at step 10 (+2.09 ± 0.30 points)" in drawing.sentence
+
+
+def test_a_map_says_where_the_features_change_most() -> None:
+    assert sentence("similarity", material(full_probe())).startswith(
+        "cka of maml after same-task adaptation is least in block4 (0.83)"
+    )
+
+
+@pytest.mark.parametrize("name", ["$x^2$", "_hidden", "<b>&\"'", "a" * 300, "模型", r"\frac{1}{2}", "%s {0} \\g<1>"])
+def test_a_name_is_text_and_nothing_else(name: str) -> None:
+    content = full_probe()
+    content["metrics"] = {name: content["metrics"]["maml"], "other": content["metrics"]["metasgd"]}
+    rates = full_rates()
+    rates["metrics"] = {name: rates["metrics"]["metasgd"]}
+    given = dataclasses.replace(material(content, rates), histories=(dataclasses.replace(HISTORY, label=name),))
+    for _, drawing in contents(given).figures:
+        text = "".join(ET.fromstring(svg(drawing.draw, NARROW)).itertext())
+        assert name[:5].strip() in text
