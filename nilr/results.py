@@ -60,11 +60,7 @@ class DataUsed(Record):
 
 
 class ModelUsed(Record):
-    """A model file: the registry name or base name, which checkpoint, and the SHA-256 of its tensors.
-
-    Models with one `recipe` were trained alike but for their `seed`: it is a digest of architecture, algorithm, pack
-    and every setting that changes a number.
-    """
+    """A model file: registry or base name, checkpoint, SHA-256 of its tensors; one `recipe`: alike but for the seed."""
 
     name: str
     checkpoint: str

@@ -116,20 +116,38 @@ def full_probe(seeds: int = 1) -> dict[str, Any]:
     return result("probe", metrics, models)
 
 
-def full_rates() -> dict[str, Any]:
-    def layer(shift: float, n: int = 40) -> dict[str, Any]:
-        edges = [-0.0525 + 0.005 * i for i in range(n + 1)]
-        counts = [round(4000 * math.exp(-(((edges[i] + 0.0025 - shift) / 0.03) ** 2))) for i in range(n)]
-        negative = sum(count for edge, count in zip(edges, counts, strict=False) if edge + 0.0025 < 0)
-        return {
-            "count": sum(counts),
-            "mean": shift,
-            "share_negative": negative / sum(counts),
-            "histogram": {"edges": edges, "counts": counts},
-        }
+def rates_of(count: int, edges: list[float], counts: list[int], share_negative: float) -> dict[str, Any]:
+    """Return the figures of some tensors' rates."""
+    return {
+        "count": count,
+        "mean": (edges[0] + edges[-1]) / 2,
+        "std": 0.01,
+        "quantiles": {"0.5": 0.0},
+        "share_negative": share_negative,
+        "histogram": {"edges": edges, "counts": counts},
+    }
 
-    rates = {"layers": {name: layer(0.06 - 0.02 * i) for i, name in enumerate((*LAYERS, "head"))}}
-    return result("rates", {"metasgd": rates}, [used("metasgd", "metasgd", 0, hash_of("metasgd"))])
+
+def rates_result(name: str, layers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    metrics = {
+        "inner_steps": 1,
+        "all": next(iter(layers.values())),
+        "kinds": {},
+        "layers": layers,
+        "tensors": {},
+        "left_out": [],
+        "not_moved": [],
+    }
+    return result("rates", {name: metrics}, [used(name, "metasgd", 0, hash_of("metasgd"))])
+
+
+def full_rates(name: str = "metasgd") -> dict[str, Any]:
+    def layer(middle: float) -> dict[str, Any]:
+        edges = [round(-0.05 + 0.005 * i, 6) for i in range(41)]
+        counts = [round(4000 * math.exp(-(((edge + 0.0025 - middle) / 0.03) ** 2))) for edge in edges[:-1]]
+        return rates_of(sum(counts), edges, counts, sum(counts[:10]) / sum(counts))
+
+    return rates_result(name, {layer_name: layer(0.06 - 0.02 * i) for i, layer_name in enumerate((*LAYERS, "head"))})
 
 
 def material(*results: dict[str, Any], histories: tuple[History, ...] = ()) -> Material:

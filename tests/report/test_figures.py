@@ -7,7 +7,17 @@ import pytest
 from nilr.report.contents import KINDS, contents
 from nilr.report.figures.figure import Kind, Material
 from nilr.report.style import NARROW, WIDE, Frame, png, svg
-from tests.report.material import HISTORY, cells, everything, full_probe, full_rates, material, result, used
+from tests.report.material import (
+    HISTORY,
+    cells,
+    everything,
+    full_probe,
+    full_rates,
+    material,
+    rates_result,
+    result,
+    used,
+)
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
@@ -20,12 +30,6 @@ def sentence(name: str, given: Material) -> str:
 
 def one(same: float, cross: float, **change: Any) -> dict[str, Any]:
     return result("probe", {"m": cells(0.4, same, cross)}, [used("m", "maml", 0, "r")], **change)
-
-
-def layer(count: int, low: float, high: float, share_negative: float) -> dict[str, Any]:
-    """Return a layer of rates in a single bin."""
-    histogram = {"edges": [low, high], "counts": [count]}
-    return {"count": count, "mean": (low + high) / 2, "share_negative": share_negative, "histogram": histogram}
 
 
 @every_kind
@@ -134,11 +138,9 @@ def test_the_rates_are_summed_over_layers_by_their_number() -> None:
             "histogram": {"edges": [-0.1, 0.1], "counts": [100]},
         },
     }
-    named = [{"name": name, **layer} for name, layer in layers.items()]
-    for records in (layers, named):
-        rates = result("rates", {"sgd": {"layers": records}}, [used("sgd", "metasgd", 0, "r")])
-        said = sentence("rates", material(rates))
-        assert said == "In sgd 12.5 % of the rates are negative, most of all in head (50.0 %)."
+    assert sentence("rates", material(rates_result("sgd", layers))) == (
+        "In sgd 12.5 % of the rates are negative, most of all in head (50.0 %)."
+    )
 
 
 def test_a_bin_around_zero_is_cut_there() -> None:
@@ -146,9 +148,7 @@ def test_a_bin_around_zero_is_cut_there() -> None:
     layers = {
         "head": {"count": 100, "mean": 0.0, "share_negative": 0.5, "histogram": {"edges": edges, "counts": counts}}
     }
-    drawing = next(kind for kind in KINDS if kind.name == "rates").make(
-        material(result("rates", {"sgd": {"layers": layers}}, []))
-    )
+    drawing = next(kind for kind in KINDS if kind.name == "rates").make(material(rates_result("sgd", layers)))
     assert drawing is not None
     patches = drawing.draw(Frame(WIDE)).axes[0].patches
     spans = sorted((patch.get_path().get_extents().x0, patch.get_path().get_extents().x1) for patch in patches)
@@ -185,9 +185,9 @@ def test_a_map_says_where_the_features_change_most() -> None:
 def test_a_name_is_text_and_nothing_else(name: str) -> None:
     content = full_probe()
     content["metrics"] = {name: content["metrics"]["maml"], "other": content["metrics"]["metasgd"]}
-    rates = full_rates()
-    rates["metrics"] = {name: rates["metrics"]["metasgd"]}
-    given = dataclasses.replace(material(content, rates), histories=(dataclasses.replace(HISTORY, label=name),))
+    given = dataclasses.replace(
+        material(content, full_rates(name)), histories=(dataclasses.replace(HISTORY, label=name),)
+    )
     for _, drawing in contents(given).figures:
         text = "".join(ET.fromstring(svg(drawing.draw, NARROW)).itertext())
         assert name[:5].strip() in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,27 +55,19 @@ KIND = Kind("rates", "The learned rates, layer by layer", "the result of `nilr r
 
 
 def layers(sources: Sequence[Source]) -> list[Layer]:
-    """Return every layer that comes with a histogram."""
+    """Return every layer of every model."""
     found = []
     for label, name, source in labelled(sources, "rates"):
         with reading(source):
-            found += [_layer(label, *named) for named in _named(source.result["metrics"][name]["layers"])]
-    return [layer for layer in found if len(layer.counts) > 0]
-
-
-def _named(records: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:  # noqa: ANN401 - by name, or a list of named ones
-    if isinstance(records, dict):
-        yield from records.items()
-    else:
-        yield from ((record["name"], record) for record in records)
+            found += [_layer(label, *named) for named in source.result["metrics"][name]["layers"].items()]
+    return [layer for layer in found if layer.count]
 
 
 def _layer(label: str, name: str, raw: Mapping[str, Any]) -> Layer:
-    histogram = raw.get("histogram") or {"edges": [], "counts": []}
-    edges, counts = [float(edge) for edge in histogram["edges"]], [float(count) for count in histogram["counts"]]
-    if counts and len(edges) != len(counts) + 1:
+    edges, counts = raw["histogram"]["edges"], raw["histogram"]["counts"]
+    if len(edges) != len(counts) + 1:
         raise ValueError(f"{len(counts)} bins need {len(counts) + 1} edges, not {len(edges)}")
-    return Layer(label, name, int(raw["count"]), float(raw["mean"]), float(raw["share_negative"]), edges, counts)
+    return Layer(label, name, raw["count"], raw["mean"], raw["share_negative"], edges, counts)
 
 
 def sentence(found: Sequence[Layer]) -> str:
