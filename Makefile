@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-INSTALLS := pyproject.toml constraints.txt hatch_build.py nilr/meta/engine/kernels.c
+INSTALLS := pyproject.toml constraints.txt hatch_build.py $(wildcard nilr/meta/engine/*.c)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check bench docs

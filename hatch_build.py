@@ -12,18 +12,19 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("nilr/meta/engine/kernels.c")
+SOURCES = Path("nilr/meta/engine")  # every .c in it
 LIBRARY = Path("nilr/meta/engine/_kernels.so")
 FLAGS = ["-O3", "-shared", "-fPIC"]
+LIBRARIES = ["-lm"]
 
 
 class KernelHook(BuildHookInterface):
-    """Compiles `kernels.c` beside itself and puts the library into the wheel."""
+    """Compiles the kernels beside themselves and puts the library into the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build the library, or say why there is none."""
         root = Path(self.root)
-        problem = compile_kernels(root / SOURCE, root / LIBRARY)
+        problem = compile_kernels(root / SOURCES, root / LIBRARY)
         if problem is not None:
             self.app.display_warning(f"the engine `compiled` is not built: {problem}")
             return
@@ -32,8 +33,8 @@ class KernelHook(BuildHookInterface):
         build_data["infer_tag"] = True
 
 
-def compile_kernels(source: Path, library: Path) -> str | None:
-    """Compile `source` into `library`, whole or not at all; return what went wrong, or None."""
+def compile_kernels(sources: Path, library: Path) -> str | None:
+    """Compile the C files of a directory into `library`, whole or not at all; return what went wrong, or None."""
     library.unlink(missing_ok=True)  # one of an older source would be worse than none
     compiler = shlex.split(os.environ.get("CC", "cc"))
     if shutil.which(compiler[0]) is None:
@@ -42,7 +43,7 @@ def compile_kernels(source: Path, library: Path) -> str | None:
         built = Path(directory) / library.name
         # -DNILR_PLAIN: a compiler that cannot build one function for several processors builds it for the oldest
         for flags in (FLAGS, [*FLAGS, "-DNILR_PLAIN"]):
-            command = [*compiler, *flags, str(source), "-o", str(built)]
+            command = [*compiler, *flags, *map(str, sorted(sources.glob("*.c"))), "-o", str(built), *LIBRARIES]
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             if run.returncode == 0:
                 built.replace(library)

@@ -27,7 +27,7 @@ def test_without_a_compiler_there_is_no_library_and_a_reason(
     monkeypatch.setenv("CC", "no-such-compiler -O2")
     stale = tmp_path / "_kernels.so"
     stale.write_bytes(b"of an older source")
-    problem = build.compile_kernels(ROOT / build.SOURCE, stale)
+    problem = build.compile_kernels(ROOT / build.SOURCES, stale)
     assert problem == "there is no C compiler `no-such-compiler`"
     assert not stale.exists()
 
@@ -36,12 +36,12 @@ def test_without_a_compiler_there_is_no_library_and_a_reason(
 def test_a_source_that_does_not_compile_leaves_nothing(build: ModuleType, tmp_path: Path) -> None:
     source = tmp_path / "broken.c"
     source.write_text("int f(void) { return }")
-    assert build.compile_kernels(source, tmp_path / "_kernels.so")
+    assert build.compile_kernels(tmp_path, tmp_path / "_kernels.so")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.c"]
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_the_kernels_compile_without_a_warning(build: ModuleType, tmp_path: Path) -> None:
     build.FLAGS[:] = [*build.FLAGS, "-O0", "-Wall", "-Wextra", "-Werror"]
-    assert build.compile_kernels(ROOT / build.SOURCE, tmp_path / "_kernels.so") is None
+    assert build.compile_kernels(ROOT / build.SOURCES, tmp_path / "_kernels.so") is None
     assert (tmp_path / "_kernels.so").exists()

@@ -1,34 +1,17 @@
-"""The Conv4 block: forward, backward, and the tangents of both, by their formulas.
-
-Notation: a block maps x (n, Ci, H, W) to a (n, Co, H/2, W/2). y is the convolution's output, m and r its channels'
-mean and 1/standard deviation over M = n*H*W positions, h = (y - m) r, z = s h + t with scale s and shift t. A suffix
-`_t` marks a tangent, a prefix `d` the gradient of the loss.
-
-The block pools the raw y and applies the rest to the pooled values, a quarter of the work: z grows with y where s > 0
-and falls with it where s < 0, so the block pools sign(s) y. This is exact; where s is exactly 0, the gradient in s is
-that of s -> 0 from above.
-
-Everything is in channels-last memory. What sweeps over it stands in `Passes`, in torch or in C.
-"""
+"""A Conv4 block by plain tensor functions and the passes over memory: its formulas. The notation is that of `block`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from nilr.meta.engine.block import BlockParams
 from nilr.meta.engine.passes import Passes
 
 _GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # stride, padding, dilation, transposed, output padding, groups
-
-
-class BlockParams(NamedTuple):
-    """Convolution weight (Co, Ci, 3, 3), norm scale (Co,), norm shift (Co,)."""
-
-    weight: Tensor
-    scale: Tensor
-    shift: Tensor
 
 
 class BlockKept(NamedTuple):
@@ -65,89 +48,90 @@ class BlockTangent(NamedTuple):
     q: Tensor
 
 
-def forward(passes: Passes, x: Tensor, params: BlockParams) -> tuple[Tensor, BlockKept]:
-    """Return a, and what the other passes need.
+@dataclass(frozen=True)
+class ConvBlock:
+    """A block of any input.
 
-    y = conv(x, w); h = (y - m) r; a = relu(s pool(h) + t).
+    Attributes:
+        passes: what sweeps over memory, in torch or in C.
     """
-    y = _convolve(x, params.weight)
-    pooled, where, mean, rstd = passes.pool_statistics(y, params.scale)
-    h, a = passes.normalise(pooled, mean, rstd, params.scale, params.shift)
-    return a, BlockKept(x, y, where, mean, rstd, h, a)
 
+    passes: Passes
 
-def backward(
-    passes: Passes,
-    da: Tensor,
-    kept: BlockKept,
-    params: BlockParams,
-    *,
-    input_gradient: bool,
-    reuse: bool = False,
-) -> tuple[Tensor | None, BlockParams, BlockGradient]:
-    """Return the gradients in x (if asked for) and in the parameters, and what the tangent needs.
+    def forward(self, x: Tensor, params: BlockParams) -> tuple[Tensor, BlockKept]:
+        """Return a, and what the other passes need.
 
-    u = da where a > 0; dt = sum u; ds = sum u h; dy = scatter(s r u) + b + c y, where per channel
-    c = -s r^2 ds / M and b = -s r dt / M - c m. With `reuse` dy takes the place of y, and `kept` is spent.
-    """
-    u, dshift, dscale = passes.masked_sums(da, kept.a, kept.h)
-    k = params.scale * kept.rstd
-    c = -k * kept.rstd * dscale / _positions(kept.y)
-    b = -k * dshift / _positions(kept.y) - c * kept.mean
-    dy = passes.spread(kept.y, u, kept.where, (b, c, k), reuse=reuse)
-    dx, dweight = _convolve_backward(dy, kept.x, params.weight, input_gradient=input_gradient)
-    gradient = BlockGradient(u, dy if input_gradient else None, dscale, dshift)
-    return dx if input_gradient else None, BlockParams(dweight, dscale, dshift), gradient
+        y = conv(x, w); h = (y - m) r; a = relu(s pool(h) + t).
+        """
+        y = _convolve(x, params.weight)
+        pooled, where, mean, rstd = self.passes.pool_statistics(y, params.scale)
+        h, a = self.passes.normalise(pooled, mean, rstd, params.scale, params.shift)
+        return a, BlockKept(x, y, where, mean, rstd, h, a)
 
+    def backward(
+        self, da: Tensor, kept: BlockKept, params: BlockParams, *, input_gradient: bool, spent: bool = False
+    ) -> tuple[Tensor | None, BlockParams, BlockGradient]:
+        """Return the gradients in x (if asked for) and in the parameters, and what the tangent needs.
 
-def forward_tangent(
-    passes: Passes, x_t: Tensor | None, kept: BlockKept, params: BlockParams, params_t: BlockParams
-) -> tuple[Tensor, BlockTangent]:
-    """Return the tangent of a, and what the backward pass's tangent needs.
+        u = da where a > 0; dt = sum u; ds = sum u h; dy = scatter(s r u) + b + c y, where per channel
+        c = -s r^2 ds / M and b = -s r dt / M - c m. With `spent` dy takes the place of y.
+        """
+        u, dshift, dscale = self.passes.masked_sums(da, kept.a, kept.h)
+        k = params.scale * kept.rstd
+        c = -k * kept.rstd * dscale / _positions(kept.y)
+        b = -k * dshift / _positions(kept.y) - c * kept.mean
+        dy = self.passes.spread(kept.y, u, kept.where, (b, c, k), reuse=spent)
+        dx, dweight = _convolve_backward(dy, kept.x, params.weight, input_gradient=input_gradient)
+        gradient = BlockGradient(u, dy if input_gradient else None, dscale, dshift)
+        return dx if input_gradient else None, BlockParams(dweight, dscale, dshift), gradient
 
-    y_t = conv(x_t, w) + conv(x, w_t); with q = mean(h y_t), h_t = r (y_t - m_t - h q); the pooled positions and the
-    positions where a > 0 stay; a_t = s_t h + s h_t + t_t where a > 0.
-    """
-    if x_t is None:
-        y_t = _convolve(kept.x, params_t.weight)
-    else:
-        both = torch.cat([kept.x, x_t], 1).contiguous(memory_format=torch.channels_last)
-        y_t = _convolve(both, torch.cat([params_t.weight, params.weight], 1))
-    taken, mean_t, crossed = passes.tangent_statistics(kept.y, y_t, kept.where, kept.mean)
-    q = crossed * kept.rstd
-    channels = (kept.rstd, mean_t, q, params.scale, params_t.scale, params_t.shift)
-    h_t, a_t = passes.normalise_tangent(taken, kept.h, kept.a, channels)
-    return a_t, BlockTangent(x_t, y_t, mean_t, h_t, q)
+    def forward_tangent(
+        self, x_t: Tensor | None, kept: BlockKept, params: BlockParams, params_t: BlockParams
+    ) -> tuple[Tensor, BlockTangent]:
+        """Return the tangent of a, and what the backward pass's tangent needs.
 
+        y_t = conv(x_t, w) + conv(x, w_t); with q = mean(h y_t), h_t = r (y_t - m_t - h q); the pooled positions and the
+        positions where a > 0 stay; a_t = s_t h + s h_t + t_t where a > 0.
+        """
+        if x_t is None:
+            y_t = _convolve(kept.x, params_t.weight)
+        else:
+            both = torch.cat([kept.x, x_t], 1).contiguous(memory_format=torch.channels_last)
+            y_t = _convolve(both, torch.cat([params_t.weight, params.weight], 1))
+        taken, mean_t, crossed = self.passes.tangent_statistics(kept.y, y_t, kept.where, kept.mean)
+        q = crossed * kept.rstd
+        channels = (kept.rstd, mean_t, q, params.scale, params_t.scale, params_t.shift)
+        h_t, a_t = self.passes.normalise_tangent(taken, kept.h, kept.a, channels)
+        return a_t, BlockTangent(x_t, y_t, mean_t, h_t, q)
 
-def backward_tangent(
-    passes: Passes,
-    da_t: Tensor,
-    kept: BlockKept,
-    gradient: BlockGradient,
-    tangent: BlockTangent,
-    params: BlockParams,
-    params_t: BlockParams,
-) -> tuple[Tensor | None, BlockParams]:
-    """Return the tangents of the gradients in x and in the parameters: the formulas of `backward`, differentiated.
+    def backward_tangent(
+        self,
+        da_t: Tensor,
+        kept: BlockKept,
+        gradient: BlockGradient,
+        tangent: BlockTangent,
+        params: BlockParams,
+        params_t: BlockParams,
+    ) -> tuple[Tensor | None, BlockParams]:
+        """Return the tangents of the gradients in x and in the parameters: the formulas of `backward`, differentiated.
 
-    r_t = -r^2 q; with k = s r: dy_t = scatter(k_t u + k u_t) + b_t + c_t y + c y_t.
-    """
-    m = _positions(kept.y)
-    u, dy, dscale, dshift = gradient
-    u_t, dshift_t, dscale_t = passes.masked_sums(da_t, kept.a, kept.h, (u, tangent.h_t))
-    r, r_t = kept.rstd, -kept.rstd.square() * tangent.q
-    k, k_t = params.scale * r, params_t.scale * r + params.scale * r_t
-    c = -k * r * dscale / m
-    c_t = -(k_t * r * dscale + k * r_t * dscale + k * r * dscale_t) / m
-    b_t = -(k_t * dshift + k * dshift_t) / m - c_t * kept.mean - c * tangent.mean_t
-    dy_t = passes.spread_tangent((kept.y, tangent.y_t), (u, u_t), kept.where, (b_t, c_t, c, k_t, k))
-    if tangent.x_t is None or dy is None:
-        _, dweight_t = _convolve_backward(dy_t, kept.x, params.weight, input_gradient=False)
-        return None, BlockParams(dweight_t, dscale_t, dshift_t)
-    dx_t, dweight_t = _convolve_backward(dy_t, kept.x, params.weight, input_gradient=True)
-    dx_more, dweight_more = _convolve_backward(dy, tangent.x_t, params_t.weight, input_gradient=True)
-    return dx_t.add_(dx_more), BlockParams(dweight_t.add_(dweight_more), dscale_t, dshift_t)
+        r_t = -r^2 q; with k = s r: dy_t = scatter(k_t u + k u_t) + b_t + c_t y + c y_t.
+        """
+        m = _positions(kept.y)
+        u, dy, dscale, dshift = gradient
+        u_t, dshift_t, dscale_t = self.passes.masked_sums(da_t, kept.a, kept.h, (u, tangent.h_t))
+        r, r_t = kept.rstd, -kept.rstd.square() * tangent.q
+        k, k_t = params.scale * r, params_t.scale * r + params.scale * r_t
+        c = -k * r * dscale / m
+        c_t = -(k_t * r * dscale + k * r_t * dscale + k * r * dscale_t) / m
+        b_t = -(k_t * dshift + k * dshift_t) / m - c_t * kept.mean - c * tangent.mean_t
+        dy_t = self.passes.spread_tangent((kept.y, tangent.y_t), (u, u_t), kept.where, (b_t, c_t, c, k_t, k))
+        if tangent.x_t is None or dy is None:
+            _, dweight_t = _convolve_backward(dy_t, kept.x, params.weight, input_gradient=False)
+            return None, BlockParams(dweight_t, dscale_t, dshift_t)
+        dx_t, dweight_t = _convolve_backward(dy_t, kept.x, params.weight, input_gradient=True)
+        dx_more, dweight_more = _convolve_backward(dy, tangent.x_t, params_t.weight, input_gradient=True)
+        return dx_t.add_(dx_more), BlockParams(dweight_t.add_(dweight_more), dscale_t, dshift_t)
 
 
 def _convolve(x: Tensor, weight: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import MetaGradient
-from nilr.meta.engine.network import activations, channels_last, first_needed, flatten, hessian_product, loss_pass
+from nilr.meta.engine.network import activations, first_needed, flatten, hessian_product, look_at, loss_pass
 from nilr.meta.engine.passes import Passes
 from nilr.meta.engine.workers import in_order
 from nilr.meta.inner_loop import rate_at
@@ -99,10 +99,10 @@ class ExplicitEngine:
         first_step: int = 0,
     ) -> Params:
         """Return the parameters adapted to one support set."""
-        x = channels_last(support_x)
+        images = look_at(self._passes, support_x)
         adapted = dict(params)
         for step in range(first_step, first_step + steps):
-            support = loss_pass(self._passes, adapted, x, support_y, first_block=first_needed(inner_lr))
+            support = loss_pass(adapted, images, support_y, first_block=first_needed(inner_lr))
             _move(adapted, inner_lr, support.gradient, step)
         return adapted
 
@@ -117,19 +117,19 @@ class ExplicitEngine:
     ) -> Params:
         """Return the gradient of the mean support loss in the named parameters."""
         wanted = list(names)
-        x = channels_last(support_x)
-        gradient = loss_pass(self._passes, params, x, support_y, first_block=first_needed(wanted)).gradient
+        images = look_at(self._passes, support_x)
+        gradient = loss_pass(params, images, support_y, first_block=first_needed(wanted)).gradient
         return {name: gradient[name] for name in wanted}
 
     @torch.no_grad()
     def activations(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
         """Return the outputs of the blocks by name."""
-        return dict(zip(BLOCKS, activations(self._passes, params, channels_last(x)), strict=True))
+        return dict(zip(BLOCKS, activations(look_at(self._passes, x), params), strict=True))
 
     @torch.no_grad()
     def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the body's features."""
-        return flatten(deque(activations(self._passes, params, channels_last(x)), maxlen=1).pop())
+        return flatten(deque(activations(look_at(self._passes, x), params), maxlen=1).pop())
 
 
 def _episode_gradient(
@@ -141,16 +141,16 @@ def _episode_gradient(
     steps: int,
     weights: Sequence[float] | None,
 ) -> EpisodeGradient:
-    support_x, query_x = channels_last(episode.support_x), channels_last(episode.query_x)
+    support_images, query_images = look_at(passes, episode.support_x), look_at(passes, episode.query_x)
     adapted = dict(params)
     exact = row.order == 2
     first_block = 0 if exact else first_needed(inner_lr)
     trace = []
     for step in range(steps):
-        support = loss_pass(passes, adapted, support_x, episode.support_y, first_block=first_block, keep=exact)
+        support = loss_pass(adapted, support_images, episode.support_y, first_block=first_block, keep=exact)
         trace.append((dict(adapted), support))
         _move(adapted, inner_lr, support.gradient, step)
-    query = loss_pass(passes, adapted, query_x, episode.query_y)
+    query = loss_pass(adapted, query_images, episode.query_y)
     v = {name: value * (weights[-1] if weights else 1) for name, value in query.gradient.items()}
     da = {name: torch.zeros_like(rate) for name, rate in inner_lr.items() if row.learns_rates}
     for step, (at, support) in reversed(list(enumerate(trace))):
@@ -159,10 +159,10 @@ def _episode_gradient(
             of_step -= (support.gradient[name] * v[name]).sum_to_size(of_step.shape)
         if exact:
             direction = {name: rate_at(rate, v[name], step) * v[name] for name, rate in inner_lr.items()}
-            product = hessian_product(passes, at, support, direction)
+            product = hessian_product(at, support, direction)
             v = {name: value - product[name] for name, value in v.items()}
         if weights and step and weights[step - 1]:
-            earlier = loss_pass(passes, at, query_x, episode.query_y)
+            earlier = loss_pass(at, query_images, episode.query_y)
             v = {name: value + weights[step - 1] * earlier.gradient[name] for name, value in v.items()}
     return EpisodeGradient(query.loss, query.logits, v, da)
 

@@ -2,7 +2,7 @@
 
    Arrays are channels-last: full planes (n, H, W, C), pooled planes (n, H/2, W/2, C), channels (C). `where` holds for
    each pooled value which of its window's four positions it came from: 0 1 / 2 3. The formulas stand in conv_block.py;
-   the names here are the same. Loops run over channels innermost, so the compiler turns them into vectors; sums go
+   the names here are the same. images.c has those of the first block. Loops run over channels innermost, so the compiler turns them into vectors; sums go
    through a row in REAL and from row to row in double.
 
    The file includes itself, once for float and once for double. */
@@ -17,8 +17,8 @@
 #define NILR_KERNEL
 #endif
 
-/* Raised with every change of a kernel's arguments or meaning; native_passes.py must agree. */
-const int64_t nilr_kernels_version = 1;
+/* Raised with every change of a kernel's arguments or meaning; native.py must agree. */
+const int64_t nilr_kernels_version = 2;
 
 #define REAL float
 #define NAMED(name) name##_f32

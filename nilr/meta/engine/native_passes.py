@@ -1,42 +1,34 @@
-"""The passes of `passes` in C (kernels.c): one pass over memory where torch makes three or four.
-
-The kernels are built when nilr is installed, where there is a C compiler; nothing needs them. They compute on the
-caller's thread, in float32 or float64.
-"""
+"""The passes of `passes` in C (kernels.c): one pass over memory where torch makes three or four."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from importlib import resources
+from collections.abc import MutableMapping
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
+from nilr.meta.engine.image_block import ImageBlock, image_block
+from nilr.meta.engine.native import call
 from nilr.meta.engine.passes import EPS, Statistics
 
-LIBRARY = "_kernels.so"
-VERSION = 1  # of kernels.c; a library of another version is not used
-
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _Channels5 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 _Channels6 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """Return the built kernels, or None where there are none of this version."""
-    with resources.as_file(resources.files("nilr.meta.engine").joinpath(LIBRARY)) as path:
-        try:
-            found = ctypes.CDLL(str(path))
-            version = ctypes.c_int64.in_dll(found, "nilr_kernels_version").value
-        except (OSError, ValueError):
-            return None
-        return found if version == VERSION else None
-
-
 class NativePasses:
     """The passes as C functions."""
+
+    def __init__(self) -> None:
+        self._seen: MutableMapping[Tensor, tuple[int, ImageBlock | None]] = WeakIdKeyDictionary()
+
+    def image_block(self, x: Tensor) -> ImageBlock | None:
+        """See `Passes`; what the images' moments are is remembered for as long as the images are there, unchanged."""
+        version, block = self._seen.get(x, (-1, None))
+        if version != x._version:
+            block = image_block(x)
+            self._seen[x] = x._version, block
+        return block
 
     def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
         """See `Passes`; `where` holds positions in the window."""
@@ -97,35 +89,16 @@ class NativePasses:
         return dy_t
 
 
-def _call(kernel: str, *arguments: Tensor | int | None) -> None:
-    """Call a kernel with tensors' memory, numbers, and null; the dtype of the first tensor, a plane, says the variant.
+def _call(kernel: str, plane: Tensor, *arguments: Tensor | int | None) -> None:
+    """Call a kernel on a plane and tensors of as many channels.
 
     Raises:
-        ValueError: a tensor is not what a kernel reads: it would read something else, or past the end.
+        ValueError: a tensor has another number of channels, or is not what a kernel reads.
     """
-    found = library()
-    if found is None or not isinstance(first := arguments[0], Tensor):
-        raise RuntimeError("the kernels were not built")
-    function = getattr(found, f"{kernel}_{_SUFFIX[first.dtype]}")
-    held = [_readable(x, first) if isinstance(x, Tensor) else x for x in arguments]
-    function(*(ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else _number(x) for x in held))
-
-
-def _readable(x: Tensor, plane: Tensor) -> Tensor:
-    """Return planes (n, C, H, W) and sums (1, C) as they are, and channels (C,) without gaps."""
-    if x.dim() == 1:
-        if x.dtype != plane.dtype or len(x) != plane.shape[1]:
+    for x in arguments:
+        if isinstance(x, Tensor) and x.dim() == 1 and len(x) != plane.shape[1]:
             raise ValueError(f"{len(x)} channels of {x.dtype} beside {plane.shape[1]} of {plane.dtype}")
-        return x.contiguous()
-    if x.dim() == 4 and not (
-        x.dtype in (plane.dtype, torch.uint8) and x.is_contiguous(memory_format=torch.channels_last)
-    ):
-        raise ValueError(f"planes of {x.dtype} in strides {x.stride()} beside channels-last {plane.dtype}")
-    return x
-
-
-def _number(x: int | None) -> ctypes.c_int64 | ctypes.c_void_p:
-    return ctypes.c_void_p(None) if x is None else ctypes.c_int64(x)
+    call(kernel, plane, *arguments, dtype=plane.dtype)
 
 
 def _planes(x: Tensor) -> Tensor:

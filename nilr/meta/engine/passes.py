@@ -1,7 +1,7 @@
 """The passes over memory of a Conv4 block, as torch operations; `native_passes` has the same ones in C.
 
 Planes are (n, C, H, W) in channels-last memory, pooled planes (n, C, H/2, W/2), channels (C,). The names are those of
-`conv_block`.
+`block`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from nilr.meta.engine.block import Block
 
 EPS = 1e-5  # of nn.BatchNorm2d
 
@@ -25,6 +27,9 @@ class Statistics(NamedTuple):
 
 class Passes(Protocol):
     """One implementation of the passes."""
+
+    def image_block(self, x: Tensor) -> Block | None:
+        """Return a first block made for these images, or None where `ConvBlock` serves them best."""
 
     def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
         """Pool sign(scale) y, and return m and r = 1/sqrt(variance + eps) over all positions."""
@@ -65,6 +70,10 @@ class Passes(Protocol):
 
 class AtenPasses:
     """The passes as operations of torch: any device, any dtype."""
+
+    def image_block(self, x: Tensor) -> Block | None:
+        """See `Passes`."""
+        return None
 
     def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
         """See `Passes`; `where` holds positions in the plane."""

@@ -7,7 +7,8 @@ import torch
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.explicit import ExplicitEngine
-from nilr.meta.engine.native_passes import NativePasses, library
+from nilr.meta.engine.native import library
+from nilr.meta.engine.native_passes import NativePasses
 from nilr.meta.engine.passes import AtenPasses
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.models.learner import Learner

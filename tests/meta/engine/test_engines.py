@@ -15,6 +15,7 @@ from nilr.meta.algorithms import ALGORITHMS, Algorithm, initial_rates
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import ENGINES
 from nilr.meta.engine.workers import in_order
+from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.learner import Learner
 from nilr.models.registry import BODIES, build_learner
 
@@ -343,3 +344,56 @@ def test_episodes_beside_one_another_give_what_they_give_alone(engine: Engine) -
         torch.set_num_threads(before)
     for one, other in zip(alone, beside, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def without_reference(names: list[str]) -> list[Any]:
+    return [
+        pytest.param(
+            ENGINES[name], id=name, marks=pytest.mark.skipif(not is_built(ENGINES[name]), reason=f"`{name}` not built")
+        )
+        for name in names
+        if name != "reference"
+    ]
+
+
+every_other_engine = pytest.mark.parametrize("engine", without_reference(list(ENGINES)))
+
+
+@pytest.mark.usefixtures("one_thread")
+@every_other_engine
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_ten_updates_have_the_losses_of_the_reference(engine: Engine, algorithm: Algorithm) -> None:
+    learner, params, rates = model("conv4", algorithm)
+    losses = []
+    for engine_used in (engine, ENGINES["reference"]):
+        settings = OuterSettings(outer_lr=1e-3, grad_clip=None, inner_steps=2)
+        outer = OuterLoop(learner, algorithm, params, rates, engine=engine_used, settings=settings)
+        steps = [outer.step(batch(seed), outer_step=seed, first_episode=0) for seed in range(10)]
+        losses.append(torch.stack([step.query_loss.mean() for step in steps]))
+    assert losses[0].dtype == torch.float64
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-8, atol=0)
+
+
+@pytest.mark.usefixtures("one_thread")
+@every_other_engine
+@pytest.mark.parametrize("name", ["maml", "metasgd"])
+def test_in_float32_the_error_is_no_larger_than_the_references(engine: Engine, name: str) -> None:
+    algorithm = ALGORITHMS[name]
+    errors: dict[str, list[float]] = {"engine": [], "reference": []}
+    for seed in range(9):
+        learner = build_learner("conv4", n_way=5, image_size=32, filters=16, seed=seed)
+        params = learner.initial_params()
+        rates = {key: torch.full_like(params[key], 0.05) for key in algorithm.moved(params)}
+        x = torch.rand(1, 30, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+        labels = torch.arange(5)
+        episodes = Episode(x[:, :5], labels[None], x[:, 5:], labels.repeat_interleave(5)[None])
+        exact = [{key: value.double() for key, value in given.items()} for given in (params, rates)]
+        wide = Episode(x[:, :5].double(), labels[None], x[:, 5:].double(), episodes.query_y)
+        truth = ENGINES["reference"].meta_gradient(learner.double(), *exact, algorithm, wide, steps=3)
+        for who, used in (("engine", engine), ("reference", ENGINES["reference"])):
+            outcome = used.meta_gradient(learner.float(), params, rates, algorithm, episodes, steps=3)
+            error = flat([outcome.params[key].double() - truth.params[key] for key in params])
+            errors[who].append(float(error.norm() / flat(list(truth.params.values())).norm()))
+    medians = {who: sorted(values)[len(values) // 2] for who, values in errors.items()}
+    # a pooling tie that falls the other way is worth a thousand roundings, so the medians are compared, to a factor
+    assert medians["engine"] <= 2 * medians["reference"], errors

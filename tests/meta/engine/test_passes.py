@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.meta.engine.native_passes import NativePasses, library
+from nilr.meta.engine.native import library
+from nilr.meta.engine.native_passes import NativePasses
 from nilr.meta.engine.passes import AtenPasses
 
 pytestmark = [

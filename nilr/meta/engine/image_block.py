@@ -1,0 +1,187 @@
+"""The first block by C kernels (images.c), which never write y: its input is images. The notation is that of `block`.
+
+Images do not change, so what y is summed with can be known beforehand. P is the (27,) patch of pixels under a
+convolution's weight (rows of W, (Co, 27)) at one of the M positions, p its mean and V its covariance over them:
+
+    m = W p;   variance of y = diag(W V W')
+
+and dy = scatter(k u) + b + c y, with k = s r, gives a weight gradient whose dense part needs V alone:
+
+    dW = k (S - dt p - r ds W V),   S = sum of u P over the pooled positions
+
+So the kernels touch full planes only to find what is pooled, and their tangents not even for that. Sums, moments and
+the formulas over channels are in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nilr.meta.engine.block import BlockParams
+from nilr.meta.engine.native import call, fast_images
+from nilr.meta.engine.passes import EPS
+
+TAPS = 27  # 3 pixel channels of 3 x 3
+
+
+class ImageKept(NamedTuple):
+    """What the forward pass keeps: r (float64), W V, pooled h, and where each pooled value came from."""
+
+    rstd: Tensor
+    weight_v: Tensor
+    h: Tensor
+    where: Tensor
+
+
+class ImageGradient(NamedTuple):
+    """What the backward pass keeps for its tangent: u (None where nothing comes after), ds (float64), and dW / k."""
+
+    u: Tensor | None
+    dscale: Tensor
+    core: Tensor
+
+
+class ImageTangent(NamedTuple):
+    """What the tangent's forward pass keeps: the tangents of r, W V and pooled h."""
+
+    rstd_t: Tensor
+    weight_v_t: Tensor
+    h_t: Tensor
+
+
+@dataclass(frozen=True)
+class ImageBlock:
+    """The first block, for these images.
+
+    Attributes:
+        x: (n, 3, H, W) in channels-last memory.
+        mean: p, the mean patch, (1, 27).
+        covariance: V, of the patches, (27, 27).
+    """
+
+    x: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+    def forward(self, x: Tensor, params: BlockParams) -> tuple[Tensor, ImageKept]:
+        """Return a, and what the other passes need; `x` is the block's own images."""
+        c = len(params.scale)
+        (mean, rstd, turned), (exact, weight_v) = self._channels(c), self._exact(c)
+        given = params.weight.flatten(1), self.mean, self.covariance, c, EPS
+        self._call("image_statistics", *given, mean, rstd, exact, weight_v, turned)
+        h, a = self._planes(c), self._planes(c)
+        where = torch.empty_like(h, dtype=torch.uint8)
+        planes = *self._sizes(c), self._scratch(), h, a, where
+        self._call("image_forward", self.x, turned, mean, rstd, params.scale, params.shift, *planes, fast=True)
+        return a, ImageKept(exact, weight_v, h, where)
+
+    def backward(
+        self, da: Tensor, kept: ImageKept, params: BlockParams, *, input_gradient: bool, spent: bool = False
+    ) -> tuple[None, BlockParams, ImageGradient]:
+        """Return the gradients in the parameters, and what the tangent needs; images have no gradient."""
+        u = None if spent else torch.empty_like(kept.h)
+        taps, dshift, dscale = self._sums(da, kept, params, None, u)
+        c = len(params.scale)
+        gradient, core = self._empty(params), self._exact(c)[1]
+        given = taps, dshift, dscale, kept.rstd, kept.weight_v, self.mean, params.scale, c
+        self._call("image_gradient", *given, core, gradient.weight.flatten(1), *gradient[1:])
+        return None, gradient, ImageGradient(u, dscale, core)
+
+    def forward_tangent(
+        self, x_t: Tensor | None, kept: ImageKept, params: BlockParams, params_t: BlockParams
+    ) -> tuple[Tensor, ImageTangent]:
+        """Return the tangent of a, and what the backward pass's tangent needs.
+
+        m_t = W_t p; q = mean(h y_t) = r diag(W V W_t'); r_t = -r^2 q.
+        """
+        c = len(params.scale)
+        (mean_t, q, turned), (rstd_t, weight_v_t) = self._channels(c), self._exact(c)
+        given = params_t.weight.flatten(1), self.mean, self.covariance, kept.rstd, kept.weight_v, c
+        self._call("image_statistics_tangent", *given, mean_t, q, rstd_t, weight_v_t, turned)
+        rstd = kept.rstd.to(self.x.dtype)
+        channels = rstd, mean_t, q, params.scale, params.shift, params_t.scale, params_t.shift
+        h_t, a_t = torch.empty_like(kept.h), torch.empty_like(kept.h)
+        planes = *self._sizes(c), self._scratch(), h_t, a_t
+        self._call("image_tangent", self.x, turned, kept.h, kept.where, *channels, *planes, fast=True)
+        return a_t, ImageTangent(rstd_t, weight_v_t, h_t)
+
+    def backward_tangent(
+        self,
+        da_t: Tensor,
+        kept: ImageKept,
+        gradient: ImageGradient,
+        tangent: ImageTangent,
+        params: BlockParams,
+        params_t: BlockParams,
+    ) -> tuple[None, BlockParams]:
+        """Return the tangents of the gradients in the parameters: the formulas of `backward`, differentiated."""
+        sums_t = self._sums(da_t, kept, params, (gradient.u, tangent.h_t), None)
+        given = kept.rstd, tangent.rstd_t, kept.weight_v, tangent.weight_v_t, gradient.core, gradient.dscale, self.mean
+        outcome = self._empty(params)
+        scales = params.scale, params_t.scale, len(params.scale)
+        self._call("image_gradient_tangent", *sums_t, *given, *scales, outcome.weight.flatten(1), *outcome[1:])
+        return None, outcome
+
+    def _sums(
+        self,
+        da: Tensor,
+        kept: ImageKept,
+        params: BlockParams,
+        more: tuple[Tensor | None, Tensor] | None,
+        u: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return S (27, Co), dt and ds (1, Co) of a gradient, plus the sum of the product of `more` in ds; fill u."""
+        c = len(params.scale)
+        sums = torch.empty(2 + TAPS, c, dtype=torch.float64)
+        given = self.x, da.contiguous(memory_format=torch.channels_last), kept.h, kept.where, params.scale, params.shift
+        outcome = *self._sizes(c), self._scratch(), u, sums[:1], sums[1:2], sums[2:]
+        self._call("image_backward", *given, *(more or (None, None)), *outcome, fast=True)
+        return sums[2:], sums[:1], sums[1:2]
+
+    def _call(self, kernel: str, *arguments: Tensor | float | None, fast: bool = False) -> None:
+        form = "avx512" if fast and self.x.dtype == torch.float32 and fast_images() else None
+        call(kernel, *arguments, dtype=self.x.dtype, form=form)
+
+    def _channels(self, c: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return room for two numbers per channel, and for a weight as the kernels read it, (27, Co)."""
+        return self.x.new_empty(c), self.x.new_empty(c), self.x.new_empty(TAPS, c)
+
+    def _exact(self, c: int) -> tuple[Tensor, Tensor]:
+        """Return room for a number, and for a patch, per channel in float64."""
+        return torch.empty(1, c, dtype=torch.float64), torch.empty(c, TAPS, dtype=torch.float64)
+
+    def _empty(self, params: BlockParams) -> BlockParams:
+        c = len(params.scale)
+        return BlockParams(self.x.new_empty(c, 3, 3, 3), self.x.new_empty(c), self.x.new_empty(c))
+
+    def _planes(self, c: int) -> Tensor:
+        n, _, h, w = self.x.shape
+        return torch.empty((n, c, h // 2, w // 2), dtype=self.x.dtype, memory_format=torch.channels_last)
+
+    def _sizes(self, c: int) -> tuple[int, int, int, int]:
+        n, _, h, w = self.x.shape
+        return n, h, w, c
+
+    def _scratch(self) -> Tensor:
+        _, c, h, w = self.x.shape
+        return self.x.new_empty(c * (h + 2), w + 2)
+
+
+def image_block(x: Tensor) -> ImageBlock | None:
+    """Return the first block for images x, or None where the kernels are not the faster way: in float32, slow ones.
+
+    Args:
+        x: (n, 3, H, W) in channels-last memory.
+    """
+    n, c, h, w = x.shape
+    if c != 3 or (x.dtype == torch.float32 and not fast_images()):
+        return None
+    total, gram = torch.empty(1, TAPS, dtype=torch.float64), torch.empty(TAPS, TAPS, dtype=torch.float64)
+    scratch = torch.empty(c * (h + 2), -(-w // 8) * 8 + 8, dtype=torch.float64)
+    call("image_moments", x, n, h, w, scratch, total, gram, dtype=x.dtype)
+    mean = total / (n * h * w)
+    return ImageBlock(x, mean, gram / (n * h * w) - mean.T @ mean)
