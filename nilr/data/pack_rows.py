@@ -65,6 +65,9 @@ class ImageRows:
             end += len(piece)
         self._written[split, class_name] = range(begin, end, PIECE_BYTES)
         self._hash_in_order(split)
+        # Have it on its way to the disk, so that flushing the whole file does not take long.
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
 
     def read(self, split: str, class_name: str) -> Iterator[bytes]:
         """Give a class's images, some at a time, one behind the other."""
