@@ -85,7 +85,7 @@ class PackedImages:
 
         They stay in the pack's channels-last memory: turning them would cost seven times as much.
         """
-        scaled = self.images[index.reshape(-1)].to(torch.float32).div_(255).permute(0, 3, 1, 2)
+        scaled = self.images.index_select(0, index.reshape(-1)).to(torch.float32).div_(255).permute(0, 3, 1, 2)
         return scaled.reshape(*index.shape, *scaled.shape[1:])
 
 
