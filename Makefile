@@ -7,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 INSTALLS := pyproject.toml constraints.txt hatch_build.py $(wildcard nilr/meta/engine/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench docs
+.PHONY: help demo test test-slow check bench bench-packing docs
 
 help:
 	@echo "make demo        install, and run nilr on generated images"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make check       format, lint, types, make test: what CI runs"
 	@echo "make bench       time nilr against learn2learn in one interleaved run"
+	@echo "make bench-packing   time prepare-data against decoding alone, and drawing episodes (needs Mini-ImageNet)"
 	@echo "make docs        write the generated pages anew"
 
 demo: $(VENV)/installed
@@ -35,6 +36,9 @@ check: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python tests/benchmarks/peers.py
+
+bench-packing: $(VENV)/installed
+	$(BIN)/python tests/benchmarks/packing.py
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m nilr.cli.reference docs/cli.md
