@@ -1,6 +1,7 @@
 # Every target sets itself up: it needs Python 3.11 or newer and nothing else. make PYTHON=python3.12 test
 PYTHON ?= python3
 VENV ?= .venv
+ROUNDS ?= 7
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
@@ -15,7 +16,7 @@ help:
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make check       format, lint, types, make test: what CI runs"
 	@echo "make bench       time nilr against learn2learn in one interleaved run"
-	@echo "make bench-packing   time prepare-data against decoding alone, and drawing episodes (needs Mini-ImageNet)"
+	@echo "make bench-packing   time prepare-data against decoding alone, on the real Mini-ImageNet"
 	@echo "make docs        write the generated pages anew"
 
 demo: $(VENV)/installed
@@ -38,7 +39,7 @@ bench: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/peers.py
 
 bench-packing: $(VENV)/installed
-	$(BIN)/python tests/benchmarks/packing.py
+	$(BIN)/python tests/benchmarks/packing.py --rounds $(ROUNDS)
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m nilr.cli.reference docs/cli.md
