@@ -47,20 +47,29 @@ class Screen:
             line = textwrap.fill(line, self._console.width, break_long_words=False, break_on_hyphens=False)
         self._console.print(Text(line), soft_wrap=True)
 
-    def table(self, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[Cell]], *, names: int = 1) -> None:
         """Write a table; None is unknown.
 
-        Names, in the first column, are never cut. A terminal is not wide: columns of which nothing is known stay away.
+        A terminal is not wide: columns of which nothing is known stay away, and so does the first of several columns of
+        names where it says the same in every row.
+
+        Args:
+            header: of the columns.
+            rows: a cell per column.
+            names: how many columns, the first ones, hold names; these are never cut.
         """
         if self._quiet:
             return
         terminal, all_rows = self._console.is_terminal, list(rows)
-        shown = [i for i in range(len(header)) if not terminal or not all_rows or any(row[i] for row in all_rows)]
+        shown = list(range(len(header)))
+        if terminal and all_rows:
+            alike = names > 1 and len({row[0] for row in all_rows}) == 1
+            shown = [i for i in shown if any(row[i] for row in all_rows) and not (i == 0 and alike)]
         table = Table(
             box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 1 if terminal else 2, 0, 0)
         )
         for i in shown:
-            table.add_column(header[i], no_wrap=i == 0)
+            table.add_column(header[i], no_wrap=i < names)
         for row in all_rows:
             table.add_row(*[Text(UNKNOWN if (cell := row[i]) is None else printable(cell)) for i in shown])
         self._console.print(table)

@@ -84,11 +84,11 @@ def show_probe(result: Result[ProbeMetrics], screen: Screen) -> None:
     corrected = any(_corrected(figures.delta) for _, _, figures in _cells(result.metrics))
     p = "p (Holm)" if corrected else "p"
     if any(len(model.edits) > 1 for model in result.metrics.values()):
-        edited = ("model", "protocol", "rates", "accuracy", "delta to meta-init", p, "delta to learned", p, "episodes")
-        screen.table(edited, _edit_rows(result.metrics, screen))
+        edited = ("model", "protocol", "rates", "accuracy", "delta to meta-init", p, "delta to learned", p)
+        screen.table(edited, _edit_rows(result.metrics, screen), names=3)
     else:
         header = ("model", "protocol", "accuracy", "delta to meta-init", "d", p, "episodes")
-        screen.table(header, _probe_rows(result.metrics, screen))
+        screen.table(header, _probe_rows(result.metrics, screen), names=2)
 
 
 def _probe_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ...]]:
@@ -113,7 +113,7 @@ def _edit_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ..
     def row(name: str, protocol: str, rates: Cell, figures: EditMetrics) -> tuple[Cell, ...]:
         deltas = (figures.delta, figures.delta_to_learned)
         cells = (cell for delta in deltas for cell in (_delta(delta, screen), _p(delta)))
-        return (name, protocol, rates, _mean(figures.accuracy, screen), *cells, str(figures.accuracy.n_episodes))
+        return (name, protocol, rates, _mean(figures.accuracy, screen), *cells)
 
     for name, model in metrics.items():
         yield row(name, "meta-init", None, EditMetrics(accuracy=model.meta_init.accuracy))

@@ -25,4 +25,4 @@ def number(value: float) -> str:
 
 def share(value: float, *, percent: bool) -> str:
     """Return a fraction; as percent where a terminal shows it."""
-    return f"{100 * value:.2f} %" if percent else f"{value:.4f}"
+    return f"{100 * value:z.2f} %" if percent else f"{value:z.4f}"

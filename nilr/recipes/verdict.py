@@ -36,7 +36,7 @@ def delta_of(probe: ModelProbe, protocol: str) -> Delta | None:
 
 
 def _finding(delta: Delta, claimed: int) -> str:
-    points = f"{100 * delta.mean:+.2f}"
+    points = f"{100 * delta.mean:+z.2f}"
     if delta.ci95 is None:
         return f"undecided ({points} points, one episode)"
     if delta.verdict is not None:

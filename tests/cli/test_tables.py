@@ -185,6 +185,18 @@ def test_a_terminal_shows_whole_names_and_no_column_of_which_nothing_is_known() 
     assert "unknown" not in stream.getvalue()
 
 
+def test_several_columns_of_names_are_whole_and_the_first_goes_where_it_is_always_the_same() -> None:
+    stream = Terminal()
+    console = make_console(stream)
+    console.width = 40
+    rows = [("maml", "cross-task", "shuffled-signs", "25.56 % ± 3.69 %"), ("maml", "same-task", "learned", "x")]
+    Screen(console).table(("model", "protocol", "rates", "accuracy"), rows, names=3)
+    assert "maml" not in stream.getvalue()
+    assert "shuffled-signs" in stream.getvalue()
+    Screen(console).table(("model", "protocol", "accuracy"), [*rows, ("boil", "", "", "")], names=3)
+    assert "maml" in stream.getvalue()
+
+
 def test_a_pipe_gets_every_column_and_nothing_is_cut() -> None:
     stream = io.StringIO()
     Screen(make_console(stream)).table(("name", "words", "unknown"), [("x", "y" * 200, None)])

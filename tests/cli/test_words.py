@@ -19,6 +19,7 @@ def test_numbers_have_four_significant_digits() -> None:
 
 def test_a_share_is_percent_on_a_terminal_only() -> None:
     assert (share(0.41234, percent=True), share(0.41234, percent=False)) == ("41.23 %", "0.4123")
+    assert (share(-1e-17, percent=True), share(-1e-17, percent=False)) == ("0.00 %", "0.0000")
 
 
 def test_letters_of_any_language_are_printable() -> None:

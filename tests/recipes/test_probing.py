@@ -215,3 +215,12 @@ def test_an_adapted_model_says_how_it_was_adapted(sgd: str, home: Path) -> None:
         "block4",
         "head",
     }
+
+
+def test_the_engine_does_not_change_what_an_edit_does(sgd: str) -> None:
+    model = give_rates(sgd, "mixed", mixed)
+    rates = tuple(EDITS)
+    assert (
+        judge(model, rates=rates, engine="reference").per_episode
+        == judge(model, rates=rates, engine="explicit").per_episode
+    )
