@@ -26,13 +26,17 @@ def deltas_in(metrics: Mapping[str, ModelProbe]) -> list[Delta]:
 def correct(metrics: ProbeMetrics) -> ProbeMetrics:
     """Return the metrics with each difference's p adjusted for their number (Holm); see `nilr.inference.holm`."""
     dumped = {name: model.model_dump() for name, model in metrics.items()}
-    for model in dumped.values():
-        _share_first_edit(model)
-    found = {id(delta): delta for model in dumped.values() for delta in _deltas(model)}
-    tested = [delta for delta in found.values() if delta["p"] is not None]
-    for delta, adjusted in zip(tested, holm([delta["p"] for delta in tested]), strict=True):
-        delta["p_holm"] = adjusted
+    tested = [(name, delta) for name, model in dumped.items() for delta in _deltas(model) if delta["p"] is not None]
+    # A difference may stand in several places, as the last layer's and the last step's: it is one test all the same.
+    different = {_same(name, delta): delta["p"] for name, delta in tested}
+    adjusted = dict(zip(different, holm(list(different.values())), strict=True))
+    for name, delta in tested:
+        delta["p_holm"] = adjusted[_same(name, delta)]
     return {name: ModelProbe.model_validate(model) for name, model in dumped.items()}
+
+
+def _same(name: str, delta: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (name, delta["mean"], delta["ci95"], delta["p"])
 
 
 def next_look(settings: ProbeSettings, metrics: ProbeMetrics, done: int) -> int | None:
@@ -71,14 +75,6 @@ def precision_note(metrics: ProbeMetrics, *, until_ci: float | None) -> str | No
         f"Every paired interval, over {n:,} episodes, is ± {100 * widest.ci95:.2f} points or narrower{needed}. "
         f"A true difference of 1 point would be found with {100 * power(A_POINT, spread, n):.0f} % probability."
     )
-
-
-def _share_first_edit(model: dict[str, Any]) -> None:
-    """Let the protocols' own differences be those of the first edit, of which they are copies: each counts once."""
-    for edit in list(model["edits"].values())[:1]:
-        for protocol, figures in edit.items():
-            if figures is not None:
-                model[protocol]["delta"] = figures["delta"]
 
 
 def _half_of(width: float) -> float:

@@ -151,13 +151,14 @@ def _histories(store: Store, sources: Sequence[Source]) -> Iterator[History]:
 def _history(store: Store, name: str, checkpoint: str, digest: str) -> History | None:
     with contextlib.suppress(NilrError, OSError):
         directory = store.model_dir(name)
-        if read_manifest(directory / f"{checkpoint}.safetensors").tensors_sha256 == digest:
+        manifest = read_manifest(directory / f"{checkpoint}.safetensors")
+        if manifest.tensors_sha256 == digest:
             text = (directory / HISTORY).read_text(encoding="utf-8", errors="replace")
-            return _read_history(name, text)
+            return _read_history(name, text, judged=manifest.outer_step)
     return None
 
 
-def _read_history(label: str, text: str) -> History | None:
+def _read_history(label: str, text: str, *, judged: int) -> History | None:
     lines: list[dict[str, Any]] = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
@@ -171,6 +172,5 @@ def _read_history(label: str, text: str) -> History | None:
         line["share_negative_by_layer"] for line in lines if isinstance(line.get("share_negative_by_layer"), dict)
     ]
     by_layer = {name: [float(shares.get(name, 0.0)) for shares in layered] for name in (layered[-1] if layered else ())}
-    return History(
-        label, [line["outer_step"] for line in lines], [float(line["share_negative"]) for line in lines], by_layer
-    )
+    steps, shares = [line["outer_step"] for line in lines], [float(line["share_negative"]) for line in lines]
+    return History(label, steps, shares, by_layer, judged)

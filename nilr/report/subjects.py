@@ -14,19 +14,26 @@ from nilr.report.reading import Source
 PROTOCOLS = ("meta-init", "same-task", "cross-task")
 ADAPTED = PROTOCOLS[1:]
 
+# A difference counts as found below this p.
+LEVEL = 0.05
+
 
 @dataclass(frozen=True)
 class Measure:
-    """A mean with the bounds of its 95 % interval over episodes; None for a single episode."""
+    """A mean with the bounds of its 95 % interval over episodes; None for a single episode.
+
+    `p` is of a difference: corrected for the number of differences in its result, where that was done.
+    """
 
     mean: float
     low: float | None
     high: float | None
+    p: float | None = None
 
     @property
-    def sign(self) -> int:
-        """Which side of zero the whole interval lies on; 0 where it holds zero, or there is none."""
-        if self.low is None or self.high is None:
+    def found(self) -> int:
+        """The sign of a difference that the episodes show, many comparisons considered; 0 where they show none."""
+        if self.low is None or self.high is None or (self.p is not None and self.p >= LEVEL):
             return 0
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
@@ -39,7 +46,6 @@ class Cell:
     n: int
     delta: Measure | None = None
     to_learned: Measure | None = None
-    p: float | None = None
 
 
 Cells = Mapping[str, Cell]
@@ -152,17 +158,17 @@ def _cell(raw: Mapping[str, Any]) -> Cell:
         n=int(accuracy["n_episodes"]),
         delta=None if delta is None else measure(delta),
         to_learned=None if learned is None else measure(learned),
-        p=None if delta is None else delta.get("p_holm") or delta.get("p"),
     )
 
 
 def measure(raw: Mapping[str, Any]) -> Measure:
     """Return a mean with its bounds: as given, else symmetric."""
     mean, width = float(raw["mean"]), raw.get("ci95")
+    p = raw.get("p") if raw.get("p_holm") is None else raw["p_holm"]
     if width is None:
-        return Measure(mean, None, None)
+        return Measure(mean, None, None, p)
     low, high = raw.get("low"), raw.get("high")
-    return Measure(mean, mean - width if low is None else float(low), mean + width if high is None else float(high))
+    return Measure(mean, mean - width if low is None else low, mean + width if high is None else high, p)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ def points(measure: Measure) -> str:
     """Return a difference of accuracies in percentage points, with its interval."""
     if measure.low is None or measure.high is None:
         return f"{signed(100 * measure.mean)}"
+    if measure.low == measure.high == 0:
+        return "exactly 0"
     low, high = measure.mean - measure.low, measure.high - measure.mean
     if abs(low - high) < 5e-5:
         return f"{signed(100 * measure.mean)} ± {100 * high:.2f}"

@@ -146,6 +146,8 @@ def test_real_results_are_drawn_and_the_history_is_found_by_name_and_digest(
     made = make(path, out=tmp_path / "report.html")
     assert [kind.name for kind, _ in made.contents.figures] == ["protocols", "seeds", "share-negative"]
     assert [history.label for history in made.material.histories] == ["s0", "s1", "s2"]
+    assert all(history.judged == history.steps[-1] for history in made.material.histories)
+    assert all(set(history.by_layer) > {"block1", "head"} for history in made.material.histories)
     changed = json.loads(to_json(judged))
     changed["models"][1]["digest"] = "0" * 64
     path.write_text(json.dumps(changed))
@@ -159,11 +161,11 @@ def test_a_history_keeps_what_can_be_read_of_it() -> None:
         {"outer_step": 3, "share_negative": 0.25, "share_negative_by_layer": {"block1": 0.5}},
     ]
     text = "\n".join([*(json.dumps(line) for line in lines), '{"outer_step": 4, "share_ne'])
-    history = report._read_history("m", text)
+    history = report._read_history("m", text, judged=3)
     assert history is not None
     assert (list(history.steps), list(history.share_negative)) == ([1, 3], [0.0, 0.25])
     assert history.by_layer == {"block1": [0.0, 0.5]}
-    assert report._read_history("m", json.dumps({"outer_step": 1, "share_negative": None})) is None
+    assert report._read_history("m", json.dumps({"outer_step": 1, "share_negative": None}), judged=1) is None
 
 
 def test_a_result_without_anything_to_draw_says_what_would_have_it(tmp_path: Path) -> None:

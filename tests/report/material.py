@@ -166,4 +166,4 @@ HISTORY = History(
 
 def everything() -> Material:
     """Return material for every kind of figure."""
-    return material(full_probe(seeds=3), full_rates(), histories=(HISTORY,))
+    return material(full_probe(seeds=2), full_rates(), histories=(HISTORY,))

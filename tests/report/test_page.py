@@ -8,7 +8,7 @@ from nilr.report.figures.figure import Material
 from nilr.report.markdown import markdown, plain
 from nilr.report.page import page
 from nilr.report.style import COLOURS, NARROW, WIDE, svg
-from tests.report.material import everything, full_probe, material
+from tests.report.material import cells, everything, full_probe, material, result, used
 
 
 def page_of(given: Material) -> str:
@@ -82,10 +82,11 @@ def test_what_users_wrote_is_text_in_a_page_and_in_markdown() -> None:
 
 
 def test_many_notes_stand_behind_the_figures_and_few_before_them() -> None:
-    few, many = full_probe(), full_probe()
-    few["notes"], many["notes"] = ["first"], [f"note {i}" for i in range(9)]
-    assert page_of(material(few)).index("first") < page_of(material(few)).index("<section")
-    assert page_of(material(many)).index("note 0") > page_of(material(many)).index('id="protocols"')
+    probe = result("probe", {"m": cells(0.4, 0.01, 0.02)}, [used("m", "maml", 0, "r")])
+    few = page_of(material(probe | {"notes": ["first"]}))
+    many = page_of(material(probe | {"notes": [f"note {i}" for i in range(9)]}))
+    assert few.index("first") < few.index("<section")
+    assert many.index("note 0") > many.index('id="protocols"')
 
 
 def test_markdown_shows_each_figure_with_its_sentence_and_table() -> None:

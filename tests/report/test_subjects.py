@@ -54,14 +54,24 @@ def test_bounds_are_taken_as_given_else_symmetric() -> None:
     assert measure({"mean": 0.5, "ci95": 0.125}) == Measure(0.5, 0.375, 0.625)
     assert measure({"mean": 0.5, "ci95": 0.125, "low": 0.4, "high": 0.65}) == Measure(0.5, 0.4, 0.65)
     assert measure({"mean": 0.5, "ci95": None}) == Measure(0.5, None, None)
+    assert measure({"mean": 0.5, "ci95": None, "p": 0.01, "p_holm": 0.04}).p == 0.04
+    assert measure({"mean": 0.5, "ci95": None, "p": 0.01}).p == 0.01
 
 
 @pytest.mark.parametrize(
     ("given", "sign"),
-    [(Measure(1, 0.5, 2), 1), (Measure(-1, -2, -0.5), -1), (Measure(1, -1, 3), 0), (Measure(1, None, None), 0)],
+    [
+        (Measure(1, 0.5, 2), 1),
+        (Measure(-1, -2, -0.5, p=0.01), -1),
+        (Measure(1, 0.5, 2, p=0.2), 0),
+        (Measure(1, -1, 3), 0),
+        (Measure(1, None, None), 0),
+    ],
 )
-def test_an_interval_has_the_sign_of_the_side_it_lies_on(given: Measure, sign: int) -> None:
-    assert given.sign == sign
+def test_a_difference_is_found_on_the_side_of_its_interval_unless_many_comparisons_take_it_away(
+    given: Measure, sign: int
+) -> None:
+    assert given.found == sign
 
 
 def test_a_surprise_names_the_file() -> None:

@@ -7,6 +7,7 @@ from nilr.report.words import accuracy, listed, p_value, points, spark, thinned
 def test_a_difference_is_in_points_with_its_interval() -> None:
     assert points(Measure(0.0123, 0.0093, 0.0153)) == "+1.23 ± 0.30"
     assert points(Measure(0.01, -0.01, 0.02)) == "+1.00 [\N{MINUS SIGN}1.00, +2.00]"
+    assert points(Measure(0.0, 0.0, 0.0)) == "exactly 0"
     assert points(Measure(-0.01, None, None)) == "\N{MINUS SIGN}1.00"
 
 

@@ -44,12 +44,12 @@ def _changes(subjects: Sequence[Subject], protocol: str) -> str | None:
                 found[rates, subject.label] = change
     if not found:
         return None
-    changed = [change for change in found.values() if change.sign]
+    changed = [change for change in found.values() if change.found]
     (rates, label), largest = max(found.items(), key=lambda item: abs(item[1].mean))
     where = f" in {label}" if len({name for _, name in found}) > 1 else ""
     return (
         f"{protocol.capitalize()}: against the learned rates {len(changed)} of {counted(len(found), 'edit')} "
-        f"{_change(len(changed))} accuracy beyond the interval; the largest change is that of {rates}{where}, "
+        f"{_change(len(changed))} accuracy, many comparisons considered; the largest change is that of {rates}{where}, "
         f"{points(largest)} points."
     )
 

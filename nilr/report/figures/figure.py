@@ -20,12 +20,14 @@ class History:
         steps: outer updates.
         share_negative: at each of them, as a fraction.
         by_layer: the same by layer, where it was kept.
+        judged: the update of the checkpoint that the results are of.
     """
 
     label: str
     steps: Sequence[int]
     share_negative: Sequence[float]
     by_layer: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    judged: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_CAUTION = "A dot marks the checkpoint that was judged."
+
+
 def make(material: Material) -> Drawing | None:
     """Return the figure of all histories of learned rates."""
     found = material.histories
     if not found:
         return None
-    return Drawing(lambda frame: draw(found, frame), sentence(found), table(found))
+    return Drawing(lambda frame: draw(found, frame), sentence(found), table(found), _CAUTION)
 
 
 KIND = Kind(
@@ -72,6 +75,10 @@ def draw(found: Sequence[History], frame: Frame) -> Figure:
     for history, (name, line) in zip(found, _cycled(len(found)), strict=True):
         whole = [100 * share for share in history.share_negative]
         axes.plot(history.steps, whole, color=colour(name), linestyle=line, label=frame.label(history.label))
+        judged = history.judged
+        if judged is not None:
+            nearest = min(range(len(whole)), key=lambda i: abs(history.steps[i] - judged))
+            axes.plot(judged, whole[nearest], color=colour(name), marker="o", markersize=8)
     _dress(axes, "all rates", many=len(found) > 1)
     for axes, history in zip(grid.flat[1:], layered, strict=False):
         for (layer, shares), (name, line) in zip(history.by_layer.items(), _cycled(len(history.by_layer)), strict=True):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 CONDITIONAL = (
     "Intervals are over episodes: conditional on these trained models and these test classes. They say nothing about "
-    "another training run; that takes seeds."
+    "another training run; that takes seeds. A difference counts as found if its p, corrected for the number of "
+    "differences in its result (Holm), is below 0.05."
 )
 _SPREAD = {"meta-init": -0.24, "same-task": 0.0, "cross-task": 0.24}
 
@@ -50,12 +51,11 @@ def _moved(subjects: Sequence[Subject], protocol: str) -> str | None:
     if len(found) <= 2:
         said = listed([f"{points(delta)} points in {label}" for label, delta in found.items()])
         return f"{name} adaptation changes accuracy by {said}"
-    signs = [delta.sign for delta in found.values()]
+    signs = [delta.found for delta in found.values()]
     label, largest = max(found.items(), key=lambda item: abs(item[1].mean))
     return (
         f"{name} adaptation raises accuracy in {signs.count(1)} of {counted(len(found), 'model')} and lowers it in "
-        f"{signs.count(-1)}, and {signs.count(0)} {'interval holds' if signs.count(0) == 1 else 'intervals hold'} zero "
-        f"(largest: {points(largest)} points in {label})"
+        f"{signs.count(-1)}; in {signs.count(0)} no difference is found (largest: {points(largest)} points in {label})"
     )
 
 
@@ -67,7 +67,7 @@ def table(subjects: Sequence[Subject]) -> Table:
             protocol,
             accuracy(cell.accuracy),
             points(cell.delta) if cell.delta else NOTHING,
-            p_value(cell.p) if cell.delta else NOTHING,
+            p_value(cell.delta.p) if cell.delta else NOTHING,
             f"{cell.n:,}",
         )
         for subject in subjects
