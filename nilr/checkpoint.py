@@ -112,7 +112,9 @@ class Checkpoint:
     Attributes:
         manifest: where it comes from.
         params: parameters by name, float32 or float64, on the CPU.
-        inner_lr: rates of the parameters that the inner loop moves, by name: 0-dim, or of the parameter's shape.
+        inner_lr: the rates that the inner loop takes, of the parameters that it moves, by name: one number of shape (),
+            or of the parameter's shape; or a rate per step, (K, 1, ...) or (K, ...), with one dimension more than the
+            parameter.
     """
 
     manifest: Manifest
@@ -133,7 +135,7 @@ def save_checkpoint(
     Args:
         path: the file to replace.
         params: parameters by name; float32 or float64, finite, on any device.
-        inner_lr: rates by parameter name; 0-dim, or of the parameter's shape.
+        inner_lr: rates by parameter name, of the shapes that `Checkpoint` names.
         origin: what goes into the manifest.
 
     Raises:
@@ -207,9 +209,15 @@ def _checkpoint(path: Path, document: dict[str, Any], tensors: dict[str, Tensor]
     if not params:
         raise CheckpointError(f"`{path}` holds no parameters", hint=FOREIGN)
     for name, rate in inner_lr.items():
-        if name not in params or rate.shape not in ((), params[name].shape):
+        if name not in params or not _fits(rate, params[name]):
             raise CheckpointError(f"`{path}`: `inner_lr/{name}` fits no parameter", hint=FOREIGN)
     return Checkpoint(manifest, params, inner_lr)
+
+
+def _fits(rate: Tensor, parameter: Tensor) -> bool:
+    if rate.dim() == parameter.dim() + 1:
+        return len(rate) > 0 and rate.shape[1:] in ((1,) * parameter.dim(), parameter.shape)
+    return rate.shape in ((), parameter.shape)
 
 
 def _manifest(path: Path, document: dict[str, Any]) -> Manifest:

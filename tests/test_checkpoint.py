@@ -102,11 +102,22 @@ def test_a_stored_number_that_is_not_finite_is_refused(path: Path, params: dict[
         load_checkpoint(path)
 
 
+def test_a_rate_per_step_comes_back(path: Path, params: dict[str, Tensor]) -> None:
+    rates = {"head.weight": torch.tensor([[[0.1]], [[-0.2]]]), "head.bias": torch.tensor([[0.1], [0.2], [0.3]])}
+    save_checkpoint(path, params=params, inner_lr=rates, **ORIGIN)
+    assert {name: rate.tolist() for name, rate in load_checkpoint(path).inner_lr.items()} == {
+        name: rate.tolist() for name, rate in rates.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("rates", "what"),
     [
         ({"body.weight": torch.tensor(0.1)}, "`inner_lr/body.weight` fits no parameter"),
         ({"head.weight": torch.zeros(2)}, "`inner_lr/head.weight` fits no parameter"),
+        ({"head.weight": torch.zeros(3, 2, 1)}, "`inner_lr/head.weight` fits no parameter"),
+        ({"head.weight": torch.zeros(0, 1, 2)}, "`inner_lr/head.weight` fits no parameter"),
+        ({"head.bias": torch.zeros(2, 1, 1)}, "`inner_lr/head.bias` fits no parameter"),
         ({"head.weight": torch.zeros(1, 2, dtype=torch.int64)}, "`inner_lr/head.weight` is I64"),
     ],
 )

@@ -17,6 +17,8 @@ TaskB = Literal["disjoint", "any", "same-classes"]
 BatchStats = Literal["apart", "together"]
 Interval = Literal["t", "bootstrap"]
 ReportFormat = Literal["html", "md", "png"]
+RateGrain = Literal["element", "tensor", "scalar"]
+OuterLRSchedule = Literal["constant", "cosine"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 PROTOCOLS: tuple[Protocol, ...] = ("meta-init", "same-task", "cross-task")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nilr.config.base import MINI_IMAGENET, DeviceSettings, setting
+from nilr.config.base import MINI_IMAGENET, DeviceSettings, OuterLRSchedule, RateGrain, setting
 
 
 class TrainSettings(DeviceSettings):
     """`nilr meta-train`: a meta-initialisation, and rates, from a packed dataset."""
 
     data: str = setting(MINI_IMAGENET, "Pack to train on: a name in the store or a path.")
-    algo: str = setting("maml", "Algorithm: maml, fomaml, metasgd, anil, boil.")
+    algo: str = setting("maml", "Algorithm: maml, fomaml, metasgd, anil, boil, lslr, sparse-maml.")
     arch: str = setting("conv4", "Architecture of the body: conv4.")
     filters: int = setting(32, "Channels of each of the body's convolutions.", ge=1, le=4096)
     preset: str | None = setting(
@@ -38,13 +38,32 @@ class TrainSettings(DeviceSettings):
     inner_lr_init: str | None = setting(
         None,
         "Where learned rates start: a number, uniform:LOW,HIGH (one draw for all) or uniform-each:LOW,HIGH "
-        "(one per element).",
+        "(one for each).",
+        shown="as the algorithm's row",
+    )
+    rate_grain: RateGrain | None = setting(
+        None,
+        "What has a learned rate of its own: every element of a parameter, every parameter tensor, or scalar: one rate "
+        "for all.",
+        shown="as the algorithm's row",
+    )
+    rate_per_step: bool | None = setting(
+        None,
+        "Learn rates for each of --inner-steps apart; steps beyond them take the last one's.",
+        shown="as the algorithm's row",
+    )
+    rate_constraint: str | None = setting(
+        None,
+        "Where learned rates are brought back to after every outer step: free, non-negative or bounded:LOW,HIGH.",
         shown="as the algorithm's row",
     )
     norm_adapted: bool | None = setting(
         None, "Let the inner loop move norm scale and shift.", shown="as the algorithm's row"
     )
     outer_lr: float = setting(1e-3, "Adam's rate for the outer step.", gt=0, allow_inf_nan=False)
+    outer_lr_schedule: OuterLRSchedule = setting(
+        "constant", "Whether Adam's rate stays, or falls over the whole run along half a cosine to 0."
+    )
     outer_steps: int = setting(60_000, "Outer updates of the whole run.", ge=1)
     meta_batch_size: int = setting(4, "Episodes per outer update.", ge=1, le=4096)
     grad_clip: float | None = setting(
@@ -53,6 +72,11 @@ class TrainSettings(DeviceSettings):
         shown="no clipping",
         gt=0,
         allow_inf_nan=False,
+    )
+    multi_step_loss: bool = setting(
+        False,
+        "Learn from the query losses after all inner steps, not the last alone, with weights that fade over the first "
+        "15 % of the run.",
     )
     eval_every: int = setting(
         1_000, "Outer updates between validations, and one at the end; 0: no validation at all.", ge=0

@@ -12,7 +12,9 @@ from nilr.episodes import Episode
 from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import Engine, MetaGradient
-from nilr.models.learner import Learner, Params, layer
+from nilr.meta.rates import inner_rates, keep_within, learned_gradient
+from nilr.meta.schedules import OuterLRSchedule, cosine, multi_step_weights
+from nilr.models.learner import Learner, Params
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _DIVERGED_HINT = "lower --inner-lr or --outer-lr, or set --grad-clip; the last good checkpoint is kept"
@@ -26,21 +28,28 @@ class OuterSettings:
         outer_lr: Adam's rate.
         grad_clip: bound on every element of the meta-gradient, or None.
         inner_steps: steps of the inner loop.
+        outer_steps: updates of the whole run, over which the two below run.
+        outer_lr_schedule: whether Adam's rate stays or falls (`nilr.meta.schedules.cosine`).
+        multi_step_loss: whether the query losses after earlier steps count at first
+            (`nilr.meta.schedules.multi_step_weights`).
     """
 
     outer_lr: float
     grad_clip: float | None
     inner_steps: int
+    outer_steps: int
+    outer_lr_schedule: OuterLRSchedule = "constant"
+    multi_step_loss: bool = False
 
 
 class OuterLoop:
-    """The state of a training: meta-initialisation, inner rates, Adam's moments.
+    """The state of a training: meta-initialisation, learned (or fixed) rates, Adam's moments.
 
     Args:
         learner: body and head.
         algorithm: the row.
         params: the meta-initialisation to start from, by name; not modified.
-        inner_lr: the rates to start from, by name; not modified.
+        rates: the learned numbers or fixed rates to start from, as `initial_rates` gives them; not modified.
         engine: what computes meta-gradients.
         settings: how a step is taken.
     """
@@ -50,44 +59,60 @@ class OuterLoop:
         learner: Learner,
         algorithm: Algorithm,
         params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
+        rates: Mapping[str, Tensor],
         *,
         engine: Engine,
         settings: OuterSettings,
     ) -> None:
         self.learner, self.algorithm, self.engine, self.settings = learner, algorithm, engine, settings
         self.params: Params = {name: value.detach().clone() for name, value in params.items()}
-        self.inner_lr: Params = {name: value.detach().clone() for name, value in inner_lr.items()}
+        self._rates: Params = {name: value.detach().clone() for name, value in rates.items()}
         self._optimiser = torch.optim.Adam(self._learned().values(), lr=settings.outer_lr)
+
+    @property
+    def inner_lr(self) -> Params:
+        """The rates that the inner loop takes, by parameter name."""
+        return inner_rates(self.algorithm, self._rates, self.params)
 
     def step(self, episodes: Episode, *, outer_step: int, first_episode: int) -> MetaGradient:
         """Take one outer step on a batch of episodes.
 
         Args:
             episodes: the batch, with a leading E.
-            outer_step: number of updates completed so far; named in errors.
+            outer_step: number of updates completed so far.
             first_episode: number of the first episode of the batch; named in errors.
 
         Raises:
             DivergedError: a query loss or a meta-gradient is not finite. Nothing has been changed then.
         """
+        settings = self.settings
         gradient = self.engine.meta_gradient(
-            self.learner, self.params, self.inner_lr, self.algorithm, episodes, steps=self.settings.inner_steps
+            self.learner,
+            self.params,
+            self.inner_lr,
+            self.algorithm,
+            episodes,
+            steps=settings.inner_steps,
+            loss_weights=self._loss_weights(outer_step),
         )
         _require_finite(gradient, outer_step, first_episode)
+        given = {f"params/{name}": value for name, value in gradient.params.items()}
+        given |= {f"inner_lr/{n}": g for n, g in learned_gradient(self.algorithm, gradient.inner_lr).items()}
         for name, value in self._learned().items():
-            section, _, key = name.partition("/")
-            given = gradient.params[key] if section == "params" else gradient.inner_lr[key]
-            clip = self.settings.grad_clip
-            value.grad = given if clip is None else given.clamp(-clip, clip)
+            clip = settings.grad_clip
+            value.grad = given[name] if clip is None else given[name].clamp(-clip, clip)
+        if settings.outer_lr_schedule == "cosine":
+            self._optimiser.param_groups[0]["lr"] = settings.outer_lr * cosine(outer_step, settings.outer_steps)
         self._optimiser.step()
         self._optimiser.zero_grad()
+        if self.algorithm.learns_rates:
+            keep_within(self.algorithm, self._rates)
         return gradient
 
     def state(self) -> dict[str, Tensor]:
         """Return all that resuming needs: parameters, rates and Adam's moments, by name."""
         state = {f"params/{name}": value for name, value in self.params.items()}
-        state |= {f"inner_lr/{name}": value for name, value in self.inner_lr.items()}
+        state |= {f"inner_lr/{name}": value for name, value in self._rates.items()}
         for name, value in self._learned().items():
             for moment, tensor in self._optimiser.state.get(value, {}).items():
                 state[f"adam/{moment}/{name}"] = tensor
@@ -100,7 +125,7 @@ class OuterLoop:
             CheckpointError: a tensor is missing or has another shape.
         """
         try:
-            for section, own in (("params", self.params), ("inner_lr", self.inner_lr)):
+            for section, own in (("params", self.params), ("inner_lr", self._rates)):
                 for name, value in own.items():
                     value.copy_(_same_shape(state[f"{section}/{name}"], value, name))
             if any(name.startswith("adam/") for name in state):
@@ -118,23 +143,14 @@ class OuterLoop:
     def _learned(self) -> dict[str, Tensor]:
         learned = {f"params/{name}": value for name, value in self.params.items()}
         if self.algorithm.learns_rates:
-            learned |= {f"inner_lr/{name}": value for name, value in self.inner_lr.items()}
+            learned |= {f"inner_lr/{name}": value for name, value in self._rates.items()}
         return learned
 
-
-def share_negative(inner_lr: Mapping[str, Tensor]) -> float:
-    """Return the share of negative elements among all inner rates."""
-    negative = sum(int((rate < 0).sum()) for rate in inner_lr.values())
-    return negative / sum(rate.numel() for rate in inner_lr.values())
-
-
-def share_negative_by_layer(inner_lr: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the same for the rates of each layer, by the layer's name."""
-    layers = sorted({layer(name) for name in inner_lr})
-    return {
-        wanted: share_negative({name: rate for name, rate in inner_lr.items() if layer(name) == wanted})
-        for wanted in layers
-    }
+    def _loss_weights(self, outer_step: int) -> tuple[float, ...] | None:
+        settings = self.settings
+        if not settings.multi_step_loss:
+            return None
+        return multi_step_weights(outer_step, settings.outer_steps, settings.inner_steps)
 
 
 def _same_shape(tensor: Tensor, like: Tensor, name: str) -> Tensor:

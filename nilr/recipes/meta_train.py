@@ -16,9 +16,10 @@ from nilr.config import TrainSettings
 from nilr.episodes import EpisodeSampler, stream_seed
 from nilr.errors import StoreError, UsageError
 from nilr.files import remove_at_once
-from nilr.meta.algorithms import Algorithm, initial_rates
+from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
+from nilr.meta.rates import initial_rates
 from nilr.models.registry import build_learner
 from nilr.recipes.loading import OpenSplit, load_model, open_split
 from nilr.recipes.outcome import Outcome
@@ -145,7 +146,14 @@ def _outer_loop(settings: TrainSettings, row: Algorithm, image_size: int, device
         params,
         initial_rates(row, params, stream_seed(settings.seed, "rates")),
         engine=choose_engine(settings.engine, learner, device),
-        settings=OuterSettings(settings.outer_lr, settings.grad_clip, row.inner_steps),
+        settings=OuterSettings(
+            settings.outer_lr,
+            settings.grad_clip,
+            row.inner_steps,
+            settings.outer_steps,
+            settings.outer_lr_schedule,
+            settings.multi_step_loss,
+        ),
     )
 
 

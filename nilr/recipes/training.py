@@ -24,7 +24,8 @@ from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import CheckpointError, Interrupted
 from nilr.meta.evaluation import evaluate, learner_logits
-from nilr.meta.outer_loop import OuterLoop, share_negative, share_negative_by_layer
+from nilr.meta.outer_loop import OuterLoop
+from nilr.meta.rates import share_negative, share_negative_by_layer
 from nilr.metrics import accuracy, mean_interval
 from nilr.recipes.history import History
 from nilr.recipes.training_settings import recorded

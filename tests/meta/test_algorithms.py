@@ -1,13 +1,16 @@
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from nilr.episodes import Episode
-from nilr.errors import UnknownNameError, UsageError
-from nilr.meta.algorithms import ALGORITHMS, find_algorithm, initial_rates
+from nilr.errors import UnknownNameError
+from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import ENGINES
+from nilr.meta.rates import initial_rates
 from nilr.models.registry import build_learner
 
 LEARNER = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=1).double()
@@ -43,6 +46,8 @@ def batch() -> Episode:
         ("metasgd", {"conv.weight", "norm.weight", "norm.bias", "head.weight", "head.bias"}),
         ("anil", {"head.weight", "head.bias"}),
         ("boil", {"conv.weight", "norm.weight", "norm.bias"}),
+        ("lslr", {"conv.weight", "head.weight", "head.bias"}),
+        ("sparse-maml", {"conv.weight", "norm.weight", "norm.bias", "head.weight", "head.bias"}),
     ],
 )
 def test_each_row_moves_what_its_paper_says(name: str, moved: set[str]) -> None:
@@ -60,13 +65,22 @@ def test_the_rows_are_those_of_the_design() -> None:
         "metasgd": (2, 1, 1, "uniform:0.005,0.1", True),
         "anil": (2, 5, 10, "0.05", False),
         "boil": (2, 1, 1, "0.5", False),
+        "lslr": (2, 5, 5, "0.01", True),
+        "sparse-maml": (1, 35, 35, "0.05", True),
     }
+    rates = {name: (row.rates, row.per_step, row.rectified) for name, row in ALGORITHMS.items() if row.learns_rates}
+    assert rates == {
+        "metasgd": ("element", False, False),
+        "lslr": ("tensor", True, False),
+        "sparse-maml": ("element", False, True),
+    }
+    assert {row.constraint for row in ALGORITHMS.values()} == {"free"}
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownNameError) as caught:
         find_algorithm("reptile")
-    assert caught.value.hint == "known: maml, fomaml, metasgd, anil, boil"
+    assert caught.value.hint == "known: maml, fomaml, metasgd, anil, boil, lslr, sparse-maml"
     assert caught.value.exit_status == 2
 
 
@@ -107,27 +121,10 @@ def test_metasgd_with_constant_rates_is_maml_at_the_first_step(engine: Engine) -
         torch.testing.assert_close(first.params[name], second.params[name], rtol=1e-9, atol=1e-13)
 
 
-def test_one_draw_is_shared_by_all_rates_and_depends_on_the_seed() -> None:
-    rates, others = (initial_rates(ALGORITHMS["metasgd"], PARAMS, seed=seed) for seed in (0, 1))
-    values = {value for rate in rates.values() for value in rate.flatten().tolist()}
-    assert len(values) == 1
-    assert 0.005 <= values.pop() <= 0.1
-    assert rates["head.bias"][0] != others["head.bias"][0]
-    assert all(rate.shape == PARAMS[name].shape for name, rate in rates.items())
-
-
-def test_uniform_each_draws_every_element_within_the_bounds() -> None:
-    row = dataclasses.replace(ALGORITHMS["metasgd"], inner_lr_init="uniform-each:-0.1,0.3")
-    values = torch.cat([rate.flatten() for rate in initial_rates(row, PARAMS, seed=0).values()])
-    assert values.unique().numel() == values.numel()
-    # 855 draws: the mean of U(-0.1, 0.3) is 0.1 with a standard error of 0.004
-    assert values.mean().item() == pytest.approx(0.1, abs=0.02)
-    assert (values.min() >= -0.1, values.max() <= 0.3) == (True, True)
-
-
-@pytest.mark.parametrize("text", ["", "fast", "nan", "inf", "uniform:1", "uniform:2,1", "uniform:a,b", "normal:0,1"])
-def test_what_is_no_rate_is_refused(text: str) -> None:
-    row = dataclasses.replace(ALGORITHMS["metasgd"], inner_lr_init=text)
-    with pytest.raises(UsageError) as caught:
-        initial_rates(row, PARAMS, seed=0)
-    assert "uniform:LOW,HIGH" in (caught.value.hint or "")
+@pytest.mark.parametrize("row", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_the_page_has_the_row_as_it_is_with_its_paper(row: Algorithm) -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text(encoding="utf-8").splitlines()
+    cells = next(line for line in lines if line.startswith(f"| `{row.name}` |")).split(" | ")
+    assert cells[2:4] == [str(row.order), f"{row.inner_steps}, {row.eval_inner_steps}"]
+    assert re.sub(r"[*|]", "", cells[5]).strip() in (row.paper, "the same")
+    assert row.inner_lr_init.removeprefix("uniform:").replace(",", ", ") in cells[4]

@@ -1,6 +1,8 @@
 """The outer step against Adam's published formulas."""
 
+import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +10,11 @@ from torch import Tensor
 
 from nilr.episodes import Episode
 from nilr.errors import CheckpointError, DivergedError
-from nilr.meta.algorithms import ALGORITHMS, initial_rates
+from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.engine.reference import ReferenceEngine
-from nilr.meta.outer_loop import OuterLoop, OuterSettings, share_negative, share_negative_by_layer
+from nilr.meta.outer_loop import OuterLoop, OuterSettings
+from nilr.meta.rates import initial_rates
 from nilr.models.registry import build_learner
 
 LEARNER = build_learner("conv4", n_way=2, image_size=16, filters=2)
@@ -24,7 +27,9 @@ class GivenEngine(ReferenceEngine):
     def __init__(self, value: float, loss: float = 1.0) -> None:
         self.value, self.loss = value, loss
 
-    def meta_gradient(self, learner, params, inner_lr, algorithm, episodes, *, steps) -> MetaGradient:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def meta_gradient(self, learner, params, inner_lr, algorithm, episodes, *, steps, loss_weights) -> MetaGradient:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        self.seen, self.weights = inner_lr, loss_weights
+
         def given(values: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: torch.full_like(value, self.value) for name, value in values.items()}
 
@@ -32,11 +37,14 @@ class GivenEngine(ReferenceEngine):
         return MetaGradient(torch.tensor([0.5, self.loss]), torch.ones(2), given(params), rates)
 
 
-def loop(engine: GivenEngine, *, algo: str = "metasgd", clip: float | None = None) -> OuterLoop:
+def loop(
+    engine: GivenEngine, *, algo: str = "metasgd", clip: float | None = None, row: Any = None, **settings: Any
+) -> OuterLoop:
     params = LEARNER.initial_params()
-    row = ALGORITHMS[algo]
-    rates = initial_rates(row, params, seed=0)
-    return OuterLoop(LEARNER, row, params, rates, engine=engine, settings=OuterSettings(0.01, clip, 1))
+    algorithm = dataclasses.replace(ALGORITHMS[algo], **(row or {}))
+    rates = initial_rates(algorithm, params, seed=0)
+    how = OuterSettings(0.01, clip, algorithm.inner_steps, outer_steps=100, **settings)
+    return OuterLoop(LEARNER, algorithm, params, rates, engine=engine, settings=how)
 
 
 def adam(gradients: list[float], rate: float = 0.01) -> float:
@@ -115,14 +123,83 @@ def test_a_state_of_another_shape_is_refused() -> None:
         loop(GivenEngine(0.3)).load_state(state)
 
 
-def test_the_share_of_negative_rates_counts_elements() -> None:
-    assert share_negative({"a": torch.tensor([-1.0, 0.0, 2.0]), "b": torch.tensor([-0.1])}) == 0.5
+def test_a_constrained_rate_is_brought_back_after_the_step_and_leaves_as_soon_as_the_gradient_turns() -> None:
+    engine = GivenEngine(1.0)
+    outer = loop(engine, row={"inner_lr_init": "0.005", "constraint": "non-negative"})
+    # Adam's first steps are of its rate, 0.01: 0.005 would become -0.005, then -0.015, and so on
+    for step in range(3):
+        outer.step(EPISODES, outer_step=step, first_episode=0)
+        assert {float(value) for rate in outer.inner_lr.values() for value in rate.flatten()} == {0.0}
+    engine.value = -100.0
+    outer.step(EPISODES, outer_step=3, first_episode=0)
+    assert all((rate > 0).all() for rate in outer.inner_lr.values())
 
 
-def test_the_share_of_negative_rates_of_a_layer_counts_its_tensors_together() -> None:
-    rates = {
-        "body.block1.conv.weight": torch.tensor([-1.0, 0.0, 2.0]),
-        "body.block1.norm.bias": torch.tensor([-0.1]),
-        "head.bias": torch.tensor([1.0]),
-    }
-    assert share_negative_by_layer(rates) == {"block1": 0.5, "head": 0.0}
+def test_a_rectified_rate_goes_on_below_zero_and_has_to_come_all_the_way_back() -> None:
+    engine = GivenEngine(1.0)
+    outer = loop(engine, row={"inner_lr_init": "0.005", "rectified": True})
+    rate = outer.state()["inner_lr/head.bias"]
+    for step in range(3):
+        outer.step(EPISODES, outer_step=step, first_episode=0)
+    assert rate.tolist() == pytest.approx([0.005 + adam([1.0] * 3)] * 2, abs=1e-6)
+    assert (rate < -0.02).all()
+    assert (engine.seen["head.bias"] == 0).all()
+    engine.value = -100.0
+    outer.step(EPISODES, outer_step=3, first_episode=0)
+    assert (outer.inner_lr["head.bias"] == 0).all()
+
+
+def test_bounds_hold_at_every_step() -> None:
+    engine = GivenEngine(-1.0)
+    outer = loop(engine, row={"inner_lr_init": "0.05", "constraint": "bounded:-0.001,0.055"})
+    seen = []
+    for step in range(12):
+        outer.step(EPISODES, outer_step=step, first_episode=0)
+        engine.value = 1.0
+        seen.append(float(outer.inner_lr["head.bias"][0]))
+    assert max(seen) == pytest.approx(0.055)
+    assert seen[-1] == pytest.approx(-0.001)
+
+
+def test_a_single_rate_for_all_takes_adams_step_on_the_summed_gradient() -> None:
+    outer = loop(GivenEngine(0.5), clip=1.0, row={"rates": "scalar", "inner_lr_init": "0.05"})
+    outer.step(EPISODES, outer_step=0, first_episode=0)
+    assert [float(rate) for rate in outer.inner_lr.values()] == pytest.approx([0.04] * 14)
+    # Adam's first moment after a step is a tenth of the gradient: 14 tensors times 0.5, clipped at 1
+    assert outer.state()["adam/exp_avg/inner_lr/all"].item() == pytest.approx(0.1)
+
+
+def test_adams_rate_follows_the_cosine() -> None:
+    outer = loop(GivenEngine(1.0), outer_lr_schedule="cosine")
+    before = outer.params["head.bias"].clone()
+    for step in (0, 50):
+        moved = outer.params["head.bias"].clone()
+        outer.step(EPISODES, outer_step=step, first_episode=0)
+        # with a constant gradient every step of Adam is of its rate: 0.01 at the start, half of it midway
+        expected = 0.01 * (1 if step == 0 else 0.5)
+        torch.testing.assert_close(moved - outer.params["head.bias"], torch.full((2,), expected), rtol=1e-4, atol=0)
+    assert not torch.equal(before, outer.params["head.bias"])
+
+
+def test_the_losses_of_earlier_steps_weigh_at_first_and_not_later() -> None:
+    engine = GivenEngine(1.0)
+    outer = loop(engine, algo="maml", multi_step_loss=True)
+    outer.step(EPISODES, outer_step=0, first_episode=0)
+    assert engine.weights == pytest.approx((0.2, 0.2, 0.2, 0.2, 0.2))
+    outer.step(EPISODES, outer_step=15, first_episode=0)
+    assert engine.weights is None
+
+
+@pytest.mark.parametrize("grain", ["element", "tensor", "scalar"])
+def test_a_loaded_state_of_every_grain_goes_on_bit_for_bit(grain: str) -> None:
+    kind = {"rates": grain, "per_step": True, "inner_steps": 3, "rectified": True, "inner_lr_init": "0.005"}
+    whole, other = (loop(GivenEngine(0.3), row=kind, outer_lr_schedule="cosine") for _ in range(2))
+    for outer in (whole, other):
+        for step in range(2):
+            outer.step(EPISODES, outer_step=step, first_episode=0)
+    resumed = loop(GivenEngine(0.3), row=kind, outer_lr_schedule="cosine")
+    resumed.load_state({name: value.clone() for name, value in other.state().items()})
+    for outer in (whole, resumed):
+        outer.step(EPISODES, outer_step=2, first_episode=2)
+    assert whole.state().keys() == resumed.state().keys()
+    assert all(torch.equal(value, resumed.state()[name]) for name, value in whole.state().items())

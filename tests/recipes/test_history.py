@@ -69,7 +69,8 @@ def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     history = History(tmp_path, tmp_path / "events")
-    history.append({"outer_step": 3, "query_loss": 1.5, "share_negative": None})
+    history.append({"outer_step": 3, "query_loss": 1.5, "share_negative": None, "share_negative_by_layer": None})
+    history.append({"outer_step": 4, "share_negative_by_layer": {"block1": 0.5, "head": 0.0}})
     history.append({"outer_step": 3, "val_accuracy": {"mean": 0.25, "ci95": 0.1}})
     history.close()
     events = EventAccumulator(str(tmp_path / "events"))
@@ -77,4 +78,6 @@ def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
     assert {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]} == {
         "query_loss": 1.5,
         "val_accuracy": 0.25,
+        "share_negative_by_layer/block1": 0.5,
+        "share_negative_by_layer/head": 0.0,
     }

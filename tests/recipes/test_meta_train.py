@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.checkpoint import load_checkpoint, load_training_state
+from nilr.checkpoint import load_checkpoint, load_training_state, save_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import CheckpointError, DivergedError, EpisodeError, Interrupted, NilrError, StoreError, UsageError
@@ -100,6 +100,137 @@ def test_an_interrupted_training_goes_on_bit_for_bit(algo: str, updates: int, qu
     assert contents(resumed) == contents(whole)
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lslr": {"algo": "lslr", "inner_steps": 3, "outer_lr_schedule": "cosine", "multi_step_loss": True},
+    "sparse-maml": {"algo": "sparse-maml", "inner_steps": 2, "inner_lr_init": "uniform-each:-0.02,0.02"},
+    "one non-negative rate": {"algo": "metasgd", "rate_grain": "scalar", "rate_constraint": "non-negative"},
+    "bounded, by step": {
+        "algo": "metasgd", "rate_per_step": True, "inner_steps": 2, "rate_constraint": "bounded:-0.01,0.05",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_interrupted_training_of_every_kind_of_rates_goes_on_bit_for_bit(
+    variant: str, quick: dict[str, Any]
+) -> None:
+    settings = quick | {"outer_steps": 20, "outer_lr": 0.01} | VARIANTS[variant]
+    whole = train(name="whole", **settings)
+    with pytest.raises(Interrupted):
+        # in the first 15 % of the run, while all losses of a multi-step loss count
+        meta_train.run(TrainSettings(name="halved", **settings), SignalAt(2))
+    assert contents(train(resume="halved", threads=1)) == contents(whole)
+
+
+def test_a_checkpoint_holds_the_rates_that_the_inner_loop_takes(quick: dict[str, Any]) -> None:
+    sparse = train(**(quick | VARIANTS["sparse-maml"]))
+    state, _ = load_training_state(sparse / "training.safetensors")
+    kept = load_checkpoint(sparse / "last.safetensors").inner_lr
+    learned = {name.removeprefix("inner_lr/"): value for name, value in state.items() if name.startswith("inner_lr/")}
+    assert min(float(value.min()) for value in learned.values()) < 0
+    assert all(torch.equal(kept[name], value.relu()) for name, value in learned.items())
+    scalar = train(**(quick | VARIANTS["one non-negative rate"]))
+    state, _ = load_training_state(scalar / "training.safetensors")
+    kept = load_checkpoint(scalar / "last.safetensors").inner_lr
+    assert kept.keys() == load_checkpoint(scalar / "last.safetensors").params.keys()
+    assert {float(rate) for rate in kept.values()} == {float(state["inner_lr/all"])}
+    lslr = load_checkpoint(train(**(quick | VARIANTS["lslr"])) / "last.safetensors").inner_lr
+    assert lslr["body.block1.conv.weight"].shape == (3, 1, 1, 1, 1)
+    assert lslr["head.bias"].shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "low", "high"), [("non-negative", 0.0, 1.0), ("bounded:-0.005,0.025", -0.005, 0.025)]
+)
+def test_constrained_rates_keep_to_it_and_reach_its_edge(
+    constraint: str, low: float, high: float, quick: dict[str, Any]
+) -> None:
+    settings = quick | {"algo": "metasgd", "inner_lr_init": "0.02", "outer_lr": 0.01, "eval_every": 0}
+    free = load_checkpoint(train(**settings) / "last.safetensors").inner_lr
+    assert min(float(rate.min()) for rate in free.values()) < -0.01
+    directory = train(rate_constraint=constraint, **settings)
+    kept = load_checkpoint(directory / "last.safetensors")
+    values = torch.cat([rate.flatten() for rate in kept.inner_lr.values()])
+    assert float(values.min()) == pytest.approx(low)
+    assert float(values.max()) <= high + 1e-9
+    assert kept.manifest.algorithm["constraint"] == kept.manifest.settings["rate_constraint"] == constraint
+
+
+def test_the_history_keeps_the_share_of_negative_rates_by_layer(quick: dict[str, Any]) -> None:
+    settings = quick | {"outer_lr": 0.01, "log_every": 1, "eval_every": 0}
+    directory = train(algo="metasgd", inner_lr_init="0.02", **settings)
+    rates = load_checkpoint(directory / "last.safetensors").inner_lr
+    last = json.loads((directory / "history.jsonl").read_text().splitlines()[-1])
+    by_layer = last["share_negative_by_layer"]
+    assert list(by_layer) == ["block1", "block2", "block3", "block4", "head"]
+    head = torch.cat([rates["head.weight"].flatten(), rates["head.bias"]])
+    assert by_layer["head"] == int((head < 0).sum()) / len(head)
+    assert 0 < last["share_negative"] < 1
+    fixed = json.loads((train(**settings) / "history.jsonl").read_text().splitlines()[-1])
+    assert (fixed["share_negative"], fixed["share_negative_by_layer"]) == (None, None)
+
+
+def test_a_result_and_a_checkpoint_record_what_was_resolved(quick: dict[str, Any]) -> None:
+    result = meta_train.run(TrainSettings(algo="lslr", multi_step_loss=True, **quick), SilentReporter())
+    told = {"rate_grain": "tensor", "rate_per_step": True, "rate_constraint": "free", "inner_lr_init": "0.01"}
+    told |= {"outer_lr_schedule": "constant", "multi_step_loss": True, "inner_lr": None}
+    assert told.items() <= result.config.items()
+    manifest = load_checkpoint(_models() / "lslr" / "last.safetensors").manifest
+    assert told.items() <= manifest.settings.items()
+    row = {"rates": "tensor", "per_step": True, "constraint": "free", "rectified": False}
+    assert row.items() <= manifest.algorithm.items()
+
+
+def test_the_schedule_and_the_multi_step_loss_reach_the_outer_step(quick: dict[str, Any]) -> None:
+    def learned(updates: int, **how: Any) -> dict[str, Any]:
+        settings = quick | {"eval_every": 0, "outer_steps": updates} | how
+        return load_training_state(train(algo="lslr", inner_steps=2, **settings) / "training.safetensors")[0]
+
+    plain, cosine, weighed = (
+        learned(2, **how) for how in ({}, {"outer_lr_schedule": "cosine"}, {"multi_step_loss": True})
+    )
+    first = learned(1)
+    name = "params/head.bias"
+    # halfway through the cosine, Adam's second step is of half the rate; its moments know nothing of that
+    assert torch.equal(learned(1, outer_lr_schedule="cosine")[name], first[name])
+    for key in plain:
+        if key.startswith(("params/", "inner_lr/")):
+            halved = first[key] + (plain[key] - first[key]) / 2
+            torch.testing.assert_close(cosine[key], halved, rtol=0, atol=1e-6)
+    assert not torch.equal(weighed[f"adam/exp_avg/{name}"], plain[f"adam/exp_avg/{name}"])
+
+
+def test_a_training_begun_before_the_newer_settings_goes_on(quick: dict[str, Any]) -> None:
+    whole = train(algo="metasgd", name="whole", **(quick | {"outer_steps": 12}))
+    state = train(algo="metasgd", name="older", **quick) / "training.safetensors"
+    tensors, values = load_training_state(state)
+    settings: Any = values["settings"]
+    for name in ("rate_grain", "rate_per_step", "rate_constraint", "outer_lr_schedule", "multi_step_loss"):
+        del settings[name]
+    for name, resume in (("older", "auto"), (None, "older")):
+        save_training_state(state, tensors, values)
+        asked = quick if resume == "auto" else {"threads": 1}
+        algo = {"algo": "metasgd"} if resume == "auto" else {}
+        resumed = train(name=name, resume=resume, **(asked | algo | {"outer_steps": 12}))
+        assert contents(resumed)["last"] == contents(whole)["last"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"outer_lr_schedule": "cosine"}, "another training, under its --outer-lr-schedule"),
+        ({"multi_step_loss": True, "inner_steps": 2}, "another training, under its --multi-step-loss"),
+    ],
+)
+def test_what_runs_over_all_updates_does_not_let_them_grow(
+    settings: dict[str, Any], said: str, quick: dict[str, Any]
+) -> None:
+    train(algo="lslr", name="x", **(quick | settings))
+    with pytest.raises(StoreError, match="--outer-steps 8, and this call says 12") as caught:
+        train(resume="x", outer_steps=12, threads=1)
+    assert said in (caught.value.hint or "")
+
+
 def test_sigterm_saves_as_sigint_does(quick: dict[str, Any]) -> None:
     with pytest.raises(Interrupted) as caught:
         meta_train.run(TrainSettings(name="x", **quick), SignalAt(3, signal.SIGTERM))
@@ -180,6 +311,7 @@ def test_auto_starts_where_there_is_nothing(quick: dict[str, Any]) -> None:
         ({"outer_steps": 4}, "--outer-steps 8, and this call says 4"),
         ({"seed": 9}, "--seed 0, and this call says 9"),
         ({"n_shot": 2}, "--n-shot 1, and this call says 2"),
+        ({"outer_lr_schedule": "cosine"}, "--outer-lr-schedule constant, and this call says cosine"),
     ],
 )
 def test_a_changed_setting_is_named_and_nothing_is_touched(
@@ -270,6 +402,13 @@ def cases() -> Iterator[Any]:
     yield pytest.param({"algo": "metasgd", "inner_lr": 0.1}, UsageError, ("metasgd",), id="fixed rate for learned")
     yield pytest.param({"algo": "maml", "inner_lr_init": "0.1"}, UsageError, ("maml",), id="learned rate for fixed")
     yield pytest.param({"algo": "metasgd", "inner_lr_init": "x"}, UsageError, ("x",), id="no rate")
+    yield pytest.param({"algo": "metasgd", "rate_constraint": "x"}, UsageError, ("`x`",), id="no constraint")
+    yield pytest.param(
+        {"rate_constraint": "free"}, UsageError, ("maml", "--rate-constraint"), id="constraint for fixed"
+    )
+    yield pytest.param({"rate_grain": "scalar"}, UsageError, ("maml", "--rate-grain"), id="grain for fixed")
+    yield pytest.param({"rate_per_step": True}, UsageError, ("maml", "--rate-per-step"), id="per step for fixed")
+    yield pytest.param({"algo": "metasgd", "multi_step_loss": True}, UsageError, ("metasgd",), id="one of many steps")
 
 
 @pytest.mark.parametrize(("change", "error", "said"), list(cases()))

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nilr.episodes import Episode
-from nilr.meta.algorithms import ALGORITHMS, Algorithm, initial_rates
+from nilr.meta.algorithms import ALGORITHMS, Algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import ENGINES
 from nilr.meta.engine.workers import in_order
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
+from nilr.meta.rates import SHARED, initial_rates, inner_rates, learned_gradient
 from nilr.models.learner import Learner
 from nilr.models.registry import BODIES, build_learner
 
@@ -35,8 +36,18 @@ def batch(seed: int = 0, n_episodes: int = 2) -> Episode:
     )
 
 
+# Rows as --rate-grain and --rate-per-step make them, beside those of the table.
+ROWS = {
+    **ALGORITHMS,
+    "scalar": dataclasses.replace(ALGORITHMS["metasgd"], rates="scalar"),
+    "scalar-per-step": dataclasses.replace(ALGORITHMS["metasgd"], rates="scalar", per_step=True, inner_steps=2),
+    "element-per-step": dataclasses.replace(ALGORITHMS["metasgd"], per_step=True, inner_steps=2),
+    "rectified-second-order": dataclasses.replace(ALGORITHMS["sparse-maml"], order=2, rates="tensor"),
+}
+
+
 def model(arch: str, algorithm: Algorithm) -> tuple[Learner, Tensors, Tensors]:
-    """Return a small float64 learner with norm scales of both signs, and rates of both signs where they are learned."""
+    """Return a small float64 learner with norm scales of both signs, and learned numbers of both signs (or rates)."""
     learner = build_learner(arch, n_way=3, image_size=18, filters=4, seed=1).double()
     generator = torch.Generator().manual_seed(2)
     params = {
@@ -74,8 +85,7 @@ def query_loss(
     episode: Episode,
     steps: int,
     *,
-    first_order: bool = False,
-    per_step: bool = False,
+    row: Algorithm,
     weights: tuple[float, ...] = (),
 ) -> Tensor:
     """Return the query loss after the inner loop, or the weighted sum of those after each step, by autograd alone."""
@@ -84,10 +94,15 @@ def query_loss(
     total = torch.zeros((), dtype=torch.float64)
     for k in range(steps):
         loss = F.cross_entropy(logits(current, episode.support_x), episode.support_y)
-        gradients = torch.autograd.grad(loss, [current[name] for name in rates], create_graph=True)
-        for name, gradient in zip(rates, gradients, strict=True):
-            rate = rates[name][k] if per_step else rates[name]
-            current[name] = current[name] - rate * (gradient.detach() if first_order else gradient)
+        moved = row.moved(params) if SHARED in rates else list(rates)
+        gradients = torch.autograd.grad(loss, [current[name] for name in moved], create_graph=True)
+        for name, gradient in zip(moved, gradients, strict=True):
+            rate = rates[SHARED if SHARED in rates else name]
+            if row.per_step:
+                rate = rate[min(k, len(rate) - 1)]
+            if row.rectified:
+                rate = rate + (rate.relu() - rate).detach()
+            current[name] = current[name] - rate * (gradient.detach() if row.order == 1 else gradient)
         if weights:
             total = total + weights[k] * F.cross_entropy(logits(current, episode.query_x), episode.query_y)
     return total if weights else F.cross_entropy(logits(current, episode.query_x), episode.query_y)
@@ -106,8 +121,7 @@ def loop_gradients(
     leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
     rate_leaves = {name: value.clone().requires_grad_() for name, value in rates.items()}
     losses = [
-        query_loss(network, leaves, rate_leaves, episodes[i], steps, first_order=algorithm.order == 1, **how)
-        for i in range(len(episodes))
+        query_loss(network, leaves, rate_leaves, episodes[i], steps, row=algorithm, **how) for i in range(len(episodes))
     ]
     mean = torch.stack(losses).mean()
     gradients = torch.autograd.grad(mean, [*leaves.values(), *rate_leaves.values()], materialize_grads=True)
@@ -133,14 +147,14 @@ every_engine = pytest.mark.parametrize(
 CASES = [
     pytest.param(
         engine,
-        ALGORITHMS[algorithm],
+        ROWS[algorithm],
         arch,
         steps,
         id=f"{engine.name}-{algorithm}-{arch}-{steps}",
         marks=pytest.mark.skipif(not is_built(engine), reason=f"the engine `{engine.name}` was not built"),
     )
     for engine in ENGINES.values()
-    for algorithm in ALGORITHMS
+    for algorithm in ROWS
     for arch in BODIES
     for steps in (1, 2, 5)
     if engine.name == "reference" or arch == "conv4"
@@ -154,7 +168,8 @@ def test_the_meta_gradient_is_that_of_an_independent_loop(
 ) -> None:
     learner, params, rates = model(arch, algorithm)
     episodes = batch()
-    outcome = engine.meta_gradient(learner, params, rates, algorithm, episodes, steps=steps)
+    taken = inner_rates(algorithm, rates, params)
+    outcome = engine.meta_gradient(learner, params, taken, algorithm, episodes, steps=steps)
     loss, gradients = loop_gradients(arch, algorithm, params, rates, episodes, steps)
     assert outcome.query_loss.mean().item() == pytest.approx(loss.item(), rel=1e-10)
     expected = flat(gradients[: len(params)])
@@ -162,7 +177,8 @@ def test_the_meta_gradient_is_that_of_an_independent_loop(
     assert error.norm() <= 1e-9 * expected.norm()
     if algorithm.learns_rates:
         expected = flat(gradients[len(params) :])
-        error = flat([outcome.inner_lr[name] for name in rates]) - expected
+        found = learned_gradient(algorithm, outcome.inner_lr)
+        error = flat([found[name] for name in rates]) - expected
         assert error.norm() <= 1e-9 * expected.norm()
     else:
         assert outcome.inner_lr == {}
@@ -180,7 +196,8 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("order", [1, 2])
 def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: Engine, shape: str, order: Any) -> None:
-    algorithm = dataclasses.replace(ALGORITHMS["metasgd"], order=order)
+    per_step = shape != "a number"
+    algorithm = dataclasses.replace(ALGORITHMS["metasgd"], order=order, per_step=per_step)
     learner, params, _ = model("conv4", algorithm)
     generator = torch.Generator().manual_seed(5)
     rates = {
@@ -188,17 +205,15 @@ def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: Engine,
         for name, value in params.items()
         if name != "body.block2.norm.bias"
     }
-    per_step = shape != "a number"
     if not per_step:
         rates = {name: rate[0].reshape(()) for name, rate in rates.items()}
     episodes, weights = batch(), (0.3, 0.7)
     outcome = engine.meta_gradient(learner, params, rates, algorithm, episodes, steps=2, loss_weights=weights)
-    how = {"per_step": per_step, "weights": weights}
-    _, gradients = loop_gradients("conv4", algorithm, params, rates, episodes, 2, **how)
+    _, gradients = loop_gradients("conv4", algorithm, params, rates, episodes, 2, weights=weights)
     assert {name: value.shape for name, value in outcome.inner_lr.items()} == {n: r.shape for n, r in rates.items()}
     computed = [*(outcome.params[name] for name in params), *(outcome.inner_lr[name] for name in rates)]
     assert (flat(computed) - flat(gradients)).norm() <= 1e-9 * flat(gradients).norm()
-    last, _ = loop_gradients("conv4", algorithm, params, rates, episodes, 2, per_step=per_step)
+    last, _ = loop_gradients("conv4", algorithm, params, rates, episodes, 2)
     assert outcome.query_loss.mean().item() == pytest.approx(last.item(), rel=1e-10)
 
 
@@ -238,17 +253,21 @@ def test_activations_are_those_of_the_definition_and_end_in_the_features(engine:
 
 @pytest.mark.usefixtures("one_thread")
 @every_engine
-@pytest.mark.parametrize("algorithm", [row for row in ALGORITHMS.values() if row.order == 2], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "algorithm",
+    [pytest.param(row, id=name) for name, row in ROWS.items() if row.order == 2 and not row.rectified],
+)
 def test_a_second_order_meta_gradient_is_the_slope_along_a_random_direction(
     engine: Engine, algorithm: Algorithm
 ) -> None:
     learner, params, rates = model("conv4", algorithm)
     episodes = batch(seed=5)
-    outcome = engine.meta_gradient(learner, params, rates, algorithm, episodes, steps=2)
+    outcome = engine.meta_gradient(learner, params, inner_rates(algorithm, rates, params), algorithm, episodes, steps=2)
+    in_rates = learned_gradient(algorithm, outcome.inner_lr) if algorithm.learns_rates else {}
     generator = torch.Generator().manual_seed(6)
     directions = [
         {name: torch.randn(value.shape, generator=generator, dtype=torch.float64) for name, value in given.items()}
-        for given in (params, outcome.inner_lr)
+        for given in (params, in_rates)
     ]
 
     def loss_at(step: float) -> float:
@@ -258,12 +277,12 @@ def test_a_second_order_meta_gradient_is_the_slope_along_a_random_direction(
             for name, value in rates.items()
         }
         leaves = {name: value.requires_grad_() for name, value in moved.items()}
-        losses = [query_loss("conv4", leaves, moved_rates, episodes[i], 2).item() for i in range(2)]
+        losses = [query_loss("conv4", leaves, moved_rates, episodes[i], 2, row=algorithm).item() for i in range(2)]
         return sum(losses) / 2
 
     announced = sum(
         float((gradient[name] * direction[name]).sum())
-        for gradient, direction in zip((outcome.params, outcome.inner_lr), directions, strict=True)
+        for gradient, direction in zip((outcome.params, in_rates), directions, strict=True)
         for name in direction
     )
     # the central difference of step h errs by h^2 times a third derivative, and by rounding over h
@@ -273,21 +292,26 @@ def test_a_second_order_meta_gradient_is_the_slope_along_a_random_direction(
 
 @pytest.mark.usefixtures("one_thread")
 @every_engine
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ROWS.values(), ids=ROWS)
 def test_adapting_moves_what_the_row_says_by_the_loops_steps_and_nothing_else(
     engine: Engine, algorithm: Algorithm
 ) -> None:
     learner, params, rates = model("conv4", algorithm)
     episode = batch()[0]
-    adapted = engine.adapt(learner, params, rates, episode.support_x, episode.support_y, steps=3)
+    taken = inner_rates(algorithm, rates, params)
+    adapted = engine.adapt(learner, params, taken, episode.support_x, episode.support_y, steps=3)
+    moved = set(algorithm.moved(params))
     expected = {name: value.clone().requires_grad_() for name, value in params.items()}
-    for _ in range(3):
+    for k in range(3):
         loss = F.cross_entropy(conv4_logits(expected, episode.support_x), episode.support_y)
-        gradients = torch.autograd.grad(loss, [expected[name] for name in rates])
-        for name, gradient in zip(rates, gradients, strict=True):
-            expected[name] = (expected[name] - rates[name] * gradient).detach().requires_grad_()
+        gradients = torch.autograd.grad(loss, [expected[name] for name in taken])
+        for name, gradient in zip(taken, gradients, strict=True):
+            number = rates[SHARED if algorithm.rates == "scalar" else name]
+            number = number[min(k, len(number) - 1)] if algorithm.per_step else number
+            number = number.relu() if algorithm.rectified else number
+            expected[name] = (expected[name] - number * gradient).detach().requires_grad_()
     for name, value in params.items():
-        if name in rates:
+        if name in moved:
             torch.testing.assert_close(adapted[name], expected[name].detach(), rtol=1e-9, atol=1e-12)
         else:
             assert torch.equal(adapted[name], value)
@@ -366,7 +390,7 @@ def test_ten_updates_have_the_losses_of_the_reference(engine: Engine, algorithm:
     learner, params, rates = model("conv4", algorithm)
     losses = []
     for engine_used in (engine, ENGINES["reference"]):
-        settings = OuterSettings(outer_lr=1e-3, grad_clip=None, inner_steps=2)
+        settings = OuterSettings(outer_lr=1e-3, grad_clip=None, inner_steps=2, outer_steps=10)
         outer = OuterLoop(learner, algorithm, params, rates, engine=engine_used, settings=settings)
         steps = [outer.step(batch(seed), outer_step=seed, first_episode=0) for seed in range(10)]
         losses.append(torch.stack([step.query_loss.mean() for step in steps]))

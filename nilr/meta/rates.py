@@ -1,0 +1,164 @@
+"""Inner rates: from the numbers that an algorithm learns to the rates that its inner loop takes, and back.
+
+Learned numbers go by the name of the parameter they move; a single "scalar" for all goes by `SHARED`. The outer loop
+steps on learned numbers and keeps them within the row's constraint. Engines, checkpoints and probes see inner rates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from nilr.errors import UsageError
+from nilr.meta.algorithms import Algorithm
+from nilr.models.learner import Params, layer
+
+SHARED = "all"
+
+
+def initial_rates(algorithm: Algorithm, params: Mapping[str, Tensor], seed: int) -> Params:
+    """Return the learned numbers (or the fixed rates) that a run starts from, within the row's constraint.
+
+    `inner_lr_init` is a number; `uniform:LOW,HIGH`, one draw for all; or `uniform-each:LOW,HIGH`, one for each.
+
+    Args:
+        algorithm: the row; it says which parameters move, at what grain, and whether by step.
+        params: the learner's parameters by name.
+        seed: seed of the draw.
+
+    Returns:
+        For every name that moves a tensor of shape () (fixed, tensor) or of the parameter's shape (element); for scalar
+        a single one of shape (). With a rate per step, K of them lead: (K, 1, ...), (K, ...) and (K,).
+
+    Raises:
+        UsageError: `inner_lr_init` or `constraint` is not one of the forms there are.
+    """
+    form, low, high = _parse_init(algorithm.inner_lr_init)
+    if form == "uniform-each" and not algorithm.learns_rates:
+        raise UsageError(f"`{algorithm.name}` has one fixed rate, and `{algorithm.inner_lr_init}` draws many")
+    generator = torch.Generator().manual_seed(seed)
+    shared = low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+    like = next(iter(params.values()))
+    rates = {}
+    for name, shape in _shapes(algorithm, params).items():
+        rate = torch.full(shape, shared, dtype=like.dtype)
+        if form == "uniform-each":
+            rate.uniform_(low, high, generator=generator)
+        rates[name] = rate.to(like.device)
+    keep_within(algorithm, rates)
+    return rates
+
+
+def inner_rates(algorithm: Algorithm, learned: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> Params:
+    """Return the rates that the inner loop takes, for every name that moves (`nilr.meta.inner_loop.rate_at`).
+
+    Args:
+        algorithm: the row.
+        learned: the learned numbers, as `initial_rates` names and shapes them.
+        params: the learner's parameters by name.
+    """
+    rates = dict(learned)
+    if algorithm.rates == "scalar":
+        number = learned[SHARED]
+        rates = {
+            name: number.reshape(-1, *(1,) * params[name].dim()) if algorithm.per_step else number
+            for name in algorithm.moved(params)
+        }
+    return {name: rate.clamp(min=0) for name, rate in rates.items()} if algorithm.rectified else rates
+
+
+def learned_gradient(algorithm: Algorithm, inner_lr: Mapping[str, Tensor]) -> Params:
+    """Return the gradient in the learned numbers, from that in the inner rates.
+
+    A rectified row takes the derivative of max(0, r) for 1 everywhere (straight through; Bengio, Leonard, Courville:
+    Estimating or Propagating Gradients Through Stochastic Neurons, 2013), as the code of von Oswald et al. does: with
+    the true one a number below zero would never come back.
+    """
+    if algorithm.rates != "scalar":
+        return dict(inner_lr)
+    gradients = [value.reshape(-1) if algorithm.per_step else value for value in inner_lr.values()]
+    return {SHARED: torch.stack(gradients).sum(0)}
+
+
+@torch.no_grad()
+def keep_within(algorithm: Algorithm, learned: Mapping[str, Tensor]) -> None:
+    """Move each learned number, in place, to the nearest one that the row's constraint allows.
+
+    Raises:
+        UsageError: the constraint is not one of the forms there are.
+    """
+    low, high = bounds(algorithm.constraint)
+    if (low, high) != (-math.inf, math.inf):
+        for value in learned.values():
+            value.clamp_(low, high)
+
+
+def bounds(constraint: str) -> tuple[float, float]:
+    """Return the least and the largest rate that a constraint allows.
+
+    Raises:
+        UsageError: it is not one of the forms there are.
+    """
+    if constraint == "free":
+        return -math.inf, math.inf
+    if constraint == "non-negative":
+        return 0.0, math.inf
+    form, _, numbers = constraint.partition(":")
+    try:
+        if form != "bounded":
+            raise ValueError
+        return _interval(numbers)
+    except ValueError:
+        raise UsageError(
+            f"`{constraint}` is no constraint on rates", hint="give free, non-negative or bounded:LOW,HIGH"
+        ) from None
+
+
+def share_negative(inner_lr: Mapping[str, Tensor]) -> float:
+    """Return the share of negative elements among all inner rates."""
+    negative = sum(int((rate < 0).sum()) for rate in inner_lr.values())
+    return negative / sum(rate.numel() for rate in inner_lr.values())
+
+
+def share_negative_by_layer(inner_lr: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the share of negative elements among the inner rates of each layer."""
+    layers: dict[str, Params] = {}
+    for name, rate in inner_lr.items():
+        layers.setdefault(layer(name), {})[name] = rate
+    return {name: share_negative(rates) for name, rates in layers.items()}
+
+
+def _shapes(algorithm: Algorithm, params: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    steps = (algorithm.inner_steps,) if algorithm.per_step else ()
+    if algorithm.rates == "scalar":
+        return {SHARED: steps}
+    shapes = {name: params[name].shape for name in algorithm.moved(params)}
+    if algorithm.rates != "element":
+        shapes = {name: torch.Size((1,) * len(shape) if steps else ()) for name, shape in shapes.items()}
+    return {name: (*steps, *shape) for name, shape in shapes.items()}
+
+
+def _parse_init(text: str) -> tuple[str, float, float]:
+    form, _, numbers = text.rpartition(":")
+    try:
+        if form in ("uniform", "uniform-each"):
+            return form, *_interval(numbers)
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"`{text}` is no initial inner rate",
+            hint="give a number, uniform:LOW,HIGH or uniform-each:LOW,HIGH",
+        ) from None
+    return "number", value, value
+
+
+def _interval(text: str) -> tuple[float, float]:
+    low, high = (float(number) for number in text.split(","))
+    if not -math.inf < low <= high < math.inf:
+        raise ValueError
+    return low, high
