@@ -51,4 +51,4 @@ def _table(table: Table) -> Iterator[str]:
 
 def plain(text: str) -> str:
     """Return text in which nothing is Markdown or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", text)

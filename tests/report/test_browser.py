@@ -97,6 +97,16 @@ def test_every_text_stands_out_from_its_ground(opened: Page, width: int, scheme:
             assert contrast(ground, ink) >= 4.5, (ground, ink)
 
 
+def test_paper_is_white_whatever_the_screen_was(opened: Page) -> None:
+    opened.look(1000, "dark")
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 25, 29)"
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    opened.call("Emulation.setEmulatedMedia", media="print", features=dark)
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert opened.evaluate("getComputedStyle(document.querySelector('svg text')).fill") == "rgb(28, 33, 38)"
+    opened.call("Emulation.setEmulatedMedia", media="")
+
+
 def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     """Return the contrast ratio of two sRGB colours, by WCAG's formula."""
 
