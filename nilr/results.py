@@ -227,7 +227,10 @@ M = TypeVar("M")
 
 
 class Result(BaseModel, Generic[M]):
-    """What a command measured. `config` is resolved; paths stand as registry name or base name."""
+    """What a command measured. `config` is resolved; paths stand as registry name or base name.
+
+    `paths` has the absolute ones, where --record-paths asked for them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
@@ -239,6 +242,7 @@ class Result(BaseModel, Generic[M]):
     metrics: M
     per_episode: dict[str, Any] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
+    paths: dict[str, JsonValue] = Field(default_factory=dict)
     environment: dict[str, JsonValue]
     started_at: str
     duration_seconds: FiniteFloat

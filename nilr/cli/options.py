@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from nilr.cli.usage import usage_error
-from nilr.config import DeviceSettings, JudgeSettings, Settings, TaskSettings
+from nilr.config import DeviceSettings, JudgeSettings, MeasuringSettings, Settings, TaskSettings
 
 S = TypeVar("S", bound=Settings)
 
@@ -24,6 +24,7 @@ SWITCH = ""
 _EVERYWHERE = "Everywhere"
 _PANELS: dict[type[Settings], str] = {
     Settings: _EVERYWHERE,
+    MeasuringSettings: _EVERYWHERE,
     DeviceSettings: "Computing",
     TaskSettings: "Judging",
     JudgeSettings: "Judging",

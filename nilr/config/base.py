@@ -69,7 +69,13 @@ class Settings(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-class DeviceSettings(Settings):
+class MeasuringSettings(Settings):
+    """What every command that measures takes."""
+
+    record_paths: bool = setting(False, "Record absolute paths as well, in the result and in checkpoints.")
+
+
+class DeviceSettings(MeasuringSettings):
     """What every command that computes takes."""
 
     seed: int = setting(0, "Seed of every random stream.", ge=0, lt=2**63)

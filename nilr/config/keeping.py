@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nilr.config.base import ReportFormat, Settings, setting
+from nilr.config.base import MeasuringSettings, ReportFormat, Settings, setting
 
 
 class ReportSettings(Settings):
@@ -22,7 +22,7 @@ class ReportSettings(Settings):
     force: bool = setting(False, "Replace what is there.", env=False)
 
 
-class DemoSettings(Settings):
+class DemoSettings(MeasuringSettings):
     """`nilr demo`: all of it on generated images."""
 
     home: Path | None = setting(None, "Directory of the demo's own store.", shown="./nilr-demo", env=False)

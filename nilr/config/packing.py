@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nilr.config.base import Resample, Settings, setting
+from nilr.config.base import MeasuringSettings, Resample, setting
 
 
-class PrepareDataSettings(Settings):
+class PrepareDataSettings(MeasuringSettings):
     """`nilr prepare-data`: images -> one HDF5 file."""
 
     sources: tuple[Path, ...] = setting((), "Folders, archives or pickles that hold the images.")

@@ -27,7 +27,7 @@ def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     """Pack generated images (unless they are there), train two models, probe them beside an untrained one.
 
     Returns:
-        The probe's result; every result is stored, and the notes name the files.
+        The probe's result; every result is stored, and the reporter is told where.
 
     Raises:
         NilrError: the home cannot be written, or the device is not there.
@@ -35,16 +35,21 @@ def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     home = settings.home if settings.home is not None else HOME
     store = Store(home)
     place = {"home": home, "seed": settings.seed, "device": settings.device, "threads": settings.threads}
-    notes = []
+    place["record_paths"] = settings.record_paths
 
     def keep(result: Result[Any]) -> None:
         path = store.result_path(result.command)
         write_result(path, result)
-        notes.append(f"{result.command}: {path}")
+        reporter.note(f"{result.command}: {path}")
 
     if not store.dataset_path(SYNTHETIC).exists():
         pack = PrepareDataSettings(
-            home=home, synthetic=True, image_size=IMAGE_SIZE, limit_per_class=IMAGES_PER_CLASS, seed=settings.seed
+            home=home,
+            synthetic=True,
+            image_size=IMAGE_SIZE,
+            limit_per_class=IMAGES_PER_CLASS,
+            seed=settings.seed,
+            record_paths=settings.record_paths,
         )
         keep(prepare_data.run(pack, reporter))
     names = []
@@ -54,4 +59,4 @@ def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         names.append(str(trained.config["name"]))
     judged = probe.run(ProbeSettings(**place, models=tuple(names), n_episodes=N_EPISODES, controls=True), reporter)
     keep(judged)
-    return judged.model_copy(update={"notes": [*notes, *judged.notes]})
+    return judged

@@ -39,7 +39,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         NilrError: something that the settings name cannot be had, or training diverged.
         Interrupted: SIGINT or SIGTERM, after saving.
     """
-    outcome = Outcome("meta-train")
+    outcome = Outcome("meta-train", settings)
     store = Store(settings.home)
     directory = _existing(settings, store)
     with contextlib.ExitStack() as held:

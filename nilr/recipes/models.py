@@ -88,7 +88,8 @@ def list_models(home: Path | None) -> list[ModelRow]:
         StoreError: the store itself cannot be read.
     """
     store = Store(home)
-    return [_row(name, store.model_dir(name)) for name in store.model_names()]
+    rows = [(store.model_dir(name), _row(name, store.model_dir(name))) for name in store.model_names()]
+    return [row for directory, row in rows if row.problem is None or directory.exists()]  # some may have been removed
 
 
 def show_model(home: Path | None, ref: str | None) -> ModelCard:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
+from nilr.config import MeasuringSettings
+from nilr.recipes.paths import absolute_paths
 from nilr.results import SCHEMA_VERSION, DataUsed, ModelUsed, Result
 from nilr.runtime import utc_now
 
@@ -19,10 +21,11 @@ class Outcome:
 
     Args:
         command: the command's name.
+        settings: the command's.
     """
 
-    def __init__(self, command: str) -> None:
-        self.command = command
+    def __init__(self, command: str, settings: MeasuringSettings) -> None:
+        self.command, self._paths = command, absolute_paths(settings)
         self.started_at = utc_now()
         self._began = time.monotonic()
 
@@ -47,6 +50,7 @@ class Outcome:
             metrics=metrics,
             per_episode=dict(per_episode or {}),
             notes=list(notes),
+            paths=self._paths,
             environment=dict(environment),
             started_at=self.started_at,
             duration_seconds=time.monotonic() - self._began,

@@ -51,7 +51,7 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
         DataError: a source cannot be used, images cannot be read, or a pack is not as it was written.
         StoreError: there is a pack of that name, another process writes it, or the place cannot be written.
     """
-    outcome = Outcome("prepare-data")
+    outcome = Outcome("prepare-data", settings)
     _check(settings)
     store = Store(settings.home)
     if settings.verify is not None:

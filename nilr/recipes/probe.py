@@ -30,7 +30,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     """
     if settings.until_ci is not None and settings.protocol == "meta-init":
         raise UsageError("--until-ci is about differences, and meta-init has none", hint="leave --protocol out")
-    outcome = Outcome("probe")
+    outcome = Outcome("probe", settings)
     planned = plan(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads)

@@ -14,9 +14,22 @@ from nilr.config import PRESETS, TrainSettings
 from nilr.errors import StoreError, UnknownNameError, UsageError
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.rates import bounds
+from nilr.recipes.paths import absolute_paths
 
 # Where the run happens and what it is called; none of these changes a number of the run.
-_PLACE = ("home", "data", "name", "preset", "resume", "force", "device", "threads", "save_every", "tensorboard")
+_PLACE = {
+    "home",
+    "data",
+    "paths",
+    "name",
+    "preset",
+    "resume",
+    "force",
+    "device",
+    "threads",
+    "save_every",
+    "tensorboard",
+}
 
 # What the algorithm's row says unless it is set: setting -> field of the row.
 _OF_THE_ROW = {
@@ -87,11 +100,12 @@ def preset_values(settings: TrainSettings) -> dict[str, Any]:
 
 
 def recorded(settings: TrainSettings) -> dict[str, JsonValue]:
-    """Return the settings that a checkpoint and a result record: all but places on this machine."""
+    """Return the settings that a checkpoint and a result record: all but places on this machine, unless asked for."""
     record: dict[str, JsonValue] = settings.model_dump(
-        mode="json", exclude={"home", "name", "resume", "force", "data", "tensorboard"}
+        mode="json", exclude={"home", "name", "resume", "force", "data", "tensorboard", "record_paths"}
     )
-    return record
+    paths = absolute_paths(settings)
+    return {**record, "paths": paths} if paths else record
 
 
 def recipe_digest(

@@ -194,7 +194,8 @@ def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     counts: Counter[str] = Counter()
     for report in terminalreporter.stats.get("passed", []):
-        counts.update(dict(report.user_properties))
+        for what, n in report.user_properties:
+            counts[what] += n
     for what, n in sorted(counts.items()):
         terminalreporter.write_line(f"{what}: {n}")
 

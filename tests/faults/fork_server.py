@@ -74,6 +74,7 @@ def become(request: dict[str, Any], count: mmap.mmap) -> NoReturn:
         os.environ.clear()
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
+        os.umask(int(os.environ.get("UMASK", "0o022"), 8))
         arm(request["arm"], count)
         sys.argv = ["nilr", *request["args"]]
         main()
