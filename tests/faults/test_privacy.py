@@ -51,6 +51,7 @@ def use_everything(nilr: Nilr, work: Path, *, more: str = "") -> list[Path]:
         f"adapt {base} --support {own} --query {own}/class0 --name by-path",
         f"adapt {base} --data {pack}",
         f"probe {base} {work}/home/models/mine/last.safetensors --data {pack} --n-episodes 3 --controls",
+        f"rates {base} --data {pack}",
     )
     for i, line in enumerate(lines):
         nilr(f"{line} {more} --json {work}/copy-{i}.json", work, **env)
@@ -73,12 +74,12 @@ def test_nothing_that_is_kept_names_a_user_a_host_or_a_place(nilr: Nilr, place: 
 def test_record_paths_records_them(nilr: Nilr, place: Path) -> None:
     use_everything(nilr, place, more="--record-paths")
     home = str(place / "home")
-    paths = [json.loads((place / f"copy-{i}.json").read_text())["paths"] for i in range(6)]
+    paths = [json.loads((place / f"copy-{i}.json").read_text())["paths"] for i in range(7)]
     pack = f"{home}/datasets/mine.h5"
-    assert [recorded["home"] for recorded in paths] == [home] * 6
+    assert [recorded["home"] for recorded in paths] == [home] * 7
     assert paths[0]["sources"] == [str(place / "sources")]
     assert paths[1]["verify"] == pack
-    assert [recorded["data"] for recorded in (paths[2], *paths[4:])] == [pack] * 3
+    assert [recorded["data"] for recorded in (paths[2], *paths[4:])] == [pack] * 4
     assert paths[3]["support"] == str(place / "own")
     assert paths[5]["models"] == [f"{home}/models/base", f"{home}/models/mine/last.safetensors"]
     checkpoint = (place / "home/models/mine/last.safetensors").read_bytes()
