@@ -8,12 +8,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 INSTALLS := pyproject.toml constraints.txt hatch_build.py $(wildcard nilr/meta/engine/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench bench-packing docs
+.PHONY: help demo test test-slow faults check bench bench-packing docs
 
 help:
 	@echo "make demo        install, and run nilr on generated images"
 	@echo "make test        install, and run the tests that take no minutes"
 	@echo "make test-slow   the tests that take minutes"
+	@echo "make faults      kill, stop, starve and crowd every command, and count"
 	@echo "make check       format, lint, types, make test: what CI runs"
 	@echo "make bench       time nilr against learn2learn in one interleaved run"
 	@echo "make bench-packing   time prepare-data against decoding alone, on the real Mini-ImageNet"
@@ -27,6 +28,9 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
+
+faults: $(VENV)/installed-dev
+	$(PYTEST) tests/faults
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check nilr tests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from nilr.signals import STOPPING, ending_the_process
@@ -11,6 +12,7 @@ from nilr.signals import STOPPING, ending_the_process
 
 def main() -> NoReturn:
     """Run the command line of this process, and leave with its status."""
+    _open_streams()
     with ending_the_process():
         from nilr.cli import run
     status = run(sys.argv[1:])
@@ -18,6 +20,12 @@ def main() -> NoReturn:
         # Threads may still be computing what nobody waits for any more.
         os._exit(status)
     sys.exit(status)
+
+
+def _open_streams() -> None:
+    """Stand in for standard output or error where the process was started without them."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -227,10 +227,7 @@ M = TypeVar("M")
 
 
 class Result(BaseModel, Generic[M]):
-    """What a command measured. `config` is resolved; paths stand as registry name or base name.
-
-    `paths` has the absolute ones, where --record-paths asked for them.
-    """
+    """What a command measured. `config` is resolved; names stand for paths, but in `paths` (--record-paths)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 

@@ -66,21 +66,13 @@ class Store:
         """
         return self._datasets / f"{_checked('dataset', name)}.h5"
 
-    def pack_path(self, ref: str) -> Path:
-        """Return where a pack, given by name or path, stands, or would.
-
-        Raises:
-            StoreError: it cannot be a name.
-        """
-        return Path(ref) if _is_path(ref) else self.dataset_path(ref)
-
     def find_data(self, ref: str) -> Path:
         """Return the file of a pack, given by name or, with a `/` in it, by path.
 
         Raises:
             StoreError: it is not there; the packs that are there are listed.
         """
-        path = self.pack_path(ref)
+        path = Path(ref) if _is_path(ref) else self.dataset_path(ref)
         with _storage(path):
             if path.is_file():
                 return path

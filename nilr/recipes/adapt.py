@@ -249,7 +249,7 @@ def _store_adapted(
     path = store.model_dir(name) / "last.safetensors"
     try:
         with store.lock(name):
-            if path.exists() and not settings.force:
+            if any(path.parent.glob("*.safetensors")) and not settings.force:
                 raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name, or --force")
             save_checkpoint(
                 path,
@@ -261,6 +261,8 @@ def _store_adapted(
                 metrics=figures,
                 parent={"name": model.ref.name, "digest": model.checkpoint.digest, "adaptation": how.model_dump()},
             )
+            for other in ("best.safetensors", "training.safetensors", "history.jsonl"):
+                (path.parent / other).unlink(missing_ok=True)  # of a trained model that --force replaces
     finally:
         # Where nothing could be saved, no empty model stays behind.
         with contextlib.suppress(OSError):

@@ -45,7 +45,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     with contextlib.ExitStack() as held:
         begun = None
         if directory is not None:
-            held.enter_context(store.lock(directory.name))
+            held.enter_context(_store_of(directory, store).lock(directory.name))
             begun = load_training_state(directory / STATE)
         values = begun[1] if begun is not None else None
         settings, row = _resolve(settings, values, directory)
@@ -67,6 +67,12 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         data=train.used,
         environment=environment(device, outer.engine.name),
     )
+
+
+def _store_of(directory: Path, store: Store) -> Store:
+    """Return the store that a model's directory lies in, perhaps another than the user's."""
+    models = directory.absolute().parent
+    return Store(models.parent) if models.name == "models" else store
 
 
 def _existing(settings: TrainSettings, store: Store) -> Path | None:

@@ -31,8 +31,9 @@ def absolute_paths(settings: MeasuringSettings) -> dict[str, JsonValue]:
 
 def _path(store: Store, name: str, value: object) -> Path | None:
     if name in _PACKS and value is not None:
-        here = name == "verify" and Path(str(value)).is_file()
-        return (Path(str(value)) if here else store.pack_path(str(value))).absolute()
+        ref = str(value)
+        is_path = "/" in ref or (name == "verify" and Path(ref).is_file())
+        return Path(ref).absolute() if is_path else store.dataset_path(ref)
     if name in _MODELS and isinstance(value, str):
         return Path(value).absolute() if "/" in value else store.model_dir(value.partition("@")[0])
     return value.absolute() if isinstance(value, Path) else None

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,3 +53,39 @@ def test_a_kill_at_every_instant_harms_nothing(nilr: Nilr, prepared: Path, work:
     kills = check_kills(nilr, prepared, work, SCENARIOS[name], lambda n: list(range(n)))
     count("kills at a change of the disk", kills)
     assert kills > 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_kill_by_the_clock_harms_nothing(nilr: Nilr, prepared: Path, work: Path, name: str, count: Count) -> None:
+    drawn, scenario, began = random.Random(name), SCENARIOS[name], time.monotonic()
+    nilr(scenario.line, work)
+    whole = time.monotonic() - began
+    wanted, new_toy = scenario.bits(work), packed("toy")(work)
+    for _ in range(20):
+        running = nilr.start(scenario.line, fresh(prepared, work))
+        time.sleep(drawn.uniform(0, whole))
+        running.signal(signal.SIGKILL)
+        count("kills by the clock", int(running.wait().status == SIGKILLED))
+        check_untouched(work, prepared, new_toy)
+        nilr(scenario.again, work)
+        assert scenario.bits(work) == wanted
+        assert temporary_files(work) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bits(
+    nilr: Nilr, prepared: Path, work: Path, seed: int, count: Count
+) -> None:
+    drawn, training = random.Random(seed), SCENARIOS["meta-train"]
+    nilr(training.line, work)
+    wanted = training.bits(work)
+    fresh(prepared, work)
+    while nilr(training.again, work, status=None, arm={"chosen": drawn.randrange(80), "action": KILL}).status:
+        check_untouched(work, prepared)
+        count("kills at a change of the disk", 1)
+    assert training.bits(work) == wanted
+    assert temporary_files(work) == []

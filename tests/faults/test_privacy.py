@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import stat
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image
 
 from tests.faults.conftest import TRAIN, Nilr, check_store, fresh
 
-USER, PLACE = "quentin-telltale", "his-secret-place"
+USER, HOST, PLACE = "quentin-telltale", "telltale-host", "his-secret-place"
 
 
 def draw_images(directory: Path, *, splits: dict[str, int]) -> None:
@@ -42,7 +41,7 @@ def place(prepared: Path, tmp_path: Path) -> Path:
 def use_everything(nilr: Nilr, work: Path, *, more: str = "") -> list[Path]:
     """Run every command that measures, with paths wherever one can be given, and return the files that they made."""
     before = set(work.rglob("*"))
-    env = {"HOME": str(work.parents[1]), "USER": USER, "LOGNAME": USER}
+    env = {"HOME": str(work.parents[1]), "USER": USER, "LOGNAME": USER, "HOST": HOST}
     pack, base, own = work / "home/datasets/mine.h5", work / "home/models/base", work / "own"
     lines = (
         f"prepare-data {work}/sources --name mine --image-size 16 --skip-broken",
@@ -59,7 +58,7 @@ def use_everything(nilr: Nilr, work: Path, *, more: str = "") -> list[Path]:
 
 
 def tells(file: Path) -> list[str]:
-    words = [USER, PLACE, *([socket.gethostname()] if len(socket.gethostname()) > 5 else [])]
+    words = [USER, HOST, PLACE]
     content = file.read_bytes()
     return [word for word in words if word.encode() in content or word in file.name]
 

@@ -183,6 +183,7 @@ def test_a_signal_while_the_process_starts_is_as_quiet(
     "pipe",
     [
         "{nilr} models ls | true",
+        "{nilr} models ls >&-",
         "{nilr} probe base --n-episodes 2 --json - | true",
         pytest.param("{nilr} -q probe base --n-episodes 2 --json - | head -c 1 >/dev/null", marks=pytest.mark.slow),
         pytest.param("{nilr} -q probe base --n-episodes 2 --json /dev/stdout | true", marks=pytest.mark.slow),
