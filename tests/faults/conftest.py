@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
+from PIL import Image
 
 from nilr.checkpoint import load_checkpoint, load_training_state
 from nilr.data.packed import verify_pack
@@ -170,12 +172,25 @@ def nilr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nilr]:
     nilr.close()
 
 
+def draw_images(directory: Path, *, splits: dict[str, int]) -> None:
+    """Write classes of 6 noisy images of 16 px, and a file among them that is no image."""
+    rng = np.random.default_rng(0)
+    for split, classes in splits.items():
+        for i in range(classes):
+            folder = directory / split / f"class{split}{i}"
+            folder.mkdir(parents=True)
+            for j in range(6):
+                Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(folder / f"{j}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+
+
 @pytest.fixture(scope="session")
 def prepared(nilr: Nilr, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with a store that has the pack `toy` and the model `base`."""
+    """Return a directory with a store that has the pack `toy` and the model `base`, and with images to pack."""
     work = tmp_path_factory.mktemp("prepared")
     nilr(f"{PACK} --name toy", work)
     nilr(f"{TRAIN} --name base", work)
+    draw_images(work / "sources", splits={"train": 4, "val": 4, "test": 6})
     return work
 
 

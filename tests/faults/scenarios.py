@@ -45,6 +45,12 @@ SCENARIOS = {
     "prepare-data --force": Scenario(
         f"{PACK} --name toy --seed 1 --force", f"{PACK} --name toy --seed 1 --force", packed("toy")
     ),
+    # the image that cannot be read leaves a gap, so the pack is written twice
+    "prepare-data --skip-broken": Scenario(
+        "prepare-data sources --skip-broken --image-size 16 --name new",
+        "prepare-data sources --skip-broken --image-size 16 --name new --force",
+        packed("new"),
+    ),
     "meta-train": Scenario(f"{TRAIN} --name m --resume auto", f"{TRAIN} --name m --resume auto", model("m")),
     "adapt": Scenario("adapt base --name a", "adapt base --name a --force", model("a")),
     "probe": Scenario(

@@ -6,32 +6,17 @@ import json
 import stat
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests.faults.conftest import TRAIN, Nilr, check_store, fresh
+from tests.faults.conftest import TRAIN, Nilr, check_store, draw_images, fresh
 
 USER, HOST, PLACE = "quentin-telltale", "telltale-host", "his-secret-place"
-
-
-def draw_images(directory: Path, *, splits: dict[str, int]) -> None:
-    """Write classes of 6 noisy images of 16 px, and a file among them that is no image."""
-    rng = np.random.default_rng(0)
-    for split, classes in splits.items():
-        for i in range(classes):
-            folder = directory / split / f"class{split}{i}"
-            folder.mkdir(parents=True)
-            for j in range(6):
-                Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(folder / f"{j}.png")
-    (folder / "broken.png").write_bytes(b"no image")
 
 
 @pytest.fixture
 def place(prepared: Path, tmp_path: Path) -> Path:
     """Return a directory whose path would give a user away, with a store and sources in it."""
     work = fresh(prepared, tmp_path / USER / PLACE / "work")
-    draw_images(work / "sources", splits={"train": 4, "val": 4, "test": 6})
     draw_images(work / "own", splits={"": 3})
     for file in (work / "own").rglob("broken.png"):
         file.unlink()
