@@ -13,6 +13,7 @@ from torch import Tensor
 from nilr.checkpoint import load_checkpoint, save_checkpoint
 from nilr.cli.boundary import run
 from nilr.config import ProbeSettings, TrainSettings
+from nilr.meta.algorithms import ALGORITHMS, Algorithm
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.metrics import paired_difference
 from nilr.probes.edits import EDITS
@@ -116,13 +117,29 @@ def test_without_positive_rates_zero_negative_is_the_meta_initialisation(sgd: st
         assert (found.delta.mean, found.delta.verdict) == (0.0, "exactly zero")
 
 
-@pytest.mark.parametrize("algo", ["maml", "fomaml", "anil", "boil"])
-def test_every_algorithm_can_be_edited(algo: str, quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo=algo, name=algo, **quick), SilentReporter())
-    result = judge(algo, rates=tuple(EDITS), n_episodes=2, inner_steps=2)
-    values = result.per_episode[algo]["edits"]
-    assert values["shuffled"] == values["tensor-mean"] == values["learned"]
-    assert values["zero-positive"]["same-task"] == result.per_episode[algo]["meta-init"]
+@pytest.mark.parametrize("row", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_every_algorithm_can_be_edited(row: Algorithm, quick: dict[str, Any]) -> None:
+    trained = {"inner_steps": 2, "eval_inner_steps": 2} | quick
+    meta_train.run(TrainSettings(algo=row.name, name="it", **trained), SilentReporter())
+    result = judge("it", rates=tuple(EDITS), n_episodes=2)
+    values = result.per_episode["it"]["edits"]
+    assert set(values) == set(EDITS)
+    if row.rates != "element":
+        assert values["shuffled"] == values["tensor-mean"] == values["learned"]
+    if row.rates == "fixed":
+        assert values["zero-positive"]["same-task"] == result.per_episode["it"]["meta-init"]
+
+
+@pytest.mark.parametrize("grain", ["scalar", "tensor", "element"])
+def test_rates_of_every_grain_and_step_are_edited_in_their_own_shape(grain: Any, quick: dict[str, Any]) -> None:
+    trained = {"inner_steps": 2, "eval_inner_steps": 3, "rate_grain": grain, "rate_per_step": True} | quick
+    meta_train.run(TrainSettings(algo="metasgd", name="it", **trained), SilentReporter())
+    model = give_rates("it", "mixed", lambda rate: mixed(rate) / 10)
+    values = judge(model, rates=("negated", "shuffled-signs", "norm-matched")).per_episode[model]["edits"]
+    negated = judge(give_rates("it", "negated", lambda rate: -mixed(rate) / 10)).per_episode["negated"]
+    assert values["negated"] == {protocol: negated[protocol] for protocol in ("same-task", "cross-task")}
+    if grain != "element":
+        assert values["shuffled-signs"] == values["learned"]
 
 
 def test_a_part_that_is_not_adapted_does_not_change_the_features(sgd: str, quick: dict[str, Any]) -> None:

@@ -88,6 +88,18 @@ def test_fixed_rates_are_one_number_per_tensor_straight_down(algo: str, moved: i
     assert found.left_out == []
 
 
+@pytest.mark.parametrize("grain", ["scalar", "tensor", "element"])
+def test_rates_of_every_grain_count_for_each_step(grain: Any, quick: dict[str, Any]) -> None:
+    trained = {"inner_steps": 2, "eval_inner_steps": 3, "rate_grain": grain, "rate_per_step": True} | quick
+    meta_train.run(TrainSettings(algo="metasgd", name="it", **trained), SilentReporter())
+    found = look("it").metrics["it"]
+    model = load_model(Store(None), "it", device=CPU, engine="auto")
+    elements = sum(value.numel() for value in model.params.values())
+    assert found.all.count == 2 * (elements if grain == "element" else len(model.params))
+    assert found.inner_steps == 3
+    assert 0 < found.all.cosine.mean <= 1 + 1e-9
+
+
 def test_a_parameter_without_signal_is_left_out_and_named(sgd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = look(sgd, engine="reference").metrics[sgd]
     gradient = ReferenceEngine.support_gradient
