@@ -66,7 +66,8 @@ def _measured(result: dict[str, object]) -> str | None:
     if result.get("command") != "probe" or not isinstance(config, dict) or not isinstance(data, dict):
         return None
     task = f"{config.get('n_way')}-way {config.get('n_shot')}-shot, {config.get('n_query')} queries per class"
-    rule = f"{config.get('neighbours')} neighbour by {config.get('distance')}"
+    rules = config.get("neighbours")
+    rule = f"{rules[0] if isinstance(rules, list) and rules else rules} neighbour by {config.get('distance')}"
     where = f"the {data.get('split')} split of {data.get('name')} ({data.get('image_size')} px)"
     return f"{task}, on {where}; {rule}, tasks A and B {config.get('task_b')}"
 

@@ -128,7 +128,18 @@ def groups(subjects: Sequence[Subject]) -> list[list[Subject]]:
 def _judging(source: Source) -> dict[str, Any]:
     """Return the settings of a probe that change what it measures; not how many episodes, nor on what machine."""
     data = source.result.get("data") or {}
-    names = ("split", "n_way", "n_shot", "n_query", "batch_stats", "neighbours", "distance", "task_b", "adapt_part")
+    names = (
+        "split",
+        "n_way",
+        "n_shot",
+        "n_query",
+        "batch_stats",
+        "neighbours",
+        "distance",
+        "task_b",
+        "data_b",
+        "adapt_part",
+    )
     config = source.result["config"]
     first = (config.get("rates") or ["learned"])[0]
     return {"data": data.get("digest"), "rates": first} | {name: config.get(name) for name in names}
@@ -137,7 +148,7 @@ def _judging(source: Source) -> dict[str, Any]:
 def _subject(label: str, name: str, source: Source) -> Subject:
     raw = source.result["metrics"][name]
     similarity = {
-        task: {layer: {m: measure(v) for m, v in measures.items()} for layer, measures in layers.items()}
+        task: {layer: _defined(measures) for layer, measures in layers.items()}
         for task, layers in (raw.get("similarity") or {}).items()
     }
     nested = {
@@ -145,6 +156,10 @@ def _subject(label: str, name: str, source: Source) -> Subject:
         for into, part in (("edits", "edits"), ("layers", "layers"), ("steps", "steps"), ("shared", "shared_classes"))
     }
     return Subject(label, source, used_by(name, source), _cells(raw), similarity=similarity, **nested)
+
+
+def _defined(measures: Mapping[str, Any]) -> dict[str, Measure]:
+    return {name: measure(raw) for name, raw in measures.items() if raw is not None}
 
 
 def _cells(raw: Mapping[str, Any]) -> dict[str, Cell]:

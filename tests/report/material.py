@@ -13,7 +13,7 @@ from nilr.report.subjects import probed
 PROTOCOLS = ("meta-init", "same-task", "cross-task")
 EDITS = ("learned", "zero-negative", "zero-positive", "absolute", "negated", "shuffled-signs", "tensor-mean", "0.01")
 LAYERS = ("block1", "block2", "block3", "block4")
-MEASURES = ("cka", "svcca", "cosine", "within_class_cosine", "between_class_cosine")
+MEASURES = ("cka", "svcca", "cosine", "within-class-cosine", "between-class-cosine")
 
 
 def mean(value: float, width: float = 0.004) -> dict[str, Any]:

@@ -177,8 +177,22 @@ def test_curves_say_where_adaptation_moves_most_and_steps_come_in_order() -> Non
 
 def test_a_map_says_where_the_features_change_most() -> None:
     assert sentence("similarity", material(full_probe())).startswith(
-        "cka of maml after same-task adaptation is least in block4 (0.83)"
+        "cka of maml (same-task) is least in block4 (0.83), cka of maml (cross-task) is least in block4 (0.77)"
     )
+
+
+def test_a_measure_that_is_undefined_everywhere_is_left_blank() -> None:
+    content = full_probe()
+    same_task = content["metrics"]["maml"]["similarity"]["same-task"]
+    for measures in same_task.values():
+        measures["cka"] = None
+    same_task["block2"]["svcca"] = None
+    content["metrics"]["metasgd"]["similarity"] = {"same-task": {"block1": {"cka": None}}}
+    drawing = next(kind for kind in KINDS if kind.name == "similarity").make(material(content))
+    assert drawing is not None
+    assert drawing.sentence.startswith("svcca of maml (same-task) is least in block4")
+    assert "metasgd" not in drawing.sentence
+    svg(drawing.draw, NARROW)
 
 
 @pytest.mark.parametrize("name", ["$x^2$", "_hidden", "<b>&\"'", "a" * 300, "模型", r"\frac{1}{2}", "%s {0} \\g<1>"])

@@ -59,7 +59,7 @@ SHARED = Along("share of classes that both tasks have", "at a share of", lambda 
 KINDS = (
     Kind("layers", "Layer by layer", "`nilr probe MODEL --layers all`", partial(make, LAYERS)),
     Kind("steps", "By inner step", "`nilr probe MODEL --steps-curve`", partial(make, STEPS)),
-    Kind("shared-classes", "By shared classes", "a probe over the share of common classes", partial(make, SHARED)),
+    Kind("shared-classes", "By shared classes", "`nilr probe MODEL --shared-classes`", partial(make, SHARED)),
 )
 
 

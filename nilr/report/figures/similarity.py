@@ -42,24 +42,18 @@ KIND = Kind("similarity", "Similarity maps", "`nilr probe MODEL --similarity`", 
 
 def maps(subjects: Sequence[Subject]) -> list[Map]:
     """Return the maps, model by model and task by task."""
-    return [
-        Map(subject.label, task, layers)
-        for subject in subjects
-        for task, layers in subject.similarity.items()
-        if layers
-    ]
+    found = [Map(subject.label, task, layers) for subject in subjects for task, layers in subject.similarity.items()]
+    return [one for one in found if one.measures]
 
 
 def sentence(found: Sequence[Map]) -> str:
-    """Say for each map where the features change most, by its first measure."""
+    """Say for each map where its first measure is least."""
     parts = []
     for one in found:
         name = one.measures[0]
         known = {layer: measures[name].mean for layer, measures in one.layers.items() if name in measures}
         layer, least = min(known.items(), key=lambda item: item[1])
-        parts.append(
-            f"{name} of {one.label} after {one.task} adaptation is least in {layer} ({signed(least, plus=False)})"
-        )
+        parts.append(f"{name} of {one.label} ({one.task}) is least in {layer} ({signed(least, plus=False)})")
     return f"{listed(parts)}."
 
 
