@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nilr.config import TrainSettings
 from nilr.episodes import Episode
 from nilr.errors import UnknownNameError
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
@@ -75,6 +76,10 @@ def test_the_rows_are_those_of_the_design() -> None:
         "sparse-maml": ("element", False, True),
     }
     assert {row.constraint for row in ALGORITHMS.values()} == {"free"}
+
+
+def test_the_help_of_algo_names_every_row() -> None:
+    assert TrainSettings.model_fields["algo"].description == f"Algorithm: {', '.join(ALGORITHMS)}."
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
