@@ -175,6 +175,14 @@ def test_curves_say_where_adaptation_moves_most_and_steps_come_in_order() -> Non
     assert "maml: same-task moves accuracy most at step 10 (+2.09 ± 0.30 points)" in drawing.sentence
 
 
+def test_a_single_step_has_no_halves() -> None:
+    content = full_probe()
+    content["metrics"]["maml"]["steps"] = {k: content["metrics"]["maml"]["steps"][k] for k in ("0", "1")}
+    drawing = next(kind for kind in KINDS if kind.name == "steps").make(material(content))
+    assert drawing is not None
+    assert all(tick == round(tick) for tick in drawing.draw(Frame(WIDE)).axes[0].get_xticks())
+
+
 def test_a_map_says_where_the_features_change_most() -> None:
     assert sentence("similarity", material(full_probe())).startswith(
         "cka of maml (same-task) is least in block4 (0.83), cka of maml (cross-task) is least in block4 (0.77)"

@@ -137,7 +137,7 @@ def _panel(axes: Any, along: Along, curves: Curves) -> None:  # noqa: ANN401 - A
     if along.numeric:
         from matplotlib.ticker import MaxNLocator
 
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=positions[-1] > 1))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=along is STEPS))
     else:
         axes.set_xticks(positions, [name if len(name) < 10 else f"{name[:8]}…" for name in curves])
     axes.set_xlabel(along.name)
