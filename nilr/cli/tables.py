@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nilr.cli.cells import delta_cell, mean_cell, p_cell
+from nilr.cli.probe_tables import show_sections
 from nilr.cli.rates import show_rates
 from nilr.cli.screen import Cell, Screen
 from nilr.cli.words import number
@@ -14,7 +16,6 @@ from nilr.results import (
     Delta,
     EditMetrics,
     ImageRef,
-    Mean,
     PrepareDataMetrics,
     ProbeMetrics,
     ProtocolMetrics,
@@ -47,9 +48,9 @@ def show_training(result: Result[TrainMetrics], screen: Screen) -> None:
         ("query loss, last logged update", _number(metrics.query_loss)),
         ("query accuracy before adaptation", screen.share(metrics.accuracy_before)),
         ("query accuracy after adaptation", screen.share(metrics.accuracy_after)),
-        ("validation accuracy, best", _mean(metrics.best_val_accuracy, screen)),
+        ("validation accuracy, best", mean_cell(metrics.best_val_accuracy, screen)),
         ("  at update", None if metrics.best_outer_step is None else str(metrics.best_outer_step)),
-        ("validation accuracy, last", _mean(metrics.last_val_accuracy, screen)),
+        ("validation accuracy, last", mean_cell(metrics.last_val_accuracy, screen)),
         ("share of negative rates", screen.share(metrics.share_negative)),
         ("seconds per update", _number(metrics.seconds_per_update)),
     ]
@@ -78,7 +79,10 @@ def show_adapt(result: Result[AdaptMetrics], screen: Screen) -> None:
 def show_probe(result: Result[ProbeMetrics], screen: Screen) -> None:
     """Write one table of models and protocols."""
     used = [f"{model.name}@{model.checkpoint} ({model.algo}, update {model.outer_step})" for model in result.models]
-    data = f" on the {result.data.split} split of `{result.data.name}`" if result.data else ""
+    judged = result.data_b or result.data
+    data = f" on the {judged.split} split of `{judged.name}`" if judged else ""
+    if result.data_b and result.data:
+        data += f", adapted to `{result.data.name}` in cross-task"
     if used:
         screen.line(f"{', '.join(used)}{data}")
     corrected = any(_corrected(figures.delta) for _, _, figures in _cells(result.metrics))
@@ -89,14 +93,15 @@ def show_probe(result: Result[ProbeMetrics], screen: Screen) -> None:
     else:
         header = ("model", "protocol", "accuracy", "delta to meta-init", "d", p, "episodes")
         screen.table(header, _probe_rows(result.metrics, screen), names=2)
+    show_sections(result.metrics, screen)
 
 
 def _probe_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ...]]:
     for name, protocol, figures in _cells(metrics):
         accuracy, delta = figures.accuracy, figures.delta
         effect = None if delta is None or delta.d is None else f"{delta.d:+.2f}"
-        means = (_mean(accuracy, screen), _delta(delta, screen), effect)
-        yield (name, protocol, *means, _p(delta), str(accuracy.n_episodes))
+        means = (mean_cell(accuracy, screen), delta_cell(delta, screen), effect)
+        yield (name, protocol, *means, p_cell(delta), str(accuracy.n_episodes))
 
 
 def _cells(metrics: ProbeMetrics) -> Iterator[tuple[str, str, ProtocolMetrics]]:
@@ -112,8 +117,8 @@ def _edit_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ..
 
     def row(name: str, protocol: str, rates: Cell, figures: EditMetrics) -> tuple[Cell, ...]:
         deltas = (figures.delta, figures.delta_to_learned)
-        cells = (cell for delta in deltas for cell in (_delta(delta, screen), _p(delta)))
-        return (name, protocol, rates, _mean(figures.accuracy, screen), *cells)
+        cells = (cell for delta in deltas for cell in (delta_cell(delta, screen), p_cell(delta)))
+        return (name, protocol, rates, mean_cell(figures.accuracy, screen), *cells)
 
     for name, model in metrics.items():
         yield row(name, "meta-init", None, EditMetrics(accuracy=model.meta_init.accuracy))
@@ -126,28 +131,6 @@ def _edit_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ..
 
 def _corrected(delta: Delta | None) -> bool:
     return delta is not None and delta.p_holm not in (None, delta.p)
-
-
-def _mean(mean: Mean | None, screen: Screen) -> Cell:
-    return None if mean is None else _interval(mean.mean, mean.ci95, screen)
-
-
-def _delta(delta: Delta | None, screen: Screen) -> Cell:
-    if delta is None:
-        return None
-    sign = "+" if delta.mean > 0 else ""
-    return f"{sign}{_interval(delta.mean, delta.ci95, screen)}"
-
-
-def _interval(mean: float, ci95: float | None, screen: Screen) -> str:
-    return f"{screen.share(mean)}" if ci95 is None else f"{screen.share(mean)} ± {screen.share(ci95)}"
-
-
-def _p(delta: Delta | None) -> Cell:
-    if delta is None:
-        return None
-    p = delta.p if delta.p_holm is None else delta.p_holm
-    return delta.verdict if p is None else f"{p:.2g}"
 
 
 def _number(value: float | None) -> Cell:

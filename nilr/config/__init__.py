@@ -18,7 +18,6 @@ from nilr.config.base import (
     Interval,
     MeasuringSettings,
     ModelName,
-    NeighbourRule,
     OuterLRSchedule,
     Protocol,
     ProtocolChoice,
@@ -31,6 +30,7 @@ from nilr.config.base import (
     setting,
 )
 from nilr.config.judging import (
+    NEIGHBOURS,
     RATES,
     AdaptSettings,
     JudgeSettings,
@@ -54,6 +54,7 @@ from nilr.config.training import (
 
 __all__ = [
     "MINI_IMAGENET",
+    "NEIGHBOURS",
     "PRESETS",
     "PROTOCOLS",
     "RATES",
@@ -70,7 +71,6 @@ __all__ = [
     "ModelName",
     "ModelSettings",
     "ModelsSettings",
-    "NeighbourRule",
     "OuterLRSchedule",
     "PrepareDataSettings",
     "ProbeSettings",

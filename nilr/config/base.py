@@ -11,7 +11,6 @@ Resample = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"
 Split = Literal["train", "val", "test"]
 Protocol = Literal["meta-init", "same-task", "cross-task"]
 ProtocolChoice = Literal["meta-init", "same-task", "cross-task", "all"]
-NeighbourRule = Literal["nearest", "class-mean", "attention"]
 Distance = Literal["cosine", "euclidean"]
 TaskB = Literal["disjoint", "any", "same-classes"]
 BatchStats = Literal["apart", "together"]

@@ -9,7 +9,6 @@ from nilr.config.base import (
     DeviceSettings,
     Distance,
     Interval,
-    NeighbourRule,
     ProtocolChoice,
     Split,
     TaskB,
@@ -21,6 +20,8 @@ RATES = (
     "learned, zero-negative, zero-positive, absolute, negated, shuffled-signs, shuffled, tensor-mean, norm-matched or "
     "a number"
 )
+# The table of rules, nilr/probes/neighbours.py, likewise.
+NEIGHBOURS = "nearest, class-mean or attention"
 
 
 class TaskSettings(DeviceSettings):
@@ -87,13 +88,31 @@ class ProbeSettings(JudgeSettings):
     interval: Interval = setting(
         "t", "95 % interval of the differences: Student's t, or a bootstrap (BCa, 9,999 resamples)."
     )
-    neighbours: NeighbourRule = setting("nearest", "How labelled neighbours vote.")
+    neighbours: tuple[str, ...] = setting(
+        ("nearest",),
+        f"How labelled neighbours vote: {NEIGHBOURS}; several (repeat, or commas) judge the same features, and the "
+        "first is the main one.",
+        shown="nearest",
+    )
     distance: Distance = setting("cosine", "How near is measured.")
     controls: bool = setting(False, "Judge raw pixels and an untrained body as well, on the same episodes.")
     task_b: TaskB = setting(
         "disjoint",
         "cross-task: whether the judged task has none of the classes that are adapted to, is drawn freely, or has the "
         "same classes and labels with other images.",
+    )
+    data_b: str | None = setting(
+        None, "Judge on this other pack, and adapt to --data in cross-task: a name or a path.", shown="--data for both"
+    )
+    layers: tuple[str, ...] = setting(
+        (), "Judge the flattened output of these layers too: all, or their names (repeat, or commas).", shown="none"
+    )
+    similarity: bool = setting(
+        False, "Compare what the layers make of the query images before and after: CKA, SVCCA, cosines."
+    )
+    steps_curve: bool = setting(False, "Judge after every inner step, from 0 to all.")
+    shared_classes: bool = setting(
+        False, "Judge cross-task when adapted to 0, 1, ... all of the judged classes, in new images."
     )
 
 

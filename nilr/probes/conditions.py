@@ -7,7 +7,7 @@ episode under one condition. A reading is a number that is taken of a view.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -18,7 +18,8 @@ from nilr.episodes import Episode
 from nilr.meta.engine.contract import Engine
 from nilr.models.learner import Learner
 from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
-from nilr.probes.features import BatchStats, episode_features
+from nilr.probes.features import BatchStats, episode_activations, episode_features
+from nilr.probes.similarity import identities
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ class Seeing(Protocol):
     def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the features (n, D) of images (n, C, H, W)."""
 
+    def activations(self, params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
+        """Return the outputs (n, ...) of the layers by name, the features last, of images (n, C, H, W)."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -99,25 +103,40 @@ class Subject:
         """Return the features (n, D) of images (n, C, H, W)."""
         return self.engine.features(self.learner, params, x)
 
-    def adapt(self, condition: Condition, tasks: Tasks) -> Mapping[str, Tensor]:
+    def activations(self, params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
+        """Return the outputs (n, C, H, W) of the body's layers by name, in order, of images (n, C, H, W)."""
+        return self.engine.activations(self.learner, params, x)
+
+    def steps(self, condition: Condition) -> int:
+        """Return the steps of the inner loop under a condition."""
+        return self.inner_steps if condition.steps is None else condition.steps
+
+    def adapt(
+        self, condition: Condition, tasks: Tasks, start: tuple[int, Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
         """Return the parameters of a condition.
+
+        Args:
+            condition: one that adapts.
+            tasks: have the episode that it adapts to.
+            start: steps that were taken already, as the condition takes them, and the parameters after them.
 
         Raises:
             ValueError: the tasks have no episode to adapt to for its protocol.
         """
-        if condition.protocol == META_INIT.protocol:
-            return self.params
         if condition.task not in tasks.adapted:
             raise ValueError(f"{condition.task} needs an episode to adapt to")
         episode = tasks.adapted[condition.task]
+        taken, params = start
         return adapt(
             self.engine,
             self.learner,
-            self.params,
+            params,
             self.inner_lr if condition.rates == LEARNED else self.edits[condition.rates],
             (episode.support_x, episode.support_y),
-            steps=self.inner_steps,
+            steps=self.steps(condition) - taken,
             norm_matched=condition.rates == NORM_MATCHED,
+            first_step=taken,
         )
 
 
@@ -130,31 +149,50 @@ class View:
         params: its parameters under the condition.
         episode: the judged episode.
         batch_stats: whether support and query are normalised apart or together.
+        layered: whether the layers are looked at too, so that the features are taken from them.
     """
 
     seeing: Seeing
     params: Mapping[str, Tensor]
     episode: Episode
     batch_stats: BatchStats
+    layered: bool = False
 
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:
         """The features of support (N*K, D) and query (N*Q, D)."""
+        if self.layered:
+            *_, (support, query) = self.activations.values()
+            return support.flatten(1), query.flatten(1)
         return episode_features(
             lambda x: self.seeing.features(self.params, x), self.episode, batch_stats=self.batch_stats
         )
 
+    @cached_property
+    def activations(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """The outputs of support and query by layer, each (n, ...), the features last."""
+        return episode_activations(
+            lambda x: self.seeing.activations(self.params, x), self.episode, batch_stats=self.batch_stats
+        )
+
+    @cached_property
+    def images(self) -> tuple[str, ...]:
+        """The identities of the query images."""
+        return identities(self.episode.query_x)
+
 
 Reading = Callable[[View, View], float]
-"""Takes a number of a condition's view; the second view is that of the meta-initialisation."""
+"""Takes a number of a condition's view; the second view is that of the meta-initialisation.
+
+One that looks at a layer has its name as the attribute `layer`.
+"""
 
 
 @torch.no_grad()
 def read_episode(
     subject: Subject,
     tasks: Tasks,
-    conditions: Iterable[Condition],
-    readings: Mapping[str, Reading],
+    asked: Mapping[Condition, Mapping[str, Reading]],
     *,
     batch_stats: BatchStats,
 ) -> dict[Condition, dict[str, float]]:
@@ -163,17 +201,35 @@ def read_episode(
     Args:
         subject: the model.
         tasks: the judged episode, and those that are adapted to.
-        conditions: each is adapted to once.
-        readings: what is taken of each condition's view.
+        asked: what is taken of each condition's view. Each condition is adapted to once; of conditions that differ in
+            their number of steps alone, one goes on where an earlier one with fewer steps ended.
         batch_stats: whether support and query are normalised apart or together.
 
     Raises:
         ValueError: a condition adapts to an episode that the tasks lack.
     """
-    before = View(subject, subject.params, tasks.judged, batch_stats)
+    before = see(subject, subject.params, tasks.judged, asked.values(), batch_stats)
+    reached: dict[Condition, tuple[int, Mapping[str, Tensor]]] = {}
     outcome = {}
-    for condition in conditions:
-        unadapted = condition.protocol == META_INIT.protocol
-        view = before if unadapted else View(subject, subject.adapt(condition, tasks), tasks.judged, batch_stats)
+    for condition, readings in asked.items():
+        view = before
+        if condition != META_INIT:
+            path, steps = replace(condition, steps=None), subject.steps(condition)
+            start = reached.get(path, (0, subject.params))
+            params = subject.adapt(condition, tasks, start if start[0] <= steps else (0, subject.params))
+            reached[path] = steps, params
+            view = see(subject, params, tasks.judged, [readings], batch_stats)
         outcome[condition] = {name: reading(view, before) for name, reading in readings.items()}
     return outcome
+
+
+def see(
+    seeing: Seeing,
+    params: Mapping[str, Tensor],
+    episode: Episode,
+    readings: Iterable[Mapping[str, Reading]],
+    batch_stats: BatchStats,
+) -> View:
+    """Return the view of an episode that the readings are taken of."""
+    layered = any(getattr(reading, "layer", None) for some in readings for reading in some.values())
+    return View(seeing, params, episode, batch_stats, layered)

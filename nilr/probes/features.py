@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -28,3 +28,15 @@ def episode_features(
     n_support = len(episode.support_x)
     both = features(torch.cat([episode.support_x, episode.query_x]))
     return both[:n_support], both[n_support:]
+
+
+def episode_activations(
+    activations: Callable[[Tensor], Mapping[str, Tensor]], episode: Episode, *, batch_stats: BatchStats
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return by layer what `episode_features` returns; `activations` maps images to (n, ...) by layer."""
+    if batch_stats == "apart":
+        support, query = activations(episode.support_x), activations(episode.query_x)
+        return {layer: (support[layer], query[layer]) for layer in support}
+    n_support = len(episode.support_x)
+    both = activations(torch.cat([episode.support_x, episode.query_x]))
+    return {layer: (values[:n_support], values[n_support:]) for layer, values in both.items()}

@@ -18,6 +18,7 @@ from nilr.episodes import Episode, EpisodeSampler
 from nilr.metrics import accuracy
 from nilr.probes.conditions import Tasks, View, shared_task
 from nilr.probes.neighbours import RULES, Distance
+from nilr.probes.similarity import MEASURES, Activations
 
 Chosen = tuple[Tensor, Tensor]
 """Classes (1, N) and images (1, N, n) of an episode, as positions in the split."""
@@ -30,18 +31,43 @@ class NeighbourAccuracy:
     Attributes:
         neighbours: a name in `RULES`.
         distance: how near is measured.
+        layer: judge its flattened output; None: the features.
     """
 
     neighbours: str
     distance: Distance
+    layer: str | None = None
 
     def __call__(self, view: View, _before: View) -> float:
         """Return the accuracy on the view's episode."""
         support, query = view.features
+        if self.layer is not None:
+            support, query = (values.flatten(1) for values in view.activations[self.layer])
         labels = view.episode.support_y
         n_way = int(labels.max()) + 1
         scores = RULES[self.neighbours](query, support, labels, n_way, self.distance)
         return accuracy(scores, view.episode.query_y).item()
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A reading: how alike the query images' outputs of a layer are before and after, or among themselves.
+
+    Attributes:
+        layer: its name.
+        measure: a name in `nilr.probes.similarity.MEASURES`.
+    """
+
+    layer: str
+    measure: str
+
+    def __call__(self, view: View, before: View) -> float:
+        """Return the measure on the view's query images; NaN where it is undefined."""
+        return MEASURES[self.measure](self._of(before), self._of(view))
+
+    def _of(self, view: View) -> Activations:
+        _, query = view.activations[self.layer]
+        return Activations(query, view.images, view.episode.query_y)
 
 
 @dataclass(frozen=True)

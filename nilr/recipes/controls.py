@@ -26,6 +26,10 @@ class RawPixels:
         """Return the pixels (n, C*H*W) of images (n, C, H, W)."""
         return x.flatten(1)
 
+    def activations(self, _params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
+        """Return the pixels as the only layer."""
+        return {"pixels": x}
+
 
 def controls(model: LoadedModel, seed: int) -> dict[str, Seeing]:
     """Return the controls by name.

@@ -37,6 +37,7 @@ class Outcome:
         environment: Mapping[str, JsonValue],
         models: Sequence[ModelUsed] = (),
         data: DataUsed | None = None,
+        data_b: DataUsed | None = None,
         per_episode: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> Result[M]:
@@ -47,6 +48,7 @@ class Outcome:
             config=dict(config),
             models=list(models),
             data=data,
+            data_b=data_b,
             metrics=metrics,
             per_episode=dict(per_episode or {}),
             notes=list(notes),

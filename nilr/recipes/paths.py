@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from nilr.config import MeasuringSettings
 from nilr.store import Store
 
-_PACKS, _MODELS = ("data", "verify"), ("model", "models")
+_PACKS, _MODELS = ("data", "data_b", "verify"), ("model", "models")
 
 
 def absolute_paths(settings: MeasuringSettings) -> dict[str, JsonValue]:

@@ -3,65 +3,67 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
 from nilr.metrics import Interval, mean_interval, paired_difference
 from nilr.probes.conditions import META_INIT, Condition
 from nilr.probes.edits import LEARNED
-from nilr.recipes.probing import ACCURACY, Readings
+from nilr.recipes.probe_plan import SIMILARITY, Path, Place
+from nilr.recipes.probing import Readings
 from nilr.results import Delta, EditMetrics, Mean, ModelProbe, ProtocolMetrics
 
-V = TypeVar("V")
 
-
-def summarise(
-    readings: Readings, rates: Sequence[str] = (LEARNED,), *, interval: Interval = "t", seed: int = 0
-) -> ModelProbe:
+def summarise(readings: Readings, places: Sequence[Place], *, interval: Interval = "t", seed: int = 0) -> ModelProbe:
     """Return means with intervals, and deltas paired to meta-init and to the learned rates.
 
     Args:
         readings: of one model; of a control, at meta-init only.
-        rates: the edits, first the one whose figures are the protocols' own.
+        places: where each figure stands.
         interval: of the deltas.
         seed: of a bootstrap interval.
     """
     delta = partial(delta_of, interval=interval, seed=seed)
-    values = {condition: taken[ACCURACY] for condition, taken in readings.items()}
-    reference = values[META_INIT]
-    own = {
-        protocol: ProtocolMetrics(accuracy=mean_of(value), delta=delta(value, reference))
-        for protocol, value in _under(values, rates[0]).items()
-    }
-    edits = {
-        name: {
-            protocol: EditMetrics(
-                accuracy=mean_of(value),
-                delta=delta(value, reference),
-                delta_to_learned=None if name == LEARNED else delta(value, values[Condition(protocol)]),
-            )
-            for protocol, value in found.items()
-        }
-        for name in rates
-        if (found := _under(values, name))
-    }
-    meta_init = ProtocolMetrics(accuracy=mean_of(reference))
-    return ModelProbe.model_validate({META_INIT.protocol: meta_init, **own, "edits": edits})
+
+    def figure(place: Place) -> Mean | ProtocolMetrics | None:
+        section, condition, reading = place.path[0], place.condition, place.reading
+        values = readings[condition][reading]
+        if section == SIMILARITY:
+            return mean_where_defined(values)
+        accuracy = mean_of(values)
+        changed = None if condition == META_INIT else delta(values, readings[META_INIT][reading])
+        if section != "edits":
+            return ProtocolMetrics(accuracy=accuracy, delta=changed)
+        learned = Condition(condition.protocol)
+        to_learned = None if condition.rates == LEARNED else delta(values, readings[learned][reading])
+        return EditMetrics(accuracy=accuracy, delta=changed, delta_to_learned=to_learned)
+
+    return ModelProbe.model_validate(_tree((place.path, figure(place)) for place in places))
 
 
-def episode_values(readings: Readings, rates: Sequence[str]) -> dict[str, Any]:
-    """Return every value in episode order, along the paths of `summarise`."""
-    values = {condition: taken[ACCURACY].tolist() for condition, taken in readings.items()}
-    edits = {name: found for name in rates if (found := _under(values, name))}
-    return {META_INIT.protocol: values[META_INIT], **_under(values, rates[0]), **({"edits": edits} if edits else {})}
+def episode_values(readings: Readings, places: Sequence[Place]) -> dict[str, Any]:
+    """Return every value in episode order, along the paths of `summarise`; what is undefined is None."""
+    values = ((place.path, readings[place.condition][place.reading].tolist()) for place in places)
+    return _tree((path, [None if value != value else value for value in found]) for path, found in values)
 
 
-def _under(values: Mapping[Condition, V], rates: str) -> dict[str, V]:
-    """Return the values of the conditions that adapt with these rates, by protocol."""
-    return {c.protocol: value for c, value in values.items() if c != META_INIT and c == Condition(c.protocol, rates)}
+def _tree(leaves: Iterable[tuple[Path, Any]]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for (*branches, last), leaf in leaves:
+        at = tree
+        for branch in branches:
+            at = at.setdefault(branch, {})
+        at[last] = leaf
+    return tree
+
+
+def mean_where_defined(values: Tensor) -> Mean | None:
+    """Return the mean of those values (n_episodes,) that are not NaN; None if none is."""
+    defined = values[~values.isnan()]
+    return mean_of(defined) if len(defined) else None
 
 
 def mean_of(values: Tensor) -> Mean:

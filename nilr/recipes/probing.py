@@ -3,58 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nilr.config import PROTOCOLS, ProbeSettings
+from nilr.config import ProbeSettings
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.meta.engine.workers import in_order
-from nilr.probes.conditions import META_INIT, Condition, Reading, Subject, View, read_episode
-from nilr.probes.edits import LEARNED, edited, rates_of_part
-from nilr.probes.protocols import NeighbourAccuracy, TaskPairs
+from nilr.probes.conditions import META_INIT, Condition, Subject, read_episode, see
+from nilr.probes.edits import edited, rates_of_part
+from nilr.probes.protocols import TaskPairs
 from nilr.recipes.controls import controls
 from nilr.recipes.intervals import first_look
-from nilr.recipes.judging import EpisodeSize, asked_rates, inner_steps, listed
+from nilr.recipes.judging import EpisodeSize, inner_steps, listed
 from nilr.recipes.loading import LoadedModel
+from nilr.recipes.probe_plan import Plan
 from nilr.reporting import Reporter
 
-ACCURACY = "accuracy"
-
 Readings = dict[Condition, dict[str, Tensor]]
-"""Values (n_episodes,) float64 by condition and the reading's name."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is read of each episode.
-
-    Attributes:
-        rates: the edits of the rates; the figures that stand first are those of the first one.
-        conditions: how the models come to their parameters. What deltas refer to is always among them: meta-init, and
-            the learned rates.
-        readings: what is taken of each condition, by name.
-    """
-
-    rates: Sequence[str]
-    conditions: Sequence[Condition]
-    readings: Mapping[str, Reading]
-
-
-def plan(settings: ProbeSettings) -> Plan:
-    """Return what the settings ask to be read.
-
-    Raises:
-        UnknownNameError: they ask for rates that nilr does not know.
-    """
-    rates = tuple(dict.fromkeys([*asked_rates(settings.rates), LEARNED]))
-    adapted = [p for p in PROTOCOLS if settings.protocol in ("all", p) and p != META_INIT.protocol]
-    return Plan(
-        rates=rates,
-        conditions=[META_INIT, *(Condition(protocol, edit) for protocol in adapted for edit in rates)],
-        readings={ACCURACY: NeighbourAccuracy(settings.neighbours, settings.distance)},
-    )
+"""Values (n_episodes,) float64 by condition and the reading's name; NaN is undefined."""
 
 
 def subject_of(settings: ProbeSettings, model: LoadedModel, rates: Iterable[str]) -> Subject:
@@ -74,20 +41,25 @@ def subject_of(settings: ProbeSettings, model: LoadedModel, rates: Iterable[str]
     )
 
 
-def task_pairs(settings: ProbeSettings, size: EpisodeSize, images: PackedImages) -> TaskPairs:
-    """Return what draws the episodes."""
+def task_pairs(settings: ProbeSettings, size: EpisodeSize, images: PackedImages, judged: PackedImages) -> TaskPairs:
+    """Return what draws the episodes.
 
-    def sampler(stream: str, n_query: int) -> EpisodeSampler:
-        return EpisodeSampler(images, size.n_way, size.n_shot, n_query, settings.seed, stream)
-
+    Args:
+        settings: the probe's.
+        size: of the episodes.
+        images: episode A is drawn from them.
+        judged: episode B is drawn from them.
+    """
+    b = EpisodeSampler(judged, size.n_way, size.n_shot, size.n_query, settings.seed, settings.split)
     # nothing is judged on A, so it has no queries
-    return TaskPairs(sampler(settings.split, size.n_query), sampler(f"{settings.split}/task-a", 0), settings.task_b)
+    a = EpisodeSampler(images, size.n_way, size.n_shot, 0, settings.seed, f"{settings.split}/task-a")
+    return TaskPairs(b, a, settings.task_b if images is judged else "any")
 
 
 def judge(
     settings: ProbeSettings,
     models: Mapping[str, LoadedModel],
-    planned: Plan,
+    plans: Mapping[str, Plan],
     pairs: TaskPairs,
     reporter: Reporter,
     *,
@@ -98,25 +70,28 @@ def judge(
     Args:
         settings: the probe's.
         models: by the names that the result gives them.
-        planned: what is read.
+        plans: what is read of each model and control, by its name.
         pairs: draws the episodes.
         reporter: told of every episode.
         more: called with all that was read and the number of episodes; says how many to read before it is asked again,
             or None when it is enough.
     """
-    subjects = {name: subject_of(settings, model, planned.rates) for name, model in models.items()}
+    asked = {name: planned.asked() for name, planned in plans.items()}
+    subjects = {name: subject_of(settings, model, plans[name].rates) for name, model in models.items()}
     beside = controls(next(iter(models.values())), settings.seed) if settings.controls else {}
-    cross = any(condition.protocol == "cross-task" for condition in planned.conditions)
+    conditions = {condition for readings in asked.values() for condition in readings}
+    cross = any(condition.task == "cross-task" for condition in conditions)
+    shared = sorted({condition.shared for condition in conditions if condition.shared is not None})
 
     def one(i: int) -> dict[str, dict[Condition, dict[str, float]]]:
-        tasks = pairs.draw(i, cross=cross)
+        tasks = pairs.draw(i, cross=cross, shared=shared)
         seen = {
-            name: read_episode(subject, tasks, planned.conditions, planned.readings, batch_stats=settings.batch_stats)
+            name: read_episode(subject, tasks, asked[name], batch_stats=settings.batch_stats)
             for name, subject in subjects.items()
         }
         for name, control in beside.items():
-            view = View(control, control.params, tasks.judged, settings.batch_stats)
-            seen[name] = {META_INIT: {reading: take(view, view) for reading, take in planned.readings.items()}}
+            view = see(control, control.params, tasks.judged, asked[name].values(), settings.batch_stats)
+            seen[name] = {META_INIT: {reading: take(view, view) for reading, take in asked[name][META_INIT].items()}}
         return seen
 
     episodes: list[dict[str, dict[Condition, dict[str, float]]]] = []

@@ -69,12 +69,12 @@ class Nilr:
 
     def probe(self) -> float:
         subject = Subject(self.learner, self.params, self.rates, 10, self.engine)
-        conditions = [Condition(protocol) for protocol in PROTOCOLS]
         readings = {"accuracy": NeighbourAccuracy("nearest", "cosine")}
+        asked = {Condition(protocol): readings for protocol in PROTOCOLS}
 
         def one(i: int) -> float:
             tasks = Tasks(self.batch[i], {"same-task": self.batch[i], "cross-task": self.batch[i - 1]})
-            seen = read_episode(subject, tasks, conditions, readings, batch_stats="apart")
+            seen = read_episode(subject, tasks, asked, batch_stats="apart")
             return sum(values["accuracy"] for values in seen.values())
 
         return sum(in_order(one, range(N_EPISODES), device=CPU)) / N_EPISODES

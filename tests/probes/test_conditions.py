@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
 from nilr.episodes import Episode
 from nilr.probes.conditions import META_INIT, Condition, Subject, Tasks, View, read_episode
+from nilr.probes.protocols import NeighbourAccuracy, Similarity
 
 
 class CountingEngine:
@@ -22,11 +24,16 @@ class CountingEngine:
 
     def adapt(self, learner, params, inner_lr, support_x, support_y, *, steps, first_step=0):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         self.calls["adapt"] += 1
-        return {"at": params["at"] + support_x.flatten()[0]}
+        self.calls["steps"] += steps
+        return {"at": params["at"] + steps * support_x.flatten()[0]}
 
     def features(self, learner, params, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         self.calls["features"] += 1
         return params["at"] * x.flatten(1)
+
+    def activations(self, learner, params, x: Tensor) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        self.calls["activations"] += 1
+        return {"pixels": x, "features": params["at"] * x}
 
 
 def tasks() -> Tasks:
@@ -49,16 +56,54 @@ def test_features_are_computed_once_per_condition_whatever_is_read() -> None:
         return (view.features[1] - before.features[1]).max().item()
 
     readings = {"largest": largest, "again": largest, "moved": moved}
-    seen = read_episode(subject, tasks(), CONDITIONS, readings, batch_stats="apart")
+    seen = read_episode(subject, tasks(), dict.fromkeys(CONDITIONS, readings), batch_stats="apart")
     # `at` is 1, then 1 + 0.25 and 1 + 0.5; the largest pixel is 0.5
     assert [values["largest"] for values in seen.values()] == [0.5, 0.625, 0.75]
     assert [values["moved"] for values in seen.values()] == [0.0, 0.125, 0.25]
     # support and query of three conditions; two adaptations
-    assert engine.calls == {"features": 6, "adapt": 2}
+    assert engine.calls == {"features": 6, "adapt": 2, "steps": 2}
 
 
 def test_what_is_not_read_is_not_computed() -> None:
     engine = CountingEngine()
     subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
-    read_episode(subject, tasks(), [Condition("same-task")], {"nothing": lambda *_: 0.0}, batch_stats="apart")
-    assert engine.calls == {"adapt": 1}
+    asked = {Condition("same-task"): {"nothing": lambda *_: 0.0}}
+    read_episode(subject, tasks(), asked, batch_stats="apart")
+    assert engine.calls == {"adapt": 1, "steps": 1}
+
+
+def test_a_curve_over_steps_takes_each_step_once() -> None:
+    engine = CountingEngine()
+    subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 4, engine)  # type: ignore[arg-type]
+    path = Condition("same-task")
+    curve = [replace(path, steps=1), replace(path, steps=3), path, replace(path, steps=2)]
+    asked = {condition: {"largest": lambda view, _: view.features[1].max().item()} for condition in curve}
+    seen = read_episode(subject, tasks(), asked, batch_stats="apart")
+    # `at` is 1 and a quarter per step; the largest pixel is 0.5. The last one asks for less than was reached: anew
+    assert [values["largest"] for values in seen.values()] == [0.625, 0.875, 1.0, 0.75]
+    assert engine.calls["steps"] == 1 + 2 + 1 + 2
+
+
+def test_where_layers_are_read_the_features_are_taken_from_them() -> None:
+    engine = CountingEngine()
+    subject = Subject(None, {"at": torch.tensor(2.0)}, {}, 1, engine)  # type: ignore[arg-type]
+    readings = {
+        "layer": NeighbourAccuracy("nearest", "euclidean", layer="pixels"),
+        "features": lambda view, _: view.features[1].max().item(),
+    }
+    for batch_stats, forwards in (("apart", 2), ("together", 1)):
+        engine.calls.clear()
+        seen = read_episode(subject, tasks(), {META_INIT: readings}, batch_stats=batch_stats)  # type: ignore[arg-type]
+        assert seen == {META_INIT: {"layer": 1.0, "features": 1.0}}
+        assert engine.calls == {"activations": forwards}
+
+
+def test_similarity_is_between_the_view_and_that_of_the_meta_initialisation() -> None:
+    engine = CountingEngine()
+    subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
+    negative = replace(tasks().judged, support_x=-4 * tasks().judged.support_x)
+    turned = Tasks(tasks().judged, {"same-task": tasks().judged, "cross-task": negative})
+    asked = {condition: {"cosine": Similarity("features", "cosine")} for condition in CONDITIONS[1:]}
+    seen = read_episode(subject, turned, asked, batch_stats="apart")
+    # features are the pixels times 1 before, times 1.25 after B, and after A, whose first pixel is -1, times 0
+    assert [values["cosine"] for values in seen.values()] == pytest.approx([1.0, 0.0])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nilr.config import NEIGHBOURS
 from nilr.probes.neighbours import RULES, similarity
 
 # Two classes on the plane. Class 0: (1, 0) and (9, 0); class 1: (0, 4) and (0, 6).
@@ -51,6 +52,10 @@ def test_nearest_and_class_mean_coincide_at_one_shot(distance: str) -> None:
     labels = torch.arange(5)
     answers = [RULES[rule](query, support, labels, 5, distance).argmax(-1) for rule in ("nearest", "class-mean")]  # type: ignore[arg-type]
     assert torch.equal(*answers)
+
+
+def test_the_help_names_every_rule() -> None:
+    assert NEIGHBOURS.replace(" or ", ", ").split(", ") == list(RULES)
 
 
 def test_a_zero_feature_is_as_near_to_everything() -> None:

@@ -43,7 +43,8 @@ def subject() -> Subject:
 def judged(episode_b: Episode, episode_a: Episode | None, protocols: tuple[str, ...]) -> dict[str, float]:
     tasks = Tasks(episode_b, {"same-task": episode_b} | ({"cross-task": episode_a} if episode_a else {}))
     conditions = [Condition(protocol) for protocol in protocols]
-    outcome = read_episode(subject(), tasks, conditions, {"accuracy": NEAREST}, batch_stats="apart")
+    asked = {condition: {"accuracy": NEAREST} for condition in conditions}
+    outcome = read_episode(subject(), tasks, asked, batch_stats="apart")
     return {condition.protocol: values["accuracy"] for condition, values in outcome.items()}
 
 

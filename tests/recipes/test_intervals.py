@@ -8,8 +8,11 @@ from nilr.config import ProbeSettings
 from nilr.probes.conditions import META_INIT, Condition
 from nilr.recipes.intervals import LEAST_EPISODES, correct, deltas_in, first_look, next_look, precision_note
 from nilr.recipes.probe_metrics import delta_of, summarise
-from nilr.recipes.probing import ACCURACY
+from nilr.recipes.probe_plan import ACCURACY, Place
 from nilr.results import Delta, Mean, ModelProbe, ProtocolMetrics
+
+SAME_TASK = Condition("same-task")
+PLACES = [Place(("meta-init",), META_INIT, ACCURACY), Place(("same-task",), SAME_TASK, ACCURACY)]
 
 
 def probe(*p_values: float | None, ci95: float = 0.01) -> ModelProbe:
@@ -22,7 +25,7 @@ def probe(*p_values: float | None, ci95: float = 0.01) -> ModelProbe:
 
 
 def probed(before: Tensor, after: Tensor) -> ModelProbe:
-    return summarise({META_INIT: {ACCURACY: before}, Condition("same-task"): {ACCURACY: after}})
+    return summarise({META_INIT: {ACCURACY: before}, SAME_TASK: {ACCURACY: after}}, PLACES)
 
 
 def test_every_p_is_adjusted_for_all_differences_of_the_result() -> None:
@@ -38,7 +41,9 @@ def test_a_difference_that_stands_in_two_places_counts_once() -> None:
         Condition("same-task"): [0.5, 0.5, 0.7, 0.5],
     }
     readings = {condition: {ACCURACY: torch.tensor(value).double()} for condition, value in values.items()}
-    model = correct({"a": summarise(readings, ["negated", "learned"])})["a"]
+    edits = [Place(("edits", c.rates, "same-task"), c, ACCURACY) for c in values if c != META_INIT]
+    places = [PLACES[0], Place(("same-task",), same_task, ACCURACY), *edits]
+    model = correct({"a": summarise(readings, places)})["a"]
     # three differences: negated and learned to meta-init, and negated to learned
     learned, negated = (model.edits[name].same_task for name in ("learned", "negated"))
     p = sorted([learned.delta.p, negated.delta.p, negated.delta_to_learned.p])

@@ -125,7 +125,7 @@ def test_one_episode_has_neither_interval_nor_p(maml: str) -> None:
 @pytest.mark.parametrize("neighbours", RULES)
 @pytest.mark.parametrize("batch_stats", ["apart", "together"])
 def test_every_rule_and_batch_statistic_can_be_asked_for(maml: str, neighbours: str, batch_stats: str) -> None:
-    result = judge(maml, neighbours=neighbours, batch_stats=batch_stats, distance="euclidean", n_shot=2)
+    result = judge(maml, neighbours=(neighbours,), batch_stats=batch_stats, distance="euclidean", n_shot=2)
     assert 0 <= result.metrics[maml].meta_init.accuracy.mean <= 1
     assert result.config["n_shot"] == 2
 

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+
+from nilr.cli.screen import Screen, make_console
+from nilr.cli.tables import SHOW
+from nilr.results import DataUsed, Mean, Result, Row
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(result: Result[Any], stream: io.StringIO | None = None) -> list[str]:
+    stream = stream or io.StringIO()
+    SHOW[result.command](result, Screen(make_console(stream)))
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def full(probe_result: Result[Any]) -> Result[Any]:
+    """Return a probe with every section, whose rows repeat the protocols' own figures."""
+    model = probe_result.metrics["maml"]
+    row = Row(meta_init=model.meta_init, same_task=model.same_task, cross_task=model.cross_task)
+    unmoved = Row(same_task=model.meta_init, cross_task=model.meta_init)
+    value = Mean(mean=0.98765, ci95=0.001, n_episodes=50)
+    between = {"cka": value, "svcca": None, "cosine": value}
+    within = {"within-class-cosine": value, "between-class-cosine": value}
+    sections = {
+        "layers": {"block1": row, "block2": row},
+        "steps": {"0": unmoved, "1": Row(same_task=model.same_task, cross_task=model.cross_task)},
+        "shared_classes": {"0.2": Row(cross_task=model.cross_task)},
+        "similarity": {"meta-init": {"block1": within}, "cross-task": {"block1": between | within}},
+    }
+    return probe_result.model_copy(update={"metrics": {"maml": model.model_copy(update=sections)}})
+
+
+def test_each_section_is_a_table_of_its_own(full: Result[Any]) -> None:
+    assert shown(full)[5:] == [
+        "model  layer   meta-init        same-task delta   cross-task delta",
+        "maml   block1  0.4000 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",
+        "maml   block2  0.4000 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",
+        "model  inner steps  meta-init        same-task delta   cross-task delta",
+        "maml   0            0.4000 ± 0.0100  0.0000            0.0000",
+        "maml   1            0.4000 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",
+        "model  shared classes  meta-init        same-task delta  cross-task delta",
+        "maml   0.2             0.4000 ± 0.0100  -                -0.0200 ± 0.0050",
+        "model  layer   protocol    CKA    SVCCA  cosine  within class  between",
+        "maml   block1  meta-init   -      -      -       0.988         0.988",
+        "maml   block1  cross-task  0.988  -      0.988   0.988         0.988",
+    ]
+
+
+def test_every_table_fits_a_narrow_terminal(full: Result[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    both = full.model_copy(update={"metrics": {"maml": full.metrics["maml"], "metasgd-2": full.metrics["maml"]}})
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown(both, Terminal())]
+    assert max(map(len, lines)) <= 80
+    # nothing is broken in two: each row stands on one line, with its last cell
+    for model in ("maml", "metasgd-2"):
+        assert sum("-2.00 % ± 0.50 %" in line for line in lines if line.startswith(f" {model} ")) == 5
+        assert sum(line.count("0.988") for line in lines if line.startswith(f" {model} ")) == 6
+
+
+def test_a_probe_on_another_pack_says_both(probe_result: Result[Any]) -> None:
+    other = DataUsed(name="birds", digest="e", image_size=32, split="test")
+    first = shown(probe_result.model_copy(update={"data_b": other}))[0]
+    assert first == "maml@best (maml, update 7) on the test split of `birds`, adapted to `toy` in cross-task"
