@@ -31,15 +31,15 @@ class BlockParams(NamedTuple):
 class Block(Protocol):
     """One way to do it."""
 
-    def forward(self, x: Tensor, params: BlockParams) -> tuple[Tensor, Kept]:
-        """Return a, and what the other passes need."""
+    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, Kept]:
+        """Return a, and what the other passes need; nothing comes after the `last` pass."""
 
     def backward(
-        self, da: Tensor, kept: Kept, params: BlockParams, *, input_gradient: bool, spent: bool = False
+        self, da: Tensor, kept: Kept, params: BlockParams, *, input_gradient: bool, last: bool = False
     ) -> tuple[Tensor | None, BlockParams, Kept]:
         """Return the gradients in x (if asked for) and in the parameters, and what the tangent needs.
 
-        With `spent` nothing comes after it: `kept` may be overwritten, and the tangent's need is not met.
+        Nothing comes after the `last` pass: `kept` may be overwritten, and the tangent's need is not met.
         """
 
     def forward_tangent(

@@ -11,7 +11,7 @@ from torch import Tensor
 from nilr.meta.engine.block import BlockParams
 from nilr.meta.engine.passes import Passes
 
-_GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # stride, padding, dilation, transposed, output padding, groups
+_GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0])  # stride, padding, dilation, transposed, output padding
 
 
 class BlockKept(NamedTuple):
@@ -52,36 +52,41 @@ class BlockTangent(NamedTuple):
 class ConvBlock:
     """A block of any input.
 
+    Channels may be those of G episodes side by side, each under parameters of its own: (n, G*Ci, H, W) and weights
+    (G*Co, Ci, 3, 3).
+
     Attributes:
         passes: what sweeps over memory, in torch or in C.
+        precision: dtype of what convolutions take in; None, that of the planes.
     """
 
     passes: Passes
+    precision: torch.dtype | None = None
 
-    def forward(self, x: Tensor, params: BlockParams) -> tuple[Tensor, BlockKept]:
+    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, BlockKept]:
         """Return a, and what the other passes need.
 
         y = conv(x, w); h = (y - m) r; a = relu(s pool(h) + t).
         """
-        y = _convolve(x, params.weight)
+        y = self._convolve(x, params.weight)
         pooled, where, mean, rstd = self.passes.pool_statistics(y, params.scale)
         h, a = self.passes.normalise(pooled, mean, rstd, params.scale, params.shift)
         return a, BlockKept(x, y, where, mean, rstd, h, a)
 
     def backward(
-        self, da: Tensor, kept: BlockKept, params: BlockParams, *, input_gradient: bool, spent: bool = False
+        self, da: Tensor, kept: BlockKept, params: BlockParams, *, input_gradient: bool, last: bool = False
     ) -> tuple[Tensor | None, BlockParams, BlockGradient]:
         """Return the gradients in x (if asked for) and in the parameters, and what the tangent needs.
 
         u = da where a > 0; dt = sum u; ds = sum u h; dy = scatter(s r u) + b + c y, where per channel
-        c = -s r^2 ds / M and b = -s r dt / M - c m. With `spent` dy takes the place of y.
+        c = -s r^2 ds / M and b = -s r dt / M - c m. In the `last` pass dy takes the place of y.
         """
         u, dshift, dscale = self.passes.masked_sums(da, kept.a, kept.h)
         k = params.scale * kept.rstd
         c = -k * kept.rstd * dscale / _positions(kept.y)
         b = -k * dshift / _positions(kept.y) - c * kept.mean
-        dy = self.passes.spread(kept.y, u, kept.where, (b, c, k), reuse=spent)
-        dx, dweight = _convolve_backward(dy, kept.x, params.weight, input_gradient=input_gradient)
+        dy = self.passes.spread(kept.y, u, kept.where, (b, c, k), reuse=last)
+        dx, dweight = self._convolve_backward(dy, kept.x, params.weight, input_gradient=input_gradient)
         gradient = BlockGradient(u, dy if input_gradient else None, dscale, dshift)
         return dx if input_gradient else None, BlockParams(dweight, dscale, dshift), gradient
 
@@ -94,10 +99,10 @@ class ConvBlock:
         positions where a > 0 stay; a_t = s_t h + s h_t + t_t where a > 0.
         """
         if x_t is None:
-            y_t = _convolve(kept.x, params_t.weight)
+            y_t = self._convolve(kept.x, params_t.weight)
         else:
-            both = torch.cat([kept.x, x_t], 1).contiguous(memory_format=torch.channels_last)
-            y_t = _convolve(both, torch.cat([params_t.weight, params.weight], 1))
+            both = _beside(kept.x, x_t, params.weight.shape[1]).contiguous(memory_format=self.passes.memory_format)
+            y_t = self._convolve(both, torch.cat([params_t.weight, params.weight], 1))
         taken, mean_t, crossed = self.passes.tangent_statistics(kept.y, y_t, kept.where, kept.mean)
         q = crossed * kept.rstd
         channels = (kept.rstd, mean_t, q, params.scale, params_t.scale, params_t.shift)
@@ -127,23 +132,38 @@ class ConvBlock:
         b_t = -(k_t * dshift + k * dshift_t) / m - c_t * kept.mean - c * tangent.mean_t
         dy_t = self.passes.spread_tangent((kept.y, tangent.y_t), (u, u_t), kept.where, (b_t, c_t, c, k_t, k))
         if tangent.x_t is None or dy is None:
-            _, dweight_t = _convolve_backward(dy_t, kept.x, params.weight, input_gradient=False)
+            _, dweight_t = self._convolve_backward(dy_t, kept.x, params.weight, input_gradient=False)
             return None, BlockParams(dweight_t, dscale_t, dshift_t)
-        dx_t, dweight_t = _convolve_backward(dy_t, kept.x, params.weight, input_gradient=True)
-        dx_more, dweight_more = _convolve_backward(dy, tangent.x_t, params_t.weight, input_gradient=True)
+        dx_t, dweight_t = self._convolve_backward(dy_t, kept.x, params.weight, input_gradient=True)
+        dx_more, dweight_more = self._convolve_backward(dy, tangent.x_t, params_t.weight, input_gradient=True)
         return dx_t.add_(dx_more), BlockParams(dweight_t.add_(dweight_more), dscale_t, dshift_t)
 
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        groups = x.shape[1] // weight.shape[1]
+        y = torch.nn.functional.conv2d(self._rounded(x), self._rounded(weight), padding=1, groups=groups)
+        return y.to(x.dtype).contiguous(memory_format=self.passes.memory_format)
 
-def _convolve(x: Tensor, weight: Tensor) -> Tensor:
-    y = torch.nn.functional.conv2d(x, weight, padding=1)
-    return y.contiguous(memory_format=torch.channels_last)
+    def _convolve_backward(
+        self, dy: Tensor, x: Tensor, weight: Tensor, *, input_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of a convolution in its input (nothing usable unless asked for) and in its weight."""
+        given = (self._rounded(value) for value in (dy, x, weight))
+        groups = x.shape[1] // weight.shape[1]
+        dx, dweight, _ = torch.ops.aten.convolution_backward(
+            *given, None, *_GEOMETRY, groups, [input_gradient, True, False]
+        )
+        return dx.to(x.dtype) if input_gradient else dx, dweight.to(weight.dtype)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        return x if self.precision is None else x.to(self.precision)
 
 
-def _convolve_backward(dy: Tensor, x: Tensor, weight: Tensor, *, input_gradient: bool) -> tuple[Tensor, Tensor]:
-    """Return the gradients of a convolution in its input (nothing usable unless asked for) and in its weight."""
-    wanted = [input_gradient, True, False]
-    dx, dweight, _ = torch.ops.aten.convolution_backward(dy, x, weight, None, *_GEOMETRY, wanted)
-    return dx, dweight
+def _beside(x: Tensor, y: Tensor, channels: int) -> Tensor:
+    """Return the channels of each episode's x and y side by side."""
+    if x.shape[1] == channels:
+        return torch.cat([x, y], 1)
+    apart = [z.reshape(len(z), -1, channels, *z.shape[2:]) for z in (x, y)]
+    return torch.cat(apart, 2).flatten(1, 2)
 
 
 def _positions(y: Tensor) -> int:

@@ -67,23 +67,23 @@ class ImageBlock:
     mean: Tensor
     covariance: Tensor
 
-    def forward(self, x: Tensor, params: BlockParams) -> tuple[Tensor, ImageKept]:
+    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, ImageKept | None]:
         """Return a, and what the other passes need; `x` is the block's own images."""
         c = len(params.scale)
         (mean, rstd, turned), (exact, weight_v) = self._channels(c), self._exact(c)
         given = params.weight.flatten(1), self.mean, self.covariance, c, EPS
         self._call("image_statistics", *given, mean, rstd, exact, weight_v, turned)
-        h, a = self._planes(c), self._planes(c)
-        where = torch.empty_like(h, dtype=torch.uint8)
+        a = self._planes(c)
+        h, where = (None, None) if last else (torch.empty_like(a), torch.empty_like(a, dtype=torch.uint8))
         planes = *self._sizes(c), self._scratch(), h, a, where
         self._call("image_forward", self.x, turned, mean, rstd, params.scale, params.shift, *planes, fast=True)
-        return a, ImageKept(exact, weight_v, h, where)
+        return a, None if h is None or where is None else ImageKept(exact, weight_v, h, where)
 
     def backward(
-        self, da: Tensor, kept: ImageKept, params: BlockParams, *, input_gradient: bool, spent: bool = False
+        self, da: Tensor, kept: ImageKept, params: BlockParams, *, input_gradient: bool, last: bool = False
     ) -> tuple[None, BlockParams, ImageGradient]:
         """Return the gradients in the parameters, and what the tangent needs; images have no gradient."""
-        u = None if spent else torch.empty_like(kept.h)
+        u = None if last else torch.empty_like(kept.h)
         taps, dshift, dscale = self._sums(da, kept, params, None, u)
         c = len(params.scale)
         gradient, core = self._empty(params), self._exact(c)[1]

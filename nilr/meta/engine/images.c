@@ -238,8 +238,8 @@ static REAL NAMED(at)(const REAL *plane, int64_t h, int64_t w, int64_t r, int64_
     return y;
 }
 
-/* h = (y - m) r at the position of each window where sign(s) y is largest; a = relu(s h + t).
-   plane: 3 * (h + 2) * (w + 2). */
+/* h = (y - m) r at the position of each window where sign(s) y is largest; a = relu(s h + t). h
+   and where are not written where h is null. plane: 3 * (h + 2) * (w + 2). */
 void NAMED(image_forward)(
     const REAL *restrict x, const REAL *restrict weight, const REAL *restrict m, const REAL *restrict rstd,
     const REAL *restrict s, const REAL *restrict t, int64_t n, int64_t h, int64_t w, int64_t c, REAL *restrict plane,
@@ -260,9 +260,8 @@ void NAMED(image_forward)(
                 }
                 const int64_t to = (i * ph * pw + p) * c + k;
                 const REAL value = (best - m[k]) * rstd[k], z = s[k] * value + t[k];
-                hat[to] = value;
                 a[to] = z < 0 ? 0 : z;
-                where[to] = (uint8_t)code;
+                if (hat) hat[to] = value, where[to] = (uint8_t)code;
             }
     }
 }

@@ -60,8 +60,9 @@ INLINE void pool_and_store(
     code = _mm512_mask_mov_epi32(code, _mm512_cmp_ps_mask(y0, best, _CMP_EQ_OQ), _mm512_setzero_si512());
     const __m512 value = _mm512_mul_ps(_mm512_sub_ps(_mm512_xor_ps(best, flip), m), rstd);
     const __m512 z = _mm512_fmadd_ps(s, value, t);
-    _mm512_mask_storeu_ps(hat, of, value);
     _mm512_mask_storeu_ps(a, of, _mm512_max_ps(_mm512_setzero_ps(), z)); /* NaN stays NaN */
+    if (!hat) return;
+    _mm512_mask_storeu_ps(hat, of, value);
     _mm_mask_storeu_epi8(where, of, _mm512_cvtepi32_epi8(code));
 }
 
@@ -116,7 +117,7 @@ FAST void image_forward_avx512(
                             const int64_t from = k + v * LANES;
                             pool_and_store(
                                 y[p][v], flip[v], get(of[v], m + from), get(of[v], rstd + from), get(of[v], s + from),
-                                get(of[v], t + from), of[v], hat + to, a + to, where + to);
+                                get(of[v], t + from), of[v], hat ? hat + to : 0, a + to, where + to);
                         }
                 }
         }

@@ -1,7 +1,8 @@
 """The linear head under a mean cross-entropy as plain tensor functions: forward, backward, and their tangent.
 
 Notation: features f (n, D), weight w (N, D), bias b (N,), logits l = f w' + b, probabilities p = softmax(l), loss
--mean log p[label]. d is the gradient of the loss, a suffix _t a tangent.
+-mean log p[label]. d is the gradient of the loss, a suffix _t a tangent. Every tensor may have a leading G: so many
+episodes, each under parameters of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 
 class HeadParams(NamedTuple):
@@ -35,14 +35,13 @@ def loss_and_gradient(
 
     dl = (p - onehot) / n; dw = dl' f; db = sum dl; df = dl w.
     """
-    logits = linear(features, params.weight, params.bias)
-    log_p = logits.log_softmax(1)
-    loss = torch.nn.functional.nll_loss(log_p, labels)
+    logits = features @ params.weight.mT + params.bias.unsqueeze(-2)
+    log_p = logits.log_softmax(-1)
+    loss = -log_p.gather(-1, labels[..., None]).squeeze(-1).mean(-1)
     p = log_p.exp()
-    dlogits = p.clone()
-    dlogits[torch.arange(len(labels), device=labels.device), labels] -= 1
-    dlogits /= len(labels)
-    gradient = HeadParams(dlogits.T @ features, dlogits.sum(0))
+    of_label = labels[..., None] == torch.arange(p.shape[-1], device=labels.device)
+    dlogits = (p - of_label.to(p.dtype)) / labels.shape[-1]
+    gradient = HeadParams(dlogits.mT @ features, dlogits.sum(-2))
     return loss, logits, dlogits @ params.weight, gradient, HeadKept(features, p, dlogits)
 
 
@@ -53,13 +52,13 @@ def gradient_tangent(
 
     l_t = f_t w' + f w_t' + b_t; dl_t = p (l_t - sum p l_t) / n; then the product rule.
     """
-    logits_t = linear(kept.features, params_t.weight, params_t.bias)
+    logits_t = kept.features @ params_t.weight.mT + params_t.bias.unsqueeze(-2)
     if features_t is not None:
-        logits_t = logits_t + features_t @ params.weight.T
+        logits_t = logits_t + features_t @ params.weight.mT
     p = kept.probabilities
-    dlogits_t = p * (logits_t - (p * logits_t).sum(1, keepdim=True)) / len(p)
-    dweight_t = dlogits_t.T @ kept.features
+    dlogits_t = p * (logits_t - (p * logits_t).sum(-1, keepdim=True)) / p.shape[-2]
+    dweight_t = dlogits_t.mT @ kept.features
     if features_t is not None:
-        dweight_t = dweight_t + kept.dlogits.T @ features_t
+        dweight_t = dweight_t + kept.dlogits.mT @ features_t
     dfeatures_t = dlogits_t @ params.weight + kept.dlogits @ params_t.weight
-    return dfeatures_t, HeadParams(dweight_t, dlogits_t.sum(0))
+    return dfeatures_t, HeadParams(dweight_t, dlogits_t.sum(-2))

@@ -19,6 +19,8 @@ _Channels6 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 class NativePasses:
     """The passes as C functions."""
 
+    memory_format = torch.channels_last
+
     def __init__(self) -> None:
         self._seen: MutableMapping[Tensor, tuple[int, ImageBlock | None]] = WeakIdKeyDictionary()
 

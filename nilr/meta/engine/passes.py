@@ -1,6 +1,6 @@
 """The passes over memory of a Conv4 block, as torch operations; `native_passes` has the same ones in C.
 
-Planes are (n, C, H, W) in channels-last memory, pooled planes (n, C, H/2, W/2), channels (C,). The names are those of
+Planes are (n, C, H, W), pooled planes (n, C, H/2, W/2), channels (C,). The names are those of
 `block`.
 """
 
@@ -26,7 +26,11 @@ class Statistics(NamedTuple):
 
 
 class Passes(Protocol):
-    """One implementation of the passes."""
+    """One implementation of the passes, for planes in one memory format."""
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How planes lie in memory."""
 
     def image_block(self, x: Tensor) -> Block | None:
         """Return a first block made for these images, or None where `ConvBlock` serves them best."""
@@ -69,7 +73,9 @@ class Passes(Protocol):
 
 
 class AtenPasses:
-    """The passes as operations of torch: any device, any dtype."""
+    """The passes as operations of torch, for planes in channels-last memory: any device, any dtype."""
+
+    memory_format = torch.channels_last
 
     def image_block(self, x: Tensor) -> Block | None:
         """See `Passes`."""
@@ -80,13 +86,10 @@ class AtenPasses:
         rows = _rows(y)
         mean = rows.mean(0)
         rstd = (rows - mean).square_().mean(0).add_(EPS).rsqrt_()
-        negative = scale < 0
-        if not bool(negative.any()):
+        if not bool((scale < 0).any()):
             pooled, where = torch.nn.functional.max_pool2d(y, 2, return_indices=True)
             return Statistics(pooled, where, mean, rstd)
-        sign = _wide(1 - 2 * negative.to(y.dtype))
-        pooled, where = torch.nn.functional.max_pool2d(y * sign, 2, return_indices=True)
-        return Statistics(pooled * sign, where, mean, rstd)
+        return Statistics(*_pool_by_sign(y, scale), mean, rstd)
 
     def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """See `Passes`."""
@@ -99,23 +102,20 @@ class AtenPasses:
         """See `Passes`."""
         u = da * (a > 0)
         product = u * h if more is None else torch.addcmul(u * h, *more)
-        return u, _rows(u).sum(0), _rows(product).sum(0)
+        return u, self._sum(u), self._sum(product)
 
     def spread(
         self, y: Tensor, u: Tensor, where: Tensor, channels: tuple[Tensor, Tensor, Tensor], *, reuse: bool = False
     ) -> Tensor:
         """See `Passes`."""
         b, c, k = (_wide(channel) for channel in channels)
-        dy = y.mul_(c).add_(b) if reuse else torch.addcmul(b, y, c)
-        _pixels(dy).scatter_add_(1, _pixels(where), _pixels(u * k))
-        return dy
+        return self._scatter(y.mul_(c).add_(b) if reuse else torch.addcmul(b, y, c), where, u * k)
 
     def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Passes`."""
-        rows_t = _rows(y_t)
-        crossed = ((_rows(y) - mean) * rows_t).mean(0)
-        taken = _pixels(y_t).gather(1, _pixels(where)).reshape(where.permute(0, 2, 3, 1).shape)
-        return taken.permute(0, 3, 1, 2), rows_t.mean(0), crossed
+        positions = y.shape[0] * y.shape[2] * y.shape[3]
+        crossed = self._sum((y - _wide(mean)) * y_t) / positions
+        return self._gather(y_t, where), self._sum(y_t) / positions, crossed
 
     def normalise_tangent(
         self, taken: Tensor, h: Tensor, a: Tensor, channels: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -136,8 +136,45 @@ class AtenPasses:
         (y, y_t), (u, u_t) = planes, pooled
         b_t, c_t, c, k_t, k = (_wide(channel) for channel in channels)
         dy_t = torch.addcmul(b_t, y, c_t).addcmul_(y_t, c)
-        _pixels(dy_t).scatter_add_(1, _pixels(where), _pixels(torch.addcmul(u * k_t, u_t, k)))
-        return dy_t
+        return self._scatter(dy_t, where, torch.addcmul(u * k_t, u_t, k))
+
+    def _sum(self, x: Tensor) -> Tensor:
+        return _rows(x).sum(0)
+
+    def _scatter(self, plane: Tensor, where: Tensor, pooled: Tensor) -> Tensor:
+        _pixels(plane).scatter_add_(1, _pixels(where), _pixels(pooled))
+        return plane
+
+    def _gather(self, plane: Tensor, where: Tensor) -> Tensor:
+        taken = _pixels(plane).gather(1, _pixels(where)).reshape(where.permute(0, 2, 3, 1).shape)
+        return taken.permute(0, 3, 1, 2)
+
+
+class PlanePasses(AtenPasses):
+    """The same for planes channel by channel, of many episodes side by side; nothing in them waits for a device."""
+
+    memory_format = torch.contiguous_format
+
+    def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
+        """See `Passes`; `where` holds positions in the plane."""
+        variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+        return Statistics(*_pool_by_sign(y, scale), mean, (variance + EPS).rsqrt_())
+
+    def _sum(self, x: Tensor) -> Tensor:
+        return x.sum((0, 2, 3))
+
+    def _scatter(self, plane: Tensor, where: Tensor, pooled: Tensor) -> Tensor:
+        plane.flatten(2).scatter_add_(2, where.flatten(2), pooled.flatten(2))
+        return plane
+
+    def _gather(self, plane: Tensor, where: Tensor) -> Tensor:
+        return plane.flatten(2).gather(2, where.flatten(2)).reshape(where.shape)
+
+
+def _pool_by_sign(y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    sign = _wide(1 - 2 * (scale < 0).to(y.dtype))
+    pooled, where = torch.nn.functional.max_pool2d(y * sign, 2, return_indices=True)
+    return pooled * sign, where
 
 
 def _pixels(x: Tensor) -> Tensor:

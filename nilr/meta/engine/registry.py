@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from nilr.errors import UnknownNameError, UsageError
+from nilr.meta.engine.batched import BatchedEngine
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.meta.engine.native import library
 from nilr.meta.engine.native_passes import NativePasses
-from nilr.meta.engine.passes import AtenPasses
+from nilr.meta.engine.passes import AtenPasses, PlanePasses
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.models.learner import Learner
 
@@ -17,14 +18,18 @@ ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
         ExplicitEngine("compiled", NativePasses(), lambda device: device.type == "cpu" and library() is not None),
+        BatchedEngine("batched", PlanePasses(), lambda device: True),
         ExplicitEngine("explicit", AtenPasses(), lambda device: True),
         ReferenceEngine(),
     )
 }
 
+# what `auto` tries, by device: a CPU is busy with one episode per core, a GPU with many episodes per operation
+AUTO = {"cpu": ("compiled", "explicit", "reference"), "cuda": ("batched", "reference")}
+
 
 def choose_engine(name: str, learner: Learner, device: torch.device) -> Engine:
-    """Return the engine of that name; `auto` is the first in the table that supports the learner on the device.
+    """Return the engine of that name; `auto` is the first of `AUTO` that supports the learner on the device.
 
     The choice is a fixed function of device, architecture and build, never of a timing.
 
@@ -33,7 +38,7 @@ def choose_engine(name: str, learner: Learner, device: torch.device) -> Engine:
         UsageError: it does not support the learner or the device, or was not built.
     """
     if name == "auto":
-        return next(engine for engine in ENGINES.values() if engine.supports(learner, device))
+        return next(ENGINES[name] for name in AUTO[device.type] if ENGINES[name].supports(learner, device))
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ("auto", *ENGINES))
     if not ENGINES[name].supports(learner, device):

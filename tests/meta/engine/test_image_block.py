@@ -77,7 +77,8 @@ def test_every_pass_is_that_of_the_block_of_tensor_functions(
         dx_t, gradient_t = block.backward_tangent(da_t, kept, kept_gradient, tangent, at, direction)
         assert dx is None
         assert dx_t is None
-        _, alone, _ = block.backward(da, block.forward(x, at)[1], at, input_gradient=False, spent=True)
+        _, alone, _ = block.backward(da, block.forward(x, at)[1], at, input_gradient=False, last=True)
+        assert torch.equal(block.forward(x, at, last=True)[0], a)
         for value, again in zip(gradient, alone, strict=True):
             torch.testing.assert_close(value, again)
         outcomes.append((a, *gradient, a_t, *gradient_t))
@@ -104,6 +105,7 @@ def test_a_filter_that_sees_next_to_nothing_is_normalised_as_in_float64(dtype: t
     edges[:, :, 1, 0], edges[:, :, 1, 1], edges[:, :, 1, 2] = 1, -2, 1
     block = BlockParams(edges, torch.ones(4, dtype=dtype), torch.zeros(4, dtype=dtype))
     _, kept = made_for(x).forward(x, block)
+    assert kept is not None
     y = torch.nn.functional.conv2d(x.double(), edges.double(), padding=1)
     expected = (y.var((0, 2, 3), correction=0) + 1e-5).rsqrt()
     torch.testing.assert_close(kept.rstd[0], expected, rtol=1e-7, atol=0)

@@ -1,0 +1,83 @@
+"""Many episodes and several models in each operation give what each gives alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from nilr.episodes import Episode
+from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine.batched import BatchedEngine
+from nilr.meta.engine.passes import PlanePasses
+from nilr.meta.engine.registry import ENGINES
+from nilr.meta.evaluation import learner_logits
+from nilr.models.registry import build_learner
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LEARNER = build_learner("conv4", n_way=3, image_size=18, filters=4).double()
+REFERENCE = ENGINES["reference"]
+
+
+def engine(at_once: int = 64) -> BatchedEngine:
+    made = BatchedEngine("batched", PlanePasses(), lambda device: True)
+    made.episodes_at_once = at_once
+    return made
+
+
+def batch(seed: int, n_episodes: int = 3) -> Episode:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(n_episodes, 15, 3, 18, 18, generator=generator, dtype=torch.float64)
+    labels = torch.arange(3)
+    support_y, query_y = (labels.repeat_interleave(k).expand(n_episodes, -1) for k in (2, 3))
+    return Episode(x[:, :6], support_y, x[:, 6:], query_y)
+
+
+def model(seed: int, *, per_step: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    params = {name: value + 0.3 * noise(*value.shape) for name, value in LEARNER.initial_params().items()}
+    rates = {
+        name: 0.1 * (noise(2, *(1,) * value.dim()) if per_step else noise(*value.shape))
+        for name, value in params.items()
+    }
+    return params, rates
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 64])
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("order", [1, 2])
+def test_several_models_learn_at_once_as_each_does_alone(at_once: int, per_step: bool, order: int) -> None:
+    algorithm = dataclasses.replace(ALGORITHMS["metasgd"], order=order)  # type: ignore[arg-type]
+    models = [model(seed, per_step=per_step) for seed in range(3)]
+    episodes = [batch(seed) for seed in range(3)]
+    params, rates = ([made[i] for made in models] for i in (0, 1))
+    outcomes = engine(at_once).meta_gradients(LEARNER, params, rates, episodes, algorithm, steps=3)
+    for outcome, (start, lr), own in zip(outcomes, models, episodes, strict=True):
+        alone = REFERENCE.meta_gradient(LEARNER, start, lr, algorithm, own, steps=3)
+        torch.testing.assert_close(outcome.query_loss, alone.query_loss, rtol=1e-9, atol=0)
+        assert torch.equal(outcome.accuracy, alone.accuracy)
+        for found, expected in ((outcome.params, alone.params), (outcome.inner_lr, alone.inner_lr)):
+            assert found.keys() == expected.keys()
+            for name, value in found.items():
+                torch.testing.assert_close(value, expected[name], rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("part", ["all", "head"])
+def test_many_episodes_are_judged_at_once_as_each_is_alone(part: str, per_step: bool) -> None:
+    params, rates = model(0, per_step=per_step)
+    rates = {name: rate for name, rate in rates.items() if part == "all" or name.startswith("head.")}
+    episodes = batch(1)
+    found = engine().adapted_logits(LEARNER, params, rates, episodes, steps=3)
+    for i in range(len(episodes)):
+        own = episodes[i]
+        adapted = REFERENCE.adapt(LEARNER, params, rates, own.support_x, own.support_y, steps=3)
+        expected = learner_logits(REFERENCE, LEARNER, adapted, own.query_x)
+        torch.testing.assert_close(found[i], expected, rtol=1e-8, atol=1e-10)
