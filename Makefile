@@ -16,7 +16,7 @@ help:
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make faults      kill, stop, starve and crowd every command, and count"
 	@echo "make check       format, lint, types, make test: what CI runs"
-	@echo "make bench       time nilr against learn2learn in one interleaved run"
+	@echo "make bench       time nilr against its peers in one interleaved run; ARGS=--scaling for the cost by size"
 	@echo "make bench-packing   time prepare-data against decoding alone, on the real Mini-ImageNet"
 	@echo "make docs        write the generated pages anew"
 
@@ -40,7 +40,7 @@ check: $(VENV)/installed-dev
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
-	$(BIN)/python tests/benchmarks/peers.py
+	$(BIN)/python tests/benchmarks/peers.py $(ARGS)
 
 bench-packing: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/packing.py --rounds $(ROUNDS)

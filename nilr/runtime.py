@@ -6,7 +6,10 @@ import contextlib
 import ctypes
 import os
 import platform
+import resource
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 from pydantic import JsonValue
@@ -60,6 +63,20 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_ARENA_MAX, 1)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory, in bytes, that this process has held so far.
+
+    On a CUDA device that is what its tensors took there; else what was resident, Python and torch with it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError), Path("/proc/self/status").open() as status:
+        # Not getrusage's figure: on Linux that one is inherited from the process that started this one.
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def environment(device: torch.device | None = None, engine: str | None = None) -> dict[str, JsonValue]:

@@ -35,6 +35,7 @@ from nilr.results import (
     write_result,
     write_schemas,
 )
+from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
 
 SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
 
@@ -97,12 +98,42 @@ METRICS: dict[str, Any] = {
         )
     },
 }
+_TIMING: dict[str, Any] = {
+    "episodes": 4,
+    "inner_steps": 5,
+    "seconds": 0.5,
+    "seconds_fastest": 0.4,
+    "seconds_slowest": 0.6,
+    "episodes_per_second": 8.0,
+    "flop": 88_700_000_000,
+    "share_of_attainable": 0.6,
+    "memory_before_bytes": 250_000_000,
+    "peak_memory_bytes": 700_000_000,
+}
+METRICS["bench"] = BenchMetrics(
+    attainable_flop_per_second=3e11,
+    convolutions=[ConvolutionRate(convolution="3 -> 32 channels at 84 px", flop_per_second=3e11)],
+    engines={"maml": {"explicit": EngineBench(update=Timing(**_TIMING), evaluation=Timing(**_TIMING))}},
+    presets={
+        "quick": PresetTime(
+            algo="maml",
+            engine="explicit",
+            outer_steps=200,
+            seconds_per_update=0.5,
+            validations=2,
+            seconds_per_validation=5.0,
+            seconds=110.0,
+        )
+    },
+    unavailable=["compiled"],
+)
 TYPES: dict[str, Any] = {
     "prepare-data": Result[PrepareDataMetrics],
     "meta-train": Result[TrainMetrics],
     "adapt": Result[AdaptMetrics],
     "probe": Result[ProbeMetrics],
     "rates": Result[RatesMetrics],
+    "bench": Result[BenchMetrics],
 }
 
 

@@ -1,8 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from nilr.errors import DeviceError, UsageError
-from nilr.runtime import environment, prepare, utc_now
+from nilr.runtime import environment, peak_memory, prepare, utc_now
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -45,3 +48,20 @@ def test_the_environment_names_no_host_and_no_user() -> None:
 def test_times_are_utc_with_microseconds() -> None:
     assert utc_now().endswith("+00:00")
     assert len(utc_now()) == len("2026-01-01T00:00:00.000000+00:00")
+
+
+def test_peak_memory_grows_with_what_is_held_and_does_not_shrink() -> None:
+    cpu = torch.device("cpu")
+    before = peak_memory(cpu)
+    held = torch.ones(400_000_000 // 4)
+    during = peak_memory(cpu)
+    del held
+    assert during >= 400_000_000
+    assert peak_memory(cpu) >= during >= before
+
+
+def test_a_process_does_not_inherit_the_peak_of_the_one_that_starts_it() -> None:
+    held = torch.ones(800_000_000 // 4)
+    code = "import torch; from nilr.runtime import peak_memory; print(peak_memory(torch.device('cpu')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 50_000_000 < int(done.stdout) < held.nbytes

@@ -13,6 +13,7 @@ from nilr.cli import measuring, models, report
 from nilr.cli.options import SWITCH, Invocation, command
 from nilr.config import (
     AdaptSettings,
+    BenchSettings,
     DemoSettings,
     PrepareDataSettings,
     ProbeSettings,
@@ -52,6 +53,7 @@ COMMANDS = (
     Measuring("adapt", "Adapt a model to one episode, or to your own labelled images.", AdaptSettings),
     Measuring("probe", "Judge features before and after adaptation.", ProbeSettings),
     Measuring("rates", "Look at the inner learning rates, layer by layer.", RatesSettings),
+    Measuring("bench", "Measure how fast this machine is, and how long a training will take.", BenchSettings),
     Measuring("demo", "Do all of it on generated images, in under three minutes.", DemoSettings),
 )
 

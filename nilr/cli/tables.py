@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nilr.cli.bench_tables import show_bench
 from nilr.cli.cells import delta_cell, mean_cell, p_cell
 from nilr.cli.probe_tables import show_sections
 from nilr.cli.rates import show_rates
@@ -156,5 +157,6 @@ SHOW: dict[str, Callable[[Result[Any], Screen], None]] = {
     "adapt": show_adapt,
     "probe": show_probe,
     "rates": show_rates,
+    "bench": show_bench,
     "demo": show_probe,
 }

@@ -29,6 +29,9 @@ from nilr.config.base import (
     TaskB,
     setting,
 )
+from nilr.config.benching import (
+    BenchSettings,
+)
 from nilr.config.judging import (
     NEIGHBOURS,
     RATES,
@@ -62,6 +65,7 @@ __all__ = [
     "SYNTHETIC",
     "AdaptSettings",
     "BatchStats",
+    "BenchSettings",
     "DemoSettings",
     "DeviceSettings",
     "Distance",

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
 
 from nilr.files import write_atomically
+from nilr.results.benching import BenchMetrics
 from nilr.results.making import AdaptMetrics, PrepareDataMetrics, TrainMetrics
 from nilr.results.probing import ProbeMetrics, RatesMetrics
 from nilr.results.records import DataUsed, ModelUsed
@@ -67,6 +68,7 @@ def result_types() -> dict[str, type[Result[Any]]]:
         "adapt": Result[AdaptMetrics],
         "probe": Result[ProbeMetrics],
         "rates": Result[RatesMetrics],
+        "bench": Result[BenchMetrics],
     }
 
 

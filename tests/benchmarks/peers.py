@@ -1,13 +1,13 @@
-"""Times nilr against learn2learn on the same network, data and threads, interleaved in one run: `make bench`.
+"""Times nilr against learn2learn, higher and torchopt, interleaved in one run, and prints Markdown: `make bench`.
 
-Each contender is a process of its own, so that peak memory and the allocator's setting are its own too; in every round
-each does the task once. Ratios are medians over the rounds of same-round pairs, with the quartiles beside them.
+Every contender is a process of its own for every task and allocator setting, so that peak memory and the allocator's
+state are its own too. Before the rounds what they compute is compared. In every round each does the task once, in an
+order that moves on by one; ratios are medians over the rounds of same-round pairs, with the quartiles beside them.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import subprocess
 import sys
@@ -15,17 +15,29 @@ import tarfile
 from pathlib import Path
 
 import torch
+from machine import heading
+from work import CHECKED, FILTERS, N_QUERY, N_SHOT, N_WAY, SEED, SIZE, WORK
+
+from nilr.meta.engine.registry import ENGINES
+from nilr.models.registry import build_learner
 
 HERE = Path(__file__).parent
-TASKS = ("maml", "metasgd", "evaluation", "probe")
-WORK = {
-    "maml": "one update, 4 episodes, 5 steps, second order",
-    "metasgd": "one update, 4 episodes, 1 step, second order",
-    "evaluation": "4 episodes, 10 steps",
-    "probe": "4 episodes, three protocols, 10 steps",
-}
-# contender, allocator: nilr sets glibc's allocator itself; a peer runs as it is installed, and with nilr's setting too
-CONTENDERS = (("compiled", "keep"), ("explicit", "keep"), ("learn2learn", "plain"), ("learn2learn", "keep"))
+PEERS = ("learn2learn", "higher", "torchopt")
+REFERENCE = "learn2learn"
+ALLOCATORS = ("keep", "plain")
+HEADER = """| task | contender | allocator | seconds | times learn2learn, plain | times learn2learn, keep | MB | ratio |
+|---|---|---|---|---|---|---|---|
+"""
+NOTE = f"""Seconds are medians over the rounds. A ratio to learn2learn is the median of same-round pairs, with its
+quartiles; above 1 is faster. `keep`: glibc keeps freed memory, as nilr tells it to; `plain`: glibc as it is, and so a
+peer as it is installed. Memory is the peak of a process that does this task alone, with Python, torch and the images;
+its ratio is to learn2learn, plain. {SIZE} px, Conv4 with {FILTERS} filters, {N_WAY}-way {N_SHOT}-shot, {N_QUERY}
+queries per class; all parameters are adapted.
+
+"""
+
+Key = tuple[str, str]
+"""Contender, allocator setting."""
 
 
 def fetch_learn2learn(directory: Path) -> Path:
@@ -34,80 +46,173 @@ def fetch_learn2learn(directory: Path) -> Path:
     if not unpacked.exists():
         directory.mkdir(parents=True, exist_ok=True)
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
-        subprocess.run([*pip, "learn2learn==0.2.0", "-d", str(directory)], check=True)
+        done = subprocess.run([*pip, "learn2learn==0.2.0", "-d", str(directory)], check=False)
+        if done.returncode:
+            return unpacked  # its processes will say that it is not there
         with tarfile.open(directory / "learn2learn-0.2.0.tar.gz") as archive:
             archive.extractall(directory, filter="data")
     return unpacked
 
 
+def default_contenders() -> list[str]:
+    """Return the engines that execute this network on a CPU, without the plain loop, and the peers."""
+    learner = build_learner("conv4", n_way=N_WAY, image_size=SIZE, filters=FILTERS)
+    engines = [name for name, engine in ENGINES.items() if engine.supports(learner, torch.device("cpu"))]
+    return [*(name for name in engines if name != "reference"), *PEERS]
+
+
 class Contender:
-    """A process that does tasks on demand."""
+    """A process that does one task on demand.
 
-    def __init__(self, name: str, allocator: str, peers: Path, threads: int) -> None:
-        command = [sys.executable, str(HERE / "contender.py"), name, str(peers), str(threads), allocator]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    Raises:
+        ValueError: it cannot; the message says why.
+    """
 
-    def do(self, task: str) -> tuple[float, float, int]:
-        """Do a task once; return seconds, the value it computed, and peak resident memory in kB."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(task + "\n")
-        self.process.stdin.flush()
-        seconds, value, peak = self.process.stdout.readline().split()
-        return float(seconds), float(value), int(peak)
+    def __init__(self, key: Key, task: str, peers: Path, threads: int) -> None:
+        name, allocator = key
+        command = [sys.executable, str(HERE / "contender.py"), name, str(peers), str(threads), allocator, task]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.peak = 0
+
+    def wait(self) -> None:
+        """Wait until it is ready."""
+        word, _, rest = self._line().partition(" ")
+        if word != "ready":
+            raise ValueError(rest or "its process ended")
+
+    def turn(self) -> tuple[float, float, float]:
+        """Do the task once; return seconds, the value it computed and the norm of its meta-gradient."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        seconds, value, gradient, self.peak = map(float, self._line().split())
+        return seconds, value, gradient
 
     def close(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
 
 
-def run_task(task: str, rounds: int, peers: Path, threads: int) -> list[str]:
-    """Return the table's rows for one task."""
-    contenders = {key: Contender(*key, peers, threads) for key in CONTENDERS}
-    warm = {key: contender.do(task) for key, contender in contenders.items()}
-    values = [value for _, value, _ in warm.values()]
-    if max(values) - min(values) > 0.02 * abs(values[0]):
-        raise SystemExit(f"the contenders do not compute the same: {task} {values}")
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in CONTENDERS}
-    peaks: dict[tuple[str, str], int] = {}
-    for _ in range(rounds):
-        for key, contender in contenders.items():
-            seconds, _, peaks[key] = contender.do(task)
-            times[key].append(seconds)
-    for contender in contenders.values():
-        contender.close()
-    reference = times["learn2learn", "plain"]
-    rows = []
-    for (name, allocator), measured in times.items():
-        ratios = [theirs / own for theirs, own in zip(reference, measured, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        who = name if allocator == "plain" or name != "learn2learn" else f"{name}, allocator kept"
-        rows.append(
-            f"| {task} | {who} | {statistics.median(measured):.3f} | {middle:.2f} ({low:.2f}-{high:.2f}) "
-            f"| {peaks[name, allocator] / 1024:.0f} |"
-        )
-    return rows
+class Task:
+    """One task, and the contenders that can do it.
+
+    Args:
+        name: of the task.
+        keys: the contenders.
+        peers: where learn2learn is.
+        threads: CPU threads.
+    """
+
+    def __init__(self, name: str, keys: list[Key], peers: Path, threads: int) -> None:
+        self.name, self.failures = name, {}
+        self._contenders = {key: Contender(key, name, peers, threads) for key in keys}
+        self._times: dict[Key, list[float]] = {}
+        for key in keys:
+            try:
+                self._contenders[key].wait()
+            except ValueError as error:
+                self.failures[key[0]] = str(error)
+                self._contenders.pop(key).close()
+
+    def run(self, rounds: int) -> None:
+        """Compare what the contenders compute, and then time them."""
+        self._compare()
+        keys = list(self._contenders)
+        self._times = {key: [] for key in keys}
+        for number in range(rounds):
+            progress(f"{self.name}: round {number + 1} of {rounds}")
+            first = number % len(keys)
+            for key in keys[first:] + keys[:first]:
+                self._times[key].append(self._contenders[key].turn()[0])
+        for contender in self._contenders.values():
+            contender.close()
+
+    def rows(self) -> list[str]:
+        """Return the table's rows."""
+        return [
+            f"| {self.name} | {name} | {allocator} | {statistics.median(times):.3f} "
+            f"| {self._ratio((name, allocator), 'plain')} | {self._ratio((name, allocator), 'keep')} "
+            f"| {self._contenders[name, allocator].peak / 1024:.0f} | {self._memory_ratio((name, allocator))} |"
+            for (name, allocator), times in self._times.items()
+        ]
+
+    def _compare(self) -> None:
+        progress(f"{self.name}: comparing {len(self._contenders)} processes")
+        computed = {key: contender.turn()[1:] for key, contender in self._contenders.items()}
+        for what in zip(*computed.values(), strict=True):
+            if max(what) - min(what) > CHECKED[self.name] * abs(max(what)):
+                raise SystemExit(f"the contenders do not compute the same: {self.name} {computed}")
+
+    def _ratio(self, key: Key, allocator: str) -> str:
+        theirs = self._times.get((REFERENCE, allocator))
+        if theirs is None:
+            return "-"
+        if key == (REFERENCE, allocator):
+            return "1"
+        ratios = [a / b for a, b in zip(theirs, self._times[key], strict=True)]
+        if len(ratios) < 2:
+            return f"{ratios[0]:.2f}"
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+    def _memory_ratio(self, key: Key) -> str:
+        reference = self._contenders.get((REFERENCE, "plain"))
+        return f"{self._contenders[key].peak / reference.peak:.2f}" if reference else "-"
+
+
+def progress(message: str) -> None:
+    """Say on stderr what is being done."""
+    sys.stderr.write(message + "\n")
+
+
+def parse() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    known = [*ENGINES, *PEERS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="default 5: about six minutes on two cores")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: one per core")
+    parser.add_argument("--tasks", nargs="+", default=list(WORK), choices=list(WORK))
+    parser.add_argument("--contenders", nargs="+", default=default_contenders(), choices=known)
+    parser.add_argument("--allocators", nargs="+", default=list(ALLOCATORS), choices=ALLOCATORS)
+    parser.add_argument("--peers", type=Path, default=Path("build/peers"), help="where learn2learn is unpacked")
+    parser.add_argument("--scaling", action="store_true", help="instead: cost against steps, episodes and ways")
+    return parser.parse_args()
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print the tables of the comparison."""
+    peers = fetch_learn2learn(options.peers) if REFERENCE in options.contenders else options.peers
+    write = sys.stdout.write
+    write(heading(options.threads, SEED) + f"; {options.rounds} rounds.\n\n")
+    write(HEADER)
+    failures: dict[str, str] = {}
+    keys = [(name, allocator) for name in options.contenders for allocator in options.allocators]
+    for name in options.tasks:
+        task = Task(name, keys, peers, options.threads)
+        task.run(options.rounds)
+        failures |= task.failures
+        write("\n".join(task.rows()) + "\n")
+        sys.stdout.flush()
+    for name, reason in failures.items():
+        write(f"\n**{name} did not run**: {reason}\n")
+    write(f"\n{NOTE}" + "".join(f"- {name}: {WORK[name]}.\n" for name in options.tasks))
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--peers", type=Path, default=Path("build/peers"))
-    options = parser.parse_args()
-    peers = fetch_learn2learn(options.peers)
-    write = sys.stdout.write
-    write(f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}, {options.rounds} rounds\n\n")
-    write("| task | contender | seconds | times learn2learn (quartiles) | peak MB |\n|---|---|---|---|---|\n")
-    for task in options.tasks:
-        for row in run_task(task, options.rounds, peers, options.threads):
-            write(row + "\n")
-            sys.stdout.flush()
-    write("\n" + "; ".join(f"{task}: {WORK[task]}" for task in options.tasks) + "\n")
+    """Print the tables."""
+    options = parse()
+    if options.scaling:
+        from scaling import measure
+
+        measure(options.rounds, options.threads, progress)
+    else:
+        compare(options)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from nilr.results import (
     SplitCounts,
     TrainMetrics,
 )
+from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
 
 
 class Terminal(io.StringIO):
@@ -201,3 +202,43 @@ def test_a_pipe_gets_every_column_and_nothing_is_cut() -> None:
     stream = io.StringIO()
     Screen(make_console(stream)).table(("name", "words", "unknown"), [("x", "y" * 200, None)])
     assert stream.getvalue().split() == ["name", "words", "unknown", "x", "y" * 200, "-"]
+
+
+def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> None:
+    update = Timing(
+        episodes=4,
+        inner_steps=5,
+        seconds=0.5,
+        seconds_fastest=0.4,
+        seconds_slowest=0.6,
+        episodes_per_second=8.0,
+        flop=88_700_000_000,
+        share_of_attainable=0.5913,
+        memory_before_bytes=250_000_000,
+        peak_memory_bytes=700_000_000,
+    )
+    metrics = BenchMetrics(
+        attainable_flop_per_second=3e11,
+        convolutions=[ConvolutionRate(convolution="3 -> 32 channels at 84 px", flop_per_second=3e11)],
+        engines={"maml": {"explicit": EngineBench(update=update, evaluation=update)}},
+        presets={
+            "quick": PresetTime(
+                algo="maml",
+                engine="explicit",
+                outer_steps=200,
+                seconds_per_update=0.5,
+                validations=2,
+                seconds_per_validation=5.0,
+                seconds=110.0,
+            )
+        },
+        unavailable=[],
+    )
+    assert shown(result_of("bench", metrics)) == [
+        "algorithm  task            engine    seconds  of all rounds  episodes/s  share   peak MB",
+        "maml       update 4x5      explicit  0.5      0.4-0.6        8           0.5913  700",
+        "maml       evaluation 4x5  explicit  0.5      0.4-0.6        8           0.5913  700",
+        "plain convolutions, GFLOP/s: 300 (3 -> 32 channels at 84 px)",
+        "preset  engine    updates  s/update  validations  s each  in all",
+        "quick   explicit  200      0.5       2            5       1 min 50 s",
+    ]

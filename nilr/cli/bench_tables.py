@@ -1,0 +1,55 @@
+"""What the result of `nilr bench` looks like on a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nilr.cli.screen import Cell, Screen
+from nilr.cli.words import duration, number
+from nilr.results import Result
+from nilr.results.benching import BenchMetrics, Timing
+
+_MEGA, _GIGA = 1e6, 1e9
+
+
+def show_bench(result: Result[BenchMetrics], screen: Screen) -> None:
+    """Write the engines by task, the attainable rate, and the presets."""
+    metrics = result.metrics
+    header = ("algorithm", "task", "engine", "seconds", "of all rounds", "episodes/s", "share", "peak MB")
+    screen.table(header, _engine_rows(metrics, screen))
+    rates = ", ".join(f"{number(c.flop_per_second / _GIGA)} ({c.convolution})" for c in metrics.convolutions)
+    screen.line(f"plain convolutions, GFLOP/s: {rates}")
+    screen.table(
+        ("preset", "engine", "updates", "s/update", "validations", "s each", "in all"),
+        [
+            (
+                name,
+                preset.engine,
+                str(preset.outer_steps),
+                number(preset.seconds_per_update),
+                str(preset.validations),
+                number(preset.seconds_per_validation),
+                duration(preset.seconds),
+            )
+            for name, preset in metrics.presets.items()
+        ],
+    )
+
+
+def _engine_rows(metrics: BenchMetrics, screen: Screen) -> Iterator[tuple[Cell, ...]]:
+    for algo, engines in metrics.engines.items():
+        for task in ("update", "evaluation"):
+            for name, engine in engines.items():
+                yield (algo, *_timing_cells(task, name, getattr(engine, task), screen))
+
+
+def _timing_cells(task: str, engine: str, timing: Timing, screen: Screen) -> tuple[Cell, ...]:
+    return (
+        f"{task} {timing.episodes}x{timing.inner_steps}",
+        engine,
+        number(timing.seconds),
+        f"{timing.seconds_fastest:.3g}-{timing.seconds_slowest:.3g}",
+        number(timing.episodes_per_second),
+        screen.share(timing.share_of_attainable),
+        f"{timing.peak_memory_bytes / _MEGA:.0f}",
+    )

@@ -1,0 +1,75 @@
+"""The tasks, done with nilr's own engines and its own loops."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from work import FILTERS, JUDGING_STEPS, N_WAY, PROTOCOLS, RATE, SEED, SIZE, TRAINING_STEPS, Done, each
+
+from nilr.episodes import Episode
+from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine.registry import choose_engine
+from nilr.meta.engine.workers import in_order
+from nilr.meta.evaluation import learner_logits
+from nilr.models.registry import build_learner
+from nilr.probes.conditions import Condition, Subject, Tasks, read_episode
+from nilr.probes.protocols import NeighbourAccuracy
+
+CPU = torch.device("cpu")
+# the peers adapt every parameter
+ROWS = {name: dataclasses.replace(ALGORITHMS[name], norm_adapted=True) for name in TRAINING_STEPS}
+
+
+class NilrTasks:
+    """The tasks with one engine.
+
+    Args:
+        engine: its name.
+        batch: the episodes.
+    """
+
+    def __init__(self, engine: str, batch: Episode) -> None:
+        self._batch = batch
+        self._learner = build_learner("conv4", n_way=N_WAY, image_size=SIZE, filters=FILTERS, seed=SEED)
+        self._params = self._learner.initial_params()
+        self._rates = {
+            "maml": {name: torch.tensor(RATE) for name in self._params},
+            "metasgd": {name: torch.full_like(value, RATE) for name, value in self._params.items()},
+        }
+        self._engine = choose_engine(engine, self._learner, CPU)
+
+    def train(self, task: str) -> Done:
+        outcome = self._engine.meta_gradient(
+            self._learner, self._params, self._rates[task], ROWS[task], self._batch, steps=TRAINING_STEPS[task]
+        )
+        if bool(outcome.inner_lr) != (task == "metasgd"):
+            raise SystemExit("a rate was not learned")
+        norms = torch.stack([gradient.norm() for gradient in outcome.params.values()])
+        return Done(float(outcome.query_loss.mean()), float(norms.norm()))
+
+    def evaluate(self) -> Done:
+        rates = self._rates["maml"]
+
+        def one(e: Episode) -> Tensor:
+            adapted = self._engine.adapt(
+                self._learner, self._params, rates, e.support_x, e.support_y, steps=JUDGING_STEPS
+            )
+            with torch.no_grad():
+                return F.cross_entropy(learner_logits(self._engine, self._learner, adapted, e.query_x), e.query_y)
+
+        return Done(float(torch.stack(list(in_order(one, each(self._batch), device=CPU))).mean()))
+
+    def probe(self) -> Done:
+        subject = Subject(self._learner, self._params, self._rates["maml"], JUDGING_STEPS, self._engine)
+        readings = {"accuracy": NeighbourAccuracy("nearest", "cosine")}
+        asked = {Condition(protocol): readings for protocol in PROTOCOLS}
+
+        def one(i: int) -> float:
+            tasks = Tasks(self._batch[i], {"same-task": self._batch[i], "cross-task": self._batch[i - 1]})
+            seen = read_episode(subject, tasks, asked, batch_stats="apart")
+            return sum(values["accuracy"] for values in seen.values())
+
+        return Done(sum(in_order(one, range(len(self._batch)), device=CPU)) / len(self._batch))
