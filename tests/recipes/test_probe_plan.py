@@ -183,6 +183,15 @@ def test_the_curve_over_steps_gives_what_each_number_of_steps_gives(maml: str, e
     assert curve["steps"]["0"] == dict.fromkeys(ADAPTED, curve["meta-init"])
 
 
+def test_the_curve_takes_each_step_with_its_own_rate(quick: dict[str, Any]) -> None:
+    few = {"outer_steps": 2, "eval_every": 0, "inner_steps": 3}
+    meta_train.run(TrainSettings(algo="lslr", name="lslr", **(quick | few)), SilentReporter())
+    curve = judge("lslr", steps_curve=True).per_episode["lslr"]["steps"]
+    for steps, found in curve.items():
+        alone = judge("lslr", inner_steps=int(steps)).per_episode["lslr"]
+        assert found == {protocol: alone[protocol] for protocol in ADAPTED}
+
+
 def test_models_have_a_curve_over_their_own_steps(maml: str, quick: dict[str, Any]) -> None:
     meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
     metrics = judge(maml, "sgd", steps_curve=True, inner_steps=None, n_episodes=2).metrics
