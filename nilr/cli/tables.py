@@ -44,6 +44,11 @@ def show_prepare_data(result: Result[PrepareDataMetrics], screen: Screen) -> Non
 def show_training(result: Result[TrainMetrics], screen: Screen) -> None:
     """Write where a training stands, and what to do next."""
     metrics = result.metrics
+    if metrics.by_model is not None:
+        header = ("model", "updates", "after adaptation", "best validation", "at", "negative rates")
+        screen.table(header, [_training_row(name, own, screen) for name, own in metrics.by_model.items()])
+        screen.line(f"next: nilr probe {' '.join(metrics.by_model)}")
+        return
     rows: list[tuple[str, Cell]] = [
         ("updates", str(metrics.outer_step)),
         ("query loss, last logged update", _number(metrics.query_loss)),
@@ -58,6 +63,12 @@ def show_training(result: Result[TrainMetrics], screen: Screen) -> None:
     screen.table((" ".join(model.name for model in result.models), ""), rows)
     if result.models:
         screen.line(f"next: nilr probe {result.models[0].name}")
+
+
+def _training_row(name: str, metrics: TrainMetrics, screen: Screen) -> tuple[Cell, ...]:
+    at = None if metrics.best_outer_step is None else str(metrics.best_outer_step)
+    after, negative = screen.share(metrics.accuracy_after), screen.share(metrics.share_negative)
+    return name, str(metrics.outer_step), after, mean_cell(metrics.best_val_accuracy, screen), at, negative
 
 
 def show_adapt(result: Result[AdaptMetrics], screen: Screen) -> None:

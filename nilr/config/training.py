@@ -19,6 +19,9 @@ class TrainSettings(DeviceSettings):
         None, "A full recipe that flags override: finn-1shot, finn-5shot, li-metasgd, quick.", shown="none"
     )
     name: str | None = setting(None, "Name of the model in the registry.", shown="a fresh one from --algo", env=False)
+    seeds: int = setting(
+        1, "Seeds to train at once: --seed and those after it, as models NAME-seed0, NAME-seed1...", ge=1, le=1000
+    )
     n_way: int = setting(5, "Classes per episode.", ge=2, le=1000)
     n_shot: int = setting(1, "Support images per class.", ge=1, le=1000)
     n_query: int = setting(15, "Query images per class.", ge=1, le=1000)

@@ -49,21 +49,25 @@ def evaluate(
         before: whether to judge the meta-initialisation as well.
         on_episode: called after every episode; what it raises ends the evaluation.
     """
+    at_once = engine.episodes_at_once
 
-    def one(i: int) -> tuple[Tensor, Tensor | None]:
-        episode = sampler.draw([i])[0]
-        adapted = engine.adapt(learner, params, inner_lr, episode.support_x, episode.support_y, steps=steps)
-        judged = [learner_logits(engine, learner, at, episode.query_x) for at in (adapted, params)[: 1 + before]]
-        after, *unadapted = (accuracy(logits, episode.query_y) for logits in judged)
-        return after, unadapted[0] if before else None
+    def some(numbers: range) -> tuple[Tensor, Tensor | None]:
+        episodes = sampler.draw(numbers)
+        logits = engine.adapted_logits(learner, params, inner_lr, episodes, steps=steps)
+        after = accuracy(logits, episodes.query_y)
+        if not before:
+            return after, None
+        logits = engine.adapted_logits(learner, params, inner_lr, episodes, steps=0)
+        return after, accuracy(logits, episodes.query_y)
 
     outcomes = []
-    for outcome in in_order(one, range(n_episodes), device=sampler.images.device):
+    parts = [range(i, min(i + at_once, n_episodes)) for i in range(0, n_episodes, at_once)]
+    for outcome in in_order(some, parts, device=sampler.images.device):
         outcomes.append(outcome)
-        on_episode()
-    after = torch.stack([after for after, _ in outcomes]).cpu()
+        for _ in outcome[0]:
+            on_episode()
     unadapted = [value for _, value in outcomes if value is not None]
-    return Evaluation(after, torch.stack(unadapted).cpu() if before else None)
+    return Evaluation(torch.cat([after for after, _ in outcomes]).cpu(), torch.cat(unadapted).cpu() if before else None)
 
 
 def learner_logits(engine: Engine, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,16 +85,22 @@ class OuterLoop:
         Raises:
             DivergedError: a query loss or a meta-gradient is not finite. Nothing has been changed then.
         """
+        gradient = meta_gradients([self], [episodes], outer_step=outer_step)[0]
+        self.take(gradient, outer_step=outer_step, first_episode=first_episode)
+        return gradient
+
+    def take(self, gradient: MetaGradient, *, outer_step: int, first_episode: int) -> None:
+        """Take one outer step along a meta-gradient that was computed here.
+
+        Args:
+            gradient: of the query losses in the parameters and in the inner rates.
+            outer_step: number of updates completed so far.
+            first_episode: number of the first episode of the batch; named in errors.
+
+        Raises:
+            DivergedError: a query loss or a meta-gradient is not finite. Nothing has been changed then.
+        """
         settings = self.settings
-        gradient = self.engine.meta_gradient(
-            self.learner,
-            self.params,
-            self.inner_lr,
-            self.algorithm,
-            episodes,
-            steps=settings.inner_steps,
-            loss_weights=self._loss_weights(outer_step),
-        )
         _require_finite(gradient, outer_step, first_episode)
         given = {f"params/{name}": value for name, value in gradient.params.items()}
         given |= {f"inner_lr/{n}": g for n, g in learned_gradient(self.algorithm, gradient.inner_lr).items()}
@@ -107,7 +113,6 @@ class OuterLoop:
         self._optimiser.zero_grad()
         if self.algorithm.learns_rates:
             keep_within(self.algorithm, self._rates)
-        return gradient
 
     def state(self) -> dict[str, Tensor]:
         """Return all that resuming needs: parameters, rates and Adam's moments, by name."""
@@ -146,11 +151,32 @@ class OuterLoop:
             learned |= {f"inner_lr/{name}": value for name, value in self._rates.items()}
         return learned
 
-    def _loss_weights(self, outer_step: int) -> tuple[float, ...] | None:
+    def loss_weights(self, outer_step: int) -> tuple[float, ...] | None:
+        """Return the weights of the query losses after each inner step, or None where the last alone counts."""
         settings = self.settings
         if not settings.multi_step_loss:
             return None
         return multi_step_weights(outer_step, settings.outer_steps, settings.inner_steps)
+
+
+def meta_gradients(outers: Sequence[OuterLoop], batches: Sequence[Episode], *, outer_step: int) -> list[MetaGradient]:
+    """Return each outer loop's meta-gradient on its own batch; but for seeds, they are all of one make.
+
+    Args:
+        outers: loops of one architecture, algorithm, engine and settings.
+        batches: a batch for each, with a leading E.
+        outer_step: number of updates that all have completed.
+    """
+    first = outers[0]
+    return first.engine.meta_gradients(
+        first.learner,
+        [outer.params for outer in outers],
+        [outer.inner_lr for outer in outers],
+        batches,
+        first.algorithm,
+        steps=first.settings.inner_steps,
+        loss_weights=first.loss_weights(outer_step),
+    )
 
 
 def _same_shape(tensor: Tensor, like: Tensor, name: str) -> Tensor:

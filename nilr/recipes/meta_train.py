@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from nilr.meta.engine.registry import choose_engine
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.rates import initial_rates
 from nilr.models.registry import build_learner
-from nilr.recipes.loading import OpenSplit, load_model, open_split
+from nilr.recipes.loading import OpenSplit, Packs, load_model
 from nilr.recipes.outcome import Outcome
 from nilr.recipes.training import LAST, STATE, Training
+from nilr.recipes.training_loop import train_together
 from nilr.recipes.training_settings import check_unchanged, merge_stored, recorded, resolve
-from nilr.reporting import Reporter
+from nilr.reporting import Reporter, SilentReporter
 from nilr.results import Result, TrainMetrics
 from nilr.runtime import environment, prepare
 from nilr.signals import stopping_gracefully
@@ -33,7 +34,7 @@ from nilr.store import Store
 
 
 def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
-    """Train one model, or go on with one.
+    """Train one model, or one for each of several seeds, or go on with them.
 
     Raises:
         NilrError: something that the settings name cannot be had, or training diverged.
@@ -41,32 +42,112 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     """
     outcome = Outcome("meta-train", settings)
     store = Store(settings.home)
-    directory = _existing(settings, store)
     with contextlib.ExitStack() as held:
-        begun = None
-        if directory is not None:
-            held.enter_context(_store_of(directory, store).lock(directory.name))
-            begun = load_training_state(directory / STATE)
-        values = begun[1] if begun is not None else None
-        settings, row = _resolve(settings, values, directory)
-        device = prepare(settings.device, settings.threads)
-        train, val = _open_data(settings, store, values, device)
-        outer = _outer_loop(settings, row, train.used.image_size, device)
-        samplers = (_sampler(settings, train), _sampler(settings, val) if val is not None else None)
-        claimed = directory if directory is not None else held.enter_context(_claimed(settings, store))
-        training = Training(settings, outer, train.used, *samplers, directory=claimed, reporter=reporter)
-        training.begin() if begun is None else training.restore(*begun)
-        _announce(training, reporter)
-        with stopping_gracefully() as stop, contextlib.closing(training):
-            training.run(stop)
-        model = load_model(store, str(claimed / LAST), device=device, engine=settings.engine)
+        trainings: list[Training] = []
+        packs = Packs()
+        for own, fresh in _by_seed(settings):
+            told = SilentReporter() if trainings else reporter
+            training = _ready(own, store, packs, held, reporter=told, fresh=fresh)
+            held.enter_context(contextlib.closing(training))
+            _announce(training, reporter)
+            trainings.append(training)
+        with stopping_gracefully() as stop:
+            train_together(trainings, stop)
+        first = trainings[0]
+        device = first.train.images.device
+        loaded = [
+            load_model(store, str(t.directory / LAST), device=device, engine=t.settings.engine) for t in trainings
+        ]
+    names = [training.directory.name for training in trainings]
+    together = {"seeds": settings.seeds, "seed": first.settings.seed}
     return outcome.result(
-        training.metrics(),
-        config={**recorded(settings), "data": train.used.name, "name": claimed.name},
-        models=[model.used.model_copy(update={"name": claimed.name})],
-        data=train.used,
-        environment=environment(device, outer.engine.name),
+        _metrics(trainings),
+        config={**recorded(first.settings), **together, "data": first.data.name, "name": _one_or_all(names)},
+        models=[model.used.model_copy(update={"name": name}) for model, name in zip(loaded, names, strict=True)],
+        data=first.data,
+        environment=environment(device, first.outer.engine.name),
     )
+
+
+def _by_seed(settings: TrainSettings) -> list[tuple[TrainSettings, str]]:
+    """Return each training's settings, with a seed and a name of its own where there are several, and a name to vary.
+
+    Raises:
+        UsageError: several are to go on with one path.
+    """
+    if settings.seeds == 1:
+        return [(settings, settings.algo)]
+    if "/" in settings.resume:
+        raise UsageError("--seeds goes on by name, not by path", hint="give --resume the NAME of NAME-seed0")
+    resumes = settings.resume not in ("never", "auto")
+    base = settings.name or (settings.resume if resumes else None)
+    each = []
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        own: dict[str, Any] = {"seeds": 1, "seed": seed, "name": f"{base}-seed{seed}" if base is not None else None}
+        if resumes:
+            own |= {"resume": f"{settings.resume}-seed{seed}"}
+        each.append((settings.model_copy(update=own), f"{settings.algo}-seed{seed}"))
+    return each
+
+
+def _ready(
+    settings: TrainSettings,
+    store: Store,
+    packs: Packs,
+    held: contextlib.ExitStack,
+    *,
+    reporter: Reporter,
+    fresh: str,
+) -> Training:
+    """Return a training that is ready to run, its model's directory locked.
+
+    Args:
+        settings: of this training.
+        store: where models and packs are.
+        packs: opens splits.
+        held: takes over what must be released at the end.
+        reporter: told of the progress.
+        fresh: varied for the name of a new model that was given none.
+    """
+    directory = _existing(settings, store)
+    begun = None
+    if directory is not None:
+        held.enter_context(_store_of(directory, store).lock(directory.name))
+        begun = load_training_state(directory / STATE)
+    values = begun[1] if begun is not None else None
+    settings, row = _resolve(settings, values, directory)
+    device = prepare(settings.device, settings.threads)
+    train, val = _open_data(settings, store, packs, values, device)
+    outer = _outer_loop(settings, row, train.used.image_size, device)
+    samplers = (_sampler(settings, train), _sampler(settings, val) if val is not None else None)
+    claimed = directory if directory is not None else held.enter_context(_claimed(settings, store, fresh))
+    training = Training(settings, outer, train.used, *samplers, directory=claimed, reporter=reporter)
+    training.begin() if begun is None else training.restore(*begun)
+    return training
+
+
+def _metrics(trainings: Sequence[Training]) -> TrainMetrics:
+    each = {training.directory.name: training.metrics() for training in trainings}
+    if len(each) == 1:
+        return next(iter(each.values()))
+
+    def mean(name: str) -> float | None:
+        values = [getattr(metrics, name) for metrics in each.values()]
+        return None if None in values else sum(values) / len(values)
+
+    averaged = ("query_loss", "accuracy_before", "accuracy_after", "share_negative", "seconds_per_update")
+    return TrainMetrics(
+        outer_step=min(metrics.outer_step for metrics in each.values()),
+        best_outer_step=None,
+        best_val_accuracy=None,
+        last_val_accuracy=None,
+        by_model=each,
+        **{name: mean(name) for name in averaged},
+    )
+
+
+def _one_or_all(names: list[str]) -> JsonValue:
+    return names[0] if len(names) == 1 else [*names]
 
 
 def _store_of(directory: Path, store: Store) -> Store:
@@ -118,17 +199,17 @@ def _resolve(
 
 
 def _open_data(
-    settings: TrainSettings, store: Store, values: dict[str, JsonValue] | None, device: torch.device
+    settings: TrainSettings, store: Store, packs: Packs, values: dict[str, JsonValue] | None, device: torch.device
 ) -> tuple[OpenSplit, OpenSplit | None]:
     path = store.find_data(settings.data)
-    train = open_split(path, "train", device)
+    train = packs.open_split(path, "train", device)
     if values is not None and values["data_digest"] != train.used.digest:
         raise StoreError(
             f"`{path}` (digest {train.used.digest[:12]}) is not the pack that this training was begun on: "
             f"`{values.get('data')}` ({str(values['data_digest'])[:12]})",
             hint="name the pack it was begun on with --data",
         )
-    return train, open_split(path, "val", device) if settings.eval_every else None
+    return train, packs.open_split(path, "val", device) if settings.eval_every else None
 
 
 def _sampler(settings: TrainSettings, split: OpenSplit) -> EpisodeSampler:
@@ -164,9 +245,9 @@ def _outer_loop(settings: TrainSettings, row: Algorithm, image_size: int, device
 
 
 @contextlib.contextmanager
-def _claimed(settings: TrainSettings, store: Store) -> Iterator[Path]:
+def _claimed(settings: TrainSettings, store: Store, fresh: str) -> Iterator[Path]:
     """Make and hold a new model's directory; one that is still empty of models at the end is taken away again."""
-    name = settings.name or store.fresh_model_name(settings.algo)
+    name = settings.name or store.fresh_model_name(fresh)
     with store.lock(name):
         claimed = store.model_dir(name)
         if _holds_model(claimed):

@@ -1,4 +1,4 @@
-"""One training: its state, what of it is on disk, and its loop.
+"""One training: its state, and what of it is on disk.
 
 In the model's directory stand `training.safetensors` (all that resuming needs), `last.safetensors`, `best.safetensors`
 (highest validation accuracy) and `history.jsonl`. A resumed run equals the uninterrupted one bit for bit.
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import JsonValue
 from torch import Tensor
 
 from nilr.checkpoint import Manifest, read_manifest, save_checkpoint, save_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
-from nilr.errors import CheckpointError, Interrupted
-from nilr.meta.evaluation import evaluate, learner_logits
+from nilr.errors import CheckpointError
+from nilr.meta.engine.contract import MetaGradient
+from nilr.meta.evaluation import evaluate
 from nilr.meta.outer_loop import OuterLoop
 from nilr.meta.rates import share_negative, share_negative_by_layer
 from nilr.metrics import accuracy, mean_interval
@@ -104,31 +104,25 @@ class Training:
         self._saved_step = self._step_of_last()
         self._history.trim(outer_step=self.progress.outer_step, validated_at=self.progress.validated_at)
 
-    def run(self, stop: StopRequest) -> None:
-        """Train to the last update, validating and saving on the way.
+    def validate_if_due(self, stop: StopRequest) -> None:
+        """Judge the model on the validation split where it is time to.
 
         Raises:
-            Interrupted: a signal arrived; everything is saved, or after a second signal what was saved before stays.
-            DivergedError: a number is not finite; what was saved before stays.
+            Interrupted: a signal arrived.
         """
-        total = self.settings.outer_steps
-        self.reporter.stage("meta-train", total, done=self.progress.outer_step, unit="updates")
-        try:
-            while True:
-                if self.val is not None and self._validation_is_due():
-                    self._validate(self.val, stop)
-                if self.progress.outer_step >= total:
-                    break
-                self._update()
-                if self._save_is_due():
-                    self.save()
-                stop.raise_if_set()
-        except Interrupted as interrupted:
-            if not stop.urgent:
-                self.save()
-            hint = f"go on with `{self._resuming()}`" if (self.directory / STATE).exists() else None
-            raise Interrupted(interrupted.signum, hint=hint) from None
-        if self._saved_step != self.progress.outer_step:
+        if self.val is not None and self._validation_is_due():
+            self._validate(self.val, stop)
+
+    def save_if_due(self, *, finished: bool = False) -> None:
+        """Save where it is time to, or where the training is finished and its last updates are not on disk."""
+        since = self.progress.outer_step - self._saved_step
+        if finished:
+            due = since != 0
+        elif self.settings.save_every is not None:
+            due = since >= self.settings.save_every
+        else:
+            due = since >= _SAVE_STEPS or time.monotonic() - self._saved_at >= _SAVE_SECONDS
+        if due:
             self.save()
 
     def save(self) -> None:
@@ -163,14 +157,21 @@ class Training:
             seconds_per_update=self._seconds / self._updates if self._updates else None,
         )
 
-    def _update(self) -> None:
-        began = time.monotonic()
-        step, size = self.progress.outer_step, self.settings.meta_batch_size
-        episodes = self.train.draw(range(step * size, (step + 1) * size))
+    def draw(self) -> Episode:
+        """Return the next update's episodes."""
+        return self.train.draw(range(self._first_episode, self._first_episode + self.settings.meta_batch_size))
+
+    def complete(self, episodes: Episode, gradient: MetaGradient, seconds: float) -> None:
+        """Take an outer step along the meta-gradient of the episodes that were drawn, and log it where it is time to.
+
+        Raises:
+            DivergedError: a number is not finite.
+        """
+        began, step = time.monotonic(), self.progress.outer_step
         done = step + 1
         logs = done % self.settings.log_every == 0 or done in (1, self.settings.outer_steps)
         before = self._accuracy_before(episodes) if logs else None
-        gradient = self.outer.step(episodes, outer_step=step, first_episode=step * size)
+        self.outer.take(gradient, outer_step=step, first_episode=self._first_episode)
         figures: dict[str, float | None] = {
             "query_loss": gradient.query_loss.mean().item(),
             "accuracy_after": gradient.accuracy.mean().item(),
@@ -183,18 +184,17 @@ class Training:
             self._history.append({"outer_step": done, **figures, "share_negative_by_layer": by_layer})
             self.progress = dataclasses.replace(self.progress, logged=figures)
         self.progress = dataclasses.replace(self.progress, outer_step=done)
-        self._seconds, self._updates = self._seconds + time.monotonic() - began, self._updates + 1
+        self._seconds, self._updates = self._seconds + seconds + time.monotonic() - began, self._updates + 1
         self.reporter.metric(**figures)
-        self.reporter.advance()
 
-    @torch.no_grad()
+    @property
+    def _first_episode(self) -> int:
+        return self.progress.outer_step * self.settings.meta_batch_size
+
     def _accuracy_before(self, episodes: Episode) -> float:
         outer = self.outer
-        values = [
-            accuracy(learner_logits(outer.engine, outer.learner, outer.params, episode.query_x), episode.query_y)
-            for episode in (episodes[i] for i in range(len(episodes)))
-        ]
-        return torch.stack(values).mean().item()
+        logits = outer.engine.adapted_logits(outer.learner, outer.params, {}, episodes, steps=0)
+        return accuracy(logits, episodes.query_y).mean().item()
 
     def _validation_is_due(self) -> bool:
         step, every = self.progress.outer_step, self.settings.eval_every
@@ -239,12 +239,6 @@ class Training:
         self.save()
         self.reporter.metric(validation=None, val_accuracy=interval.mean)
 
-    def _save_is_due(self) -> bool:
-        since = self.progress.outer_step - self._saved_step
-        if self.settings.save_every is not None:
-            return since >= self.settings.save_every
-        return since >= _SAVE_STEPS or time.monotonic() - self._saved_at >= _SAVE_SECONDS
-
     def _save_checkpoint(self, filename: str) -> Manifest:
         settings, outer = self.settings, self.outer
         return save_checkpoint(
@@ -268,7 +262,7 @@ class Training:
             parent=None,
         )
 
-    def _resuming(self) -> str:
+    def resuming(self) -> str:
         """Return the command that goes on with this training."""
         words = ["nilr", "meta-train", "--resume", self.directory.name]
         if "/" in self.settings.data:

@@ -33,7 +33,11 @@ class PrepareDataMetrics(Record):
 
 
 class TrainMetrics(Record):
-    """`nilr meta-train`. Query figures are means over the episodes of the last logged update."""
+    """`nilr meta-train`. Query figures are means over the episodes of the last logged update.
+
+    Of several seeds trained at once, `by_model` has each model's own figures; those beside it are means over models,
+    and null where a mean would hide how far the models lie apart.
+    """
 
     outer_step: int
     query_loss: FiniteFloat | None
@@ -44,6 +48,7 @@ class TrainMetrics(Record):
     last_val_accuracy: Mean | None
     share_negative: FiniteFloat | None
     seconds_per_update: FiniteFloat | None
+    by_model: dict[str, TrainMetrics] | None = None
 
 
 class Prediction(Record):

@@ -6,12 +6,14 @@ holds a rate per step, (K, ...), and steps after the K-th take the last one (`ni
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
@@ -42,6 +44,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """The name that stands in checkpoints and results."""
 
+    @property
+    def episodes_at_once(self) -> int:
+        """How many episodes it does in each operation."""
+
     def supports(self, learner: Learner, device: torch.device) -> bool:
         """Tell whether this engine can execute the learner on the device."""
 
@@ -69,6 +75,30 @@ class Engine(Protocol):
                 (Antoniou, Edwards, Storkey: How to train your MAML, 2019); None: the last loss alone. Losses and
                 accuracies that are returned are those after the last step.
         """
+
+    def meta_gradients(
+        self,
+        learner: Learner,
+        params: Sequence[Mapping[str, Tensor]],
+        inner_lr: Sequence[Mapping[str, Tensor]],
+        episodes: Sequence[Episode],
+        algorithm: Algorithm,
+        *,
+        steps: int,
+        loss_weights: Sequence[float] | None = None,
+    ) -> list[MetaGradient]:
+        """Return the same for several models of one shape, each on a batch of its own."""
+
+    def adapted_logits(
+        self,
+        learner: Learner,
+        params: Mapping[str, Tensor],
+        inner_lr: Mapping[str, Tensor],
+        episodes: Episode,
+        *,
+        steps: int,
+    ) -> Tensor:
+        """Return the logits (E, N*Q, N) of the queries after adapting to each episode's support."""
 
     def adapt(
         self,
@@ -101,3 +131,75 @@ class Engine(Protocol):
 
     def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the body's features (n, D) of images (n, C, H, W)."""
+
+
+class OneByOne(abc.ABC):
+    """What an engine that does one model, and one episode, after another makes of several."""
+
+    episodes_at_once = 1
+
+    @abc.abstractmethod
+    def meta_gradient(
+        self,
+        learner: Learner,
+        params: Mapping[str, Tensor],
+        inner_lr: Mapping[str, Tensor],
+        algorithm: Algorithm,
+        episodes: Episode,
+        *,
+        steps: int,
+        loss_weights: Sequence[float] | None = None,
+    ) -> MetaGradient:
+        """See `Engine`."""
+
+    @abc.abstractmethod
+    def adapt(
+        self,
+        learner: Learner,
+        params: Mapping[str, Tensor],
+        inner_lr: Mapping[str, Tensor],
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int,
+        first_step: int = 0,
+    ) -> Params:
+        """See `Engine`."""
+
+    @abc.abstractmethod
+    def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """See `Engine`."""
+
+    def meta_gradients(
+        self,
+        learner: Learner,
+        params: Sequence[Mapping[str, Tensor]],
+        inner_lr: Sequence[Mapping[str, Tensor]],
+        episodes: Sequence[Episode],
+        algorithm: Algorithm,
+        *,
+        steps: int,
+        loss_weights: Sequence[float] | None = None,
+    ) -> list[MetaGradient]:
+        """See `Engine`."""
+        return [
+            self.meta_gradient(learner, start, rates, algorithm, batch, steps=steps, loss_weights=loss_weights)
+            for start, rates, batch in zip(params, inner_lr, episodes, strict=True)
+        ]
+
+    def adapted_logits(
+        self,
+        learner: Learner,
+        params: Mapping[str, Tensor],
+        inner_lr: Mapping[str, Tensor],
+        episodes: Episode,
+        *,
+        steps: int,
+    ) -> Tensor:
+        """See `Engine`."""
+        logits = []
+        for episode in (episodes[i] for i in range(len(episodes))):
+            adapted = self.adapt(learner, params, inner_lr, episode.support_x, episode.support_y, steps=steps)
+            features = self.features(learner, adapted, episode.query_x)
+            logits.append(linear(features, adapted["head.weight"], adapted["head.bias"]))
+        return torch.stack(logits)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.contract import MetaGradient
+from nilr.meta.engine.contract import MetaGradient, OneByOne
 from nilr.meta.engine.network import Images, activations, first_needed, flatten, look_at, loss_pass
 from nilr.meta.engine.passes import Passes
 from nilr.meta.engine.trajectory import Task, TaskGradient, adapt, task_gradient
@@ -21,7 +21,7 @@ from nilr.models.conv4 import BLOCKS, Conv4
 from nilr.models.learner import Learner, Params
 
 
-class ExplicitEngine:
+class ExplicitEngine(OneByOne):
     """Forward, backward and Hessian-vector product of Conv4 as plain tensor functions.
 
     Args:

@@ -10,13 +10,13 @@ from torch.nn.functional import cross_entropy
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.contract import MetaGradient
+from nilr.meta.engine.contract import MetaGradient, OneByOne
 from nilr.meta.inner_loop import adapt, classification_loss, loss_gradient
 from nilr.metrics import accuracy
 from nilr.models.learner import Learner, Params
 
 
-class ReferenceEngine:
+class ReferenceEngine(OneByOne):
     """Autograd, one episode after another."""
 
     name = "reference"

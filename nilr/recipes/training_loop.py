@@ -1,0 +1,63 @@
+"""The loop of one training, or of several that differ in nothing but their seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from nilr.errors import Interrupted
+from nilr.meta.outer_loop import meta_gradients
+from nilr.recipes.training import STATE, Training
+from nilr.signals import StopRequest
+
+
+def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
+    """Train all to their last update, validating and saving on the way.
+
+    Those that are behind, after a kill, catch up first; each comes to what it would have come to alone.
+
+    Args:
+        trainings: of one recipe; the first one's reporter hears of the progress.
+        stop: set by a signal.
+
+    Raises:
+        Interrupted: a signal arrived; everything is saved, or after a second signal what was saved before stays.
+        DivergedError: a number is not finite; what was saved before stays.
+    """
+    reporter, total = trainings[0].reporter, trainings[0].settings.outer_steps
+    reporter.stage("meta-train", total, done=_least(trainings), unit="updates")
+    try:
+        while True:
+            for training in trainings:
+                training.validate_if_due(stop)
+            step = _least(trainings)
+            if step >= total:
+                break
+            _update([training for training in trainings if training.progress.outer_step == step], step)
+            reporter.advance()
+            stop.raise_if_set()
+    except Interrupted as interrupted:
+        for training in trainings if not stop.urgent else ():
+            training.save()
+        raise Interrupted(interrupted.signum, hint=_how_to_go_on(trainings)) from None
+    for training in trainings:
+        training.save_if_due(finished=True)
+
+
+def _least(trainings: Sequence[Training]) -> int:
+    return min(training.progress.outer_step for training in trainings)
+
+
+def _update(trainings: Sequence[Training], step: int) -> None:
+    began = time.monotonic()
+    drawn = [training.draw() for training in trainings]
+    gradients = meta_gradients([training.outer for training in trainings], drawn, outer_step=step)
+    seconds = (time.monotonic() - began) / len(trainings)
+    for training, episodes, gradient in zip(trainings, drawn, gradients, strict=True):
+        training.complete(episodes, gradient, seconds)
+        training.save_if_due()
+
+
+def _how_to_go_on(trainings: Sequence[Training]) -> str | None:
+    saved = [training for training in trainings if (training.directory / STATE).exists()]
+    return " and ".join(f"go on with `{training.resuming()}`" for training in saved) or None
