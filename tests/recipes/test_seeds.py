@@ -1,0 +1,109 @@
+"""Several seeds trained at once come to what each comes to alone."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nilr.checkpoint import load_checkpoint, load_training_state
+from nilr.config import TrainSettings
+from nilr.errors import Interrupted, StoreError, UsageError
+from nilr.recipes import meta_train
+from nilr.reporting import SilentReporter
+from nilr.results import Result, TrainMetrics
+
+pytestmark = pytest.mark.usefixtures("pack", "one_thread")
+
+
+def train(**settings: Any) -> Result[TrainMetrics]:
+    return meta_train.run(TrainSettings(**settings), SilentReporter())
+
+
+def state(directory: Path) -> dict[str, list[float]]:
+    tensors, _ = load_training_state(directory / "training.safetensors")
+    return {name: tensor.tolist() for name, tensor in tensors.items()}
+
+
+@pytest.fixture
+def models(home: Path) -> Path:
+    return home / "models"
+
+
+@pytest.mark.parametrize("algo", ["maml", "metasgd"])
+def test_each_seed_comes_to_what_it_comes_to_alone(algo: str, models: Path, quick: dict[str, Any]) -> None:
+    result = train(algo=algo, name="both", seed=3, seeds=2, **quick)
+    assert result.config["name"] == ["both-seed3", "both-seed4"]
+    assert result.config["seeds"] == 2
+    assert result.metrics.by_model is not None
+    for seed in (3, 4):
+        alone = train(algo=algo, name=f"alone{seed}", seed=seed, **quick)
+        assert state(models / f"both-seed{seed}") == state(models / f"alone{seed}")
+        own = result.metrics.by_model[f"both-seed{seed}"]
+        assert own.best_val_accuracy == alone.metrics.best_val_accuracy
+        assert own.query_loss == alone.metrics.query_loss
+        manifests = [load_checkpoint(models / name / "last.safetensors").manifest for name in (f"both-seed{seed}",)]
+        assert manifests[0].settings["seed"] == seed
+        assert manifests[0].settings["seeds"] == 1
+    losses = [own.query_loss for own in result.metrics.by_model.values()]
+    assert result.metrics.query_loss == pytest.approx(sum(loss or 0 for loss in losses) / 2)
+    assert result.metrics.best_val_accuracy is None
+
+
+def test_the_batched_engine_trains_them_in_each_operation(models: Path, quick: dict[str, Any]) -> None:
+    quick |= {"outer_steps": 3, "eval_every": 0}
+    train(algo="metasgd", name="batched", seeds=2, engine="batched", **quick)
+    train(algo="metasgd", name="plain", seeds=2, engine="reference", **quick)
+    for seed in (0, 1):
+        found, expected = (
+            load_checkpoint(models / f"{name}-seed{seed}" / "last.safetensors").params for name in ("batched", "plain")
+        )
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_name_every_run_gets_fresh_ones(quick: dict[str, Any]) -> None:
+    quick |= {"outer_steps": 1, "eval_every": 0}
+    names = [train(algo="maml", seeds=2, **quick).config["name"] for _ in range(2)]
+    assert names == [["maml-seed0", "maml-seed1"], ["maml-seed0-2", "maml-seed1-2"]]
+
+
+class Stopping(SilentReporter):
+    def __init__(self, updates: int) -> None:
+        self.left = updates
+
+    def advance(self, n: int = 1) -> None:
+        self.left -= n
+        if self.left == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("resume", ["auto", "stopped"])
+def test_what_was_stopped_goes_on_and_those_behind_catch_up(resume: str, models: Path, quick: dict[str, Any]) -> None:
+    settings = {"algo": "metasgd", "seeds": 2, **quick}
+    train(name="whole", **settings)
+    with pytest.raises(Interrupted) as stopped:
+        meta_train.run(TrainSettings(name="stopped", **settings), Stopping(5))
+    assert "stopped-seed0" in str(stopped.value.hint)
+    assert "stopped-seed1" in str(stopped.value.hint)
+    train(algo="metasgd", **quick, resume="stopped-seed1")  # one of them goes on alone to its end
+    name = {} if resume == "stopped" else {"name": "stopped"}
+    result = train(**settings, **name, resume=resume)
+    assert result.metrics.outer_step == 8
+    for seed in (0, 1):
+        assert state(models / f"whole-seed{seed}") == state(models / f"stopped-seed{seed}")
+
+
+def test_a_name_that_is_taken_is_said_before_anything_is_trained(models: Path, quick: dict[str, Any]) -> None:
+    train(algo="maml", name="x-seed1", **{**quick, "outer_steps": 1, "eval_every": 0})
+    with pytest.raises(StoreError, match="`x-seed1` exists"):
+        train(algo="maml", name="x", seeds=2, **quick)
+    assert [path.name for path in models.iterdir()] == ["x-seed1"]
+
+
+def test_several_do_not_go_on_with_one_path(models: Path) -> None:
+    with pytest.raises(UsageError, match="by name"):
+        train(seeds=2, resume=str(models / "x"))
