@@ -25,20 +25,30 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def prepare(device: str, threads: int | None) -> torch.device:
-    """Set the number of CPU threads and return the device to compute on.
+def prepare(device: str, threads: int | None, precision: str = "float32") -> torch.device:
+    """Set the number of CPU threads and a GPU's precision, and return the device to compute on.
 
     Args:
         device: "auto" (the first CUDA device, else the CPU), "cpu", "cuda" or "cuda:N".
         threads: CPU threads, or None to leave torch's choice.
+        precision: "tf32" lets a GPU round the inputs of float32 products and convolutions to 10 bits; all others keep
+            it from doing so, which it would do with convolutions unasked.
 
     Raises:
-        UsageError: no such kind of device.
+        UsageError: no such kind of device, or it has no such precision.
         DeviceError: the device is not there.
     """
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
+    chosen = _find(device)
+    if precision == "tf32" and chosen.type != "cuda":
+        raise UsageError(f"--precision tf32 is a GPU's, and this runs on `{chosen}`", hint="use float32 or bf16")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    return chosen
+
+
+def _find(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = device.partition(":")

@@ -17,6 +17,7 @@ BatchStats = Literal["apart", "together"]
 Interval = Literal["t", "bootstrap"]
 ReportFormat = Literal["html", "md", "png"]
 RateGrain = Literal["element", "tensor", "scalar"]
+Precision = Literal["float32", "tf32", "bf16"]
 OuterLRSchedule = Literal["constant", "cosine"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -80,4 +81,7 @@ class DeviceSettings(MeasuringSettings):
     seed: int = setting(0, "Seed of every random stream.", ge=0, lt=2**63)
     device: str = setting("auto", "Where to compute: auto, cpu, cuda or cuda:N.")
     threads: int | None = setting(None, "CPU threads.", shown="one per core", ge=1)
-    engine: str = setting("auto", "How episodes are executed: auto, compiled, explicit or reference.")
+    engine: str = setting("auto", "How episodes are executed: auto, compiled, batched, explicit or reference.")
+    precision: Precision = setting(
+        "float32", "What convolutions and products round their inputs to: float32, tf32 (on a GPU) or bf16."
+    )

@@ -57,8 +57,8 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     outcome = Outcome("adapt", settings)
     rates = _one_edit(settings)
     store = Store(settings.home)
-    device = prepare(settings.device, settings.threads)
-    model = load_model(store, settings.model, device=device, engine=settings.engine)
+    device = prepare(settings.device, settings.threads, settings.precision)
+    model = load_model(store, settings.model, device=device, engine=settings.engine, precision=settings.precision)
     task = _own_images(settings, model, device) if settings.support else _seeded_episode(settings, store, model, device)
     how = Adaptation(
         rates=rates, adapt_part=list(listed(settings.adapt_part)), inner_steps=inner_steps(settings, model)

@@ -5,6 +5,7 @@ The images are random, so no dataset is needed. Engines take turns on a task, ea
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from nilr.config import PRESETS, BenchSettings, TrainSettings
-from nilr.errors import UnknownNameError
+from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.registry import ENGINES, choose_engine
 from nilr.models.learner import Learner
 from nilr.models.registry import build_learner
@@ -37,7 +38,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
         NilrError: a name stands in no table, the device is not there, or an engine failed.
     """
     outcome = Outcome("bench", settings)
-    device = prepare(settings.device, settings.threads)
+    device = prepare(settings.device, settings.threads, settings.precision)
     learner = build_learner(
         settings.arch, n_way=settings.n_way, image_size=settings.image_size, filters=settings.filters
     )
@@ -45,7 +46,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
         raise UnknownNameError("engine", settings.engine, (EVERY_ENGINE, "auto", *ENGINES))
     everything = settings.engine == EVERY_ENGINE
     default = choose_engine("auto" if everything else settings.engine, learner, device).name
-    available = _available(learner, device) if everything else [default]
+    available = _available(learner, device, settings.precision) if everything else [default]
     plan = Plan(settings, device)
     timed = {algo: plan.training(algo=algo) for algo in settings.algo.split(",")}
     presets = {name: plan.training(preset=name) for name in PRESETS}
@@ -77,8 +78,12 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     )
 
 
-def _available(learner: Learner, device: torch.device) -> list[str]:
-    return [name for name, engine in ENGINES.items() if engine.supports(learner, device)]
+def _available(learner: Learner, device: torch.device, precision: str) -> list[str]:
+    found = []
+    for name in ENGINES:
+        with contextlib.suppress(UsageError):
+            found.append(choose_engine(name, learner, device, precision).name)
+    return found
 
 
 class Figures:

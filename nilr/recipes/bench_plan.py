@@ -59,6 +59,7 @@ class Plan:
             episodes=episodes,
             steps=steps,
             seed=self._settings.seed,
+            precision=self._settings.precision,
             device=self._settings.device,
             threads=self._settings.threads,
         )

@@ -49,6 +49,7 @@ class Job:
         episodes: episodes of an update or of an evaluation.
         steps: steps of the inner loop.
         seed: of weights and images.
+        precision: of its convolutions, as `--precision` has it.
         device: where to compute, as `--device` has it.
         threads: CPU threads, or None.
     """
@@ -65,6 +66,7 @@ class Job:
     episodes: int
     steps: int
     seed: int
+    precision: str
     device: str
     threads: int | None
 
@@ -131,7 +133,7 @@ def serve(connection: Connection, job: Job) -> None:
     """Take turns until the other end closes; what goes wrong is sent there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     try:
-        device = prepare(job.device, job.threads)
+        device = prepare(job.device, job.threads, job.precision)
         turn = _turn(job, device)
         before = peak_memory(device)
         while True:
@@ -157,7 +159,7 @@ def _update(job: Job, learner: Learner, device: torch.device) -> Callable[[], ob
     params, rates = _start(job, learner, device)
     # at an outer rate of 0 every turn does the same
     settings = OuterSettings(outer_lr=0.0, grad_clip=None, inner_steps=job.steps, outer_steps=1)
-    engine = choose_engine(job.engine, learner, device)
+    engine = choose_engine(job.engine, learner, device, job.precision)
     outer = OuterLoop(learner, job.algorithm, params, rates, engine=engine, settings=settings)
     sampler = _sampler(job, device)
     return lambda: outer.step(sampler.draw(range(job.episodes)), outer_step=0, first_episode=0)
@@ -166,7 +168,7 @@ def _update(job: Job, learner: Learner, device: torch.device) -> Callable[[], ob
 def _evaluation(job: Job, learner: Learner, device: torch.device) -> Callable[[], object]:
     params, rates = _start(job, learner, device)
     inner_lr = inner_rates(job.algorithm, rates, params)
-    engine = choose_engine(job.engine, learner, device)
+    engine = choose_engine(job.engine, learner, device, job.precision)
     sampler = _sampler(job, device)
     return lambda: evaluate(engine, learner, params, inner_lr, sampler, n_episodes=job.episodes, steps=job.steps)
 

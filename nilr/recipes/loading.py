@@ -98,7 +98,9 @@ class LoadedModel:
         )
 
 
-def load_model(store: Store, reference: str | None, *, device: torch.device, engine: str) -> LoadedModel:
+def load_model(
+    store: Store, reference: str | None, *, device: torch.device, engine: str, precision: str = "float32"
+) -> LoadedModel:
     """Find a model, verify it and rebuild its learner.
 
     Args:
@@ -106,10 +108,12 @@ def load_model(store: Store, reference: str | None, *, device: torch.device, eng
         reference: a name, NAME@best, NAME@last, a path, or None for the model trained last.
         device: where its parameters go.
         engine: name of the engine, or "auto".
+        precision: of its convolutions.
 
     Raises:
         StoreError: there is no such model.
         CheckpointError: its file cannot be used.
+        UsageError: the engine cannot execute it so.
     """
     ref = store.find_model(reference)
     checkpoint = load_checkpoint(ref.file)
@@ -129,14 +133,14 @@ def load_model(store: Store, reference: str | None, *, device: torch.device, eng
         checkpoint=checkpoint,
         learner=learner,
         algorithm=algorithm,
-        engine=choose_engine(engine, learner, device),
+        engine=choose_engine(engine, learner, device, precision),
         params={name: value.to(device) for name, value in checkpoint.params.items()},
         inner_lr={name: value.to(device) for name, value in checkpoint.inner_lr.items()},
     )
 
 
 def load_models(
-    store: Store, references: Sequence[str], *, device: torch.device, engine: str
+    store: Store, references: Sequence[str], *, device: torch.device, engine: str, precision: str = "float32"
 ) -> dict[str, LoadedModel]:
     """Return models by the names that a result gives them, each file once; by default the one trained last.
 
@@ -147,7 +151,7 @@ def load_models(
         CheckpointError: a file cannot be used.
     """
     asked: Sequence[str | None] = references or (None,)
-    loaded = [load_model(store, reference, device=device, engine=engine) for reference in asked]
+    loaded = [load_model(store, reference, device=device, engine=engine, precision=precision) for reference in asked]
     models = list({model.ref.file.resolve(): model for model in loaded}.values())
     names = [model.ref.name for model in models]
     labels = [

@@ -116,7 +116,7 @@ def _ready(
         begun = load_training_state(directory / STATE)
     values = begun[1] if begun is not None else None
     settings, row = _resolve(settings, values, directory)
-    device = prepare(settings.device, settings.threads)
+    device = prepare(settings.device, settings.threads, settings.precision)
     train, val = _open_data(settings, store, packs, values, device)
     outer = _outer_loop(settings, row, train.used.image_size, device)
     samplers = (_sampler(settings, train), _sampler(settings, val) if val is not None else None)
@@ -232,7 +232,7 @@ def _outer_loop(settings: TrainSettings, row: Algorithm, image_size: int, device
         row,
         params,
         initial_rates(row, params, stream_seed(settings.seed, "rates")),
-        engine=choose_engine(settings.engine, learner, device),
+        engine=choose_engine(settings.engine, learner, device, settings.precision),
         settings=OuterSettings(
             settings.outer_lr,
             settings.grad_clip,

@@ -42,8 +42,8 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     """
     outcome = Outcome("rates", settings)
     store = Store(settings.home)
-    device = prepare(settings.device, settings.threads)
-    models = load_models(store, settings.models, device=device, engine=settings.engine)
+    device = prepare(settings.device, settings.threads, settings.precision)
+    models = load_models(store, settings.models, device=device, engine=settings.engine, precision=settings.precision)
     used = list(models.values())
     split, notes = _open(settings, store, used, device)
     size = episode_size(settings, used) if split else None

@@ -28,15 +28,30 @@ ENGINES: dict[str, Engine] = {
 AUTO = {"cpu": ("compiled", "explicit", "reference"), "cuda": ("batched", "reference")}
 
 
-def choose_engine(name: str, learner: Learner, device: torch.device) -> Engine:
+def choose_engine(name: str, learner: Learner, device: torch.device, precision: str = "float32") -> Engine:
     """Return the engine of that name; `auto` is the first of `AUTO` that supports the learner on the device.
 
     The choice is a fixed function of device, architecture and build, never of a timing.
+
+    Args:
+        name: in `ENGINES`, or "auto".
+        learner: what it will execute.
+        device: where.
+        precision: "bf16": convolutions round what they take in; all others: they take it as it is.
 
     Raises:
         UnknownNameError: there is none of that name.
         UsageError: it does not support the learner or the device, or was not built.
     """
+    engine = _find(name, learner, device)
+    if precision != "bf16":
+        return engine
+    if not isinstance(engine, ExplicitEngine):
+        raise UsageError(f"the engine `{engine.name}` has no --precision bf16", hint="use float32")
+    return engine.rounding_to(torch.bfloat16)
+
+
+def _find(name: str, learner: Learner, device: torch.device) -> Engine:
     if name == "auto":
         return next(ENGINES[name] for name in AUTO[device.type] if ENGINES[name].supports(learner, device))
     if name not in ENGINES:
