@@ -81,7 +81,8 @@ def plan(settings: ProbeSettings, *, layers: Sequence[str], n_way: int, inner_st
     own = {META_INIT.protocol: META_INIT} | {protocol: Condition(protocol, rates[0]) for protocol in adapted}
     readings: dict[str, Reading] = {ACCURACY: NeighbourAccuracy(main, settings.distance)}
     places = [Place((protocol,), condition, ACCURACY) for protocol, condition in own.items()]
-    places += [Place(("edits", name, p), Condition(p, name), ACCURACY) for name in rates for p in adapted]
+    if len(rates) > 1:
+        places += [Place(("edits", name, p), Condition(p, name), ACCURACY) for name in rates for p in adapted]
     if more:
         readings |= {rule: NeighbourAccuracy(rule, settings.distance) for rule in more}
         places += _table("neighbours", {main: ACCURACY, **{rule: rule for rule in more}}, own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
 
 from nilr.results.records import Delta, Mean, Record
 
@@ -38,9 +38,10 @@ class Row(Record):
 class ModelProbe(Record):
     """One model under each protocol that was asked for; meta-init always stands, since deltas refer to it.
 
-    The protocols' own figures are those of the first `rates` asked for. `edits` has those of all, by name, and always
-    those of `learned`, which deltas refer to. With the first `rates`, and where they were asked for:
+    The protocols' own figures are those of the first `rates` asked for. Where they were asked for, and else not in a
+    result file at all, stand, all but the first with the first `rates`:
 
+    - `edits`: by edited rates, and always those of `learned`, which deltas refer to.
     - `neighbours`: by rule, where there are several; the protocols' own figures are those of the first.
     - `layers`: by layer, of its flattened output.
     - `steps`: by number of inner steps taken.
@@ -59,6 +60,10 @@ class ModelProbe(Record):
     steps: dict[str, Row] = Field(default_factory=dict)
     shared_classes: dict[str, Row] = Field(default_factory=dict)
     similarity: dict[str, dict[str, dict[str, Mean | None]]] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_asked_for(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # noqa: ANN202 - with a return type, the JSON Schema would be that type's
+        return {name: value for name, value in serialize(self).items() if value != {}}
 
 
 ProbeMetrics = dict[str, ModelProbe]
