@@ -9,7 +9,7 @@ NilrError                exit status 1: depends on the world; one message, an op
 |-- StoreError           a registry name, a lock or a place that cannot be used
 |-- EpisodeError         the data cannot give the episode that was asked for
 |-- DeviceError          the device is not there
-`-- DivergedError        training met a number that is not finite
+`-- DivergedError        a number is not finite
 Interrupted              (a KeyboardInterrupt) SIGINT or SIGTERM, after saving
 """
 
@@ -72,7 +72,7 @@ class DeviceError(NilrError):
 
 
 class DivergedError(NilrError):
-    """Training met a number that is not finite."""
+    """Training or adaptation met a number that is not finite, or too large to go on with."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -18,6 +18,7 @@ Interval = Literal["t", "bootstrap"]
 ReportFormat = Literal["html", "md", "png"]
 RateGrain = Literal["element", "tensor", "scalar"]
 Precision = Literal["float32", "tf32", "bf16"]
+OnNan = Literal["stop", "skip"]
 OuterLRSchedule = Literal["constant", "cosine"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

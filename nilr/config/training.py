@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nilr.config.base import MINI_IMAGENET, DeviceSettings, OuterLRSchedule, RateGrain, setting
+from nilr.config.base import MINI_IMAGENET, DeviceSettings, OnNan, OuterLRSchedule, RateGrain, setting
 
 
 class TrainSettings(DeviceSettings):
@@ -36,7 +36,7 @@ class TrainSettings(DeviceSettings):
         le=1000,
     )
     inner_lr: float | None = setting(
-        None, "Fixed inner rate, on a mean loss.", shown="as the algorithm's row", gt=0, allow_inf_nan=False
+        None, "Fixed inner rate, on a mean loss.", shown="as the algorithm's row", gt=0, le=1000, allow_inf_nan=False
     )
     inner_lr_init: str | None = setting(
         None,
@@ -63,7 +63,7 @@ class TrainSettings(DeviceSettings):
     norm_adapted: bool | None = setting(
         None, "Let the inner loop move norm scale and shift.", shown="as the algorithm's row"
     )
-    outer_lr: float = setting(1e-3, "Adam's rate for the outer step.", gt=0, allow_inf_nan=False)
+    outer_lr: float = setting(1e-3, "Adam's rate for the outer step.", gt=0, le=1000, allow_inf_nan=False)
     outer_lr_schedule: OuterLRSchedule = setting(
         "constant", "Whether Adam's rate stays, or falls over the whole run along half a cosine to 0."
     )
@@ -80,6 +80,11 @@ class TrainSettings(DeviceSettings):
         False,
         "Learn from the query losses after all inner steps, not the last alone, with weights that fade over the first "
         "15 % of the run.",
+    )
+    on_nan: OnNan = setting(
+        "stop",
+        "At a query loss or a meta-gradient that is not finite: save the last good state and stop, or skip: leave the "
+        "update out and go on, at most 10 times in a row.",
     )
     eval_every: int = setting(
         1_000, "Outer updates between validations, and one at the end; 0: no validation at all.", ge=0

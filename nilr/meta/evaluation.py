@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nilr.episodes import EpisodeSampler
+from nilr.errors import DivergedError
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.workers import in_order
 from nilr.metrics import accuracy
@@ -48,12 +49,16 @@ def evaluate(
         steps: steps of the inner loop.
         before: whether to judge the meta-initialisation as well.
         on_episode: called after every episode; what it raises ends the evaluation.
+
+    Raises:
+        DivergedError: a logit is not finite, of which no accuracy can be taken.
     """
     at_once = engine.episodes_at_once
 
     def some(numbers: range) -> tuple[Tensor, Tensor | None]:
         episodes = sampler.draw(numbers)
         logits = engine.adapted_logits(learner, params, inner_lr, episodes, steps=steps)
+        _require_finite(logits, sampler.stream, numbers, steps)
         after = accuracy(logits, episodes.query_y)
         if not before:
             return after, None
@@ -68,6 +73,15 @@ def evaluate(
             on_episode()
     unadapted = [value for _, value in outcomes if value is not None]
     return Evaluation(torch.cat([after for after, _ in outcomes]).cpu(), torch.cat(unadapted).cpu() if before else None)
+
+
+def _require_finite(logits: Tensor, stream: str, numbers: range, steps: int) -> None:
+    broken = (~logits.isfinite().flatten(1).all(1)).nonzero()
+    if len(broken):
+        raise DivergedError(
+            f"the logits of {stream} episode {numbers[int(broken[0])]} are not finite after {steps} inner steps",
+            hint="lower --inner-lr, --outer-lr or --eval-inner-steps",
+        )
 
 
 def learner_logits(engine: Engine, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:

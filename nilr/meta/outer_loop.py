@@ -17,7 +17,7 @@ from nilr.meta.schedules import OuterLRSchedule, cosine, multi_step_weights
 from nilr.models.learner import Learner, Params
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-_DIVERGED_HINT = "lower --inner-lr or --outer-lr, or set --grad-clip; the last good checkpoint is kept"
+_DIVERGED_HINT = "lower --inner-lr or --outer-lr, or set --grad-clip; or leave such updates out with --on-nan skip"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class OuterLoop:
             DivergedError: a query loss or a meta-gradient is not finite. Nothing has been changed then.
         """
         settings = self.settings
-        _require_finite(gradient, outer_step, first_episode)
+        _require_finite(gradient, outer_step, first_episode, settings.grad_clip)
         given = {f"params/{name}": value for name, value in gradient.params.items()}
         given |= {f"inner_lr/{n}": g for n, g in learned_gradient(self.algorithm, gradient.inner_lr).items()}
         for name, value in self._learned().items():
@@ -185,7 +185,7 @@ def _same_shape(tensor: Tensor, like: Tensor, name: str) -> Tensor:
     return tensor
 
 
-def _require_finite(gradient: MetaGradient, outer_step: int, first_episode: int) -> None:
+def _require_finite(gradient: MetaGradient, outer_step: int, first_episode: int, clip: float | None) -> None:
     broken = (~gradient.query_loss.isfinite()).nonzero()
     if len(broken):
         i = int(broken[0])
@@ -194,9 +194,12 @@ def _require_finite(gradient: MetaGradient, outer_step: int, first_episode: int)
             hint=_DIVERGED_HINT,
         )
     for name, value in (gradient.params | gradient.inner_lr).items():
-        if not bool(value.isfinite().all()):
+        taken = value if clip is None else value.clamp(-clip, clip)
+        # an infinite square would stay in Adam's second moment, and its number never move again
+        if not bool((value.isfinite() & taken.square().isfinite()).all()):
+            what = "is too large for Adam" if bool(value.isfinite().all()) else "is not finite"
             raise DivergedError(
-                f"the meta-gradient in `{name}` is not finite at outer step {outer_step}, "
+                f"the meta-gradient in `{name}` {what} at outer step {outer_step}, "
                 f"episodes {first_episode} to {first_episode + len(gradient.query_loss) - 1}",
                 hint=_DIVERGED_HINT,
             )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nilr.episodes import Episode
+from nilr.errors import DivergedError
 from nilr.meta.engine.contract import Engine
 from nilr.models.learner import Learner
 from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
@@ -207,6 +208,7 @@ def read_episode(
 
     Raises:
         ValueError: a condition adapts to an episode that the tasks lack.
+        DivergedError: features are not finite, or too large to be compared.
     """
     before = see(subject, subject.params, tasks.judged, asked.values(), batch_stats)
     reached: dict[Condition, tuple[int, Mapping[str, Tensor]]] = {}
@@ -219,8 +221,21 @@ def read_episode(
             params = subject.adapt(condition, tasks, start if start[0] <= steps else (0, subject.params))
             reached[path] = steps, params
             view = see(subject, params, tasks.judged, [readings], batch_stats)
+        _require_comparable(view, condition)
         outcome[condition] = {name: reading(view, before) for name, reading in readings.items()}
     return outcome
+
+
+def _require_comparable(view: View, condition: Condition) -> None:
+    # Of what is not finite every neighbour would be the first: an accuracy of exactly 1/N. Parameters whose square
+    # overflows make variances infinite, and so all features equal.
+    values = (*view.features, *view.params.values())
+    if not bool(torch.stack([value.square().sum() for value in values]).isfinite().all()):
+        how = f"{condition.protocol} with {condition.rates} rates" if condition != META_INIT else condition.protocol
+        raise DivergedError(
+            f"parameters or features of {how} are not finite, or so large that they overflow",
+            hint="take smaller --rates or fewer --inner-steps",
+        )
 
 
 def see(

@@ -18,7 +18,7 @@ from nilr.checkpoint import Adaptation, save_checkpoint
 from nilr.config import AdaptSettings
 from nilr.data.labelled import LabelledImages, read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
-from nilr.errors import EpisodeError, StoreError, UsageError
+from nilr.errors import DivergedError, EpisodeError, StoreError, UsageError
 from nilr.meta.evaluation import learner_logits
 from nilr.probes.edits import NORM_MATCHED, adapt, edited, rates_of_part
 from nilr.probes.features import episode_features
@@ -187,6 +187,11 @@ def _metrics(model: LoadedModel, adapted: Mapping[str, Tensor], task: Task, sett
     probabilities = {}
     for moment, params in (("before", model.params), ("after", adapted)):
         support, query = _logits(model, params, episode, settings)
+        if not bool(torch.cat([support, query]).isfinite().all()):
+            raise DivergedError(
+                f"the logits of model `{model.ref.name}` are not finite {moment} adaptation",
+                hint="take smaller --rates or fewer --inner-steps",
+            )
         figures[f"support_loss_{moment}"] = cross_entropy(support, episode.support_y).item()
         probabilities[moment] = query.softmax(1).cpu()
         figures[f"accuracy_{moment}"] = _accuracy(query, episode.query_y)

@@ -81,7 +81,7 @@ def _numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in line.items():
         if isinstance(value, dict):
             yield from [(name, value["mean"])] if "mean" in value else [(f"{name}/{of}", n) for of, n in value.items()]
-        elif name != "outer_step" and value is not None:
+        elif name != "outer_step" and isinstance(value, int | float):
             yield name, value
 
 

@@ -141,6 +141,7 @@ def _metrics(trainings: Sequence[Training]) -> TrainMetrics:
         best_outer_step=None,
         best_val_accuracy=None,
         last_val_accuracy=None,
+        skipped_updates=sum(metrics.skipped_updates for metrics in each.values()),
         by_model=each,
         **{name: mean(name) for name in averaged},
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nilr.config import ProbeSettings
 from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.errors import DivergedError
 from nilr.meta.engine.workers import in_order
 from nilr.probes.conditions import META_INIT, Condition, Subject, read_episode, see
 from nilr.probes.edits import edited, rates_of_part
@@ -85,10 +86,12 @@ def judge(
 
     def one(i: int) -> dict[str, dict[Condition, dict[str, float]]]:
         tasks = pairs.draw(i, cross=cross, shared=shared)
-        seen = {
-            name: read_episode(subject, tasks, asked[name], batch_stats=settings.batch_stats)
-            for name, subject in subjects.items()
-        }
+        seen = {}
+        for name, subject in subjects.items():
+            try:
+                seen[name] = read_episode(subject, tasks, asked[name], batch_stats=settings.batch_stats)
+            except DivergedError as error:
+                raise DivergedError(f"model `{name}`, episode {i}: {error.message}", hint=error.hint) from error
         for name, control in beside.items():
             view = see(control, control.params, tasks.judged, asked[name].values(), settings.batch_stats)
             seen[name] = {META_INIT: {reading: take(view, view) for reading, take in asked[name][META_INIT].items()}}

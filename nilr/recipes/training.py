@@ -11,7 +11,6 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,14 @@ from torch import Tensor
 from nilr.checkpoint import Manifest, read_manifest, save_checkpoint, save_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
-from nilr.errors import CheckpointError
+from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.evaluation import evaluate
 from nilr.meta.outer_loop import OuterLoop
 from nilr.meta.rates import share_negative, share_negative_by_layer
 from nilr.metrics import accuracy, mean_interval
 from nilr.recipes.history import History
+from nilr.recipes.progress import Progress
 from nilr.recipes.training_settings import recorded
 from nilr.reporting import Reporter
 from nilr.results import DataUsed, Mean, TrainMetrics
@@ -36,25 +36,7 @@ from nilr.signals import StopRequest
 STATE, LAST, BEST = "training.safetensors", "last.safetensors", "best.safetensors"
 
 _SAVE_STEPS, _SAVE_SECONDS = 500, 300.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training has come; all of it is in the training state.
-
-    Attributes:
-        outer_step: completed updates.
-        validated_at: outer step of the last validation; -1 before the first.
-        best: outer step and accuracy of the best validation.
-        last_val: accuracy of the last validation.
-        logged: the figures of the last logged update.
-    """
-
-    outer_step: int = 0
-    validated_at: int = -1
-    best: dict[str, Any] | None = None
-    last_val: dict[str, Any] | None = None
-    logged: dict[str, float | None] = dataclasses.field(default_factory=dict)
+_SKIPS_IN_A_ROW = 10
 
 
 class Training:
@@ -154,6 +136,7 @@ class Training:
             best_val_accuracy=Mean(**best) if best else None,
             last_val_accuracy=Mean(**progress.last_val) if progress.last_val else None,
             share_negative=logged.get("share_negative"),
+            skipped_updates=progress.skipped,
             seconds_per_update=self._seconds / self._updates if self._updates else None,
         )
 
@@ -165,13 +148,18 @@ class Training:
         """Take an outer step along the meta-gradient of the episodes that were drawn, and log it where it is time to.
 
         Raises:
-            DivergedError: a number is not finite.
+            DivergedError: a number is not finite, and the update may not be left out; the state before it is saved.
         """
         began, step = time.monotonic(), self.progress.outer_step
         done = step + 1
         logs = done % self.settings.log_every == 0 or done in (1, self.settings.outer_steps)
         before = self._accuracy_before(episodes) if logs else None
-        self.outer.take(gradient, outer_step=step, first_episode=self._first_episode)
+        try:
+            self.outer.take(gradient, outer_step=step, first_episode=self._first_episode)
+        except DivergedError as error:
+            self._leave_out(error)
+            return
+        self.progress = dataclasses.replace(self.progress, skipped_in_a_row=0)
         figures: dict[str, float | None] = {
             "query_loss": gradient.query_loss.mean().item(),
             "accuracy_after": gradient.accuracy.mean().item(),
@@ -186,6 +174,22 @@ class Training:
         self.progress = dataclasses.replace(self.progress, outer_step=done)
         self._seconds, self._updates = self._seconds + seconds + time.monotonic() - began, self._updates + 1
         self.reporter.metric(**figures)
+
+    def _leave_out(self, error: DivergedError) -> None:
+        """Count an update as left out; where it may not be, save the state before it and raise."""
+        progress, in_a_row = self.progress, self.progress.skipped_in_a_row + 1
+        skips = self.settings.on_nan == "skip"
+        if not skips or in_a_row > _SKIPS_IN_A_ROW:
+            if progress.outer_step and self._saved_step != progress.outer_step:
+                self.save()
+            after = f", after {_SKIPS_IN_A_ROW} updates left out in a row" if skips else ""
+            raise DivergedError(error.message + after, hint=error.hint) from error
+        done = progress.outer_step + 1
+        self._history.append({"outer_step": done, "skipped": error.message})
+        self.progress = dataclasses.replace(
+            progress, outer_step=done, skipped=progress.skipped + 1, skipped_in_a_row=in_a_row
+        )
+        self.reporter.note(f"update {done} is left out: {error.message}")
 
     @property
     def _first_episode(self) -> int:

@@ -148,7 +148,7 @@ def check_unchanged(asked: dict[str, Any], stored: dict[str, JsonValue], model: 
     for name, value in asked.items():
         before = begun[name]
         grows = name == "outer_steps" and isinstance(before, int) and value >= before
-        if name in _PLACE or value == before or (grows and not spanning):
+        if name in _PLACE or name == "on_nan" or value == before or (grows and not spanning):
             continue
         hint = f"repeat its settings, or take them from it with --resume {model}; only --outer-steps may grow"
         if grows:

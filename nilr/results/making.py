@@ -47,6 +47,7 @@ class TrainMetrics(Record):
     best_val_accuracy: Mean | None
     last_val_accuracy: Mean | None
     share_negative: FiniteFloat | None
+    skipped_updates: int = 0
     seconds_per_update: FiniteFloat | None
     by_model: dict[str, TrainMetrics] | None = None
 

@@ -84,6 +84,8 @@ def test_fixed_rates_stay() -> None:
     [
         (GivenEngine(1.0, loss=math.nan), "the query loss is nan at outer step 7, episode 29"),
         (GivenEngine(math.inf), "the meta-gradient in `body.block1.conv.weight` is not finite at outer step 7"),
+        # 1e20 squared is beyond float32: Adam's second moment would be infinite, and its number never move again
+        (GivenEngine(1e20), "the meta-gradient in `body.block1.conv.weight` is too large for Adam at outer step 7"),
     ],
 )
 def test_a_number_that_is_not_finite_stops_before_anything_changes(engine: GivenEngine, said: str) -> None:

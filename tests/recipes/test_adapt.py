@@ -10,7 +10,7 @@ from PIL import Image
 
 from nilr.checkpoint import load_checkpoint
 from nilr.config import AdaptSettings, ProbeSettings, TrainSettings
-from nilr.errors import DataError, EpisodeError, StoreError, UsageError
+from nilr.errors import DataError, DivergedError, EpisodeError, StoreError, UsageError
 from nilr.recipes import adapt, meta_train, probe
 from nilr.reporting import SilentReporter
 from nilr.results import AdaptMetrics, Result
@@ -170,3 +170,9 @@ def test_an_adapted_model_that_cannot_be_saved_leaves_no_empty_directory(
     with pytest.raises(StoreError, match="no space"):
         run(model=maml)
     assert [path.name for path in (home / "models").iterdir()] == [maml]
+
+
+def test_logits_that_are_not_finite_leave_no_model(maml: str) -> None:
+    with pytest.raises(DivergedError, match="the logits of model `maml` are not finite after adaptation"):
+        run(model=maml, rates=("1e38",), name="broken")
+    assert "broken" not in Store(None).model_names()

@@ -362,23 +362,62 @@ def test_learned_rates_are_saved_and_have_moved_and_fixed_ones_have_not(quick: d
     assert {float(rate) for rate in fixed.values()} == {float(torch.tensor(0.05))}
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_episode_and_keeps_the_last_checkpoint(
-    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-
+def poison(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
+    """Let the queries of training episodes of these numbers be NaN."""
     draw = EpisodeSampler.draw
 
     def poisoned(self: EpisodeSampler, indices: range) -> Episode:
         batch = draw(self, indices)
-        if self.stream == "train" and 11 in indices:
-            batch.query_x[list(indices).index(11)] = float("nan")
+        for number in numbers:
+            if self.stream == "train" and number in indices:
+                batch.query_x[list(indices).index(number)] = float("nan")
         return batch
 
     monkeypatch.setattr(EpisodeSampler, "draw", poisoned)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_episode_and_keeps_the_state_before_it(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, 11)
     with pytest.raises(DivergedError, match=r"nan at outer step 5, episode 11") as caught:
         train(name="x", **(quick | {"save_every": 2}))
-    assert "last good checkpoint" in (caught.value.hint or "")
-    assert load_checkpoint(_models() / "x" / "last.safetensors").manifest.outer_step == 4
+    assert "--on-nan skip" in (caught.value.hint or "")
+    assert load_checkpoint(_models() / "x" / "last.safetensors").manifest.outer_step == 5
+
+
+def test_an_update_that_is_not_finite_is_left_out_where_asked_and_counted(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = train(name="shorter", **(quick | {"outer_steps": 5, "eval_every": 0}))
+    poison(monkeypatch, 11)
+    skipping = TrainSettings(name="x", on_nan="skip", **(quick | {"outer_steps": 6, "eval_every": 0}))
+    assert meta_train.run(skipping, SilentReporter()).metrics.skipped_updates == 1
+    # the sixth update is the one left out: nothing differs from a training of five
+    sixth = load_checkpoint(_models() / "x" / "last.safetensors")
+    assert sixth.manifest.outer_step == 6
+    assert sixth.digest == load_checkpoint(shorter / "last.safetensors").digest
+    history = [json.loads(line) for line in (_models() / "x" / "history.jsonl").read_text().splitlines()]
+    assert "nan at outer step 5, episode 11" in history[-1]["skipped"]
+
+
+def test_a_training_stopped_by_nan_goes_on_without_that_update(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, 11)
+    whole = contents(train(name="whole", on_nan="skip", **quick))
+    with pytest.raises(DivergedError):
+        train(name="x", **quick)
+    resumed = contents(train(name="x", resume="auto", on_nan="skip", **quick))
+    assert resumed["state"] == whole["state"]
+    assert resumed["progress"] == whole["progress"]
+
+
+def test_no_more_than_ten_updates_in_a_row_are_left_out(quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, *range(4, 100))
+    with pytest.raises(DivergedError, match="outer step 12, episode 24, after 10 updates left out in a row"):
+        train(name="x", on_nan="skip", **(quick | {"outer_steps": 40, "eval_every": 0}))
+    assert load_checkpoint(_models() / "x" / "last.safetensors").manifest.outer_step == 12
 
 
 def test_a_failed_start_leaves_no_model_behind(quick: dict[str, Any]) -> None:

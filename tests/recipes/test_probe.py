@@ -9,7 +9,7 @@ import torch
 
 from nilr.config import PROTOCOLS, ProbeSettings, TrainSettings
 from nilr.episodes import EpisodeSampler, PackedImages
-from nilr.errors import CheckpointError, DataError, EpisodeError, StoreError, UsageError
+from nilr.errors import CheckpointError, DataError, DivergedError, EpisodeError, StoreError, UsageError
 from nilr.metrics import paired_difference
 from nilr.probes.neighbours import RULES
 from nilr.recipes import meta_train, probe
@@ -248,3 +248,12 @@ def test_models_whose_paths_end_alike_are_told_apart_and_a_file_counts_once(maml
     result = judge(maml, str(copy), str(own), n_episodes=2)
     assert list(result.metrics) == ["maml@best", "maml@best (2)"]
     assert len(result.models) == 2
+
+
+@pytest.mark.parametrize("rates", ["1e30", "1e38"])
+def test_features_that_cannot_be_compared_give_no_accuracy(maml: str, rates: str) -> None:
+    # taken as they are, every neighbour would be the first one: exactly 1/N, with no spread
+    with pytest.raises(
+        DivergedError, match=r"model `maml`, episode 0: parameters or features of same-task with 1e\+?\d+ rates"
+    ):
+        judge(maml, rates=(rates,))
