@@ -164,10 +164,11 @@ class View:
         """The features of support (N*K, D) and query (N*Q, D)."""
         if self.layered:
             *_, (support, query) = self.activations.values()
-            return support.flatten(1), query.flatten(1)
-        return episode_features(
+            return _comparable((support.flatten(1), query.flatten(1)), self.params)
+        features = episode_features(
             lambda x: self.seeing.features(self.params, x), self.episode, batch_stats=self.batch_stats
         )
+        return _comparable(features, self.params)
 
     @cached_property
     def activations(self) -> Mapping[str, tuple[Tensor, Tensor]]:
@@ -221,21 +222,26 @@ def read_episode(
             params = subject.adapt(condition, tasks, start if start[0] <= steps else (0, subject.params))
             reached[path] = steps, params
             view = see(subject, params, tasks.judged, [readings], batch_stats)
-        _require_comparable(view, condition)
-        outcome[condition] = {name: reading(view, before) for name, reading in readings.items()}
+        try:
+            outcome[condition] = {name: reading(view, before) for name, reading in readings.items()}
+        except DivergedError as error:
+            raise DivergedError(f"{_named(condition)}: {error.message}", hint=error.hint) from error
     return outcome
 
 
-def _require_comparable(view: View, condition: Condition) -> None:
+def _named(condition: Condition) -> str:
+    return condition.protocol if condition == META_INIT else f"{condition.protocol} with {condition.rates} rates"
+
+
+def _comparable(features: tuple[Tensor, Tensor], params: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     # Of what is not finite every neighbour would be the first: an accuracy of exactly 1/N. Parameters whose square
     # overflows make variances infinite, and so all features equal.
-    values = (*view.features, *view.params.values())
-    if not bool(torch.stack([value.square().sum() for value in values]).isfinite().all()):
-        how = f"{condition.protocol} with {condition.rates} rates" if condition != META_INIT else condition.protocol
+    if not bool(torch.stack([value.square().sum() for value in (*features, *params.values())]).isfinite().all()):
         raise DivergedError(
-            f"parameters or features of {how} are not finite, or so large that they overflow",
+            "parameters or features are not finite, or so large that they overflow",
             hint="take smaller --rates or fewer --inner-steps",
         )
+    return features
 
 
 def see(

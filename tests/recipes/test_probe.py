@@ -254,6 +254,6 @@ def test_models_whose_paths_end_alike_are_told_apart_and_a_file_counts_once(maml
 def test_features_that_cannot_be_compared_give_no_accuracy(maml: str, rates: str) -> None:
     # taken as they are, every neighbour would be the first one: exactly 1/N, with no spread
     with pytest.raises(
-        DivergedError, match=r"model `maml`, episode 0: parameters or features of same-task with 1e\+?\d+ rates"
+        DivergedError, match=r"model `maml`, episode 0: same-task with 1e\+?\d+ rates: parameters or features"
     ):
         judge(maml, rates=(rates,))
