@@ -36,6 +36,7 @@ from nilr.results import (
     write_schemas,
 )
 from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
+from nilr.results.reproducing import OverSeeds, ReproduceMetrics, RunFigures, Sign
 
 SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
 
@@ -110,6 +111,12 @@ _TIMING: dict[str, Any] = {
     "memory_before_bytes": 250_000_000,
     "peak_memory_bytes": 700_000_000,
 }
+_SEEDS = OverSeeds(mean=0.01, ci95=None, spread=None, p=None, n_seeds=1, verdict="undecided", seeds={"0": 0.01})
+METRICS["reproduce"] = ReproduceMetrics(
+    signs=[Sign(run="maml", protocol="same-task", claimed=1, finding="undecided", measured=_SEEDS)],
+    runs={"maml": RunFigures(why="the claim", models=["cpu-maml-s0"], to_meta_init={"same-task": _SEEDS})},
+    files=["cpu-maml-s0.probe-0123456789ab.json"],
+)
 METRICS["bench"] = BenchMetrics(
     attainable_flop_per_second=3e11,
     convolutions=[ConvolutionRate(convolution="3 -> 32 channels at 84 px", flop_per_second=3e11)],
@@ -134,6 +141,7 @@ TYPES: dict[str, Any] = {
     "probe": Result[ProbeMetrics],
     "rates": Result[RatesMetrics],
     "bench": Result[BenchMetrics],
+    "reproduce": Result[ReproduceMetrics],
 }
 
 

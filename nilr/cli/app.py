@@ -19,6 +19,7 @@ from nilr.config import (
     ProbeSettings,
     RatesSettings,
     ReportSettings,
+    ReproduceSettings,
     Settings,
     TrainSettings,
 )
@@ -54,6 +55,9 @@ COMMANDS = (
     Measuring("probe", "Judge features before and after adaptation.", ProbeSettings),
     Measuring("rates", "Look at the inner learning rates, layer by layer.", RatesSettings),
     Measuring("bench", "Measure how fast this machine is, and how long a training will take.", BenchSettings),
+    Measuring(
+        "reproduce", "Run the whole experiment over seeds, to a verdict on the paper's signs.", ReproduceSettings
+    ),
     Measuring("demo", "Do all of it on generated images, in under three minutes.", DemoSettings),
 )
 

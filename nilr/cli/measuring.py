@@ -21,8 +21,8 @@ from nilr.signals import ending_the_process
 
 STANDARD_OUTPUT = "-"
 
-# Its recipe stores what it measures, in a home of its own.
-_STORES_ITSELF = ("demo",)
+# Their recipes store what they measure, perhaps in a home of its own.
+_STORES_ITSELF = ("demo", "reproduce")
 
 
 def body(name: str) -> Callable[[Any, Invocation], None]:

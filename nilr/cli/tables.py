@@ -9,6 +9,7 @@ from nilr.cli.bench_tables import show_bench
 from nilr.cli.cells import delta_cell, mean_cell, p_cell
 from nilr.cli.probe_tables import show_sections
 from nilr.cli.rates import show_rates
+from nilr.cli.reproduction import show_reproduction
 from nilr.cli.screen import Cell, Screen
 from nilr.cli.words import number
 from nilr.config import PROTOCOLS
@@ -170,4 +171,5 @@ SHOW: dict[str, Callable[[Result[Any], Screen], None]] = {
     "rates": show_rates,
     "bench": show_bench,
     "demo": show_probe,
+    "reproduce": show_reproduction,
 }

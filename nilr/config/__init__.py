@@ -32,6 +32,11 @@ from nilr.config.base import (
 from nilr.config.benching import (
     BenchSettings,
 )
+from nilr.config.experiments import (
+    EXPERIMENTS,
+    Experiment,
+    Run,
+)
 from nilr.config.judging import (
     NEIGHBOURS,
     RATES,
@@ -50,12 +55,16 @@ from nilr.config.keeping import (
 from nilr.config.packing import (
     PrepareDataSettings,
 )
+from nilr.config.reproducing import (
+    ReproduceSettings,
+)
 from nilr.config.training import (
     PRESETS,
     TrainSettings,
 )
 
 __all__ = [
+    "EXPERIMENTS",
     "MINI_IMAGENET",
     "NEIGHBOURS",
     "PRESETS",
@@ -69,6 +78,7 @@ __all__ = [
     "DemoSettings",
     "DeviceSettings",
     "Distance",
+    "Experiment",
     "Interval",
     "JudgeSettings",
     "MeasuringSettings",
@@ -84,7 +94,9 @@ __all__ = [
     "RatesSettings",
     "ReportFormat",
     "ReportSettings",
+    "ReproduceSettings",
     "Resample",
+    "Run",
     "Settings",
     "Split",
     "TaskB",

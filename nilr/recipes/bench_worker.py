@@ -134,7 +134,7 @@ def serve(connection: Connection, job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     try:
         device = prepare(job.device, job.threads, job.precision)
-        turn = _turn(job, device)
+        turn = work_of(job, device)
         before = peak_memory(device)
         while True:
             connection.recv()
@@ -145,8 +145,8 @@ def serve(connection: Connection, job: Job) -> None:
         connection.send((str(error) or type(error).__name__, getattr(error, "hint", None)))
 
 
-def _turn(job: Job, device: torch.device) -> Callable[[], list[float]]:
-    """Return what the job does in a turn."""
+def work_of(job: Job, device: torch.device) -> Callable[[], list[float]]:
+    """Return what the job does in a turn; it gives seconds, or rates, as `Turn.values` has them."""
     learner = build_learner(job.arch, n_way=job.n_way, image_size=job.image_size, filters=job.filters, seed=job.seed)
     if job.task == "convolution":
         network = convolutions(learner, job.image_size)

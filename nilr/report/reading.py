@@ -15,7 +15,7 @@ from nilr.errors import ResultError
 from nilr.files import storage_error
 from nilr.results import SCHEMA_VERSION, result_types
 
-DRAWN = ("probe", "rates", "meta-train")
+DRAWN = ("probe", "rates", "meta-train", "reproduce")
 
 _HINT = "give the results of `nilr probe` and `nilr rates`: every such command names its result file"
 

@@ -13,6 +13,7 @@ from nilr.results.benching import BenchMetrics
 from nilr.results.making import AdaptMetrics, PrepareDataMetrics, TrainMetrics
 from nilr.results.probing import ProbeMetrics, RatesMetrics
 from nilr.results.records import DataUsed, ModelUsed
+from nilr.results.reproducing import ReproduceMetrics
 
 SCHEMA_VERSION = 1
 M = TypeVar("M")
@@ -69,6 +70,7 @@ def result_types() -> dict[str, type[Result[Any]]]:
         "probe": Result[ProbeMetrics],
         "rates": Result[RatesMetrics],
         "bench": Result[BenchMetrics],
+        "reproduce": Result[ReproduceMetrics],
     }
 
 

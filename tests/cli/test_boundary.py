@@ -84,7 +84,7 @@ def test_markup_and_control_characters_in_a_path_are_shown_and_not_obeyed(
         (
             ["prob"],
             "error: no such command `prob`. Did you mean `probe`?\n"
-            "hint: known: prepare-data, meta-train, adapt, probe, rates, bench, demo, report, models\n",
+            "hint: known: prepare-data, meta-train, adapt, probe, rates, bench, reproduce, demo, report, models\n",
         ),
         (["models"], "error: missing command\nhint: known: ls, show, path, verify, rm\n"),
         (

@@ -1,0 +1,35 @@
+"""What an experiment concludes, on a screen."""
+
+from __future__ import annotations
+
+from nilr.cli.screen import Cell, Screen
+from nilr.results import Result
+from nilr.results.reproducing import OverSeeds, ReproduceMetrics
+
+
+def show_reproduction(result: Result[ReproduceMetrics], screen: Screen) -> None:
+    """Write the paper's signs, the controls beside them, and what each edit of the rates does."""
+    metrics = result.metrics
+    signs = {(sign.run, sign.protocol): sign for sign in metrics.signs}
+    rows: list[tuple[Cell, ...]] = []
+    for run, figures in metrics.runs.items():
+        for protocol, found in figures.to_meta_init.items():
+            sign = signs.get((run, protocol))
+            claim = None if sign is None else "gain" if sign.claimed > 0 else "loss"
+            finding = found.verdict if sign is None else sign.finding
+            rows.append((run, protocol, claim, _cell(found, screen), str(found.n_seeds), finding))
+    screen.table(("run", "protocol", "paper", "delta to meta-init", "seeds", "finding"), rows, names=2)
+    edits: list[tuple[Cell, ...]] = [
+        (run, name, _cell(found["same-task"], screen), _cell(found["cross-task"], screen))
+        for run, figures in metrics.runs.items()
+        for name, found in figures.edits_to_learned.items()
+    ]
+    if edits:
+        header = ("run", "rates", "same-task, delta to learned", "cross-task, delta to learned")
+        screen.table(header, edits, names=2)
+
+
+def _cell(found: OverSeeds, screen: Screen) -> Cell:
+    sign = "+" if found.mean > 0 else ""
+    width = "" if found.ci95 is None else f" ± {screen.share(found.ci95)}"
+    return f"{sign}{screen.share(found.mean)}{width}"

@@ -1,0 +1,122 @@
+"""The experiments of `nilr reproduce`, as data: what is trained, what is asked of each model, and on which pack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nilr.config.base import MINI_IMAGENET, SYNTHETIC
+
+CAUSAL_TABLE = (
+    "learned",
+    "zero-negative",
+    "zero-positive",
+    "absolute",
+    "negated",
+    "shuffled-signs",
+    "shuffled",
+    "tensor-mean",
+    "norm-matched",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that is repeated over seeds.
+
+    Attributes:
+        name: what it is called.
+        why: what it is there for.
+        train: settings of `nilr meta-train`.
+        claimed: whether the paper's signs are about it, as CLAIMS has them for its algorithm.
+        edits: the edits of the rates that its models are probed with.
+    """
+
+    name: str
+    why: str
+    train: Mapping[str, Any]
+    claimed: bool = False
+    edits: tuple[str, ...] = ("learned",)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a preset does, in the order of `runs`.
+
+    Attributes:
+        data: the pack.
+        pack: settings of `nilr prepare-data` that make it of the sources, or of nothing where they say `synthetic`.
+        seeds: how many, by default.
+        train: what all trainings share.
+        runs: the trainings.
+        n_episodes: episodes of every probe.
+        closer: further settings of the probe of each run's first seed.
+        home: of its own store; None for the user's.
+    """
+
+    data: str
+    pack: Mapping[str, Any]
+    seeds: int
+    train: Mapping[str, Any]
+    runs: tuple[Run, ...]
+    n_episodes: int
+    closer: Mapping[str, Any] = field(default_factory=dict)
+    home: Path | None = None
+
+
+_CLOSER: dict[str, Any] = {
+    "layers": ("all",),
+    "similarity": True,
+    "steps_curve": True,
+    "shared_classes": True,
+}
+
+
+def _runs(*, maml: Mapping[str, Any], metasgd: Mapping[str, Any], one_step_lr: float) -> tuple[Run, ...]:
+    """Return the runs that the claim takes: the paper's two, and what each of them could be mistaken for."""
+    one_step = {"inner_steps": 1, "eval_inner_steps": 1, "inner_lr": one_step_lr}
+    return (
+        Run("maml", "the paper's first network", {"algo": "maml", **maml}, claimed=True),
+        Run("metasgd", "the paper's second", {"algo": "metasgd", **metasgd}, claimed=True, edits=CAUSAL_TABLE),
+        Run("maml-1step", "fixed rates, with as many steps as Meta-SGD takes", {"algo": "maml", **maml, **one_step}),
+        Run(
+            "metasgd-nonneg",
+            "learned rates, none of which may be negative",
+            {"algo": "metasgd", **metasgd, "rate_constraint": "non-negative"},
+        ),
+    )
+
+
+# Why these sizes, this initial rate of Meta-SGD and this rate of one-step MAML: docs/reproduce.md.
+EXPERIMENTS: dict[str, Experiment] = {
+    "paper": Experiment(
+        data=MINI_IMAGENET,
+        pack={"image_size": 84},
+        seeds=5,
+        train={},
+        runs=_runs(maml={"preset": "finn-1shot"}, metasgd={"preset": "li-metasgd"}, one_step_lr=0.2),
+        n_episodes=2_000,
+        closer=_CLOSER,
+    ),
+    "cpu": Experiment(
+        data="mini-imagenet-32",
+        pack={"image_size": 32},
+        seeds=3,
+        train={"outer_steps": 9_000, "eval_episodes": 300},
+        runs=_runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2),
+        n_episodes=1_000,
+        closer=_CLOSER,
+    ),
+    "demo": Experiment(
+        data=SYNTHETIC,
+        pack={"synthetic": True, "image_size": 16, "limit_per_class": 40},
+        seeds=3,
+        train={"filters": 16, "outer_steps": 300, "eval_every": 0, "save_every": 100},
+        runs=_runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2),
+        n_episodes=60,
+        closer=_CLOSER,
+        home=Path("nilr-reproduce"),
+    ),
+}

@@ -1,0 +1,167 @@
+"""Reproduce: the whole experiment over seeds, to a verdict on the paper's four signs; the same command goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nilr.config import EXPERIMENTS, PrepareDataSettings, ReportSettings, ReproduceSettings
+from nilr.data.packed import open_pack
+from nilr.errors import Interrupted, StoreError
+from nilr.recipes import meta_train, prepare_data, probe, rates, report
+from nilr.recipes.outcome import Outcome
+from nilr.recipes.reproduce_estimate import seconds_left
+from nilr.recipes.reproduce_plan import Plan, Trained, model_runs, read_kept
+from nilr.recipes.reproduce_verdict import Seen, in_words, run_figures, signs
+from nilr.recipes.training_settings import resolve
+from nilr.reporting import Reporter
+from nilr.results import DataUsed, Result, write_result
+from nilr.results.reproducing import ReproduceMetrics
+from nilr.runtime import environment, prepare
+from nilr.store import Store, newest_manifest
+
+
+def run(settings: ReproduceSettings, reporter: Reporter) -> Result[ReproduceMetrics]:
+    """Train, probe, look at the rates, conclude and report; whatever is done already is left as it is.
+
+    Raises:
+        NilrError: the pack is not there, or anything that one of the parts raises.
+        Interrupted: SIGINT or SIGTERM; what is done stays, and the same command goes on.
+    """
+    store = Store(settings.home or EXPERIMENTS[settings.preset].home)
+    plan = Plan(settings, store, settings.data or EXPERIMENTS[settings.preset].data)
+    try:
+        with store.lock(plan.name, kind="experiment"):
+            return Reproduction(plan, reporter).run()
+    except Interrupted as interrupted:
+        raise Interrupted(interrupted.signum, hint="what is done is kept; the same command goes on") from None
+
+
+class Reproduction:
+    """One experiment on its way.
+
+    Args:
+        plan: what it is.
+        reporter: told of the progress.
+    """
+
+    def __init__(self, plan: Plan, reporter: Reporter) -> None:
+        self.plan, self.reporter = plan, reporter
+        self.data: DataUsed
+        self.files: list[Path] = []
+
+    def run(self) -> Result[ReproduceMetrics]:
+        """Do all that is left, in order."""
+        plan = self.plan
+        outcome = Outcome("reproduce", plan.settings)
+        device = prepare(plan.settings.device, plan.settings.threads, plan.settings.precision)
+        self.data = self._pack()
+        estimate = self._estimate(device)
+        runs, used = {}, []
+        for name, trainings in model_runs(plan.trainings).items():
+            for training in trainings:
+                self._train(training)
+            seen = [self._look(training) for training in trainings]
+            used += [result.models[0] for result, _ in seen]
+            runs[name] = run_figures(trainings[0].run.why, [model for _, model in seen])
+        claimed = {run.name: str(run.train["algo"]) for run in plan.experiment.runs if run.claimed}
+        found = signs(claimed, runs)
+        result = outcome.result(
+            ReproduceMetrics(signs=found, runs=runs, files=[path.name for path in self.files]),
+            config={
+                **plan.settings.model_dump(mode="json", exclude={"home", "sources"}),
+                "seeds": [training.seed for training in plan.trainings if training.run == plan.experiment.runs[0]],
+                "name": plan.name,
+                "data": self.data.name,
+                "estimated_seconds": estimate,
+            },
+            models=used,
+            data=self.data,
+            notes=in_words(found),
+            environment=environment(device, plan.settings.engine),
+        )
+        self._report(result)
+        return result
+
+    def _pack(self) -> DataUsed:
+        """Return the pack; make it where it is not there and can be made.
+
+        Raises:
+            StoreError: it is not there, and nothing was given to make it of.
+        """
+        plan, making = self.plan, dict(self.plan.experiment.pack)
+        if plan.settings.data is None and not plan.store.dataset_path(plan.pack).exists():
+            sources = plan.settings.sources
+            if not sources and "synthetic" not in making:
+                flags = f"--name {plan.pack} --image-size {making['image_size']}"
+                raise StoreError(
+                    f"no dataset `{plan.pack}` in `{plan.store.home}`",
+                    hint=f"make it with `nilr prepare-data SOURCE... {flags}`, or give `nilr reproduce` the SOURCEs",
+                )
+            home, paths = plan.store.home, plan.settings.record_paths
+            packing = PrepareDataSettings(**making, home=home, sources=sources, name=plan.pack, record_paths=paths)
+            self._keep(prepare_data.run(packing, self.reporter))
+        info = open_pack(plan.store.find_data(plan.pack)).info
+        return DataUsed(name=info.name, digest=info.digest, image_size=info.image_size, split="test")
+
+    def _estimate(self, device: torch.device) -> float:
+        plan = self.plan
+        train = [t for t in plan.trainings if plan.manifest(t, self.data) is None]
+        probe_left = [t for t in plan.trainings if t in train or self._kept(t, "probe") is None]
+        if not probe_left:
+            self.reporter.note("all trainings and probes are done")
+            return 0.0
+        updates = [(t, resolve(t.settings)[0].outer_steps - self._updates_done(t)) for t in train]
+        seconds = seconds_left(plan, self.data, device, updates, probe_left)
+        self.reporter.note(
+            f"to do: {len(train)} of {len(plan.trainings)} trainings ({sum(n for _, n in updates):,} updates), "
+            f"{len(probe_left)} probes: about {max(1, round(seconds / 60))} minutes on this machine as it is now"
+        )
+        return seconds
+
+    def _updates_done(self, training: Trained) -> int:
+        manifest = newest_manifest(self.plan.store.model_dir(training.model))
+        return 0 if manifest is None else min(manifest.outer_step, resolve(training.settings)[0].outer_steps)
+
+    def _train(self, training: Trained) -> None:
+        if self.plan.manifest(training, self.data) is None:
+            self._keep(meta_train.run(training.settings, self.reporter), f"{training.model}.meta-train.json")
+
+    def _kept(self, training: Trained, command: str) -> Result[Any] | None:
+        look = self.plan.probe(training) if command == "probe" else self.plan.rates(training)
+        return read_kept(self.plan.kept(training, command, look, self.data), command)
+
+    def _look(self, training: Trained) -> tuple[Result[Any], Seen]:
+        """Probe a model and look at its rates, unless that is done."""
+        plan, found = self.plan, []
+        asked, wanted = plan.probe(training), plan.rates(training)
+        for command in ("probe", "rates"):
+            path = plan.kept(training, command, asked if command == "probe" else wanted, self.data)
+            result = read_kept(path, command)
+            if result is None:
+                again = probe.run(asked, self.reporter) if command == "probe" else rates.run(wanted, self.reporter)
+                result = self._keep(again, path.name)
+            found.append(result)
+            self.files.append(path)
+        probed, looked = (result.metrics[training.model] for result in found)
+        return found[0], Seen(training.seed, training.model, probed, looked)
+
+    def _keep(self, result: Result[Any], name: str | None = None) -> Result[Any]:
+        write_result(self.plan.folder / (name or f"{result.command}.json"), result)
+        return result
+
+    def _report(self, result: Result[ReproduceMetrics]) -> None:
+        """Write the result, and the page and the text of all results, in the experiment's folder."""
+        folder = self.plan.folder
+        self._keep(result, "reproduce.json")
+        write_result(self.plan.store.result_path("reproduce"), result)
+        learned = {m.name for m in result.models if m.algo != "maml"}
+        sources = [path for path in self.files if ".probe-" in path.name or path.name.split(".")[0] in learned]
+        for out in (folder / "report.html", folder / "report.md"):
+            made = ReportSettings(
+                home=self.plan.store.home, results=(folder / "reproduce.json", *sources), out=out, force=True
+            )
+            report.run(made, self.reporter)
+            self.reporter.note(f"report: {out}")
