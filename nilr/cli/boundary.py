@@ -21,6 +21,7 @@ from nilr.files import storage_error
 from nilr.signals import unwinding
 
 BROKEN_PIPE = 128 + 13
+_ALLOCATOR = "can't allocate memory"
 
 
 def run(args: Sequence[str]) -> int:
@@ -86,7 +87,8 @@ def _report(error: BaseException) -> int:
 def _known(error: BaseException) -> NilrError | None:
     if isinstance(error, NilrError):
         return error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    # torch's own allocator for the CPU raises a plain RuntimeError
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _ALLOCATOR in str(error):
         return NilrError("out of memory", hint="close other programs, or take smaller images, episodes or batches")
     if isinstance(error, OSError) and error.strerror:
         return storage_error(Path(error.filename or "."), error, "use")

@@ -33,6 +33,13 @@ def raising(error: BaseException) -> Any:
         (Interrupted(signal.SIGINT), 130, f"error: interrupted by SIGINT\n{HINT}"),
         (KeyboardInterrupt(), 130, "error: interrupted by SIGINT\n"),
         (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
+            ),
+            1,
+            "error: out of memory\nhint: close other programs, or take smaller images, episodes or batches\n",
+        ),
+        (
             MemoryError(),
             1,
             "error: out of memory\nhint: close other programs, or take smaller images, episodes or batches\n",
