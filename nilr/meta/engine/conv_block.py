@@ -75,7 +75,7 @@ class ConvBlock:
 
     def backward(
         self, da: Tensor, kept: BlockKept, params: BlockParams, *, input_gradient: bool, last: bool = False
-    ) -> tuple[Tensor | None, BlockParams, BlockGradient]:
+    ) -> tuple[Tensor | None, BlockParams, BlockGradient | None]:
         """Return the gradients in x (if asked for) and in the parameters, and what the tangent needs.
 
         u = da where a > 0; dt = sum u; ds = sum u h; dy = scatter(s r u) + b + c y, where per channel
@@ -87,7 +87,7 @@ class ConvBlock:
         b = -k * dshift / _positions(kept.y) - c * kept.mean
         dy = self.passes.spread(kept.y, u, kept.where, (b, c, k), reuse=last)
         dx, dweight = self._convolve_backward(dy, kept.x, params.weight, input_gradient=input_gradient)
-        gradient = BlockGradient(u, dy if input_gradient else None, dscale, dshift)
+        gradient = None if last else BlockGradient(u, dy if input_gradient else None, dscale, dshift)
         return dx if input_gradient else None, BlockParams(dweight, dscale, dshift), gradient
 
     def forward_tangent(

@@ -38,9 +38,9 @@ class ImageKept(NamedTuple):
 
 
 class ImageGradient(NamedTuple):
-    """What the backward pass keeps for its tangent: u (None where nothing comes after), ds (float64), and dW / k."""
+    """What the backward pass keeps for its tangent: u, ds (float64), and dW / k."""
 
-    u: Tensor | None
+    u: Tensor
     dscale: Tensor
     core: Tensor
 
@@ -81,7 +81,7 @@ class ImageBlock:
 
     def backward(
         self, da: Tensor, kept: ImageKept, params: BlockParams, *, input_gradient: bool, last: bool = False
-    ) -> tuple[None, BlockParams, ImageGradient]:
+    ) -> tuple[None, BlockParams, ImageGradient | None]:
         """Return the gradients in the parameters, and what the tangent needs; images have no gradient."""
         u = None if last else torch.empty_like(kept.h)
         taps, dshift, dscale = self._sums(da, kept, params, None, u)
@@ -89,7 +89,7 @@ class ImageBlock:
         gradient, core = self._empty(params), self._exact(c)[1]
         given = taps, dshift, dscale, kept.rstd, kept.weight_v, self.mean, params.scale, c
         self._call("image_gradient", *given, core, gradient.weight.flatten(1), *gradient[1:])
-        return None, gradient, ImageGradient(u, dscale, core)
+        return None, gradient, None if u is None else ImageGradient(u, dscale, core)
 
     def forward_tangent(
         self, x_t: Tensor | None, kept: ImageKept, params: BlockParams, params_t: BlockParams
@@ -131,7 +131,7 @@ class ImageBlock:
         da: Tensor,
         kept: ImageKept,
         params: BlockParams,
-        more: tuple[Tensor | None, Tensor] | None,
+        more: tuple[Tensor, Tensor] | None,
         u: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return S (27, Co), dt and ds (1, Co) of a gradient, plus the sum of the product of `more` in ds; fill u."""

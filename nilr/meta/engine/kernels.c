@@ -18,7 +18,7 @@
 #endif
 
 /* Raised with every change of a kernel's arguments or meaning; native.py must agree. */
-const int64_t nilr_kernels_version = 2;
+const int64_t nilr_kernels_version = 3;
 
 #define REAL float
 #define NAMED(name) name##_f32

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 LIBRARY = "_kernels.so"
-VERSION = 2  # of the kernels; a library of another version is not used
+VERSION = 3  # of the kernels; a library of another version is not used
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
