@@ -8,7 +8,9 @@ from nilr.config.base import DeviceSettings, setting
 class BenchSettings(DeviceSettings):
     """`nilr bench`: how fast this machine is, on random images."""
 
-    engine: str = setting("all", "Time one engine, by its name or as auto takes it; all: each that can run here.")
+    engine: str = setting(
+        "all", "Time one engine, by its name or as auto takes it; all: each that auto may take on the device."
+    )
     algo: str = setting("maml,metasgd", "Algorithms to time, with commas between them.")
     arch: str = setting("conv4", "Architecture of the body.")
     filters: int = setting(32, "Channels of each of the body's convolutions.", ge=1, le=4096)

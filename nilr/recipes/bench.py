@@ -14,7 +14,7 @@ import torch
 
 from nilr.config import PRESETS, BenchSettings, TrainSettings
 from nilr.errors import UnknownNameError, UsageError
-from nilr.meta.engine.registry import ENGINES, choose_engine
+from nilr.meta.engine.registry import AUTO, ENGINES, choose_engine
 from nilr.models.learner import Learner
 from nilr.models.registry import build_learner
 from nilr.recipes.bench_floor import Convolution, Floor, convolutions
@@ -55,7 +55,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     reporter.note(f"random images of {settings.image_size} px; no dataset is read")
     turns, rates = take_turns(wanted, plan.convolution(default), settings.rounds, reporter)
     figures = Figures(turns, rates, convolutions(learner, settings.image_size))
-    unavailable = [name for name in ENGINES if everything and name not in available]
+    unavailable = [name for name in AUTO[device.type] if everything and name not in available]
     return outcome.result(
         BenchMetrics(
             attainable_flop_per_second=figures.attainable,
@@ -80,7 +80,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
 
 def _available(learner: Learner, device: torch.device, precision: str) -> list[str]:
     found = []
-    for name in ENGINES:
+    for name in AUTO[device.type]:
         with contextlib.suppress(UsageError):
             found.append(choose_engine(name, learner, device, precision).name)
     return found

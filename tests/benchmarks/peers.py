@@ -18,7 +18,7 @@ import torch
 from machine import heading
 from work import CHECKED, FILTERS, N_QUERY, N_SHOT, N_WAY, SEED, SIZE, WORK
 
-from nilr.meta.engine.registry import ENGINES
+from nilr.meta.engine.registry import AUTO, ENGINES
 from nilr.models.registry import build_learner
 
 HERE = Path(__file__).parent
@@ -55,9 +55,9 @@ def fetch_learn2learn(directory: Path) -> Path:
 
 
 def default_contenders() -> list[str]:
-    """Return the engines that execute this network on a CPU, without the plain loop, and the peers."""
+    """Return the engines that `auto` may take for this network on a CPU, without the plain loop, and the peers."""
     learner = build_learner("conv4", n_way=N_WAY, image_size=SIZE, filters=FILTERS)
-    engines = [name for name, engine in ENGINES.items() if engine.supports(learner, torch.device("cpu"))]
+    engines = [name for name in AUTO["cpu"] if ENGINES[name].supports(learner, torch.device("cpu"))]
     return [*(name for name in engines if name != "reference"), *PEERS]
 
 

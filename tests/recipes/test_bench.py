@@ -10,7 +10,7 @@ import torch
 
 from nilr.config import PRESETS, BenchSettings
 from nilr.errors import DeviceError, UnknownNameError, UsageError
-from nilr.meta.engine.registry import ENGINES
+from nilr.meta.engine.registry import AUTO, ENGINES
 from nilr.models.registry import build_learner
 from nilr.recipes import bench
 from nilr.recipes.bench_worker import Job, Turn
@@ -46,7 +46,7 @@ def test_every_engine_of_this_machine_is_timed_without_a_dataset(home: Any, monk
     engines = result.metrics.engines["maml"]
     cpu = torch.device("cpu")
     learner = build_learner("conv4", n_way=2, image_size=16, filters=4)
-    assert list(engines) == [name for name, engine in ENGINES.items() if engine.supports(learner, cpu)]
+    assert list(engines) == [name for name in AUTO["cpu"] if ENGINES[name].supports(learner, cpu)]
     for engine in engines.values():
         for timing in (engine.update, engine.evaluation):
             assert 0 < timing.seconds_fastest <= timing.seconds <= timing.seconds_slowest
@@ -96,6 +96,7 @@ def test_one_engine_and_one_algorithm_can_be_asked_for(two_seconds: list[Job]) -
 def test_an_engine_that_was_not_built_is_named(two_seconds: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     absent = SimpleNamespace(name="warp", supports=lambda *_: False)
     monkeypatch.setitem(ENGINES, "warp", absent)
+    monkeypatch.setitem(AUTO, "cpu", ("warp", *AUTO["cpu"]))
     result = measure()
     assert result.metrics.unavailable == ["warp"]
     assert "warp" not in result.metrics.engines["maml"]
