@@ -10,7 +10,7 @@ import io
 import math
 import pickletools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -58,7 +58,7 @@ def load_plain(path: Path, content: bytes | None = None) -> object:
         ) from error
     except EOFError as error:
         raise DataError(f"`{path}` is a truncated pickle", hint="fetch the file again") from error
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError, RecursionError) as error:
         raise DataError(f"`{path}` is a damaged pickle, or none at all", hint="fetch the file again") from error
 
 
@@ -146,7 +146,7 @@ _BUILDERS: Final[dict[str, Callable[..., object]]] = {
     "multiarray.scalar": _scalar,
     "numeric._frombuffer": lambda *args: PickledArray(_from_bytes(*args)),
     "_codecs.encode": _encode,
-    "collections.OrderedDict": lambda items=(): dict(items),
+    "collections.OrderedDict": lambda items=(): dict(_plain_keys(items)),
     "collections.defaultdict": lambda *_: {},
     "builtins.list": lambda *_: [],
 }
@@ -244,7 +244,14 @@ class _Machine:
 
 
 def _pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
-    return zip(items[::2], items[1::2], strict=True)
+    return _plain_keys(zip(items[::2], items[1::2], strict=True))
+
+
+def _plain_keys(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    for key, value in items:
+        if isinstance(key, tuple):  # Python hashes tuples in tuples without a limit to their depth, and crashes
+            raise TypeError("a tuple is no key")
+        yield key, value
 
 
 def _call(target: object, args: tuple[object, ...]) -> object:

@@ -127,7 +127,7 @@ class OuterLoop:
         """Take over what `state` returned, bit for bit.
 
         Raises:
-            CheckpointError: a tensor is missing or has another shape.
+            CheckpointError: a tensor is missing, has another shape, or holds what no training leaves.
         """
         try:
             for section, own in (("params", self.params), ("inner_lr", self._rates)):
@@ -143,6 +143,9 @@ class OuterLoop:
             moments = {moment: state[f"adam/{moment}/{name}"].clone() for moment in _MOMENTS}
             for moment in ("exp_avg", "exp_avg_sq"):
                 moments[moment] = _same_shape(moments[moment], value, name).to(value.device)
+            _same_shape(moments["step"], value.new_empty(()), f"adam/step/{name}")
+            if moments["step"] < 0 or (moments["exp_avg_sq"] < 0).any():
+                raise CheckpointError(f"the state of Adam for `{name}` is none", hint="start afresh")
             self._optimiser.state[value] = moments
 
     def _learned(self) -> dict[str, Tensor]:
@@ -182,6 +185,8 @@ def meta_gradients(outers: Sequence[OuterLoop], batches: Sequence[Episode], *, o
 def _same_shape(tensor: Tensor, like: Tensor, name: str) -> Tensor:
     if tensor.shape != like.shape:
         raise CheckpointError(f"`{name}` has shape {tuple(tensor.shape)} and not {tuple(like.shape)}")
+    if not tensor.is_floating_point() or not tensor.isfinite().all():
+        raise CheckpointError(f"`{name}` of the training state is not finite numbers", hint="start afresh")
     return tensor
 
 

@@ -37,9 +37,20 @@ def build_learner(arch: str, *, n_way: int, image_size: int, filters: int, seed:
         UnknownNameError: no such architecture.
         EpisodeError: the images are too small for it.
     """
+    learner = _build(arch, n_way=n_way, image_size=image_size, filters=filters)
+    initialise(learner, torch.Generator().manual_seed(seed))
+    return learner
+
+
+def parameter_shapes(arch: str, *, n_way: int, image_size: int, filters: int) -> dict[str, torch.Size]:
+    """Return the shapes of a learner's parameters, by name, without taking memory for them; see `build_learner`."""
+    with torch.device("meta"):
+        learner = _build(arch, n_way=n_way, image_size=image_size, filters=filters)
+    return {name: value.shape for name, value in learner.named_parameters()}
+
+
+def _build(arch: str, *, n_way: int, image_size: int, filters: int) -> Learner:
     if arch not in BODIES:
         raise UnknownNameError("architecture", arch, BODIES)
     body, feature_dim = BODIES[arch](image_size=image_size, filters=filters)
-    learner = Learner(body, feature_dim, n_way)
-    initialise(learner, torch.Generator().manual_seed(seed))
-    return learner
+    return Learner(body, feature_dim, n_way)

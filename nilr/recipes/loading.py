@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 from torch import Tensor
 
 from nilr.checkpoint import Checkpoint, load_checkpoint
@@ -19,7 +19,7 @@ from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import choose_engine
 from nilr.models.learner import Learner
-from nilr.models.registry import build_learner
+from nilr.models.registry import build_learner, parameter_shapes
 from nilr.recipes.training_settings import recipe_digest
 from nilr.results import DataUsed, ModelUsed
 from nilr.store import ModelRef, Store
@@ -120,14 +120,16 @@ def load_model(
     manifest = checkpoint.manifest
     try:
         arguments: dict[str, Any] = dict(manifest.architecture.arguments)
-        learner = build_learner(manifest.architecture.name, **arguments)
+        expected = parameter_shapes(manifest.architecture.name, **arguments)
         row: dict[str, Any] = dict(manifest.algorithm)
+        TypeAdapter(Algorithm).validate_python(row)
         algorithm = Algorithm(**row)
-    except TypeError as error:
-        raise CheckpointError(f"`{ref.file}` cannot be rebuilt: {error}", hint="train it again") from error
-    expected = {name: value.shape for name, value in learner.named_parameters()}
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"`{ref.file}` cannot be rebuilt: {reason}", hint="train it again") from error
     if {name: value.shape for name, value in checkpoint.params.items()} != expected:
         raise CheckpointError(f"`{ref.file}`: its tensors are not those of its architecture", hint="train it again")
+    learner = build_learner(manifest.architecture.name, **arguments)
     return LoadedModel(
         ref=ref,
         checkpoint=checkpoint,

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
-from nilr.checkpoint import load_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import EpisodeSampler, stream_seed
 from nilr.errors import StoreError, UsageError
@@ -23,6 +22,7 @@ from nilr.meta.rates import initial_rates
 from nilr.models.registry import build_learner
 from nilr.recipes.loading import OpenSplit, Packs, load_model
 from nilr.recipes.outcome import Outcome
+from nilr.recipes.progress import read_training_state
 from nilr.recipes.training import LAST, STATE, Training
 from nilr.recipes.training_loop import train_together
 from nilr.recipes.training_settings import check_unchanged, merge_stored, recorded, resolve
@@ -113,7 +113,7 @@ def _ready(
     begun = None
     if directory is not None:
         held.enter_context(_store_of(directory, store).lock(directory.name))
-        begun = load_training_state(directory / STATE)
+        begun = read_training_state(directory / STATE)
     values = begun[1] if begun is not None else None
     settings, row = _resolve(settings, values, directory)
     device = prepare(settings.device, settings.threads, settings.precision)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import JsonValue, ValidationError
 
-from nilr.checkpoint import Manifest, load_checkpoint, load_training_state, read_manifest
+from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.errors import CheckpointError, NilrError
+from nilr.recipes.progress import read_training_state
 from nilr.results import Record
 from nilr.store import CHECKPOINTS, Store
 
@@ -248,6 +249,6 @@ def _json(line: str) -> JsonValue:
 _CHECKERS: dict[str, Callable[[Path], object]] = {
     "best.safetensors": _check_checkpoint,
     "last.safetensors": _check_checkpoint,
-    "training.safetensors": load_training_state,
+    "training.safetensors": read_training_state,
     "history.jsonl": _check_history,
 }

@@ -1,10 +1,44 @@
-"""How far a training has come."""
+"""How far a training has come, and the reading of its state, with suspicion: a seal says nothing of who set it."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from nilr.checkpoint import load_training_state
+from nilr.config import TrainSettings
+from nilr.errors import CheckpointError
+from nilr.results import Mean
+from nilr.tensorfile import DAMAGED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
+_Figure = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class _Best(Mean):
+    outer_step: _Count
+
+
+def _best(value: dict[str, Any]) -> dict[str, Any]:
+    _Best.model_validate(value, strict=True)
+    return value
+
+
+def _mean(value: dict[str, Any]) -> dict[str, Any]:
+    Mean.model_validate(value, strict=True)
+    return value
+
+
+def _settings(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    TrainSettings.model_validate({n: field for n, field in value.items() if n in TrainSettings.model_fields})
+    return value
 
 
 @dataclass(frozen=True)
@@ -21,10 +55,37 @@ class Progress:
         skipped_in_a_row: of them, those at the end.
     """
 
-    outer_step: int = 0
-    validated_at: int = -1
-    best: dict[str, Any] | None = None
-    last_val: dict[str, Any] | None = None
-    logged: dict[str, float | None] = dataclasses.field(default_factory=dict)
-    skipped: int = 0
-    skipped_in_a_row: int = 0
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    outer_step: _Count = 0
+    validated_at: Annotated[int, Field(strict=True, ge=-1)] = -1
+    best: Annotated[dict[str, Any], AfterValidator(_best)] | None = None
+    last_val: Annotated[dict[str, Any], AfterValidator(_mean)] | None = None
+    logged: dict[str, _Figure | None] = dataclasses.field(default_factory=dict)
+    skipped: _Count = 0
+    skipped_in_a_row: _Count = 0
+
+
+class _Values(BaseModel):
+    settings: Annotated[dict[str, JsonValue], AfterValidator(_settings)]
+    data: str | None = None
+    data_digest: str
+    progress: Progress
+
+
+def read_training_state(path: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
+    """Read a training state, and check that its values are what a training goes on from.
+
+    Raises:
+        CheckpointError: there is none, or it is foreign, newer, truncated or damaged.
+    """
+    tensors, values = load_training_state(path)
+    try:
+        _Values.model_validate(values)
+    except (ValidationError, RecursionError) as error:
+        why = ""
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f": {'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}"
+        raise CheckpointError(f"`{path}` is no state of a training{why}", hint=DAMAGED) from error
+    return tensors, values

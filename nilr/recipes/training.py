@@ -75,7 +75,7 @@ class Training:
         self._history.begin()
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, JsonValue]) -> None:
-        """Take over the training state that `load_training_state` gave.
+        """Take over the training state that `read_training_state` gave.
 
         Raises:
             CheckpointError: the training state cannot be used.

@@ -481,3 +481,63 @@ def test_flags_override_a_preset_and_a_preset_overrides_defaults(preset: str) ->
         if name != "outer_steps":
             assert getattr(settings, name) == value
     assert row.name == PRESETS[preset].get("algo", "maml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("progress", None),
+        ("progress", []),
+        ("progress", {"outer_step": "8"}),
+        ("progress", {"outer_step": -1}),
+        ("progress", {"outer_step": 10**300}),
+        ("progress", {"surprise": 1}),
+        ("progress", {"best": {"mean": "high"}}),
+        ("progress", {"last_val": {"mean": 0.5}}),
+        ("progress", {"logged": {"query_loss": "low"}}),
+        ("progress", {"skipped": True}),
+        ("data", ["a"]),
+        ("data_digest", None),
+        ("data_digest", 5),
+        ("settings", []),
+        ("settings", {"n_way": "three"}),
+    ],
+)
+def test_a_sealed_state_with_values_of_no_training_is_refused(name: str, value: Any, quick: dict[str, Any]) -> None:
+    directory = train(name="x", **quick | {"outer_steps": 1, "eval_every": 0})
+    state = directory / "training.safetensors"
+    tensors, values = load_training_state(state)
+    save_training_state(state, tensors, values | {name: value})
+    with pytest.raises(CheckpointError, match="is no state of a training"):
+        train(resume="x", threads=1)
+
+
+def test_a_state_that_lacks_a_value_is_refused(quick: dict[str, Any]) -> None:
+    directory = train(name="x", **quick | {"outer_steps": 1, "eval_every": 0})
+    state = directory / "training.safetensors"
+    tensors, values = load_training_state(state)
+    for name in ("progress", "data_digest", "settings"):
+        save_training_state(state, tensors, {n: v for n, v in values.items() if n != name})
+        with pytest.raises(CheckpointError, match=f"{name}: field required"):
+            train(resume="x", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("moment", "change"),
+    [
+        ("step", lambda old: old - 2),
+        ("step", lambda old: old.long()),
+        ("step", lambda old: old.repeat(3)),
+        ("exp_avg_sq", lambda old: old - 1),
+        ("exp_avg", lambda old: old * float("nan")),
+        ("exp_avg", lambda old: old.long()),
+    ],
+)
+def test_a_sealed_state_with_moments_of_no_adam_is_refused(moment: str, change: Any, quick: dict[str, Any]) -> None:
+    directory = train(name="x", **quick | {"outer_steps": 1, "eval_every": 0})
+    state = directory / "training.safetensors"
+    tensors, values = load_training_state(state)
+    hostile = {n: change(t) if n.startswith(f"adam/{moment}/") else t for n, t in tensors.items()}
+    save_training_state(state, hostile, values)
+    with pytest.raises(CheckpointError):
+        train(resume="x", outer_steps=2, threads=1)

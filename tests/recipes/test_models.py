@@ -168,7 +168,8 @@ def test_the_path_is_the_file_of_the_checkpoint_meant(home: Path) -> None:
 def test_whole_models_are_verified_file_by_file(home: Path) -> None:
     directory = save(home, "metasgd").parent
     save(home, "metasgd", "best")
-    save_training_state(directory / "training.safetensors", {}, {})
+    values = {"settings": {}, "data": "mini-imagenet", "data_digest": "0" * 64, "progress": {}}
+    save_training_state(directory / "training.safetensors", {}, values)
     (directory / "history.jsonl").write_text(json.dumps({"outer_step": 1}) + '\n{"outer_st')
     save(home, "other")
     checks = verify_models(home)

@@ -166,6 +166,20 @@ def test_no_instruction_reaches_beyond_arrays_and_containers(tmp_path: Path, con
         read_pickle_arrays(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02})" + b"\x85" * 10**6 + b"K\x01s.",
+        b"\x80\x02ccollections\nOrderedDict\n](]()" + b"\x85" * 10**6 + b"K\x01eea\x85R.",
+    ],
+    ids=["dict", "OrderedDict"],
+)
+def test_a_key_of_a_million_nested_tuples_does_not_crash_python(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pkl").write_bytes(content)
+    with pytest.raises(DataError, match="damaged pickle"):
+        read_pickle_arrays(tmp_path / "x.pkl")
+
+
 def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "x.pkl", {"data": np.array([{}, []], dtype=object), "labels": [0, 1]})
     with pytest.raises(DataError, match="an array of dtype O8"):
