@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,7 @@ def _check_format(path: Path, file: h5py.File) -> None:
 
 def _read_info(file: h5py.File) -> PackInfo:
     texts = {name: _text(file.attrs[name]) for name in PackInfo.__annotations__ if name != "image_size"}
-    return PackInfo(image_size=int(file.attrs["image_size"]), **texts)
+    return PackInfo(image_size=operator.index(file.attrs["image_size"]), **texts)
 
 
 def _text(value: object) -> str:

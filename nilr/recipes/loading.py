@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import JsonValue, TypeAdapter
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
 from nilr.checkpoint import Checkpoint, load_checkpoint
@@ -23,6 +23,8 @@ from nilr.models.registry import build_learner, parameter_shapes
 from nilr.recipes.training_settings import recipe_digest
 from nilr.results import DataUsed, ModelUsed
 from nilr.store import ModelRef, Store
+
+_COUNTS = TypeAdapter(dict[str, Annotated[int, Field(strict=True, ge=1)]])
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,16 @@ def load_model(
     checkpoint = load_checkpoint(ref.file)
     manifest = checkpoint.manifest
     try:
-        arguments: dict[str, Any] = dict(manifest.architecture.arguments)
+        arguments: dict[str, Any] = _COUNTS.validate_python(manifest.architecture.arguments)
         expected = parameter_shapes(manifest.architecture.name, **arguments)
         row: dict[str, Any] = dict(manifest.algorithm)
-        TypeAdapter(Algorithm).validate_python(row)
         algorithm = Algorithm(**row)
+        TypeAdapter(Algorithm).validate_python(row)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         reason = str(error).splitlines()[0]
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}"
         raise CheckpointError(f"`{ref.file}` cannot be rebuilt: {reason}", hint="train it again") from error
     if {name: value.shape for name, value in checkpoint.params.items()} != expected:
         raise CheckpointError(f"`{ref.file}`: its tensors are not those of its architecture", hint="train it again")
