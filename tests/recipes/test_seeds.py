@@ -107,3 +107,15 @@ def test_a_name_that_is_taken_is_said_before_anything_is_trained(models: Path, q
 def test_several_do_not_go_on_with_one_path(models: Path) -> None:
     with pytest.raises(UsageError, match="by name"):
         train(seeds=2, resume=str(models / "x"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_trains_several_seeds_validates_and_goes_on(models: Path, quick: dict[str, Any]) -> None:
+    settings = {"algo": "metasgd", "name": "there", "seeds": 2, "device": "cuda", **quick}
+    result = train(**settings)
+    assert result.environment["engine"] == "batched"
+    train(**{**settings, "resume": "auto", "outer_steps": 10})
+    for seed in (0, 1):
+        manifest = load_checkpoint(models / f"there-seed{seed}" / "last.safetensors").manifest
+        assert manifest.outer_step == 10

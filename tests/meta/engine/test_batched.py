@@ -81,3 +81,17 @@ def test_many_episodes_are_judged_at_once_as_each_is_alone(part: str, per_step: 
         adapted = REFERENCE.adapt(LEARNER, params, rates, own.support_x, own.support_y, steps=3)
         expected = learner_logits(REFERENCE, LEARNER, adapted, own.query_x)
         torch.testing.assert_close(found[i], expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_gives_the_meta_gradient_of_the_reference() -> None:
+    (params, rates), episodes, algorithm = model(0), batch(0), ALGORITHMS["metasgd"]
+    there = [{name: value.cuda() for name, value in given.items()} for given in (params, rates)]
+    moved = Episode(*(getattr(episodes, name).cuda() for name in ("support_x", "support_y", "query_x", "query_y")))
+    found = engine().meta_gradient(LEARNER, *there, algorithm, moved, steps=2)
+    expected = REFERENCE.meta_gradient(LEARNER, params, rates, algorithm, episodes, steps=2)
+    for name, value in found.params.items():
+        torch.testing.assert_close(value.cpu(), expected.params[name], rtol=1e-7, atol=1e-10)
+    for name, value in found.inner_lr.items():
+        torch.testing.assert_close(value.cpu(), expected.inner_lr[name], rtol=1e-7, atol=1e-10)
