@@ -53,25 +53,30 @@ class ImageTangent(NamedTuple):
     h_t: Tensor
 
 
+class Moments(NamedTuple):
+    """Of the images' patches: p, their mean, (1, 27), and V, their covariance, (27, 27)."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
 @dataclass(frozen=True)
 class ImageBlock:
     """The first block, for these images.
 
     Attributes:
         x: (n, 3, H, W) in channels-last memory.
-        mean: p, the mean patch, (1, 27).
-        covariance: V, of the patches, (27, 27).
+        moments: of their patches.
     """
 
     x: Tensor
-    mean: Tensor
-    covariance: Tensor
+    moments: Moments
 
     def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, ImageKept | None]:
         """Return a, and what the other passes need; `x` is the block's own images."""
         c = len(params.scale)
         (mean, rstd, turned), (exact, weight_v) = self._channels(c), self._exact(c)
-        given = params.weight.flatten(1), self.mean, self.covariance, c, EPS
+        given = params.weight.flatten(1), *self.moments, c, EPS
         self._call("image_statistics", *given, mean, rstd, exact, weight_v, turned)
         a = self._planes(c)
         h, where = (None, None) if last else (torch.empty_like(a), torch.empty_like(a, dtype=torch.uint8))
@@ -87,7 +92,7 @@ class ImageBlock:
         taps, dshift, dscale = self._sums(da, kept, params, None, u)
         c = len(params.scale)
         gradient, core = self._empty(params), self._exact(c)[1]
-        given = taps, dshift, dscale, kept.rstd, kept.weight_v, self.mean, params.scale, c
+        given = taps, dshift, dscale, kept.rstd, kept.weight_v, self.moments.mean, params.scale, c
         self._call("image_gradient", *given, core, gradient.weight.flatten(1), *gradient[1:])
         return None, gradient, None if u is None else ImageGradient(u, dscale, core)
 
@@ -100,7 +105,7 @@ class ImageBlock:
         """
         c = len(params.scale)
         (mean_t, q, turned), (rstd_t, weight_v_t) = self._channels(c), self._exact(c)
-        given = params_t.weight.flatten(1), self.mean, self.covariance, kept.rstd, kept.weight_v, c
+        given = params_t.weight.flatten(1), *self.moments, kept.rstd, kept.weight_v, c
         self._call("image_statistics_tangent", *given, mean_t, q, rstd_t, weight_v_t, turned)
         rstd = kept.rstd.to(self.x.dtype)
         channels = rstd, mean_t, q, params.scale, params.shift, params_t.scale, params_t.shift
@@ -120,7 +125,15 @@ class ImageBlock:
     ) -> tuple[None, BlockParams]:
         """Return the tangents of the gradients in the parameters: the formulas of `backward`, differentiated."""
         sums_t = self._sums(da_t, kept, params, (gradient.u, tangent.h_t), None)
-        given = kept.rstd, tangent.rstd_t, kept.weight_v, tangent.weight_v_t, gradient.core, gradient.dscale, self.mean
+        given = (
+            kept.rstd,
+            tangent.rstd_t,
+            kept.weight_v,
+            tangent.weight_v_t,
+            gradient.core,
+            gradient.dscale,
+            self.moments.mean,
+        )
         outcome = self._empty(params)
         scales = params.scale, params_t.scale, len(params.scale)
         self._call("image_gradient_tangent", *sums_t, *given, *scales, outcome.weight.flatten(1), *outcome[1:])
@@ -171,8 +184,8 @@ class ImageBlock:
         return self.x.new_empty(c * (h + 2), w + 2)
 
 
-def image_block(x: Tensor) -> ImageBlock | None:
-    """Return the first block for images x, or None where the kernels are not the faster way: in float32, slow ones.
+def moments_of(x: Tensor) -> Moments | None:
+    """Return the moments of images x, or None where the kernels are not the faster way: in float32, slow ones.
 
     Args:
         x: (n, 3, H, W) in channels-last memory.
@@ -184,4 +197,4 @@ def image_block(x: Tensor) -> ImageBlock | None:
     scratch = torch.empty(c * (h + 2), -(-w // 8) * 8 + 8, dtype=torch.float64)
     call("image_moments", x, n, h, w, scratch, total, gram, dtype=x.dtype)
     mean = total / (n * h * w)
-    return ImageBlock(x, mean, gram / (n * h * w) - mean.T @ mean)
+    return Moments(mean, gram / (n * h * w) - mean.T @ mean)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from nilr.meta.engine.image_block import ImageBlock, image_block
+from nilr.meta.engine.image_block import ImageBlock, Moments, moments_of
 from nilr.meta.engine.native import call
 from nilr.meta.engine.passes import EPS, Statistics
 
@@ -22,15 +22,15 @@ class NativePasses:
     memory_format = torch.channels_last
 
     def __init__(self) -> None:
-        self._seen: MutableMapping[Tensor, tuple[int, ImageBlock | None]] = WeakIdKeyDictionary()
+        self._seen: MutableMapping[Tensor, tuple[int, Moments | None]] = WeakIdKeyDictionary()
 
     def image_block(self, x: Tensor) -> ImageBlock | None:
-        """See `Passes`; what the images' moments are is remembered for as long as the images are there, unchanged."""
-        version, block = self._seen.get(x, (-1, None))
+        """See `Passes`; the images' moments are remembered for as long as the images are there, unchanged."""
+        version, moments = self._seen.get(x, (-1, None))
         if version != x._version:
-            block = image_block(x)
-            self._seen[x] = x._version, block
-        return block
+            moments = moments_of(x)
+            self._seen[x] = x._version, moments  # nothing here may hold the images: they would never go
+        return None if moments is None else ImageBlock(x, moments)
 
     def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
         """See `Passes`; `where` holds positions in the window."""

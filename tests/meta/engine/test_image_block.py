@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch.nn.functional import unfold
 
 from nilr.meta.engine.block import BlockParams
 from nilr.meta.engine.conv_block import ConvBlock
-from nilr.meta.engine.image_block import ImageBlock, image_block
+from nilr.meta.engine.image_block import ImageBlock, moments_of
 from nilr.meta.engine.native import fast_images, library
 from nilr.meta.engine.native_passes import NativePasses
 from nilr.meta.engine.passes import AtenPasses
@@ -50,9 +52,9 @@ def params(channels: int, dtype: torch.dtype, seed: int) -> BlockParams:
 
 
 def made_for(x: Tensor) -> ImageBlock:
-    block = image_block(x)
-    assert block is not None
-    return block
+    moments = moments_of(x)
+    assert moments is not None
+    return ImageBlock(x, moments)
 
 
 @every_dtype
@@ -91,7 +93,7 @@ def test_every_pass_is_that_of_the_block_of_tensor_functions(
 def test_the_moments_are_those_of_all_patches(h: int, w: int, dtype: torch.dtype) -> None:
     x = images(3, h, w, dtype)
     patches = unfold(x.double(), 3, padding=1).mT.flatten(0, 1)
-    block = made_for(x)
+    block = made_for(x).moments
     torch.testing.assert_close(block.mean[0], patches.mean(0), rtol=1e-12, atol=0)
     torch.testing.assert_close(block.covariance, patches.T.cov(correction=0), rtol=1e-10, atol=1e-13)
 
@@ -115,15 +117,25 @@ def test_a_filter_that_sees_next_to_nothing_is_normalised_as_in_float64(dtype: t
 def test_images_that_change_are_looked_at_anew(dtype: torch.dtype) -> None:
     passes, x = NativePasses(), images(2, 16, 16, dtype)
     first = passes.image_block(x)
-    assert passes.image_block(x) is first
+    again = passes.image_block(x)
+    assert first is not None
+    assert again is not None
+    assert again.moments is first.moments
     x += 1
     changed = passes.image_block(x)
     assert changed is not None
-    assert first is not None
-    torch.testing.assert_close(changed.covariance, made_for(x).covariance)
-    assert not torch.equal(changed.mean, first.mean)
+    torch.testing.assert_close(changed.moments.covariance, made_for(x).moments.covariance)
+    assert not torch.equal(changed.moments.mean, first.moments.mean)
+
+
+def test_images_that_nobody_else_needs_are_not_held() -> None:
+    passes, x = NativePasses(), images(2, 16, 16, torch.float64)
+    assert passes.image_block(x) is not None
+    watched = weakref.ref(x)
+    del x
+    assert watched() is None
 
 
 def test_what_the_kernels_do_not_read_is_left_to_others() -> None:
     grey = images(2, 16, 16, torch.float64)[:, :1].contiguous(memory_format=torch.channels_last)
-    assert image_block(grey) is None
+    assert moments_of(grey) is None
