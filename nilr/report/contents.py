@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nilr.report.figures import curves, edits, history, protocols, rates, seeds, similarity
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
+from nilr.report.verdict import verdicts
 from nilr.report.words import NOTHING
 
 KINDS: tuple[Kind, ...] = (
@@ -28,6 +29,7 @@ class Contents:
         title: of all of it.
         measured: one line on what was judged, for each result.
         notes: what the results themselves say, each once.
+        verdict: what experiments found of the paper's signs, one table for each.
         figures: drawn ones, in order.
         left_out: those that lack their numbers.
         models: the models, and how they were trained.
@@ -37,6 +39,7 @@ class Contents:
     title: str
     measured: Sequence[str]
     notes: Sequence[str]
+    verdict: Sequence[Table]
     figures: Sequence[tuple[Kind, Drawing]]
     left_out: Sequence[Kind]
     models: Table
@@ -50,6 +53,7 @@ def contents(material: Material) -> Contents:
         title="What the inner rates do to the features",
         measured=list(dict.fromkeys(line for source in material.sources if (line := _measured(source.result)))),
         notes=list(dict.fromkeys(note for source in material.sources for note in source.result.get("notes", []))),
+        verdict=list(verdicts(material.sources)),
         figures=[(kind, drawing) for kind, drawing in made if drawing is not None],
         left_out=[kind for kind, drawing in made if drawing is None],
         models=_models(material),

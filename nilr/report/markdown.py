@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from nilr.report.contents import Contents
 from nilr.report.figures.figure import Table
+from nilr.report.verdict import TITLE
 
 
 def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
@@ -22,8 +23,11 @@ def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
 
 def _lines(contents: Contents, figures: str, made_by: str) -> Iterator[str]:
     yield f"# {contents.title}\n"
-    for line in [*contents.measured, *contents.notes]:
-        yield f"{plain(line)}\n"
+    yield from (f"{plain(line)}\n" for line in contents.measured)
+    for verdict in contents.verdict:
+        yield f"## {TITLE}\n"
+        yield from _table(verdict)
+    yield from (f"{plain(line)}\n" for line in contents.notes)
     for kind, drawing in contents.figures:
         yield f"## {kind.title}\n"
         # What stands in angle brackets may hold spaces.

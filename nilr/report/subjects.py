@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,7 @@ class Subject:
         source: the result.
         used: what the result says of the model; empty for a control.
         cells: by protocol.
+        control: whether an experiment has it beside the models that the paper's signs are about.
         edits: by edited rates, then protocol.
         layers: by layer, then protocol.
         steps: by number of inner steps, then protocol.
@@ -72,6 +73,7 @@ class Subject:
     source: Source
     used: Mapping[str, Any]
     cells: Cells
+    control: bool = False
     edits: Mapping[str, Cells] = field(default_factory=dict)
     layers: Mapping[str, Cells] = field(default_factory=dict)
     steps: Mapping[str, Cells] = field(default_factory=dict)
@@ -85,10 +87,23 @@ def probed(sources: Sequence[Source]) -> list[Subject]:
     Raises:
         ResultError: a file holds something else than its schema says.
     """
-    found = []
+    found, controls = [], _controls(sources)
     for label, name, source in labelled(sources, "probe"):
         with reading(source):
-            found.append(_subject(label, name, source))
+            found.append(_subject(label, name, source, controls))
+    return found
+
+
+def _controls(sources: Sequence[Source]) -> set[str]:
+    """Return the digests of the models that experiments trained without a sign that the paper claims of them."""
+    found = set()
+    for source in sources:
+        if source.command == "reproduce":
+            with reading(source):
+                metrics = source.result["metrics"]
+                claimed = {sign["run"] for sign in metrics["signs"]}
+                names = {name for run, it in metrics["runs"].items() if run not in claimed for name in it["models"]}
+                found |= {str(model["digest"]) for model in source.result["models"] if model["name"] in names}
     return found
 
 
@@ -145,7 +160,7 @@ def _judging(source: Source) -> dict[str, Any]:
     return {"data": data.get("digest"), "rates": first} | {name: config.get(name) for name in names}
 
 
-def _subject(label: str, name: str, source: Source) -> Subject:
+def _subject(label: str, name: str, source: Source, controls: Collection[str]) -> Subject:
     raw = source.result["metrics"][name]
     similarity = {
         task: {layer: _defined(measures) for layer, measures in layers.items()}
@@ -155,7 +170,9 @@ def _subject(label: str, name: str, source: Source) -> Subject:
         into: {key: _cells(cells) for key, cells in (raw.get(part) or {}).items()}
         for into, part in (("edits", "edits"), ("layers", "layers"), ("steps", "steps"), ("shared", "shared_classes"))
     }
-    return Subject(label, source, used_by(name, source), _cells(raw), similarity=similarity, **nested)
+    used = used_by(name, source)
+    control = used.get("digest") in controls
+    return Subject(label, source, used, _cells(raw), control, similarity=similarity, **nested)
 
 
 def _defined(measures: Mapping[str, Any]) -> dict[str, Measure]:

@@ -6,6 +6,7 @@ import pytest
 
 from nilr.report.contents import KINDS, contents
 from nilr.report.figures.figure import Kind, Material
+from nilr.report.figures.seeds import short_names
 from nilr.report.style import NARROW, WIDE, Frame, png, svg
 from tests.report.material import (
     HISTORY,
@@ -112,6 +113,30 @@ def test_three_seeds_that_agree_give_a_verdict_and_two_never_do() -> None:
     )
     assert "undecided, too few seeds for a verdict (at least 3)" in sentence("seeds", seeds(0.02, 0.02001))
     assert next(kind for kind in KINDS if kind.name == "seeds").make(seeds(0.02)) is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ((("demo-maml-s0", "demo-maml-s1"), ("demo-maml-1step-s0", "demo-maml-1step-s1")), ["maml", "maml-1step"]),
+        ((("maml-seed0", "maml-seed10"), ("maml-1step-seed0", "maml-1step-seed1")), ["maml", "maml-1step"]),
+        ((("maml-s10", "maml-s11"), ("fast-s1", "fast-s2")), ["maml", "fast"]),
+        ((("maml-first", "other"), ("maml-1step-s0", "maml-1step-s1")), ["", "maml-1step"]),
+    ],
+)
+def test_groups_of_seeds_are_called_by_what_their_models_names_share(
+    groups: tuple[tuple[str, ...], ...], said: list[str]
+) -> None:
+    assert short_names(groups) == said
+
+
+def test_recipes_of_one_algorithm_are_told_apart_by_name_over_seeds() -> None:
+    models = [("demo-maml-s0", 0, "a"), ("demo-maml-s1", 1, "a"), ("demo-maml-1step-s0", 0, "b")]
+    models.append(("demo-maml-1step-s1", 1, "b"))
+    probes = (result("probe", {name: cells(0.4, 0.02, 0.02)}, [used(name, "maml", i, r)]) for name, i, r in models)
+    said = sentence("seeds", material(*probes))
+    assert said.startswith("maml same-task, 2 seeds")
+    assert "maml-1step same-task, 2 seeds" in said
 
 
 def test_edits_are_compared_with_the_learned_rates() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nilr.probes.claims import CLAIMS
@@ -128,7 +128,7 @@ def interval(axes: Any, measure: Measure, y: float, style: tuple[str, str]) -> N
 
 def _claims(axes: Any, subject: Subject, row: int) -> None:  # noqa: ANN401 - Axes
     """Mark the sign that the paper claims at the side it lies on."""
-    for protocol, sign in CLAIMS.get(str(subject.used.get("algo")), {}).items():
+    for protocol, sign in _claimed(subject).items():
         if protocol in subject.cells:
             axes.plot(
                 0.985 if sign > 0 else 0.015,
@@ -142,6 +142,10 @@ def _claims(axes: Any, subject: Subject, row: int) -> None:  # noqa: ANN401 - Ax
             )
 
 
+def _claimed(subject: Subject) -> Mapping[str, int]:
+    return {} if subject.control else CLAIMS.get(str(subject.used.get("algo")), {})
+
+
 def _legend(figure: Figure, subjects: Sequence[Subject], frame: Frame) -> None:
     from matplotlib.lines import Line2D
 
@@ -150,7 +154,7 @@ def _legend(figure: Figure, subjects: Sequence[Subject], frame: Frame) -> None:
     for protocol in present:
         name, marker = PROTOCOL_STYLE[protocol]
         handles.append(Line2D([], [], color=colour(name), marker=marker, label=protocol))
-    if any(str(subject.used.get("algo")) in CLAIMS and len(subject.cells) > 1 for subject in subjects):
+    if any(_claimed(subject) and len(subject.cells) > 1 for subject in subjects):
         hollow: dict[str, Any] = {
             "markerfacecolor": "none",
             "markeredgecolor": colour("muted"),

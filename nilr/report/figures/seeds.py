@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +29,7 @@ class Row:
     """One group of seeds under one protocol.
 
     Attributes:
-        label: the algorithm, with a number where it stands for several recipes.
+        label: the algorithm; where several recipes have it, what the names of the models share.
         names: the models'.
         protocol: same-task or cross-task.
         seeds: each seed's difference.
@@ -61,15 +63,44 @@ def rows(subjects: Sequence[Subject]) -> list[Row]:
     """Return what each group of two or more seeds says, protocol by protocol."""
     found = []
     several = [group for group in groups(subjects) if len(group) > 1]
-    algorithms = [str(group[0].used.get("algo")) for group in several]
-    for i, (group, algorithm) in enumerate(zip(several, algorithms, strict=True)):
-        label = algorithm if algorithms.count(algorithm) == 1 else f"{algorithm} {algorithms[: i + 1].count(algorithm)}"
+    for group, label in zip(several, _labels(several), strict=True):
         for protocol in ADAPTED:
             deltas = {s.label: d for s in group if protocol in s.cells and (d := s.cells[protocol].delta)}
             if len(deltas) > 1:
                 together = over_seeds([delta.mean for delta in deltas.values()])
                 found.append(Row(label, list(deltas), protocol, list(deltas.values()), together))
     return found
+
+
+def _labels(several: Sequence[Sequence[Subject]]) -> list[str]:
+    """Return what each group is called: its algorithm, or what its models' names share where several have that one."""
+    algorithms = [str(group[0].used.get("algo")) for group in several]
+    shared = short_names([[str(subject.used.get("name")) for subject in group] for group in several])
+    labels = [
+        name if name and algorithms.count(algorithm) > 1 else algorithm
+        for name, algorithm in zip(shared, algorithms, strict=True)
+    ]
+    return [
+        label if labels.count(label) == 1 else f"{label} {labels[: i + 1].count(label)}"
+        for i, label in enumerate(labels)
+    ]
+
+
+def short_names(several: Sequence[Sequence[str]]) -> list[str]:
+    """Return what the names of each group share, less a word before a hyphen with which all groups begin.
+
+    `demo-maml-s0`, `demo-maml-s1` and `demo-maml-1step-s0`, `demo-maml-1step-s1` are `maml` and `maml-1step`.
+    """
+    shared = [re.sub(r"[-_.](s|seed)?\d*[-_.]?$", "", _common(group)) for group in several]
+    start = _common(shared)
+    start = start[: start.rfind("-") + 1]
+    return [name.removeprefix(start) for name in shared]
+
+
+def _common(names: Sequence[str]) -> str:
+    """Return the longest text with which all of them begin."""
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike)
 
 
 def sentence(found: Sequence[Row]) -> str:
@@ -87,7 +118,7 @@ def sentence(found: Sequence[Row]) -> str:
 
 def table(found: Sequence[Row]) -> Table:
     """Return the numbers."""
-    header = ("algorithm", "protocol", "each seed, points", "mean over seeds", "spread", "p", "verdict", "models")
+    header = ("models of", "protocol", "each seed, points", "mean over seeds", "spread", "p", "verdict", "models")
     return Table(
         header,
         [

@@ -1,0 +1,41 @@
+from typing import Any
+
+from nilr.report.contents import contents
+from nilr.report.markdown import markdown
+from tests.report.material import cells, material, result, used
+from tests.report.test_page import page_of
+
+
+def experiment() -> list[dict[str, Any]]:
+    """Return a conclusion on maml with one-step maml as a control, and the probes of both."""
+    models = [used("demo-maml-s0", "maml", 0, "a"), used("demo-maml-1step-s0", "maml", 0, "b")]
+    measured = {"mean": 0.021, "ci95": 0.0025, "spread": 0.001, "p": 0.01, "n_seeds": 3, "verdict": "positive"}
+    sign = {"run": "maml", "protocol": "same-task", "claimed": 1, "finding": "confirmed", "measured": measured}
+    runs = {name: {"models": [f"demo-{name}-s0"]} for name in ("maml", "maml-1step")}
+    concluded = result("reproduce", {"signs": [sign], "runs": runs}, models, notes=["a", "b", "c", "d"])
+    return [concluded, *(result("probe", {it["name"]: cells(0.4, 0.02, 0.02)}, [it]) for it in models)]
+
+
+def test_the_verdict_on_each_sign_stands_before_every_figure_with_its_interval_and_seeds() -> None:
+    given = material(*experiment())
+    html = page_of(given)
+    row = ("maml", "same-task", "a gain", "+2.10 ± 0.25", "3", "confirmed")
+    assert html.index("<h2>The paper&#x27;s four signs</h2>") < html.index("".join(f"<td>{cell}</td>" for cell in row))
+    assert html.index("<td>confirmed</td>") < html.index("<figure>")
+    text = markdown(contents(given), figures="figures", made_by="nilr 0")
+    assert text.index("## The paper's four signs") < text.index(f"| {' | '.join(row)} |") < text.index("![")
+
+
+def test_a_report_without_an_experiment_has_no_verdict() -> None:
+    given = material(*experiment()[1:])
+    assert contents(given).verdict == []
+    assert "four signs</h2>" not in page_of(given)
+
+
+def test_the_paper_s_signs_are_not_marked_at_an_experiment_s_controls() -> None:
+    given = material(*experiment())
+    assert [(subject.label, subject.control) for subject in given.subjects] == [
+        ("demo-maml-s0", False),
+        ("demo-maml-1step-s0", True),
+    ]
+    assert not any(subject.control for subject in material(*experiment()[1:]).subjects)
