@@ -113,7 +113,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         data=SYNTHETIC,
         pack={"synthetic": True, "image_size": 16, "limit_per_class": 40},
         seeds=3,
-        train={"filters": 8, "outer_steps": 200, "eval_every": 0, "save_every": 100},
+        train={"filters": 8, "outer_steps": 120, "eval_every": 0, "save_every": 100},
         runs=_runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2),
         n_episodes=50,
         closer=_CLOSER,
