@@ -1,4 +1,4 @@
-"""A probe's further tables on a screen: layers, inner steps, shared classes, neighbour rules, similarity."""
+"""A probe's further tables on a screen, one for each section of its metrics."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ SECTIONS = {
     "steps": "inner steps",
     "shared_classes": "shared classes",
 }
+_OWN_HEAD = ("model", "rates", "own head before", "after", "delta", "delta to learned")
 _MEASURES = {
     "cka": "CKA",
     "svcca": "SVCCA",
@@ -26,6 +27,8 @@ _MEASURES = {
 
 def show_sections(metrics: ProbeMetrics, screen: Screen) -> None:
     """Write a table of each section that was asked for; differences are to meta-init in the same row."""
+    if any(model.own_head for model in metrics.values()):
+        screen.table(_OWN_HEAD, _head_rows(metrics, screen), names=2)
     for field, title in SECTIONS.items():
         tables: dict[str, dict[str, Row]] = {name: getattr(model, field) for name, model in metrics.items()}
         if any(tables.values()):
@@ -33,6 +36,15 @@ def show_sections(metrics: ProbeMetrics, screen: Screen) -> None:
             screen.table(header, _rows(tables, metrics, screen), names=2)
     if any(model.similarity for model in metrics.values()):
         screen.table(("model", "layer", "protocol", *_MEASURES.values()), _similarity_rows(metrics, screen), names=3)
+
+
+def _head_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ...]]:
+    for name, model in metrics.items():
+        for rates, found in model.own_head.items():
+            before, after = found.meta_init, found.same_task
+            accuracies = (mean_cell(figures.accuracy, screen) for figures in (before, after))
+            deltas = (delta_cell(delta, screen) for delta in (after.delta, after.delta_to_learned))
+            yield (name, rates, *accuracies, *deltas)
 
 
 def _rows(

@@ -110,6 +110,9 @@ class ProbeSettings(JudgeSettings):
     similarity: bool = setting(
         False, "Compare what the layers make of the query images before and after: CKA, SVCCA, cosines."
     )
+    own_head: bool = setting(
+        False, "Judge the model's own head too, on the judged task, before and after adaptation, with each of --rates."
+    )
     steps_curve: bool = setting(False, "Judge after every inner step, from 0 to all.")
     shared_classes: bool = setting(
         False, "Judge cross-task when adapted to 0, 1, ... all of the judged classes, in new images."

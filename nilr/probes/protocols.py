@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.metrics import accuracy
@@ -47,6 +48,17 @@ class NeighbourAccuracy:
         n_way = int(labels.max()) + 1
         scores = RULES[self.neighbours](query, support, labels, n_way, self.distance)
         return accuracy(scores, view.episode.query_y).item()
+
+
+@dataclass(frozen=True)
+class HeadAccuracy:
+    """A reading: the share of the judged queries that the model's own head classifies rightly."""
+
+    def __call__(self, view: View, _before: View) -> float:
+        """Return the accuracy on the view's episode."""
+        _, query = view.features
+        logits = linear(query, view.params["head.weight"], view.params["head.bias"])
+        return accuracy(logits, view.episode.query_y).item()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from nilr.metrics import Interval, mean_interval, paired_difference
 from nilr.probes.conditions import META_INIT, Condition
 from nilr.probes.edits import LEARNED
-from nilr.recipes.probe_plan import SIMILARITY, Path, Place
+from nilr.recipes.probe_plan import OWN_HEAD, SIMILARITY, Path, Place
 from nilr.recipes.probing import Readings
 from nilr.results import Delta, EditMetrics, Mean, ModelProbe, ProtocolMetrics
 
@@ -35,7 +35,7 @@ def summarise(readings: Readings, places: Sequence[Place], *, interval: Interval
             return mean_where_defined(values)
         accuracy = mean_of(values)
         changed = None if condition == META_INIT else delta(values, readings[META_INIT][reading])
-        if section != "edits":
+        if section not in ("edits", OWN_HEAD) or changed is None:
             return ProtocolMetrics(accuracy=accuracy, delta=changed)
         learned = Condition(condition.protocol)
         to_learned = None if condition.rates == LEARNED else delta(values, readings[learned][reading])

@@ -12,12 +12,13 @@ from nilr.models.learner import layer, part
 from nilr.probes.conditions import META_INIT, Condition, Reading
 from nilr.probes.edits import LEARNED
 from nilr.probes.neighbours import RULES
-from nilr.probes.protocols import NeighbourAccuracy, Similarity
+from nilr.probes.protocols import HeadAccuracy, NeighbourAccuracy, Similarity
 from nilr.probes.similarity import BETWEEN, MEASURES, WITHIN
 from nilr.recipes.judging import asked_rates, listed
 from nilr.recipes.loading import LoadedModel
 
 ACCURACY = "accuracy"
+OWN_HEAD = "own_head"
 SIMILARITY = "similarity"
 ALL = "all"
 
@@ -46,7 +47,7 @@ class Plan:
         rates: the edits of the rates; the figures that stand first are those of the first one.
         readings: what is taken, by name. `ACCURACY` is the main one.
         places: every figure. What differences refer to is always among them: each accuracy at meta-init, and the main
-            one with the learned rates.
+            one with the learned rates. Of the own head's likewise.
     """
 
     rates: Sequence[str]
@@ -83,6 +84,9 @@ def plan(settings: ProbeSettings, *, layers: Sequence[str], n_way: int, inner_st
     places = [Place((protocol,), condition, ACCURACY) for protocol, condition in own.items()]
     if len(rates) > 1:
         places += [Place(("edits", name, p), Condition(p, name), ACCURACY) for name in rates for p in adapted]
+    if settings.own_head:
+        readings[OWN_HEAD] = HeadAccuracy()
+        places += _own_head(rates)
     if more:
         readings |= {rule: NeighbourAccuracy(rule, settings.distance) for rule in more}
         places += _table("neighbours", {main: ACCURACY, **{rule: rule for rule in more}}, own)
@@ -133,6 +137,8 @@ def check_request(settings: ProbeSettings) -> None:
         raise UsageError("--until-ci is about differences, and meta-init has none", hint="leave --protocol out")
     if settings.steps_curve and not adapts:
         raise UsageError("--steps-curve is about adaptation, and meta-init has none", hint="leave --protocol out")
+    if settings.own_head and settings.protocol not in (ALL, "same-task"):
+        raise UsageError(f"--own-head is about same-task, not {settings.protocol}", hint="leave --protocol out")
     if settings.shared_classes and settings.protocol not in (ALL, "cross-task"):
         raise UsageError(f"--shared-classes is about cross-task, not {settings.protocol}", hint="leave --protocol out")
     if settings.data_b is not None and (settings.shared_classes or settings.task_b == "same-classes"):
@@ -147,6 +153,13 @@ def _table(section: str, readings: Mapping[str, str], own: Mapping[str, Conditio
     for row, reading in readings.items():
         for protocol, condition in own.items():
             yield Place((section, row, protocol), condition, reading)
+
+
+def _own_head(rates: Sequence[str]) -> Iterator[Place]:
+    """Yield the places of the own head's accuracies. It knows the classes that it adapted to, so never cross-task."""
+    for name in rates:
+        for condition in (META_INIT, Condition("same-task", name)):
+            yield Place((OWN_HEAD, name, condition.protocol), condition, OWN_HEAD)
 
 
 def _similarities(layers: Sequence[str], own: Mapping[str, Condition]) -> Iterator[Place]:

@@ -24,6 +24,7 @@ from nilr.results.making import (
 from nilr.results.probing import (
     EditMetrics,
     EditProbe,
+    HeadProbe,
     Histogram,
     ModelProbe,
     ModelRates,
@@ -61,6 +62,7 @@ __all__ = [
     "EditMetrics",
     "EditProbe",
     "EngineBench",
+    "HeadProbe",
     "Histogram",
     "ImageRef",
     "Mean",

@@ -27,6 +27,13 @@ class EditProbe(Record):
     cross_task: EditMetrics | None = Field(default=None, alias="cross-task")
 
 
+class HeadProbe(Record):
+    """The model's own head before and after adapting to the judged task, under one edit of its rates."""
+
+    meta_init: ProtocolMetrics = Field(alias="meta-init")
+    same_task: EditMetrics = Field(alias="same-task")
+
+
 class Row(Record):
     """Accuracy under each protocol that was asked for, of one choice out of several; deltas are within the row."""
 
@@ -42,6 +49,7 @@ class ModelProbe(Record):
     result file at all, stand, all but the first with the first `rates`:
 
     - `edits`: by edited rates, and always those of `learned`, which deltas refer to.
+    - `own_head`: of the model's own head instead of neighbours, by edited rates, and always those of `learned`.
     - `neighbours`: by rule, where there are several; the protocols' own figures are those of the first.
     - `layers`: by layer, of its flattened output.
     - `steps`: by number of inner steps taken.
@@ -55,6 +63,7 @@ class ModelProbe(Record):
     same_task: ProtocolMetrics | None = Field(default=None, alias="same-task")
     cross_task: ProtocolMetrics | None = Field(default=None, alias="cross-task")
     edits: dict[str, EditProbe] = Field(default_factory=dict)
+    own_head: dict[str, HeadProbe] = Field(default_factory=dict)
     neighbours: dict[str, Row] = Field(default_factory=dict)
     layers: dict[str, Row] = Field(default_factory=dict)
     steps: dict[str, Row] = Field(default_factory=dict)

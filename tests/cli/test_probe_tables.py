@@ -8,7 +8,7 @@ import pytest
 
 from nilr.cli.screen import Screen, make_console
 from nilr.cli.tables import SHOW
-from nilr.results import DataUsed, Mean, Result, Row
+from nilr.results import DataUsed, EditMetrics, HeadProbe, Mean, Result, Row
 
 
 class Terminal(io.StringIO):
@@ -33,7 +33,13 @@ def full(probe_result: Result[Any]) -> Result[Any]:
     value = Mean(mean=0.98765, ci95=0.001, n_episodes=50)
     between = {"cka": value, "svcca": None, "cosine": value}
     within = {"within-class-cosine": value, "between-class-cosine": value}
+    after = EditMetrics(accuracy=model.same_task.accuracy, delta=model.same_task.delta)
+    negated = after.model_copy(update={"delta_to_learned": model.cross_task.delta})
     sections = {
+        "own_head": {
+            "learned": HeadProbe(meta_init=model.meta_init, same_task=after),
+            "negated": HeadProbe(meta_init=model.meta_init, same_task=negated),
+        },
         "layers": {"block1": row, "block2": row},
         "steps": {"0": unmoved, "1": Row(same_task=model.same_task, cross_task=model.cross_task)},
         "shared_classes": {"0.2": Row(cross_task=model.cross_task)},
@@ -44,6 +50,9 @@ def full(probe_result: Result[Any]) -> Result[Any]:
 
 def test_each_section_is_a_table_of_its_own(full: Result[Any]) -> None:
     assert shown(full)[5:] == [
+        "model  rates    own head before  after            delta             delta to learned",
+        "maml   learned  0.4000 ± 0.0100  0.4500 ± 0.0100  +0.0500 ± 0.0050  -",
+        "maml   negated  0.4000 ± 0.0100  0.4500 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",
         "model  layer   meta-init        same-task delta   cross-task delta",
         "maml   block1  0.4000 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",
         "maml   block2  0.4000 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",

@@ -192,6 +192,43 @@ def test_the_curve_takes_each_step_with_its_own_rate(quick: dict[str, Any]) -> N
         assert found == {protocol: alone[protocol] for protocol in ADAPTED}
 
 
+def stepped(model: Any, episode: Any, rates: str) -> dict[str, Tensor]:
+    """Return the parameters after two steps with edited rates, by a plain loop."""
+    params = dict(model.params)
+    for _ in range(2):
+        leaf = {name: value.clone().requires_grad_() for name, value in params.items()}
+        loss = torch.nn.functional.cross_entropy(model.learner.logits(leaf, episode.support_x), episode.support_y)
+        for name, g in zip(model.inner_lr, torch.autograd.grad(loss, [leaf[n] for n in model.inner_lr]), strict=True):
+            step = model.inner_lr[name] * g
+            matched = step.norm() / g.norm() * g if g.norm() > 0 else step
+            params[name] = params[name] - {"learned": step, "negated": -step, "norm-matched": matched}[rates]
+    return params
+
+
+def test_the_own_head_is_judged_with_every_edit_of_the_rates(quick: dict[str, Any], pack: Path) -> None:
+    drawn_rates = {"inner_lr_init": "uniform-each:-0.5,0.9", "outer_steps": 2, "eval_every": 0}
+    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **(quick | drawn_rates)), SilentReporter())
+    asked = {"n_query": 7, "inner_steps": 2, "protocol": "same-task"}
+    result = judge("sgd", rates=("negated", "norm-matched"), own_head=True, **asked)
+    values = result.per_episode["sgd"]["own_head"]
+    assert list(values) == ["negated", "norm-matched", "learned"]
+    model = load_model(Store(None), "sgd", device=CPU, engine="reference")
+    for i in range(4):
+        _, b = drawn(pack, "test", i, 7)
+        for rates, found in values.items():
+            for protocol, params in (("meta-init", model.params), ("same-task", stepped(model, b, rates))):
+                right = (model.learner.logits(params, b.query_x).argmax(1) == b.query_y).double().mean().item()
+                assert found[protocol][i] == pytest.approx(right, abs=1e-6)
+    after = {rates: torch.tensor(found["same-task"]) for rates, found in values.items()}
+    assert not torch.equal(after["negated"], after["learned"])
+    head = result.metrics["sgd"].own_head
+    assert head["learned"].same_task.delta_to_learned is None
+    expected = paired_difference(after["negated"], after["learned"]).mean
+    assert head["negated"].same_task.delta_to_learned.mean == pytest.approx(expected)
+    before = torch.tensor(values["negated"]["meta-init"])
+    assert head["negated"].same_task.delta.mean == pytest.approx(paired_difference(after["negated"], before).mean)
+
+
 def test_models_have_a_curve_over_their_own_steps(maml: str, quick: dict[str, Any]) -> None:
     meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
     metrics = judge(maml, "sgd", steps_curve=True, inner_steps=None, n_episodes=2).metrics
@@ -261,6 +298,7 @@ def test_another_pack_must_be_another_one_of_the_same_size(maml: str, home: Path
         ({"data_b": "other", "shared_classes": True}, "--shared-classes"),
         ({"protocol": "same-task", "shared_classes": True}, "--shared-classes"),
         ({"protocol": "meta-init", "steps_curve": True}, "--steps-curve"),
+        ({"protocol": "cross-task", "own_head": True}, "--own-head"),
     ],
 )
 def test_what_contradicts_itself_is_refused_before_anything_is_opened(settings: dict[str, Any], said: str) -> None:
@@ -294,6 +332,7 @@ def test_controls_are_judged_by_every_rule_and_an_untrained_body_in_every_layer(
 
 def test_all_at_once_is_valid_and_per_episode_mirrors_every_figure(maml: str) -> None:
     everything: dict[str, Any] = {"layers": ("all",), "similarity": True, "steps_curve": True, "shared_classes": True}
+    everything["own_head"] = True
     result = judge(maml, n_query=5, rates=("zero-negative",), neighbours=("nearest", "attention"), **everything)
     dumped = json.loads(result.model_dump_json())
     Draft202012Validator(schemas()["probe"]).validate(dumped)
@@ -307,8 +346,8 @@ def test_all_at_once_is_valid_and_per_episode_mirrors_every_figure(maml: str) ->
         assert mean["n_episodes"] == len(values) == 4
         seen += 1
     # 3 protocols; 2 rules and 4 layers under each; 2 edits, and 0 to 3 steps, under two of them; 4 shares; similarity
-    # of 4 layers: 2 measures at meta-init, 5 under each of the other two
-    assert seen == 3 + 2 * 3 + 4 * 3 + 2 * 2 + 4 * 2 + 4 + 4 * (2 + 5 + 5)
+    # of 4 layers: 2 measures at meta-init, 5 under each of the other two; the head before and after with 2 edits
+    assert seen == 2 * 2 + 3 + 2 * 3 + 4 * 3 + 2 * 2 + 4 * 2 + 4 + 4 * (2 + 5 + 5)
     layer = metrics["layers"]["block1"]["cross-task"]["delta"]
     pair = (torch.tensor(result.per_episode[maml]["layers"]["block1"][p]) for p in ("cross-task", "meta-init"))
     assert layer["mean"] == pytest.approx(paired_difference(*pair).mean)
