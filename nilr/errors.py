@@ -8,7 +8,7 @@ NilrError                exit status 1: depends on the world; one message, an op
 |-- ResultError          a result file that cannot be used
 |-- StoreError           a registry name, a lock or a place that cannot be used
 |-- EpisodeError         the data cannot give the episode that was asked for
-|-- DeviceError          the device is not there
+|-- DeviceError          the device is not there, or has too little memory
 `-- DivergedError        a number is not finite
 Interrupted              (a KeyboardInterrupt) SIGINT or SIGTERM, after saving
 """
@@ -68,7 +68,7 @@ class EpisodeError(NilrError):
 
 
 class DeviceError(NilrError):
-    """The device is not there."""
+    """The device is not there, or has too little memory."""
 
 
 class DivergedError(NilrError):

@@ -41,14 +41,15 @@ def prepare(device: str, threads: int | None, precision: str = "float32") -> tor
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
-    chosen = _find(device)
+    chosen = find_device(device)
     if precision == "tf32" and chosen.type != "cuda":
         raise UsageError(f"--precision tf32 is a GPU's, and this runs on `{chosen}`", hint="use float32 or bf16")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return chosen
 
 
-def _find(device: str) -> torch.device:
+def find_device(device: str) -> torch.device:
+    """Return the device of that name; see `prepare`."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = device.partition(":")
@@ -87,6 +88,13 @@ def peak_memory(device: torch.device) -> int:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def total_memory(device: torch.device) -> int:
+    """Return the memory of a device, or of the machine for a CPU, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def environment(device: torch.device | None = None, engine: str | None = None) -> dict[str, JsonValue]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from nilr.cli.usage import usage_error
-from nilr.config import DeviceSettings, JudgeSettings, MeasuringSettings, Settings, TaskSettings
+from nilr.config import ChunkSettings, DeviceSettings, JudgeSettings, MeasuringSettings, Settings, TaskSettings
 
 S = TypeVar("S", bound=Settings)
 
@@ -26,6 +26,7 @@ _PANELS: dict[type[Settings], str] = {
     Settings: _EVERYWHERE,
     MeasuringSettings: _EVERYWHERE,
     DeviceSettings: "Computing",
+    ChunkSettings: "Computing",
     TaskSettings: "Judging",
     JudgeSettings: "Judging",
 }

@@ -86,3 +86,14 @@ class DeviceSettings(MeasuringSettings):
     precision: Precision = setting(
         "float32", "What convolutions and products round their inputs to: float32, tf32 (on a GPU) or bf16."
     )
+
+
+class ChunkSettings(DeviceSettings):
+    """What every command that computes several episodes at the same time takes."""
+
+    episode_chunk: int | None = setting(
+        None,
+        "Most episodes to compute at the same time; fewer take less memory and give the same numbers.",
+        shown="64 in batched, else one per CPU thread",
+        ge=1,
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nilr.config.base import (
     BatchStats,
+    ChunkSettings,
     DeviceSettings,
     Distance,
     Interval,
@@ -70,7 +71,7 @@ class AdaptSettings(JudgeSettings):
     force: bool = setting(False, "Replace a model that has the same name.", env=False)
 
 
-class ProbeSettings(JudgeSettings):
+class ProbeSettings(JudgeSettings, ChunkSettings):
     """`nilr probe`: nearest neighbours in feature space, before and after adaptation."""
 
     models: tuple[str, ...] = setting((), "Models: names, NAME@best, NAME@last or paths; default: the last trained.")
@@ -119,7 +120,7 @@ class ProbeSettings(JudgeSettings):
     )
 
 
-class RatesSettings(TaskSettings):
+class RatesSettings(TaskSettings, ChunkSettings):
     """`nilr rates`: how the inner rates are distributed, and what they make of real gradients."""
 
     models: tuple[str, ...] = setting((), "Models: names, NAME@best, NAME@last or paths; default: the last trained.")

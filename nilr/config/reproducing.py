@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from nilr.config.base import DeviceSettings, setting
+from nilr.config.base import ChunkSettings, setting
 
 ReproducePreset = Literal["paper", "cpu", "demo"]
 
 
-class ReproduceSettings(DeviceSettings):
+class ReproduceSettings(ChunkSettings):
     """`nilr reproduce`: the whole experiment, over seeds, to a verdict."""
 
     sources: tuple[Path, ...] = setting((), "Images to pack first, where the pack is not there yet.")

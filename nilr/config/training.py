@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nilr.config.base import MINI_IMAGENET, DeviceSettings, OnNan, OuterLRSchedule, RateGrain, setting
+from nilr.config.base import MINI_IMAGENET, ChunkSettings, OnNan, OuterLRSchedule, RateGrain, setting
 
 
-class TrainSettings(DeviceSettings):
+class TrainSettings(ChunkSettings):
     """`nilr meta-train`: a meta-initialisation, and rates, from a packed dataset."""
 
     data: str = setting(MINI_IMAGENET, "Pack to train on: a name in the store or a path.")

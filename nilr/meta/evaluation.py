@@ -53,7 +53,8 @@ def evaluate(
     Raises:
         DivergedError: a logit is not finite, of which no accuracy can be taken.
     """
-    at_once = engine.episodes_at_once
+    at_once, chunk = engine.episodes_at_once, engine.episode_chunk
+    parts_at_once = None if chunk is None else max(1, chunk // at_once)
 
     def some(numbers: range) -> tuple[Tensor, Tensor | None]:
         episodes = sampler.draw(numbers)
@@ -67,7 +68,7 @@ def evaluate(
 
     outcomes = []
     parts = [range(i, min(i + at_once, n_episodes)) for i in range(0, n_episodes, at_once)]
-    for outcome in in_order(some, parts, device=sampler.images.device):
+    for outcome in in_order(some, parts, device=sampler.images.device, at_most=parts_at_once):
         outcomes.append(outcome)
         for _ in outcome[0]:
             on_episode()

@@ -24,6 +24,7 @@ from nilr.probes.edits import NORM_MATCHED, adapt, edited, rates_of_part
 from nilr.probes.features import episode_features
 from nilr.recipes.judging import asked_rates, episode_size, inner_steps, listed, unmoved
 from nilr.recipes.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
+from nilr.recipes.out_of_memory import saying_what_takes_less
 from nilr.recipes.outcome import Outcome
 from nilr.reporting import Reporter
 from nilr.results import AdaptMetrics, DataUsed, Prediction, Result
@@ -48,6 +49,7 @@ class Task:
     data: DataUsed | None
 
 
+@saying_what_takes_less("fewer images (--n-query, --n-shot, --query), or --device cpu", at_once=1)
 def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     """Adapt one model to one episode or to the user's own images, and store the adapted model.
 

@@ -21,6 +21,7 @@ from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.rates import initial_rates
 from nilr.models.registry import build_learner
 from nilr.recipes.loading import OpenSplit, Packs, load_model
+from nilr.recipes.out_of_memory import saying_what_takes_less
 from nilr.recipes.outcome import Outcome
 from nilr.recipes.progress import read_training_state
 from nilr.recipes.training import LAST, STATE, Training
@@ -33,6 +34,7 @@ from nilr.signals import stopping_gracefully
 from nilr.store import Store
 
 
+@saying_what_takes_less("a smaller --filters or pack, or --device cpu", at_once=1)
 def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     """Train one model, or one for each of several seeds, or go on with them.
 
@@ -233,7 +235,7 @@ def _outer_loop(settings: TrainSettings, row: Algorithm, image_size: int, device
         row,
         params,
         initial_rates(row, params, stream_seed(settings.seed, "rates")),
-        engine=choose_engine(settings.engine, learner, device, settings.precision),
+        engine=choose_engine(settings.engine, learner, device, settings.precision, settings.episode_chunk),
         settings=OuterSettings(
             settings.outer_lr,
             settings.grad_clip,

@@ -15,6 +15,7 @@ from nilr.recipes.controls import RAW_PIXELS, UNTRAINED, against_untrained
 from nilr.recipes.intervals import correct, next_look, precision_note
 from nilr.recipes.judging import asked_rates, episode_size, inner_steps, listed, unmoved
 from nilr.recipes.loading import LoadedModel, OpenSplit, judged_data, load_models, open_split, require_same_size
+from nilr.recipes.out_of_memory import saying_what_takes_less
 from nilr.recipes.outcome import Outcome
 from nilr.recipes.probe_metrics import episode_values, summarise
 from nilr.recipes.probe_plan import ACCURACY, Plan, asked_layers, asked_rules, check_request, plan
@@ -26,6 +27,7 @@ from nilr.runtime import environment, prepare
 from nilr.store import Store
 
 
+@saying_what_takes_less("a smaller --n-query or --n-shot, or --device cpu")
 def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     """Judge one or several models on the same episodes.
 

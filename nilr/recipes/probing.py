@@ -80,9 +80,7 @@ def judge(
     asked = {name: planned.asked() for name, planned in plans.items()}
     subjects = {name: subject_of(settings, model, plans[name].rates) for name, model in models.items()}
     beside = controls(next(iter(models.values())), settings.seed) if settings.controls else {}
-    conditions = {condition for readings in asked.values() for condition in readings}
-    cross = any(condition.task == "cross-task" for condition in conditions)
-    shared = sorted({condition.shared for condition in conditions if condition.shared is not None})
+    cross, shared = _other_tasks({condition for readings in asked.values() for condition in readings})
 
     def one(i: int) -> dict[str, dict[Condition, dict[str, float]]]:
         tasks = pairs.draw(i, cross=cross, shared=shared)
@@ -101,12 +99,20 @@ def judge(
     target: int | None = first_look(settings)
     while target is not None:
         reporter.stage("probe", target, done=len(episodes), unit="episodes")
-        for outcome in in_order(one, range(len(episodes), target), device=pairs.judged.images.device):
+        device, at_most = pairs.judged.images.device, settings.episode_chunk
+        for outcome in in_order(one, range(len(episodes), target), device=device, at_most=at_most):
             episodes.append(outcome)
             reporter.advance()
         readings = {name: _collected([episode[name] for episode in episodes]) for name in episodes[0]}
         target = more(readings, len(episodes))
     return readings
+
+
+def _other_tasks(conditions: Iterable[Condition]) -> tuple[bool, list[int]]:
+    """Tell whether a cross-task is asked for, and which numbers of shared classes."""
+    asked = list(conditions)
+    shared = {condition.shared for condition in asked if condition.shared is not None}
+    return any(condition.task == "cross-task" for condition in asked), sorted(shared)
 
 
 def _collected(episodes: Sequence[Mapping[Condition, Mapping[str, float]]]) -> Readings:

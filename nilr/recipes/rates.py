@@ -18,6 +18,7 @@ from nilr.models.learner import kind, layer
 from nilr.probes.rates import Walk, larger, signal, spread, walk, without_signal
 from nilr.recipes.judging import EpisodeSize, episode_size, inner_steps
 from nilr.recipes.loading import LoadedModel, OpenSplit, judged_data, load_models, open_split, require_same_size
+from nilr.recipes.out_of_memory import saying_what_takes_less
 from nilr.recipes.outcome import Outcome
 from nilr.recipes.probe_metrics import mean_of
 from nilr.reporting import Reporter
@@ -34,6 +35,7 @@ class Seen:
     largest: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@saying_what_takes_less("a smaller --n-shot, or --device cpu")
 def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     """Look at the inner rates of one or several models.
 
@@ -110,7 +112,8 @@ def _look(
 
     reporter.stage(f"rates of {model.ref.name}", settings.n_episodes, unit="episodes")
     walks, largest = [], dict[str, Tensor]()
-    for taken, gradients in in_order(one, range(settings.n_episodes), device=split.images.device):
+    device, at_most = split.images.device, settings.episode_chunk
+    for taken, gradients in in_order(one, range(settings.n_episodes), device=device, at_most=at_most):
         walks.append(taken)
         largest = larger(largest, gradients)
         reporter.advance()

@@ -23,8 +23,9 @@ from nilr.results import DataUsed, Result, result_types
 from nilr.store import Store
 
 _LAST = "last.safetensors"
+_COMPUTING = {"device", "threads", "episode_chunk", "engine", "precision"}
 # Where a look happens; none of these changes what it measures.
-_PLACE = {"home", "data", "models", "device", "threads", "engine", "record_paths"}
+_PLACE = {"home", "data", "models", "device", "threads", "episode_chunk", "engine", "record_paths"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Plan:
 
     @property
     def _place(self) -> dict[str, Any]:
-        given = self.settings.model_dump(include={"device", "threads", "engine", "precision", "record_paths"})
+        given = self.settings.model_dump(include={*_COMPUTING, "record_paths"})
         return {"home": self.store.home, "data": self.pack, **given}
 
     def _training(self, run: Run, seed: int) -> Trained:

@@ -119,6 +119,11 @@ class Training:
         self._save_checkpoint(LAST)
         self._saved_at, self._saved_step = time.monotonic(), self.progress.outer_step
 
+    def save_finished(self) -> None:
+        """Save the updates that are finished, where they are not on disk."""
+        if self.progress.outer_step and self._saved_step != self.progress.outer_step:
+            self.save()
+
     def close(self) -> None:
         """Close what listens to the training."""
         self._history.close()
@@ -180,8 +185,7 @@ class Training:
         progress, in_a_row = self.progress, self.progress.skipped_in_a_row + 1
         skips = self.settings.on_nan == "skip"
         if not skips or in_a_row > _SKIPS_IN_A_ROW:
-            if progress.outer_step and self._saved_step != progress.outer_step:
-                self.save()
+            self.save_finished()
             after = f", after {_SKIPS_IN_A_ROW} updates left out in a row" if skips else ""
             raise DivergedError(error.message + after, hint=error.hint) from error
         done = progress.outer_step + 1

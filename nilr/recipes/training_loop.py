@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import torch
 
 from nilr.errors import Interrupted
+from nilr.meta.engine.workers import workers
 from nilr.meta.outer_loop import meta_gradients
+from nilr.recipes.out_of_memory import out_of_memory
 from nilr.recipes.training import STATE, Training
 from nilr.signals import StopRequest
 
@@ -23,13 +28,15 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
     Raises:
         Interrupted: a signal arrived; everything is saved, or after a second signal what was saved before stays.
         DivergedError: a number is not finite; what was saved before stays.
+        DeviceError: the device has too little memory; every finished update is saved, or what was saved before stays.
     """
     reporter, total = trainings[0].reporter, trainings[0].settings.outer_steps
     reporter.stage("meta-train", total, done=_least(trainings), unit="updates")
     try:
         while True:
             for training in trainings:
-                training.validate_if_due(stop)
+                with _memory([training], training.settings.eval_episodes):
+                    training.validate_if_due(stop)
             step = _least(trainings)
             if step >= total:
                 break
@@ -50,12 +57,36 @@ def _least(trainings: Sequence[Training]) -> int:
 
 def _update(trainings: Sequence[Training], step: int) -> None:
     began = time.monotonic()
-    drawn = [training.draw() for training in trainings]
-    gradients = meta_gradients([training.outer for training in trainings], drawn, outer_step=step)
+    with _memory(trainings, sum(training.settings.meta_batch_size for training in trainings)):
+        drawn = [training.draw() for training in trainings]
+        gradients = meta_gradients([training.outer for training in trainings], drawn, outer_step=step)
     seconds = (time.monotonic() - began) / len(trainings)
     for training, episodes, gradient in zip(trainings, drawn, gradients, strict=True):
-        training.complete(episodes, gradient, seconds)
+        with _memory([training], training.settings.meta_batch_size, within_update=True):
+            training.complete(episodes, gradient, seconds)
         training.save_if_due()
+
+
+@contextlib.contextmanager
+def _memory(trainings: Sequence[Training], n_episodes: int, *, within_update: bool = False) -> Iterator[None]:
+    """Save what is finished where a device runs out of memory over so many episodes, and say what takes less.
+
+    Within an update parameters and moments may be half of one and half of the next: what was saved before stays then.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        for training in () if within_update else trainings:
+            training.save_finished()
+        first = trainings[0]
+        device, engine = first.train.images.device, first.outer.engine
+        at_once = max(engine.episodes_at_once, workers(device, engine.episode_chunk))
+        raise out_of_memory(
+            device,
+            at_once=min(at_once, n_episodes),
+            smaller="a smaller --n-query, --filters or --image-size, or --device cpu",
+            saved=[training.resuming() for training in trainings if (training.directory / STATE).exists()],
+        ) from error
 
 
 def _how_to_go_on(trainings: Sequence[Training]) -> str | None:

@@ -27,6 +27,7 @@ _PLACE = {
     "force",
     "device",
     "threads",
+    "episode_chunk",
     "save_every",
     "tensorboard",
 }

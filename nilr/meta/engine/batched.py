@@ -23,11 +23,16 @@ from nilr.models.learner import Learner, Params
 
 Models = Sequence[Mapping[str, Tensor]]
 
+_EPISODES_AT_ONCE = 64
+
 
 class BatchedEngine(ExplicitEngine):
     """Conv4 with all episodes of a batch at once, at most `episodes_at_once` of them."""
 
-    episodes_at_once = 64
+    @property
+    def episodes_at_once(self) -> int:
+        """As many as were asked for, else 64."""
+        return self.episode_chunk or _EPISODES_AT_ONCE
 
     @torch.no_grad()
     def meta_gradient(
@@ -58,7 +63,26 @@ class BatchedEngine(ExplicitEngine):
         loss_weights: Sequence[float] | None = None,
     ) -> list[MetaGradient]:
         """Return the same for several models of one shape, each on a batch of its own, in each operation."""
-        size, at_once = len(episodes[0]), max(1, self.episodes_at_once // len(params))
+        return [
+            gradient
+            for part in _parts(len(params), self.episodes_at_once)
+            for gradient in self._side_by_side(
+                params[part], inner_lr[part], episodes[part], algorithm, steps=steps, loss_weights=loss_weights
+            )
+        ]
+
+    def _side_by_side(
+        self,
+        params: Models,
+        inner_lr: Models,
+        episodes: Sequence[Episode],
+        algorithm: Algorithm,
+        *,
+        steps: int,
+        loss_weights: Sequence[float] | None,
+    ) -> list[MetaGradient]:
+        """Return the meta-gradients of at most `episodes_at_once` models."""
+        size, at_once = len(episodes[0]), self.episodes_at_once // len(params)
         start = {name: torch.stack([model[name] for model in params]) for name in params[0]}
         rates = {name: torch.stack([model[name] for model in inner_lr]) for name in inner_lr[0]}
         total = {name: torch.zeros_like(value) for name, value in start.items()}
@@ -106,6 +130,12 @@ class BatchedEngine(ExplicitEngine):
         steps: int,
     ) -> Tensor:
         """Return the logits (E, N*Q, N) of the queries after adapting to each episode's support."""
+        parts = (_of(episodes, part) for part in _parts(len(episodes), self.episodes_at_once))
+        return torch.cat([self._adapted_logits(params, inner_lr, part, steps) for part in parts])
+
+    def _adapted_logits(
+        self, params: Mapping[str, Tensor], inner_lr: Mapping[str, Tensor], episodes: Episode, steps: int
+    ) -> Tensor:
         e = len(episodes)
         start = {name: value[None] for name, value in params.items()}
         rates = {name: value[None] for name, value in inner_lr.items()}

@@ -7,9 +7,10 @@ holds a rate per step, (K, ...), and steps after the K-th take the last one (`ni
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -47,6 +48,13 @@ class Engine(Protocol):
     @property
     def episodes_at_once(self) -> int:
         """How many episodes it does in each operation."""
+
+    @property
+    def episode_chunk(self) -> int | None:
+        """The most episodes that it computes at the same time; None: as many as it wishes."""
+
+    def in_chunks(self, episode_chunk: int) -> Self:
+        """Return the same engine with another `episode_chunk`; what it computes is the same but for rounding."""
 
     def supports(self, learner: Learner, device: torch.device) -> bool:
         """Tell whether this engine can execute the learner on the device."""
@@ -136,7 +144,18 @@ class Engine(Protocol):
 class OneByOne(abc.ABC):
     """What an engine that does one model, and one episode, after another makes of several."""
 
-    episodes_at_once = 1
+    episode_chunk: int | None = None
+
+    @property
+    def episodes_at_once(self) -> int:
+        """See `Engine`."""
+        return 1
+
+    def in_chunks(self, episode_chunk: int) -> Self:
+        """See `Engine`."""
+        engine = copy.copy(self)
+        engine.episode_chunk = episode_chunk
+        return engine
 
     @abc.abstractmethod
     def meta_gradient(

@@ -75,7 +75,9 @@ class ExplicitEngine(OneByOne):
             task = Task(self._see(episode.support_x), episode.support_y, self._see(episode.query_x), episode.query_y)
             return task_gradient(params, rates, task, exact=algorithm.order == 2, weights=loss_weights)
 
-        for loss, logits, v, changes in in_order(one, range(len(episodes)), device=episodes.query_x.device):
+        for loss, logits, v, changes in in_order(
+            one, range(len(episodes)), device=episodes.query_x.device, at_most=self.episode_chunk
+        ):
             for name, value in v.items():
                 total[name] += value
             for step, change in enumerate(changes):

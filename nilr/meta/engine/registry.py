@@ -28,7 +28,13 @@ ENGINES: dict[str, Engine] = {
 AUTO = {"cpu": ("compiled", "explicit", "reference"), "cuda": ("batched", "reference")}
 
 
-def choose_engine(name: str, learner: Learner, device: torch.device, precision: str = "float32") -> Engine:
+def choose_engine(
+    name: str,
+    learner: Learner,
+    device: torch.device,
+    precision: str = "float32",
+    episode_chunk: int | None = None,
+) -> Engine:
     """Return the engine of that name; `auto` is the first of `AUTO` that supports the learner on the device.
 
     The choice is a fixed function of device, architecture and build, never of a timing.
@@ -38,17 +44,18 @@ def choose_engine(name: str, learner: Learner, device: torch.device, precision: 
         learner: what it will execute.
         device: where.
         precision: "bf16": convolutions round what they take in; all others: they take it as it is.
+        episode_chunk: the most episodes to compute at the same time; None: as many as the engine wishes.
 
     Raises:
         UnknownNameError: there is none of that name.
         UsageError: it does not support the learner or the device, or was not built.
     """
     engine = _find(name, learner, device)
-    if precision != "bf16":
-        return engine
-    if not isinstance(engine, ExplicitEngine):
-        raise UsageError(f"the engine `{engine.name}` has no --precision bf16", hint="use float32")
-    return engine.rounding_to(torch.bfloat16)
+    if precision == "bf16":
+        if not isinstance(engine, ExplicitEngine):
+            raise UsageError(f"the engine `{engine.name}` has no --precision bf16", hint="use float32")
+        engine = engine.rounding_to(torch.bfloat16)
+    return engine if episode_chunk is None else engine.in_chunks(episode_chunk)
 
 
 def _find(name: str, learner: Learner, device: torch.device) -> Engine:

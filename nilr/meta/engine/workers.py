@@ -18,7 +18,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T], *, device: torch.device) -> Iterator[R]:
+def workers(device: torch.device, at_most: int | None = None) -> int:
+    """Return how many items `in_order` does at the same time: one per CPU thread of torch, on other devices one."""
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    return threads if at_most is None else min(threads, at_most)
+
+
+def in_order(
+    work: Callable[[T], R], items: Iterable[T], *, device: torch.device, at_most: int | None = None
+) -> Iterator[R]:
     """Do the work for each item, on as many CPU threads as torch may use, and yield the outcomes in the items' order.
 
     At most two items per thread are under way or waiting to be taken, so memory does not grow with their number. On
@@ -28,9 +36,10 @@ def in_order(work: Callable[[T], R], items: Iterable[T], *, device: torch.device
         work: done for each item, in a thread where torch computes on one core.
         items: taken one after another, in the caller's thread.
         device: where the work computes.
+        at_most: bound on the items that are done at the same time; each has one core all the same.
     """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    if threads == 1:
+    threads = workers(device, at_most)
+    if workers(device) == 1:
         yield from map(work, items)
         return
     grad = torch.is_grad_enabled()

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine import batched
 from nilr.meta.engine.batched import BatchedEngine
 from nilr.meta.engine.passes import PlanePasses
 from nilr.meta.engine.registry import ENGINES
+from nilr.meta.engine.trajectory import task_gradient
 from nilr.meta.evaluation import learner_logits
 from nilr.models.registry import build_learner
 
@@ -23,9 +25,7 @@ REFERENCE = ENGINES["reference"]
 
 
 def engine(at_once: int = 64) -> BatchedEngine:
-    made = BatchedEngine("batched", PlanePasses(), lambda device: True)
-    made.episodes_at_once = at_once
-    return made
+    return BatchedEngine("batched", PlanePasses(), lambda device: True).in_chunks(at_once)
 
 
 def batch(seed: int, n_episodes: int = 3) -> Episode:
@@ -50,7 +50,7 @@ def model(seed: int, *, per_step: bool = False) -> tuple[dict[str, Tensor], dict
     return params, rates
 
 
-@pytest.mark.parametrize("at_once", [1, 4, 64])
+@pytest.mark.parametrize("at_once", [1, 2, 4, 64])
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize("order", [1, 2])
 def test_several_models_learn_at_once_as_each_does_alone(at_once: int, per_step: bool, order: int) -> None:
@@ -81,6 +81,47 @@ def test_many_episodes_are_judged_at_once_as_each_is_alone(part: str, per_step: 
         adapted = REFERENCE.adapt(LEARNER, params, rates, own.support_x, own.support_y, steps=3)
         expected = learner_logits(REFERENCE, LEARNER, adapted, own.query_x)
         torch.testing.assert_close(found[i], expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+@pytest.mark.parametrize("n_episodes", [4, 5])
+def test_chunks_give_the_meta_gradient_and_the_logits_of_the_reference(
+    chunk: int, n_episodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (params, rates), episodes, algorithm = model(0), batch(0, n_episodes), ALGORITHMS["metasgd"]
+    together: list[int] = []
+
+    def counted(start: dict[str, Tensor], *given: object, **named: object) -> object:
+        together.append(len(start["head.bias"]))
+        return task_gradient(start, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batched, "task_gradient", counted)
+    found = engine(chunk).meta_gradient(LEARNER, params, rates, algorithm, episodes, steps=2)
+    assert max(together) == chunk
+    assert sum(together) == n_episodes
+    expected = REFERENCE.meta_gradient(LEARNER, params, rates, algorithm, episodes, steps=2)
+    torch.testing.assert_close(found.query_loss, expected.query_loss, rtol=1e-9, atol=0)
+    for name in params:
+        torch.testing.assert_close(found.params[name], expected.params[name], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found.inner_lr[name], expected.inner_lr[name], rtol=1e-9, atol=1e-9)
+    logits = engine(chunk).adapted_logits(LEARNER, params, rates, episodes, steps=2)
+    expected_logits = REFERENCE.adapted_logits(LEARNER, params, rates, episodes, steps=2)
+    torch.testing.assert_close(logits, expected_logits, rtol=1e-9, atol=1e-9)
+
+
+def test_several_models_are_no_more_episodes_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    together: list[int] = []
+
+    def counted(start: dict[str, Tensor], *given: object, **named: object) -> object:
+        together.append(len(start["head.bias"]))
+        return task_gradient(start, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batched, "task_gradient", counted)
+    models, episodes = [model(seed) for seed in range(3)], [batch(seed) for seed in range(3)]
+    params, rates = ([made[i] for made in models] for i in (0, 1))
+    engine(2).meta_gradients(LEARNER, params, rates, episodes, ALGORITHMS["metasgd"], steps=1)
+    assert max(together) == 2
+    assert sum(together) == 9
 
 
 @pytest.mark.gpu

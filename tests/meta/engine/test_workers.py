@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from nilr.meta.engine.workers import in_order
+from nilr.meta.engine.workers import in_order, workers
 
 CPU = torch.device("cpu")
 
@@ -58,6 +58,25 @@ def test_no_more_than_two_items_per_thread_are_taken_ahead() -> None:
     outcomes = in_order(lambda i: i, items(), device=CPU)  # type: ignore[arg-type]
     next(outcomes)
     assert taken <= 6
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("at_most", [1, 2, 5])
+def test_no_more_items_are_done_at_the_same_time_than_asked_for_and_each_on_one_core(at_most: int) -> None:
+    lock, under_way, most = threading.Lock(), 0, 0
+
+    def work(i: int) -> int:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.01)
+        with lock:
+            under_way -= 1
+        return torch.get_num_threads()
+
+    assert set(in_order(work, range(12), device=CPU, at_most=at_most)) == {1}
+    assert most == min(at_most, 3) == workers(CPU, at_most)
 
 
 @pytest.mark.usefixtures("three_threads")

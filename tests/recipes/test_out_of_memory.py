@@ -1,0 +1,189 @@
+"""A device that runs out of memory: what is said, and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nilr.checkpoint import load_training_state
+from nilr.config import AdaptSettings, ProbeSettings, RatesSettings, TrainSettings
+from nilr.errors import DeviceError
+from nilr.meta.engine.batched import BatchedEngine
+from nilr.meta.engine.explicit import ExplicitEngine
+from nilr.recipes import adapt, meta_train, probe, rates
+from nilr.reporting import SilentReporter
+from nilr.store import Store
+
+pytestmark = pytest.mark.usefixtures("pack", "one_thread")
+
+SAID = r"^out of memory on `cpu`: \d+\.\d\d GiB of its \d+\.\d\d GiB taken at most$"
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, method: str, *, after: int = 0, engine: type = ExplicitEngine) -> None:
+    """Let an engine's method run out of the device's memory after so many calls that succeed."""
+    works, calls = getattr(engine, method), 0
+
+    def failing(self: object, *given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return works(self, *given, **named)
+
+    monkeypatch.setattr(engine, method, failing)
+
+
+def train(**settings: Any) -> Any:
+    return meta_train.run(TrainSettings(name="x", algo="metasgd", **settings), SilentReporter())
+
+
+def state() -> dict[str, Any]:
+    tensors, _ = load_training_state(Store(None).model_dir("x") / "training.safetensors")
+    return {name: tensor.tolist() for name, tensor in tensors.items()}
+
+
+def test_training_keeps_every_finished_update_and_says_the_command_that_goes_on(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batched = quick | {"engine": "batched", "meta_batch_size": 4}
+    train(**batched)
+    whole = state()
+    with monkeypatch.context() as patched:
+        fail(patched, "meta_gradients", after=3, engine=BatchedEngine)
+        with pytest.raises(DeviceError, match=SAID) as caught:
+            train(force=True, **(batched | {"eval_every": 0}))
+    assert caught.value.hint == (
+        "compute fewer than 4 episodes at the same time: --episode-chunk 2; "
+        "go on with `nilr meta-train --resume x --episode-chunk 2`"
+    )
+    _, values = load_training_state(Store(None).model_dir("x") / "training.safetensors")
+    assert values["progress"]["outer_step"] == 3
+    meta_train.run(TrainSettings(resume="x", episode_chunk=2), SilentReporter())
+    for name, value in state().items():
+        torch.testing.assert_close(torch.tensor(value), torch.tensor(whole[name]), rtol=1e-3, atol=1e-4)
+
+
+def test_memory_that_ends_within_an_update_leaves_what_was_saved_before(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, calls = torch.optim.Adam.step, 0
+
+    def failing(self: Any, *given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        outcome = take(self, *given, **named)
+        if calls == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return outcome
+
+    train(**quick)
+    whole = state()
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.Adam, "step", failing)
+        with pytest.raises(DeviceError, match=SAID):
+            train(force=True, **(quick | {"save_every": 4}))
+    _, values = load_training_state(Store(None).model_dir("x") / "training.safetensors")
+    assert values["progress"]["outer_step"] == 4
+    meta_train.run(TrainSettings(resume="x"), SilentReporter())
+    assert state() == whole
+
+
+def test_a_training_without_a_finished_update_leaves_no_model_and_nothing_to_go_on_with(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(monkeypatch, "meta_gradient")
+    with pytest.raises(DeviceError, match=SAID) as caught:
+        train(episode_chunk=1, **quick)
+    assert caught.value.hint == "take a smaller --n-query, --filters or --image-size, or --device cpu"
+    assert not Store(None).model_dir("x").exists()
+
+
+def test_a_validation_that_is_too_much_says_what_it_computes_at_the_same_time(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(monkeypatch, "adapted_logits", after=1, engine=BatchedEngine)  # the first is update 1's accuracy before
+    with pytest.raises(DeviceError, match=SAID) as caught:
+        train(**(quick | {"engine": "batched", "eval_episodes": 9, "log_every": 100, "save_every": 100}))
+    assert "fewer than 9 episodes" in str(caught.value.hint)
+    assert "--resume x --episode-chunk 4" in str(caught.value.hint)
+
+
+@pytest.fixture
+def trained(pack: Path, quick: dict[str, Any]) -> None:
+    train(**quick)
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(
+    ("run", "method", "hint"),
+    [
+        (
+            lambda: probe.run(ProbeSettings(models=("x",), n_episodes=4), SilentReporter()),
+            "features",
+            "take a smaller --n-query or --n-shot, or --device cpu",
+        ),
+        (
+            lambda: rates.run(RatesSettings(models=("x",), n_episodes=4), SilentReporter()),
+            "support_gradient",
+            "take a smaller --n-shot, or --device cpu",
+        ),
+        (
+            lambda: adapt.run(AdaptSettings(model="x"), SilentReporter()),
+            "adapt",
+            "take fewer images (--n-query, --n-shot, --query), or --device cpu",
+        ),
+    ],
+    ids=["probe", "rates", "adapt"],
+)
+def test_judging_says_what_takes_less(run: Any, method: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail(monkeypatch, method)
+    with pytest.raises(DeviceError, match=SAID) as caught:
+        run()
+    assert caught.value.hint == hint
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_probe_on_several_threads_is_told_of_fewer_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail(monkeypatch, "features")
+    with pytest.raises(DeviceError, match=SAID) as caught:
+        probe.run(ProbeSettings(models=("x",), n_episodes=4, threads=4, episode_chunk=3), SilentReporter())
+    assert caught.value.hint == "compute fewer than 3 episodes at the same time: --episode-chunk 1"
+
+
+@pytest.fixture
+def small_gpu() -> Iterator[None]:
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2**27 / torch.cuda.get_device_properties(0).total_memory)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.usefixtures("small_gpu")
+def test_a_gpu_that_is_really_full_trains_with_the_flag_that_the_error_names(quick: dict[str, Any]) -> None:
+    large = quick | {"device": "cuda", "meta_batch_size": 64, "filters": 64, "eval_every": 0, "outer_steps": 2}
+    with pytest.raises(DeviceError, match=r"out of memory on `cuda` \(.+\): \d+\.\d\d GiB of its ") as caught:
+        train(**large)
+    assert caught.value.hint == "compute fewer than 64 episodes at the same time: --episode-chunk 32"
+    train(**large, episode_chunk=1)
+
+
+@pytest.mark.parametrize("engine", ["explicit", "reference", "batched"])
+def test_training_in_chunks_is_the_same_training_and_may_be_resumed_with_another(
+    engine: str, quick: dict[str, Any]
+) -> None:
+    settings = quick | {"engine": engine, "meta_batch_size": 3, "threads": 2, "outer_steps": 4, "eval_every": 2}
+    train(**settings)
+    whole = state()
+    train(force=True, episode_chunk=1, **(settings | {"outer_steps": 2}))
+    train(resume="auto", episode_chunk=2, **settings)
+    for name, value in state().items():
+        if engine == "batched":  # sums in another order
+            torch.testing.assert_close(torch.tensor(value), torch.tensor(whole[name]), rtol=1e-3, atol=1e-4)
+        else:
+            assert value == whole[name]
