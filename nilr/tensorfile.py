@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,7 +155,7 @@ def _document(path: Path, header: dict[str, Any], kind: str) -> dict[str, Any]:
     if not sealed:
         raise CheckpointError(f"`{path}` is damaged: its manifest does not have the recorded SHA-256", hint=DAMAGED)
     try:
-        document: dict[str, Any] = json.loads(text)
+        document: dict[str, Any] = json.loads(text, parse_float=_finite, parse_constant=_finite)
         found, version = document["format"], document["format_version"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(f"`{path}` has a manifest that nilr did not write", hint=FOREIGN) from error
@@ -164,6 +165,13 @@ def _document(path: Path, header: dict[str, Any], kind: str) -> dict[str, Any]:
         hint = f"it comes from another nilr than this {nilr.__version__}: upgrade nilr, or train the model again"
         raise CheckpointError(f"`{path}` has format version {version}, expected {FORMAT_VERSION}", hint=hint)
     return document
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number of JSON, or too large for one")
+    return number
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:

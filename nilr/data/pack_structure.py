@@ -115,6 +115,13 @@ def _check_head(path: Path) -> None:
     what = describe_content(head)
     if what != "an HDF5 file":
         raise DataError(f"`{path}` is {what}, not a packed dataset", hint=_PACK)
+    # A pack has version 2, whose structures carry checksums; a damaged heap of an older one can take HDF5 all memory.
+    if head[8:9] != b"\x02":
+        raise _foreign(path)
+
+
+def _foreign(path: Path) -> DataError:
+    return DataError(f"`{path}` is an HDF5 file, but not one that nilr packed", hint=_PACK)
 
 
 @contextlib.contextmanager
@@ -122,7 +129,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn what h5py raises over a broken file into an error that says so."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError) as error:
         if "truncated file" in str(error):
             raise DataError(
                 f"`{path}` is truncated: it is shorter than what was written", hint=f"copy it again, or {REMAKE}"
@@ -133,7 +140,7 @@ def _reading(path: Path) -> Iterator[None]:
 def _check_format(path: Path, file: h5py.File) -> None:
     version = file.attrs.get("format_version")
     if _text(file.attrs.get("format")) != FORMAT or not isinstance(version, np.integer):
-        raise DataError(f"`{path}` is an HDF5 file, but not one that nilr packed", hint=_PACK)
+        raise _foreign(path)
     if version != FORMAT_VERSION:
         raise DataError(
             f"`{path}` has pack format {version}, and this nilr reads {FORMAT_VERSION}",

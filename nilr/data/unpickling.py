@@ -7,6 +7,7 @@ instructions, nothing is imported or called by name, and every length is checked
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import pickletools
 import re
@@ -186,7 +187,7 @@ class _Machine:
         for opcode, arg, _ in pickletools.genops(file):  # type: ignore[arg-type]  # reads, lines and places suffice
             name = opcode.name
             if name == "STOP":
-                return self._stack.pop()
+                return _plain(self._stack.pop())
             if _LITERALS.fullmatch(name):
                 self._stack.append(arg)
             elif name in _CONSTANTS:
@@ -251,7 +252,24 @@ def _plain_keys(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     for key, value in items:
         if isinstance(key, tuple):  # Python hashes tuples in tuples without a limit to their depth, and crashes
             raise TypeError("a tuple is no key")
+        if isinstance(key, int) and key.bit_length() > 64:  # Python writes no number of thousands of digits
+            raise ValueError("a number beyond 64 bits is no key")
         yield key, value
+
+
+def _plain(value: object) -> object:
+    """Return the value if nothing is left in it of what only serves to make arrays."""
+    seen, waiting = {id(value)}, [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, _Builder | _Dtype):
+            raise _ForbiddenError(item.name if isinstance(item, _Builder) else "a dtype without an array")
+        inside = itertools.chain(item, item.values()) if isinstance(item, dict) else item
+        if isinstance(inside, list | tuple | itertools.chain):
+            new = [each for each in inside if id(each) not in seen]
+            seen.update(map(id, new))
+            waiting += new
+    return value
 
 
 def _call(target: object, args: tuple[object, ...]) -> object:

@@ -12,7 +12,7 @@ split of Mini-ImageNet holds; they are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,8 @@ def read_pickle_arrays(path: Path, content: bytes | None = None) -> PickleImages
     fields = {_name(key): value for key, value in held.items()} if isinstance(held, dict) else {}
     if {"image_data", "class_dict"} <= fields.keys():
         images = _images(path, "image_data", fields["image_data"])
-        members = {
-            _name(name): _integers(path, "class_dict", i) for name, i in _mapping(path, fields, "class_dict").items()
-        }
+        indices = _mapping(path, fields, "class_dict")
+        members = _named(path, ((_name(name), _integers(path, "class_dict", i)) for name, i in indices.items()))
     elif {"data", "labels"} <= fields.keys():
         images = _images(path, "data", fields["data"])
         members = _members_by_label(path, fields, len(images))
@@ -82,13 +81,21 @@ def _members_by_label(path: Path, fields: Mapping[str, object], n_images: int) -
         raise _wrong(path, f"{len(labels)} labels for {n_images} images")
     names = {}
     if fields.get("catname2label"):
-        names = {int(label): _name(name) for name, label in _mapping(path, fields, "catname2label").items()}
+        named = _mapping(path, fields, "catname2label")
+        names = dict(zip(_integers(path, "catname2label", [*named.values()]).tolist(), map(_name, named), strict=True))
     # Each file may count its labels from 0; the classes of two splits are never the same.
     prefix = f"{split}-" if (split := _split_hint(path)) else ""
-    return {
-        names.get(label, f"{prefix}class{label:03d}"): np.flatnonzero(labels == label)
-        for label in np.unique(labels).tolist()
-    }
+    found = np.unique(labels).tolist()
+    return _named(path, ((names.get(i, f"{prefix}class{i:03d}"), np.flatnonzero(labels == i)) for i in found))
+
+
+def _named(path: Path, classes: Iterable[tuple[str, npt.NDArray[np.int64]]]) -> dict[str, npt.NDArray[np.int64]]:
+    members: dict[str, npt.NDArray[np.int64]] = {}
+    for name, indices in classes:
+        if name in members:
+            raise _wrong(path, f"two classes are named `{name}`")
+        members[name] = indices
+    return members
 
 
 def _check_members(path: Path, members: Mapping[str, npt.NDArray[np.int64]], n_images: int) -> None:
@@ -119,7 +126,8 @@ def _images(path: Path, name: str, value: object) -> Images:
 
 def _integers(path: Path, name: str, value: object) -> npt.NDArray[np.int64]:
     numbers = value if isinstance(value, list | tuple) else _array(value).tolist()
-    if not all(type(number) is int for number in numbers):
+    # an array of shape () gives a number alone
+    if not isinstance(numbers, list | tuple) or not all(type(number) is int for number in numbers):
         raise _wrong(path, f"{name} has something else than whole numbers")
     try:
         return np.array(numbers, dtype=np.int64).reshape(-1)

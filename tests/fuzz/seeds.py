@@ -1,0 +1,81 @@
+"""Write the seeds of the corpus anew: `python -m tests.fuzz.seeds`. What fuzzing added or found is left as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from nilr.data.packed import PackWriter
+from nilr.meta.algorithms import ALGORITHMS
+from nilr.tensorfile import serialize
+from tests.fuzz.targets import CORPUS
+
+MANIFEST = {
+    "architecture": {"name": "conv4", "arguments": {"n_way": 2, "image_size": 16, "filters": 1}},
+    "algorithm": dataclasses.asdict(ALGORITHMS["maml"]),
+    "settings": {"seed": 0, "preset": None},
+    "data": {"name": "x", "digest": "0" * 64, "image_size": 16},
+    "outer_step": 1,
+    "metrics": {"accuracy": 0.5},
+    "engine": "explicit",
+    "parent": None,
+    "saved_at": "2026-01-01T00:00:00.000000+00:00",
+}
+ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+PARENT = {"name": "m", "digest": "0" * 64}
+SEALED = {"format": "nilr/checkpoint", "format_version": 1, "nilr_version": "0", "tensors_sha256": "0" * 64}
+
+
+def pickles() -> dict[str, bytes]:
+    images = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3)
+    by_class = {"image_data": images, "class_dict": {"a": [0, 1], "b": np.array([2, 3])}}
+    by_label = {b"data": list(images), "labels": [0, 0, 1, 1], "catname2label": {"a": 0, b"b": 1}}
+    seeds = {f"by_class_{protocol}": pickle.dumps(by_class, protocol) for protocol in range(6)}
+    seeds |= {f"by_label_{protocol}": pickle.dumps(by_label, protocol) for protocol in range(6)}
+    seeds["scalars"] = pickle.dumps([np.float32(1), np.array(1), 1 << 70, 0.5, None, True, "é", b"x", (), bytearray(2)])
+    return seeds
+
+
+def manifests() -> dict[str, bytes]:
+    adapted = MANIFEST | {"parent": PARENT | {"adaptation": {"rates": "x", "adapt_part": ["head"], "inner_steps": 1}}}
+    tensors = {"params/w": torch.zeros(2), "inner_lr/w": torch.ones(())}
+    return {
+        "file": b"f" + serialize("nilr/checkpoint", MANIFEST, tensors),
+        "sealed": b"s" + json.dumps(SEALED | MANIFEST).encode(),
+        "sealed_adapted": b"s" + json.dumps(SEALED | adapted).encode(),
+        "header": b"h" + json.dumps({"__metadata__": {"nilr": "{}", "nilr_sha256": ""}, "params/w": ENTRY}).encode(),
+        "foreign": b"f" + b"\x02\0\0\0\0\0\0\0{}",
+    }
+
+
+def packs() -> dict[str, bytes]:
+    """One pack as it is written, and one without the checksums that HDF5 puts on its structures from 1.8 on."""
+    with tempfile.TemporaryDirectory() as directory:
+        path, old = Path(directory) / "x.h5", Path(directory) / "old.h5"
+        layout = {"train": {"a": 2, "b": 1}, "val": {"c": 1}}
+        with PackWriter(
+            path, name="x", image_size=2, resample="bilinear", source="folders", licence="", layout=layout
+        ) as pack:
+            for split, classes in layout.items():
+                for name, n in classes.items():
+                    pack.write_class(split, name, np.full((n, 2, 2, 3), n, np.uint8), [f"{i}.png" for i in range(n)])
+        with h5py.File(path) as source, h5py.File(old, "w", libver=("earliest", "v108")) as target:
+            for name in source:
+                source.copy(name, target)
+            for name in source.attrs:
+                target.attrs.create(name, source.attrs[name], dtype=source.attrs.get_id(name).dtype)
+        return {"pack": path.read_bytes(), "pack_without_checksums": old.read_bytes()}
+
+
+if __name__ == "__main__":
+    for target, seeds in {"pickle": pickles(), "manifest": manifests(), "pack": packs()}.items():
+        (CORPUS / target).mkdir(parents=True, exist_ok=True)
+        for name, content in seeds.items():
+            (CORPUS / target / f"seed_{name}").write_bytes(content)
