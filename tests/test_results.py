@@ -112,8 +112,10 @@ _TIMING: dict[str, Any] = {
     "peak_memory_bytes": 700_000_000,
 }
 _SEEDS = OverSeeds(mean=0.01, ci95=None, spread=None, p=None, n_seeds=1, verdict="undecided", seeds={"0": 0.01})
+_SIGN = Sign(run="maml", protocol="same-task", claimed=1, finding="undecided", measured=_SEEDS)
 METRICS["reproduce"] = ReproduceMetrics(
-    signs=[Sign(run="maml", protocol="same-task", claimed=1, finding="undecided", measured=_SEEDS)],
+    signs=[_SIGN],
+    choices={"euclidean distance": [_SIGN]},
     runs={"maml": RunFigures(why="the claim", models=["cpu-maml-s0"], to_meta_init={"same-task": _SEEDS})},
     files=["cpu-maml-s0.probe-0123456789ab.json"],
 )

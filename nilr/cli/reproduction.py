@@ -19,6 +19,13 @@ def show_reproduction(result: Result[ReproduceMetrics], screen: Screen) -> None:
             finding = found.verdict if sign is None else sign.finding
             rows.append((run, protocol, claim, _cell(found, screen), str(found.n_seeds), finding))
     screen.table(("run", "protocol", "paper", "delta to meta-init", "seeds", "finding"), rows, names=2)
+    again: list[tuple[Cell, ...]] = [
+        (choice, sign.run, sign.protocol, _cell(sign.measured, screen), str(sign.measured.n_seeds), sign.finding)
+        for choice, found in metrics.choices.items()
+        for sign in found
+    ]
+    if again:
+        screen.table(("choice", "run", "protocol", "delta to meta-init", "seeds", "finding"), again, names=3)
     edits: list[tuple[Cell, ...]] = [
         (run, name, _cell(found["same-task"], screen), _cell(found["cross-task"], screen))
         for run, figures in metrics.runs.items()

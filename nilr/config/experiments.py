@@ -31,14 +31,18 @@ class Run:
         why: what it is there for.
         train: settings of `nilr meta-train`.
         claimed: whether the paper's signs are about it, as CLAIMS has them for its algorithm.
+        varied: whether it is such a run trained with another choice, under which the signs are asked again.
         edits: the edits of the rates that its models are probed with.
+        seeds: how many at most; None for all of the experiment's.
     """
 
     name: str
     why: str
     train: Mapping[str, Any]
     claimed: bool = False
+    varied: bool = False
     edits: tuple[str, ...] = ("learned",)
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Experiment:
         runs: the trainings.
         n_episodes: episodes of every probe.
         closer: further settings of the probe of each run's first seed.
+        choices: settings of `nilr probe`, by name, under which the paper's signs are asked again of the claimed runs.
         home: of its own store; None for the user's.
     """
 
@@ -63,6 +68,7 @@ class Experiment:
     runs: tuple[Run, ...]
     n_episodes: int
     closer: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     home: Path | None = None
 
 
@@ -71,6 +77,20 @@ _CLOSER: dict[str, Any] = {
     "similarity": True,
     "steps_curve": True,
     "shared_classes": True,
+}
+
+_CHOICES: dict[str, dict[str, Any]] = {
+    "euclidean distance": {"distance": "euclidean"},
+    "attention over all neighbours": {"neighbours": ("attention",)},
+    "5-shot, nearest": {"n_shot": 5},
+    "5-shot, class mean": {"n_shot": 5, "neighbours": ("class-mean",)},
+    "task B drawn from any classes": {"task_b": "any"},
+    "1 query per class": {"n_query": 1},
+    "5 queries per class": {"n_query": 5},
+    "batch statistics together": {"batch_stats": "together"},
+    "1 inner step": {"inner_steps": 1},
+    "5 inner steps": {"inner_steps": 5},
+    "10 inner steps": {"inner_steps": 10},
 }
 
 
@@ -89,6 +109,20 @@ def _runs(*, maml: Mapping[str, Any], metasgd: Mapping[str, Any], one_step_lr: f
     )
 
 
+def _initial_rates(starts: Mapping[str, str]) -> tuple[Run, ...]:
+    """Return Meta-SGD's run from other initial rates, one seed each."""
+    return tuple(
+        Run(
+            f"metasgd-init-{name}",
+            f"learned rates that start at {start}",
+            {"algo": "metasgd", "inner_lr_init": start},
+            varied=True,
+            seeds=1,
+        )
+        for name, start in starts.items()
+    )
+
+
 # Why these sizes, this initial rate of Meta-SGD and this rate of one-step MAML: docs/reproduce.md.
 EXPERIMENTS: dict[str, Experiment] = {
     "paper": Experiment(
@@ -99,15 +133,20 @@ EXPERIMENTS: dict[str, Experiment] = {
         runs=_runs(maml={"preset": "finn-1shot"}, metasgd={"preset": "li-metasgd"}, one_step_lr=0.2),
         n_episodes=2_000,
         closer=_CLOSER,
+        choices=_CHOICES,
     ),
     "cpu": Experiment(
         data="mini-imagenet-32",
         pack={"image_size": 32},
         seeds=3,
         train={"outer_steps": 9_000, "eval_episodes": 300},
-        runs=_runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2),
+        runs=(
+            *_runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2),
+            *_initial_rates({"0.001": "0.001", "0.05": "0.05", "draw": "uniform:0.005,0.1"}),
+        ),
         n_episodes=1_000,
         closer=_CLOSER,
+        choices=_CHOICES,
     ),
     "demo": Experiment(
         data=SYNTHETIC,
@@ -117,6 +156,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         runs=_runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2),
         n_episodes=50,
         closer=_CLOSER,
+        choices={name: _CHOICES[name] for name in ("euclidean distance", "1 inner step")},
         home=Path("nilr-reproduce"),
     ),
 }

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nilr.config import EXPERIMENTS, PrepareDataSettings, ReportSettings, ReproduceSettings
+from nilr.config import (
+    EXPERIMENTS,
+    PrepareDataSettings,
+    ProbeSettings,
+    RatesSettings,
+    ReportSettings,
+    ReproduceSettings,
+)
 from nilr.data.packed import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import meta_train, prepare_data, probe, rates, report
 from nilr.recipes.outcome import Outcome
 from nilr.recipes.reproduce_estimate import seconds_left
-from nilr.recipes.reproduce_plan import Plan, Trained, model_runs, read_kept
-from nilr.recipes.reproduce_verdict import Seen, in_words, run_figures, signs
+from nilr.recipes.reproduce_plan import Plan, Trained, command_of, model_runs, read_kept
+from nilr.recipes.reproduce_verdict import Seen, in_words, run_figures, signs, signs_by_choice
 from nilr.recipes.training_settings import resolve
 from nilr.reporting import Reporter
-from nilr.results import DataUsed, Result, write_result
-from nilr.results.reproducing import ReproduceMetrics
+from nilr.results import DataUsed, ModelUsed, Result, write_result
+from nilr.results.reproducing import ReproduceMetrics, RunFigures
 from nilr.runtime import environment, prepare
 from nilr.store import Store, newest_manifest
 
@@ -50,7 +58,9 @@ class Reproduction:
     def __init__(self, plan: Plan, reporter: Reporter) -> None:
         self.plan, self.reporter = plan, reporter
         self.data: DataUsed
+        self.used: list[ModelUsed] = []
         self.files: list[Path] = []
+        self.asked_again: list[Path] = []
 
     def run(self) -> Result[ReproduceMetrics]:
         """Do all that is left, in order."""
@@ -59,17 +69,15 @@ class Reproduction:
         device = prepare(plan.settings.device, plan.settings.threads, plan.settings.precision)
         self.data = self._pack()
         estimate = self._estimate(device)
-        runs, used = {}, []
-        for name, trainings in model_runs(plan.trainings).items():
+        runs = model_runs(plan.trainings)
+        seen = {}
+        for name, trainings in runs.items():
             for training in trainings:
                 self._train(training)
-            seen = [self._look(training) for training in trainings]
-            used += [result.models[0] for result, _ in seen]
-            runs[name] = run_figures(trainings[0].run.why, [model for _, model in seen])
-        claimed = {run.name: str(run.train["algo"]) for run in plan.experiment.runs if run.claimed}
-        found = signs(claimed, runs)
+            seen[name] = [self._look(training) for training in trainings]
+        metrics = self._conclude({name: run_figures(runs[name][0].run.why, seen[name]) for name in runs}, seen)
         result = outcome.result(
-            ReproduceMetrics(signs=found, runs=runs, files=[path.name for path in self.files]),
+            metrics,
             config={
                 **plan.settings.model_dump(mode="json", exclude={"home", "sources"}),
                 "seeds": [training.seed for training in plan.trainings if training.run == plan.experiment.runs[0]],
@@ -77,13 +85,23 @@ class Reproduction:
                 "data": self.data.name,
                 "estimated_seconds": estimate,
             },
-            models=used,
+            models=self.used,
             data=self.data,
-            notes=in_words(found),
+            notes=in_words(metrics.signs),
             environment=environment(device, plan.settings.engine),
         )
         self._report(result)
         return result
+
+    def _conclude(self, runs: dict[str, RunFigures], seen: Mapping[str, Sequence[Seen]]) -> ReproduceMetrics:
+        """Ask the paper's signs of the preset's runs, and again under every other choice."""
+        measured = {name: figures.to_meta_init for name, figures in runs.items()}
+        algorithms = {run.name: str(run.train["algo"]) for run in self.plan.experiment.runs}
+        claimed = {run.name: algorithms[run.name] for run in self.plan.experiment.runs if run.claimed}
+        varied = {run.why: {run.name: algorithms[run.name]} for run in self.plan.experiment.runs if run.varied}
+        choices = signs_by_choice(claimed, seen) | {why: signs(of, measured) for why, of in varied.items()}
+        files = [path.name for path in (*self.files, *self.asked_again)]
+        return ReproduceMetrics(signs=signs(claimed, measured), choices=choices, runs=runs, files=files)
 
     def _pack(self) -> DataUsed:
         """Return the pack; make it where it is not there and can be made.
@@ -109,7 +127,12 @@ class Reproduction:
     def _estimate(self, device: torch.device) -> float:
         plan = self.plan
         train = [t for t in plan.trainings if plan.manifest(t, self.data) is None]
-        probe_left = [t for t in plan.trainings if t in train or self._kept(t, "probe") is None]
+        probe_left = [
+            (training, asked)
+            for training in plan.trainings
+            for asked in (plan.probe(training), *plan.choices(training).values())
+            if training in train or read_kept(plan.kept(training, asked, self.data), "probe") is None
+        ]
         if not probe_left:
             self.reporter.note("all trainings and probes are done")
             return 0.0
@@ -129,24 +152,31 @@ class Reproduction:
         if self.plan.manifest(training, self.data) is None:
             self._keep(meta_train.run(training.settings, self.reporter), f"{training.model}.meta-train.json")
 
-    def _kept(self, training: Trained, command: str) -> Result[Any] | None:
-        look = self.plan.probe(training) if command == "probe" else self.plan.rates(training)
-        return read_kept(self.plan.kept(training, command, look, self.data), command)
-
-    def _look(self, training: Trained) -> tuple[Result[Any], Seen]:
+    def _look(self, training: Trained) -> Seen:
         """Probe a model and look at its rates, unless that is done."""
-        plan, found = self.plan, []
-        asked, wanted = plan.probe(training), plan.rates(training)
-        for command in ("probe", "rates"):
-            path = plan.kept(training, command, asked if command == "probe" else wanted, self.data)
-            result = read_kept(path, command)
-            if result is None:
-                again = probe.run(asked, self.reporter) if command == "probe" else rates.run(wanted, self.reporter)
-                result = self._keep(again, path.name)
-            found.append(result)
-            self.files.append(path)
-        probed, looked = (result.metrics[training.model] for result in found)
-        return found[0], Seen(training.seed, training.model, probed, looked)
+        plan = self.plan
+        probed, looked = (
+            self._ask(training, asked, self.files) for asked in (plan.probe(training), plan.rates(training))
+        )
+        self.used.append(probed.models[0])
+        choices = {
+            name: self._ask(training, asked, self.asked_again).metrics[training.model]
+            for name, asked in plan.choices(training).items()
+        }
+        return Seen(
+            training.seed, training.model, probed.metrics[training.model], looked.metrics[training.model], choices
+        )
+
+    def _ask(self, training: Trained, asked: ProbeSettings | RatesSettings, files: list[Path]) -> Result[Any]:
+        """Return what is asked of a model: what was kept, or else what is measured now."""
+        path = self.plan.kept(training, asked, self.data)
+        files.append(path)
+        kept = read_kept(path, command_of(asked))
+        if kept is not None:
+            return kept
+        if isinstance(asked, ProbeSettings):
+            return self._keep(probe.run(asked, self.reporter), path.name)
+        return self._keep(rates.run(asked, self.reporter), path.name)
 
     def _keep(self, result: Result[Any], name: str | None = None) -> Result[Any]:
         write_result(self.plan.folder / (name or f"{result.command}.json"), result)

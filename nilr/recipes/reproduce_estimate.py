@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nilr.config import BenchSettings
+from nilr.config import BenchSettings, ProbeSettings
 from nilr.meta.engine.registry import choose_engine
 from nilr.models.registry import build_learner
 from nilr.recipes.bench_plan import Plan as BenchPlan
@@ -16,9 +16,11 @@ from nilr.recipes.reproduce_plan import Plan, Trained
 from nilr.recipes.training_settings import resolve
 from nilr.results import DataUsed
 
+Probes = Sequence[tuple[Trained, ProbeSettings]]
+
 
 def seconds_left(
-    plan: Plan, data: DataUsed, device: torch.device, train: Sequence[tuple[Trained, int]], probe: Sequence[Trained]
+    plan: Plan, data: DataUsed, device: torch.device, train: Sequence[tuple[Trained, int]], probe: Probes
 ) -> float:
     """Return about how many seconds the trainings and the probes take.
 
@@ -29,7 +31,7 @@ def seconds_left(
         data: the pack.
         device: where it runs.
         train: the trainings that are left, each with its updates.
-        probe: the trainings whose models have not been probed.
+        probe: the probes that are left, each with its model's training.
     """
     timed: dict[Job, float] = {}
 
@@ -45,9 +47,9 @@ def seconds_left(
         validations = math.ceil(updates / settings.eval_every) if settings.eval_every else 0
         episode = each(evaluation) / evaluation.episodes
         seconds += updates * each(update) + validations * settings.eval_episodes * episode
-    for training in probe:
+    for training, asked in probe:
         _, evaluation = _jobs(plan, data, device, training)
-        adaptations = plan.probe(training).n_episodes * 2 * len(training.run.edits)
+        adaptations = asked.n_episodes * 2 * len(asked.rates)
         seconds += adaptations * each(evaluation) / evaluation.episodes
     return seconds
 

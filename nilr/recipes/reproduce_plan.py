@@ -72,7 +72,11 @@ class Plan:
         """All of them, in order: run by run, each over all seeds."""
         seeds = self.settings.seeds or self.experiment.seeds
         first = self.settings.seed
-        return [self._training(run, seed) for run in self.experiment.runs for seed in range(first, first + seeds)]
+        return [
+            self._training(run, seed)
+            for run in self.experiment.runs
+            for seed in range(first, first + min(seeds, run.seeds or seeds))
+        ]
 
     @property
     def _place(self) -> dict[str, Any]:
@@ -87,16 +91,18 @@ class Plan:
 
     def probe(self, training: Trained) -> ProbeSettings:
         """Return how a model is probed; that of the run's first seed more closely."""
-        first = training.seed == self.settings.seed
+        closer = self.experiment.closer if training.seed == self.settings.seed else {}
+        return self._probe(training, {"rates": training.run.edits, **closer})
+
+    def choices(self, training: Trained) -> dict[str, ProbeSettings]:
+        """Return how a model that the paper's signs are about is probed under each other choice."""
+        choices = self.experiment.choices if training.run.claimed else {}
+        return {name: self._probe(training, choice) for name, choice in choices.items()}
+
+    def _probe(self, training: Trained, asked: Mapping[str, Any]) -> ProbeSettings:
         n_episodes = self.settings.n_episodes or self.experiment.n_episodes
-        return ProbeSettings(
-            **self._place,
-            **(self.experiment.closer if first else {}),
-            models=(training.model,),
-            rates=training.run.edits,
-            n_episodes=n_episodes,
-            seed=self.settings.seed,
-        )
+        seed = self.settings.seed
+        return ProbeSettings(**self._place, models=(training.model,), n_episodes=n_episodes, seed=seed, **asked)
 
     def rates(self, training: Trained) -> RatesSettings:
         """Return how a model's rates are looked at."""
@@ -125,14 +131,20 @@ class Plan:
                 return found
         return None
 
-    def kept(self, training: Trained, command: str, look: TaskSettings, data: DataUsed) -> Path:
+    def kept(self, training: Trained, look: ProbeSettings | RatesSettings, data: DataUsed) -> Path:
         """Return where a look at a trained model is kept: its name holds a digest of all that it depends on.
 
         Raises:
             NilrError: the model is not there.
         """
+        command = command_of(look)
         model = read_manifest(self.store.find_model(training.model).file).tensors_sha256
         return self.folder / f"{training.model}.{command}-{look_digest(look, [model], data.digest)}.json"
+
+
+def command_of(look: ProbeSettings | RatesSettings) -> str:
+    """Return the name of the command with these settings."""
+    return "probe" if isinstance(look, ProbeSettings) else "rates"
 
 
 def look_digest(look: TaskSettings, models: Sequence[str], data: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nilr.inference import LEAST_SEEDS, over_seeds
 from nilr.probes.claims import CLAIMS
 from nilr.probes.edits import LEARNED
-from nilr.results import ModelProbe, ModelRates
+from nilr.results import EditProbe, ModelProbe, ModelRates
 from nilr.results.reproducing import OverSeeds, RunFigures, Sign
 
 ADAPTED = ("same-task", "cross-task")
@@ -19,12 +19,13 @@ Finding = Literal["confirmed", "refuted", "undecided"]
 
 @dataclass(frozen=True)
 class Seen:
-    """One trained model, as it was seen: its seed, name, probe and rates."""
+    """One trained model, as it was seen: its seed, name, probe, rates, and its probes under other choices."""
 
     seed: int
     model: str
     probe: ModelProbe
     rates: ModelRates
+    choices: Mapping[str, ModelProbe] = field(default_factory=dict)
 
 
 def seeds_together(means: Mapping[str, float]) -> OverSeeds:
@@ -35,46 +36,66 @@ def seeds_together(means: Mapping[str, float]) -> OverSeeds:
 
 def run_figures(why: str, seen: Sequence[Seen]) -> RunFigures:
     """Return what a run's seeds say together."""
-    edits = {name for model in seen for name in model.probe.edits} - {LEARNED}
-    order = [name for name in seen[0].probe.edits if name in edits]
+    order = [name for name in seen[0].probe.edits if name != LEARNED]
+
+    def probes(edit: str) -> dict[int, ModelProbe | EditProbe]:
+        return {model.seed: model.probe.edits[edit] for model in seen}
+
     return RunFigures(
         why=why,
         models=[model.model for model in seen],
         share_negative={str(model.seed): model.rates.all.share_negative for model in seen},
-        to_meta_init={protocol: _over(seen, LEARNED, protocol, "delta") for protocol in ADAPTED},
+        to_meta_init=_to_meta_init({model.seed: model.probe for model in seen}),
         edits_to_learned={
-            name: {protocol: _over(seen, name, protocol, "delta_to_learned") for protocol in ADAPTED} for name in order
+            name: {protocol: _over(probes(name), protocol, "delta_to_learned") for protocol in ADAPTED}
+            for name in order
         },
     )
 
 
-def _over(seen: Sequence[Seen], edit: str, protocol: str, which: str) -> OverSeeds:
-    means = {}
-    for model in seen:
-        edits: Mapping[str, Any] = {LEARNED: model.probe, **model.probe.edits}  # learned alone is not listed
-        figures = getattr(edits[edit], protocol.replace("-", "_"))
-        means[str(model.seed)] = getattr(figures, which).mean
-    return seeds_together(means)
+def _to_meta_init(probes: Mapping[int, ModelProbe]) -> dict[str, OverSeeds]:
+    # learned rates alone are not listed as an edit
+    learned = {seed: probe.edits.get(LEARNED, probe) for seed, probe in probes.items()}
+    return {protocol: _over(learned, protocol, "delta") for protocol in ADAPTED}
 
 
-def signs(claimants: Mapping[str, str], runs: Mapping[str, RunFigures]) -> list[Sign]:
+def _over(probes: Mapping[int, ModelProbe | EditProbe], protocol: str, which: str) -> OverSeeds:
+    field = protocol.replace("-", "_")
+    return seeds_together({str(seed): getattr(getattr(probe, field), which).mean for seed, probe in probes.items()})
+
+
+def signs(claimants: Mapping[str, str], measured: Mapping[str, Mapping[str, OverSeeds]]) -> list[Sign]:
     """Return the paper's signs, with what was found of each.
 
     Args:
         claimants: algorithm by run, of the runs that the paper's signs are about.
-        runs: what each run's seeds say.
+        measured: each run's difference to meta-init, by protocol.
     """
     return [
         Sign(
             run=run,
             protocol=protocol,
             claimed=1 if claimed > 0 else -1,
-            finding=finding(runs[run].to_meta_init[protocol], claimed),
-            measured=runs[run].to_meta_init[protocol],
+            finding=finding(measured[run][protocol], claimed),
+            measured=measured[run][protocol],
         )
         for run, algorithm in claimants.items()
         for protocol, claimed in CLAIMS[algorithm].items()
     ]
+
+
+def signs_by_choice(claimants: Mapping[str, str], seen: Mapping[str, Sequence[Seen]]) -> dict[str, list[Sign]]:
+    """Return the paper's signs under each choice of probing.
+
+    Args:
+        claimants: algorithm by run, of the runs that the paper's signs are about.
+        seen: the models of each run.
+    """
+    choices = dict.fromkeys(name for run in claimants for model in seen[run] for name in model.choices)
+    return {
+        name: signs(claimants, {run: _to_meta_init({m.seed: m.choices[name] for m in seen[run]}) for run in claimants})
+        for name in choices
+    }
 
 
 def finding(measured: OverSeeds, claimed: int) -> Finding:

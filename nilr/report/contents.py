@@ -29,7 +29,7 @@ class Contents:
         title: of all of it.
         measured: one line on what was judged, for each result.
         notes: what the results themselves say, each once.
-        verdict: what experiments found of the paper's signs, one table for each.
+        verdict: what experiments found of the paper's signs, tables with their titles.
         figures: drawn ones, in order.
         left_out: those that lack their numbers.
         models: the models, and how they were trained.
@@ -39,7 +39,7 @@ class Contents:
     title: str
     measured: Sequence[str]
     notes: Sequence[str]
-    verdict: Sequence[Table]
+    verdict: Sequence[tuple[str, Table]]
     figures: Sequence[tuple[Kind, Drawing]]
     left_out: Sequence[Kind]
     models: Table

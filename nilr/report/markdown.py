@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from nilr.report.contents import Contents
 from nilr.report.figures.figure import Table
-from nilr.report.verdict import TITLE
 
 
 def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
@@ -24,8 +23,8 @@ def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
 def _lines(contents: Contents, figures: str, made_by: str) -> Iterator[str]:
     yield f"# {contents.title}\n"
     yield from (f"{plain(line)}\n" for line in contents.measured)
-    for verdict in contents.verdict:
-        yield f"## {TITLE}\n"
+    for title, verdict in contents.verdict:
+        yield f"## {title}\n"
         yield from _table(verdict)
     yield from (f"{plain(line)}\n" for line in contents.notes)
     for kind, drawing in contents.figures:

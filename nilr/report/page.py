@@ -8,7 +8,6 @@ from html import escape
 from nilr.report.contents import Contents
 from nilr.report.figures.figure import Drawing, Kind, Table
 from nilr.report.style import COLOURS, inline
-from nilr.report.verdict import TITLE
 
 # More of them would stand between the reader and the figures.
 _FEW_NOTES = 3
@@ -43,8 +42,8 @@ def _head(title: str) -> Iterator[str]:
 def _body(contents: Contents, pictures: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     for line in contents.measured:
         yield f'<p class="measured">{escape(line)}</p>'
-    for verdict in contents.verdict:
-        yield f'<section class="verdict"><h2>{escape(TITLE)}</h2>{_table(verdict)}</section>'
+    for title, verdict in contents.verdict:
+        yield f'<section class="verdict"><h2>{escape(title)}</h2>{_table(verdict)}</section>'
     few = len(contents.notes) <= _FEW_NOTES
     if few:
         yield from _notes(contents.notes)

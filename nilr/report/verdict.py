@@ -1,4 +1,4 @@
-"""What an experiment found of the paper's four signs, as a table."""
+"""What an experiment found of the paper's four signs, as tables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from nilr.report.reading import Source
 from nilr.report.subjects import measure, reading
 from nilr.report.words import points
 
-TITLE = "The paper's four signs"
-
 _HEADER = ("model", "protocol", "the paper claims", "measured, points to meta-init", "seeds", "finding")
 
 
-def verdicts(sources: Sequence[Source]) -> Iterator[Table]:
-    """Yield the table of every experiment among the results.
+def verdicts(sources: Sequence[Source]) -> Iterator[tuple[str, Table]]:
+    """Yield the tables of every experiment among the results, each with its title.
 
     Raises:
         ResultError: a file holds something else than its schema says.
@@ -24,7 +22,13 @@ def verdicts(sources: Sequence[Source]) -> Iterator[Table]:
     for source in sources:
         if source.command == "reproduce":
             with reading(source):
-                yield Table(_HEADER, [_row(sign) for sign in source.result["metrics"]["signs"]])
+                metrics = source.result["metrics"]
+                yield "The paper's four signs", Table(_HEADER, [_row(sign) for sign in metrics["signs"]])
+                again = [
+                    (choice, *_row(sign)) for choice, found in metrics.get("choices", {}).items() for sign in found
+                ]
+                if again:
+                    yield "The signs under other choices", Table(("choice", *_HEADER), again)
 
 
 def _row(sign: Mapping[str, Any]) -> tuple[str, ...]:

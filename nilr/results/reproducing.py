@@ -47,8 +47,12 @@ class RunFigures(Record):
 
 
 class ReproduceMetrics(Record):
-    """`nilr reproduce`. `files` are the results that it is made of, in the experiment's folder."""
+    """`nilr reproduce`. `files` are the results that it is made of, in the experiment's folder.
+
+    `choices` has the same signs, as they are found with one choice of probing or of training made otherwise.
+    """
 
     signs: list[Sign]
+    choices: dict[str, list[Sign]] = Field(default_factory=dict)
     runs: dict[str, RunFigures]
     files: list[str]

@@ -87,9 +87,15 @@ def support_loss(net: Any, episode: Episode) -> Tensor:
 
 
 class Learn2Learn:
-    """learn2learn 0.2.0, from the two files that need no more than torch."""
+    """learn2learn 0.2.0, from the two files that need no more than torch.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: where it is unpacked.
+        net: the network; as all contenders have it by default.
+        rate: fixed for `maml`, and where learned rates start for `metasgd`.
+    """
+
+    def __init__(self, directory: Path, net: PeerNet | None = None, rate: float = RATE) -> None:
         for name in ("learn2learn", "learn2learn.algorithms"):  # its own __init__ needs what does not build
             module = types.ModuleType(name)
             module.__path__ = [str(directory.joinpath(*name.split(".")))]
@@ -97,8 +103,8 @@ class Learn2Learn:
         from learn2learn.algorithms.maml import MAML  # type: ignore[import-not-found]
         from learn2learn.algorithms.meta_sgd import MetaSGD  # type: ignore[import-not-found]
 
-        self.net = PeerNet()
-        self._models = {"maml": MAML(self.net, lr=RATE), "metasgd": MetaSGD(self.net, lr=RATE)}
+        self.net = net or PeerNet()
+        self._models = {"maml": MAML(self.net, lr=rate), "metasgd": MetaSGD(self.net, lr=rate)}
         self.rates = list(self._models["metasgd"].lrs)
 
     @contextmanager

@@ -62,9 +62,14 @@ def each(batch: Episode) -> Iterator[Episode]:
 
 
 class PeerNet(nn.Module):
-    """Conv4 as a peer's user writes it, with nilr's parameters."""
+    """Conv4 as a peer's user writes it, with nilr's parameters.
 
-    def __init__(self) -> None:
+    Args:
+        size: of the images.
+        seed: of the parameters.
+    """
+
+    def __init__(self, size: int = SIZE, seed: int = SEED) -> None:
         super().__init__()
         blocks = [
             nn.Sequential(
@@ -76,8 +81,8 @@ class PeerNet(nn.Module):
             for i in range(4)
         ]
         self.body = nn.Sequential(*blocks, nn.Flatten())
-        self.head = nn.Linear(FILTERS * (SIZE // 16) ** 2, N_WAY)
-        params = build_learner("conv4", n_way=N_WAY, image_size=SIZE, filters=FILTERS, seed=SEED).initial_params()
+        self.head = nn.Linear(FILTERS * (size // 16) ** 2, N_WAY)
+        params = build_learner("conv4", n_way=N_WAY, image_size=size, filters=FILTERS, seed=seed).initial_params()
         with torch.no_grad():
             for own, given in zip(self.parameters(), params.values(), strict=True):
                 own.copy_(given)

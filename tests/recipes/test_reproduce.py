@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nilr.config import ReproduceSettings
+from nilr.config import EXPERIMENTS, ReproduceSettings
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import meta_train, probe, rates, report, reproduce
 from nilr.recipes.reproduce_plan import look_digest
@@ -19,6 +19,7 @@ from nilr.results.reproducing import ReproduceMetrics
 
 pytestmark = [pytest.mark.usefixtures("one_thread")]
 
+N_CHOICES = len(EXPERIMENTS["demo"].choices)
 RUNS = ["maml", "metasgd", "maml-1step", "metasgd-nonneg"]
 
 
@@ -86,7 +87,8 @@ def test_an_experiment_goes_on_where_it_was_interrupted_and_does_nothing_twice(
     with pytest.raises(Interrupted) as interrupted:
         run(settings)
     assert interrupted.value.hint == "what is done is kept; the same command goes on"
-    assert calls == ["train demo-maml-s0", "probe demo-maml-s0", "rates demo-maml-s0", "train demo-metasgd-s0"]
+    again = ["probe demo-maml-s0"] * N_CHOICES
+    assert calls == ["train demo-maml-s0", "probe demo-maml-s0", "rates demo-maml-s0", *again, "train demo-metasgd-s0"]
 
     calls.clear()
     result, notes = run(settings)
@@ -95,10 +97,13 @@ def test_an_experiment_goes_on_where_it_was_interrupted_and_does_nothing_twice(
         "train demo-maml-1step-s0",
         "train demo-metasgd-nonneg-s0",
     ]
-    assert notes[0].startswith("to do: 2 of 4 trainings (4 updates), 3 probes: about ")
+    assert notes[0].startswith(f"to do: 2 of 4 trainings (4 updates), {3 + N_CHOICES} probes: about ")
     assert list(result.metrics.runs) == RUNS
     assert [sign.finding for sign in result.metrics.signs] == ["undecided"] * 4
     assert len(result.metrics.runs["metasgd"].edits_to_learned) == 8
+    for choice in EXPERIMENTS["demo"].choices:
+        asked = [(sign.run, sign.protocol) for sign in result.metrics.choices[choice]]
+        assert asked == [(sign.run, sign.protocol) for sign in result.metrics.signs]
 
     folder = home / "reproduce" / "demo"
     assert (folder / "reproduce.json").is_file()
@@ -113,7 +118,8 @@ def test_an_experiment_goes_on_where_it_was_interrupted_and_does_nothing_twice(
     assert again.metrics == result.metrics
 
     run(tiny(home, n_episodes=3))
-    assert [call.split()[0] for call in calls] == ["probe", "rates"] * 4
+    of_a_claimed = ["probe", "rates", *["probe"] * N_CHOICES]
+    assert [call.split()[0] for call in calls] == [*of_a_claimed * 2, *["probe", "rates"] * 2]
 
 
 @pytest.mark.usefixtures("reports")

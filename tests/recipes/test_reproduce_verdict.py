@@ -1,6 +1,8 @@
+import dataclasses
+
 import pytest
 
-from nilr.recipes.reproduce_verdict import Seen, finding, in_words, run_figures, seeds_together, signs
+from nilr.recipes.reproduce_verdict import Seen, finding, in_words, run_figures, seeds_together, signs, signs_by_choice
 from nilr.results import (
     Delta,
     EditMetrics,
@@ -64,8 +66,8 @@ def test_a_sign_is_confirmed_or_refuted_by_three_seeds_and_never_by_fewer(
 def test_the_paper_s_four_signs_are_found_in_results_made_to_show_them() -> None:
     maml = [seen(i, 0.02 + i / 1000, -0.01 + i / 1000) for i in range(3)]
     metasgd = [seen(i, -0.02 + i / 1000, -0.03 + i / 1000) for i in range(3)]
-    runs = {"maml": run_figures("why", maml), "sgd": run_figures("why", metasgd)}
-    found = signs({"maml": "maml", "sgd": "metasgd"}, runs)
+    measured = {name: run_figures("why", of).to_meta_init for name, of in (("maml", maml), ("sgd", metasgd))}
+    found = signs({"maml": "maml", "sgd": "metasgd"}, measured)
     assert [(sign.run, sign.protocol, sign.claimed, sign.finding) for sign in found] == [
         ("maml", "same-task", 1, "confirmed"),
         ("maml", "cross-task", -1, "confirmed"),
@@ -79,10 +81,25 @@ def test_the_paper_s_four_signs_are_found_in_results_made_to_show_them() -> None
 
 
 def test_sharp_intervals_over_episodes_decide_nothing_with_two_seeds() -> None:
-    runs = {"maml": run_figures("why", [seen(0, 0.02, -0.02), seen(1, 0.02, -0.02)])}
-    found = signs({"maml": "maml"}, runs)
+    found = signs({"maml": "maml"}, {"maml": run_figures("why", [seen(i, 0.02, -0.02) for i in range(2)]).to_meta_init})
     assert {sign.finding for sign in found} == {"undecided"}
     assert "Under 3 seeds nothing is decided." in in_words(found)[-1]
+
+
+def test_the_signs_under_another_choice_are_read_from_its_probes_alone() -> None:
+    def chosen(seed: int, sign: int) -> Seen:
+        usual = seen(seed, 0.02 + seed / 1000, -0.02 - seed / 1000)
+        other = seen(seed, sign * (0.03 + seed / 1000), 0.0).probe
+        return dataclasses.replace(usual, choices={"euclidean": other})
+
+    models = {"maml": [chosen(i, -1) for i in range(3)], "control": [seen(i, 1.0, 1.0) for i in range(3)]}
+    found = signs_by_choice({"maml": "maml"}, models)
+    assert list(found) == ["euclidean"]
+    assert [(sign.run, sign.protocol, sign.finding) for sign in found["euclidean"]] == [
+        ("maml", "same-task", "refuted"),
+        ("maml", "cross-task", "undecided"),
+    ]
+    assert found["euclidean"][0].measured.seeds == pytest.approx({"0": -0.03, "1": -0.031, "2": -0.032})
 
 
 def test_edits_are_compared_with_the_learned_rates_seed_by_seed() -> None:

@@ -12,7 +12,9 @@ def experiment() -> list[dict[str, Any]]:
     measured = {"mean": 0.021, "ci95": 0.0025, "spread": 0.001, "p": 0.01, "n_seeds": 3, "verdict": "positive"}
     sign = {"run": "maml", "protocol": "same-task", "claimed": 1, "finding": "confirmed", "measured": measured}
     runs = {name: {"models": [f"demo-{name}-s0"]} for name in ("maml", "maml-1step")}
-    concluded = result("reproduce", {"signs": [sign], "runs": runs}, models, notes=["a", "b", "c", "d"])
+    other = {**sign, "finding": "refuted", "measured": {**measured, "mean": -0.013}}
+    metrics = {"signs": [sign], "choices": {"5-shot": [other]}, "runs": runs}
+    concluded = result("reproduce", metrics, models, notes=["a", "b", "c", "d"])
     return [concluded, *(result("probe", {it["name"]: cells(0.4, 0.02, 0.02)}, [it]) for it in models)]
 
 
@@ -24,6 +26,13 @@ def test_the_verdict_on_each_sign_stands_before_every_figure_with_its_interval_a
     assert html.index("<td>confirmed</td>") < html.index("<figure>")
     text = markdown(contents(given), figures="figures", made_by="nilr 0")
     assert text.index("## The paper's four signs") < text.index(f"| {' | '.join(row)} |") < text.index("![")
+
+
+def test_the_signs_under_other_choices_stand_in_a_table_of_their_own() -> None:
+    row = ("5-shot", "maml", "same-task", "a gain", "\N{MINUS SIGN}1.30 ± 0.25", "3", "refuted")
+    given = material(*experiment())
+    assert "".join(f"<td>{cell}</td>" for cell in row) in page_of(given).partition("other choices</h2>")[2]
+    assert f"| {' | '.join(row)} |" in markdown(contents(given), figures="figures", made_by="nilr 0")
 
 
 def test_a_report_without_an_experiment_has_no_verdict() -> None:
