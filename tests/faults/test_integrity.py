@@ -16,6 +16,7 @@ from nilr.errors import NilrError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter
 from nilr.tensorfile import digest_tensors
+from tests.faults.conftest import Nilr
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,3 +93,52 @@ def test_five_hundred_flipped_bits_and_a_hundred_cuts_are_seen(
     record_property(f"bits flipped in a {kind}, harmless", harmless)
     record_property(f"cuts of a {kind}, seen", 100)
     assert kind == "pack" or harmless == 0
+
+
+COMMANDS = {
+    "pack": ("datasets/toy.h5", "prepare-data --verify toy"),
+    "checkpoint": ("models/base/best.safetensors", "models verify base"),
+    "training state": ("models/base/training.safetensors", "models verify"),
+}
+
+
+def check_command(nilr: Nilr, work: Path, kind: str, *, flips: int, cuts: int) -> int:
+    """Damage a file in many ways, each of which the command that verifies it must report; return how many it was."""
+    name, command = COMMANDS[kind]
+    path, numbers = work / "home" / name, KINDS[kind][1]
+    whole, truth, rng = path.read_bytes(), numbers(path), random.Random(1)
+    nilr(command, work)
+    found = 0
+    for i in range(flips + cuts):
+        damaged = bytearray(whole)
+        if i < flips:
+            bit = rng.randrange(8 * len(whole))
+            damaged[bit // 8] ^= 1 << bit % 8
+        else:
+            del damaged[rng.randrange(len(whole)) :]
+        path.write_bytes(damaged)
+        done = nilr(command, work, status=None)
+        if done.status == 0:
+            assert numbers(path) == truth, (
+                f"bit {bit} of the {kind} changes what is read, and `{command}` finds nothing"
+            )
+        else:
+            assert (done.status, "Traceback" in done.err, path.stem in done.out + done.err) == (1, False, True), done
+            found += 1
+    assert found == flips + cuts or kind == "pack"  # HDF5 has bytes that nobody reads
+    return found
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_the_commands_that_verify_find_a_sample_of_flipped_bits_and_cuts(
+    nilr: Nilr, work: Path, kind: str, count: Callable[[str, int], None]
+) -> None:
+    count(f"damages of a {kind} found on the command line", check_command(nilr, work, kind, flips=12, cuts=4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_the_commands_that_verify_find_five_hundred_flipped_bits_and_a_hundred_cuts(
+    nilr: Nilr, work: Path, kind: str, count: Callable[[str, int], None]
+) -> None:
+    count(f"damages of a {kind} found on the command line", check_command(nilr, work, kind, flips=500, cuts=100))
