@@ -56,7 +56,8 @@ class Experiment:
         train: what all trainings share.
         runs: the trainings.
         n_episodes: episodes of every probe.
-        closer: further settings of the probe of each run's first seed.
+        n_episodes_again: episodes of the probes under other choices.
+        closer: further settings of the probe of the claimed runs' first seed.
         choices: settings of `nilr probe`, by name, under which the paper's signs are asked again of the claimed runs.
         home: of its own store; None for the user's.
     """
@@ -67,6 +68,7 @@ class Experiment:
     train: Mapping[str, Any]
     runs: tuple[Run, ...]
     n_episodes: int
+    n_episodes_again: int
     closer: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     home: Path | None = None
@@ -132,6 +134,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         train={},
         runs=_runs(maml={"preset": "finn-1shot"}, metasgd={"preset": "li-metasgd"}, one_step_lr=0.2),
         n_episodes=2_000,
+        n_episodes_again=1_000,
         closer=_CLOSER,
         choices=_CHOICES,
     ),
@@ -144,7 +147,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             *_runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2),
             *_initial_rates({"0.001": "0.001", "0.05": "0.05", "draw": "uniform:0.005,0.1"}),
         ),
-        n_episodes=1_000,
+        n_episodes=600,
+        n_episodes_again=300,
         closer=_CLOSER,
         choices=_CHOICES,
     ),
@@ -155,6 +159,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         train={"filters": 8, "outer_steps": 120, "eval_every": 0, "save_every": 100},
         runs=_runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2),
         n_episodes=50,
+        n_episodes_again=20,
         closer=_CLOSER,
         choices={name: _CHOICES[name] for name in ("euclidean distance", "1 inner step")},
         home=Path("nilr-reproduce"),

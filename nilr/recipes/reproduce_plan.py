@@ -90,17 +90,19 @@ class Plan:
         return Trained(run, seed, name, TrainSettings(**values, seed=seed, name=name, resume="auto"))
 
     def probe(self, training: Trained) -> ProbeSettings:
-        """Return how a model is probed; that of the run's first seed more closely."""
-        closer = self.experiment.closer if training.seed == self.settings.seed else {}
-        return self._probe(training, {"rates": training.run.edits, **closer})
+        """Return how a model is probed; that of a claimed run's first seed more closely."""
+        first = training.run.claimed and training.seed == self.settings.seed
+        closer = self.experiment.closer if first else {}
+        return self._probe(training, {"rates": training.run.edits, **closer}, self.experiment.n_episodes)
 
     def choices(self, training: Trained) -> dict[str, ProbeSettings]:
         """Return how a model that the paper's signs are about is probed under each other choice."""
         choices = self.experiment.choices if training.run.claimed else {}
-        return {name: self._probe(training, choice) for name, choice in choices.items()}
+        n_episodes = self.experiment.n_episodes_again
+        return {name: self._probe(training, choice, n_episodes) for name, choice in choices.items()}
 
-    def _probe(self, training: Trained, asked: Mapping[str, Any]) -> ProbeSettings:
-        n_episodes = self.settings.n_episodes or self.experiment.n_episodes
+    def _probe(self, training: Trained, asked: Mapping[str, Any], n_episodes: int) -> ProbeSettings:
+        n_episodes = self.settings.n_episodes or n_episodes
         seed = self.settings.seed
         return ProbeSettings(**self._place, models=(training.model,), n_episodes=n_episodes, seed=seed, **asked)
 
