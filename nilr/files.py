@@ -19,7 +19,8 @@ from nilr.errors import StoreError
 TEMPORARY_PREFIX = ".tmp-nilr-"
 
 _REMOVED_PREFIX = ".removed-nilr-"
-_STALE = re.compile(f"({re.escape(TEMPORARY_PREFIX)}|{re.escape(_REMOVED_PREFIX)})[0-9a-f]{{12}}")
+_DIRECTORY = ".d"
+_STALE = re.compile(f"({re.escape(TEMPORARY_PREFIX)}|{re.escape(_REMOVED_PREFIX)})[0-9a-f]{{12}}({_DIRECTORY})?")
 
 _HINTS = {
     errno.ENOSPC: "free some space, or choose another place with --home",
@@ -61,6 +62,48 @@ def replacing(path: Path) -> Iterator[Path]:
         raise storage_error(path, error) from error
 
 
+@contextlib.contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """Give a new directory for files; on success flush them to disk and put the directory in the place of `path`.
+
+    Whatever happens, `path` is the old directory (or link) or the whole new one; only a kill between two renames can
+    leave neither. What a SIGKILL leaves behind is removed as `replacing` says.
+
+    Raises:
+        StoreError: the parent cannot be made or written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(path.parent)
+        with _temporary(path.parent) as held:
+            place = held.with_suffix(_DIRECTORY)  # stale as soon as `held` is gone
+            new, old = place / "new", place / "old"
+            try:
+                new.mkdir(parents=True)
+                yield new
+                for file in (*new.iterdir(), new):
+                    flush(file)
+                _exchange(path, new, old)
+                flush(path.parent)
+            finally:
+                _remove(place)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _exchange(path: Path, new: Path, old: Path) -> None:
+    """Rename `path`, where it is there, to `old`, and `new` to `path`; on failure it is `path` again."""
+    if not os.path.lexists(path):
+        new.rename(path)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+
+
 def remove_at_once(path: Path) -> None:
     """Remove a directory, in one moment for all who look for it; of a link the link, never what it points to.
 
@@ -77,12 +120,15 @@ def remove_stale(directory: Path) -> None:
     be removed stays.
     """
     with contextlib.suppress(OSError):
-        for path in [directory / name for name in os.listdir(directory) if _STALE.fullmatch(name)]:  # noqa: PTH208
+        names = sorted(os.listdir(directory))  # noqa: PTH208
+        for path in [directory / name for name in names if _STALE.fullmatch(name)]:
             with contextlib.suppress(OSError):
                 if path.name.startswith(_REMOVED_PREFIX):
                     _remove(path)
-                else:
+                elif path.suffix != _DIRECTORY:
                     _remove_unheld(path)
+                elif not os.path.lexists(path.with_suffix("")):
+                    _remove(path)
 
 
 def _remove(path: Path) -> None:

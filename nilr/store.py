@@ -233,6 +233,11 @@ class Store:
         return ", ".join(self.model_names()) or "none; `nilr meta-train` trains one"
 
 
+def holds_model(directory: Path) -> bool:
+    """Tell whether a checkpoint, or a training's state, stands in a directory."""
+    return any(directory.glob("*.safetensors"))
+
+
 def newest_manifest(directory: Path) -> Manifest | None:
     """Return the manifest of a model's last checkpoint, else of its best; None where neither can be read."""
     for checkpoint in reversed(CHECKPOINTS):

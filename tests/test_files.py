@@ -17,6 +17,7 @@ from nilr.files import (
     remove_at_once,
     remove_stale,
     replacing,
+    replacing_directory,
     storage_error,
     write_atomically,
 )
@@ -119,6 +120,82 @@ def test_a_removal_that_was_killed_is_finished_by_the_next_writer(tmp_path: Path
     (tmp_path / ".tmp-nilr-mine").write_bytes(b"")
     remove_stale(tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".removed-nilr-mine", ".tmp-nilr-mine"]
+
+
+def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "c"
+    for content in (b"old", b"new"):
+        with replacing_directory(path) as staged:
+            (staged / content.decode()).write_bytes(content)
+            assert path.exists() == (content == b"new")
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_whatever_goes_wrong_the_old_directory_stays_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "old").write_bytes(b"")
+
+    def write_half() -> None:
+        with replacing_directory(tmp_path / "c") as staged:
+            (staged / "new").write_bytes(b"")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["c", "old"]
+
+
+def test_a_directory_that_cannot_take_the_place_leaves_the_old_one_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c"
+    path.mkdir()
+    (path / "old").write_bytes(b"")
+    whole = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(StoreError, match=f"cannot write `{path}`: input/output error"), replacing_directory(path):
+        pass
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["c", "old"]
+
+
+def test_a_directory_takes_the_place_of_a_link_and_not_of_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("there")
+    with replacing_directory(tmp_path / "link") as staged:
+        (staged / "new").write_bytes(b"")
+    assert not (tmp_path / "link").is_symlink()
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["file", "link", "new", "there"]
+
+
+def test_a_directory_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    code = (
+        "import sys, time; from pathlib import Path; from nilr.files import replacing_directory\n"
+        "with replacing_directory(Path(sys.argv[1])) as staged:\n"
+        "    (staged / 'half').write_bytes(b'half'); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.rglob("half")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    write_atomically(tmp_path / "other", b"")
+    assert len(list(tmp_path.rglob("half"))) == 1, "the directory of a living process stays"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not path.exists()
+    write_atomically(tmp_path / "other", b"")
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["other"]
 
 
 def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:

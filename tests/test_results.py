@@ -16,6 +16,8 @@ from nilr.results import (
     Delta,
     Histogram,
     ImageRef,
+    ImportedModel,
+    ImportMetrics,
     Mean,
     ModelProbe,
     ModelRates,
@@ -119,6 +121,9 @@ METRICS["reproduce"] = ReproduceMetrics(
     runs={"maml": RunFigures(why="the claim", models=["cpu-maml-s0"], to_meta_init={"same-task": _SEEDS})},
     files=["cpu-maml-s0.probe-0123456789ab.json"],
 )
+METRICS["models-import"] = {
+    "maml": ImportedModel(status="complete", outer_step=9, files=["last.safetensors"], resumable=False, imported=True)
+}
 METRICS["bench"] = BenchMetrics(
     attainable_flop_per_second=3e11,
     convolutions=[ConvolutionRate(convolution="3 -> 32 channels at 84 px", flop_per_second=3e11)],
@@ -144,6 +149,7 @@ TYPES: dict[str, Any] = {
     "rates": Result[RatesMetrics],
     "bench": Result[BenchMetrics],
     "reproduce": Result[ReproduceMetrics],
+    "models-import": Result[ImportMetrics],
 }
 
 

@@ -1,4 +1,4 @@
-"""`nilr models`: the registry. What these commands tell is an answer, and so it goes to stdout."""
+"""`nilr models`: the registry. What these commands tell, but for `import`, is an answer, and so it goes to stdout."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from nilr.cli.measuring import body
 from nilr.cli.options import Invocation, command
 from nilr.cli.words import number, printable
-from nilr.config import ModelSettings, ModelsSettings, Settings
+from nilr.config import ImportSettings, ModelSettings, ModelsSettings, Settings
 from nilr.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from nilr.cli.screen import Screen
     from nilr.recipes.models import ModelCard, ModelRow, RateRow
 
-HELP = "List, show, check and remove the models in the store."
+HELP = "List, show, check, remove and import the models in the store."
 
 COMMANDS = {
     "ls": "List all models.",
@@ -24,6 +25,7 @@ COMMANDS = {
     "path": "Print the path of a model's checkpoint.",
     "verify": "Read all files of models, or of all models, and check every digest.",
     "rm": "Remove models.",
+    "import": "Copy models that stand elsewhere into the store, after checking every file.",
 }
 
 
@@ -35,6 +37,7 @@ def build_app() -> typer.Typer:
     app.command("path", help=COMMANDS["path"])(command(ModelSettings, _path))
     app.command("verify", help=COMMANDS["verify"])(command(ModelsSettings, _verify))
     app.command("rm", help=COMMANDS["rm"])(command(ModelsSettings, _rm))
+    app.command("import", help=COMMANDS["import"])(command(ImportSettings, body("models-import"), json=True))
     return app
 
 

@@ -24,7 +24,7 @@ _HEAD = f"""# Command line
 `nilr COMMAND --help` shows what stands here.
 
 Tables and progress go to stderr; stdout carries only what a script would pipe: the JSON of `--json -`, and the answers
-of `nilr models`. Percent is shown on a terminal only; everywhere else a fraction is a fraction.
+of `nilr models ls|show|path|verify`. Percent is shown on a terminal only; everywhere else a fraction is a fraction.
 
 | exit status | |
 |---|---|

@@ -18,6 +18,7 @@ from nilr.results import (
     Delta,
     EditMetrics,
     ImageRef,
+    ImportMetrics,
     PrepareDataMetrics,
     ProbeMetrics,
     ProtocolMetrics,
@@ -142,6 +143,16 @@ def _edit_rows(metrics: ProbeMetrics, screen: Screen) -> Iterator[tuple[Cell, ..
                     yield row(name, protocol, rates, figures)
 
 
+def show_import(result: Result[ImportMetrics], screen: Screen) -> None:
+    """Write what is in the store now, and what to do next."""
+    rows = []
+    for name, model in result.metrics.items():
+        came = "imported" if model.imported else "there already"
+        rows.append((name, came, model.status, str(model.outer_step), ", ".join(model.files)))
+    screen.table(("model", "", "status", "updates", "files"), rows)
+    screen.line(f"next: nilr probe {' '.join(result.metrics)}")
+
+
 def _corrected(delta: Delta | None) -> bool:
     return delta is not None and delta.p_holm not in (None, delta.p)
 
@@ -172,4 +183,5 @@ SHOW: dict[str, Callable[[Result[Any], Screen], None]] = {
     "bench": show_bench,
     "demo": show_probe,
     "reproduce": show_reproduction,
+    "models-import": show_import,
 }

@@ -49,6 +49,7 @@ from nilr.config.judging import (
 )
 from nilr.config.keeping import (
     DemoSettings,
+    ImportSettings,
     ModelSettings,
     ModelsSettings,
     ReportSettings,
@@ -81,6 +82,7 @@ __all__ = [
     "DeviceSettings",
     "Distance",
     "Experiment",
+    "ImportSettings",
     "Interval",
     "JudgeSettings",
     "MeasuringSettings",

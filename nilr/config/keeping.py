@@ -41,3 +41,11 @@ class ModelsSettings(Settings):
     """`nilr models verify`, all models by default, and `nilr models rm`."""
 
     models: tuple[str, ...] = setting((), "Names of models.")
+
+
+class ImportSettings(MeasuringSettings):
+    """`nilr models import`: models that stand elsewhere -> models of the store."""
+
+    sources: tuple[Path, ...] = setting((), "Directories of models, or single checkpoints (.safetensors).")
+    name: str | None = setting(None, "Name in the store, of one SOURCE.", shown="the directory's", env=False)
+    force: bool = setting(False, "Replace a model of that name.", env=False)

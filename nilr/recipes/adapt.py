@@ -29,7 +29,7 @@ from nilr.recipes.outcome import Outcome
 from nilr.reporting import Reporter
 from nilr.results import AdaptMetrics, DataUsed, Prediction, Result
 from nilr.runtime import environment, prepare
-from nilr.store import Store
+from nilr.store import Store, holds_model
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def _store_adapted(
     path = store.model_dir(name) / "last.safetensors"
     try:
         with store.lock(name):
-            if any(path.parent.glob("*.safetensors")) and not settings.force:
+            if holds_model(path.parent) and not settings.force:
                 raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name, or --force")
             save_checkpoint(
                 path,

@@ -5,12 +5,52 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from nilr.errors import NilrError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nilr.errors import CheckpointError, NilrError
 from nilr.files import storage_error, write_atomically
+from nilr.results import Mean
 
 HISTORY = "history.jsonl"
+
+_LONGEST_LINE = 2**20
+
+
+class Line(BaseModel):
+    """A line of a history, as far as it is read again."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    outer_step: Annotated[int, Field(ge=0)]
+    query_loss: float | None = None
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+    share_negative: float | None = None
+    share_negative_by_layer: dict[str, float] | None = None
+    val_accuracy: Mean | None = None
+    skipped: str | None = None
+
+
+def read_history(path: Path) -> Iterator[Line]:
+    """Yield the lines of a history; a last one that a kill cut short is none.
+
+    Raises:
+        CheckpointError: it cannot be read, or a line is none of a history.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            while (text := file.readline(_LONGEST_LINE)) and (text.endswith(b"\n") or len(text) == _LONGEST_LINE):
+                number += 1
+                yield Line.model_validate_json(text)
+    except OSError as error:
+        raise CheckpointError(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"`{part}`: " for part in first["loc"][:1])
+        raise CheckpointError(f"`{path}`, line {number}: {where}{first['msg'].lower()}") from error
 
 
 class History:

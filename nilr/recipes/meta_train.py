@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from pydantic import JsonValue
+from torch import Tensor
 
 from nilr.config import TrainSettings
 from nilr.episodes import EpisodeSampler, stream_seed
@@ -31,7 +32,7 @@ from nilr.reporting import Reporter, SilentReporter
 from nilr.results import Result, TrainMetrics
 from nilr.runtime import environment, prepare
 from nilr.signals import stopping_gracefully
-from nilr.store import Store
+from nilr.store import Store, holds_model, newest_manifest
 
 
 @saying_what_takes_less("a smaller --filters or pack, or --device cpu", at_once=1)
@@ -115,7 +116,7 @@ def _ready(
     begun = None
     if directory is not None:
         held.enter_context(_store_of(directory, store).lock(directory.name))
-        begun = read_training_state(directory / STATE)
+        begun = _begun(directory)
     values = begun[1] if begun is not None else None
     settings, row = _resolve(settings, values, directory)
     device = prepare(settings.device, settings.threads, settings.precision)
@@ -162,7 +163,7 @@ def _store_of(directory: Path, store: Store) -> Store:
 def _existing(settings: TrainSettings, store: Store) -> Path | None:
     """Return the directory of the training to go on with, or None to start one."""
     if settings.resume == "never":
-        if settings.name is not None and _holds_model(store.model_dir(settings.name)) and not settings.force:
+        if settings.name is not None and holds_model(store.model_dir(settings.name)) and not settings.force:
             raise StoreError(
                 f"model `{settings.name}` exists in `{store.home}`",
                 hint="take another --name, replace it with --force, or go on with --resume auto",
@@ -172,9 +173,9 @@ def _existing(settings: TrainSettings, store: Store) -> Path | None:
         if settings.name is None:
             raise UsageError("--resume auto needs --name", hint="or name the model: --resume NAME")
         directory = store.model_dir(settings.name)
-        return directory if (directory / STATE).exists() or _holds_model(directory) else None
+        return directory if holds_model(directory) else None
     directory = Path(settings.resume) if "/" in settings.resume else store.model_dir(settings.resume)
-    if not (directory / STATE).exists():
+    if not holds_model(directory):
         known = ", ".join(store.model_names()) or "none"
         raise StoreError(f"`{settings.resume}` has no training to go on with", hint=f"models here: {known}")
     if settings.name not in (None, directory.absolute().name):
@@ -184,8 +185,12 @@ def _existing(settings: TrainSettings, store: Store) -> Path | None:
     return directory
 
 
-def _holds_model(directory: Path) -> bool:
-    return any(directory.glob("*.safetensors"))
+def _begun(directory: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
+    """Read a training's state; of a model that was imported without one, no tensors and what its manifest says."""
+    manifest = None if (directory / STATE).exists() else newest_manifest(directory)
+    if manifest is None:
+        return read_training_state(directory / STATE)
+    return {}, {"settings": manifest.settings, "data": manifest.data.name, "data_digest": manifest.data.digest}
 
 
 def _resolve(
@@ -253,7 +258,7 @@ def _claimed(settings: TrainSettings, store: Store, fresh: str) -> Iterator[Path
     name = settings.name or store.fresh_model_name(fresh)
     with store.lock(name):
         claimed = store.model_dir(name)
-        if _holds_model(claimed):
+        if holds_model(claimed):
             if not settings.force:
                 raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name, or --force")
             remove_at_once(claimed)
@@ -261,7 +266,7 @@ def _claimed(settings: TrainSettings, store: Store, fresh: str) -> Iterator[Path
         try:
             yield claimed
         finally:
-            if not _holds_model(claimed):
+            if not holds_model(claimed):
                 shutil.rmtree(claimed, ignore_errors=True)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.errors import CheckpointError, NilrError
+from nilr.recipes.history import read_history
 from nilr.recipes.progress import read_training_state
 from nilr.results import Record
 from nilr.store import CHECKPOINTS, Store
@@ -153,13 +153,22 @@ def _row(name: str, directory: Path) -> ModelRow:
     try:
         files = [directory / f"{checkpoint}.safetensors" for checkpoint in CHECKPOINTS]
         manifests = [read_manifest(file) for file in files if file.is_file()]
-        return _described(name, manifests[-1]) if manifests else ModelRow(name=name, status="incomplete")
+        return describe(name, manifests[-1]) if manifests else ModelRow(name=name, status="incomplete")
+    except (CheckpointError, OSError) as error:
+        return ModelRow(name=name, status="unreadable", problem=str(error))
+
+
+def describe(name: str, manifest: Manifest) -> ModelRow:
+    """Return the row of the model whose newest checkpoint has this manifest.
+
+    Raises:
+        CheckpointError: what the manifest says of it is of the wrong type.
+    """
+    try:
+        return _described(name, manifest)
     except ValidationError as error:
         first = error.errors()[0]
-        problem = f"its manifest's `{first['loc'][0]}`: {first['msg'].lower()}"
-    except (CheckpointError, OSError) as error:
-        problem = str(error)
-    return ModelRow(name=name, status="unreadable", problem=problem)
+        raise CheckpointError(f"its manifest's `{first['loc'][0]}`: {first['msg'].lower()}") from error
 
 
 def _described(name: str, manifest: Manifest) -> ModelRow:
@@ -205,7 +214,7 @@ def _verify(store: Store, ref: str) -> list[FileCheck]:
     else:
         found = store.find_model(ref)
         return [_check(found.name, found.file)]
-    checks = [_check(name, directory / file) for file in _CHECKERS if (directory / file).exists()]
+    checks = [_check(name, directory / file) for file in FILES if (directory / file).exists()]
     if not any((directory / f"{checkpoint}.safetensors").exists() for checkpoint in CHECKPOINTS):
         checks.append(FileCheck(model=name, file="last.safetensors", problem="there is no checkpoint yet"))
     return checks
@@ -213,10 +222,19 @@ def _verify(store: Store, ref: str) -> list[FileCheck]:
 
 def _check(model: str, file: Path) -> FileCheck:
     try:
-        _CHECKERS.get(file.name, _check_checkpoint)(file)
+        check_file(file)
     except NilrError as error:
         return FileCheck(model=model, file=file.name, problem=error.message)
     return FileCheck(model=model, file=file.name)
+
+
+def check_file(file: Path) -> None:
+    """Read a file of a model, told by its name, and check all of it.
+
+    Raises:
+        NilrError: it cannot be used.
+    """
+    _CHECKERS.get(file.name, _check_checkpoint)(file)
 
 
 def _check_checkpoint(file: Path) -> None:
@@ -228,22 +246,8 @@ def _check_checkpoint(file: Path) -> None:
 
 
 def _check_history(file: Path) -> None:
-    """Check that every line is a JSON object; a last one that a kill cut short is no fault."""
-    try:
-        *lines, _cut = file.read_text(encoding="utf-8").split("\n")
-        broken = [number for number, line in enumerate(lines, 1) if not isinstance(_json(line), dict)]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read `{file}`: {error}") from error
-    if broken:
-        raise CheckpointError(f"`{file}`: line {broken[0]} is no JSON object")
-
-
-def _json(line: str) -> JsonValue:
-    try:
-        value: JsonValue = json.loads(line)
-    except ValueError:
-        return None
-    return value
+    for _ in read_history(file):
+        pass
 
 
 _CHECKERS: dict[str, Callable[[Path], object]] = {
@@ -252,3 +256,4 @@ _CHECKERS: dict[str, Callable[[Path], object]] = {
     "training.safetensors": read_training_state,
     "history.jsonl": _check_history,
 }
+FILES = tuple(_CHECKERS)

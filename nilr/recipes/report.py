@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from nilr import __version__
 from nilr.checkpoint import read_manifest
 from nilr.config import ReportFormat, ReportSettings
 from nilr.errors import NilrError, StoreError, UsageError
 from nilr.files import write_atomically
-from nilr.recipes.history import HISTORY
+from nilr.recipes.history import HISTORY, Line
 from nilr.report.contents import KINDS, Contents, contents
 from nilr.report.figures.figure import History, Material
 from nilr.report.markdown import markdown
@@ -159,18 +159,14 @@ def _history(store: Store, name: str, checkpoint: str, digest: str) -> History |
 
 
 def _read_history(label: str, text: str, *, judged: int) -> History | None:
-    lines: list[dict[str, Any]] = []
+    """Return what can be read of a history; None where that is too little."""
+    lines: list[Line] = []
     for line in text.splitlines():
-        with contextlib.suppress(ValueError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and isinstance(entry.get("share_negative"), int | float):
-                lines.append(entry)
-    lines = [line for line in lines if isinstance(line.get("outer_step"), int)]
-    if len(lines) < 2:
+        with contextlib.suppress(ValidationError):
+            lines.append(Line.model_validate_json(line))
+    told = [(line, line.share_negative) for line in lines if line.share_negative is not None]
+    if len(told) < 2:
         return None
-    layered = [
-        line["share_negative_by_layer"] for line in lines if isinstance(line.get("share_negative_by_layer"), dict)
-    ]
-    by_layer = {name: [float(shares.get(name, 0.0)) for shares in layered] for name in (layered[-1] if layered else ())}
-    steps, shares = [line["outer_step"] for line in lines], [float(line["share_negative"]) for line in lines]
-    return History(label, steps, shares, by_layer, judged)
+    layered = [line.share_negative_by_layer for line, _ in told if line.share_negative_by_layer is not None]
+    by_layer = {name: [shares.get(name, 0.0) for shares in layered] for name in (layered[-1] if layered else ())}
+    return History(label, [line.outer_step for line, _ in told], [share for _, share in told], by_layer, judged)

@@ -20,7 +20,7 @@ from torch import Tensor
 from nilr.checkpoint import Manifest, read_manifest, save_checkpoint, save_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
-from nilr.errors import CheckpointError, DivergedError
+from nilr.errors import CheckpointError, DivergedError, StoreError
 from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.evaluation import evaluate
 from nilr.meta.outer_loop import OuterLoop
@@ -78,8 +78,14 @@ class Training:
         """Take over the training state that `read_training_state` gave.
 
         Raises:
+            StoreError: there is none: no tensors.
             CheckpointError: the training state cannot be used.
         """
+        if not tensors:
+            raise StoreError(
+                f"model `{self.directory.name}` has no training state ({STATE}) to go on from",
+                hint="use it as it is, or train under another --name",
+            )
         self.outer.load_state(tensors)
         stored: Any = values["progress"]
         self.progress = Progress(**stored)

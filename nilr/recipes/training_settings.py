@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from nilr.config import PRESETS, TrainSettings
-from nilr.errors import StoreError, UnknownNameError, UsageError
+from nilr.errors import CheckpointError, StoreError, UnknownNameError, UsageError
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.rates import bounds
 from nilr.recipes.paths import absolute_paths
@@ -144,7 +144,7 @@ def check_unchanged(asked: dict[str, Any], stored: dict[str, JsonValue], model: 
     Raises:
         StoreError: a setting differs; it is named with both values.
     """
-    begun = recorded(resolve(_begun(stored))[0])
+    begun = recorded(resolve(begun_settings(stored))[0])
     spanning = [_flag(name) for name in ("outer_lr_schedule", "multi_step_loss") if begun[name] != _DEFAULTS[name]]
     for name, value in asked.items():
         before = begun[name]
@@ -161,14 +161,24 @@ def check_unchanged(asked: dict[str, Any], stored: dict[str, JsonValue], model: 
 
 def merge_stored(settings: TrainSettings, stored: dict[str, JsonValue], data: JsonValue) -> TrainSettings:
     """Return the settings a training was begun with, on the pack `data`, under this call's explicit flags."""
-    begun = _begun(stored).model_dump()
+    begun = begun_settings(stored).model_dump()
     if data is not None:
         begun["data"] = data
     return settings.model_copy(update=begun | preset_values(settings) | settings.explicit())
 
 
-def _begun(stored: Mapping[str, JsonValue]) -> TrainSettings:
-    return TrainSettings.model_validate({n: value for n, value in stored.items() if n in TrainSettings.model_fields})
+def begun_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:
+    """Return the settings that stand in a checkpoint or a training state; those it does not know are at their default.
+
+    Raises:
+        CheckpointError: they are none of a training.
+    """
+    try:
+        return TrainSettings.model_validate({n: v for n, v in stored.items() if n in TrainSettings.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"setting `{where}` is none of a training: {first['msg'].lower()}") from error
 
 
 def _flag(name: str) -> str:

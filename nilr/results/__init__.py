@@ -13,6 +13,10 @@ from nilr.results.benching import (
     PresetTime,
     Timing,
 )
+from nilr.results.importing import (
+    ImportedModel,
+    ImportMetrics,
+)
 from nilr.results.making import (
     AdaptMetrics,
     ImageRef,
@@ -65,6 +69,8 @@ __all__ = [
     "HeadProbe",
     "Histogram",
     "ImageRef",
+    "ImportMetrics",
+    "ImportedModel",
     "Mean",
     "ModelProbe",
     "ModelRates",

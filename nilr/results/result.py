@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
 
 from nilr.files import write_atomically
 from nilr.results.benching import BenchMetrics
+from nilr.results.importing import ImportMetrics
 from nilr.results.making import AdaptMetrics, PrepareDataMetrics, TrainMetrics
 from nilr.results.probing import ProbeMetrics, RatesMetrics
 from nilr.results.records import DataUsed, ModelUsed
@@ -71,6 +72,7 @@ def result_types() -> dict[str, type[Result[Any]]]:
         "rates": Result[RatesMetrics],
         "bench": Result[BenchMetrics],
         "reproduce": Result[ReproduceMetrics],
+        "models-import": Result[ImportMetrics],
     }
 
 

@@ -93,10 +93,10 @@ def test_markup_and_control_characters_in_a_path_are_shown_and_not_obeyed(
             "error: no such command `prob`. Did you mean `probe`?\n"
             "hint: known: prepare-data, meta-train, adapt, probe, rates, bench, reproduce, demo, report, models\n",
         ),
-        (["models"], "error: missing command\nhint: known: ls, show, path, verify, rm\n"),
+        (["models"], "error: missing command\nhint: known: ls, show, path, verify, rm, import\n"),
         (
             ["models", "lss"],
-            "error: no such command `lss`. Did you mean `ls`?\nhint: known: ls, show, path, verify, rm\n",
+            "error: no such command `lss`. Did you mean `ls`?\nhint: known: ls, show, path, verify, rm, import\n",
         ),
         (
             ["probe", "--n-wya", "3"],

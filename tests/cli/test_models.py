@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,38 @@ def test_rm_without_a_name_removes_nothing(model: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == (
         "error: no model is named\nhint: name one or more, as `nilr models ls` lists them\n"
     )
+
+
+COMMITTED = Path(__file__).parents[2] / "docs" / "reproduction" / "cpu"
+
+
+def test_import_brings_in_what_is_named_and_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sources = [str(COMMITTED / name) for name in ("cpu-maml-s0", "cpu-metasgd-s0")]
+    assert run(["models", "import", *sources, "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told["schema"] == "nilr/models-import/1"
+    assert told["config"]["sources"] == ["cpu-maml-s0", "cpu-metasgd-s0"]
+    assert [(name, model["imported"]) for name, model in told["metrics"].items()] == [
+        ("cpu-maml-s0", True),
+        ("cpu-metasgd-s0", True),
+    ]
+    assert "next: nilr probe cpu-maml-s0 cpu-metasgd-s0\n" in err
+    assert len(list((home / "results").glob("*-models-import-*.json"))) == 1
+    assert run(["-q", "models", "import", *sources]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert run(["models", "show", "cpu-maml-s0"]) == 0
+    assert run(["models", "rm", "cpu-maml-s0"]) == 0
+
+
+def test_import_of_nothing_is_an_error_of_the_command_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "import"]) == 2
+    assert capsys.readouterr().err.startswith("error: no model is given to import\nhint: give directories that hold ")
+    assert run(["models", "import", str(COMMITTED)]) == 1
+    *_, error, hint = capsys.readouterr().err.splitlines()
+    assert error == f"error: `{COMMITTED}` holds no checkpoint"
+    assert hint.startswith("hint: give directories that hold ")
+    assert not (home / "models").exists()
 
 
 def test_an_unknown_model_is_an_error_that_lists_the_known_ones(

@@ -56,6 +56,10 @@ SCENARIOS = {
     "probe": Scenario(
         "probe base --n-episodes 3 --json probe.json", "probe base --n-episodes 3 --json probe.json", probed
     ),
+    "models import": Scenario("models import copy --name i", "models import copy --name i", model("i")),
+    "models import --force": Scenario(
+        "models import copy --name old --force", "models import copy --name old --force", model("old")
+    ),
 }
 
 

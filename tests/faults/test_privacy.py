@@ -36,6 +36,7 @@ def use_everything(nilr: Nilr, work: Path, *, more: str = "") -> list[Path]:
         f"adapt {base} --data {pack}",
         f"probe {base} {work}/home/models/mine/last.safetensors --data {pack} --n-episodes 3 --controls",
         f"rates {base} --data {pack}",
+        f"models import {work}/copy --name again",
     )
     for i, line in enumerate(lines):
         nilr(f"{line} {more} --json {work}/copy-{i}.json", work, **env)
@@ -58,14 +59,15 @@ def test_nothing_that_is_kept_names_a_user_a_host_or_a_place(nilr: Nilr, place: 
 def test_record_paths_records_them(nilr: Nilr, place: Path) -> None:
     use_everything(nilr, place, more="--record-paths")
     home = str(place / "home")
-    paths = [json.loads((place / f"copy-{i}.json").read_text())["paths"] for i in range(7)]
+    paths = [json.loads((place / f"copy-{i}.json").read_text())["paths"] for i in range(8)]
     pack = f"{home}/datasets/mine.h5"
-    assert [recorded["home"] for recorded in paths] == [home] * 7
+    assert [recorded["home"] for recorded in paths] == [home] * 8
     assert paths[0]["sources"] == [str(place / "sources")]
     assert paths[1]["verify"] == pack
-    assert [recorded["data"] for recorded in (paths[2], *paths[4:])] == [pack] * 4
+    assert [recorded["data"] for recorded in (paths[2], *paths[4:7])] == [pack] * 4
     assert paths[3]["support"] == str(place / "own")
     assert paths[5]["models"] == [f"{home}/models/base", f"{home}/models/mine/last.safetensors"]
+    assert paths[7]["sources"] == [str(place / "copy")]
     checkpoint = (place / "home/models/mine/last.safetensors").read_bytes()
     assert pack.encode() in checkpoint
     check_store(place / "home")
@@ -82,6 +84,7 @@ def test_every_file_has_the_permissions_that_the_umask_leaves(
         f"{TRAIN} --name base",
         "adapt base",
         f"probe base --n-episodes 2 --json {home}/copy.json",
+        "models import copy --name again",
     ):
         nilr(line, place, **env)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in home.rglob("*")}

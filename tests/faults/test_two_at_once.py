@@ -30,10 +30,11 @@ MIX = (
     "models rm a",
     "models ls",
     "models verify base",
+    "models import copy --name m --force",
 )
 
 # What may be said to the one that loses.
-LOST = ("is in use by another process", "no model `m`", "no model `a`", "exists in")
+LOST = ("is in use by another process", "no model `m`", "no model `a`", "exists in", "no training state")
 
 
 def test_the_second_training_of_a_name_is_refused_and_the_first_is_not_disturbed(nilr: Nilr, work: Path) -> None:

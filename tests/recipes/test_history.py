@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nilr.errors import NilrError, StoreError
-from nilr.recipes.history import History
+from nilr.errors import CheckpointError, NilrError, StoreError
+from nilr.recipes.history import History, read_history
 
 INSTALLED = importlib.util.find_spec("tensorboard") is not None
 
@@ -81,3 +81,44 @@ def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
         "share_negative_by_layer/block1": 0.5,
         "share_negative_by_layer/head": 0.0,
     }
+
+
+BROKEN = {
+    "no JSON": "outer_step: 1\n",
+    "a list": "[1]\n",
+    "no update": '{"query_loss": 1.0}\n',
+    "an update that is text": '{"outer_step": "1"}\n',
+    "a negative update": '{"outer_step": -1}\n',
+    "NaN": '{"outer_step": 2, "query_loss": NaN}\n',
+    "a number beyond any": '{"outer_step": 2, "share_negative": 1e400}\n',
+    "a share that is text": '{"outer_step": 2, "share_negative_by_layer": {"head": "many"}}\n',
+    "a validation without a mean": '{"outer_step": 2, "val_accuracy": {"ci95": 0.1}}\n',
+    "deep nesting": '{"outer_step": ' + "[" * 100_000 + "\n",
+    "a number of many digits": '{"outer_step": ' + "9" * 10_000 + "}\n",
+    "a line without end": '{"outer_step": 2, "note": "' + "x" * 2**21,
+    "no text": "\udcff\n",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_line_that_is_none_of_a_history_is_one_error_that_names_it(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"outer_step": 1}\n' + BROKEN[what], encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(CheckpointError) as caught:
+        list(read_history(path))
+    assert caught.value.message.startswith(f"`{path}`, line 2: ")
+    assert "\n" not in caught.value.message
+
+
+def test_what_a_history_holds_is_read_and_a_last_line_that_was_cut_short_is_none(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.append({"outer_step": 2, "query_loss": 1.5, "share_negative_by_layer": {"head": 0.25}})
+    history.append({"outer_step": 2, "val_accuracy": {"mean": 0.5, "ci95": None, "n_episodes": 1}})
+    history.append({"outer_step": 3, "skipped": "the query loss is nan"})
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"outer_step": 9, "query')
+    first, validated, skipped = read_history(tmp_path / "history.jsonl")
+    assert (first.outer_step, first.query_loss, first.share_negative_by_layer) == (2, 1.5, {"head": 0.25})
+    assert validated.val_accuracy is not None
+    assert validated.val_accuracy.mean == 0.5
+    assert skipped.skipped == "the query loss is nan"

@@ -160,7 +160,9 @@ def test_a_history_keeps_what_can_be_read_of_it() -> None:
         {"outer_step": 2, "val_accuracy": {"mean": 0.4}},
         {"outer_step": 3, "share_negative": 0.25, "share_negative_by_layer": {"block1": 0.5}},
     ]
-    text = "\n".join([*(json.dumps(line) for line in lines), '{"outer_step": 4, "share_ne'])
+    odd = ["[" * 100_000, '{"outer_step": 4, "share_negative": NaN}', '{"outer_step": 4, "share_negative": "0.5"}']
+    odd.append('{"outer_step": 4, "share_negative": 0.5, "share_negative_by_layer": {"block1": "many"}}')
+    text = "\n".join([*(json.dumps(line) for line in lines), *odd, '{"outer_step": 4, "share_ne'])
     history = report._read_history("m", text, judged=3)
     assert history is not None
     assert (list(history.steps), list(history.share_negative)) == ([1, 3], [0.0, 0.25])

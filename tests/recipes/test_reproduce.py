@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from nilr.config import EXPERIMENTS, ReproduceSettings
+from nilr.config import EXPERIMENTS, ImportSettings, ReproduceSettings
 from nilr.errors import Interrupted, StoreError
-from nilr.recipes import meta_train, probe, rates, report, reproduce
+from nilr.recipes import meta_train, models_import, probe, rates, report, reproduce
 from nilr.recipes.reproduce_plan import look_digest
 from nilr.report.contents import KINDS
 from nilr.reporting import SilentReporter
@@ -120,6 +121,24 @@ def test_an_experiment_goes_on_where_it_was_interrupted_and_does_nothing_twice(
     run(tiny(home, n_episodes=3))
     of_a_claimed = ["probe", "rates", *["probe"] * N_CHOICES]
     assert [call.split()[0] for call in calls] == [*of_a_claimed * 2, *["probe", "rates"] * 2]
+
+
+def test_models_that_were_imported_are_not_trained_again_and_give_the_same_numbers(
+    home: Path, calls: list[str], reports: list[Any], tmp_path: Path
+) -> None:
+    trained, _ = run(tiny(home))
+    copies = tmp_path / "copies"
+    shutil.copytree(home / "models", copies, ignore=shutil.ignore_patterns("training.safetensors", "demo-maml-1step*"))
+    calls.clear()
+    other = tmp_path / "other"
+    models_import.run(ImportSettings(home=other, sources=tuple(sorted(copies.iterdir()))), SilentReporter())
+    again, notes = run(tiny(other))
+    assert next(note for note in notes if note.startswith("to do")).startswith("to do: 1 of 4 trainings (2 updates), ")
+    assert [call for call in calls if call.startswith("train")] == ["train demo-maml-1step-s0"]
+    assert again.metrics == trained.metrics
+    assert again.models == trained.models
+    with pytest.raises(StoreError, match="begun with --outer-steps 2, and this call says 1"):
+        run(tiny(other, outer_steps=1))
 
 
 @pytest.mark.usefixtures("reports")
