@@ -35,3 +35,18 @@ class SilentReporter:
 
     def note(self, message: str) -> None:
         """Ignore the message."""
+
+
+class NotesOnly(SilentReporter):
+    """Passes on what the user should read, and nothing of the progress.
+
+    Args:
+        reporter: hears the notes.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def note(self, message: str) -> None:
+        """Pass it on."""
+        self._reporter.note(message)

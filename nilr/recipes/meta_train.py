@@ -28,7 +28,7 @@ from nilr.recipes.progress import read_training_state
 from nilr.recipes.training import LAST, STATE, Training
 from nilr.recipes.training_loop import train_together
 from nilr.recipes.training_settings import check_unchanged, merge_stored, recorded, resolve
-from nilr.reporting import Reporter, SilentReporter
+from nilr.reporting import NotesOnly, Reporter
 from nilr.results import Result, TrainMetrics
 from nilr.runtime import environment, prepare
 from nilr.signals import stopping_gracefully
@@ -49,7 +49,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         trainings: list[Training] = []
         packs = Packs()
         for own, fresh in _by_seed(settings):
-            told = SilentReporter() if trainings else reporter
+            told = NotesOnly(reporter) if trainings else reporter
             training = _ready(own, store, packs, held, reporter=told, fresh=fresh)
             held.enter_context(contextlib.closing(training))
             _announce(training, reporter)

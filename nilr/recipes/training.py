@@ -159,7 +159,7 @@ class Training:
         """Take an outer step along the meta-gradient of the episodes that were drawn, and log it where it is time to.
 
         Raises:
-            DivergedError: a number is not finite, and the update may not be left out; the state before it is saved.
+            DivergedError: a number is not finite, and the update may not be left out; nothing has been changed then.
         """
         began, step = time.monotonic(), self.progress.outer_step
         done = step + 1
@@ -187,11 +187,10 @@ class Training:
         self.reporter.metric(**figures)
 
     def _leave_out(self, error: DivergedError) -> None:
-        """Count an update as left out; where it may not be, save the state before it and raise."""
+        """Count an update as left out; where it may not be, raise."""
         progress, in_a_row = self.progress, self.progress.skipped_in_a_row + 1
         skips = self.settings.on_nan == "skip"
         if not skips or in_a_row > _SKIPS_IN_A_ROW:
-            self.save_finished()
             after = f", after {_SKIPS_IN_A_ROW} updates left out in a row" if skips else ""
             raise DivergedError(error.message + after, hint=error.hint) from error
         done = progress.outer_step + 1
@@ -199,7 +198,7 @@ class Training:
         self.progress = dataclasses.replace(
             progress, outer_step=done, skipped=progress.skipped + 1, skipped_in_a_row=in_a_row
         )
-        self.reporter.note(f"update {done} is left out: {error.message}")
+        self.reporter.note(f"model `{self.directory.name}`: update {done} is left out: {error.message}")
 
     @property
     def _first_episode(self) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from nilr.errors import Interrupted
+from nilr.errors import DivergedError, Interrupted
 from nilr.meta.engine.workers import workers
 from nilr.meta.outer_loop import meta_gradients
 from nilr.recipes.out_of_memory import out_of_memory
@@ -27,7 +27,7 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
 
     Raises:
         Interrupted: a signal arrived; everything is saved, or after a second signal what was saved before stays.
-        DivergedError: a number is not finite; what was saved before stays.
+        DivergedError: a number of one is not finite; the finished updates of all are saved.
         DeviceError: the device has too little memory; every finished update is saved, or what was saved before stays.
     """
     reporter, total = trainings[0].reporter, trainings[0].settings.outer_steps
@@ -35,7 +35,7 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
     try:
         while True:
             for training in trainings:
-                with _memory([training], training.settings.eval_episodes):
+                with _naming(training), _memory([training], training.settings.eval_episodes):
                     training.validate_if_due(stop)
             step = _least(trainings)
             if step >= total:
@@ -47,6 +47,11 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
         for training in trainings if not stop.urgent else ():
             training.save()
         raise Interrupted(interrupted.signum, hint=_how_to_go_on(trainings)) from None
+    except DivergedError as error:
+        for training in trainings:
+            training.save_finished()
+        others = f"; the finished updates of all {len(trainings)} models are saved" if len(trainings) > 1 else ""
+        raise DivergedError(error.message, hint=f"{error.hint}{others}") from error
     for training in trainings:
         training.save_if_due(finished=True)
 
@@ -62,22 +67,33 @@ def _update(trainings: Sequence[Training], step: int) -> None:
         gradients = meta_gradients([training.outer for training in trainings], drawn, outer_step=step)
     seconds = (time.monotonic() - began) / len(trainings)
     for training, episodes, gradient in zip(trainings, drawn, gradients, strict=True):
-        with _memory([training], training.settings.meta_batch_size, within_update=True):
+        with _naming(training), _memory(trainings, training.settings.meta_batch_size, within=training):
             training.complete(episodes, gradient, seconds)
         training.save_if_due()
 
 
 @contextlib.contextmanager
-def _memory(trainings: Sequence[Training], n_episodes: int, *, within_update: bool = False) -> Iterator[None]:
+def _naming(training: Training) -> Iterator[None]:
+    """Let the error of a training that diverges name its model."""
+    try:
+        yield
+    except DivergedError as error:
+        raise DivergedError(f"model `{training.directory.name}`: {error.message}", hint=error.hint) from error
+
+
+@contextlib.contextmanager
+def _memory(trainings: Sequence[Training], n_episodes: int, *, within: Training | None = None) -> Iterator[None]:
     """Save what is finished where a device runs out of memory over so many episodes, and say what takes less.
 
-    Within an update parameters and moments may be half of one and half of the next: what was saved before stays then.
+    Within an outer step of one training, its parameters and moments may be half of one update and half of the next:
+    what was saved of it before stays then.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        for training in () if within_update else trainings:
-            training.save_finished()
+        for training in trainings:
+            if training is not within:
+                training.save_finished()
         first = trainings[0]
         device, engine = first.train.images.device, first.outer.engine
         at_once = max(engine.episodes_at_once, workers(device, engine.episode_chunk))

@@ -92,6 +92,27 @@ def test_memory_that_ends_within_an_update_leaves_what_was_saved_before(
     assert state() == whole
 
 
+def test_memory_that_ends_within_an_update_of_one_seed_keeps_the_finished_updates_of_the_other(
+    home: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, calls = torch.optim.Adam.step, 0
+
+    def failing(self: Any, *given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 8:  # the fourth update of the second seed
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return take(self, *given, **named)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", failing)
+    with pytest.raises(DeviceError, match=SAID) as caught:
+        train(seeds=2, **(quick | {"eval_every": 0, "save_every": 100}))
+    assert "--resume x-seed0" in (caught.value.hint or "")
+    _, values = load_training_state(home / "models" / "x-seed0" / "training.safetensors")
+    assert values["progress"]["outer_step"] == 4
+    assert not (home / "models" / "x-seed1").exists()
+
+
 def test_a_training_without_a_finished_update_leaves_no_model_and_nothing_to_go_on_with(
     quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
