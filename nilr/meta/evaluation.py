@@ -83,9 +83,3 @@ def _require_finite(logits: Tensor, stream: str, numbers: range, steps: int) -> 
             f"the logits of {stream} episode {numbers[int(broken[0])]} are not finite after {steps} inner steps",
             hint="lower --inner-lr, --outer-lr or --eval-inner-steps",
         )
-
-
-def learner_logits(engine: Engine, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Return the logits (n, N) of images (n, C, H, W): the engine's features through the head."""
-    features = engine.features(learner, params, x)
-    return torch.nn.functional.linear(features, params["head.weight"], params["head.bias"])

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 
 from nilr.checkpoint import Adaptation, save_checkpoint
 from nilr.config import AdaptSettings
 from nilr.data.labelled import LabelledImages, read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import DivergedError, EpisodeError, StoreError, UsageError
-from nilr.meta.evaluation import learner_logits
 from nilr.probes.edits import NORM_MATCHED, adapt, edited, rates_of_part
 from nilr.probes.features import episode_features
 from nilr.recipes.judging import asked_rates, episode_size, inner_steps, listed, unmoved
@@ -210,14 +209,12 @@ def _metrics(model: LoadedModel, adapted: Mapping[str, Tensor], task: Task, sett
 def _logits(
     model: LoadedModel, params: Mapping[str, Tensor], episode: Episode, settings: AdaptSettings
 ) -> tuple[Tensor, Tensor]:
-    if not len(episode.query_y):
-        support = learner_logits(model.engine, model.learner, params, episode.support_x)
-        return support, support[:0]
+    # no batch statistics can be taken of no images
+    batch_stats = settings.batch_stats if len(episode.query_y) else "together"
     features = episode_features(
-        lambda x: model.engine.features(model.learner, params, x), episode, batch_stats=settings.batch_stats
+        lambda x: model.engine.features(model.learner, params, x), episode, batch_stats=batch_stats
     )
-    weight, bias = params["head.weight"], params["head.bias"]
-    support, query = (torch.nn.functional.linear(x, weight, bias) for x in features)
+    support, query = (linear(x, params["head.weight"], params["head.bias"]) for x in features)
     return support, query
 
 

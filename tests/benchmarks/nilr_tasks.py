@@ -13,7 +13,6 @@ from nilr.episodes import Episode
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.engine.workers import in_order
-from nilr.meta.evaluation import learner_logits
 from nilr.models.registry import build_learner
 from nilr.probes.conditions import Condition, Subject, Tasks, read_episode
 from nilr.probes.protocols import NeighbourAccuracy
@@ -58,7 +57,8 @@ class NilrTasks:
                 self._learner, self._params, rates, e.support_x, e.support_y, steps=JUDGING_STEPS
             )
             with torch.no_grad():
-                return F.cross_entropy(learner_logits(self._engine, self._learner, adapted, e.query_x), e.query_y)
+                features = self._engine.features(self._learner, adapted, e.query_x)
+                return F.cross_entropy(F.linear(features, adapted["head.weight"], adapted["head.bias"]), e.query_y)
 
         return Done(float(torch.stack(list(in_order(one, each(self._batch), device=CPU))).mean()))
 
