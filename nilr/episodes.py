@@ -10,6 +10,7 @@ size, resume, worker or rank.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,11 +126,14 @@ class EpisodeSampler:
                 hint="lower --n-shot or --n-query, or pack more images per class",
             )
 
-    def draw(self, indices: Sequence[int]) -> Episode:
-        """Return the episodes numbered `indices`, batched with a leading E."""
+    def draw(self, indices: Sequence[int] | Tensor) -> Episode:
+        """Return the episodes numbered `indices`, batched with a leading E.
+
+        Where they are an int64 tensor (E,) on the images' device, nothing waits for the device.
+        """
         return self.load(*self.choose(indices))
 
-    def choose(self, indices: Sequence[int], *, avoid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def choose(self, indices: Sequence[int] | Tensor, *, avoid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Choose classes and images.
 
         Args:
@@ -173,23 +177,29 @@ class EpisodeSampler:
             )
         return self._images_of(classes, self._class_keys(indices).gather(1, classes), avoid)
 
-    def _class_keys(self, indices: Sequence[int]) -> Tensor:
+    def _class_keys(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Return a key for each class of the split, (E, classes)."""
         device = self.images.device
-        episode = torch.tensor(list(indices), device=device)[:, None]
+        numbers = indices if isinstance(indices, Tensor) else torch.tensor(list(indices), device=device)
+        episode = numbers[:, None]
         classes = torch.arange(len(self.images.class_sizes), device=device)
         return _mix(_mix(episode + _stream_key(self.seed, self.stream)) + classes)
 
     def _images_of(self, classes: Tensor, keys: Tensor, avoid: Tensor | None = None) -> Tensor:
         """Return the images of the smallest keys of each class, which follow from the class's own key."""
-        sizes = torch.tensor(self.images.class_sizes, device=classes.device)
+        sizes = self._sizes
         starts = (sizes.cumsum(0) - sizes)[classes][..., None]
-        member = torch.arange(int(sizes.max()), device=classes.device)
+        member = torch.arange(max(self.images.class_sizes), device=classes.device)
         image_key = _mix(_mix(keys[..., None]) + member) >> 1 & _INT64_MAX
         image_key = image_key.masked_fill(member >= sizes[classes][..., None], _INT64_MAX)
         if avoid is not None:
             image_key = image_key.scatter(-1, avoid - starts, _INT64_MAX)
         return image_key.argsort(dim=2, stable=True)[..., : self.n_shot + self.n_query] + starts
+
+    @functools.cached_property
+    def _sizes(self) -> Tensor:
+        """Return the images per class, on the images' device."""
+        return torch.tensor(self.images.class_sizes, device=self.images.device)
 
     def load(self, classes: Tensor, images: Tensor) -> Episode:
         """Return the episodes of `choose`, with their pixels."""

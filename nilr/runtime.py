@@ -97,8 +97,13 @@ def total_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def environment(device: torch.device | None = None, engine: str | None = None) -> dict[str, JsonValue]:
-    """Return what a result records about the machine: versions, device, threads, engine; no names of hosts or users."""
+def environment(
+    device: torch.device | None = None, engine: str | None = None, *, captured: bool | None = None
+) -> dict[str, JsonValue]:
+    """Return what a result records about the machine: versions, device, threads, engine; no names of hosts or users.
+
+    Where updates may be captured in a CUDA graph, also whether they were.
+    """
     record: dict[str, JsonValue] = {
         "nilr": __version__,
         "torch": torch.__version__,
@@ -111,4 +116,6 @@ def environment(device: torch.device | None = None, engine: str | None = None) -
         record["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     if engine is not None:
         record["engine"] = engine
+    if captured is not None:
+        record["captured"] = captured
     return record

@@ -41,6 +41,8 @@ def _engine_rows(metrics: BenchMetrics, screen: Screen) -> Iterator[tuple[Cell, 
         for task in ("update", "evaluation"):
             for name, engine in engines.items():
                 yield (algo, *_timing_cells(task, name, getattr(engine, task), screen))
+                if task == "update" and engine.update_uncaptured is not None:
+                    yield (algo, *_timing_cells(task, f"{name}, uncaptured", engine.update_uncaptured, screen))
 
 
 def _timing_cells(task: str, engine: str, timing: Timing, screen: Screen) -> tuple[Cell, ...]:

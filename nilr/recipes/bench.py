@@ -6,6 +6,7 @@ The images are random, so no dataset is needed. Engines take turns on a task, ea
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     timed = {algo: plan.training(algo=algo) for algo in settings.algo.split(",")}
     presets = {name: plan.training(preset=name) for name in PRESETS}
     wanted = [job for training in timed.values() for name in available for job in plan.jobs(training, name)]
+    wanted += [bare for job in wanted for bare in _uncaptured(job, device)]
     wanted += [job for training in presets.values() for job in plan.jobs(training, default)]
     reporter.note(f"random images of {settings.image_size} px; no dataset is read")
     turns, rates = take_turns(wanted, plan.convolution(default), settings.rounds, reporter)
@@ -86,6 +88,12 @@ def _available(learner: Learner, device: torch.device, precision: str) -> list[s
     return found
 
 
+def _uncaptured(job: Job, device: torch.device) -> list[Job]:
+    """Return the same update without capture, where it is captured."""
+    captured = job.task == "update" and device.type == "cuda" and ENGINES[job.engine].capturable
+    return [dataclasses.replace(job, captured=False)] if captured else []
+
+
 class Figures:
     """What follows from the turns.
 
@@ -114,7 +122,12 @@ class Figures:
 
     def engine(self, update: Job, evaluation: Job) -> EngineBench:
         """Return what one engine does."""
-        return EngineBench(update=self._timing(update), evaluation=self._timing(evaluation))
+        bare = dataclasses.replace(update, captured=False)
+        return EngineBench(
+            update=self._timing(update),
+            update_uncaptured=self._timing(bare) if bare in self._turns else None,
+            evaluation=self._timing(evaluation),
+        )
 
     def preset(self, training: TrainSettings, engine: str, update: Job, evaluation: Job) -> PresetTime:
         """Return how long a training will take."""
@@ -144,6 +157,7 @@ class Figures:
         ]
         if unavailable:
             notes.append(f"Not on this machine, or not for this architecture: {', '.join(unavailable)}.")
+        notes += dict.fromkeys(note for turns in self._turns.values() for turn in turns for note in turn.notes)
         spread = max(max(seconds) / min(seconds) for seconds in map(_seconds, self._turns.values()))
         if spread > UNEVEN:
             notes.append(

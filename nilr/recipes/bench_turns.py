@@ -18,7 +18,8 @@ def take_turns(
     """Do every job once unmeasured and then once in every round, and the convolutions after each task.
 
     Args:
-        wanted: jobs; what stands twice is done once. Those that differ in their engine alone share their rounds.
+        wanted: jobs; what stands twice is done once. Those that differ in engine or capture alone share
+            their rounds.
         convolution: measures plain convolutions.
         rounds: how many.
         reporter: told of every turn.
@@ -42,7 +43,7 @@ def take_turns(
 def _groups(wanted: Sequence[Job]) -> list[list[Job]]:
     groups: dict[Job, list[Job]] = {}
     for job in dict.fromkeys(wanted):
-        groups.setdefault(dataclasses.replace(job, engine=""), []).append(job)
+        groups.setdefault(dataclasses.replace(job, engine="", captured=True), []).append(job)
     return list(groups.values())
 
 
@@ -50,7 +51,7 @@ def _task(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
     turns: Turns = {job: [] for job in jobs}
     first = jobs[0]
     shots = f"{first.n_way}-way {first.n_shot}-shot, {first.steps} step{'s' if first.steps > 1 else ''}"
-    title = f"{first.algorithm.name} {first.task}, {shots}: {', '.join(job.engine for job in jobs)}"
+    title = f"{first.algorithm.name} {first.task}, {shots}: {', '.join(job.label for job in jobs)}"
     reporter.stage(title, (rounds + 1) * len(jobs), unit="turns")
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(contextlib.closing(Worker(job))) for job in jobs]
@@ -59,6 +60,6 @@ def _task(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
                 turn = worker.turn()
                 if number:  # the first turn warms up
                     turns[worker.job].append(turn)
-                    reporter.metric(**{worker.job.engine: turn.values[0]})
+                    reporter.metric(**{worker.job.label: turn.values[0]})
                 reporter.advance()
     return turns

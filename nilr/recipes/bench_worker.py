@@ -15,10 +15,12 @@ import torch
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import NilrError
 from nilr.meta.algorithms import Algorithm
+from nilr.meta.captured import capture_on
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.evaluation import evaluate
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.rates import initial_rates, inner_rates
+from nilr.meta.updates import Updates
 from nilr.models.learner import Learner, Params
 from nilr.models.registry import build_learner
 from nilr.recipes.bench_floor import convolution_rates, convolutions, seconds_each
@@ -52,6 +54,7 @@ class Job:
         precision: of its convolutions, as `--precision` has it.
         device: where to compute, as `--device` has it.
         threads: CPU threads, or None.
+        captured: whether updates are captured, where device and engine have that.
     """
 
     task: Task
@@ -69,6 +72,12 @@ class Job:
     precision: str
     device: str
     threads: int | None
+    captured: bool = True
+
+    @property
+    def label(self) -> str:
+        """The engine's name, and what is unusual about it."""
+        return self.engine if self.captured else f"{self.engine}, uncaptured"
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,13 @@ class Turn:
         values: seconds of the task; of "convolution", the rate of each.
         memory_before: bytes that the process held before its first turn.
         peak_memory: bytes that it has held at most.
+        notes: what the reader should know.
     """
 
     values: list[float]
     memory_before: int
     peak_memory: int
+    notes: tuple[str, ...] = ()
 
 
 class Worker:
@@ -134,35 +145,47 @@ def serve(connection: Connection, job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     try:
         device = prepare(job.device, job.threads, job.precision)
-        turn = work_of(job, device)
+        notes: list[str] = []
+        turn = work_of(job, device, notes.append)
         before = peak_memory(device)
         while True:
             connection.recv()
-            connection.send(Turn(turn(), before, peak_memory(device)))
+            connection.send(Turn(turn(), before, peak_memory(device), tuple(notes)))
     except EOFError:
         return
     except Exception as error:
         connection.send((str(error) or type(error).__name__, getattr(error, "hint", None)))
 
 
-def work_of(job: Job, device: torch.device) -> Callable[[], list[float]]:
-    """Return what the job does in a turn; it gives seconds, or rates, as `Turn.values` has them."""
+def work_of(job: Job, device: torch.device, note: Callable[[str], object]) -> Callable[[], list[float]]:
+    """Return what the job does in a turn; it gives seconds, or rates, as `Turn.values` has them.
+
+    `note` is told what the reader should know.
+    """
     learner = build_learner(job.arch, n_way=job.n_way, image_size=job.image_size, filters=job.filters, seed=job.seed)
     if job.task == "convolution":
         network = convolutions(learner, job.image_size)
         return lambda: convolution_rates(network, job.n_way * job.n_query, device)
-    work = (_update if job.task == "update" else _evaluation)(job, learner, device)
+    work = _update(job, learner, device, note) if job.task == "update" else _evaluation(job, learner, device)
     return lambda: [seconds_each(work, device, at_least=_LEAST_SECONDS)]
 
 
-def _update(job: Job, learner: Learner, device: torch.device) -> Callable[[], object]:
+def _update(job: Job, learner: Learner, device: torch.device, note: Callable[[str], object]) -> Callable[[], object]:
     params, rates = _start(job, learner, device)
     # at an outer rate of 0 every turn does the same
     settings = OuterSettings(outer_lr=0.0, grad_clip=None, inner_steps=job.steps, outer_steps=1)
     engine = choose_engine(job.engine, learner, device, job.precision)
-    outer = OuterLoop(learner, job.algorithm, params, rates, engine=engine, settings=settings)
-    sampler = _sampler(job, device)
-    return lambda: outer.step(sampler.draw(range(job.episodes)), outer_step=0, first_episode=0)
+    capture = capture_on(device, note) if job.captured and engine.capturable else None
+    outer = OuterLoop(learner, job.algorithm, params, rates, engine=engine, settings=settings, capture=capture)
+    updates = Updates([outer], [_sampler(job, device)], job.episodes)
+
+    def work() -> None:
+        (update,) = updates.compute(0)
+        outer.take(update.gradient, update.report, outer_step=0, first_episode=0)
+
+    if capture is not None:
+        work()  # so that capturing is not timed
+    return work
 
 
 def _evaluation(job: Job, learner: Learner, device: torch.device) -> Callable[[], object]:

@@ -13,17 +13,14 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from nilr.config import TrainSettings
-from nilr.episodes import EpisodeSampler, stream_seed
+from nilr.episodes import EpisodeSampler
 from nilr.errors import StoreError, UsageError
 from nilr.files import remove_at_once
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.registry import choose_engine
-from nilr.meta.outer_loop import OuterLoop, OuterSettings
-from nilr.meta.rates import initial_rates
-from nilr.models.registry import build_learner
 from nilr.recipes.loading import OpenSplit, Packs, load_model
 from nilr.recipes.out_of_memory import saying_what_takes_less
 from nilr.recipes.outcome import Outcome
+from nilr.recipes.outer_loops import OuterLoops
 from nilr.recipes.progress import read_training_state
 from nilr.recipes.training import LAST, STATE, Training
 from nilr.recipes.training_loop import train_together
@@ -47,10 +44,10 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     store = Store(settings.home)
     with contextlib.ExitStack() as held:
         trainings: list[Training] = []
-        packs = Packs()
+        packs, loops = Packs(), OuterLoops(reporter)
         for own, fresh in _by_seed(settings):
             told = NotesOnly(reporter) if trainings else reporter
-            training = _ready(own, store, packs, held, reporter=told, fresh=fresh)
+            training = _ready(own, store, packs, loops, held, reporter=told, fresh=fresh)
             held.enter_context(contextlib.closing(training))
             _announce(training, reporter)
             trainings.append(training)
@@ -68,7 +65,8 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         config={**recorded(first.settings), **together, "data": first.data.name, "name": _one_or_all(names)},
         models=[model.used.model_copy(update={"name": name}) for model, name in zip(loaded, names, strict=True)],
         data=first.data,
-        environment=environment(device, first.outer.engine.name),
+        notes=loops.notes,
+        environment=environment(device, first.outer.engine.name, captured=first.outer.captured),
     )
 
 
@@ -97,6 +95,7 @@ def _ready(
     settings: TrainSettings,
     store: Store,
     packs: Packs,
+    loops: OuterLoops,
     held: contextlib.ExitStack,
     *,
     reporter: Reporter,
@@ -108,6 +107,7 @@ def _ready(
         settings: of this training.
         store: where models and packs are.
         packs: opens splits.
+        loops: makes outer loops.
         held: takes over what must be released at the end.
         reporter: told of the progress.
         fresh: varied for the name of a new model that was given none.
@@ -121,7 +121,7 @@ def _ready(
     settings, row = _resolve(settings, values, directory)
     device = prepare(settings.device, settings.threads, settings.precision)
     train, val = _open_data(settings, store, packs, values, device)
-    outer = _outer_loop(settings, row, train.used.image_size, device)
+    outer = loops.make(settings, row, train.used.image_size, device)
     samplers = (_sampler(settings, train), _sampler(settings, val) if val is not None else None)
     claimed = directory if directory is not None else held.enter_context(_claimed(settings, store, fresh))
     training = Training(settings, outer, train.used, *samplers, directory=claimed, reporter=reporter)
@@ -223,32 +223,6 @@ def _open_data(
 def _sampler(settings: TrainSettings, split: OpenSplit) -> EpisodeSampler:
     return EpisodeSampler(
         split.images, settings.n_way, settings.n_shot, settings.n_query, settings.seed, split.packed.name
-    )
-
-
-def _outer_loop(settings: TrainSettings, row: Algorithm, image_size: int, device: torch.device) -> OuterLoop:
-    learner = build_learner(
-        settings.arch,
-        n_way=settings.n_way,
-        image_size=image_size,
-        filters=settings.filters,
-        seed=stream_seed(settings.seed, "weights"),
-    )
-    params = {name: value.to(device) for name, value in learner.initial_params().items()}
-    return OuterLoop(
-        learner,
-        row,
-        params,
-        initial_rates(row, params, stream_seed(settings.seed, "rates")),
-        engine=choose_engine(settings.engine, learner, device, settings.precision, settings.episode_chunk),
-        settings=OuterSettings(
-            settings.outer_lr,
-            settings.grad_clip,
-            row.inner_steps,
-            settings.outer_steps,
-            settings.outer_lr_schedule,
-            settings.multi_step_loss,
-        ),
     )
 
 

@@ -21,10 +21,10 @@ from nilr.checkpoint import Manifest, read_manifest, save_checkpoint, save_train
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import CheckpointError, DivergedError, StoreError
-from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.evaluation import evaluate
 from nilr.meta.outer_loop import OuterLoop
 from nilr.meta.rates import share_negative, share_negative_by_layer
+from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
 from nilr.recipes.history import History
 from nilr.recipes.progress import Progress
@@ -151,12 +151,8 @@ class Training:
             seconds_per_update=self._seconds / self._updates if self._updates else None,
         )
 
-    def draw(self) -> Episode:
-        """Return the next update's episodes."""
-        return self.train.draw(range(self._first_episode, self._first_episode + self.settings.meta_batch_size))
-
-    def complete(self, episodes: Episode, gradient: MetaGradient, seconds: float) -> None:
-        """Take an outer step along the meta-gradient of the episodes that were drawn, and log it where it is time to.
+    def complete(self, update: Update, seconds: float) -> None:
+        """Take an update that was computed, and log it where it is time to.
 
         Raises:
             DivergedError: a number is not finite, and the update may not be left out; nothing has been changed then.
@@ -164,16 +160,17 @@ class Training:
         began, step = time.monotonic(), self.progress.outer_step
         done = step + 1
         logs = done % self.settings.log_every == 0 or done in (1, self.settings.outer_steps)
-        before = self._accuracy_before(episodes) if logs else None
+        before = self._accuracy_before(update.episodes) if logs else None
+        first_episode = step * self.settings.meta_batch_size
         try:
-            self.outer.take(gradient, outer_step=step, first_episode=self._first_episode)
+            self.outer.take(update.gradient, update.report, outer_step=step, first_episode=first_episode)
         except DivergedError as error:
             self._leave_out(error)
             return
         self.progress = dataclasses.replace(self.progress, skipped_in_a_row=0)
         figures: dict[str, float | None] = {
-            "query_loss": gradient.query_loss.mean().item(),
-            "accuracy_after": gradient.accuracy.mean().item(),
+            "query_loss": update.report.query_loss,
+            "accuracy_after": update.report.accuracy,
         }
         if logs:
             figures["accuracy_before"] = before
@@ -199,10 +196,6 @@ class Training:
             progress, outer_step=done, skipped=progress.skipped + 1, skipped_in_a_row=in_a_row
         )
         self.reporter.note(f"model `{self.directory.name}`: update {done} is left out: {error.message}")
-
-    @property
-    def _first_episode(self) -> int:
-        return self.progress.outer_step * self.settings.meta_batch_size
 
     def _accuracy_before(self, episodes: Episode) -> float:
         outer = self.outer

@@ -10,7 +10,7 @@ import torch
 
 from nilr.errors import DivergedError, Interrupted
 from nilr.meta.engine.workers import workers
-from nilr.meta.outer_loop import meta_gradients
+from nilr.meta.updates import Updates
 from nilr.recipes.out_of_memory import out_of_memory
 from nilr.recipes.training import STATE, Training
 from nilr.signals import StopRequest
@@ -32,6 +32,7 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
     """
     reporter, total = trainings[0].reporter, trainings[0].settings.outer_steps
     reporter.stage("meta-train", total, done=_least(trainings), unit="updates")
+    updates: Updates | None = None
     try:
         while True:
             for training in trainings:
@@ -40,7 +41,10 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
             step = _least(trainings)
             if step >= total:
                 break
-            _update([training for training in trainings if training.progress.outer_step == step], step)
+            behind = [training for training in trainings if training.progress.outer_step == step]
+            if updates is None or updates.outers != [training.outer for training in behind]:
+                updates = _updates(behind)
+            _update(behind, updates, step)
             reporter.advance()
             stop.raise_if_set()
     except Interrupted as interrupted:
@@ -60,15 +64,19 @@ def _least(trainings: Sequence[Training]) -> int:
     return min(training.progress.outer_step for training in trainings)
 
 
-def _update(trainings: Sequence[Training], step: int) -> None:
+def _updates(trainings: Sequence[Training]) -> Updates:
+    outers, samplers = [training.outer for training in trainings], [training.train for training in trainings]
+    return Updates(outers, samplers, trainings[0].settings.meta_batch_size)
+
+
+def _update(trainings: Sequence[Training], updates: Updates, step: int) -> None:
     began = time.monotonic()
     with _memory(trainings, sum(training.settings.meta_batch_size for training in trainings)):
-        drawn = [training.draw() for training in trainings]
-        gradients = meta_gradients([training.outer for training in trainings], drawn, outer_step=step)
+        computed = updates.compute(step)
     seconds = (time.monotonic() - began) / len(trainings)
-    for training, episodes, gradient in zip(trainings, drawn, gradients, strict=True):
+    for training, update in zip(trainings, computed, strict=True):
         with _naming(training), _memory(trainings, training.settings.meta_batch_size, within=training):
-            training.complete(episodes, gradient, seconds)
+            training.complete(update, seconds)
         training.save_if_due()
 
 

@@ -28,9 +28,13 @@ class Timing(Record):
 
 
 class EngineBench(Record):
-    """One engine: an outer step, from drawing its episodes to Adam; and adapting to episodes and judging them."""
+    """One engine: an outer step, from drawing its episodes to Adam; and adapting to episodes and judging them.
+
+    Where outer steps are captured in a CUDA graph, `update_uncaptured` has their kernels launched one by one.
+    """
 
     update: Timing
+    update_uncaptured: Timing | None = None
     evaluation: Timing
 
 

@@ -220,7 +220,12 @@ def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> Non
     metrics = BenchMetrics(
         attainable_flop_per_second=3e11,
         convolutions=[ConvolutionRate(convolution="3 -> 32 channels at 84 px", flop_per_second=3e11)],
-        engines={"maml": {"explicit": EngineBench(update=update, evaluation=update)}},
+        engines={
+            "maml": {
+                "explicit": EngineBench(update=update, evaluation=update),
+                "batched": EngineBench(update=update, update_uncaptured=update, evaluation=update),
+            }
+        },
         presets={
             "quick": PresetTime(
                 algo="maml",
@@ -235,9 +240,12 @@ def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> Non
         unavailable=[],
     )
     assert shown(result_of("bench", metrics)) == [
-        "algorithm  task            engine    seconds  of all rounds  episodes/s  share   peak MB",
-        "maml       update 4x5      explicit  0.5      0.4-0.6        8           0.5913  700",
-        "maml       evaluation 4x5  explicit  0.5      0.4-0.6        8           0.5913  700",
+        "algorithm  task            engine               seconds  of all rounds  episodes/s  share   peak MB",
+        "maml       update 4x5      explicit             0.5      0.4-0.6        8           0.5913  700",
+        "maml       update 4x5      batched              0.5      0.4-0.6        8           0.5913  700",
+        "maml       update 4x5      batched, uncaptured  0.5      0.4-0.6        8           0.5913  700",
+        "maml       evaluation 4x5  explicit             0.5      0.4-0.6        8           0.5913  700",
+        "maml       evaluation 4x5  batched              0.5      0.4-0.6        8           0.5913  700",
         "plain convolutions, GFLOP/s: 300 (3 -> 32 channels at 84 px)",
         "preset  engine    updates  s/update  validations  s each  in all",
         "quick   explicit  200      0.5       2            5       1 min 50 s",

@@ -13,7 +13,7 @@ from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.engine.reference import ReferenceEngine
-from nilr.meta.outer_loop import OuterLoop, OuterSettings
+from nilr.meta.outer_loop import OuterLoop, OuterSettings, Report, meta_gradients
 from nilr.meta.rates import initial_rates
 from nilr.models.registry import build_learner
 
@@ -95,6 +95,17 @@ def test_a_number_that_is_not_finite_stops_before_anything_changes(engine: Given
         outer.step(EPISODES, outer_step=7, first_episode=28)
     assert said in caught.value.message
     assert all(torch.equal(value, before[name]) for name, value in outer.state().items())
+
+
+@pytest.mark.parametrize("part", ["params", "inner_lr"])
+def test_what_is_not_finite_is_seen_in_the_parameters_and_in_their_rates(part: str) -> None:
+    outer = loop(GivenEngine(1.0))
+    gradient = meta_gradients([outer], [EPISODES], None)[0]
+    getattr(gradient, part)["head.bias"].fill_(math.inf)
+    report = Report(*outer.receive(gradient).tolist())
+    named = "`head.bias`" if part == "params" else "`the rate of head.bias`"
+    with pytest.raises(DivergedError, match=f"in {named} is not finite at outer step 3, episodes 6 to 7"):
+        outer.take(gradient, report, outer_step=3, first_episode=6)
 
 
 def test_a_loaded_state_goes_on_bit_for_bit() -> None:

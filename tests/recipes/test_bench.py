@@ -103,6 +103,19 @@ def test_an_engine_that_was_not_built_is_named(two_seconds: list[Job], monkeypat
     assert any("warp" in note for note in result.notes)
 
 
+def test_on_a_gpu_updates_are_timed_without_capture_as_well(
+    two_seconds: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "prepare", lambda *_: torch.device("cuda"))
+    monkeypatch.setattr(bench, "environment", lambda *_: {})
+    engines = measure(algo="maml").metrics.engines["maml"]
+    assert engines["batched"].update_uncaptured is not None
+    assert engines["reference"].update_uncaptured is None
+    uncaptured = [job for job in two_seconds if not job.captured]
+    assert [(job.engine, job.task) for job in uncaptured] == [("batched", "update")]
+    assert uncaptured[0].label == "batched, uncaptured"
+
+
 def test_uneven_turns_are_told(two_seconds: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("differ" in note for note in measure().notes) or bench.UNEVEN < 1.5
     monkeypatch.setattr(bench, "UNEVEN", 1.4)

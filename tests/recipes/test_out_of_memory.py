@@ -12,6 +12,7 @@ import torch
 from nilr.checkpoint import load_training_state
 from nilr.config import AdaptSettings, ProbeSettings, RatesSettings, TrainSettings
 from nilr.errors import DeviceError
+from nilr.meta import outer_loop
 from nilr.meta.engine.batched import BatchedEngine
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.recipes import adapt, meta_train, probe, rates
@@ -70,12 +71,12 @@ def test_training_keeps_every_finished_update_and_says_the_command_that_goes_on(
 def test_memory_that_ends_within_an_update_leaves_what_was_saved_before(
     quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, calls = torch.optim.Adam.step, 0
+    take, calls = outer_loop.adam, 0
 
-    def failing(self: Any, *given: Any, **named: Any) -> Any:
+    def failing(*given: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
-        outcome = take(self, *given, **named)
+        outcome = take(*given, **named)
         if calls == 6:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return outcome
@@ -83,7 +84,7 @@ def test_memory_that_ends_within_an_update_leaves_what_was_saved_before(
     train(**quick)
     whole = state()
     with monkeypatch.context() as patched:
-        patched.setattr(torch.optim.Adam, "step", failing)
+        patched.setattr(outer_loop, "adam", failing)
         with pytest.raises(DeviceError, match=SAID):
             train(force=True, **(quick | {"save_every": 4}))
     _, values = load_training_state(Store(None).model_dir("x") / "training.safetensors")
@@ -95,16 +96,16 @@ def test_memory_that_ends_within_an_update_leaves_what_was_saved_before(
 def test_memory_that_ends_within_an_update_of_one_seed_keeps_the_finished_updates_of_the_other(
     home: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, calls = torch.optim.Adam.step, 0
+    take, calls = outer_loop.adam, 0
 
-    def failing(self: Any, *given: Any, **named: Any) -> Any:
+    def failing(*given: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 8:  # the fourth update of the second seed
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return take(self, *given, **named)
+        return take(*given, **named)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", failing)
+    monkeypatch.setattr(outer_loop, "adam", failing)
     with pytest.raises(DeviceError, match=SAID) as caught:
         train(seeds=2, **(quick | {"eval_every": 0, "save_every": 100}))
     assert "--resume x-seed0" in (caught.value.hint or "")

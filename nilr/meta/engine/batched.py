@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.contract import MetaGradient
+from nilr.meta.engine.contract import LossWeights, MetaGradient
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.meta.engine.network import activations, flatten
 from nilr.meta.engine.trajectory import Task, adapt, task_gradient
@@ -28,6 +28,8 @@ _EPISODES_AT_ONCE = 64
 
 class BatchedEngine(ExplicitEngine):
     """Conv4 with all episodes of a batch at once, at most `episodes_at_once` of them."""
+
+    capturable = True
 
     @property
     def episodes_at_once(self) -> int:
@@ -44,7 +46,7 @@ class BatchedEngine(ExplicitEngine):
         episodes: Episode,
         *,
         steps: int,
-        loss_weights: Sequence[float] | None = None,
+        loss_weights: LossWeights | None = None,
     ) -> MetaGradient:
         """Return losses, accuracies and the meta-gradient of a batch of episodes."""
         models = [params], [inner_lr], [episodes]
@@ -60,7 +62,7 @@ class BatchedEngine(ExplicitEngine):
         algorithm: Algorithm,
         *,
         steps: int,
-        loss_weights: Sequence[float] | None = None,
+        loss_weights: LossWeights | None = None,
     ) -> list[MetaGradient]:
         """Return the same for several models of one shape, each on a batch of its own, in each operation."""
         return [
@@ -79,7 +81,7 @@ class BatchedEngine(ExplicitEngine):
         algorithm: Algorithm,
         *,
         steps: int,
-        loss_weights: Sequence[float] | None,
+        loss_weights: LossWeights | None,
     ) -> list[MetaGradient]:
         """Return the meta-gradients of at most `episodes_at_once` models."""
         size, at_once = len(episodes[0]), self.episodes_at_once // len(params)

@@ -20,6 +20,8 @@ from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
 from nilr.models.learner import Learner, Params
 
+LossWeights = Sequence[float] | Tensor  # a number for each inner step
+
 
 @dataclass(frozen=True)
 class MetaGradient:
@@ -53,6 +55,10 @@ class Engine(Protocol):
     def episode_chunk(self) -> int | None:
         """The most episodes that it computes at the same time; None: as many as it wishes."""
 
+    @property
+    def capturable(self) -> bool:
+        """Whether its meta-gradients never wait for the device, so that `nilr.meta.captured` can capture them."""
+
     def in_chunks(self, episode_chunk: int) -> Self:
         """Return the same engine with another `episode_chunk`; what it computes is the same but for rounding."""
 
@@ -68,7 +74,7 @@ class Engine(Protocol):
         episodes: Episode,
         *,
         steps: int,
-        loss_weights: Sequence[float] | None = None,
+        loss_weights: LossWeights | None = None,
     ) -> MetaGradient:
         """Return losses, accuracies and the meta-gradient of a batch of episodes; reductions run in episode order.
 
@@ -93,7 +99,7 @@ class Engine(Protocol):
         algorithm: Algorithm,
         *,
         steps: int,
-        loss_weights: Sequence[float] | None = None,
+        loss_weights: LossWeights | None = None,
     ) -> list[MetaGradient]:
         """Return the same for several models of one shape, each on a batch of its own."""
 
@@ -145,6 +151,7 @@ class OneByOne(abc.ABC):
     """What an engine that does one model, and one episode, after another makes of several."""
 
     episode_chunk: int | None = None
+    capturable = False
 
     @property
     def episodes_at_once(self) -> int:
@@ -167,7 +174,7 @@ class OneByOne(abc.ABC):
         episodes: Episode,
         *,
         steps: int,
-        loss_weights: Sequence[float] | None = None,
+        loss_weights: LossWeights | None = None,
     ) -> MetaGradient:
         """See `Engine`."""
 
@@ -198,7 +205,7 @@ class OneByOne(abc.ABC):
         algorithm: Algorithm,
         *,
         steps: int,
-        loss_weights: Sequence[float] | None = None,
+        loss_weights: LossWeights | None = None,
     ) -> list[MetaGradient]:
         """See `Engine`."""
         return [

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.contract import MetaGradient, OneByOne
+from nilr.meta.engine.contract import LossWeights, MetaGradient, OneByOne
 from nilr.meta.engine.network import Images, activations, first_needed, flatten, look_at, loss_pass
 from nilr.meta.engine.passes import Passes
 from nilr.meta.engine.trajectory import Task, TaskGradient, adapt, task_gradient
@@ -61,7 +61,7 @@ class ExplicitEngine(OneByOne):
         episodes: Episode,
         *,
         steps: int,
-        loss_weights: Sequence[float] | None = None,
+        loss_weights: LossWeights | None = None,
     ) -> MetaGradient:
         """Return losses, accuracies and the meta-gradient of a batch of episodes."""
         total = {name: torch.zeros_like(value) for name, value in params.items()}

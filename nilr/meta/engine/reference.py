@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.contract import MetaGradient, OneByOne
+from nilr.meta.engine.contract import LossWeights, MetaGradient, OneByOne
 from nilr.meta.inner_loop import adapt, classification_loss, loss_gradient
 from nilr.metrics import accuracy
 from nilr.models.learner import Learner, Params
@@ -34,7 +34,7 @@ class ReferenceEngine(OneByOne):
         episodes: Episode,
         *,
         steps: int,
-        loss_weights: Sequence[float] | None = None,
+        loss_weights: LossWeights | None = None,
     ) -> MetaGradient:
         """Return losses, accuracies and the meta-gradient of a batch of episodes."""
         start = {name: value.detach().requires_grad_() for name, value in params.items()}
@@ -42,6 +42,7 @@ class ReferenceEngine(OneByOne):
         rates = {name: value.detach().requires_grad_(learned) for name, value in inner_lr.items()}
         leaves = [*start.values(), *(rates.values() if learned else ())]
         total = [torch.zeros_like(leaf) for leaf in leaves]
+        weights = (1.0,) if loss_weights is None else loss_weights
         losses, accuracies = [], []
         for i in range(len(episodes)):
             episode = episodes[i]
@@ -52,9 +53,7 @@ class ReferenceEngine(OneByOne):
                 if loss_weights is not None or step == steps - 1:
                     logits = learner.logits(adapted, _plain(episode.query_x))
                     query_losses.append(cross_entropy(logits, episode.query_y))
-            weighed = torch.stack(
-                [w * loss for w, loss in zip(loss_weights or (1.0,), query_losses, strict=True)]
-            ).sum()
+            weighed = torch.stack([w * loss for w, loss in zip(weights, query_losses, strict=True)]).sum()
             gradients = torch.autograd.grad(weighed, leaves, materialize_grads=True)
             total = [a + b for a, b in zip(total, gradients, strict=True)]
             losses.append(query_losses[-1].detach())

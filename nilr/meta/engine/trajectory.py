@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nilr.meta.engine import linear_head
+from nilr.meta.engine.contract import LossWeights
 from nilr.meta.engine.network import (
     Images,
     body_gradient,
@@ -57,7 +58,7 @@ def task_gradient(
     task: Task,
     *,
     exact: bool,
-    weights: Sequence[float] | None = None,
+    weights: LossWeights | None = None,
 ) -> TaskGradient:
     """Return the meta-gradient of a task.
 
@@ -77,7 +78,7 @@ def task_gradient(
         trace.append((dict(adapted), support))
         move(adapted, of_step, support.gradient)
     query = loss_pass(adapted, task.query, task.query_y)
-    v = {name: value * (weights[-1] if weights else 1) for name, value in query.gradient.items()}
+    v = {name: value * (1 if weights is None else weights[-1]) for name, value in query.gradient.items()}
     changes: list[Params] = []
     for step in reversed(range(len(rates))):
         (at, support), of_step = trace.pop(), rates[step]
@@ -85,7 +86,7 @@ def task_gradient(
         if exact:
             product = hessian_product(at, support, {name: rate * v[name] for name, rate in of_step.items()})
             v = {name: value - product[name] for name, value in v.items()}
-        if weights and step and weights[step - 1]:
+        if weights is not None and step:
             earlier = loss_pass(at, task.query, task.query_y)
             v = {name: value + weights[step - 1] * earlier.gradient[name] for name, value in v.items()}
     return TaskGradient(query.loss, query.logits, v, changes)
