@@ -148,7 +148,8 @@ def show_import(result: Result[ImportMetrics], screen: Screen) -> None:
     rows = []
     for name, model in result.metrics.items():
         came = "imported" if model.imported else "there already"
-        rows.append((name, came, model.status, str(model.outer_step), ", ".join(model.files)))
+        files = ", ".join(file.partition(".")[0] for file in model.files)
+        rows.append((name, came, model.status, str(model.outer_step), files))
     screen.table(("model", "", "status", "updates", "files"), rows)
     screen.line(f"next: nilr probe {' '.join(result.metrics)}")
 

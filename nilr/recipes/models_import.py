@@ -93,7 +93,7 @@ def _read(store: Store, source: Path, name: str | None) -> Given:
         StoreError: it is not there, cannot be read, or its name cannot be one.
         CheckpointError: a file cannot be used, or its files do not belong together.
     """
-    if source.is_dir() and not holds_model(source):
+    if not holds_model(source) if source.is_dir() else source.is_file() and source.suffix != ".safetensors":
         raise StoreError(f"`{source}` holds no checkpoint", hint=_EXPECTED)
     ref = store.find_model(os.path.join(".", source))  # noqa: PTH118 - a name is a path here
     files = {BEST if ref.checkpoint == "best" else LAST: ref.file}

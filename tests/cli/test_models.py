@@ -94,6 +94,8 @@ def test_import_brings_in_what_is_named_and_says_so(home: Path, capsys: pytest.C
         ("cpu-maml-s0", True),
         ("cpu-metasgd-s0", True),
     ]
+    row = ["cpu-maml-s0", "imported", "complete", "9000", "best,", "last,", "history"]
+    assert row in [line.split() for line in err.splitlines()]
     assert "next: nilr probe cpu-maml-s0 cpu-metasgd-s0\n" in err
     assert len(list((home / "results").glob("*-models-import-*.json"))) == 1
     assert run(["-q", "models", "import", *sources]) == 0
@@ -109,6 +111,8 @@ def test_import_of_nothing_is_an_error_of_the_command_line(home: Path, capsys: p
     *_, error, hint = capsys.readouterr().err.splitlines()
     assert error == f"error: `{COMMITTED}` holds no checkpoint"
     assert hint.startswith("hint: give directories that hold ")
+    assert run(["models", "import", str(COMMITTED / "probe-s0-s1.json")]) == 1
+    assert "hint: give directories that hold " in capsys.readouterr().err
     assert not (home / "models").exists()
 
 

@@ -249,7 +249,7 @@ def test_a_model_in_use_is_not_replaced(given: Path, home: Path) -> None:
         bring(given, force=True)
 
 
-@pytest.mark.parametrize("directory", sorted(COMMITTED.glob("*/")), ids=lambda path: path.name)
+@pytest.mark.parametrize("directory", sorted(COMMITTED.glob("cpu-*/")), ids=lambda path: path.name)
 def test_a_committed_model_is_the_experiment_s_own_training(directory: Path, home: Path) -> None:
     bring(directory)
     plan = Plan(ReproduceSettings(preset="cpu"), Store(home), "mini-imagenet-32")
