@@ -93,7 +93,7 @@ def _read(store: Store, source: Path, name: str | None) -> Given:
         StoreError: it is not there, cannot be read, or its name cannot be one.
         CheckpointError: a file cannot be used, or its files do not belong together.
     """
-    if not holds_model(source) if source.is_dir() else source.is_file() and source.suffix != ".safetensors":
+    if source.exists() and not _holds_checkpoint(source):
         raise StoreError(f"`{source}` holds no checkpoint", hint=_EXPECTED)
     ref = store.find_model(os.path.join(".", source))  # noqa: PTH118 - a name is a path here
     files = {BEST if ref.checkpoint == "best" else LAST: ref.file}
@@ -101,9 +101,7 @@ def _read(store: Store, source: Path, name: str | None) -> Given:
         files = {file: source / file for file in FILES if os.path.lexists(source / file)}
     store.model_dir(name or ref.name)
     for path in files.values():
-        if path.is_symlink() or not path.is_file():
-            raise CheckpointError(f"`{path}` is no regular file", hint="links are not followed: put the file there")
-        check_file(path)
+        _check(path)
     manifests = _manifests(files)
     try:
         row = describe(ref.name, manifests.get(LAST) or manifests[BEST])
@@ -113,6 +111,23 @@ def _read(store: Store, source: Path, name: str | None) -> Given:
         raise CheckpointError(f"`{source}`: {error.message}", hint=FOREIGN) from error
     _require_one_training(source, files, manifests)
     return Given(source, name or ref.name, files, manifests, row)
+
+
+def _holds_checkpoint(source: Path) -> bool:
+    if source.is_dir():
+        return any((source / name).is_file() for name in (BEST, LAST))
+    return source.suffix == ".safetensors"
+
+
+def _check(path: Path) -> None:
+    """Check that a file stands there itself, and all of it.
+
+    Raises:
+        NilrError: it cannot be used.
+    """
+    if path.is_symlink() or not path.is_file():
+        raise CheckpointError(f"`{path}` is no regular file", hint="links are not followed: put the file there")
+    check_file(path)
 
 
 def _manifests(files: Mapping[str, Path]) -> dict[str, Manifest]:
@@ -195,7 +210,7 @@ def _bring_in(store: Store, model: Given, *, replace: bool) -> bool:
 def _check_copies(model: Given, copies: Mapping[str, Path]) -> None:
     try:
         for path in copies.values():
-            check_file(path)
+            _check(path)
         same = _manifests(copies) == model.manifests
     except NilrError:
         same = False

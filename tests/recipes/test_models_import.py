@@ -176,6 +176,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a directory": (lambda m: folder(m / "history.jsonl"), "is no regular file"),
     "a history that is none": (lambda m: (m / "history.jsonl").write_text("{}\n"), "line 1: `outer_step`: "),
     "nothing": (lambda m: [path.unlink() for path in m.iterdir()], "holds no checkpoint"),
+    "checkpoints of other names": (
+        lambda m: [(m / f"{name}.safetensors").rename(m / f"{name}-1.safetensors") for name in ("best", "last")],
+        "holds no checkpoint",
+    ),
     "no directory": (shutil.rmtree, "there is no model at"),
     "a best checkpoint of another seed": (lambda m: of_seed(m / "best.safetensors"), "not those of one training"),
     "a best checkpoint of a later update": (
@@ -224,6 +228,23 @@ def test_a_model_that_changes_while_it_is_copied_is_not_imported(
         return whole(source, target, **more)
 
     monkeypatch.setattr(shutil, "copyfile", changing)
+    with pytest.raises(CheckpointError, match="changed while it was copied"):
+        bring(given)
+    assert list((home / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "history.jsonl"])
+def test_a_link_that_takes_a_file_s_place_after_the_check_is_not_imported(
+    given: Path, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    whole = shutil.copyfile
+
+    def linking(source: Path, target: Path, **more: Any) -> Any:
+        if source.name == name:
+            link(source)
+        return whole(source, target, **more)
+
+    monkeypatch.setattr(shutil, "copyfile", linking)
     with pytest.raises(CheckpointError, match="changed while it was copied"):
         bring(given)
     assert list((home / "models").iterdir()) == []
