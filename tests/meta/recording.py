@@ -41,16 +41,22 @@ class Watch(TorchDispatchMode):
         self.tape.append((func, args, kwargs, tree_leaves(out)))
         return out
 
+    @property
+    def work(self) -> list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Any]]]:
+        """All that is no mere view of memory that stays."""
+        return [entry for entry in self.tape if entry[0]._schema.is_mutable or not _aliases(entry[0])]
+
     def play(self) -> None:
         """Do it all again, into the very tensors of the first time; no Python runs: its numbers are those of then."""
-        for func, args, kwargs, outs in self.tape:
-            aliases = any(value.alias_info is not None for value in func._schema.returns)
-            if aliases and not func._schema.is_mutable:
-                continue  # a view of memory that stays
+        for func, args, kwargs, outs in self.work:
             fresh = tree_leaves(func(*args, **kwargs))
-            for old, new in zip(outs, fresh, strict=True) if not aliases else ():
+            for old, new in zip(outs, fresh, strict=True) if not _aliases(func) else ():
                 if isinstance(old, Tensor):
                     old.copy_(new)
+
+
+def _aliases(func: Any) -> bool:
+    return any(value.alias_info is not None for value in func._schema.returns)
 
 
 class Tapes:
@@ -86,7 +92,7 @@ class Failing:
 
 
 class SeenError(Exception):
-    """Ends a function that was watched to its end."""
+    """Ends a function that was watched to its end; says how many operations it was."""
 
 
 class Watching:
@@ -96,4 +102,4 @@ class Watching:
         function()
         with Watch() as watch:
             function()
-        raise SeenError(len(watch.tape))
+        raise SeenError(len(watch.work))

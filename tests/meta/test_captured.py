@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from nilr.meta.captured import Capture, Captured, capture_on
+from nilr.meta.captured import Capture, Captured, CudaGraphs, capture_on
 from tests.meta.recording import Failing, RefusedError, Tapes, Watch
 
 
@@ -68,6 +70,40 @@ def test_too_little_memory_is_no_reason_to_go_on_without() -> None:
 
 def test_a_cpu_captures_nothing() -> None:
     assert capture_on(torch.device("cpu"), lambda note: None) is None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_graph_is_captured_after_runs_aside_and_the_stream_is_then_the_one_before(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = ["current"]
+
+    @contextlib.contextmanager
+    def on(name: str) -> Iterator[None]:
+        streams.append(name)
+        yield
+        if name == "graph" and fails:
+            raise RuntimeError("operation would make the legacy stream depend on a capturing blocking stream")
+        streams.pop()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, stand_in in {
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: "replayed"),
+        "device": contextlib.nullcontext,
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda given: on("aside"),
+        "graph": lambda given: on("graph"),
+        "set_stream": lambda given: streams.__setitem__(slice(1, None), []),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    ran: list[str] = []
+    graphs = CudaGraphs(torch.device("cuda:0"))
+    with pytest.raises(RuntimeError, match="legacy") if fails else contextlib.nullcontext():
+        replay, outcome = graphs.record(lambda: ran.append(streams[-1]) or "outcome")
+        assert (replay(), outcome) == ("replayed", "outcome")
+    assert ran == ["aside", "aside", "aside", "graph"]
+    assert streams == ["current"]
 
 
 X = torch.tensor([0.0, 1.0, 2.0])

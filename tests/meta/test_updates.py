@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import DivergedError
@@ -181,24 +184,47 @@ def test_a_loop_that_is_not_finite_is_named_and_stays_while_the_other_steps() ->
     take(outers, together.compute(2), 2)
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
-def test_nothing_between_sampling_and_the_meta_gradient_waits_or_leaves_the_device(algo: str) -> None:
-    # Tensors of the device `meta` have no numbers that could be read, and may not mix with those of the host.
-    learner = build_learner("conv4", n_way=3, image_size=16, filters=4)
-    row = dataclasses.replace(ALGORITHMS[algo], inner_steps=2)
+NO_CUDA = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this torch knows no CUDA")
+
+
+@contextlib.contextmanager
+def without_numbers(algo: str, steps: int, n_seeds: int, device: str) -> Iterator[Updates]:
+    """Give updates, their first half watched, on tensors without numbers, which may not mix with the host's."""
+    learner = build_learner("conv4", n_way=5, image_size=16, filters=4)
+    row = dataclasses.replace(ALGORITHMS[algo], inner_steps=steps)
     here = learner.initial_params()
-    params, rates = (
-        {name: torch.empty_like(value, device="meta") for name, value in given.items()}
-        for given in (here, initial_rates(row, here, 0))
-    )
-    outers = [
-        OuterLoop(learner, row, params, rates, engine=BATCHED, settings=SETTINGS, capture=Capture(Watching(), str))
-        for _ in range(2)
-    ]
-    together = updates(outers, "meta")
-    for step in (0, 19):
-        with pytest.raises(SeenError):
-            together.compute(step)
+    learned = here, initial_rates(row, here, 0)
+    with FakeTensorMode() if device == "cuda" else contextlib.nullcontext():
+        given = [
+            {name: torch.empty(value.shape, device=device) for name, value in values.items()} for values in learned
+        ]
+        images = PackedImages(torch.empty((160, 16, 16, 3), dtype=torch.uint8, device=device), (20,) * 8)
+        how = dataclasses.replace(SETTINGS, inner_steps=steps, multi_step_loss=steps > 1)
+        capture = Capture(Watching(), pytest.fail)
+        outers = [
+            OuterLoop(learner, row, *given, engine=BATCHED, settings=how, capture=capture) for _ in range(n_seeds)
+        ]
+        yield Updates(outers, [EpisodeSampler(images, 5, 1, 15, seed, "train") for seed in range(n_seeds)], 4)
+
+
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=NO_CUDA)])
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_nothing_between_sampling_and_the_meta_gradient_waits_or_leaves_the_device(algo: str, device: str) -> None:
+    with without_numbers(algo, 2, 2, device) as together:
+        for step in (0, 19):
+            with pytest.raises(SeenError):
+                together.compute(step)
+
+
+@pytest.mark.parametrize(
+    ("algo", "steps", "n_seeds", "most"), [("maml", 5, 1, 2900), ("maml", 5, 5, 3500), ("metasgd", 1, 5, 1900)]
+)
+def test_an_update_is_no_more_operations_than_the_documentation_says(
+    algo: str, steps: int, n_seeds: int, most: int
+) -> None:
+    with without_numbers(algo, steps, n_seeds, "meta") as together, pytest.raises(SeenError) as seen:
+        together.compute(19)
+    assert most / 2 < seen.value.args[0] <= most
 
 
 def test_an_engine_that_waits_is_found_out() -> None:
