@@ -85,7 +85,10 @@ class Capture:
             raise
         except RuntimeError as error:
             self.works = False
-            why = (str(error) or type(error).__name__).splitlines()[0]
+            first: BaseException = error
+            while first.__context__ is not None:  # leaving a capture that has failed fails once more
+                first = first.__context__
+            why = (str(first) or type(first).__name__).splitlines()[0]
             self._note(f"updates are not captured in a CUDA graph, and their kernels are launched one by one: {why}")
             return None
         self.works = True

@@ -59,6 +59,18 @@ def test_what_cannot_be_captured_is_said_once_and_runs_from_the_state_before() -
     assert notes[0].endswith("operation not permitted")
 
 
+def test_the_first_of_several_errors_is_said() -> None:
+    def record(function: Callable[[], object]) -> None:
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    notes = list[str]()
+    Captured(lambda: None, Capture(SimpleNamespace(record=record), notes.append))()
+    assert notes[0].endswith("one by one: operation not permitted when stream is capturing")
+
+
 def test_too_little_memory_is_no_reason_to_go_on_without() -> None:
     given, state, function = counting()
     capture = Capture(Failing(torch.OutOfMemoryError("full")), lambda note: None)
