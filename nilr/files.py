@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent)
-        with _temporary(path.parent) as temporary:
+        with temporary_in(path.parent) as temporary:
             yield temporary
             flush(temporary)
             temporary.replace(path)
@@ -75,7 +75,7 @@ def replacing_directory(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent)
-        with _temporary(path.parent) as held:
+        with temporary_in(path.parent) as held:
             place = held.with_suffix(_DIRECTORY)  # stale as soon as `held` is gone
             new, old = place / "new", place / "old"
             try:
@@ -148,8 +148,8 @@ def _remove_unheld(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary(directory: Path) -> Iterator[Path]:
-    """Make a file, hold it as long as the block lasts, and remove it then if its name still stands."""
+def temporary_in(directory: Path) -> Iterator[Path]:
+    """Make a file, hold it as long as the block lasts, under whatever name, and remove it if its first name stands."""
     while True:
         path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
         try:

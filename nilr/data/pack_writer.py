@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from nilr.data.digests import (
 from nilr.data.pack_rows import PIECE_BYTES, ImageRows, Layout
 from nilr.data.pack_structure import DATASETS, FORMAT, FORMAT_VERSION, PackInfo, read_structure
 from nilr.errors import DataError, StoreError
-from nilr.files import PatientFile, replacing
+from nilr.files import PatientFile, replacing, temporary_in
 
 # From HDF5 1.8 on, so that HDF5's own structures carry checksums too.
 _LIBVER: Final = ("v108", "v108")
@@ -153,7 +153,7 @@ class PackWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with replacing(self._path) as temporary:
+        with ExitStack() as held, replacing(self._path) as temporary:
             self._check_space(temporary.parent)
             with self._new(temporary, self._planned) as new:
                 self._rows = new.rows
@@ -162,7 +162,8 @@ class PackWriter:
                 if kept == self._planned:
                     self._complete(new, temporary)
                 else:
-                    self._compact(temporary, kept)
+                    # Held until the renaming to the final name is done, lest it be taken for stale.
+                    self._compact(held.enter_context(temporary_in(temporary.parent)), kept).replace(temporary)
             read_structure(temporary)
 
     @contextmanager
@@ -197,13 +198,14 @@ class PackWriter:
             for split, classes in self._planned.items()
         }
 
-    def _compact(self, path: Path, kept: Layout) -> None:
-        """Replace the file by one without the gaps that images left that did not come."""
-        with replacing(path) as temporary, self._new(temporary, kept) as new:
+    def _compact(self, path: Path, kept: Layout) -> Path:
+        """Write the pack to `path`, without the gaps that images left that did not come."""
+        with self._new(path, kept) as new:
             for split, classes in kept.items():
                 for name in classes:
                     new.rows.write(split, name, self._rows.read(split, name))
-            self._complete(new, temporary)
+            self._complete(new, path)
+        return path
 
     def _complete(self, new: _New, path: Path) -> None:
         """Add names, labels, digests and attributes, the digests from what the file gives back."""

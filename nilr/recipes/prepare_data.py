@@ -22,7 +22,7 @@ from nilr.errors import DataError, StoreError, UsageError
 from nilr.recipes.outcome import Outcome
 from nilr.reporting import Reporter
 from nilr.results import DataUsed, ImageRef, PrepareDataMetrics, Result, SplitCounts
-from nilr.runtime import environment
+from nilr.runtime import environment, keep_freed_memory
 from nilr.store import Store
 
 IMAGENET_LICENCE: Final = "ImageNet's terms: non-commercial research and education; do not redistribute"
@@ -53,6 +53,7 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
     """
     outcome = Outcome("prepare-data", settings)
     _check(settings)
+    keep_freed_memory()
     store = Store(settings.home)
     if settings.verify is not None:
         # `--verify FILE`: a file comes first, with or without a `/` in its path.

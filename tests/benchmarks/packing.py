@@ -2,15 +2,17 @@
 
     python packing.py [--source DIRECTORY] [--rounds N]        # or `make bench-packing`
 
-Decoding alone has every image's bytes in memory, one thread per core, and keeps no pixels: once by Pillow as one writes
-it (`Image.open(...).convert("RGB")` into an array), once by the product's own `decode_images`. Everything is done once
-in every round; rates are medians over the rounds, and ratios medians of same-round pairs, with quartiles beside them.
+Decoding alone has every image's bytes in memory and keeps no pixels: by Pillow as one writes it
+(`Image.open(...).convert("RGB")` into an array), in a thread per core, which does not keep them all busy, and in a
+process per core, which does; and by the product's own `decode_images`, in threads. Everything is done once in every
+round; rates are medians over the rounds, and ratios medians of same-round pairs, with quartiles beside them.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import multiprocessing
 import os
 import platform
 import statistics
@@ -23,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from contender import N_EPISODES, Nilr
+from nilr_tasks import NilrTasks
 from PIL import Image
+from work import EPISODES
 
 from nilr.config import PrepareDataSettings
 from nilr.data.packed import open_pack
@@ -37,8 +40,9 @@ from nilr.reporting import SilentReporter
 from nilr.runtime import keep_freed_memory
 
 CHUNK = 64
+N_EPISODES = EPISODES["maml"]
 DRAWS = 50
-DECODED = ("Pillow alone", "the product's decoder alone")
+DECODED = ("Pillow alone, threads", "Pillow alone, processes", "the product's decoder alone")
 PACKED = ("prepare-data, its packing stage", "prepare-data, the whole run")
 
 
@@ -64,13 +68,26 @@ def by_product(chunk: list[bytes]) -> None:
 
 
 def decoding_rate(decode: Callable[[list[bytes]], None], images: list[bytes]) -> float:
-    """Return images per second on all cores."""
+    """Return images per second with a thread per core."""
     chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
     with ThreadPoolExecutor(n_cores()) as pool:
         began = time.perf_counter()
         for _ in pool.map(decode, chunks):
             pass
         return len(images) / (time.perf_counter() - began)
+
+
+def process_rate(images: list[bytes]) -> float:
+    """Return Pillow's images per second with a process per core; each decodes its share, which it was born with."""
+    context = multiprocessing.get_context("fork")
+    shares = [images[i :: n_cores()] for i in range(n_cores())]
+    workers = [context.Process(target=by_pillow, args=(share,)) for share in shares]
+    began = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return len(images) / (time.perf_counter() - began)
 
 
 def packing_rates(archives: Sequence[Path], home: Path) -> tuple[float, float]:
@@ -94,12 +111,13 @@ def pack_rows(archives: Sequence[Path], home: Path, rounds: int) -> list[str]:
     for _ in range(rounds):
         measured = (
             decoding_rate(by_pillow, images),
+            process_rate(images),
             decoding_rate(by_product, images),
             *packing_rates(archives, home),
         )
         for name, rate in zip(rates, measured, strict=True):
             rates[name].append(rate)
-    rows = ["| | images/s (quartiles) | times Pillow alone | times its decoder alone |", "|---|---|---|---|"]
+    rows = [f"| | images/s (quartiles) | {' | '.join(f'times {name}' for name in DECODED)} |", "|---|---|---|---|---|"]
     for name, measured_rates in rates.items():
         ratios = [
             spread([own / base for own, base in zip(measured_rates, rates[alone], strict=True)], ".2f")
@@ -113,7 +131,7 @@ def episode_rows(pack: Path, rounds: int) -> list[str]:
     """Compare drawing the episodes of an update, from a mapped pack, with the update itself."""
     split = open_pack(pack).open_split("train")
     sampler = EpisodeSampler(PackedImages(torch.from_numpy(split.images), split.class_sizes), 5, 1, 15, 0, "train")
-    engine = Nilr("compiled", sampler.draw(range(N_EPISODES)))
+    engine = NilrTasks("compiled", sampler.draw(range(N_EPISODES)))
     draw: list[float] = []
     update: dict[str, list[float]] = {"maml": [], "metasgd": []}
     for task in update:
@@ -122,7 +140,7 @@ def episode_rows(pack: Path, rounds: int) -> list[str]:
         began = time.perf_counter()
         for i in range(DRAWS):
             first = (round_ * DRAWS + i) * N_EPISODES
-            engine.batch = sampler.draw(range(first, first + N_EPISODES))
+            sampler.draw(range(first, first + N_EPISODES))
         draw.append((time.perf_counter() - began) / DRAWS / N_EPISODES * 1000)
         for task, seconds in update.items():
             began = time.perf_counter()

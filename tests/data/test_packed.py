@@ -14,6 +14,7 @@ import torch
 
 from nilr.data.packed import Counts, ImageRef, PackWriter, open_pack, verify_pack
 from nilr.errors import DataError, NilrError, StoreError
+from nilr.files import remove_stale
 
 S = 8
 LAYOUT = {"train": {"cat": 3, "ant": 2}, "test": {"bee": 2}}
@@ -51,6 +52,26 @@ def pack_path(tmp_path: Path) -> Path:
 
 def sha(value: int) -> bytes:
     return hashlib.sha256(bytes([value]) * (S * S * 3)).digest()
+
+
+def test_a_pack_from_which_images_are_missing_is_held_until_it_has_its_name(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+    rename = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        remove_stale(tmp_path)  # as another process does that writes in this directory
+        rename(self, target)
+        remove_stale(tmp_path)
+        seen.append([entry.name for entry in tmp_path.iterdir()])
+        return target
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with writer(tmp_path / "pets.h5", {"train": {"cat": 3}}) as pack:
+            pack.write_class("train", "cat", pixels(1, 2), ["1.png", "2.png"])
+    assert [len(names) for names in seen] == [1, 1]
+    assert seen[-1] == ["pets.h5"]
+    assert verify_pack(tmp_path / "pets.h5").digest == pack.info.digest
 
 
 def test_a_pack_gives_back_what_was_written_grouped_by_class_in_name_order(pack_path: Path) -> None:

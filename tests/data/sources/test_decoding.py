@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
+from nilr.data.sources import decoding
 from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.members import Payload, Unreadable
 
@@ -80,6 +81,22 @@ def test_every_kind_of_jpeg_is_what_pillow_makes_of_the_whole_file(content: byte
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     expected = image if image.size == (16, 16) else image.resize((16, 16), Image.Resampling.BILINEAR)
     assert np.array_equal(decoded(content, 16), np.asarray(expected))
+
+
+def test_without_the_fast_decoder_pillow_gives_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = decoded(jpeg(), 16)
+    monkeypatch.setattr(decoding, "decode_jpeg", None)
+    assert np.array_equal(decoded(jpeg(), 16), fast)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_fast_decoder_decodes_plain_jpegs_and_to_the_pixels_of_pillow(subsampling: int, progressive: bool) -> None:
+    photo = Image.fromarray(random_pixels(11, 13)).resize((84, 84), Image.Resampling.BICUBIC)
+    content = encoded(photo, "JPEG", quality=90, subsampling=subsampling, progressive=progressive)
+    place = np.zeros((84, 84, 3), np.uint8)
+    assert decoding._decode_plain_jpeg(content, place)
+    assert np.array_equal(place, np.asarray(Image.open(io.BytesIO(content))))
 
 
 @pytest.mark.parametrize("cut", [3, 21, 100, 160, 300, 620, -30])
