@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -105,10 +107,23 @@ def _pack_sources(path: Path, name: str, settings: PrepareDataSettings, reporter
     only = frozenset(RAVI_SPLIT_OF) if name == MINI_IMAGENET else None
     if table is not None:
         only = frozenset(label for classes in table.values() for label in classes)
-    plan = plan_pack(list_sources(settings.sources, only=only), settings, name, table)
+    with _without_collector():
+        plan = plan_pack(list_sources(settings.sources, only=only), settings, name, table)
     for note in plan.warnings + plan.notes:
         reporter.note(note)
     return _pack_plan(path, name, plan, settings, reporter)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the search for cyclic garbage, which takes a third of the time of listing many images."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _pack_plan(path: Path, name: str, plan: Plan, settings: PrepareDataSettings, reporter: Reporter) -> _Packed:
