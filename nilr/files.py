@@ -50,16 +50,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the directory cannot be made or written, or the disk is full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(path.parent)
-        with temporary_in(path.parent) as temporary:
-            yield temporary
-            flush(temporary)
-            temporary.replace(path)
-            flush(path.parent)
-    except OSError as error:
-        raise storage_error(path, error) from error
+    with _held_beside(path) as temporary:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
 
 
 @contextlib.contextmanager
@@ -72,21 +67,32 @@ def replacing_directory(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the parent cannot be made or written, or the disk is full.
     """
+    with _held_beside(path) as held:
+        place = held.with_suffix(_DIRECTORY)  # stale as soon as `held` is gone
+        new, old = place / "new", place / "old"
+        try:
+            new.mkdir(parents=True)
+            yield new
+            for file in (*new.iterdir(), new):
+                flush(file)
+            _exchange(path, new, old)
+            flush(path.parent)
+        finally:
+            _remove(place)
+
+
+@contextlib.contextmanager
+def _held_beside(path: Path) -> Iterator[Path]:
+    """Give a temporary file in the directory of `path`, which is made and cleared of stale ones.
+
+    Raises:
+        StoreError: the system fails, here or in the block.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent)
-        with temporary_in(path.parent) as held:
-            place = held.with_suffix(_DIRECTORY)  # stale as soon as `held` is gone
-            new, old = place / "new", place / "old"
-            try:
-                new.mkdir(parents=True)
-                yield new
-                for file in (*new.iterdir(), new):
-                    flush(file)
-                _exchange(path, new, old)
-                flush(path.parent)
-            finally:
-                _remove(place)
+        with temporary_in(path.parent) as temporary:
+            yield temporary
     except OSError as error:
         raise storage_error(path, error) from error
 

@@ -94,17 +94,24 @@ def test_a_longest_name_can_be_written(tmp_path: Path, name: str) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
-def test_a_killed_process_leaves_nothing_under_the_final_name_and_the_next_writer_clears_up(tmp_path: Path) -> None:
-    path = tmp_path / "c.txt"
+def half_way(replacement: str, path: Path, what: str) -> subprocess.Popen[bytes]:
+    """Return a process that has written half of what it would replace `path` by."""
     code = (
-        "import sys, time; from pathlib import Path; from nilr.files import replacing\n"
-        "with replacing(Path(sys.argv[1])) as temporary:\n"
-        "    temporary.write_bytes(b'half'); time.sleep(60)"
+        f"import sys, time; from pathlib import Path; from nilr.files import {replacement}\n"
+        f"with {replacement}(Path(sys.argv[1])) as temporary:\n"
+        f"    {what}.write_bytes(b'half'); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)])
     deadline = time.monotonic() + 30
-    while [entry.stat().st_size for entry in tmp_path.iterdir()] != [4] and time.monotonic() < deadline:
+    while 4 not in [entry.stat().st_size for entry in path.parent.rglob("*") if entry.is_file()]:
+        assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+    return process
+
+
+def test_a_killed_process_leaves_nothing_under_the_final_name_and_the_next_writer_clears_up(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    process = half_way("replacing", path, "temporary")
     write_atomically(tmp_path / "other", b"")
     assert len(list(tmp_path.glob(f"{TEMPORARY_PREFIX}*"))) == 1, "the file of a living process stays"
     process.send_signal(signal.SIGKILL)
@@ -180,15 +187,7 @@ def test_a_directory_takes_the_place_of_a_link_and_not_of_what_it_points_to(tmp_
 
 def test_a_directory_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
     path = tmp_path / "c"
-    code = (
-        "import sys, time; from pathlib import Path; from nilr.files import replacing_directory\n"
-        "with replacing_directory(Path(sys.argv[1])) as staged:\n"
-        "    (staged / 'half').write_bytes(b'half'); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.rglob("half")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    process = half_way("replacing_directory", path, "(temporary / 'half')")
     write_atomically(tmp_path / "other", b"")
     assert len(list(tmp_path.rglob("half"))) == 1, "the directory of a living process stays"
     process.send_signal(signal.SIGKILL)
