@@ -96,10 +96,10 @@ class Reproduction:
     def _conclude(self, runs: dict[str, RunFigures], seen: Mapping[str, Sequence[Seen]]) -> ReproduceMetrics:
         """Ask the paper's signs of the preset's runs, and again under every other choice."""
         measured = {name: figures.to_meta_init for name, figures in runs.items()}
-        algorithms = {run.name: str(run.train["algo"]) for run in self.plan.experiment.runs}
-        claimed = {run.name: algorithms[run.name] for run in self.plan.experiment.runs if run.claimed}
-        varied = {run.why: {run.name: algorithms[run.name]} for run in self.plan.experiment.runs if run.varied}
-        choices = signs_by_choice(claimed, seen) | {why: signs(of, measured) for why, of in varied.items()}
+        known = self.plan.experiment.runs
+        claimed = {run.name: str(run.train["algo"]) for run in known if run.claimed}
+        varied = {run.why: signs({run.name: str(run.train["algo"])}, measured) for run in known if run.varied}
+        choices = signs_by_choice(claimed, seen) | varied
         files = [path.name for path in (*self.files, *self.asked_again)]
         return ReproduceMetrics(signs=signs(claimed, measured), choices=choices, runs=runs, files=files)
 
@@ -174,9 +174,8 @@ class Reproduction:
         kept = read_kept(path, command_of(asked))
         if kept is not None:
             return kept
-        if isinstance(asked, ProbeSettings):
-            return self._keep(probe.run(asked, self.reporter), path.name)
-        return self._keep(rates.run(asked, self.reporter), path.name)
+        command = probe if isinstance(asked, ProbeSettings) else rates
+        return self._keep(command.run(asked, self.reporter), path.name)
 
     def _keep(self, result: Result[Any], name: str | None = None) -> Result[Any]:
         write_result(self.plan.folder / (name or f"{result.command}.json"), result)
