@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peer_tasks import Learn2Learn
+from peer_tasks import Learn2Learn, nearest_accuracy, share
 from peers import fetch_learn2learn, progress
 from work import N_QUERY, N_SHOT, N_WAY, PeerNet
 
@@ -83,15 +83,10 @@ def judge(peer: Learn2Learn, algo: str, images: Images, n_episodes: int) -> dict
     for _ in range(n_episodes):
         episode = images.episode(numbers)
         with peer.adapted(algo, episode, steps=STEPS[algo][1], second_order=False) as net, torch.no_grad():
-            head.append(_share(net(episode.query_x).argmax(1), episode.query_y))
+            head.append(share(net(episode.query_x).argmax(1), episode.query_y))
         with torch.no_grad():
-            near, query = (F.normalize(peer.net(x, features=True)) for x in (episode.support_x, episode.query_x))
-            neighbour.append(_share(episode.support_y[(query @ near.T).argmax(1)], episode.query_y))
+            neighbour.append(nearest_accuracy(peer.net, episode))
     return {"head": _interval(head), "meta_init": _interval(neighbour)}
-
-
-def _share(said: torch.Tensor, true: torch.Tensor) -> float:
-    return (said == true).double().mean().item()
 
 
 def _interval(values: list[float]) -> dict[str, float]:

@@ -71,15 +71,23 @@ class PeerTasks:
             for i, judged in enumerate(each(self._batch)):
                 seen = self._batch[i - 1] if protocol == "cross-task" else judged
                 with self._judging(seen, 0 if protocol == "meta-init" else JUDGING_STEPS) as net:
-                    query, support = (F.normalize(net(x, features=True)) for x in (judged.query_x, judged.support_x))
-                near = judged.support_y[(query @ support.T).argmax(1)]
-                total += (near == judged.query_y).double().mean().item()
+                    total += nearest_accuracy(net, judged)
         return Done(total / len(self._batch))
 
     @contextmanager
     def _judging(self, episode: Episode, steps: int) -> Iterator[Any]:
         with self._peer.adapted("maml", episode, steps=steps, second_order=False) as net, torch.no_grad():
             yield net
+
+
+def nearest_accuracy(net: Any, episode: Episode) -> float:
+    """Return how often the support image nearest by cosine has the query's label."""
+    query, support = (F.normalize(net(x, features=True)) for x in (episode.query_x, episode.support_x))
+    return share(episode.support_y[(query @ support.T).argmax(1)], episode.query_y)
+
+
+def share(said: Tensor, true: Tensor) -> float:
+    return (said == true).double().mean().item()
 
 
 def support_loss(net: Any, episode: Episode) -> Tensor:

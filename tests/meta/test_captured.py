@@ -14,9 +14,9 @@ from nilr.meta.captured import Capture, Captured, CudaGraphs, capture_on
 from tests.meta.recording import Failing, RefusedError, Tapes, Watch
 
 
-def counting() -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
+def counting(device: str = "cpu") -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
     """Return a buffer to read, a state, and a function that adds one to the other and returns twice the sum."""
-    given, state = torch.zeros(3), torch.ones(3)
+    given, state = torch.zeros(3, device=device), torch.ones(3, device=device)
     return given, state, lambda: state.add_(given) * 2
 
 
@@ -138,12 +138,11 @@ def test_the_stand_in_refuses_what_a_graph_refuses(what: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_captures() -> None:
-    device = torch.device("cuda:0")
-    given, state = torch.zeros(3, device=device), torch.ones(3, device=device)
+    given, state, function = counting("cuda:0")
     notes = list[str]()
-    capture = capture_on(device, notes.append)
+    capture = capture_on(given.device, notes.append)
     assert capture is not None
-    captured = Captured(lambda: state.add_(given) * 2, capture, changes=lambda: [state])
+    captured = Captured(function, capture, changes=lambda: [state])
     for number, expected in ((5.0, 6.0), (1.0, 7.0), (-3.0, 4.0)):
         given.fill_(number)
         assert captured().tolist() == [2 * expected] * 3
@@ -155,10 +154,9 @@ def test_a_gpu_captures() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_goes_on_after_a_function_that_waits() -> None:
-    device = torch.device("cuda:0")
-    given, state = torch.zeros(3, device=device), torch.ones(3, device=device)
+    given, state, _function = counting("cuda:0")
     notes = list[str]()
-    capture = capture_on(device, notes.append)
+    capture = capture_on(given.device, notes.append)
     captured = Captured(lambda: state.add_(given) * given.sum().item(), capture, changes=lambda: [state])
     given.fill_(1)
     assert captured().tolist() == [6.0] * 3

@@ -21,22 +21,13 @@ from nilr.recipes import prepare_data
 from nilr.reporting import SilentReporter
 from nilr.results import PrepareDataMetrics, Result
 from nilr.store import Store
+from tests.recipes.listening import Listening
 
 Tree = dict[str, bytes]
 
 # Two train classes, one val, one test, of the published split.
 CLASSES = {"train": ("n01532829", "n01558993"), "val": ("n01855672",), "test": ("n01930112",)}
 PER_CLASS = 3
-
-
-class Notes(SilentReporter):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def png(number: int, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -174,7 +165,7 @@ def test_three_archives_named_after_their_splits_are_one_source(tmp_path: Path, 
 
 def test_a_folder_of_archives_is_read_through_them(tmp_path: Path, pack: Pack) -> None:
     as_folder({"README.md": b"read me"} | class_tars(), tmp_path / "source")
-    notes = Notes()
+    notes = Listening()
     assert pack(tmp_path / "source", reporter=notes).metrics.splits["train"].images == 6
     assert notes.notes == ["1 files that are not images are left out: `source/README.md` (a text file)"]
 
@@ -280,7 +271,7 @@ def test_unreadable_images_are_all_named_and_nothing_is_packed(tmp_path: Path, h
     tree = split_folders()
     tree["val/n01855672/n0185567200000002.jpg"] = b"<!DOCTYPE html><html></html>"
     tree["train/n01558993/n0155899300000001.jpg"] = png(3)[:60]
-    source, notes = as_folder(tree, tmp_path / "source"), Notes()
+    source, notes = as_folder(tree, tmp_path / "source"), Listening()
     with pytest.raises(DataError, match="2 images cannot be used; the first: ") as caught:
         pack(source, reporter=notes)
     assert "--skip-broken" in (caught.value.hint or "")
@@ -305,7 +296,7 @@ def test_equal_pixels_are_found_within_and_across_splits(tmp_path: Path, pack: P
         (("train", "n01532829", "n0153282900000001.jpg"), ("train", "n01532829", "n0153282900000002.jpg")),
         (("train", "n01558993", "n0155899300000001.jpg"), ("val", "n01855672", "n0185567200000003.jpg")),
     ]
-    notes = Notes()
+    notes = Listening()
     packed = pack(as_folder(tree, tmp_path / "source"), reporter=notes)
     checked = pack(name=None, verify=Path("mine"))
     for result in (packed, checked):
@@ -400,7 +391,7 @@ def test_a_name_that_leads_out_of_the_archive_is_refused(tmp_path: Path, home: P
 def test_generated_images_are_packed_under_their_own_name(home: Path) -> None:
     def run(**settings: object) -> Result[PrepareDataMetrics]:
         return prepare_data.run(
-            PrepareDataSettings(synthetic=True, image_size=16, limit_per_class=2, force=True, **settings), Notes()
+            PrepareDataSettings(synthetic=True, image_size=16, limit_per_class=2, force=True, **settings), Listening()
         )
 
     result = run()

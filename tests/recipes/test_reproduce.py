@@ -17,21 +17,12 @@ from nilr.report.contents import KINDS
 from nilr.reporting import SilentReporter
 from nilr.results import Result
 from nilr.results.reproducing import ReproduceMetrics
+from tests.recipes.listening import Listening
 
 pytestmark = [pytest.mark.usefixtures("one_thread")]
 
 N_CHOICES = len(EXPERIMENTS["demo"].choices)
 RUNS = ["maml", "metasgd", "maml-1step", "metasgd-nonneg"]
-
-
-class Listening(SilentReporter):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 @pytest.fixture

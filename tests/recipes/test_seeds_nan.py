@@ -16,18 +16,11 @@ from nilr.errors import DivergedError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter
 from nilr.results import Result, TrainMetrics
+from tests.recipes.listening import Listening
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
 SEED = 1
-
-
-class Listening(SilentReporter):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def train(reporter: SilentReporter | None = None, **settings: Any) -> Result[TrainMetrics]:
