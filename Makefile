@@ -17,7 +17,7 @@ help:
 	@echo "make test        install, and run the tests that take no minutes"
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make faults      kill, stop, starve and crowd every command, and count"
-	@echo "make fuzz        fuzz the readers of files; FUZZ_SECONDS=600 each, two at a time"
+	@echo "make fuzz        fuzz the readers of files; FUZZ_SECONDS=600 of CPU time each, two at a time"
 	@echo "make check       format, lint, types, make test: what CI runs"
 	@echo "make bench       time nilr against its peers in one interleaved run; ARGS=--scaling for the cost by size"
 	@echo "make bench-packing   time prepare-data against decoding alone, on the real Mini-ImageNet"
@@ -39,8 +39,8 @@ faults: $(VENV)/installed-dev
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
 	for target in pickle manifest pack; do mkdir -p $(FUZZ_DIR)/$$target/found $(FUZZ_DIR)/$$target/corpus; done
-	printf '%s\n' pickle manifest pack | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c '$(BIN)/python -m tests.fuzz.fuzzer {} \
-		-max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
+	printf '%s\n' pickle manifest pack | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c '$(BIN)/python -m tests.fuzz.fuzzer {} $(FUZZ_SECONDS) \
+		-timeout=5 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
 		-artifact_prefix=$(FUZZ_DIR)/{}/found/ $(FUZZ_DIR)/{}/corpus tests/fuzz/corpus/{} > $(FUZZ_DIR)/{}/log 2>&1; \
 		status=$$?; echo "{}: status $$status, log in $(FUZZ_DIR)/{}/log"; exit $$status'
 

@@ -1,13 +1,18 @@
-"""Fuzz one target with atheris: `python -m tests.fuzz.fuzzer TARGET [options of libFuzzer] CORPUS...`.
+"""Fuzz one target with atheris: `python -m tests.fuzz.fuzzer TARGET SECONDS [options of libFuzzer] CORPUS...`.
 
+The seconds are of this process's CPU time, of which a machine shared with other work gives less than of the clock's.
 `make fuzz` gives the options. A finding ends the run and is left as `crash-*`, `timeout-*` or `oom-*`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import atheris
@@ -19,12 +24,25 @@ _ODD = (None, True, -1, 0, 2**63, 1e400, float("nan"), 0.5, "", "x", "\ud800", "
 
 
 def main() -> None:
-    name = sys.argv.pop(1)
+    name, seconds = sys.argv.pop(1), float(sys.argv.pop(1))
     target = targets.TARGETS[name]
     for seed in sorted((targets.CORPUS / name).iterdir()):
         target(seed.read_bytes())  # whatever is imported late is imported now, before libFuzzer measures
-    atheris.Setup(sys.argv, target, custom_mutator=mutate)
+    atheris.Setup([*sys.argv, "-handle_usr1=1"], until(seconds, target), custom_mutator=mutate)
     atheris.Fuzz()
+
+
+def until(seconds: float, target: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """The target, after which libFuzzer is asked to end, and to say what it did, once the CPU time is spent."""
+    start = time.process_time()
+
+    def run(content: bytes) -> None:
+        target(content)
+        if time.process_time() - start > seconds:
+            sys.stderr.write(f"spent {time.process_time() - start:.0f} s of CPU time\n")
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    return run
 
 
 def mutate(content: bytes, most: int, seed: int) -> bytes:
