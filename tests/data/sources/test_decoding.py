@@ -83,12 +83,17 @@ def test_every_kind_of_jpeg_is_what_pillow_makes_of_the_whole_file(content: byte
     assert np.array_equal(decoded(content, 16), np.asarray(expected))
 
 
+with_the_fast_decoder = pytest.mark.skipif(decoding.decode_jpeg is None, reason="simplejpeg is not installed")
+
+
+@with_the_fast_decoder
 def test_without_the_fast_decoder_pillow_gives_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = decoded(jpeg(), 16)
     monkeypatch.setattr(decoding, "decode_jpeg", None)
     assert np.array_equal(decoded(jpeg(), 16), fast)
 
 
+@with_the_fast_decoder
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_the_fast_decoder_decodes_plain_jpegs_and_to_the_pixels_of_pillow(subsampling: int, progressive: bool) -> None:
