@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_FEW = 3  # lines whose legend stands in one column
 _CAUTION = "A dot marks the checkpoint that was judged."
 
 
@@ -79,12 +80,12 @@ def draw(found: Sequence[History], frame: Frame) -> Figure:
         if judged is not None:
             nearest = min(range(len(whole)), key=lambda i: abs(history.steps[i] - judged))
             axes.plot(judged, whole[nearest], color=colour(name), marker="o", markersize=8)
-    _dress(axes, "all rates", many=len(found) > 1)
+    _dress(axes, "all rates", len(found))
     for axes, history in zip(grid.flat[1:], layered, strict=False):
         for (layer, shares), (name, line) in zip(history.by_layer.items(), _cycled(len(history.by_layer)), strict=True):
             steps = history.steps[-len(shares) :]
             axes.plot(steps, [100 * share for share in shares], color=colour(name), linestyle=line, label=layer)
-        _dress(axes, frame.label(history.label), many=True)
+        _dress(axes, frame.label(history.label), len(history.by_layer))
     for axes in grid.flat[1 + len(layered) :]:
         axes.set_visible(False)
     return figure
@@ -94,10 +95,13 @@ def _cycled(n: int) -> list[tuple[str, Any]]:
     return [LINES[i % len(LINES)] for i in range(n)]
 
 
-def _dress(axes: Any, title: str, *, many: bool) -> None:  # noqa: ANN401 - Axes
+def _dress(axes: Any, title: str, lines: int) -> None:  # noqa: ANN401 - Axes
     axes.set_title(title)
     axes.set_xlabel("outer updates")
     axes.set_ylabel("negative rates, %")
     axes.set_ylim(bottom=0)
-    if many:
-        axes.legend(loc="best", handlelength=2.4)
+    if lines > 1:
+        columns = 2 if lines > _FEW else 1
+        rows = -(-lines // columns)
+        axes.set_ylim(top=axes.get_ylim()[1] * (1 + rows / 8))  # room for the legend above the lines
+        axes.legend(loc="upper left", ncols=columns, handlelength=2.4, columnspacing=1.0, labelspacing=0.2)
