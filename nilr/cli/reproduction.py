@@ -8,7 +8,7 @@ from nilr.results.reproducing import OverSeeds, ReproduceMetrics
 
 
 def show_reproduction(result: Result[ReproduceMetrics], screen: Screen) -> None:
-    """Write the paper's signs, the controls beside them, and what each edit of the rates does."""
+    """Write the paper's signs, the other runs and how far they are from their counterparts, and what edits do."""
     metrics = result.metrics
     signs = {(sign.run, sign.protocol): sign for sign in metrics.signs}
     rows: list[tuple[Cell, ...]] = []
@@ -26,6 +26,13 @@ def show_reproduction(result: Result[ReproduceMetrics], screen: Screen) -> None:
     ]
     if again:
         screen.table(("choice", "run", "protocol", "delta to meta-init", "seeds", "finding"), again, names=3)
+    beside: list[tuple[Cell, ...]] = [
+        (run, str(figures.counterpart), protocol, _cell(found, screen), str(found.n_seeds), found.verdict)
+        for run, figures in metrics.runs.items()
+        for protocol, found in figures.to_counterpart.items()
+    ]
+    if beside:
+        screen.table(("run", "less run", "protocol", "difference of deltas", "seeds", "finding"), beside, names=3)
     edits: list[tuple[Cell, ...]] = [
         (run, name, _cell(found["same-task"], screen), _cell(found["cross-task"], screen))
         for run, figures in metrics.runs.items()

@@ -32,6 +32,7 @@ class Run:
         train: settings of `nilr meta-train`.
         claimed: whether the paper's signs are about it, as CLAIMS has them for its algorithm.
         varied: whether it is such a run trained with another choice, under which the signs are asked again.
+        counterpart: name of an earlier run that it is compared with, seed by seed; it differs from it in one choice.
         edits: the edits of the rates that its models are probed with.
         seeds: how many at most; None for all of the experiment's.
     """
@@ -41,6 +42,7 @@ class Run:
     train: Mapping[str, Any]
     claimed: bool = False
     varied: bool = False
+    counterpart: str | None = None
     edits: tuple[str, ...] = ("learned",)
     seeds: int | None = None
 
@@ -102,11 +104,17 @@ def _runs(*, maml: Mapping[str, Any], metasgd: Mapping[str, Any], one_step_lr: f
     return (
         Run("maml", "the paper's first network", {"algo": "maml", **maml}, claimed=True),
         Run("metasgd", "the paper's second", {"algo": "metasgd", **metasgd}, claimed=True, edits=CAUSAL_TABLE),
-        Run("maml-1step", "fixed rates, with as many steps as Meta-SGD takes", {"algo": "maml", **maml, **one_step}),
+        Run(
+            "maml-1step",
+            "fixed rates, with as many steps as Meta-SGD takes",
+            {"algo": "maml", **maml, **one_step},
+            counterpart="maml",
+        ),
         Run(
             "metasgd-nonneg",
             "learned rates, none of which may be negative",
             {"algo": "metasgd", **metasgd, "rate_constraint": "non-negative"},
+            counterpart="metasgd",
         ),
     )
 
@@ -119,6 +127,7 @@ def _initial_rates(starts: Mapping[str, str]) -> tuple[Run, ...]:
             f"learned rates that start at {start}",
             {"algo": "metasgd", "inner_lr_init": start},
             varied=True,
+            counterpart="metasgd",
             seeds=1,
         )
         for name, start in starts.items()

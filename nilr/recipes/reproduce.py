@@ -70,12 +70,12 @@ class Reproduction:
         self.data = self._pack()
         estimate = self._estimate(device)
         runs = model_runs(plan.trainings)
-        seen = {}
+        seen: dict[str, list[Seen]] = {}
         for name, trainings in runs.items():
             for training in trainings:
                 self._train(training)
             seen[name] = [self._look(training) for training in trainings]
-        metrics = self._conclude({name: run_figures(runs[name][0].run.why, seen[name]) for name in runs}, seen)
+        metrics = self._conclude({name: run_figures(runs[name][0].run, seen) for name in runs}, seen)
         result = outcome.result(
             metrics,
             config={

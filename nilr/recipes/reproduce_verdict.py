@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nilr.config import Run
 from nilr.inference import LEAST_SEEDS, over_seeds
 from nilr.probes.claims import CLAIMS
 from nilr.probes.edits import LEARNED
@@ -34,26 +35,44 @@ def seeds_together(means: Mapping[str, float]) -> OverSeeds:
     return OverSeeds(n_seeds=found.pop("n"), seeds=dict(means), **found)
 
 
-def run_figures(why: str, seen: Sequence[Seen]) -> RunFigures:
-    """Return what a run's seeds say together."""
+def run_figures(run: Run, seen: Mapping[str, Sequence[Seen]]) -> RunFigures:
+    """Return what a run's seeds say together.
+
+    Args:
+        run: the run.
+        seen: its models, and those of the runs before it, by run.
+    """
+    models = seen[run.name]
+    measured = _to_meta_init(models)
+    other = run.counterpart and _to_meta_init(seen[run.counterpart])
+    return RunFigures(
+        why=run.why,
+        models=[model.model for model in models],
+        share_negative={str(model.seed): model.rates.all.share_negative for model in models},
+        to_meta_init=measured,
+        edits_to_learned=_edits_to_learned(models),
+        counterpart=run.counterpart,
+        to_counterpart={name: _less(found, other[name]) for name, found in measured.items()} if other else {},
+    )
+
+
+def _less(found: OverSeeds, other: OverSeeds) -> OverSeeds:
+    return seeds_together({seed: mean - other.seeds[seed] for seed, mean in found.seeds.items()})
+
+
+def _edits_to_learned(seen: Sequence[Seen]) -> dict[str, dict[str, OverSeeds]]:
     order = [name for name in seen[0].probe.edits if name != LEARNED]
 
     def probes(edit: str) -> dict[int, ModelProbe | EditProbe]:
         return {model.seed: model.probe.edits[edit] for model in seen}
 
-    return RunFigures(
-        why=why,
-        models=[model.model for model in seen],
-        share_negative={str(model.seed): model.rates.all.share_negative for model in seen},
-        to_meta_init=_to_meta_init({model.seed: model.probe for model in seen}),
-        edits_to_learned={
-            name: {protocol: _over(probes(name), protocol, "delta_to_learned") for protocol in ADAPTED}
-            for name in order
-        },
-    )
+    return {
+        name: {protocol: _over(probes(name), protocol, "delta_to_learned") for protocol in ADAPTED} for name in order
+    }
 
 
-def _to_meta_init(probes: Mapping[int, ModelProbe]) -> dict[str, OverSeeds]:
+def _to_meta_init(seen: Sequence[Seen], choice: str | None = None) -> dict[str, OverSeeds]:
+    probes = {model.seed: model.choices[choice] if choice else model.probe for model in seen}
     # learned rates alone are not listed as an edit
     learned = {seed: probe.edits.get(LEARNED, probe) for seed, probe in probes.items()}
     return {protocol: _over(learned, protocol, "delta") for protocol in ADAPTED}
@@ -92,10 +111,7 @@ def signs_by_choice(claimants: Mapping[str, str], seen: Mapping[str, Sequence[Se
         seen: the models of each run.
     """
     choices = dict.fromkeys(name for run in claimants for model in seen[run] for name in model.choices)
-    return {
-        name: signs(claimants, {run: _to_meta_init({m.seed: m.choices[name] for m in seen[run]}) for run in claimants})
-        for name in choices
-    }
+    return {name: signs(claimants, {run: _to_meta_init(seen[run], name) for run in claimants}) for name in choices}
 
 
 def finding(measured: OverSeeds, claimed: int) -> Finding:

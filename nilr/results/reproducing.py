@@ -37,13 +37,19 @@ class Sign(Record):
 
 
 class RunFigures(Record):
-    """One run over seeds: differences to meta-init, and of each edit of the rates to the learned ones."""
+    """One run over seeds: differences to meta-init, and of each edit of the rates to the learned ones.
+
+    `to_counterpart` is by how much more its models gain over meta-init than those of the run `counterpart` of the same
+    seeds, on the same episodes.
+    """
 
     why: str
     models: list[str]
     share_negative: dict[str, FiniteFloat] = Field(default_factory=dict)
     to_meta_init: dict[str, OverSeeds]
     edits_to_learned: dict[str, dict[str, OverSeeds]] = Field(default_factory=dict)
+    counterpart: str | None = None
+    to_counterpart: dict[str, OverSeeds] = Field(default_factory=dict)
 
 
 class ReproduceMetrics(Record):

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from nilr.config import Run
 from nilr.recipes.reproduce_verdict import Seen, finding, in_words, run_figures, seeds_together, signs, signs_by_choice
 from nilr.results import (
     Delta,
@@ -14,6 +15,7 @@ from nilr.results import (
     ProtocolMetrics,
     RateFigures,
 )
+from nilr.results.reproducing import RunFigures
 
 ACCURACY = Mean(mean=0.4, ci95=0.0001, n_episodes=1000)
 RATES = RateFigures(
@@ -34,6 +36,10 @@ def seen(seed: int, same: float, cross: float, edited: float = 0.0) -> Seen:
     edits = {"learned": edit(same, cross), "absolute": edit(0.0, 0.0, learned=edited)}
     rates = ModelRates(inner_steps=1, all=RATES, kinds={}, layers={}, tensors={}, left_out=[], not_moved=[])
     return Seen(seed, f"m{seed}", ModelProbe(meta_init=ProtocolMetrics(accuracy=ACCURACY), edits=edits), rates)
+
+
+def figures(run: str, models: list[Seen]) -> RunFigures:
+    return run_figures(Run(run, "why", {}), {run: models})
 
 
 def test_the_interval_is_over_seeds_alone_with_two_degrees_of_freedom_for_three() -> None:
@@ -66,7 +72,7 @@ def test_a_sign_is_confirmed_or_refuted_by_three_seeds_and_never_by_fewer(
 def test_the_paper_s_four_signs_are_found_in_results_made_to_show_them() -> None:
     maml = [seen(i, 0.02 + i / 1000, -0.01 + i / 1000) for i in range(3)]
     metasgd = [seen(i, -0.02 + i / 1000, -0.03 + i / 1000) for i in range(3)]
-    measured = {name: run_figures("why", of).to_meta_init for name, of in (("maml", maml), ("sgd", metasgd))}
+    measured = {run: figures(run, models).to_meta_init for run, models in (("maml", maml), ("sgd", metasgd))}
     found = signs({"maml": "maml", "sgd": "metasgd"}, measured)
     assert [(sign.run, sign.protocol, sign.claimed, sign.finding) for sign in found] == [
         ("maml", "same-task", 1, "confirmed"),
@@ -81,7 +87,8 @@ def test_the_paper_s_four_signs_are_found_in_results_made_to_show_them() -> None
 
 
 def test_sharp_intervals_over_episodes_decide_nothing_with_two_seeds() -> None:
-    found = signs({"maml": "maml"}, {"maml": run_figures("why", [seen(i, 0.02, -0.02) for i in range(2)]).to_meta_init})
+    measured = figures("maml", [seen(i, 0.02, -0.02) for i in range(2)]).to_meta_init
+    found = signs({"maml": "maml"}, {"maml": measured})
     assert {sign.finding for sign in found} == {"undecided"}
     assert "Under 3 seeds nothing is decided." in in_words(found)[-1]
 
@@ -103,7 +110,26 @@ def test_the_signs_under_another_choice_are_read_from_its_probes_alone() -> None
 
 
 def test_edits_are_compared_with_the_learned_rates_seed_by_seed() -> None:
-    figures = run_figures("why", [seen(i, 0.0, 0.0, edited=0.01 * i) for i in range(3)])
-    assert list(figures.edits_to_learned) == ["absolute"]
-    assert figures.edits_to_learned["absolute"]["cross-task"].seeds == {"0": 0.0, "1": 0.01, "2": 0.02}
-    assert figures.share_negative == {"0": 0.25, "1": 0.25, "2": 0.25}
+    found = figures("run", [seen(i, 0.0, 0.0, edited=0.01 * i) for i in range(3)])
+    assert list(found.edits_to_learned) == ["absolute"]
+    assert found.edits_to_learned["absolute"]["cross-task"].seeds == {"0": 0.0, "1": 0.01, "2": 0.02}
+    assert found.share_negative == {"0": 0.25, "1": 0.25, "2": 0.25}
+    assert not found.to_counterpart
+
+
+def test_a_run_is_compared_with_its_counterpart_seed_by_seed() -> None:
+    # Each varies widely over its seeds, and together: only the paired difference is sharp, 1 point and 0 points.
+    known = {"sgd": [seen(i, 0.05 * i, -0.05 * i) for i in range(3)]}
+    known["nonneg"] = [seen(i, 0.05 * i + 0.01 + i / 10000, -0.05 * i) for i in range(3)]
+    found = run_figures(Run("nonneg", "why", {}, counterpart="sgd"), known)
+    assert found.counterpart == "sgd"
+    assert found.to_counterpart["same-task"].seeds == pytest.approx({"0": 0.01, "1": 0.0101, "2": 0.0102})
+    assert found.to_counterpart["same-task"].verdict == "positive"
+    assert found.to_counterpart["cross-task"].mean == pytest.approx(0)
+    assert found.to_meta_init["same-task"].verdict == "undecided"
+
+
+def test_a_run_of_fewer_seeds_is_compared_with_those_of_its_counterpart_alone() -> None:
+    known = {"sgd": [seen(i, 0.1 * i, 0.0) for i in range(3)], "start": [seen(1, 0.15, 0.0)]}
+    found = run_figures(Run("start", "why", {}, counterpart="sgd"), known)
+    assert found.to_counterpart["same-task"].seeds == pytest.approx({"1": 0.05})
