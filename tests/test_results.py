@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,9 @@ def test_the_published_schemas_are_current(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", METRICS)
 def test_every_schema_is_a_valid_schema(command: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schemas()[command])
+
+
+def test_a_name_that_is_no_utf8_is_written_as_a_pack_writes_it(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9\xff.png")
+    write_result(tmp_path / "x.json", make("prepare-data", notes=[name]))
+    assert json.loads((tmp_path / "x.json").read_bytes())["notes"] == ["caf\\udce9\\udcff.png"]

@@ -170,6 +170,8 @@ def _builder(module: str, name: str) -> _Builder:
 _LITERALS: Final = re.compile(
     r"(BIN)?INT[12]?|LONG[14]?|(BIN)?FLOAT|(SHORT_)?(BIN)?STRING|(SHORT_)?(BIN)?UNICODE8?|(SHORT_)?BINBYTES8?|BYTEARRAY8"
 )
+# Four for each label of a million images; each may take 64 bytes.
+_MAX_OPERATIONS: Final = 2**22
 _CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: Final[dict[str, Callable[[], object]]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
 _TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -184,7 +186,10 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self, file: _Bounded) -> object:
-        for opcode, arg, _ in pickletools.genops(file):  # type: ignore[arg-type]  # reads, lines and places suffice
+        operations = pickletools.genops(file)  # type: ignore[arg-type]  # reads, lines and places suffice
+        for n, (opcode, arg, _) in enumerate(operations):
+            if n == _MAX_OPERATIONS:
+                raise _ForbiddenError(f"more than {n:,} instructions")
             name = opcode.name
             if name == "STOP":
                 return _plain(self._stack.pop())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -49,7 +50,9 @@ def to_json(result: Result[Any]) -> str:
     Raises:
         ValueError: somewhere in it stands NaN or infinity.
     """
-    return json.dumps(result.model_dump(), allow_nan=False, ensure_ascii=False, indent=2)
+    text = json.dumps(result.model_dump(), allow_nan=False, ensure_ascii=False, indent=2)
+    # A byte of a file's name that is no UTF-8 is half a surrogate in Python, and stands in a pack as it does here.
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):04x}", text)
 
 
 def write_result(path: Path, result: Result[Any]) -> None:

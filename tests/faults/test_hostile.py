@@ -170,6 +170,43 @@ def sparse_tar(place: Path) -> None:
 CORPUS["tar: a sparse member of 8 GiB"] = sparse_tar
 
 
+def nested_tars(place: Path) -> None:
+    """Put a thousand tars into one another, half a kilobyte each."""
+    inner = member("a/0.png", size=len(png())).tobuf() + png().ljust(512, b"\0")
+    size, heads = len(inner), []
+    for _ in range(1000):
+        heads.append(member("a/x.tar", size=size).tobuf())
+        size += len(heads[-1])
+    (place / "x.tar").write_bytes(b"".join(reversed(heads)) + inner + bytes(1024))
+    pack_source(place / "x.tar")
+
+
+def many_long_names(place: Path) -> None:
+    """Let a thousand headers, each of which names what comes next, follow one another."""
+    head = member("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=5).tobuf() + b"name".ljust(512, b"\0")
+    (place / "x.tar").write_bytes(head * 1000 + member("train/a/0.png").tobuf() + bytes(1024))
+    pack_source(place / "x.tar")
+
+
+def class_in_table(place: Path) -> None:
+    """Name an image's class in 100,000 letters, as each other class's name would then take as much room."""
+    source = place / "source"
+    source.mkdir()
+    for name, label in {"train": "a" * 100_000, "val": "b", "test": "c"}.items():
+        (source / f"{name}.csv").write_text(f"filename,label\n{name}.png,{label}\n")
+        (source / f"{name}.png").write_bytes(png())
+    pack_source(source)
+
+
+CORPUS |= {
+    "tar: a thousand tars in one another": nested_tars,
+    "tar: a thousand long names in a row": many_long_names,
+    "tar: a file's name of a megabyte": tarred((member(f"train/a/{'n' * 2**20}.png"), png())),
+    "tar: a class's name of 300 letters": tarred((member(f"train/{'n' * 300}/0.png"), png())),
+    "table: a class's name of 100,000 letters": class_in_table,
+}
+
+
 def gzip_bomb(place: Path) -> None:
     import gzip
 

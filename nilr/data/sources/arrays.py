@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from nilr.data.sources.members import Listing, Member, Payload, Unreadable
 from nilr.data.sources.pickles import PickleImages, read_pickle_arrays
 from nilr.errors import DataError
+
+# The largest that went round has 813 MB.
+_MAX_BYTES: Final = 2**30
 
 
 class PickleReader:
@@ -54,6 +58,11 @@ class PickleReader:
     def _read(self) -> PickleImages:
         if self._inside is None:
             return read_pickle_arrays(self._path)
+        if self._inside.size > _MAX_BYTES:
+            raise DataError(
+                f"`{self._path}` has {self._inside.size:,} bytes, more than a pickle in an archive may: {_MAX_BYTES:,}",
+                hint="take it out of the archive and give it itself",
+            )
         _, content = next(iter(self._inside.reader.fetch([self._inside])))
         if not isinstance(content, bytes):
             reason = content.reason if isinstance(content, Unreadable) else "is not a file"

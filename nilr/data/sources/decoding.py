@@ -131,8 +131,11 @@ def _open(content: bytes) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        values = np.asarray(image).astype(np.float64)
-        return Image.fromarray(np.rint(np.clip(values / 257, 0, 255)).astype(np.uint8)).convert("RGB")
+        values = np.array(image, np.int32)
+        values[values == image.info.get("transparency")] = 65_535
+        values += 128  # to the nearest, in place: in floats a large image would take gigabytes
+        values //= 257
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise _ImageError(f"has {image.mode} pixels of 32 bits, whose range nothing tells")
     if image.has_transparency_data:

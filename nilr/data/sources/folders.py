@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -35,8 +36,12 @@ class FolderReader:
         for path in self._files(listing):
             name = path.relative_to(self._path).as_posix()
             try:
-                member = Member(f"{self._prefix}/{name}", path.stat().st_size, self, path)
-                listing.add(member, partial(_read, path))
+                status = path.stat()
+                member = Member(f"{self._prefix}/{name}", status.st_size, self, path)
+                if stat.S_ISREG(status.st_mode):
+                    listing.add(member, partial(_read, path))
+                else:  # whoever opens a pipe may wait for ever
+                    listing.others[member.path] = "a pipe, a socket or a device"
             except OSError as error:
                 raise cannot_read(path, error) from error
 
@@ -58,6 +63,8 @@ class FolderReader:
             status = Path(directory).stat()
             # A link may lead back to where we are.
             if (status.st_dev, status.st_ino) in seen:
+                name = Path(directory).relative_to(self._path).as_posix()
+                listing.others[f"{self._prefix}/{name}"] = "a link to a folder that is listed already"
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nilr.config import MINI_IMAGENET, SPLITS, PrepareDataSettings, Split
-from nilr.data.sources.members import Listing, Member
+from nilr.data.sources.members import MAX_NAME, Listing, Member
 from nilr.data.sources.tables import Splits, Table, find_tables, match_tables
 from nilr.data.splits import RAVI_CLASSES, RAVI_IMAGES_PER_CLASS, RAVI_SPLIT_OF, draw_split, parse_split_classes
 from nilr.errors import DataError
@@ -63,12 +63,18 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, name: str, table:
         table: the split files that the user gave.
 
     Raises:
-        DataError: there is no way to tell, or it is not the Mini-ImageNet that its name says.
+        DataError: there is no way to tell, a class's name is too long, or it is not the Mini-ImageNet that its name
+            says.
     """
     plan = _plan_by_table(listing, settings, table) or _plan_by_path(listing, settings, name)
     plan.notes += _passed_over(listing)
     for classes in plan.splits.values():
         for class_name, images in classes.items():
+            if len(class_name) > MAX_NAME:  # every name of a pack takes as much room as the longest
+                raise DataError(
+                    f"the name of a class begins with {class_name[:40]!r} and has {len(class_name):,} characters",
+                    hint=f"give it a name of at most {MAX_NAME}",
+                )
             classes[class_name] = sorted(images, key=lambda image: image.filename)[: settings.limit_per_class]
     if name == MINI_IMAGENET and settings.limit_per_class is None:
         plan.warnings += _check_mini_imagenet(plan.splits)

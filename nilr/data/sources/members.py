@@ -16,10 +16,13 @@ from nilr.errors import DataError
 
 TABLES: Final = ("train.csv", "val.csv", "test.csv")
 MAX_TABLE_BYTES: Final = 64 * 2**20
+MAX_NAME: Final = 255
+
+_MAX_PATH: Final = 4096
 
 _IMAGE: Final = re.compile(r".*\.(jpe?g|jpe|jfif|png|bmp|gif|tiff?|webp|p[pgb]m|jp2|avif)", re.IGNORECASE)
 _JUNK: Final = re.compile(r"(?:^|/)(?:\.|(?:__MACOSX|Thumbs\.db|desktop\.ini|@eaDir)(?:/|\Z))")
-_CLEAN: Final = re.compile(r"(?:[^/\\:\0.][^/\\:\0]*/)*[^/\\:\0.][^/\\:\0]*")
+_CLEAN: Final = re.compile(r"(?:[^/\\:\0.][^/\\:\0]{0,254}/){0,8}[^/\\:\0.][^/\\:\0]{0,254}")
 _SYNSET: Final = re.compile(r"n\d{8}")
 
 
@@ -63,6 +66,7 @@ class Listing:
         pickles: pickles in an archive.
         others: what each other file is, by path.
         left_out: classes that were not looked into, since no split has them.
+        table_bytes: size of all tables; what is beyond `MAX_TABLE_BYTES` is no table.
     """
 
     images: list[Member] = field(default_factory=list)
@@ -70,12 +74,14 @@ class Listing:
     pickles: list[Member] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
+    table_bytes: int = 0
 
     def add(self, member: Member, read: Callable[[int], bytes]) -> None:
         """Sort in a file; `read(n)` gives its first n bytes."""
         if _IMAGE.fullmatch(member.filename):
             self.images.append(member)
-        elif member.filename in TABLES and member.size <= MAX_TABLE_BYTES:
+        elif member.filename in TABLES and self.table_bytes + member.size <= MAX_TABLE_BYTES:
+            self.table_bytes += member.size
             self.tables[member.path] = read(member.size)
         elif (what := describe_content(read(HEAD_SIZE))).endswith(" image"):
             self.images.append(member)
@@ -126,7 +132,7 @@ def safe_path(name: str, archive: str) -> str:
     """Return the name of an archive's member as a plain relative path.
 
     Raises:
-        DataError: it is absolute or leads out of the archive.
+        DataError: it is absolute, leads out of the archive, or is longer than any system's paths.
     """
     if _CLEAN.fullmatch(name):
         return name
@@ -136,6 +142,11 @@ def safe_path(name: str, archive: str) -> str:
         raise DataError(
             f"`{archive}` has a member named {name!r}, which leads out of the archive",
             hint="such an archive is broken or hostile; get it from somewhere else",
+        )
+    if len(name) > _MAX_PATH or max(map(len, parts)) > MAX_NAME:
+        raise DataError(
+            f"`{archive}` has a member whose name begins with {name[:40]!r} and has {len(name):,} characters",
+            hint=f"a name has at most {MAX_NAME} characters, and a path {_MAX_PATH:,}",
         )
     return "/".join(part for part in parts if part not in ("", "."))
 

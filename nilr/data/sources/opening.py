@@ -92,6 +92,8 @@ def _list_folder(path: Path, prefix: str, only: frozenset[str] | None, listing: 
 
 def _open_file(path: Path, prefix: str, only: frozenset[str] | None) -> Reader:
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"`{path}` is a pipe, a socket or a device, which is read only once", hint=_EXPECTED)
         with path.open("rb") as file:
             head = file.read(HEAD_SIZE)
     except FileNotFoundError:

@@ -81,7 +81,9 @@ def read_table_folder(folder: Path) -> Table:
     for name in TABLES:
         try:
             with (folder / name).open("rb") as file:
-                contents[name] = file.read(MAX_TABLE_BYTES)
+                contents[name] = file.read(MAX_TABLE_BYTES + 1)
+            if len(contents[name]) > MAX_TABLE_BYTES:
+                raise DataError(f"`{folder / name}` has more than {MAX_TABLE_BYTES:,} bytes", hint=_FORM)
         except OSError as error:
             raise DataError(
                 f"cannot read `{folder / name}`: {(error.strerror or str(error)).lower()}",

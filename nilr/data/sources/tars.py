@@ -32,6 +32,9 @@ from nilr.errors import DataError
 BLOCK: Final = tarfile.BLOCKSIZE
 _MAX_OFFSET: Final = 2**62
 _MAX_GAP: Final = 8 * BLOCK
+# Of what stands before a member to give it a longer name and the like.
+_MAX_HEADER: Final = 2**20
+_MAX_DEPTH: Final = 8
 _MAX_RUN: Final = 2**18
 # Of small images, most headers lie in the buffer already.
 _BUFFER: Final = 2**16
@@ -133,7 +136,12 @@ class TarReader:
         except OSError as error:
             raise cannot_read(self._path, error) from error
 
-    def _list(self, file: io.BufferedIOBase, start: int, prefix: str, listing: Listing) -> None:
+    def _list(self, file: io.BufferedIOBase, start: int, prefix: str, listing: Listing, depth: int = 0) -> None:
+        if depth > _MAX_DEPTH:
+            raise DataError(
+                f"`{self._path}` has more than {_MAX_DEPTH} tars within one another",
+                hint="unpack it, and give the folder",
+            )
         for name, offset, size in self._headers(file, start):
             if is_junk(name):
                 continue
@@ -145,7 +153,7 @@ class TarReader:
             if is_unwanted_class(stem, self._only):
                 listing.left_out.add(stem)
             elif is_tar(head := _read_at(file, offset, min(size, BLOCK))):
-                self._list(file, offset, f"{member.path.rpartition('/')[0]}/{stem}", listing)
+                self._list(file, offset, f"{member.path.rpartition('/')[0]}/{stem}", listing, depth + 1)
             else:
                 listing.others[member.path] = describe_content(head)
 
@@ -153,7 +161,7 @@ class TarReader:
         """Give the name, offset and size of each file of the tar that begins at `start`."""
         # TarFile's own iteration takes a damaged header for the end of the archive; this does not.
         with tarfile.TarFile(fileobj=io.BytesIO(bytes(BLOCK)), mode="r") as archive:
-            archive.fileobj, archive.offset = cast(io.BytesIO, file), start
+            archive.fileobj, archive.offset = cast(io.BytesIO, _Headers(file)), start
             while True:
                 file.seek(at := archive.offset)
                 if not any(block := file.read(BLOCK)) and len(block) == BLOCK:
@@ -177,7 +185,7 @@ class TarReader:
         file.seek(at)
         try:
             info = tarfile.TarInfo.fromtarfile(archive)
-        except (tarfile.TarError, MemoryError, OverflowError, ValueError) as error:
+        except (tarfile.TarError, MemoryError, OverflowError, RecursionError, ValueError) as error:
             if not file.read(1):
                 raise self._truncated() from error
             raise DataError(
@@ -189,6 +197,19 @@ class TarReader:
 
     def _truncated(self) -> DataError:
         return DataError(f"`{self._path}` is truncated: it ends before its last member does", hint=_AGAIN)
+
+
+class _Headers:
+    """A file as `tarfile` sees it: it reads a header whole, whatever size that claims."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, n: int) -> bytes:
+        if n > _MAX_HEADER:
+            raise ValueError(f"it has {n:,} bytes")
+        return self._file.read(n)
 
 
 def _plain_file(block: bytes) -> tuple[str, int] | None:

@@ -175,6 +175,12 @@ def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
         assert decoded(encoded(Image.fromarray(values), kind))[0, ::2, 0].tolist() == [0, 1, 128, 255]
 
 
+def test_each_grey_of_sixteen_bits_becomes_the_nearest_of_eight() -> None:
+    values = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    pixels = decoded(encoded(Image.fromarray(values), "PNG"), 256)
+    assert np.array_equal(pixels[..., 0], np.rint(values / 257))
+
+
 def test_what_is_transparent_becomes_white() -> None:
     image = Image.new("RGBA", (8, 8), (255, 0, 0, 255))
     image.paste((0, 0, 0, 0), (0, 0, 4, 8))
@@ -183,6 +189,8 @@ def test_what_is_transparent_becomes_white() -> None:
     palette.putpalette([0, 255, 0, 0, 0, 255])
     palette.paste(0, (0, 0, 4, 8))
     assert decoded(encoded(palette, "PNG", transparency=0))[0, [0, 7]].tolist() == [[255, 255, 255], [0, 0, 255]]
+    grey = Image.fromarray(np.full((8, 8), 514, np.uint16))
+    assert np.all(decoded(encoded(grey, "PNG", transparency=514)) == 255)
     keyed = encoded(Image.new("RGB", (8, 8), (1, 2, 3)), "PNG", transparency=(1, 2, 3))
     assert decoded(keyed)[0, 0].tolist() == [255, 255, 255]
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import pickle
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nilr.data.sources import members
 from nilr.data.sources.opening import list_sources
 from nilr.errors import DataError, UsageError
 
@@ -91,8 +94,48 @@ def test_links_in_a_folder_are_followed_but_not_in_circles(tmp_path: Path) -> No
     (tmp_path / "elsewhere" / "b.png").write_bytes(PNG)
     (source / "n02").symlink_to(tmp_path / "elsewhere")
     (source / "n03").symlink_to(source)
-    paths = [image.path for image in list_sources([source]).images]
-    assert paths == ["source/n01/a.png", "source/n02/b.png"]
+    (source / "n04").symlink_to("n01")
+    listing = list_sources([source])
+    assert [image.path for image in listing.images] == ["source/n01/a.png", "source/n02/b.png"]
+    assert listing.others == dict.fromkeys(["source/n03", "source/n04"], "a link to a folder that is listed already")
+
+
+def test_a_pipe_is_named_and_never_opened(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "n01").mkdir(parents=True)
+    (source / "n01" / "a.png").write_bytes(PNG)
+    pipes = [source / "n01" / "b.png", source / "n01" / "c.txt", source / "train.csv"]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    held = [os.open(pipe, os.O_RDWR) for pipe in pipes]  # else whoever opened one would wait for ever
+    try:
+        for descriptor in held:
+            os.write(descriptor, PNG * 100)
+        listing = list_sources([source])
+        with pytest.raises(DataError, match=r"train\.csv` is a pipe, a socket or a device"):
+            list_sources([source / "train.csv"])
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+    assert [image.path for image in listing.images] == ["source/n01/a.png"]
+    assert set(listing.others.values()) == {"a pipe, a socket or a device"}
+    assert len(listing.others) == 3
+
+
+def test_a_pickle_in_an_archive_is_not_read_beyond_a_gigabyte(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("x.pkl", b"\x80\x02N.")
+        archive.filelist[0].file_size = 2**30 + 1
+    with pytest.raises(DataError, match=r"`x/x\.pkl` has 1,073,741,825 bytes, more than a pickle in an archive may"):
+        list_sources([tmp_path / "x.zip"])
+
+
+def test_tables_are_held_up_to_a_bound_of_all_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(members, "MAX_TABLE_BYTES", 10)
+    for name in ("a.png", "train.csv", "val.csv"):
+        (tmp_path / name).write_bytes(PNG)
+    listing = list_sources([tmp_path])
+    assert [path.rpartition("/")[2] for path in listing.tables] == ["train.csv"]
 
 
 def test_pickles_stand_for_folders_of_images(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nilr.data import unpickling
 from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.errors import DataError, StoreError
 
@@ -268,3 +269,11 @@ def test_what_is_not_of_the_published_form_is_refused_with_what_it_holds(
 def test_a_pickle_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot read `.*x.pkl`: no such file"):
         read_pickle_arrays(tmp_path / "x.pkl")
+
+
+def test_a_pickle_of_more_instructions_than_a_million_labels_take_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(unpickling, "_MAX_OPERATIONS", 1000)
+    with pytest.raises(DataError, match="more than 1,000 instructions"):
+        read_pickle_arrays(save(tmp_path / "x.pkl", [None] * 1000))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nilr.data.sources import tables
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.members import Listing, Member
 from nilr.data.sources.tables import find_tables, match_tables, read_table_folder, read_tables
@@ -86,3 +87,11 @@ def test_a_class_of_ilsvrc_that_has_too_few_images_lacks_them() -> None:
     ]
     assert matched.missing == ["n0153282900000004.jpg"]
     assert matched.original
+
+
+def test_a_table_is_not_cut_where_it_becomes_too_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 40)
+    for name, content in ONE_ROW.items():
+        (tmp_path / name).write_bytes(content + b"d.jpg,ant\n" * 3)
+    with pytest.raises(DataError, match=r"train\.csv` has more than 40 bytes"):
+        read_table_folder(tmp_path)

@@ -165,3 +165,11 @@ def test_a_tar_is_known_without_its_magic() -> None:
     assert is_tar(bytes(header))
     assert not is_tar(b"x" * 512)
     assert not is_tar(b"")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_header_is_not_read_whole_whatever_size_it_claims(kind: bytes, write: Write) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, 2**40
+    with pytest.raises(DataError, match=r"no header at byte 0 \(it has 1,099,511,627,776 bytes\)"):
+        listed(write(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
