@@ -64,7 +64,8 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     how = Adaptation(
         rates=rates, adapt_part=list(listed(settings.adapt_part)), inner_steps=inner_steps(settings, model)
     )
-    reporter.note(f"adapting `{model.ref.name}` to {len(task.episode.support_y)} images in {how.inner_steps} steps")
+    steps = f"{how.inner_steps} step{'s' if how.inner_steps != 1 else ''}"
+    reporter.note(f"adapting `{model.ref.name}` to {len(task.episode.support_y)} images in {steps}")
     adapted = _adapt(model, task.episode, how, settings.seed)
     metrics = _metrics(model, adapted, task, settings)
     drawn = {} if settings.support else dataclasses.asdict(episode_size(settings, [model]))

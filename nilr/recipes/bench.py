@@ -46,7 +46,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     if settings.engine not in (EVERY_ENGINE, "auto", *ENGINES):
         raise UnknownNameError("engine", settings.engine, (EVERY_ENGINE, "auto", *ENGINES))
     everything = settings.engine == EVERY_ENGINE
-    default = choose_engine("auto" if everything else settings.engine, learner, device).name
+    default = choose_engine("auto" if everything else settings.engine, learner, device, settings.precision).name
     available = _available(learner, device, settings.precision) if everything else [default]
     plan = Plan(settings, device)
     timed = {algo: plan.training(algo=algo) for algo in settings.algo.split(",")}
@@ -156,7 +156,7 @@ class Figures:
             f"Memory: the peak of a process that does this task alone, {held}.",
         ]
         if unavailable:
-            notes.append(f"Not on this machine, or not for this architecture: {', '.join(unavailable)}.")
+            notes.append(f"Not on this machine, or not with this --arch or --precision: {', '.join(unavailable)}.")
         notes += dict.fromkeys(note for turns in self._turns.values() for turn in turns for note in turn.notes)
         spread = max(max(seconds) / min(seconds) for seconds in map(_seconds, self._turns.values()))
         if spread > UNEVEN:

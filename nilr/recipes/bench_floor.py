@@ -120,7 +120,7 @@ class Floor:
 
     def evaluation(self, row: Algorithm, *, support: int, query: int, episodes: int, steps: int) -> int:
         """Return the operations of adapting to episodes and judging them; the arguments are those of `update`."""
-        inner = self.forward if row.moves == "head" else steps * self.loss_pass
+        inner = min(steps, 1) * self.forward if row.moves == "head" else steps * self.loss_pass
         return episodes * (support * inner + query * self.forward)
 
 

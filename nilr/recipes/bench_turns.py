@@ -50,7 +50,7 @@ def _groups(wanted: Sequence[Job]) -> list[list[Job]]:
 def _task(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
     turns: Turns = {job: [] for job in jobs}
     first = jobs[0]
-    shots = f"{first.n_way}-way {first.n_shot}-shot, {first.steps} step{'s' if first.steps > 1 else ''}"
+    shots = f"{first.n_way}-way {first.n_shot}-shot, {first.steps} step{'s' if first.steps != 1 else ''}"
     title = f"{first.algorithm.name} {first.task}, {shots}: {', '.join(job.label for job in jobs)}"
     reporter.stage(title, (rounds + 1) * len(jobs), unit="turns")
     with contextlib.ExitStack() as stack:

@@ -15,6 +15,7 @@ from nilr.recipes import adapt, meta_train, probe
 from nilr.reporting import SilentReporter
 from nilr.results import AdaptMetrics, Result
 from nilr.store import Store
+from tests.recipes.listening import Listening
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -74,6 +75,13 @@ def test_no_steps_change_nothing(maml: str) -> None:
     metrics = run(model=maml, inner_steps=0).metrics
     assert metrics.accuracy_before == metrics.accuracy_after
     assert metrics.support_loss_before == metrics.support_loss_after
+
+
+@pytest.mark.parametrize(("steps", "said"), [(0, "0 steps"), (1, "1 step"), (2, "2 steps")])
+def test_it_says_how_many_steps_it_takes(maml: str, steps: int, said: str) -> None:
+    reporter = Listening()
+    adapt.run(AdaptSettings(model=maml, inner_steps=steps, threads=1), reporter)
+    assert reporter.notes[0] == f"adapting `maml` to 3 images in {said}"
 
 
 def test_labelled_images_of_ones_own_give_accuracies(maml: str, own: Path) -> None:

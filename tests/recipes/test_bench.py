@@ -103,6 +103,12 @@ def test_an_engine_that_was_not_built_is_named(two_seconds: list[Job], monkeypat
     assert any("warp" in note for note in result.notes)
 
 
+def test_an_engine_without_the_precision_is_not_said_to_be_missing(two_seconds: list[Job]) -> None:
+    result = measure(precision="bf16")
+    assert result.metrics.unavailable[-1] == "reference"
+    assert any("--precision" in note and "reference" in note for note in result.notes)
+
+
 def test_on_a_gpu_updates_are_timed_without_capture_as_well(
     two_seconds: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +135,7 @@ def test_uneven_turns_are_told(two_seconds: list[Job], monkeypatch: pytest.Monke
         ({"algo": "warp"}, UnknownNameError),
         ({"arch": "warp"}, UnknownNameError),
         ({"device": "warp"}, UsageError),
+        ({"engine": "reference", "precision": "bf16"}, UsageError),
         ({"device": "cuda:99"}, DeviceError),
     ],
 )

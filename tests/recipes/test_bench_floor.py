@@ -75,6 +75,7 @@ def test_where_the_head_alone_moves_the_steps_cost_nothing() -> None:
     one, many = (floor.update(anil, support=5, query=75, episodes=1, steps=steps) for steps in (1, 20))
     assert one == many == 80 * floor.loss_pass
     assert floor.evaluation(anil, support=5, query=75, episodes=1, steps=9) == 80 * floor.forward
+    assert floor.evaluation(anil, support=5, query=75, episodes=1, steps=0) == 75 * floor.forward
 
 
 @pytest.mark.usefixtures("one_thread")

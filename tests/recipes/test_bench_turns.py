@@ -74,6 +74,19 @@ def test_jobs_of_different_tasks_have_rounds_of_their_own(log: list[str]) -> Non
     assert log.index("evaluation a") > log.index("close a")
 
 
+@pytest.mark.parametrize(("steps", "said"), [(0, "0 steps"), (1, "1 step"), (2, "2 steps")])
+def test_a_task_says_how_many_steps_it_takes(log: list[str], steps: int, said: str) -> None:
+    titles: list[str] = []
+
+    class Stages(SilentReporter):
+        def stage(self, title: str, *_: Any, **__: Any) -> None:
+            titles.append(title)
+
+    evaluation = jobs("a", eval_inner_steps=steps)[1]
+    bench_turns.take_turns([evaluation], plan().convolution("a"), 1, Stages())
+    assert titles == [f"maml evaluation, 2-way 1-shot, {said}: a"]
+
+
 @pytest.fixture
 def worker() -> Iterator[Worker]:
     made = Worker(jobs("reference")[1])
