@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from nilr.config import ModelName
 from nilr.errors import CheckpointError
 from nilr.files import write_atomically
 from nilr.tensorfile import DAMAGED, FOREIGN, parse, read, read_document, serialize
@@ -40,7 +41,7 @@ class Architecture(Part):
 class TrainedOn(Part):
     """The pack that the model was trained on."""
 
-    name: str
+    name: ModelName
     digest: str
     image_size: int
 

@@ -234,6 +234,14 @@ class PatientFile(io.FileIO):
             self._failure = error
 
 
+def led_to(path: Path) -> Path:
+    """Return where a path leads through links: a file that a user names is written there, never in a link's place.
+
+    Else `--json /dev/stdout` would put a file in the place of what the system calls so.
+    """
+    return Path(os.path.realpath(path))
+
+
 def flush(path: Path) -> None:
     """Push a file's or a directory's content from the system's cache to the disk."""
     with _opened(path, os.O_RDONLY) as handle:

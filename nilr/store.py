@@ -18,10 +18,9 @@ from pathlib import Path
 
 import platformdirs
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
 
 from nilr.checkpoint import Manifest, read_manifest
-from nilr.config import ModelName
+from nilr.config import is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError
 from nilr.files import remove_at_once, remove_stale, storage_error
 
@@ -52,11 +51,13 @@ class Store:
 
     Args:
         home: its directory; None for NILR_HOME, else the platform's directory for user data.
+
+    Raises:
+        StoreError: it is None, and nothing says where that is.
     """
 
     def __init__(self, home: Path | None = None) -> None:
-        chosen = home or os.environ.get("NILR_HOME") or platformdirs.user_data_path("nilr", appauthor=False)
-        self.home = Path(chosen).absolute()
+        self.home = Path(home or os.environ.get("NILR_HOME") or _user_data()).absolute()
 
     def dataset_path(self, name: str) -> Path:
         """Return where the pack of that name stands, or would.
@@ -78,7 +79,7 @@ class Store:
                 return path
             if _is_path(ref):
                 raise StoreError(f"there is no pack `{ref}`", hint="`nilr prepare-data` makes one")
-            known = sorted(file.stem for file in self._datasets.glob("*.h5") if _is_name(file.stem))
+            known = sorted(file.stem for file in self._datasets.glob("*.h5") if is_name(file.stem))
         hint = "pack it with `nilr prepare-data SOURCE...`, or images to try with `nilr prepare-data --synthetic`"
         if known:
             hint = f"known: {', '.join(known)}; `nilr prepare-data` packs more"
@@ -111,10 +112,9 @@ class Store:
         Raises:
             StoreError: the store cannot be read.
         """
-        with _storage(self._models):
-            if not self._models.is_dir():
-                return []
-            return sorted(entry.name for entry in self._models.iterdir() if _is_name(entry.name) and entry.is_dir())
+        with _storage(self._models), contextlib.suppress(FileNotFoundError):
+            return sorted(entry.name for entry in self._models.iterdir() if is_name(entry.name) and entry.is_dir())
+        return []
 
     def find_model(self, ref: str | None) -> ModelRef:
         """Return the checkpoint that a MODEL argument means.
@@ -233,6 +233,13 @@ class Store:
         return ", ".join(self.model_names()) or "none; `nilr meta-train` trains one"
 
 
+def _user_data() -> Path:
+    try:
+        return platformdirs.user_data_path("nilr", appauthor=False)
+    except RuntimeError as error:
+        raise StoreError("this user has no home directory", hint="name the store's with --home or NILR_HOME") from error
+
+
 def holds_model(directory: Path) -> bool:
     """Tell whether a checkpoint, or a training's state, stands in a directory."""
     return any(directory.glob("*.safetensors"))
@@ -276,16 +283,8 @@ def _is_path(ref: str) -> bool:
     return "/" in ref or os.sep in ref
 
 
-def _is_name(name: str) -> bool:
-    try:
-        TypeAdapter(ModelName).validate_python(name)
-    except ValidationError:
-        return False
-    return True
-
-
 def _checked(what: str, name: str) -> str:
-    if not _is_name(name):
+    if not is_name(name):
         hint = f"a name has 1 to {_NAME_LENGTH} of A-Z a-z 0-9 . _ - and begins with a letter or digit"
         raise StoreError(f"`{ascii(name)[1:-1][:60]}` cannot be the name of a {what}", hint=hint)
     return name

@@ -57,6 +57,15 @@ def test_the_home_is_the_argument_else_the_variable_else_the_users(
     assert Store().home == platformdirs.user_data_path("nilr", appauthor=False)
 
 
+def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NILR_HOME", "HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54_321)
+    with pytest.raises(StoreError, match="this user has no home directory") as caught:
+        Store()
+    assert "--home or NILR_HOME" in str(caught.value.hint)
+
+
 def test_the_home_stays_where_it_was_when_the_process_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Store(Path("here")).home == tmp_path / "here"
@@ -372,7 +381,8 @@ def test_a_file_in_the_place_of_the_models_is_one_clear_error(store: Store) -> N
     (store.home / "models").write_bytes(b"")
     with pytest.raises(StoreError, match=r"cannot write .*file exists"):
         store.fresh_model_name("maml")
-    assert store.model_names() == []
+    with pytest.raises(StoreError, match=r"cannot read .*not a directory"):
+        store.model_names()
 
 
 def test_results_get_fresh_paths_that_sort_by_time(store: Store) -> None:

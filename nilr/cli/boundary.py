@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -16,12 +17,15 @@ from nilr.cli.app import build_app
 from nilr.cli.options import Invocation
 from nilr.cli.usage import from_typer
 from nilr.cli.words import printable
-from nilr.errors import Interrupted, NilrError
+from nilr.errors import Interrupted, NilrError, StoreError
 from nilr.files import storage_error
 from nilr.signals import unwinding
 
 BROKEN_PIPE = 128 + 13
-_ALLOCATOR = "can't allocate memory"
+_LONGEST_LINE = 4000
+_NOT_WRITTEN = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC)
+# Of torch's own allocator for the CPU, and of the loader of its libraries.
+_NO_MEMORY = ("can't allocate memory", "failed to map segment")
 
 
 def run(args: Sequence[str]) -> int:
@@ -47,7 +51,12 @@ def run(args: Sequence[str]) -> int:
         with contextlib.suppress(BrokenPipeError):
             if invocation.debug:
                 traceback.print_exc()
-            return _report(error)
+            status = _report(error)
+            try:
+                sys.stdout.flush()
+            except OSError:  # which is what went wrong
+                _discard_output()
+            return status
         _discard_output()
         return BROKEN_PIPE
     return status
@@ -87,17 +96,29 @@ def _report(error: BaseException) -> int:
 def _known(error: BaseException) -> NilrError | None:
     if isinstance(error, NilrError):
         return error
-    # torch's own allocator for the CPU raises a plain RuntimeError
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _ALLOCATOR in str(error):
+    said = str(error)
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(words in said for words in _NO_MEMORY)
+    ):
         return NilrError("out of memory", hint="close other programs, or take smaller images, episodes or batches")
     if isinstance(error, OSError) and error.strerror:
+        if error.filename is None and error.errno in _NOT_WRITTEN:  # files are named
+            return StoreError(f"cannot write to standard output: {error.strerror.lower()}", hint="send it elsewhere")
         return storage_error(Path(error.filename or "."), error, "use")
     return None
 
 
 def _say(message: str, hint: str | None) -> None:
-    lines = [f"error: {printable(message)}"] + ([f"hint: {printable(hint)}"] if hint else [])
+    lines = [f"{kind}: {_cut(printable(text))}" for kind, text in (("error", message), ("hint", hint)) if text]
     typer.echo("\n".join(lines), err=True)
+
+
+def _cut(line: str) -> str:
+    # A file may hold names of any length.
+    rest = len(line) - _LONGEST_LINE
+    return line if rest <= 0 else f"{line[:_LONGEST_LINE]}... and {rest:,} characters more"
 
 
 def _discard_output() -> None:

@@ -16,10 +16,10 @@ import typer
 from nilr.cli.options import Invocation
 from nilr.config import Settings
 from nilr.errors import Interrupted, StoreError
-from nilr.files import storage_error
+from nilr.files import led_to, storage_error
 from nilr.signals import ending_the_process
 
-STANDARD_OUTPUT = "-"
+STANDARD_OUTPUT = ("-", "/dev/stdout")
 
 # Their recipes store what they measure, perhaps in a home of its own.
 _STORES_ITSELF = ("demo", "reproduce")
@@ -70,7 +70,7 @@ def _saying_how_to_go_on() -> Iterator[None]:
 
 def _check_destination(json: str | None) -> None:
     """Refuse before the work what cannot be written after it."""
-    if json not in (None, STANDARD_OUTPUT) and Path(json).is_dir():
+    if json is not None and json not in STANDARD_OUTPUT and Path(json).is_dir():
         raise StoreError(f"cannot write `{json}`: it is a directory", hint="give --json the name of a file")
 
 
@@ -102,7 +102,7 @@ def _copy(json: str | None, result: Any) -> None:  # noqa: ANN401 - a Result of 
     if json is None:
         return
     path = Path(json)
-    if json == STANDARD_OUTPUT:
+    if json in STANDARD_OUTPUT:
         typer.echo(to_json(result).encode())
     elif path.exists() and not path.is_file():
         # A pipe or a device is written to; a rename would put a file in its place.
@@ -113,4 +113,4 @@ def _copy(json: str | None, result: Any) -> None:  # noqa: ANN401 - a Result of 
         except OSError as error:
             raise storage_error(path, error) from error
     else:
-        write_result(path, result)
+        write_result(led_to(path), result)

@@ -28,6 +28,7 @@ from nilr.config.base import (
     Settings,
     Split,
     TaskB,
+    is_name,
     setting,
 )
 from nilr.config.benching import (
@@ -106,5 +107,6 @@ __all__ = [
     "TaskB",
     "TaskSettings",
     "TrainSettings",
+    "is_name",
     "setting",
 ]

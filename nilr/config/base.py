@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 Resample = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
 Split = Literal["train", "val", "test"]
@@ -28,6 +28,16 @@ MINI_IMAGENET = "mini-imagenet"
 SYNTHETIC = "synthetic"
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a model or a dataset may be called so."""
+    try:
+        _MODEL_NAME.validate_python(text)
+    except ValidationError:
+        return False
+    return True
 
 
 def setting(

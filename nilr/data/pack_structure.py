@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from nilr.config import SPLITS
+from nilr.config import SPLITS, is_name
 from nilr.data.digests import content_digest
 from nilr.data.sniffing import HEAD_SIZE, describe_content
 from nilr.errors import DataError
@@ -88,7 +88,7 @@ def read_structure(path: Path) -> tuple[PackInfo, dict[str, StoredSplit]]:
     with _reading(path):
         with h5py.File(path, "r", locking=False) as file:
             _check_format(path, file)
-            info = _read_info(file)
+            info = _read_info(path, file)
             located = {name: _locate_split(path, file, name, info.image_size) for name in _split_names(path, file)}
         splits = {name: _read_split(path, name, *parts) for name, parts in located.items()}
         digest = content_digest({name: bytes.fromhex(split.digest) for name, split in splits.items()})
@@ -148,8 +148,10 @@ def _check_format(path: Path, file: h5py.File) -> None:
         )
 
 
-def _read_info(file: h5py.File) -> PackInfo:
+def _read_info(path: Path, file: h5py.File) -> PackInfo:
     texts = {name: _text(file.attrs[name]) for name in PackInfo.__annotations__ if name != "image_size"}
+    if not is_name(texts["name"]):
+        raise damaged(path, f"a dataset cannot be named {texts['name'][:60]!r}")
     return PackInfo(image_size=operator.index(file.attrs["image_size"]), **texts)
 
 

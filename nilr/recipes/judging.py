@@ -81,8 +81,11 @@ def _one(name: str, asked: int | None, models: Sequence[LoadedModel]) -> int:
     trained = {model.ref.name: model.settings.get(name) for model in models}
     values = set(trained.values())
     value = values.pop()
-    if values or not isinstance(value, int):
+    flag = "--" + name.replace("_", "-")
+    if values:
         said = ", ".join(f"`{model}` {value}" for model, value in trained.items())
-        flag = "--" + name.replace("_", "-")
         raise EpisodeError(f"the models were trained with different {flag}: {said}", hint=f"say which: {flag} {value}")
+    if not isinstance(value, int) or value < 1:
+        said = f"`{models[0].ref.name}` says that it was trained with {flag} {value}"
+        raise EpisodeError(f"{said}, which cannot be", hint=f"say with {flag} what to judge with")
     return value

@@ -24,6 +24,7 @@ from nilr.recipes.training_settings import recipe_digest
 from nilr.results import DataUsed, ModelUsed
 from nilr.store import ModelRef, Store
 
+_MAX_STEPS = 1000
 _COUNTS = TypeAdapter(dict[str, Annotated[int, Field(strict=True, ge=1)]])
 
 
@@ -126,6 +127,8 @@ def load_model(
         row: dict[str, Any] = dict(manifest.algorithm)
         algorithm = Algorithm(**row)
         TypeAdapter(Algorithm).validate_python(row)
+        if not 0 <= algorithm.eval_inner_steps <= _MAX_STEPS:
+            raise ValueError(f"eval_inner_steps is {algorithm.eval_inner_steps}, expected 0 to {_MAX_STEPS}")
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         reason = str(error).splitlines()[0]
         if isinstance(error, ValidationError):

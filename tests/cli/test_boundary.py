@@ -40,6 +40,17 @@ def raising(error: BaseException) -> Any:
             "error: out of memory\nhint: close other programs, or take smaller images, episodes or batches\n",
         ),
         (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            1,
+            "error: out of memory\nhint: close other programs, or take smaller images, episodes or batches\n",
+        ),
+        (DataError("x" * 5000), 1, f"error: {'x' * 4000}... and 1,000 characters more\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "error: cannot write to standard output: no space left on device\nhint: send it elsewhere\n",
+        ),
+        (
             MemoryError(),
             1,
             "error: out of memory\nhint: close other programs, or take smaller images, episodes or batches\n",
@@ -175,6 +186,22 @@ def test_help_into_a_closed_pipe_is_silent() -> None:
     nilr.stdout.close()
     _, said = nilr.communicate(timeout=60)
     assert (said, nilr.returncode) == (b"", 141)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_error(unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        nilr = subprocess.run(
+            [sys.executable, "-m", "nilr", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    said = "error: cannot write to standard output: no space left on device\nhint: send it elsewhere\n"
+    assert (nilr.stderr, nilr.returncode) == (said, 1)
 
 
 def test_sigterm_unwinds_a_command_and_ends_with_143(tmp_path: Path) -> None:

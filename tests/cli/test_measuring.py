@@ -53,6 +53,15 @@ def test_json_to_a_path_gives_the_same_as_is_stored(probes: list[Settings], home
     assert path.read_bytes() == stored.read_bytes()
 
 
+def test_json_to_a_link_is_written_where_it_leads(probes: list[Settings], tmp_path: Path) -> None:
+    link, target = tmp_path / "stdout", tmp_path / "target.json"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    assert run(["-q", "probe", "--json", str(link)]) == 0
+    assert link.is_symlink()
+    assert json.loads(target.read_bytes())["command"] == "probe"
+
+
 def test_json_to_a_directory_is_refused_before_the_work(
     probes: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -348,6 +348,8 @@ PACKS: dict[str, Callable[[h5py.File], object]] = {
     "format that is a megabyte": lambda file: file.create_dataset("train/x", data=np.bytes_(b"x" * 2**20)),
     "digest that is no hex": lambda file: file["train"].attrs.__setitem__("digest", np.bytes_(b"x" * 64)),
     "attribute of 60 kB": lambda file: file.attrs.__setitem__("digest", np.bytes_(b"0" * 60_000)),
+    "name that is a path": lambda file: file.attrs.__setitem__("name", np.bytes_(b"../../x")),
+    "name of 60 kB": lambda file: file.attrs.__setitem__("name", np.bytes_(b"x" * 60_000)),
     "reference for a name": lambda file: file.attrs.__setitem__("digest", file["train"].ref),
 }
 CORPUS |= {f"pack: {name}": packed(damage) for name, damage in PACKS.items()}
@@ -416,6 +418,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
     "settings that are a list": {"settings": [1]},
     "metrics that are null": {"metrics": None},
     "a parent that is a number": {"parent": 5},
+    "data named by a path": {"data": MANIFEST["data"] | {"name": "/etc/passwd"}},
     "data without a digest": {"data": {"name": "x"}},
     "a day that is none": {"saved_at": "2026-13-41T99:00:00Z"},
     "an engine that is a list": {"engine": []},

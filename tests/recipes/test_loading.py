@@ -17,12 +17,14 @@ import torch
 from nilr.checkpoint import load_checkpoint, load_training_state, save_training_state
 from nilr.config import ProbeSettings, TrainSettings
 from nilr.data.packed import open_pack
+from nilr.errors import CheckpointError, EpisodeError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.recipes import meta_train, probe
 from nilr.recipes.loading import load_model
 from nilr.recipes.training_settings import recipe_digest, recorded, resolve
 from nilr.reporting import SilentReporter
 from nilr.store import Store
+from nilr.tensorfile import serialize
 
 OLD = Path(__file__).parent / "checkpoint-1"
 
@@ -69,3 +71,30 @@ def test_an_old_training_goes_on(pack: Path, home: Path) -> None:
     state, _ = load_training_state(model / "training.safetensors")
     assert state["adam/step/params/head.bias"] == 5
     assert load_checkpoint(model / "last.safetensors").manifest.outer_step == 5
+
+
+def resealed(path: Path, part: str, **change: Any) -> str:
+    """Write the old checkpoint with another value in a part of its manifest, under a seal that is right."""
+    checkpoint = load_checkpoint(OLD / "last.safetensors")
+    document = checkpoint.manifest.model_dump(mode="json")
+    tensors = {f"params/{name}": tensor for name, tensor in checkpoint.params.items()}
+    tensors |= {f"inner_lr/{name}": tensor for name, tensor in checkpoint.inner_lr.items()}
+    path.write_bytes(serialize("nilr/checkpoint", document | {part: document[part] | change}, tensors))
+    return str(path)
+
+
+@pytest.mark.parametrize("steps", [10**9, -3])
+def test_a_model_of_a_billion_or_negative_steps_is_refused(steps: int, tmp_path: Path, home: Path) -> None:
+    model = resealed(tmp_path / "x.safetensors", "algorithm", eval_inner_steps=steps)
+    with pytest.raises(CheckpointError, match=f"eval_inner_steps is {steps}, expected 0 to 1000"):
+        load_model(Store(home), model, device=torch.device("cpu"), engine="auto")
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_shot", 0), ("n_query", -1)])
+def test_a_model_that_was_trained_on_no_images_is_not_judged_on_as_many(
+    name: str, value: int, tmp_path: Path, pack: Path
+) -> None:
+    model = resealed(tmp_path / "x.safetensors", "settings", **{name: value})
+    settings = ProbeSettings(models=(model,), data=str(pack), n_episodes=2)
+    with pytest.raises(EpisodeError, match=rf"`x` says that it was trained with --n-.* {value}, which cannot be"):
+        probe.run(settings, SilentReporter())
