@@ -36,7 +36,7 @@ class KernelHook(BuildHookInterface):
 def compile_kernels(sources: Path, library: Path) -> str | None:
     """Compile the C files of a directory into `library`, whole or not at all; return what went wrong, or None."""
     library.unlink(missing_ok=True)  # one of an older source would be worse than none
-    compiler = shlex.split(os.environ.get("CC", "cc"))
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     if shutil.which(compiler[0]) is None:
         return f"there is no C compiler `{compiler[0]}`"
     with tempfile.TemporaryDirectory(dir=library.parent) as directory:

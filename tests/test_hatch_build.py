@@ -33,6 +33,15 @@ def test_without_a_compiler_there_is_no_library_and_a_reason(
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_cc_is_none(build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    monkeypatch.setenv("CC", empty)
+    (tmp_path / "whole.c").write_text("int whole = 1;")
+    assert build.compile_kernels(tmp_path, tmp_path / "_kernels.so") is None
+    assert (tmp_path / "_kernels.so").exists()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_a_source_that_does_not_compile_leaves_nothing(build: ModuleType, tmp_path: Path) -> None:
     source = tmp_path / "broken.c"
     source.write_text("int f(void) { return }")
