@@ -187,7 +187,7 @@ class Reproduction:
         self._keep(result, "reproduce.json")
         write_result(self.plan.store.result_path("reproduce"), result)
         learned = {m.name for m in result.models if m.algo != "maml"}
-        sources = [path for path in self.files if ".probe-" in path.name or path.name.split(".")[0] in learned]
+        sources = [path for path in self.files if ".probe-" in path.name or path.name.rsplit(".", 2)[0] in learned]
         for out in (folder / "report.html", folder / "report.md"):
             made = ReportSettings(
                 home=self.plan.store.home, results=(folder / "reproduce.json", *sources), out=out, force=True

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -184,3 +185,14 @@ def test_what_is_kept_depends_on_the_question_the_model_and_the_pack_and_not_on_
     assert digest != look_digest(ProbeSettings(n_episodes=6), ["model"], "pack")
     assert digest != look_digest(asked, ["other"], "pack")
     assert digest != look_digest(asked, ["model"], "other")
+
+
+def test_the_report_has_the_rates_of_models_with_a_dot_in_their_names(
+    home: Path, reports: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = EXPERIMENTS["demo"]
+    metasgd = tuple(run for run in demo.runs if run.name == "metasgd")
+    monkeypatch.setitem(EXPERIMENTS, "demo", dataclasses.replace(demo, runs=metasgd, choices={}, closer={}))
+    run(tiny(home, name="v0.1"))
+    asked = [path.name.rpartition("-")[0] for path in reports[0].results[1:]]
+    assert asked == ["v0.1-metasgd-s0.probe", "v0.1-metasgd-s0.rates"]

@@ -190,6 +190,19 @@ def test_the_history_says_where_the_share_ends_and_which_layer_leads() -> None:
     assert said.startswith("At the end of training between 10.0 % (other) and 27.0 % (metasgd)")
 
 
+def test_layers_are_drawn_of_models_with_negative_rates_and_no_legend_lies_over_a_line() -> None:
+    never = dataclasses.replace(HISTORY, label="never", share_negative=[0.0] * 10, by_layer={"head": [0.0] * 10})
+    drawing = next(k for k in KINDS if k.name == "share-negative").make(material(histories=(HISTORY, never)))
+    assert drawing is not None
+    figure = drawing.draw(Frame(WIDE))
+    figure.canvas.draw()
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == ["all rates", "metasgd"]
+    for axes in panels:
+        below = axes.get_legend().get_window_extent().y0
+        assert all(line.get_window_extent().y1 < below for line in axes.get_lines())
+
+
 def test_curves_say_where_adaptation_moves_most_and_steps_come_in_order() -> None:
     content = full_probe()
     steps = content["metrics"]["maml"]["steps"]

@@ -66,8 +66,8 @@ def table(found: Sequence[History]) -> Table:
 
 
 def draw(found: Sequence[History], frame: Frame) -> Figure:
-    """Draw the models beside one another; and where the layers were kept, a panel of them for each model."""
-    layered = [history for history in found if history.by_layer]
+    """Draw the models beside one another; and a panel of the layers of each whose layers were kept and went negative."""
+    layered = [history for history in found if any(map(any, history.by_layer.values()))]
     columns = 1 if frame.narrow else 2
     deep = -(-(1 + len(layered)) // columns)
     figure = frame.figure(deep * 240 + 10)
