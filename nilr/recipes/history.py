@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,12 +34,23 @@ class Line(BaseModel):
     skipped: str | None = None
 
 
+def check_history(path: Path) -> None:
+    """Check that what stands in a history's place, if anything, is a file.
+
+    Raises:
+        CheckpointError: it is a link, which may lead anywhere, or a pipe or the like, on which to wait for ever.
+    """
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise CheckpointError(f"`{path}` is a link, or no file at all", hint="take it away")
+
+
 def read_history(path: Path) -> Iterator[Line]:
     """Yield the lines of a history; a last one that a kill cut short is none.
 
     Raises:
         CheckpointError: it cannot be read, or a line is none of a history.
     """
+    check_history(path)
     number = 0
     try:
         with path.open("rb") as file:
@@ -78,7 +90,11 @@ class History:
         Args:
             outer_step: updates that are not run again.
             validated_at: outer step of the last validation that is not run again.
+
+        Raises:
+            CheckpointError: see `check_history`.
         """
+        check_history(self._path)
         if not self._path.exists():
             return
         kept = []

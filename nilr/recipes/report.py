@@ -14,7 +14,7 @@ from nilr.checkpoint import read_manifest
 from nilr.config import ReportFormat, ReportSettings
 from nilr.errors import NilrError, StoreError, UsageError
 from nilr.files import led_to, write_atomically
-from nilr.recipes.history import HISTORY, Line
+from nilr.recipes.history import HISTORY, Line, check_history
 from nilr.report.contents import KINDS, Contents, contents
 from nilr.report.figures.figure import History, Material
 from nilr.report.markdown import markdown
@@ -153,6 +153,7 @@ def _history(store: Store, name: str, checkpoint: str, digest: str) -> History |
         directory = store.model_dir(name)
         manifest = read_manifest(directory / f"{checkpoint}.safetensors")
         if manifest.tensors_sha256 == digest:
+            check_history(directory / HISTORY)
             text = (directory / HISTORY).read_text(encoding="utf-8", errors="replace")
             return _read_history(name, text, judged=manifest.outer_step)
     return None

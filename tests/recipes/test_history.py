@@ -1,5 +1,7 @@
 import importlib.util
 import json
+import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,3 +124,25 @@ def test_what_a_history_holds_is_read_and_a_last_line_that_was_cut_short_is_none
     assert validated.val_accuracy is not None
     assert validated.val_accuracy.mean == 0.5
     assert skipped.skipped == "the query loss is nan"
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "link", "pipe", "directory"])
+def test_what_is_no_file_in_a_historys_place_is_refused_and_never_followed(kind: str, tmp_path: Path) -> None:
+    path, outside = tmp_path / "history.jsonl", tmp_path / "outside"
+    if kind == "link":
+        outside.write_bytes(b'{"outer_step": 1}\n')
+    if kind == "pipe":
+        os.mkfifo(path)
+        held = os.open(path, os.O_RDWR)  # else whoever opened it would wait for ever
+        os.write(held, b'{"outer_step": 1}\n' * 2)
+        closing = threading.Timer(0.2, os.close, [held])
+        closing.start()
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(outside)
+    for use in (lambda: History(tmp_path).trim(outer_step=1, validated_at=0), lambda: list(read_history(path))):
+        with pytest.raises(CheckpointError, match=r"history\.jsonl` is a link, or no file at all"):
+            use()
+    if kind == "pipe":
+        closing.join()

@@ -38,8 +38,13 @@ class PickleReader:
         """
         pickled = self._read()
         prefix = f"{self._prefix}/{pickled.split_hint}" if pickled.split_hint else self._prefix
+        names: dict[str, str] = {}
         for name, images in pickled.classes.items():
             folder = name.replace("/", "_")
+            if (other := names.setdefault(folder, name)) != name:
+                raise DataError(
+                    f"`{self._path}` has classes {other!r} and {name!r}, which would be one", hint="rename one of them"
+                )
             for index, image in enumerate(images):
                 path = f"{prefix}/{folder}/{folder}-{index:05d}"
                 listing.images.append(Member(path, image.nbytes, self, (name, index)))

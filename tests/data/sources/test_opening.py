@@ -122,6 +122,14 @@ def test_a_pipe_is_named_and_never_opened(tmp_path: Path) -> None:
     assert len(listing.others) == 3
 
 
+@pytest.mark.parametrize("names", [("a/b", "a_b"), ("a/b_c", "a_b/c")])
+def test_two_classes_of_a_pickle_never_become_one(names: tuple[str, str], tmp_path: Path) -> None:
+    content = {"image_data": np.zeros((2, 84, 84, 3), np.uint8), "class_dict": {names[0]: [0], names[1]: [1]}}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match=f"has classes '{names[0]}' and '{names[1]}', which would be one"):
+        list_sources([tmp_path / "x.pkl"])
+
+
 def test_a_pickle_in_an_archive_is_not_read_beyond_a_gigabyte(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("x.pkl", b"\x80\x02N.")
