@@ -32,7 +32,9 @@ def show_reproduction(result: Result[ReproduceMetrics], screen: Screen) -> None:
         for protocol, found in figures.to_counterpart.items()
     ]
     if beside:
-        screen.table(("run", "less run", "protocol", "difference of deltas", "seeds", "finding"), beside, names=3)
+        screen.table(
+            ("run", "counterpart", "protocol", "delta less the counterpart's", "seeds", "finding"), beside, names=3
+        )
     edits: list[tuple[Cell, ...]] = [
         (run, name, _cell(found["same-task"], screen), _cell(found["cross-task"], screen))
         for run, figures in metrics.runs.items()
