@@ -43,6 +43,7 @@ class _Packed:
     seconds: float
     warnings: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
 
 
 def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareDataMetrics]:
@@ -81,6 +82,7 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
             "verify": settings.verify.name if settings.verify else None,
         },
         data=DataUsed(name=packed.info.name, digest=packed.info.digest, image_size=packed.info.image_size),
+        notes=packed.notes,
         environment=environment(),
     )
 
@@ -109,8 +111,8 @@ def _pack_sources(path: Path, name: str, settings: PrepareDataSettings, reporter
         only = frozenset(label for classes in table.values() for label in classes)
     with _without_collector():
         plan = plan_pack(list_sources(settings.sources, only=only), settings, name, table)
-    for note in plan.warnings + plan.notes:
-        reporter.note(note)
+    for warning in plan.warnings:
+        reporter.note(warning)
     return _pack_plan(path, name, plan, settings, reporter)
 
 
@@ -156,7 +158,10 @@ def _pack_plan(path: Path, name: str, plan: Plan, settings: PrepareDataSettings,
                 writer.write_class(decoded.split, decoded.name, decoded.images, decoded.filenames, decoded.digests)
             if broken and not settings.skip_broken:
                 raise _unreadable(broken)
-    packed = _Packed(writer.info, _pairs(writer.duplicate_pairs()), time.monotonic() - began, list(plan.warnings))
+    seconds = time.monotonic() - began
+    packed = _Packed(
+        writer.info, _pairs(writer.duplicate_pairs()), seconds, warnings=list(plan.warnings), notes=plan.notes
+    )
     if broken:
         packed.skipped = sorted(broken)
         packed.warnings.append(f"{len(broken):,} images that cannot be read are left out")

@@ -165,9 +165,9 @@ def test_three_archives_named_after_their_splits_are_one_source(tmp_path: Path, 
 
 def test_a_folder_of_archives_is_read_through_them(tmp_path: Path, pack: Pack) -> None:
     as_folder({"README.md": b"read me"} | class_tars(), tmp_path / "source")
-    notes = Listening()
-    assert pack(tmp_path / "source", reporter=notes).metrics.splits["train"].images == 6
-    assert notes.notes == ["1 files that are not images are left out: `source/README.md` (a text file)"]
+    packed = pack(tmp_path / "source")
+    assert packed.metrics.splits["train"].images == 6
+    assert packed.notes == ["1 files that are not images are left out: `source/README.md` (a text file)"]
 
 
 def test_the_pack_holds_the_pixels_and_names_of_the_images(tmp_path: Path, home: Path, pack: Pack) -> None:
