@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from nilr.signals import STOPPING, ending_the_process
+from nilr.signals import STOPPING, ending_the_process, ignore_from_now_on
 
 
 def main() -> NoReturn:
@@ -16,6 +16,7 @@ def main() -> NoReturn:
     with ending_the_process():
         from nilr.cli import run
     status = run(sys.argv[1:])
+    ignore_from_now_on()
     if status in [128 + signum for signum in STOPPING]:
         # Threads may still be computing what nobody waits for any more.
         os._exit(status)

@@ -84,18 +84,33 @@ def ending_the_process() -> Iterator[None]:
         yield
 
 
+def ignore_from_now_on() -> None:
+    """Let no signal take the place of the status of a process that is done and only leaves."""
+    for signum in STOPPING:
+        signal.signal(signum, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    raised: list[Interrupted] = []
 
     def handler(signum: int, _frame: FrameType | None) -> None:
-        handle(signum)
+        try:
+            handle(signum)
+        except Interrupted as interrupted:
+            raised.append(interrupted)
+            raise
 
     before = {signum: signal.signal(signum, handler) for signum in STOPPING}
     try:
         yield
+    except Exception as error:
+        if raised:  # compiled modules hide it behind errors of their own
+            raise raised[-1] from error
+        raise
     finally:
         for signum, previous in before.items():
             signal.signal(signum, previous)

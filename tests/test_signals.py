@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -34,3 +36,36 @@ def test_a_signal_unwinds_a_block_even_where_the_shell_lets_it_be_ignored(signum
     finally:
         signal.signal(signum, before)
     assert caught.value.signum == signum
+
+
+def test_an_interruption_that_a_library_hides_behind_an_error_stays_one() -> None:
+    # As pydantic does, where the signal arrives while it builds a schema.
+    def building() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Interrupted as interrupted:
+            raise ValueError(f"cannot build: {interrupted}") from None
+
+    with pytest.raises(Interrupted) as caught, unwinding():
+        building()
+    assert caught.value.signum == signal.SIGTERM
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_an_error_before_any_signal_stays_what_it_is() -> None:
+    with pytest.raises(ValueError, match="mine"), unwinding():
+        raise ValueError("mine")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_process_leaves_does_not_change_its_status(signum: signal.Signals) -> None:
+    leaving = (
+        "import atexit, signal, sys\n"
+        f"atexit.register(lambda: signal.raise_signal({int(signum)}))\n"
+        "sys.argv = ['nilr', '--version']\n"
+        "from nilr.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", leaving], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("nilr ")

@@ -94,7 +94,10 @@ class Running:
         wait_to_catch(self.pid, signum)
 
     def err(self) -> str:
-        path = self._said / "err"
+        return self._read("err")
+
+    def _read(self, stream: str) -> str:
+        path = self._said / stream  # not there where it was killed before it opened its streams
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def wait(self, seconds: float = 60) -> Done:
@@ -103,7 +106,7 @@ class Running:
             os.kill(self.pid, signal.SIGKILL)
             self._ask(wait=self.pid, seconds=10)
             pytest.fail(f"it still ran after {seconds} s: {self.err()}")
-        return Done(answer["status"], (self._said / "out").read_text(encoding="utf-8"), self.err(), answer["count"])
+        return Done(answer["status"], self._read("out"), self.err(), answer["count"])
 
 
 class Nilr:

@@ -66,7 +66,7 @@ def table(found: Sequence[History]) -> Table:
 
 
 def draw(found: Sequence[History], frame: Frame) -> Figure:
-    """Draw the models beside one another; and a panel of the layers of each whose layers were kept and went negative."""
+    """Draw the models beside one another; and a panel for the layers of each of which some were negative."""
     layered = [history for history in found if any(map(any, history.by_layer.values()))]
     columns = 1 if frame.narrow else 2
     deep = -(-(1 + len(layered)) // columns)
