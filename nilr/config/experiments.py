@@ -120,7 +120,7 @@ def _runs(*, maml: Mapping[str, Any], metasgd: Mapping[str, Any], one_step_lr: f
 
 
 def _initial_rates(starts: Mapping[str, str]) -> tuple[Run, ...]:
-    """Return Meta-SGD's run from other initial rates, one seed each."""
+    """Return Meta-SGD's run from other initial rates, three seeds each at most."""
     return tuple(
         Run(
             f"metasgd-init-{name}",
@@ -128,7 +128,7 @@ def _initial_rates(starts: Mapping[str, str]) -> tuple[Run, ...]:
             {"algo": "metasgd", "inner_lr_init": start},
             varied=True,
             counterpart="metasgd",
-            seeds=1,
+            seeds=3,
         )
         for name, start in starts.items()
     )

@@ -34,6 +34,13 @@ class ReproduceSettings(ChunkSettings):
         None, "Channels of each of the body's convolutions.", shown="as the preset", ge=1, le=4096
     )
     n_episodes: int | None = setting(None, "Episodes of every probe.", shown="as the preset", ge=2)
+    jobs: int | None = setting(
+        None,
+        "Trainings and probes at the same time, each in a process of its own on its share of the threads.",
+        shown="one per CPU thread, at most 8; on a GPU 1",
+        ge=1,
+        le=100,
+    )
     home: Path | None = setting(
         None,
         "Directory of the store: datasets, models, results.",

@@ -29,7 +29,7 @@ from nilr.runtime import peak_memory, prepare
 Task = Literal["update", "evaluation", "convolution"]
 
 # A fork server imports torch once for all processes; elsewhere than on Linux forking is not safe.
-_START = "forkserver" if sys.platform == "linux" else "spawn"
+START = "forkserver" if sys.platform == "linux" else "spawn"
 _LEAST_SECONDS = 0.1
 
 
@@ -106,7 +106,7 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        context: Any = multiprocessing.get_context(_START)
+        context: Any = multiprocessing.get_context(START)
         context.set_forkserver_preload([__name__])
         self._here, there = context.Pipe()
         self._process = context.Process(target=serve, args=(there, job), daemon=True)

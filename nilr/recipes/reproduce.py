@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nilr.config import (
-    EXPERIMENTS,
-    PrepareDataSettings,
-    ProbeSettings,
-    RatesSettings,
-    ReportSettings,
-    ReproduceSettings,
-)
+from nilr.config import EXPERIMENTS, PrepareDataSettings, ProbeSettings, ReportSettings, ReproduceSettings
 from nilr.data.packed import open_pack
 from nilr.errors import Interrupted, StoreError
-from nilr.recipes import meta_train, prepare_data, probe, rates, report
+from nilr.recipes import prepare_data, report
 from nilr.recipes.outcome import Outcome
 from nilr.recipes.reproduce_estimate import seconds_left
-from nilr.recipes.reproduce_plan import Plan, Trained, command_of, model_runs, read_kept
+from nilr.recipes.reproduce_jobs import at_once, work_ahead
+from nilr.recipes.reproduce_plan import Plan, Trained, model_runs
+from nilr.recipes.reproduce_steps import Steps
 from nilr.recipes.reproduce_verdict import Seen, in_words, run_figures, signs, signs_by_choice
 from nilr.recipes.training_settings import resolve
 from nilr.reporting import Reporter
@@ -58,6 +54,7 @@ class Reproduction:
     def __init__(self, plan: Plan, reporter: Reporter) -> None:
         self.plan, self.reporter = plan, reporter
         self.data: DataUsed
+        self.steps: Steps
         self.used: list[ModelUsed] = []
         self.files: list[Path] = []
         self.asked_again: list[Path] = []
@@ -68,12 +65,14 @@ class Reproduction:
         outcome = Outcome("reproduce", plan.settings)
         device = prepare(plan.settings.device, plan.settings.threads, plan.settings.precision)
         self.data = self._pack()
-        estimate = self._estimate(device)
+        self.steps = Steps(plan, self.data, self.reporter)
+        jobs = at_once(plan.settings.jobs, device)
+        estimate = self._ahead(jobs, device) if jobs > 1 else self._estimate(device)
         runs = model_runs(plan.trainings)
         seen: dict[str, list[Seen]] = {}
         for name, trainings in runs.items():
             for training in trainings:
-                self._train(training)
+                self.steps.train(training)
             seen[name] = [self._look(training) for training in trainings]
         metrics = self._conclude({name: run_figures(runs[name][0].run, seen) for name in runs}, seen)
         result = outcome.result(
@@ -81,6 +80,7 @@ class Reproduction:
             config={
                 **plan.settings.model_dump(mode="json", exclude={"home", "sources"}),
                 "seeds": [training.seed for training in plan.trainings if training.run == plan.experiment.runs[0]],
+                "jobs": jobs,
                 "name": plan.name,
                 "data": self.data.name,
                 "estimated_seconds": estimate,
@@ -92,6 +92,18 @@ class Reproduction:
         )
         self._report(result)
         return result
+
+    def _ahead(self, jobs: int, device: torch.device) -> float:
+        """Train and ask in processes, on their share of the threads each, and return how long it was to take."""
+        plan, threads = self.plan, torch.get_num_threads()
+        share = max(1, threads // jobs)
+        shared = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"threads": share}))
+        torch.set_num_threads(share)
+        estimate = self._estimate(device, jobs)
+        torch.set_num_threads(threads)
+        if estimate:
+            work_ahead(shared, self.data, jobs, self.reporter)
+        return estimate
 
     def _conclude(self, runs: dict[str, RunFigures], seen: Mapping[str, Sequence[Seen]]) -> ReproduceMetrics:
         """Ask the paper's signs of the preset's runs, and again under every other choice."""
@@ -124,23 +136,19 @@ class Reproduction:
         info = open_pack(plan.store.find_data(plan.pack)).info
         return DataUsed(name=info.name, digest=info.digest, image_size=info.image_size, split="test")
 
-    def _estimate(self, device: torch.device) -> float:
+    def _estimate(self, device: torch.device, jobs: int = 1) -> float:
         plan = self.plan
-        train = [t for t in plan.trainings if plan.manifest(t, self.data) is None]
-        probe_left = [
-            (training, asked)
-            for training in plan.trainings
-            for asked in (plan.probe(training), *plan.choices(training).values())
-            if training in train or read_kept(plan.kept(training, asked, self.data), "probe") is None
-        ]
-        if not probe_left:
+        train = [training for training in plan.trainings if not self.steps.trained(training)]
+        left = [(training, asked) for training in plan.trainings for asked in self.steps.questions_left(training)]
+        if not left:
             self.reporter.note("all trainings and probes are done")
             return 0.0
         updates = [(t, resolve(t.settings)[0].outer_steps - self._updates_done(t)) for t in train]
-        seconds = seconds_left(plan, self.data, device, updates, probe_left)
+        probes = [(training, asked) for training, asked in left if isinstance(asked, ProbeSettings)]
+        seconds = seconds_left(plan, self.data, device, updates, probes) / jobs
         self.reporter.note(
             f"to do: {len(train)} of {len(plan.trainings)} trainings ({sum(n for _, n in updates):,} updates), "
-            f"{len(probe_left)} probes: about {max(1, round(seconds / 60))} minutes on this machine as it is now"
+            f"{len(probes)} probes: about {max(1, round(seconds / 60))} minutes on this machine as it is now"
         )
         return seconds
 
@@ -148,34 +156,15 @@ class Reproduction:
         manifest = newest_manifest(self.plan.store.model_dir(training.model))
         return 0 if manifest is None else min(manifest.outer_step, resolve(training.settings)[0].outer_steps)
 
-    def _train(self, training: Trained) -> None:
-        if self.plan.manifest(training, self.data) is None:
-            self._keep(meta_train.run(training.settings, self.reporter), f"{training.model}.meta-train.json")
-
     def _look(self, training: Trained) -> Seen:
-        """Probe a model and look at its rates, unless that is done."""
-        plan = self.plan
-        probed, looked = (
-            self._ask(training, asked, self.files) for asked in (plan.probe(training), plan.rates(training))
-        )
-        self.used.append(probed.models[0])
-        choices = {
-            name: self._ask(training, asked, self.asked_again).metrics[training.model]
-            for name, asked in plan.choices(training).items()
-        }
-        return Seen(
-            training.seed, training.model, probed.metrics[training.model], looked.metrics[training.model], choices
-        )
-
-    def _ask(self, training: Trained, asked: ProbeSettings | RatesSettings, files: list[Path]) -> Result[Any]:
-        """Return what is asked of a model: what was kept, or else what is measured now."""
-        path = self.plan.kept(training, asked, self.data)
-        files.append(path)
-        kept = read_kept(path, command_of(asked))
-        if kept is not None:
-            return kept
-        command = probe if isinstance(asked, ProbeSettings) else rates
-        return self._keep(command.run(asked, self.reporter), path.name)
+        """Return what a model answered; it is asked what it was not asked yet."""
+        answers = {name: self.steps.ask(training, asked) for name, asked in self.steps.questions(training).items()}
+        probed, looked, *again = answers.values()
+        self.files += [probed.path, looked.path]
+        self.asked_again += [answer.path for answer in again]
+        self.used.append(probed.result.models[0])
+        found = {name: answer.result.metrics[training.model] for name, answer in answers.items()}
+        return Seen(training.seed, training.model, found.pop("probe"), found.pop("rates"), found)
 
     def _keep(self, result: Result[Any], name: str | None = None) -> Result[Any]:
         write_result(self.plan.folder / (name or f"{result.command}.json"), result)
