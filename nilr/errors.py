@@ -10,7 +10,7 @@ NilrError                exit status 1: depends on the world; one message, an op
 |-- EpisodeError         the data cannot give the episode that was asked for
 |-- DeviceError          the device is not there, or has too little memory
 `-- DivergedError        a number is not finite
-Interrupted              (a KeyboardInterrupt) SIGINT or SIGTERM, after saving
+Interrupted              (a KeyboardInterrupt) SIGINT, SIGTERM or SIGHUP, after saving
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class DivergedError(NilrError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived; what could be saved has been.
+    """SIGINT, SIGTERM or SIGHUP arrived; what could be saved has been.
 
     Args:
         signum: the signal's number; the exit status is 128 + signum.

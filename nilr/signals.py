@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: how a process is stopped, at every stage of its life."""
+"""SIGINT, SIGTERM and SIGHUP: how a process is stopped, at every stage of its life."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from types import FrameType
 
 from nilr.errors import Interrupted
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """Whether SIGINT or SIGTERM has arrived.
+    """Whether one of the signals that stop a process has arrived.
 
     Attributes:
         signum: the first signal; None before it.
@@ -38,7 +38,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stopping_gracefully() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request that the block may honour when its state is whole.
+    """Turn the first signal into a request that the block may honour when its state is whole.
 
     The second one raises `Interrupted` at once, wherever the block is. Outside the main thread signals are left alone.
     """
@@ -90,6 +90,11 @@ def ignore_from_now_on() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
+def _kept_alive(signum: int) -> bool:
+    """Tell whether `nohup` lets the process outlive its terminal."""
+    return signum == signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN
+
+
 @contextlib.contextmanager
 def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
@@ -104,7 +109,7 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
             raised.append(interrupted)
             raise
 
-    before = {signum: signal.signal(signum, handler) for signum in STOPPING}
+    before = {signum: signal.signal(signum, handler) for signum in STOPPING if not _kept_alive(signum)}
     try:
         yield
     except Exception as error:

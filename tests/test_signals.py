@@ -38,6 +38,21 @@ def test_a_signal_unwinds_a_block_even_where_the_shell_lets_it_be_ignored(signum
     assert caught.value.signum == signum
 
 
+def test_a_hangup_unwinds_a_block_and_under_nohup_it_does_not() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with pytest.raises(Interrupted) as caught, unwinding():
+            signal.raise_signal(signal.SIGHUP)
+        assert caught.value.signum == signal.SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with unwinding(), stopping_gracefully() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_an_interruption_that_a_library_hides_behind_an_error_stays_one() -> None:
     # As pydantic does, where the signal arrives while it builds a schema.
     def building() -> None:

@@ -31,7 +31,7 @@ of `nilr models ls|show|path|verify`. Percent is shown on a terminal only; every
 | 0 | done |
 | 1 | something on disk, in the data or in the machine: one `error:` line and mostly a `hint:` line |
 | 2 | a command line that makes no sense anywhere |
-| 128 + N | ended by signal N: 130 for SIGINT, 143 for SIGTERM |
+| 128 + N | ended by signal N: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP (which `nohup` keeps away) |
 """
 
 

@@ -38,7 +38,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
 
     Raises:
         NilrError: something that the settings name cannot be had, or training diverged.
-        Interrupted: SIGINT or SIGTERM, after saving.
+        Interrupted: a signal, after saving.
     """
     outcome = Outcome("meta-train", settings)
     store = Store(settings.home)

@@ -32,7 +32,7 @@ def run(settings: ReproduceSettings, reporter: Reporter) -> Result[ReproduceMetr
 
     Raises:
         NilrError: the pack is not there, or anything that one of the parts raises.
-        Interrupted: SIGINT or SIGTERM; what is done stays, and the same command goes on.
+        Interrupted: a signal; what is done stays, and the same command goes on.
     """
     store = Store(settings.home or EXPERIMENTS[settings.preset].home)
     plan = Plan(settings, store, settings.data or EXPERIMENTS[settings.preset].data)

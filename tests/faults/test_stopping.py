@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM at any moment: the status says so, the store is whole, and the next run makes the same bits."""
+"""A signal at any moment: the status says so, the store is whole, and the next run makes the same bits."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from tests.faults.scenarios import SCENARIOS, Scenario, check_untouched, model, 
 
 Count = Callable[[str, int], None]
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
-REPEATS = [pytest.param(2), pytest.param(25, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+HANGUP = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []  # under nohup none arrives
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *HANGUP]
+REPEATS = [pytest.param(3), pytest.param(25, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 
 every_command = pytest.mark.parametrize("name", SCENARIOS)
 
@@ -53,7 +54,7 @@ def test_a_signal_at_any_moment_ends_a_command_and_harms_nothing(
         running = nilr.start(scenario.line, fresh(prepared, work))
         running.wait_to_catch(signal.SIGTERM)
         time.sleep(drawn.uniform(0, whole))
-        signum = SIGNALS[i % 2]
+        signum = SIGNALS[i % len(SIGNALS)]
         running.signal(signum)
         done = running.wait(5)
         if done.status != 0:  # it was not over yet
@@ -164,7 +165,7 @@ def test_a_signal_while_the_process_starts_is_as_quiet(
         running = process(SCENARIOS[name].line, fresh(prepared, work))
         wait_to_catch(running.pid, signal.SIGTERM)
         time.sleep(drawn.uniform(0, 2.5))
-        signum = SIGNALS[i % 2]
+        signum = SIGNALS[i % len(SIGNALS)]
         running.send_signal(signum)
         began = time.monotonic()
         _, err = running.communicate(timeout=60)

@@ -203,6 +203,19 @@ def test_layers_are_drawn_of_models_with_negative_rates_and_no_legend_lies_over_
         assert all(line.get_window_extent().y1 < below for line in axes.get_lines())
 
 
+def test_a_long_history_is_drawn_with_as_many_points_as_a_line_can_show_and_ends_where_it_ends() -> None:
+    shares = [i / 12_000 for i in range(6_001)]
+    long = dataclasses.replace(HISTORY, steps=range(0, 60_010, 10), share_negative=shares, by_layer={"head": shares})
+    drawing = next(k for k in KINDS if k.name == "share-negative").make(material(histories=(long,)))
+    assert drawing is not None
+    for axes in drawing.draw(Frame(WIDE)).axes:
+        (line,) = axes.get_lines()
+        steps, drawn = line.get_xdata(), line.get_ydata()
+        assert 100 < len(steps) <= 250
+        assert list(drawn) == pytest.approx([100 * step / 120_000 for step in steps])
+        assert (steps[-1], drawn[-1]) == (60_000, 50.0)
+
+
 def test_curves_say_where_adaptation_moves_most_and_steps_come_in_order() -> None:
     content = full_probe()
     steps = content["metrics"]["maml"]["steps"]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 _FEW = 3  # lines whose legend stands in one column
+_POINTS = 250  # of a line that is 250 to 400 pixels wide
 _CAUTION = "A dot marks the checkpoint that was judged."
 
 
@@ -75,7 +76,8 @@ def draw(found: Sequence[History], frame: Frame) -> Figure:
     axes = grid.flat[0]
     for history, (name, line) in zip(found, _cycled(len(found)), strict=True):
         whole = [100 * share for share in history.share_negative]
-        axes.plot(history.steps, whole, color=colour(name), linestyle=line, label=frame.label(history.label))
+        label = frame.label(history.label)
+        axes.plot(_thinned(history.steps), _thinned(whole), color=colour(name), linestyle=line, label=label)
         judged = history.judged
         if judged is not None:
             nearest = min(range(len(whole)), key=lambda i: abs(history.steps[i] - judged))
@@ -83,12 +85,18 @@ def draw(found: Sequence[History], frame: Frame) -> Figure:
     _dress(axes, "all rates", len(found))
     for axes, history in zip(grid.flat[1:], layered, strict=False):
         for (layer, shares), (name, line) in zip(history.by_layer.items(), _cycled(len(history.by_layer)), strict=True):
-            steps = history.steps[-len(shares) :]
-            axes.plot(steps, [100 * share for share in shares], color=colour(name), linestyle=line, label=layer)
+            steps, whole = history.steps[-len(shares) :], [100 * share for share in shares]
+            axes.plot(_thinned(steps), _thinned(whole), color=colour(name), linestyle=line, label=layer)
         _dress(axes, frame.label(history.label), len(history.by_layer))
     for axes in grid.flat[1 + len(layered) :]:
         axes.set_visible(False)
     return figure
+
+
+def _thinned(values: Sequence[float]) -> Sequence[float]:
+    """Return no more values than a line can show, the last among them."""
+    apart = -(-len(values) // _POINTS)
+    return values[(len(values) - 1) % apart :: apart] if values else values
 
 
 def _cycled(n: int) -> list[tuple[str, Any]]:
