@@ -14,6 +14,10 @@ from nilr.errors import Interrupted
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+_heard: list[int] = []
+_once = False
+
+
 class StopRequest:
     """Whether one of the signals that stop a process has arrived.
 
@@ -84,6 +88,12 @@ def ending_the_process() -> Iterator[None]:
         yield
 
 
+def heed_once() -> None:
+    """Let no signal count after the first, in a process that may hear of one and the same end from several sides."""
+    global _once
+    _once = True
+
+
 def ignore_from_now_on() -> None:
     """Let no signal take the place of the status of a process that is done and only leaves."""
     for signum in STOPPING:
@@ -103,6 +113,9 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
     raised: list[Interrupted] = []
 
     def handler(signum: int, _frame: FrameType | None) -> None:
+        if _once and _heard:
+            return
+        _heard.append(signum)
         try:
             handle(signum)
         except Interrupted as interrupted:

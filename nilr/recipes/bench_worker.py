@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -24,12 +22,11 @@ from nilr.meta.updates import Updates
 from nilr.models.learner import Learner, Params
 from nilr.models.registry import build_learner
 from nilr.recipes.bench_floor import convolution_rates, convolutions, seconds_each
+from nilr.recipes.processes import listen, start, start_method
 from nilr.runtime import peak_memory, prepare
 
 Task = Literal["update", "evaluation", "convolution"]
 
-# A fork server imports torch once for all processes; elsewhere than on Linux forking is not safe.
-START = "forkserver" if sys.platform == "linux" else "spawn"
 _LEAST_SECONDS = 0.1
 
 
@@ -106,11 +103,10 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        context: Any = multiprocessing.get_context(START)
-        context.set_forkserver_preload([__name__])
+        context = start_method(__name__)
         self._here, there = context.Pipe()
         self._process = context.Process(target=serve, args=(there, job), daemon=True)
-        self._process.start()
+        start(self._process)
         there.close()
 
     def turn(self) -> Turn:
@@ -142,7 +138,7 @@ class Worker:
 
 def serve(connection: Connection, job: Job) -> None:
     """Take turns until the other end closes; what goes wrong is sent there."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    listen(signal.SIGTERM)  # the others are the parent's to answer
     try:
         device = prepare(job.device, job.threads, job.precision)
         notes: list[str] = []

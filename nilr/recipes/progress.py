@@ -73,6 +73,15 @@ class _Values(BaseModel):
     progress: Progress
 
 
+def progress_of(path: Path) -> Progress:
+    """Return how far the training of a state has come.
+
+    Raises:
+        CheckpointError: as `read_training_state`.
+    """
+    return _Values.model_validate(read_training_state(path)[1]).progress
+
+
 def read_training_state(path: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
     """Read a training state, and check that its values are what a training goes on from.
 

@@ -66,7 +66,8 @@ class Reproduction:
         device = prepare(plan.settings.device, plan.settings.threads, plan.settings.precision)
         self.data = self._pack()
         self.steps = Steps(plan, self.data, self.reporter)
-        jobs = at_once(plan.settings.jobs, device)
+        left = {training.model for training in plan.trainings if self.steps.questions_left(training)}
+        jobs = at_once(plan.settings.jobs, device, len(left))
         estimate = self._ahead(jobs, device) if jobs > 1 else self._estimate(device)
         runs = model_runs(plan.trainings)
         seen: dict[str, list[Seen]] = {}
@@ -99,10 +100,9 @@ class Reproduction:
         share = max(1, threads // jobs)
         shared = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"threads": share}))
         torch.set_num_threads(share)
-        estimate = self._estimate(device, jobs)
+        estimate = self._estimate(device, 1 if device.type == "cuda" else min(jobs, threads))
         torch.set_num_threads(threads)
-        if estimate:
-            work_ahead(shared, self.data, jobs, self.reporter)
+        work_ahead(shared, self.data, jobs, self.reporter)
         return estimate
 
     def _conclude(self, runs: dict[str, RunFigures], seen: Mapping[str, Sequence[Seen]]) -> ReproduceMetrics:
@@ -136,7 +136,7 @@ class Reproduction:
         info = open_pack(plan.store.find_data(plan.pack)).info
         return DataUsed(name=info.name, digest=info.digest, image_size=info.image_size, split="test")
 
-    def _estimate(self, device: torch.device, jobs: int = 1) -> float:
+    def _estimate(self, device: torch.device, at_once: int = 1) -> float:
         plan = self.plan
         train = [training for training in plan.trainings if not self.steps.trained(training)]
         left = [(training, asked) for training in plan.trainings for asked in self.steps.questions_left(training)]
@@ -145,7 +145,7 @@ class Reproduction:
             return 0.0
         updates = [(t, resolve(t.settings)[0].outer_steps - self._updates_done(t)) for t in train]
         probes = [(training, asked) for training, asked in left if isinstance(asked, ProbeSettings)]
-        seconds = seconds_left(plan, self.data, device, updates, probes) / jobs
+        seconds = seconds_left(plan, self.data, device, updates, probes) / at_once
         self.reporter.note(
             f"to do: {len(train)} of {len(plan.trainings)} trainings ({sum(n for _, n in updates):,} updates), "
             f"{len(probes)} probes: about {max(1, round(seconds / 60))} minutes on this machine as it is now"

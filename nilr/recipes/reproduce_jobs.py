@@ -6,32 +6,41 @@ again as one of two threads. A process writes its results as it would alone; the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
+import pickle
 import signal
+import threading
 import time
+import traceback
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
 import torch
 
 from nilr.errors import Interrupted, NilrError, UsageError
-from nilr.recipes.bench_worker import START
+from nilr.recipes.processes import listen, start, start_method
 from nilr.recipes.reproduce_plan import Plan, Trained, model_runs
 from nilr.recipes.reproduce_steps import Steps
 from nilr.reporting import Reporter, SilentReporter
 from nilr.results import DataUsed
-from nilr.signals import unwinding
+from nilr.signals import STOPPING, heed_once, unwinding
 
 MOST = 8
 _TOLD_EVERY = 0.5
-_URGENT_SECONDS = 5.0
 
 
-def at_once(jobs: int | None, device: torch.device) -> int:
-    """Return how many jobs to do at the same time: what was asked for, else one per CPU thread; one on a GPU."""
-    return jobs or (min(MOST, torch.get_num_threads()) if device.type == "cpu" else 1)
+def at_once(jobs: int | None, device: torch.device, models: int) -> int:
+    """Return how many jobs to do at the same time.
+
+    Args:
+        jobs: what was asked for; None: one per CPU thread, on a GPU one.
+        device: where they compute.
+        models: how many have something left to do: no more jobs than these.
+    """
+    wanted = jobs or (min(MOST, torch.get_num_threads()) if device.type == "cpu" else 1)
+    return max(1, min(wanted, models))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +90,7 @@ def work_ahead(plan: Plan, data: DataUsed, jobs: int, reporter: Reporter) -> Non
         reporter: told of the progress.
 
     Raises:
-        NilrError: what a job raised; the others save what is finished.
+        NilrError: what a job raised, or it ended without a word; the others save what is finished.
         Interrupted: a signal came; trainings save what is finished.
     """
     waiting = jobs_left(plan, data, reporter)
@@ -93,8 +102,10 @@ def work_ahead(plan: Plan, data: DataUsed, jobs: int, reporter: Reporter) -> Non
                 if len(running) < jobs:
                     waiting.remove(job)
                     running.append(_Process(plan, data, job))
+                    running[-1].start()
             for process in _that_spoke(running):
                 if not process.hear(reporter):
+                    process.end()
                     running.remove(process)
                     reporter.metric(**{process.job.label: None})
                     reporter.advance()
@@ -107,53 +118,55 @@ class _Process:
 
     def __init__(self, plan: Plan, data: DataUsed, job: Job) -> None:
         self.job = job
-        context: Any = multiprocessing.get_context(START)
-        context.set_forkserver_preload([__name__])
-        self.here, there = context.Pipe(duplex=False)
-        self._process = context.Process(target=_serve, args=(there, plan, data, job), daemon=True)
-        self._process.start()
-        there.close()
+        context = start_method(__name__)
+        self.here, self._there = context.Pipe(duplex=False)
+        self._process = context.Process(target=_serve, args=(self._there, plan, data, job), daemon=True)
+
+    def start(self) -> None:
+        """Let it begin."""
+        start(self._process)
+        self._there.close()
 
     def hear(self, reporter: Reporter) -> bool:
         """Pass on one thing that it says, and tell whether it goes on.
 
         Raises:
-            NilrError: it failed, or ended without a word.
+            NilrError: it ended without a word.
+            Exception: what it raised; a signal that it alone heard, too.
         """
+        model = self.job.training.model
         try:
             said = self.here.recv()
-        except EOFError:
+        except (EOFError, OSError):
             raise NilrError(
-                f"the process with `{self.job.training.model}` has ended; perhaps memory ran out",
+                f"the process with `{model}` has ended; perhaps memory ran out",
                 hint="the same command goes on; with --jobs 1 it takes less memory",
             ) from None
         if isinstance(said, float):
             reporter.metric(**{self.job.label: said})
         elif isinstance(said, str):
-            model = self.job.training.model
             reporter.note(said if model in said else f"{model}: {said}")
-        elif isinstance(said, _Failed):
-            kind = UsageError if said.exit_status == UsageError.exit_status else NilrError
-            raise kind(said.message, hint=said.hint)
-        else:
-            self.end()
-        return not isinstance(said, _Done)
+        elif isinstance(said, BaseException):
+            raise said
+        return said is not None
 
     def terminate(self) -> None:
-        """Ask it to end; the second time, to end at once."""
-        self._process.terminate()
+        """Ask it to save what is finished and end."""
+        if self._process.pid is not None:
+            self._process.terminate()
 
-    def end(self, timeout: float | None = None) -> None:
-        """Wait for its end, hearing no more; after the timeout, in seconds, kill it."""
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process.pid is not None:
+            self._process.kill()
+
+    def end(self) -> None:
+        """Wait for its end, hearing no more of what it says."""
         try:
-            while self.here.poll(timeout):
+            while self._process.pid is not None:
                 self.here.recv()
         except (EOFError, OSError):
-            pass
-        else:
-            self._process.kill()
-        self._process.join()
-        self.here.close()
+            self._process.join()
 
 
 def _that_spoke(running: list[_Process]) -> list[_Process]:
@@ -170,21 +183,8 @@ def _stop(running: list[_Process]) -> None:
             process.end()
     except Interrupted:
         for process in running:
-            process.terminate()
-        for process in running:
-            process.end(_URGENT_SECONDS)
+            process.kill()
         raise
-
-
-@dataclasses.dataclass(frozen=True)
-class _Failed:
-    message: str
-    hint: str | None
-    exit_status: int
-
-
-class _Done:
-    pass
 
 
 class _Telling(SilentReporter):
@@ -216,24 +216,43 @@ class _Telling(SilentReporter):
         """Pass it on."""
         self.tell(message)
 
-    def tell(self, said: object) -> None:
-        """Send it; where no one hears it any more, end as after a signal."""
-        try:
+    def tell(self, said: float | str | BaseException | None) -> None:
+        """Send it: a share of the job, a note, what ended it, or None where it is done."""
+        with contextlib.suppress(OSError):  # nobody hears it any more
             self._connection.send(said)
-        except OSError:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve(connection: Connection, plan: Plan, data: DataUsed, job: Job) -> None:
-    os.setpgid(0, 0)  # a signal from the terminal is the parent's to answer
     telling = _Telling(connection)
+    heed_once()  # a terminal sends a signal to every process, and so does the parent then
     try:
         with unwinding():
+            listen(*STOPPING)
+            threading.Thread(target=_end_with_parent, daemon=True).start()
             job.do(Steps(plan, data, telling), telling)
-        telling.tell(_Done())
-    except Interrupted:
-        return
-    except NilrError as error:
-        telling.tell(_Failed(error.message, error.hint, error.exit_status))
+        telling.tell(None)
+    except Interrupted as interrupted:
+        telling.tell(Interrupted(interrupted.signum))
     except Exception as error:
-        telling.tell(_Failed(f"{job.training.model}: {type(error).__name__}: {error}", None, NilrError.exit_status))
+        telling.tell(portable(error))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def portable(error: Exception) -> Exception:
+    """Return an error that can be sent to another process, with the traceback as its note."""
+    if isinstance(error, NilrError):
+        kind = UsageError if isinstance(error, UsageError) else NilrError
+        sent: Exception = kind(error.message, hint=error.hint)
+    else:
+        try:
+            sent = pickle.loads(pickle.dumps(error))  # noqa: S301 - its own bytes
+        except Exception:
+            sent = RuntimeError(f"{type(error).__name__}: {error}")
+    sent.add_note("".join(traceback.format_exception(error)))
+    return sent

@@ -18,6 +18,8 @@ from nilr.checkpoint import Manifest, read_manifest
 from nilr.config import EXPERIMENTS, Experiment, ProbeSettings, RatesSettings, ReproduceSettings, Run, TrainSettings
 from nilr.config.judging import TaskSettings
 from nilr.errors import NilrError
+from nilr.recipes.progress import progress_of
+from nilr.recipes.training import STATE
 from nilr.recipes.training_settings import recipe_digest, recorded, resolve
 from nilr.results import DataUsed, Result, result_types
 from nilr.store import Store
@@ -129,9 +131,16 @@ class Plan:
             )
             trained = recipe_digest(found.architecture.model_dump(), found.algorithm, found.settings, found.data.digest)
             same = asked == trained and found.settings.get("seed") == training.seed
-            if same and found.outer_step == settings.outer_steps:
+            if same and found.outer_step == settings.outer_steps and self._validated(training, settings):
                 return found
         return None
+
+    def _validated(self, training: Trained, settings: TrainSettings) -> bool:
+        """Tell whether no validation is left; a model without a training state was imported, and came whole."""
+        state = self.store.model_dir(training.model) / STATE
+        if not settings.eval_every or not state.exists():
+            return True
+        return progress_of(state).validated_at >= settings.outer_steps
 
     def kept(self, training: Trained, look: ProbeSettings | RatesSettings, data: DataUsed) -> Path:
         """Return where a look at a trained model is kept: its name holds a digest of all that it depends on.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nilr.checkpoint import read_manifest
 from nilr.config import EXPERIMENTS, ImportSettings, ReproduceSettings
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import meta_train, models_import, probe, rates, report, reproduce
@@ -131,6 +132,33 @@ def test_models_that_were_imported_are_not_trained_again_and_give_the_same_numbe
     assert again.models == trained.models
     with pytest.raises(StoreError, match="begun with --outer-steps 2, and this call says 1"):
         run(tiny(other, outer_steps=1))
+
+
+def test_a_training_whose_last_validation_was_interrupted_is_not_done(
+    home: Path, calls: list[str], reports: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = EXPERIMENTS["demo"]
+    validated = {**demo.train, "eval_every": 2, "eval_episodes": 2}
+    maml = demo.runs[0]
+    changed = dataclasses.replace(demo, train=validated, runs=(maml,), choices={}, closer={})
+    monkeypatch.setitem(EXPERIMENTS, "demo", changed)
+
+    class Stopping(Listening):
+        def metric(self, **values: float | None) -> None:
+            if values.get("validation"):
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        reproduce.run(tiny(home), Stopping())
+    model = home / "models" / "demo-maml-s0"
+    assert read_manifest(model / "last.safetensors").outer_step == 2
+    assert not (model / "best.safetensors").exists()
+    calls.clear()
+    _, notes = run(tiny(home))
+    assert calls[0] == "train demo-maml-s0"
+    assert any(note.startswith("model `demo-maml-s0`: going on at update 2; ") for note in notes)
+    assert (model / "best.safetensors").exists()
+    assert "probe demo-maml-s0" in calls
 
 
 @pytest.mark.usefixtures("reports")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,9 +17,9 @@ import torch
 
 from nilr.checkpoint import read_manifest
 from nilr.config import ReproduceSettings
-from nilr.errors import NilrError
+from nilr.errors import DivergedError, NilrError, UnknownNameError, UsageError
 from nilr.recipes import reproduce, reproduce_jobs
-from nilr.recipes.reproduce_jobs import at_once
+from nilr.recipes.reproduce_jobs import at_once, portable
 from tests.recipes.listening import Listening
 
 pytestmark = [pytest.mark.usefixtures("home")]
@@ -72,13 +74,22 @@ def test_what_a_job_cannot_do_is_the_error_of_the_whole(tmp_path: Path) -> None:
     assert (model / "last.safetensors").read_bytes() == b"no model"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_to_the_parent_ends_all_and_each_saves_what_it_has(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("how", "to_all"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
+)
+def test_a_signal_ends_all_processes_and_each_saves_what_it_has(
+    tmp_path: Path, how: signal.Signals, to_all: bool
+) -> None:
     models = [tmp_path / "models" / f"demo-maml-s{seed}" for seed in (0, 1)]
     with training_two(tmp_path) as started:
-        started.send_signal(how)
+        if to_all:  # as a terminal and a service manager do
+            os.killpg(started.pid, how)
+        else:
+            started.send_signal(how)
         rest = started.stderr.read()  # ends when no process of the experiment has it open any more
     assert started.returncode == (-how if how == signal.SIGKILL else 128 + how)
+    assert "Traceback" not in rest
     assert how == signal.SIGKILL or "hint: what is done is kept; the same command goes on" in rest
     for model in models:
         assert read_manifest(model / "last.safetensors").outer_step > 0
@@ -99,7 +110,8 @@ def training_two(home: Path) -> Iterator[Any]:
     """Give an experiment that trains two models, each of which has a few updates."""
     line = "reproduce --preset demo --seeds 2 --filters 4 --n-episodes 2 --threads 2 --jobs 2 --outer-steps 100000"
     command = [sys.executable, "-m", "nilr", *line.split(), "--home", str(home)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as started:
+    own: dict[str, Any] = {"start_new_session": True}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **own) as started:
         until = time.monotonic() + 60
         histories = [home / "models" / f"demo-maml-s{seed}" / "history.jsonl" for seed in (0, 1)]
         while not all(history.exists() and history.stat().st_size for history in histories):
@@ -109,26 +121,60 @@ def training_two(home: Path) -> Iterator[Any]:
 
 
 def kill_a_job(parent: int) -> None:
-    """Kill a grandchild that computes: the fork server's children are in process groups of their own."""
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                fields = (process / "stat").read_text().rpartition(")")[2].split()
-                server = (Path("/proc") / fields[1] / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(server[1]) == parent and fields[2] == process.name:
-                os.kill(int(process.name), signal.SIGKILL)
-                return
-        time.sleep(0.1)
-    pytest.fail("no job was found")
+    """Kill a process that computes: a child of the fork server."""
+    of = {pid: stat(pid) for pid in (path.name for path in Path("/proc").glob("[0-9]*"))}
+    jobs = [pid for pid, fields in of.items() if fields and of.get(fields[1], [""] * 2)[1] == str(parent)]
+    os.kill(int(max(jobs, key=int)), signal.SIGKILL)
 
 
-def test_a_cpu_does_one_job_per_thread_and_a_gpu_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def stat(pid: str) -> list[str]:
+    """Return state, parent and so on of a process; nothing where it has ended."""
+    try:
+        return (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+class UnsendableError(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x/y"),
+            OSError,
+            "[Errno 28] No space left on device: '/x/y'",
+        ),
+        (MemoryError("all of it"), MemoryError, "all of it"),
+        (UnknownNameError("engine", "x", ["y"]), UsageError, "unknown engine `x`"),
+        (DivergedError("not finite", hint="train again"), NilrError, "not finite"),
+        (UnsendableError("a", "b"), RuntimeError, "UnsendableError: a b"),
+    ],
+)
+def test_an_error_comes_over_with_its_kind_its_words_and_its_traceback(
+    error: Exception, kind: type[Exception], text: str
+) -> None:
+    try:
+        raise error
+    except Exception as raised:
+        sent = pickle.loads(pickle.dumps(portable(raised)))
+    assert (type(sent), str(sent)) == (kind, text)
+    assert getattr(sent, "hint", None) == getattr(error, "hint", None)
+    assert "raise error" in sent.__notes__[0]
+
+
+def test_a_cpu_does_one_job_per_thread_a_gpu_one_and_neither_more_than_there_are_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert at_once(None, torch.device("cpu")) == 3
-    assert at_once(None, torch.device("cuda")) == 1
-    assert at_once(5, torch.device("cuda")) == 5
+    assert at_once(None, cpu, models=20) == 3
+    assert at_once(None, cpu, models=2) == 2
+    assert at_once(None, cpu, models=0) == 1
+    assert at_once(None, gpu, models=20) == 1
+    assert at_once(5, gpu, models=20) == 5
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert at_once(None, torch.device("cpu")) == reproduce_jobs.MOST
+    assert at_once(None, cpu, models=20) == reproduce_jobs.MOST
