@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -23,6 +24,7 @@ def start_method(module: str) -> Any:  # noqa: ANN401 - a context of multiproces
 
 def start(process: BaseProcess) -> None:
     """Start a process that hears no signal before it listens: not while it imports, and a fork server never."""
+    resource_tracker.ensure_running()  # which would let signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         process.start()
