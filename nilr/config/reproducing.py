@@ -16,7 +16,7 @@ class ReproduceSettings(ChunkSettings):
     sources: tuple[Path, ...] = setting((), "Images to pack first, where the pack is not there yet.")
     preset: ReproducePreset = setting(
         "cpu",
-        "paper: 84 px, 60,000 updates, for a GPU; cpu: 32 px, 2-3 hours on two cores; demo: generated images, minutes.",
+        "paper: 84 px, 60,000 updates, for a GPU; cpu: 32 px, two hours on two cores; demo: generated images, minutes.",
     )
     seeds: int | None = setting(
         None,

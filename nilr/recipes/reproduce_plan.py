@@ -77,7 +77,7 @@ class Plan:
         return [
             self._training(run, seed)
             for run in self.experiment.runs
-            for seed in range(first, first + min(seeds, run.seeds or seeds))
+            for seed in range(first, first + max(1, seeds - run.fewer_seeds))
         ]
 
     @property

@@ -14,11 +14,12 @@ from nilr.checkpoint import read_manifest
 from nilr.config import EXPERIMENTS, ImportSettings, ReproduceSettings
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import meta_train, models_import, probe, rates, report, reproduce
-from nilr.recipes.reproduce_plan import look_digest
+from nilr.recipes.reproduce_plan import Plan, look_digest, model_runs
 from nilr.report.contents import KINDS
 from nilr.reporting import SilentReporter
 from nilr.results import Result
 from nilr.results.reproducing import ReproduceMetrics
+from nilr.store import Store
 from tests.recipes.listening import Listening
 
 pytestmark = [pytest.mark.usefixtures("one_thread")]
@@ -224,3 +225,16 @@ def test_the_report_has_the_rates_of_models_with_a_dot_in_their_names(
     run(tiny(home, name="v0.1"))
     asked = [path.name.rpartition("-")[0] for path in reports[0].results[1:]]
     assert asked == ["v0.1-metasgd-s0.probe", "v0.1-metasgd-s0.rates"]
+
+
+def test_other_initial_rates_have_two_seeds_fewer_and_one_at_least(home: Path) -> None:
+    def seeds(settings: ReproduceSettings) -> dict[str, list[int]]:
+        trainings = Plan(settings, Store(home), "mini-imagenet-32").trainings
+        return {run: [t.seed for t in of_run] for run, of_run in model_runs(trainings).items()}
+
+    by_default, five = seeds(ReproduceSettings()), seeds(ReproduceSettings(seeds=5, seed=1))
+    assert by_default["metasgd"] == [0, 1, 2]
+    assert by_default["metasgd-init-draw"] == [0]
+    assert five["metasgd-nonneg"] == [1, 2, 3, 4, 5]
+    assert five["metasgd-init-0.05"] == [1, 2, 3]
+    assert seeds(ReproduceSettings(seeds=1))["metasgd-init-0.001"] == [0]
