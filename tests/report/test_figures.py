@@ -7,7 +7,7 @@ import pytest
 from nilr.report.contents import KINDS, contents
 from nilr.report.figures.figure import Kind, Material
 from nilr.report.figures.seeds import short_names
-from nilr.report.style import NARROW, WIDE, Frame, png, svg
+from nilr.report.style import LINES, NARROW, WIDE, Frame, png, svg
 from tests.report.material import (
     HISTORY,
     cells,
@@ -201,6 +201,15 @@ def test_layers_are_drawn_of_models_with_negative_rates_and_no_legend_lies_over_
     for axes in panels:
         below = axes.get_legend().get_window_extent().y0
         assert all(line.get_window_extent().y1 < below for line in axes.get_lines())
+
+
+def test_more_models_than_lines_can_be_told_apart_have_no_legend() -> None:
+    many = tuple(dataclasses.replace(HISTORY, label=f"m{i}", by_layer={}) for i in range(len(LINES) + 1))
+    drawing = next(k for k in KINDS if k.name == "share-negative").make(material(histories=many))
+    assert drawing is not None
+    axes = drawing.draw(Frame(WIDE)).axes[0]
+    assert (axes.get_legend(), axes.get_title()) == (None, f"all rates, {len(many)} models")
+    assert [row[0] for row in drawing.table.rows] == [history.label for history in many]
 
 
 def test_a_long_history_is_drawn_with_as_many_points_as_a_line_can_show_and_ends_where_it_ends() -> None:

@@ -108,7 +108,9 @@ def _dress(axes: Any, title: str, lines: int) -> None:  # noqa: ANN401 - Axes
     axes.set_xlabel("outer updates")
     axes.set_ylabel("negative rates, %")
     axes.set_ylim(bottom=0)
-    if lines > 1:
+    if lines > len(LINES):
+        axes.set_title(f"{title}, {lines} models")  # their names would hide their lines; the table has them
+    elif lines > 1:
         columns = 2 if lines > _FEW else 1
         rows = -(-lines // columns)
         axes.set_ylim(top=axes.get_ylim()[1] * (1 + rows / 8))  # room for the legend above the lines
