@@ -22,7 +22,7 @@ from nilr.meta.updates import Updates
 from nilr.models.learner import Learner, Params
 from nilr.models.registry import build_learner
 from nilr.recipes.bench_floor import convolution_rates, convolutions, seconds_each
-from nilr.recipes.processes import listen, start, start_method
+from nilr.recipes.processes import Child, listen
 from nilr.runtime import peak_memory, prepare
 
 Task = Literal["update", "evaluation", "convolution"]
@@ -94,7 +94,7 @@ class Turn:
     notes: tuple[str, ...] = ()
 
 
-class Worker:
+class Worker(Child):
     """The parent's end of a process.
 
     Args:
@@ -102,12 +102,9 @@ class Worker:
     """
 
     def __init__(self, job: Job) -> None:
+        super().__init__(serve, job)
         self.job = job
-        context = start_method(__name__)
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=serve, args=(there, job), daemon=True)
-        start(self._process)
-        there.close()
+        self.start()
 
     def turn(self) -> Turn:
         """Let it work once.
@@ -116,8 +113,8 @@ class Worker:
             NilrError: it could not.
         """
         try:
-            self._here.send(None)
-            answer = self._here.recv()
+            self.here.send(None)
+            answer = self.here.recv()
         except (EOFError, OSError):
             raise NilrError(
                 f"the process that timed `{self.job.engine}` has ended; perhaps memory ran out",
@@ -130,10 +127,10 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        self._here.close()
-        self._process.terminate()
-        self._process.join()
-        self._process.close()
+        self.here.close()
+        self.process.terminate()
+        self.process.join()
+        self.process.close()
 
 
 def serve(connection: Connection, job: Job) -> None:

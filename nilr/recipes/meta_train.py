@@ -246,8 +246,7 @@ def _claimed(settings: TrainSettings, store: Store, fresh: str) -> Iterator[Path
 
 def _announce(training: Training, reporter: Reporter) -> None:
     name, settings, progress = training.directory.name, training.settings, training.progress
-    validated = not settings.eval_every or progress.validated_at >= progress.outer_step
-    if progress.outer_step >= settings.outer_steps and validated:
+    if progress.finished(settings):
         reporter.note(f"model `{name}` is finished: {progress.outer_step} updates; nothing to do")
         return
     what = f"going on at update {progress.outer_step}" if progress.outer_step else "a new model"

@@ -65,6 +65,11 @@ class Progress:
     skipped: _Count = 0
     skipped_in_a_row: _Count = 0
 
+    def finished(self, settings: TrainSettings) -> bool:
+        """Tell whether no update and no validation is left."""
+        validated = not settings.eval_every or self.validated_at >= self.outer_step
+        return self.outer_step >= settings.outer_steps and validated
+
 
 class _Values(BaseModel):
     settings: Annotated[dict[str, JsonValue], AfterValidator(_settings)]

@@ -17,7 +17,7 @@ from nilr.recipes.outcome import Outcome
 from nilr.recipes.reproduce_estimate import seconds_left
 from nilr.recipes.reproduce_jobs import at_once, work_ahead
 from nilr.recipes.reproduce_plan import Plan, Trained, model_runs
-from nilr.recipes.reproduce_steps import Steps
+from nilr.recipes.reproduce_steps import Left, Steps
 from nilr.recipes.reproduce_verdict import Seen, in_words, run_figures, signs, signs_by_choice
 from nilr.recipes.training_settings import resolve
 from nilr.reporting import Reporter
@@ -66,9 +66,13 @@ class Reproduction:
         device = prepare(plan.settings.device, plan.settings.threads, plan.settings.precision)
         self.data = self._pack()
         self.steps = Steps(plan, self.data, self.reporter)
-        left = {training.model for training in plan.trainings if self.steps.questions_left(training)}
-        jobs = at_once(plan.settings.jobs, device, len(left))
-        estimate = self._ahead(jobs, device) if jobs > 1 else self._estimate(device)
+        left = self.steps.left()
+        jobs = at_once(plan.settings.jobs, device, len(left.ask))
+        share = max(1, torch.get_num_threads() // jobs)
+        estimate = self._estimate(left, device, jobs, share)
+        if jobs > 1:
+            shared = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"threads": share}))
+            work_ahead(shared, self.data, left, jobs, self.reporter)
         runs = model_runs(plan.trainings)
         seen: dict[str, list[Seen]] = {}
         for name, trainings in runs.items():
@@ -93,17 +97,6 @@ class Reproduction:
         )
         self._report(result)
         return result
-
-    def _ahead(self, jobs: int, device: torch.device) -> float:
-        """Train and ask in processes, on their share of the threads each, and return how long it was to take."""
-        plan, threads = self.plan, torch.get_num_threads()
-        share = max(1, threads // jobs)
-        shared = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"threads": share}))
-        torch.set_num_threads(share)
-        estimate = self._estimate(device, 1 if device.type == "cuda" else min(jobs, threads))
-        torch.set_num_threads(threads)
-        work_ahead(shared, self.data, jobs, self.reporter)
-        return estimate
 
     def _conclude(self, runs: dict[str, RunFigures], seen: Mapping[str, Sequence[Seen]]) -> ReproduceMetrics:
         """Ask the paper's signs of the preset's runs, and again under every other choice."""
@@ -136,18 +129,22 @@ class Reproduction:
         info = open_pack(plan.store.find_data(plan.pack)).info
         return DataUsed(name=info.name, digest=info.digest, image_size=info.image_size, split="test")
 
-    def _estimate(self, device: torch.device, at_once: int = 1) -> float:
+    def _estimate(self, left: Left, device: torch.device, jobs: int, threads: int) -> float:
+        """Say what is left and return about how long it takes, so many jobs at a time on so many threads each."""
         plan = self.plan
-        train = [training for training in plan.trainings if not self.steps.trained(training)]
-        left = [(training, asked) for training in plan.trainings for asked in self.steps.questions_left(training)]
-        if not left:
+        if not left.ask:
             self.reporter.note("all trainings and probes are done")
             return 0.0
-        updates = [(t, resolve(t.settings)[0].outer_steps - self._updates_done(t)) for t in train]
-        probes = [(training, asked) for training, asked in left if isinstance(asked, ProbeSettings)]
-        seconds = seconds_left(plan, self.data, device, updates, probes) / at_once
+        updates = [(t, resolve(t.settings)[0].outer_steps - self._updates_done(t)) for t in left.train]
+        asked = [(training, asked) for training in plan.trainings for asked in left.ask.get(training.model, ())]
+        probes = [(training, probe) for training, probe in asked if isinstance(probe, ProbeSettings)]
+        all_threads = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        seconds = seconds_left(plan, self.data, device, updates, probes)
+        torch.set_num_threads(all_threads)
+        seconds /= 1 if device.type == "cuda" else min(jobs, all_threads)
         self.reporter.note(
-            f"to do: {len(train)} of {len(plan.trainings)} trainings ({sum(n for _, n in updates):,} updates), "
+            f"to do: {len(left.train)} of {len(plan.trainings)} trainings ({sum(n for _, n in updates):,} updates), "
             f"{len(probes)} probes: about {max(1, round(seconds / 60))} minutes on this machine as it is now"
         )
         return seconds

@@ -20,9 +20,9 @@ from multiprocessing.connection import Connection, wait
 import torch
 
 from nilr.errors import Interrupted, NilrError, UsageError
-from nilr.recipes.processes import listen, start, start_method
+from nilr.recipes.processes import Child, listen
 from nilr.recipes.reproduce_plan import Plan, Trained, model_runs
-from nilr.recipes.reproduce_steps import Steps
+from nilr.recipes.reproduce_steps import Left, Steps
 from nilr.reporting import Reporter, SilentReporter
 from nilr.results import DataUsed
 from nilr.signals import STOPPING, heed_once, unwinding
@@ -60,8 +60,8 @@ class Job:
             steps.train(self.training)
             return
         questions = steps.questions(self.training).values()
+        telling.parts = len(questions)
         for telling.before, asked in enumerate(questions):
-            telling.parts = len(questions)
             steps.ask(self.training, asked)
 
     @property
@@ -70,22 +70,23 @@ class Job:
         return f"{self.training.model} {'asked' if self.asks else 'trained'} share"
 
 
-def jobs_left(plan: Plan, data: DataUsed, reporter: Reporter) -> list[Job]:
-    """Return what is to be done, in order: run by run, first all its trainings, then what their models are asked."""
-    steps = Steps(plan, data, reporter)
-    left = []
+def _in_order(plan: Plan, left: Left) -> list[Job]:
+    """Return the jobs that are left: run by run, first all its trainings, then what their models are asked."""
+    jobs = []
     for trainings in model_runs(plan.trainings).values():
-        left += [Job(training, asks=False) for training in trainings if not steps.trained(training)]
-        left += [Job(training, asks=True) for training in trainings if steps.questions_left(training)]
-    return left
+        train = [training.model for training in left.train]
+        jobs += [Job(training, asks=False) for training in trainings if training.model in train]
+        jobs += [Job(training, asks=True) for training in trainings if training.model in left.ask]
+    return jobs
 
 
-def work_ahead(plan: Plan, data: DataUsed, jobs: int, reporter: Reporter) -> None:
-    """Do all trainings and probes of an experiment, several at a time, in the experiment's order.
+def work_ahead(plan: Plan, data: DataUsed, left: Left, jobs: int, reporter: Reporter) -> None:
+    """Do all trainings and probes that are left of an experiment, several at a time, in the experiment's order.
 
     Args:
         plan: the experiment, with the threads of one job.
         data: the pack.
+        left: what is not done.
         jobs: how many at a time.
         reporter: told of the progress.
 
@@ -93,16 +94,16 @@ def work_ahead(plan: Plan, data: DataUsed, jobs: int, reporter: Reporter) -> Non
         NilrError: what a job raised, or it ended without a word; the others save what is finished.
         Interrupted: a signal came; trainings save what is finished.
     """
-    waiting = jobs_left(plan, data, reporter)
+    waiting = _in_order(plan, left)
     reporter.stage(f"reproduce, {jobs} at a time", len(waiting), unit="jobs")
     running: list[_Process] = []
     try:
         while waiting or running:
-            for job in [job for job in waiting if job.ready([*waiting, *(process.job for process in running)])]:
-                if len(running) < jobs:
-                    waiting.remove(job)
-                    running.append(_Process(plan, data, job))
-                    running[-1].start()
+            ready = [job for job in waiting if job.ready([*waiting, *(process.job for process in running)])]
+            for job in ready[: jobs - len(running)]:
+                waiting.remove(job)
+                running.append(_Process(plan, data, job))
+                running[-1].start()
             for process in _that_spoke(running):
                 if not process.hear(reporter):
                     process.end()
@@ -113,19 +114,12 @@ def work_ahead(plan: Plan, data: DataUsed, jobs: int, reporter: Reporter) -> Non
         _stop(running)
 
 
-class _Process:
-    """The parent's end of a process that does one job."""
+class _Process(Child):
+    """A process that does one job."""
 
     def __init__(self, plan: Plan, data: DataUsed, job: Job) -> None:
+        super().__init__(_serve, plan, data, job)
         self.job = job
-        context = start_method(__name__)
-        self.here, self._there = context.Pipe(duplex=False)
-        self._process = context.Process(target=_serve, args=(self._there, plan, data, job), daemon=True)
-
-    def start(self) -> None:
-        """Let it begin."""
-        start(self._process)
-        self._there.close()
 
     def hear(self, reporter: Reporter) -> bool:
         """Pass on one thing that it says, and tell whether it goes on.
@@ -152,21 +146,21 @@ class _Process:
 
     def terminate(self) -> None:
         """Ask it to save what is finished and end."""
-        if self._process.pid is not None:
-            self._process.terminate()
+        if self.process.pid is not None:
+            self.process.terminate()
 
     def kill(self) -> None:
         """End it at once."""
-        if self._process.pid is not None:
-            self._process.kill()
+        if self.process.pid is not None:
+            self.process.kill()
 
     def end(self) -> None:
         """Wait for its end, hearing no more of what it says."""
         try:
-            while self._process.pid is not None:
+            while self.process.pid is not None:
                 self.here.recv()
         except (EOFError, OSError):
-            self._process.join()
+            self.process.join()
 
 
 def _that_spoke(running: list[_Process]) -> list[_Process]:

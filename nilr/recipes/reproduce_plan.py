@@ -138,9 +138,7 @@ class Plan:
     def _validated(self, training: Trained, settings: TrainSettings) -> bool:
         """Tell whether no validation is left; a model without a training state was imported, and came whole."""
         state = self.store.model_dir(training.model) / STATE
-        if not settings.eval_every or not state.exists():
-            return True
-        return progress_of(state).validated_at >= settings.outer_steps
+        return not settings.eval_every or not state.exists() or progress_of(state).finished(settings)
 
     def kept(self, training: Trained, look: ProbeSettings | RatesSettings, data: DataUsed) -> Path:
         """Return where a look at a trained model is kept: its name holds a digest of all that it depends on.

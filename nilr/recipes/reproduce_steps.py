@@ -22,6 +22,18 @@ class Answer(NamedTuple):
     result: Result[Any]
 
 
+class Left(NamedTuple):
+    """What is not done.
+
+    Attributes:
+        train: trainings, in order.
+        ask: questions, by model; of one that is not trained all.
+    """
+
+    train: list[Trained]
+    ask: dict[str, list[Asked]]
+
+
 class Steps:
     """What an experiment does with one model.
 
@@ -34,13 +46,21 @@ class Steps:
     def __init__(self, plan: Plan, data: DataUsed, reporter: Reporter) -> None:
         self._plan, self._data, self._reporter = plan, data, reporter
 
-    def trained(self, training: Trained) -> bool:
-        """Tell whether a model has all its updates."""
-        return self._plan.manifest(training, self._data) is not None
+    def left(self) -> Left:
+        """Return what of the whole experiment is not done."""
+        train = [training for training in self._plan.trainings if not self._trained(training)]
+        ask = {}
+        for training in self._plan.trainings:
+            questions = list(self.questions(training).values())
+            if training not in train:
+                questions = [asked for asked in questions if self._answer(training, asked)[1] is None]
+            if questions:
+                ask[training.model] = questions
+        return Left(train, ask)
 
     def train(self, training: Trained) -> None:
         """Train a model, unless that is done."""
-        if not self.trained(training):
+        if not self._trained(training):
             trained = meta_train.run(training.settings, self._reporter)
             write_result(self._plan.folder / f"{training.model}.meta-train.json", trained)
 
@@ -48,13 +68,6 @@ class Steps:
         """Return all that a model is asked: how it is probed, its rates, and each other choice of probing."""
         plan = self._plan
         return {"probe": plan.probe(training), "rates": plan.rates(training), **plan.choices(training)}
-
-    def questions_left(self, training: Trained) -> list[Asked]:
-        """Return those that are not answered."""
-        questions = self.questions(training).values()
-        if not self.trained(training):
-            return list(questions)
-        return [asked for asked in questions if self._answer(training, asked)[1] is None]
 
     def ask(self, training: Trained, asked: Asked) -> Answer:
         """Return the answer that was kept, or else measure and keep it."""
@@ -64,6 +77,9 @@ class Steps:
             kept = command.run(asked, self._reporter)
             write_result(path, kept)
         return Answer(path, kept)
+
+    def _trained(self, training: Trained) -> bool:
+        return self._plan.manifest(training, self._data) is not None
 
     def _answer(self, training: Trained, asked: Asked) -> tuple[Path, Result[Any] | None]:
         path = self._plan.kept(training, asked, self._data)

@@ -102,7 +102,7 @@ def test_a_process_of_its_own_tells_seconds_and_memory(worker: Worker) -> None:
 
 def test_a_process_that_was_killed_is_an_error_that_names_the_engine(worker: Worker) -> None:
     worker.turn()
-    os.kill(worker._process.pid, signal.SIGKILL)
+    os.kill(worker.process.pid, signal.SIGKILL)
     with pytest.raises(NilrError, match="the process that timed `reference` has ended; perhaps memory ran out"):
         worker.turn()
 

@@ -64,12 +64,12 @@ def test_several_at_a_time_come_to_the_same_results_in_the_same_files_as_one(tmp
 
 
 def test_what_a_job_cannot_do_is_the_error_of_the_whole(tmp_path: Path) -> None:
-    reproduce_home = tmp_path / "home"
-    model = reproduce_home / "models" / "demo-metasgd-s0"
+    home = tmp_path / "home"
+    model = home / "models" / "demo-metasgd-s0"
     model.mkdir(parents=True)
     (model / "last.safetensors").write_bytes(b"no model")
     with pytest.raises(NilrError, match=r"training\.safetensors") as error:
-        reproduce.run(tiny(reproduce_home, 2), Listening())
+        reproduce.run(tiny(home, 2), Listening())
     assert error.value.exit_status == 1
     assert (model / "last.safetensors").read_bytes() == b"no model"
 
@@ -110,8 +110,9 @@ def training_two(home: Path) -> Iterator[Any]:
     """Give an experiment that trains two models, each of which has a few updates."""
     line = "reproduce --preset demo --seeds 2 --filters 4 --n-episodes 2 --threads 2 --jobs 2 --outer-steps 100000"
     command = [sys.executable, "-m", "nilr", *line.split(), "--home", str(home)]
-    own: dict[str, Any] = {"start_new_session": True}
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **own) as started:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as started:
         until = time.monotonic() + 60
         histories = [home / "models" / f"demo-maml-s{seed}" / "history.jsonl" for seed in (0, 1)]
         while not all(history.exists() and history.stat().st_size for history in histories):

@@ -75,28 +75,28 @@ def draw(found: Sequence[History], frame: Frame) -> Figure:
     grid = figure.subplots(deep, columns if layered else 1, squeeze=False)
     axes = grid.flat[0]
     for history, (name, line) in zip(found, _cycled(len(found)), strict=True):
-        whole = [100 * share for share in history.share_negative]
         label = frame.label(history.label)
-        axes.plot(_thinned(history.steps), _thinned(whole), color=colour(name), linestyle=line, label=label)
+        _plot(axes, history.steps, history.share_negative, color=colour(name), linestyle=line, label=label)
         judged = history.judged
         if judged is not None:
-            nearest = min(range(len(whole)), key=lambda i: abs(history.steps[i] - judged))
-            axes.plot(judged, whole[nearest], color=colour(name), marker="o", markersize=8)
-    _dress(axes, "all rates", len(found))
+            nearest = min(range(len(history.steps)), key=lambda i: abs(history.steps[i] - judged))
+            axes.plot(judged, 100 * history.share_negative[nearest], color=colour(name), marker="o", markersize=8)
+    named = len(found) <= len(LINES)  # the names of more would hide their lines; the table has them
+    _dress(axes, "all rates" if named else f"all rates, {len(found)} models", len(found))
     for axes, history in zip(grid.flat[1:], layered, strict=False):
         for (layer, shares), (name, line) in zip(history.by_layer.items(), _cycled(len(history.by_layer)), strict=True):
-            steps, whole = history.steps[-len(shares) :], [100 * share for share in shares]
-            axes.plot(_thinned(steps), _thinned(whole), color=colour(name), linestyle=line, label=layer)
+            _plot(axes, history.steps[-len(shares) :], shares, color=colour(name), linestyle=line, label=layer)
         _dress(axes, frame.label(history.label), len(history.by_layer))
     for axes in grid.flat[1 + len(layered) :]:
         axes.set_visible(False)
     return figure
 
 
-def _thinned(values: Sequence[float]) -> Sequence[float]:
-    """Return no more values than a line can show, the last among them."""
-    apart = -(-len(values) // _POINTS)
-    return values[(len(values) - 1) % apart :: apart] if values else values
+def _plot(axes: Any, steps: Sequence[int], shares: Sequence[float], **style: Any) -> None:  # noqa: ANN401 - Axes
+    """Draw no more points than a line can show, the last among them."""
+    apart = max(1, -(-len(shares) // _POINTS))
+    shown = slice((len(shares) - 1) % apart, None, apart)
+    axes.plot(steps[shown], [100 * share for share in shares[shown]], **style)
 
 
 def _cycled(n: int) -> list[tuple[str, Any]]:
@@ -108,9 +108,7 @@ def _dress(axes: Any, title: str, lines: int) -> None:  # noqa: ANN401 - Axes
     axes.set_xlabel("outer updates")
     axes.set_ylabel("negative rates, %")
     axes.set_ylim(bottom=0)
-    if lines > len(LINES):
-        axes.set_title(f"{title}, {lines} models")  # their names would hide their lines; the table has them
-    elif lines > 1:
+    if 1 < lines <= len(LINES):
         columns = 2 if lines > _FEW else 1
         rows = -(-lines // columns)
         axes.set_ylim(top=axes.get_ylim()[1] * (1 + rows / 8))  # room for the legend above the lines
