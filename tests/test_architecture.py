@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nilr"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-KEPT = {"tensorfile", "checkpoint", "store", "results", "runtime"}
+KEPT = {"tensorfile", "checkpoint", "history", "training_state", "store", "results", "runtime"}
 LAYERS = (
     {"errors", "config", "reporting", "files", "signals"},
     {"metrics", "inference", "episodes"},

@@ -21,6 +21,8 @@ from nilr.signals import ending_the_process
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 
+_RECIPES = {"models-import": "nilr.recipes.models.importing"}
+
 # Their recipes store what they measure, perhaps in a home of its own.
 _STORES_ITSELF = ("demo", "reproduce")
 
@@ -40,7 +42,7 @@ def body(name: str) -> Callable[[Any, Invocation], None]:
             from nilr.cli.screen import Screen, make_console
             from nilr.cli.tables import SHOW
 
-            recipe = importlib.import_module(f"nilr.recipes.{name.replace('-', '_')}")
+            recipe = importlib.import_module(_RECIPES.get(name) or f"nilr.recipes.{name.replace('-', '_')}")
         console = make_console(sys.stderr)
         with _saying_how_to_go_on():
             with reporting(console, quiet=invocation.quiet) as reporter:

@@ -26,7 +26,7 @@ class Algorithm:
         paper: authors, title, year.
         per_step: whether each of the `inner_steps` has rates of its own; later steps take the last one's.
         constraint: where learned rates are kept: "free", "non-negative" or "bounded:LOW,HIGH".
-        rectified: whether the inner loop takes max(0, r) of a learned number r (see `nilr.meta.rates`).
+        rectified: whether the inner loop takes max(0, r) of a learned number r (see `nilr.meta.inner_lr`).
     """
 
     name: str

@@ -17,7 +17,7 @@ from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.captured import Capture, Captured
 from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient
-from nilr.meta.rates import inner_rates, keep_within, learned_gradient
+from nilr.meta.inner_lr import inner_rates, keep_within, learned_gradient
 from nilr.meta.schedules import OuterLRSchedule, cosine, multi_step_weights
 from nilr.models.learner import Learner, Params
 

@@ -21,10 +21,10 @@ from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import DivergedError, EpisodeError, StoreError, UsageError
 from nilr.probes.edits import NORM_MATCHED, adapt, edited, rates_of_part
 from nilr.probes.features import episode_features
-from nilr.recipes.judging import asked_rates, episode_size, inner_steps, listed, unmoved
-from nilr.recipes.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
-from nilr.recipes.out_of_memory import saying_what_takes_less
-from nilr.recipes.outcome import Outcome
+from nilr.recipes.common.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
+from nilr.recipes.common.memory import saying_what_takes_less
+from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.task_options import asked_rates, episode_size, inner_steps, listed, unmoved
 from nilr.reporting import Reporter
 from nilr.results import AdaptMetrics, DataUsed, Prediction, Result
 from nilr.runtime import environment, prepare

@@ -21,7 +21,7 @@ from nilr.data.sources.streaming import decode_classes
 from nilr.data.sources.tables import read_table_folder
 from nilr.data.splits import RAVI_SPLIT_OF, parse_split_classes
 from nilr.errors import DataError, StoreError, UsageError
-from nilr.recipes.outcome import Outcome
+from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
 from nilr.results import DataUsed, ImageRef, PrepareDataMetrics, Result, SplitCounts
 from nilr.runtime import environment, keep_freed_memory

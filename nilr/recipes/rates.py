@@ -15,12 +15,12 @@ from nilr.episodes import EpisodeSampler
 from nilr.errors import DataError, NilrError, StoreError
 from nilr.meta.engine.workers import in_order
 from nilr.models.learner import kind, layer
-from nilr.probes.rates import Walk, larger, signal, spread, walk, without_signal
-from nilr.recipes.judging import EpisodeSize, episode_size, inner_steps
-from nilr.recipes.loading import LoadedModel, OpenSplit, judged_data, load_models, open_split, require_same_size
-from nilr.recipes.out_of_memory import saying_what_takes_less
-from nilr.recipes.outcome import Outcome
-from nilr.recipes.probe_metrics import mean_of
+from nilr.probes.rate_statistics import Walk, larger, signal, spread, walk, without_signal
+from nilr.recipes.common.loading import LoadedModel, OpenSplit, judged_data, load_models, open_split, require_same_size
+from nilr.recipes.common.memory import saying_what_takes_less
+from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.task_options import EpisodeSize, episode_size, inner_steps
+from nilr.recipes.probe.summary import mean_of
 from nilr.reporting import Reporter
 from nilr.results import Histogram, Mean, ModelRates, ModelUsed, RateFigures, RatesMetrics, Result, TensorRates
 from nilr.runtime import environment, prepare

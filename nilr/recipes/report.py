@@ -14,7 +14,7 @@ from nilr.checkpoint import read_manifest
 from nilr.config import ReportFormat, ReportSettings
 from nilr.errors import NilrError, StoreError, UsageError
 from nilr.files import led_to, write_atomically
-from nilr.recipes.history import HISTORY, Line, check_history
+from nilr.history import HISTORY, Line, check_history
 from nilr.report.contents import KINDS, Contents, contents
 from nilr.report.figures.figure import History, Material
 from nilr.report.markdown import markdown

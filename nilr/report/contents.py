@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nilr.report.figures import curves, edits, history, protocols, rates, seeds, similarity
+from nilr.report.figures import curves, edits, history, learned_rates, protocols, seeds, similarity
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.verdict import verdicts
 from nilr.report.words import NOTHING
@@ -14,7 +14,7 @@ KINDS: tuple[Kind, ...] = (
     protocols.KIND,
     seeds.KIND,
     edits.KIND,
-    rates.KIND,
+    learned_rates.KIND,
     history.KIND,
     *curves.KINDS,
     similarity.KIND,

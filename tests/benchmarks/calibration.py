@@ -35,8 +35,8 @@ from work import FILTERS, N_QUERY, N_SHOT, N_WAY, PeerNet
 from nilr.episodes import Episode
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.registry import choose_engine
+from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
-from nilr.meta.rates import initial_rates
 from nilr.models.registry import build_learner
 
 EPISODES_PER_UPDATE, OUTER_LR = 4, 1e-3

@@ -32,7 +32,7 @@ from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.errors import NilrError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.recipes import prepare_data, report
-from nilr.recipes.loading import load_model
+from nilr.recipes.common.loading import load_model
 from nilr.reporting import SilentReporter
 from nilr.store import Store
 from nilr.tensorfile import serialize

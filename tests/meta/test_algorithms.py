@@ -11,7 +11,7 @@ from nilr.errors import UnknownNameError
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import ENGINES
-from nilr.meta.rates import initial_rates
+from nilr.meta.inner_lr import initial_rates
 from nilr.models.registry import build_learner
 
 LEARNER = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=1).double()

@@ -13,8 +13,8 @@ from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.engine.reference import ReferenceEngine
+from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings, Report, meta_gradients
-from nilr.meta.rates import initial_rates
 from nilr.models.registry import build_learner
 
 LEARNER = build_learner("conv4", n_way=2, image_size=16, filters=2)

@@ -18,8 +18,8 @@ from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.captured import Capture, capture_on
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import ENGINES
+from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
-from nilr.meta.rates import initial_rates
 from nilr.meta.updates import Update, Updates
 from nilr.models.registry import build_learner
 from tests.meta.recording import Failing, SeenError, Tapes, Watching

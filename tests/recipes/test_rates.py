@@ -15,7 +15,7 @@ from nilr.episodes import EpisodeSampler
 from nilr.errors import EpisodeError, StoreError
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.recipes import meta_train, rates
-from nilr.recipes.loading import load_model, open_split
+from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
 from nilr.results import Result, schemas
 from nilr.store import Store

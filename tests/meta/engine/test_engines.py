@@ -15,8 +15,8 @@ from nilr.meta.algorithms import ALGORITHMS, Algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import ENGINES
 from nilr.meta.engine.workers import in_order
+from nilr.meta.inner_lr import SHARED, initial_rates, inner_rates, learned_gradient
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
-from nilr.meta.rates import SHARED, initial_rates, inner_rates, learned_gradient
 from nilr.models.learner import Learner
 from nilr.models.registry import BODIES, build_learner
 

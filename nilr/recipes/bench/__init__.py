@@ -1,0 +1,199 @@
+"""Bench: how fast each engine is on this machine, what memory it takes, and how long each preset will take.
+
+The images are random, so no dataset is needed. Engines take turns on a task, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+
+import torch
+
+from nilr.config import PRESETS, BenchSettings, TrainSettings
+from nilr.errors import UnknownNameError, UsageError
+from nilr.meta.engine.registry import AUTO, ENGINES, choose_engine
+from nilr.models.learner import Learner
+from nilr.models.registry import build_learner
+from nilr.recipes.bench.flops import Convolution, Floor, convolutions
+from nilr.recipes.bench.plan import Plan
+from nilr.recipes.bench.turns import Turns, take_turns
+from nilr.recipes.bench.worker import Job, Turn
+from nilr.recipes.common.outcome import Outcome
+from nilr.reporting import Reporter
+from nilr.results import Result
+from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
+from nilr.runtime import environment, prepare
+
+EVERY_ENGINE = "all"
+UNEVEN = 1.5
+
+
+def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
+    """Time the engines, and reckon from that how long the presets will take.
+
+    Raises:
+        NilrError: a name stands in no table, the device is not there, or an engine failed.
+    """
+    outcome = Outcome("bench", settings)
+    device = prepare(settings.device, settings.threads, settings.precision)
+    learner = build_learner(
+        settings.arch, n_way=settings.n_way, image_size=settings.image_size, filters=settings.filters
+    )
+    if settings.engine not in (EVERY_ENGINE, "auto", *ENGINES):
+        raise UnknownNameError("engine", settings.engine, (EVERY_ENGINE, "auto", *ENGINES))
+    everything = settings.engine == EVERY_ENGINE
+    default = choose_engine("auto" if everything else settings.engine, learner, device, settings.precision).name
+    available = _available(learner, device, settings.precision) if everything else [default]
+    plan = Plan(settings, device)
+    timed = {algo: plan.training(algo=algo) for algo in settings.algo.split(",")}
+    presets = {name: plan.training(preset=name) for name in PRESETS}
+    wanted = [job for training in timed.values() for name in available for job in plan.jobs(training, name)]
+    wanted += [bare for job in wanted for bare in _uncaptured(job, device)]
+    wanted += [job for training in presets.values() for job in plan.jobs(training, default)]
+    reporter.note(f"random images of {settings.image_size} px; no dataset is read")
+    turns, rates = take_turns(wanted, plan.convolution(default), settings.rounds, reporter)
+    figures = Figures(turns, rates, convolutions(learner, settings.image_size))
+    unavailable = [name for name in AUTO[device.type] if everything and name not in available]
+    return outcome.result(
+        BenchMetrics(
+            attainable_flop_per_second=figures.attainable,
+            convolutions=figures.convolutions(),
+            engines={
+                algo: {name: figures.engine(*plan.jobs(training, name)) for name in available}
+                for algo, training in timed.items()
+            },
+            presets={
+                name: figures.preset(training, default, *plan.jobs(training, default))
+                for name, training in presets.items()
+            },
+            unavailable=unavailable,
+        ),
+        config={
+            **settings.model_dump(mode="json", exclude={"home"}),
+        },
+        notes=figures.notes(device, unavailable),
+        environment=environment(device, default),
+    )
+
+
+def _available(learner: Learner, device: torch.device, precision: str) -> list[str]:
+    found = []
+    for name in AUTO[device.type]:
+        with contextlib.suppress(UsageError):
+            found.append(choose_engine(name, learner, device, precision).name)
+    return found
+
+
+def _uncaptured(job: Job, device: torch.device) -> list[Job]:
+    """Return the same update without capture, where it is captured."""
+    captured = job.task == "update" and device.type == "cuda" and ENGINES[job.engine].capturable
+    return [dataclasses.replace(job, captured=False)] if captured else []
+
+
+class Figures:
+    """What follows from the turns.
+
+    Args:
+        turns: of every job.
+        rates: of each convolution, in every turn of them.
+        network: the convolutions.
+    """
+
+    def __init__(self, turns: Turns, rates: Sequence[Sequence[float]], network: list[Convolution]) -> None:
+        self._turns, self._network = turns, network
+        self._floor = Floor.of(network)
+        self._rates: list[float] = [statistics.median(of_one) for of_one in zip(*rates, strict=True)]
+
+    @property
+    def attainable(self) -> float:
+        """Operations per second of the fastest convolution."""
+        return max(self._rates)
+
+    def convolutions(self) -> list[ConvolutionRate]:
+        """Return the rate of each convolution."""
+        return [
+            ConvolutionRate(convolution=str(convolution), flop_per_second=rate)
+            for convolution, rate in zip(self._network, self._rates, strict=True)
+        ]
+
+    def engine(self, update: Job, evaluation: Job) -> EngineBench:
+        """Return what one engine does."""
+        bare = dataclasses.replace(update, captured=False)
+        return EngineBench(
+            update=self._timing(update),
+            update_uncaptured=self._timing(bare) if bare in self._turns else None,
+            evaluation=self._timing(evaluation),
+        )
+
+    def preset(self, training: TrainSettings, engine: str, update: Job, evaluation: Job) -> PresetTime:
+        """Return how long a training will take."""
+        per_update, evaluated = self._seconds(update), self._seconds(evaluation)
+        # every logged update judges its queries before adaptation as well
+        judged = update.episodes * update.n_way * update.n_query * self._floor.forward
+        per_update += judged * evaluated / self._flop(evaluation) / training.log_every
+        validations = math.ceil(training.outer_steps / training.eval_every) if training.eval_every else 0
+        per_validation = training.eval_episodes * evaluated / evaluation.episodes
+        return PresetTime(
+            algo=training.algo,
+            engine=engine,
+            outer_steps=training.outer_steps,
+            seconds_per_update=per_update,
+            validations=validations,
+            seconds_per_validation=per_validation,
+            seconds=training.outer_steps * per_update + validations * per_validation,
+        )
+
+    def notes(self, device: torch.device, unavailable: Sequence[str]) -> list[str]:
+        """Return what the reader should know."""
+        held = "what its tensors took on the device" if device.type == "cuda" else "resident, with Python and torch"
+        notes = [
+            "Task 4x5: 4 episodes, 5 inner steps. Seconds: median of the rounds.",
+            "Share: of the attainable convolution rate, by the convolutions that the task needs.",
+            f"Memory: the peak of a process that does this task alone, {held}.",
+        ]
+        if unavailable:
+            notes.append(f"Not on this machine, or not with this --arch or --precision: {', '.join(unavailable)}.")
+        notes += dict.fromkeys(note for turns in self._turns.values() for turn in turns for note in turn.notes)
+        spread = max(max(seconds) / min(seconds) for seconds in map(_seconds, self._turns.values()))
+        if spread > UNEVEN:
+            notes.append(
+                f"Turns of one engine differ up to {spread:.1f} times: something else ran on this machine as well."
+            )
+        return notes
+
+    def _timing(self, job: Job) -> Timing:
+        turns = self._turns[job]
+        seconds, flop = self._seconds(job), self._flop(job)
+        return Timing(
+            episodes=job.episodes,
+            inner_steps=job.steps,
+            seconds=seconds,
+            seconds_fastest=min(_seconds(turns)),
+            seconds_slowest=max(_seconds(turns)),
+            episodes_per_second=job.episodes / seconds,
+            flop=flop,
+            share_of_attainable=flop / seconds / self.attainable,
+            memory_before_bytes=turns[0].memory_before,
+            peak_memory_bytes=max(turn.peak_memory for turn in turns),
+        )
+
+    def _seconds(self, job: Job) -> float:
+        return statistics.median(_seconds(self._turns[job]))
+
+    def _flop(self, job: Job) -> int:
+        flop = self._floor.update if job.task == "update" else self._floor.evaluation
+        return flop(
+            job.algorithm,
+            support=job.n_way * job.n_shot,
+            query=job.n_way * job.n_query,
+            episodes=job.episodes,
+            steps=job.steps,
+        )
+
+
+def _seconds(turns: Sequence[Turn]) -> list[float]:
+    return [turn.values[0] for turn in turns]

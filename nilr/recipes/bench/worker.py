@@ -1,0 +1,205 @@
+"""A process of its own for each engine and task, so that peaks of memory do not mix; it works when it is its turn."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Literal
+
+import torch
+
+from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.errors import NilrError
+from nilr.meta.algorithms import Algorithm
+from nilr.meta.captured import capture_on
+from nilr.meta.engine.registry import choose_engine
+from nilr.meta.evaluation import evaluate
+from nilr.meta.inner_lr import initial_rates, inner_rates
+from nilr.meta.outer_loop import OuterLoop, OuterSettings
+from nilr.meta.updates import Updates
+from nilr.models.learner import Learner, Params
+from nilr.models.registry import build_learner
+from nilr.recipes.bench.flops import convolution_rates, convolutions, seconds_each
+from nilr.recipes.common.processes import Child, listen
+from nilr.runtime import peak_memory, prepare
+
+Task = Literal["update", "evaluation", "convolution"]
+
+_LEAST_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does, again and again.
+
+    Attributes:
+        task: "update", one outer step from drawing its episodes to Adam; "evaluation", adapting to episodes and
+            judging them; "convolution", the network's plain convolutions.
+        engine: a name in the table of engines.
+        algorithm: the row.
+        arch: architecture.
+        filters: channels of each convolution.
+        image_size: in pixels.
+        n_way: classes per episode.
+        n_shot: support images per class.
+        n_query: query images per class.
+        episodes: episodes of an update or of an evaluation.
+        steps: steps of the inner loop.
+        seed: of weights and images.
+        precision: of its convolutions, as `--precision` has it.
+        device: where to compute, as `--device` has it.
+        threads: CPU threads, or None.
+        captured: whether updates are captured, where device and engine have that.
+    """
+
+    task: Task
+    engine: str
+    algorithm: Algorithm
+    arch: str
+    filters: int
+    image_size: int
+    n_way: int
+    n_shot: int
+    n_query: int
+    episodes: int
+    steps: int
+    seed: int
+    precision: str
+    device: str
+    threads: int | None
+    captured: bool = True
+
+    @property
+    def label(self) -> str:
+        """The engine's name, and what is unusual about it."""
+        return self.engine if self.captured else f"{self.engine}, uncaptured"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a turn measured.
+
+    Attributes:
+        values: seconds of the task; of "convolution", the rate of each.
+        memory_before: bytes that the process held before its first turn.
+        peak_memory: bytes that it has held at most.
+        notes: what the reader should know.
+    """
+
+    values: list[float]
+    memory_before: int
+    peak_memory: int
+    notes: tuple[str, ...] = ()
+
+
+class Worker(Child):
+    """The parent's end of a process.
+
+    Args:
+        job: what it does.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(serve, job)
+        self.job = job
+        self.start()
+
+    def turn(self) -> Turn:
+        """Let it work once.
+
+        Raises:
+            NilrError: it could not.
+        """
+        try:
+            self.here.send(None)
+            answer = self.here.recv()
+        except (EOFError, OSError):
+            raise NilrError(
+                f"the process that timed `{self.job.engine}` has ended; perhaps memory ran out",
+                hint="close other programs, or take smaller images, episodes or batches",
+            ) from None
+        if isinstance(answer, Turn):
+            return answer
+        message, hint = answer
+        raise NilrError(f"timing `{self.job.engine}` failed: {message}", hint=hint)
+
+    def close(self) -> None:
+        """End the process."""
+        self.here.close()
+        self.process.terminate()
+        self.process.join()
+        self.process.close()
+
+
+def serve(connection: Connection, job: Job) -> None:
+    """Take turns until the other end closes; what goes wrong is sent there."""
+    listen(signal.SIGTERM)  # the others are the parent's to answer
+    try:
+        device = prepare(job.device, job.threads, job.precision)
+        notes: list[str] = []
+        turn = work_of(job, device, notes.append)
+        before = peak_memory(device)
+        while True:
+            connection.recv()
+            connection.send(Turn(turn(), before, peak_memory(device), tuple(notes)))
+    except EOFError:
+        return
+    except Exception as error:
+        connection.send((str(error) or type(error).__name__, getattr(error, "hint", None)))
+
+
+def work_of(job: Job, device: torch.device, note: Callable[[str], object]) -> Callable[[], list[float]]:
+    """Return what the job does in a turn; it gives seconds, or rates, as `Turn.values` has them.
+
+    `note` is told what the reader should know.
+    """
+    learner = build_learner(job.arch, n_way=job.n_way, image_size=job.image_size, filters=job.filters, seed=job.seed)
+    if job.task == "convolution":
+        network = convolutions(learner, job.image_size)
+        return lambda: convolution_rates(network, job.n_way * job.n_query, device)
+    work = _update(job, learner, device, note) if job.task == "update" else _evaluation(job, learner, device)
+    return lambda: [seconds_each(work, device, at_least=_LEAST_SECONDS)]
+
+
+def _update(job: Job, learner: Learner, device: torch.device, note: Callable[[str], object]) -> Callable[[], object]:
+    params, rates = _start(job, learner, device)
+    # at an outer rate of 0 every turn does the same
+    settings = OuterSettings(outer_lr=0.0, grad_clip=None, inner_steps=job.steps, outer_steps=1)
+    engine = choose_engine(job.engine, learner, device, job.precision)
+    capture = capture_on(device, note) if job.captured and engine.capturable else None
+    outer = OuterLoop(learner, job.algorithm, params, rates, engine=engine, settings=settings, capture=capture)
+    updates = Updates([outer], [_sampler(job, device)], job.episodes)
+
+    def work() -> None:
+        (update,) = updates.compute(0)
+        outer.take(update.gradient, update.report, outer_step=0, first_episode=0)
+
+    if capture is not None:
+        work()  # so that capturing is not timed
+    return work
+
+
+def _evaluation(job: Job, learner: Learner, device: torch.device) -> Callable[[], object]:
+    params, rates = _start(job, learner, device)
+    inner_lr = inner_rates(job.algorithm, rates, params)
+    engine = choose_engine(job.engine, learner, device, job.precision)
+    sampler = _sampler(job, device)
+    return lambda: evaluate(engine, learner, params, inner_lr, sampler, n_episodes=job.episodes, steps=job.steps)
+
+
+def _start(job: Job, learner: Learner, device: torch.device) -> tuple[Params, Params]:
+    params = {name: value.to(device) for name, value in learner.initial_params().items()}
+    return params, initial_rates(job.algorithm, params, job.seed)
+
+
+def _sampler(job: Job, device: torch.device) -> EpisodeSampler:
+    """Return what draws episodes from random images, four times the classes that an episode needs."""
+    classes, images = 4 * job.n_way, job.n_shot + job.n_query
+    generator = torch.Generator().manual_seed(job.seed)
+    shape = (classes * images, job.image_size, job.image_size, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+    return EpisodeSampler(
+        PackedImages(pixels, (images,) * classes), job.n_way, job.n_shot, job.n_query, job.seed, "bench"
+    )

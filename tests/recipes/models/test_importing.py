@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nilr.checkpoint import load_checkpoint, save_checkpoint
+from nilr.config import ImportSettings, ReproduceSettings, TrainSettings
+from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
+from nilr.recipes import meta_train
+from nilr.recipes.models import importing as models_import
+from nilr.recipes.models import list_models, remove_models, verify_models
+from nilr.recipes.reproduce.plan import Plan
+from nilr.reporting import SilentReporter
+from nilr.results import DataUsed, ImportedModel
+from nilr.store import Store
+
+COMMITTED = Path(__file__).parents[2] / "docs" / "reproduction" / "cpu"
+QUICK: dict[str, Any] = {
+    "algo": "metasgd", "filters": 4, "n_way": 3, "n_query": 3, "meta_batch_size": 2, "outer_steps": 4,
+    "eval_every": 2, "eval_episodes": 3, "log_every": 1, "threads": 1,
+}  # fmt: skip
+
+
+def bring(*sources: Path, **more: Any) -> dict[str, ImportedModel]:
+    return models_import.run(ImportSettings(sources=sources, **more), SilentReporter()).metrics
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.fixture
+def given(home: Path, pack: Path, tmp_path: Path, one_thread: None) -> Path:
+    """Train a model, and return its directory, which stands outside the store now."""
+    meta_train.run(TrainSettings(name="m", **QUICK), SilentReporter())
+    return Path(shutil.move(home / "models" / "m", tmp_path / "m"))
+
+
+def change(path: Path, **origin: Any) -> None:
+    """Write a checkpoint anew, with its seal, with other fields of its manifest."""
+    old = load_checkpoint(path)
+    fields = ("architecture", "algorithm", "settings", "data", "outer_step", "metrics", "engine", "parent")
+    kept: dict[str, Any] = old.manifest.model_dump(include=set(fields))
+    save_checkpoint(path, params=old.params, inner_lr=old.inner_lr, **{**kept, **origin})
+
+
+def test_a_model_is_in_the_store_as_it_stood_elsewhere(given: Path, home: Path) -> None:
+    (given / "training.safetensors").unlink()
+    (given / "meta-train.json").write_text("{}")
+    assert bring(given) == {
+        "m": ImportedModel(
+            status="complete",
+            outer_step=4,
+            files=["best.safetensors", "last.safetensors", "history.jsonl"],
+            resumable=False,
+            imported=True,
+        )
+    }
+    expected = {name: content for name, content in contents(given).items() if name != "meta-train.json"}
+    assert contents(home / "models" / "m") == expected
+    assert [(row.name, row.status) for row in list_models(home)] == [("m", "complete")]
+    assert [check.problem for check in verify_models(home)] == [None] * 3
+    remove_models(home, ["m"])
+    assert (given / "last.safetensors").exists()
+
+
+def test_twice_is_once_and_another_model_of_that_name_stays_unless_force_replaces_it(given: Path, home: Path) -> None:
+    bring(given)
+    assert not bring(given)["m"].imported
+    assert not bring(given, force=True)["m"].imported
+    (given / "training.safetensors").unlink()
+    change(given / "last.safetensors", engine="reference")
+    before = contents(home / "models" / "m")
+    with pytest.raises(StoreError, match="another model `m` exists") as caught:
+        bring(given)
+    assert "--force" in (caught.value.hint or "")
+    assert contents(home / "models" / "m") == before
+    assert bring(given, force=True)["m"].imported
+    assert contents(home / "models" / "m") == contents(given)
+    assert [path.name for path in (home / "models").iterdir()] == ["m"]
+
+
+def test_a_name_may_be_given_to_one(given: Path, home: Path) -> None:
+    assert list(bring(given, name="other")) == ["other"]
+    with pytest.raises(UsageError, match="--name names one model, and 2 are given"):
+        bring(given, given, name="x")
+    with pytest.raises(UsageError, match="two of the models would be called `m`"):
+        bring(given, given)
+    with pytest.raises(UsageError, match="no model is given"):
+        bring()
+    with pytest.raises(StoreError, match="cannot be the name of a model"):
+        bring(given, name="../m")
+    assert [row.name for row in list_models(home)] == ["other"]
+
+
+def test_one_checkpoint_is_a_model_too(given: Path, home: Path) -> None:
+    alone = given.parent / "alone.safetensors"
+    shutil.copy(given / "last.safetensors", alone)
+    assert bring(alone)["alone"].files == ["last.safetensors"]
+    assert bring(given / "best.safetensors", name="b")["b"].files == ["best.safetensors"]
+    assert Store(home).find_model("alone").checkpoint == "last"
+    assert Store(home).find_model("b").checkpoint == "best"
+
+
+def test_a_model_that_came_with_its_training_state_goes_on_as_it_would_have(given: Path, home: Path) -> None:
+    longer = {**QUICK, "outer_steps": 6}
+    meta_train.run(TrainSettings(name="whole", **longer), SilentReporter())
+    assert bring(given)["m"].resumable
+    meta_train.run(TrainSettings(name="m", resume="auto", **longer), SilentReporter())
+    ours, whole = (load_checkpoint(home / "models" / name / "last.safetensors").digest for name in ("m", "whole"))
+    assert ours == whole
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"name": "m", "resume": "auto", **QUICK}, r"no training state \(training.safetensors\) to go on from"),
+        ({"name": "m", "resume": "auto", **QUICK, "outer_steps": 6}, "no training state"),
+        ({"resume": "m"}, "no training state"),
+        ({"name": "m", "resume": "auto", **QUICK, "filters": 5}, "begun with --filters 4, and this call says 5"),
+        ({"name": "m", "resume": "auto", **QUICK, "seed": 1}, "begun with --seed 0, and this call says 1"),
+        ({"name": "m", **QUICK}, "model `m` exists"),
+    ],
+)
+def test_a_model_without_training_state_says_that_it_cannot_go_on(
+    given: Path, home: Path, flags: dict[str, Any], words: str
+) -> None:
+    (given / "training.safetensors").unlink()
+    bring(given)
+    before = contents(home / "models" / "m")
+    with pytest.raises(StoreError, match=words) as caught:
+        meta_train.run(TrainSettings(**flags), SilentReporter())
+    assert caught.value.hint
+    assert contents(home / "models" / "m") == before
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def link(path: Path) -> None:
+    path.symlink_to(path.rename(path.with_suffix(".kept")))
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def of_seed(path: Path, seed: object = 7, **more: object) -> None:
+    change(path, settings={**load_checkpoint(path).manifest.settings, "seed": seed, **more})
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped bit": (lambda m: flip(m / "best.safetensors"), "do not have the recorded SHA-256"),
+    "a flipped bit of the state": (lambda m: flip(m / "training.safetensors"), "do not have the recorded SHA-256"),
+    "a cut": (lambda m: (m / "last.safetensors").write_bytes(b"\x08"), "is no safetensors file"),
+    "a state in a checkpoint's place": (
+        lambda m: shutil.copy(m / "training.safetensors", m / "last.safetensors"), "expected `nilr/checkpoint`",
+    ),
+    "a link": (lambda m: link(m / "last.safetensors"), "is no regular file"),
+    "a linked history": (lambda m: link(m / "history.jsonl"), "is no regular file"),
+    "a pipe": (lambda m: pipe(m / "history.jsonl"), "is no regular file"),
+    "a directory": (lambda m: folder(m / "history.jsonl"), "is no regular file"),
+    "a history that is none": (lambda m: (m / "history.jsonl").write_text("{}\n"), "line 1: `outer_step`: "),
+    "nothing": (lambda m: [path.unlink() for path in m.iterdir()], "holds no checkpoint"),
+    "checkpoints of other names": (
+        lambda m: [(m / f"{name}.safetensors").rename(m / f"{name}-1.safetensors") for name in ("best", "last")],
+        "holds no checkpoint",
+    ),
+    "no directory": (shutil.rmtree, "there is no model at"),
+    "a best checkpoint of another seed": (lambda m: of_seed(m / "best.safetensors"), "not those of one training"),
+    "a best checkpoint of a later update": (
+        lambda m: change(m / "best.safetensors", outer_step=5), "not those of one training",
+    ),
+    "checkpoints of another training than the state": (
+        lambda m: [of_seed(m / f"{name}.safetensors") for name in ("best", "last")], "not those of one training",
+    ),
+    "a checkpoint on another pack": (
+        lambda m: change(m / "last.safetensors", data={"name": "x", "digest": "0", "image_size": 16}),
+        "not those of one training",
+    ),
+    "settings that are none": (
+        lambda m: [of_seed(m / f"{name}.safetensors", n_shot="many") for name in ("best", "last")], "n_shot",
+    ),
+    "another architecture than the tensors": (
+        lambda m: change(
+            m / "last.safetensors",
+            architecture={"name": "conv4", "arguments": {"n_way": 3, "image_size": 16, "filters": 5}},
+        ),
+        "its tensors are not those of its architecture",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_cannot_be_used_is_one_error_and_nothing_is_imported(given: Path, home: Path, what: str) -> None:
+    good = Path(shutil.copytree(given, given.parent / "good"))
+    spoil, words = HOSTILE[what]
+    spoil(given)
+    with pytest.raises(NilrError, match=words) as caught:
+        bring(good, given)
+    assert "\n" not in caught.value.message
+    assert str(given) in caught.value.message or "model `m`" in caught.value.message
+    assert list_models(home) == []
+
+
+def test_a_model_that_changes_while_it_is_copied_is_not_imported(
+    given: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shutil.copyfile
+
+    def changing(source: Path, target: Path, **more: Any) -> Any:
+        if source.name == "last.safetensors":
+            change(source, metrics={})
+        return whole(source, target, **more)
+
+    monkeypatch.setattr(shutil, "copyfile", changing)
+    with pytest.raises(CheckpointError, match="changed while it was copied"):
+        bring(given)
+    assert list((home / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "history.jsonl"])
+def test_a_link_that_takes_a_file_s_place_after_the_check_is_not_imported(
+    given: Path, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    whole = shutil.copyfile
+
+    def linking(source: Path, target: Path, **more: Any) -> Any:
+        if source.name == name:
+            link(source)
+        return whole(source, target, **more)
+
+    monkeypatch.setattr(shutil, "copyfile", linking)
+    with pytest.raises(CheckpointError, match="changed while it was copied"):
+        bring(given)
+    assert list((home / "models").iterdir()) == []
+
+
+def test_a_copy_that_is_damaged_is_not_kept(given: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = shutil.copyfile
+
+    def damaging(source: Path, target: Path, **more: Any) -> None:
+        whole(source, target, **more)
+        flip(target)
+
+    monkeypatch.setattr(shutil, "copyfile", damaging)
+    with pytest.raises(CheckpointError, match="changed while it was copied"):
+        bring(given)
+    assert list((home / "models").iterdir()) == []
+
+
+def test_a_model_in_use_is_not_replaced(given: Path, home: Path) -> None:
+    bring(given)
+    change(given / "last.safetensors", engine="reference")
+    with Store(home).lock("m"), pytest.raises(StoreError, match="in use by another process"):
+        bring(given, force=True)
+
+
+@pytest.mark.parametrize("directory", sorted(COMMITTED.glob("cpu-*/")), ids=lambda path: path.name)
+def test_a_committed_model_is_the_experiment_s_own_training(directory: Path, home: Path) -> None:
+    bring(directory)
+    plan = Plan(ReproduceSettings(preset="cpu", seeds=5), Store(home), "mini-imagenet-32")
+    training = next(training for training in plan.trainings if training.model == directory.name)
+    manifest = load_checkpoint(directory / "last.safetensors").manifest
+    # the digest of the real images at 32 px, as `nilr prepare-data` says it
+    digest = "acc9b6fe53c19676cc743a0a2abefacc538a7e9d19af766c85377c8f386bebc6"
+    assert plan.manifest(training, DataUsed(name="x", digest=digest, image_size=32)) == manifest
+    assert plan.manifest(training, DataUsed(name="x", digest="0" * 64, image_size=32)) is None
+    other = next(training for training in plan.trainings if training.model != directory.name)
+    bring(directory, name=other.model)
+    assert plan.manifest(other, DataUsed(name="x", digest=digest, image_size=32)) is None
+    trained = json.loads((directory / "meta-train.json").read_text())
+    assert trained["models"][0]["digest"] == manifest.tensors_sha256

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nilr.config import PROTOCOLS, ProbeSettings, TrainSettings
+from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.errors import CheckpointError, DataError, DivergedError, EpisodeError, StoreError, UsageError
+from nilr.metrics import paired_difference
+from nilr.probes.neighbours import RULES
+from nilr.recipes import meta_train, probe
+from nilr.recipes.common.loading import load_model, open_split
+from nilr.reporting import SilentReporter
+from nilr.results import Result
+from nilr.store import Store
+
+pytestmark = pytest.mark.usefixtures("pack", "one_thread")
+
+
+@pytest.fixture
+def maml(quick: dict[str, Any]) -> str:
+    meta_train.run(TrainSettings(algo="maml", name="maml", **quick), SilentReporter())
+    return "maml"
+
+
+def judge(*models: str, **settings: Any) -> Result[Any]:
+    given = {"n_episodes": 6, "threads": 1} | settings
+    return probe.run(ProbeSettings(models=models, **given), SilentReporter())
+
+
+def test_every_protocol_judges_the_same_episodes_and_deltas_are_paired_to_meta_init(maml: str) -> None:
+    result = judge(maml)
+    values = result.per_episode[maml]
+    assert {protocol: len(values[protocol]) for protocol in PROTOCOLS} == dict.fromkeys(PROTOCOLS, 6)
+    assert set(values) == set(result.metrics[maml].model_dump()) == set(PROTOCOLS)
+    for protocol in ("same-task", "cross-task"):
+        expected = paired_difference(torch.tensor(values[protocol]), torch.tensor(values["meta-init"]))
+        delta = result.metrics[maml].model_dump()[protocol]["delta"]
+        assert delta["mean"] == pytest.approx(expected.mean)
+        assert delta["ci95"] == pytest.approx(expected.ci95)
+    assert result.metrics[maml].meta_init.delta is None
+    assert result.metrics[maml].meta_init.accuracy.mean == pytest.approx(sum(values["meta-init"]) / 6)
+
+
+def test_the_numbers_are_those_of_a_loop_written_by_hand(maml: str) -> None:
+    result = judge(maml, n_episodes=3)
+    cpu = torch.device("cpu")
+    store = Store(None)
+    model = load_model(store, maml, device=cpu, engine="reference")
+    images = open_split(store.find_data("mini-imagenet"), "test", cpu).images
+
+    def draw(stream: str, i: int, avoid: torch.Tensor | None = None) -> tuple[torch.Tensor, Any]:
+        sampler = EpisodeSampler(PackedImages(images.images, images.class_sizes), 3, 1, 3, 0, stream)
+        classes, chosen = sampler.choose([i], avoid=avoid)
+        return classes, sampler.load(classes, chosen)[0]
+
+    def adapted(episode: Any) -> dict[str, torch.Tensor]:
+        params = {name: value.clone().requires_grad_() for name, value in model.params.items()}
+        for _ in range(10):
+            logits = model.learner.logits(params, episode.support_x)
+            loss = torch.nn.functional.cross_entropy(logits, episode.support_y)
+            gradients = torch.autograd.grad(loss, [params[name] for name in model.inner_lr])
+            for name, gradient in zip(model.inner_lr, gradients, strict=True):
+                params[name] = (params[name] - model.inner_lr[name] * gradient).detach().requires_grad_()
+        return params
+
+    for i in range(3):
+        classes, b = draw("test", i)
+        _, a = draw("test/task-a", i, classes)
+        for protocol, params in (
+            ("meta-init", model.params),
+            ("same-task", adapted(b)),
+            ("cross-task", adapted(a)),
+        ):
+            support, query = (model.learner.features(params, x).detach() for x in (b.support_x, b.query_x))
+            cosine = torch.nn.functional.cosine_similarity(query[:, None], support[None], dim=-1)
+            right = (b.support_y[cosine.argmax(1)] == b.query_y).double().mean().item()
+            assert result.per_episode[maml][protocol][i] == pytest.approx(right)
+
+
+def test_one_protocol_alone_gives_the_same_numbers_as_all(maml: str) -> None:
+    everything, alone = judge(maml), judge(maml, protocol="cross-task")
+    assert alone.per_episode[maml]["cross-task"] == everything.per_episode[maml]["cross-task"]
+    assert alone.metrics[maml].same_task is None
+    of_one, of_all = alone.metrics[maml].cross_task, everything.metrics[maml].cross_task
+    assert of_one.accuracy == of_all.accuracy
+    assert of_one.delta.p_holm == of_one.delta.p == of_all.delta.p <= of_all.delta.p_holm
+
+
+def test_several_models_share_all_episodes(maml: str, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
+    both = judge(maml, "sgd")
+    for name in (maml, "sgd"):
+        assert both.per_episode[name] == judge(name).per_episode[name]
+    assert [model.name for model in both.models] == [maml, "sgd"]
+
+
+def test_best_and_last_of_one_model_stand_side_by_side(maml: str) -> None:
+    result = judge(f"{maml}@best", f"{maml}@last")
+    assert set(result.metrics) == {"maml@best", "maml@last"}
+    assert [model.checkpoint for model in result.models] == ["best", "last"]
+
+
+def test_the_model_trained_last_is_judged_by_default(maml: str, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo="anil", name="newest", **quick), SilentReporter())
+    assert list(judge().metrics) == ["newest"]
+
+
+def test_a_body_that_does_not_move_changes_by_exactly_zero(quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo="anil", name="anil", **quick), SilentReporter())
+    delta = judge("anil").metrics["anil"].same_task.delta
+    assert (delta.mean, delta.ci95, delta.p, delta.verdict) == (0.0, 0.0, None, "exactly zero")
+
+
+def test_one_episode_has_neither_interval_nor_p(maml: str) -> None:
+    figures = judge(maml, n_episodes=1).metrics[maml].same_task
+    assert figures.accuracy.ci95 is None
+    assert (figures.delta.ci95, figures.delta.p) == (None, None)
+
+
+@pytest.mark.parametrize("neighbours", RULES)
+@pytest.mark.parametrize("batch_stats", ["apart", "together"])
+def test_every_rule_and_batch_statistic_can_be_asked_for(maml: str, neighbours: str, batch_stats: str) -> None:
+    result = judge(maml, neighbours=(neighbours,), batch_stats=batch_stats, distance="euclidean", n_shot=2)
+    assert 0 <= result.metrics[maml].meta_init.accuracy.mean <= 1
+    assert result.config["n_shot"] == 2
+
+
+def test_going_on_until_an_interval_is_narrow_gives_the_numbers_of_that_many_episodes(maml: str) -> None:
+    wide = judge(maml, n_episodes=50)
+    widest = max(wide.metrics[maml].same_task.delta.ci95, wide.metrics[maml].cross_task.delta.ci95)
+    narrow = judge(maml, n_episodes=5, until_ci=0.9 * widest)
+    n = narrow.metrics[maml].meta_init.accuracy.n_episodes
+    assert 50 < n < 150
+    assert all(
+        figures.delta.ci95 <= 0.9 * widest
+        for figures in (narrow.metrics[maml].same_task, narrow.metrics[maml].cross_task)
+    )
+    assert judge(maml, n_episodes=n).per_episode == narrow.per_episode
+
+
+def test_the_bound_on_episodes_holds_and_the_note_says_what_is_missing(maml: str) -> None:
+    result = judge(maml, until_ci=0.0005, max_episodes=60)
+    assert result.metrics[maml].meta_init.accuracy.n_episodes == 60
+    assert "± 0.05 takes about" in result.notes[0]
+
+
+def test_a_wanted_width_needs_a_difference(maml: str) -> None:
+    with pytest.raises(UsageError, match="--until-ci"):
+        judge(maml, until_ci=0.01, protocol="meta-init")
+
+
+def test_a_bootstrap_changes_the_intervals_and_nothing_else(maml: str) -> None:
+    student, bootstrap = (judge(maml, n_episodes=30, interval=name) for name in ("t", "bootstrap"))
+    assert student.per_episode == bootstrap.per_episode
+    by_t, by_bootstrap = (result.metrics[maml].same_task.delta for result in (student, bootstrap))
+    assert (by_t.mean, by_t.p, by_t.d) == (by_bootstrap.mean, by_bootstrap.p, by_bootstrap.d)
+    assert by_t.low != by_bootstrap.low
+    assert by_bootstrap.ci95 == pytest.approx(by_t.ci95, rel=0.2)
+
+
+def test_models_alike_but_for_the_seed_share_a_recipe(maml: str, quick: dict[str, Any]) -> None:
+    for name, change in {"again": {"seed": 1}, "other": {"outer_lr": 0.01}}.items():
+        meta_train.run(TrainSettings(algo="maml", name=name, **quick, **change), SilentReporter())
+    first, again, other = judge(maml, "again", "other").models
+    assert first.recipe == again.recipe != other.recipe
+    assert [first.seed, again.seed, other.seed] == [0, 1, 0]
+
+
+def test_controls_stand_beside_the_models(maml: str) -> None:
+    result = judge(maml, controls=True)
+    assert set(result.metrics) == {maml, "untrained body", "raw pixels"}
+    assert result.metrics["raw pixels"].same_task is None
+    assert result.notes[0].startswith("Features before adaptation, against an untrained body's: maml ")
+
+
+def test_the_engine_does_not_change_the_numbers(maml: str) -> None:
+    assert judge(maml, engine="reference").per_episode == judge(maml, engine="explicit").per_episode
+
+
+def test_the_last_note_says_which_signs_were_seen(maml: str) -> None:
+    note = judge(maml).notes[-1]
+    assert note.startswith("Of the paper's four signs, measured here: maml same-task + ")
+    assert "maml cross-task - " in note
+
+
+@pytest.mark.parametrize(
+    ("models", "change", "error", "said"),
+    [
+        (("nowhere",), {}, StoreError, ("nowhere", "maml")),
+        (("maml",), {"data": "nowhere"}, StoreError, ("nowhere",)),
+        (("maml",), {"n_way": 4}, EpisodeError, ("3", "4")),
+        (("maml",), {"n_query": 8}, EpisodeError, ("9", "8")),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_with_both_sides_named(
+    maml: str, models: tuple[str, ...], change: dict[str, Any], error: type[Exception], said: tuple[str, ...]
+) -> None:
+    with pytest.raises(error) as caught:
+        judge(*models, **change)
+    text = f"{caught.value.message} {caught.value.hint}"  # type: ignore[attr-defined]
+    assert all(word in text for word in said)
+
+
+def test_models_of_different_shots_need_a_choice(maml: str, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(algo="maml", name="two", **(quick | {"n_shot": 2})), SilentReporter())
+    with pytest.raises(EpisodeError, match=r"different --n-shot: `maml` 1, `two` 2"):
+        judge(maml, "two")
+    assert set(judge(maml, "two", n_shot=1).metrics) == {"maml", "two"}
+
+
+def test_a_repacked_dataset_of_the_same_name_is_noticed(maml: str, pack: Any) -> None:
+    from nilr.data.packed import PackWriter, open_pack
+
+    split = open_pack(pack).open_split("test")
+    layout = {"test": dict(zip(split.class_names, split.class_sizes, strict=True))}
+    images = split.images[::-1].copy()
+    writer = PackWriter(
+        pack, name="mini-imagenet", image_size=16, resample="bilinear", source="x", licence="y", layout=layout
+    )
+    with writer:
+        start = 0
+        for name, size in zip(split.class_names, split.class_sizes, strict=True):
+            writer.write_class("test", name, images[start : start + size], [f"{i}.png" for i in range(size)])
+            start += size
+    with pytest.raises(DataError, match="holds other images"):
+        judge(maml)
+    assert judge(maml, data="mini-imagenet").metrics
+
+
+def test_a_damaged_model_is_refused(maml: str) -> None:
+    path = Store(None).find_model(maml).file
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError):
+        judge(maml)
+
+
+def test_models_whose_paths_end_alike_are_told_apart_and_a_file_counts_once(maml: str, tmp_path: Path) -> None:
+    own = Store(None).find_model(maml).directory
+    copy = tmp_path / "copy" / "maml"
+    shutil.copytree(own, copy)
+    result = judge(maml, str(copy), str(own), n_episodes=2)
+    assert list(result.metrics) == ["maml@best", "maml@best (2)"]
+    assert len(result.models) == 2
+
+
+@pytest.mark.parametrize("rates", ["1e30", "1e38"])
+def test_features_that_cannot_be_compared_give_no_accuracy(maml: str, rates: str) -> None:
+    # taken as they are, every neighbour would be the first one: exactly 1/N, with no spread
+    with pytest.raises(
+        DivergedError, match=r"model `maml`, episode 0: same-task with 1e\+?\d+ rates: parameters or features"
+    ):
+        judge(maml, rates=(rates,))

@@ -1,0 +1,126 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from nilr.config import ProbeSettings
+from nilr.probes.conditions import META_INIT, Condition
+from nilr.recipes.probe.plan import ACCURACY, Place
+from nilr.recipes.probe.stopping import LEAST_EPISODES, correct, deltas_in, first_look, next_look, precision_note
+from nilr.recipes.probe.summary import delta_of, summarise
+from nilr.results import Delta, Mean, ModelProbe, ProtocolMetrics
+
+SAME_TASK = Condition("same-task")
+PLACES = [Place(("meta-init",), META_INIT, ACCURACY), Place(("same-task",), SAME_TASK, ACCURACY)]
+
+
+def probe(*p_values: float | None, ci95: float = 0.01) -> ModelProbe:
+    def figures(p: float | None) -> ProtocolMetrics:
+        delta = Delta(mean=0.02, ci95=ci95 if p is not None else 0.0, p=p, d=0.3 if p is not None else None)
+        return ProtocolMetrics(accuracy=Mean(mean=0.5, ci95=0.01, n_episodes=100), delta=delta)
+
+    meta_init = ProtocolMetrics(accuracy=Mean(mean=0.5, ci95=0.01, n_episodes=100))
+    return ModelProbe(meta_init=meta_init, same_task=figures(p_values[0]), cross_task=figures(p_values[1]))
+
+
+def probed(before: Tensor, after: Tensor) -> ModelProbe:
+    return summarise({META_INIT: {ACCURACY: before}, SAME_TASK: {ACCURACY: after}}, PLACES)
+
+
+def test_every_p_is_adjusted_for_all_differences_of_the_result() -> None:
+    metrics = correct({"a": probe(0.01, 0.04), "b": probe(0.03, 0.005)})
+    assert [delta.p_holm for delta in deltas_in(metrics)] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_a_difference_that_stands_in_two_places_counts_once() -> None:
+    same_task = Condition("same-task", "negated")
+    values = {
+        META_INIT: [0.4, 0.5, 0.6, 0.5],
+        same_task: [0.3, 0.5, 0.5, 0.3],
+        Condition("same-task"): [0.5, 0.5, 0.7, 0.5],
+    }
+    readings = {condition: {ACCURACY: torch.tensor(value).double()} for condition, value in values.items()}
+    edits = [Place(("edits", c.rates, "same-task"), c, ACCURACY) for c in values if c != META_INIT]
+    places = [PLACES[0], Place(("same-task",), same_task, ACCURACY), *edits]
+    model = correct({"a": summarise(readings, places)})["a"]
+    # three differences: negated and learned to meta-init, and negated to learned
+    learned, negated = (model.edits[name].same_task for name in ("learned", "negated"))
+    p = sorted([learned.delta.p, negated.delta.p, negated.delta_to_learned.p])
+    assert min(learned.delta.p_holm, negated.delta.p_holm, negated.delta_to_learned.p_holm) == pytest.approx(3 * p[0])
+    assert model.same_task.delta == negated.delta
+
+
+def test_a_difference_without_a_test_neither_counts_nor_gets_a_p() -> None:
+    metrics = correct({"a": probe(0.01, None)})
+    assert [delta.p_holm for delta in deltas_in(metrics)] == [0.01, None]
+
+
+def test_without_a_wanted_width_the_episodes_asked_for_are_enough() -> None:
+    settings = ProbeSettings(n_episodes=7)
+    assert first_look(settings) == 7
+    assert next_look(settings, {"a": probe(0.01, 0.02, ci95=0.5)}, 7) is None
+
+
+def test_a_wanted_width_asks_for_as_many_episodes_as_the_widest_interval_needs() -> None:
+    settings = ProbeSettings(until_ci=0.005, n_episodes=100)
+    assert next_look(settings, {"a": probe(0.1, 0.2, ci95=0.01), "b": probe(0.1, 0.2, ci95=0.002)}, 100) == 408
+    assert next_look(settings, {"a": probe(0.1, 0.2, ci95=0.005)}, 100) is None
+
+
+def test_the_bound_ends_it_all_the_same() -> None:
+    settings = ProbeSettings(until_ci=0.0001, n_episodes=100, max_episodes=300)
+    assert next_look(settings, {"a": probe(0.1, 0.2)}, 100) == 300
+    assert next_look(settings, {"a": probe(0.1, 0.2)}, 300) is None
+
+
+def test_a_handful_of_equal_episodes_is_no_reason_to_stop() -> None:
+    assert first_look(ProbeSettings(until_ci=0.01, n_episodes=1)) == LEAST_EPISODES
+
+
+def test_stopping_by_width_keeps_the_coverage() -> None:
+    """True null, first look at 50: over 2,000 stopped runs the interval must cover 95 % to its own error, less 1 %."""
+    generator, repetitions, covered = torch.Generator().manual_seed(11), 2_000, 0
+    settings, sizes = ProbeSettings(until_ci=0.015, n_episodes=50), set()
+    for _ in range(repetitions):
+        stream = ((torch.rand(2, 800, 30, generator=generator) < 0.5).double().mean(-1)).double()
+        done = first_look(settings)
+        while True:
+            before, after = stream[:, :done]
+            metrics = {"m": probed(before, after)}
+            more = next_look(settings, metrics, done)
+            if more is None:
+                break
+            done = more
+        delta = deltas_in(metrics)[0]
+        covered += abs(delta.mean) <= (delta.ci95 or 0)
+        sizes.add(done)
+    assert len(sizes) > 50
+    assert max(sizes) < 800
+    share = covered / repetitions
+    assert 0.94 - 3.5 * math.sqrt(0.95 * 0.05 / repetitions) < share < 0.95 + 3.5 * math.sqrt(0.95 * 0.05 / repetitions)
+
+
+def test_the_note_says_how_sharp_the_probe_is_and_what_it_would_take() -> None:
+    values = torch.tensor([0.0, 0.1] * 50, dtype=torch.float64)
+    reference = torch.zeros(100, dtype=torch.float64)
+    note = precision_note({"m": probed(reference, values)}, until_ci=0.005)
+    # spread 0.05025, t(0.975, 99) = 1.984: 0.997 points; for 0.5: n >= (1.966 * 0.05025 / 0.005)^2 = 391
+    assert note is not None
+    assert "over 100 episodes, is ± 1.00 points or narrower; ± 0.5 takes about 391" in note
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5, 0.5]])
+def test_there_is_no_note_without_an_interval(values: list[float]) -> None:
+    tensor = torch.tensor(values, dtype=torch.float64)
+    metrics = {"m": probed(tensor, tensor)}
+    assert precision_note(metrics, until_ci=None) is None
+
+
+def test_a_bootstrap_delta_carries_its_bounds() -> None:
+    values = torch.empty(80, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(0))
+    delta = delta_of(values, torch.zeros(80, dtype=torch.float64), interval="bootstrap", seed=1)
+    assert delta.low is not None
+    assert delta.high is not None
+    assert delta.ci95 == pytest.approx((delta.high - delta.low) / 2)
+    assert delta.high - delta.mean > delta.mean - delta.low

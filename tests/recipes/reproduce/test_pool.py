@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nilr.checkpoint import read_manifest
+from nilr.config import ReproduceSettings
+from nilr.errors import DivergedError, NilrError, UnknownNameError, UsageError
+from nilr.recipes import reproduce
+from nilr.recipes.reproduce import pool as reproduce_jobs
+from nilr.recipes.reproduce.pool import at_once, portable
+from tests.recipes.listening import Listening
+
+pytestmark = [pytest.mark.usefixtures("home")]
+
+
+def tiny(home: Path, jobs: int, **more: int) -> ReproduceSettings:
+    given = {"seeds": 1, "outer_steps": 3, "n_episodes": 2, "filters": 4, "threads": 2, **more}
+    return ReproduceSettings(preset="demo", home=home, jobs=jobs, **given)
+
+
+def results(home: Path) -> set[str]:
+    return {path.name for path in (home / "reproduce" / "demo").glob("*.json")}
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nilr.recipes.report.run", lambda settings, reporter: None)
+
+
+@pytest.fixture(autouse=True)
+def threads_left_as_they_were() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_several_at_a_time_come_to_the_same_results_in_the_same_files_as_one(tmp_path: Path) -> None:
+    reporter = Listening()
+    two = reproduce.run(tiny(tmp_path / "two", 2), reporter)
+    one = reproduce.run(tiny(tmp_path / "one", 1, threads=1), Listening())
+    assert two.metrics == one.metrics
+    assert two.models == one.models
+    assert results(tmp_path / "two") == results(tmp_path / "one")
+    assert (two.config["jobs"], one.config["jobs"]) == (2, 1)
+    begun = [note for note in reporter.notes if "a new model" in note]
+    assert len(begun) == len(set(begun)) == 4  # each training was one process's
+
+    again = Listening()
+    assert reproduce.run(tiny(tmp_path / "two", 2), again).metrics == two.metrics
+    assert again.notes[0] == "all trainings and probes are done"
+
+
+def test_what_a_job_cannot_do_is_the_error_of_the_whole(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    model = home / "models" / "demo-metasgd-s0"
+    model.mkdir(parents=True)
+    (model / "last.safetensors").write_bytes(b"no model")
+    with pytest.raises(NilrError, match=r"training\.safetensors") as error:
+        reproduce.run(tiny(home, 2), Listening())
+    assert error.value.exit_status == 1
+    assert (model / "last.safetensors").read_bytes() == b"no model"
+
+
+@pytest.mark.parametrize(
+    ("how", "to_all"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
+)
+def test_a_signal_ends_all_processes_and_each_saves_what_it_has(
+    tmp_path: Path, how: signal.Signals, to_all: bool
+) -> None:
+    models = [tmp_path / "models" / f"demo-maml-s{seed}" for seed in (0, 1)]
+    with training_two(tmp_path) as started:
+        if to_all:  # as a terminal and a service manager do
+            os.killpg(started.pid, how)
+        else:
+            started.send_signal(how)
+        rest = started.stderr.read()  # ends when no process of the experiment has it open any more
+    assert started.returncode == (-how if how == signal.SIGKILL else 128 + how)
+    assert "Traceback" not in rest
+    assert how == signal.SIGKILL or "hint: what is done is kept; the same command goes on" in rest
+    for model in models:
+        assert read_manifest(model / "last.safetensors").outer_step > 0
+        assert (model / "training.safetensors").is_file()
+
+
+def test_a_process_that_is_killed_is_an_error_that_names_its_model(tmp_path: Path) -> None:
+    with training_two(tmp_path) as started:
+        kill_a_job(started.pid)
+        rest = started.stderr.read()
+    assert started.returncode == 1
+    assert "error: the process with `demo-maml-s" in rest
+    assert "hint: the same command goes on; with --jobs 1 it takes less memory" in rest
+
+
+@contextlib.contextmanager
+def training_two(home: Path) -> Iterator[Any]:
+    """Give an experiment that trains two models, each of which has a few updates."""
+    line = "reproduce --preset demo --seeds 2 --filters 4 --n-episodes 2 --threads 2 --jobs 2 --outer-steps 100000"
+    command = [sys.executable, "-m", "nilr", *line.split(), "--home", str(home)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as started:
+        until = time.monotonic() + 60
+        histories = [home / "models" / f"demo-maml-s{seed}" / "history.jsonl" for seed in (0, 1)]
+        while not all(history.exists() and history.stat().st_size for history in histories):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        yield started
+
+
+def kill_a_job(parent: int) -> None:
+    """Kill a process that computes: a child of the fork server."""
+    of = {pid: stat(pid) for pid in (path.name for path in Path("/proc").glob("[0-9]*"))}
+    jobs = [pid for pid, fields in of.items() if fields and of.get(fields[1], [""] * 2)[1] == str(parent)]
+    os.kill(int(max(jobs, key=int)), signal.SIGKILL)
+
+
+def stat(pid: str) -> list[str]:
+    """Return state, parent and so on of a process; nothing where it has ended."""
+    try:
+        return (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+class UnsendableError(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x/y"),
+            OSError,
+            "[Errno 28] No space left on device: '/x/y'",
+        ),
+        (MemoryError("all of it"), MemoryError, "all of it"),
+        (UnknownNameError("engine", "x", ["y"]), UsageError, "unknown engine `x`"),
+        (DivergedError("not finite", hint="train again"), NilrError, "not finite"),
+        (UnsendableError("a", "b"), RuntimeError, "UnsendableError: a b"),
+    ],
+)
+def test_an_error_comes_over_with_its_kind_its_words_and_its_traceback(
+    error: Exception, kind: type[Exception], text: str
+) -> None:
+    try:
+        raise error
+    except Exception as raised:
+        sent = pickle.loads(pickle.dumps(portable(raised)))
+    assert (type(sent), str(sent)) == (kind, text)
+    assert getattr(sent, "hint", None) == getattr(error, "hint", None)
+    assert "raise error" in sent.__notes__[0]
+
+
+def test_a_cpu_does_one_job_per_thread_a_gpu_one_and_neither_more_than_there_are_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert at_once(None, cpu, models=20) == 3
+    assert at_once(None, cpu, models=2) == 2
+    assert at_once(None, cpu, models=0) == 1
+    assert at_once(None, gpu, models=20) == 1
+    assert at_once(5, gpu, models=20) == 5
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert at_once(None, cpu, models=20) == reproduce_jobs.MOST

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nilr.checkpoint import read_manifest
+from nilr.config import EXPERIMENTS, ImportSettings, ReproduceSettings
+from nilr.errors import Interrupted, StoreError
+from nilr.recipes import meta_train
+from nilr.recipes.models import importing as models_import
+from nilr.recipes.models import probe, rates, report, reproduce
+from nilr.recipes.reproduce.plan import Plan, look_digest, model_runs
+from nilr.report.contents import KINDS
+from nilr.reporting import SilentReporter
+from nilr.results import Result
+from nilr.results.reproducing import ReproduceMetrics
+from nilr.store import Store
+from tests.recipes.listening import Listening
+
+pytestmark = [pytest.mark.usefixtures("one_thread")]
+
+N_CHOICES = len(EXPERIMENTS["demo"].choices)
+RUNS = ["maml", "metasgd", "maml-1step", "metasgd-nonneg"]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by a word for each training, probe and look at rates."""
+    made: list[str] = []
+
+    def counting(module: Any, word: str) -> None:
+        inner = module.run
+
+        def run(settings: Any, reporter: Any) -> Any:
+            made.append(f"{word} {settings.name if word == 'train' else settings.models[0]}")
+            return inner(settings, reporter)
+
+        monkeypatch.setattr(module, "run", run)
+
+    counting(meta_train, "train")
+    counting(probe, "probe")
+    counting(rates, "rates")
+    return made
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Write no report, which takes longer than all the rest; return a list of what would have been asked for."""
+    asked: list[Any] = []
+    monkeypatch.setattr(report, "run", lambda settings, _reporter: asked.append(settings))
+    return asked
+
+
+def tiny(home: Path, **more: Any) -> ReproduceSettings:
+    small = {"preset": "demo", "seeds": 1, "outer_steps": 2, "n_episodes": 2, "filters": 4, "threads": 1}
+    return ReproduceSettings(**{**small, "home": home, **more})
+
+
+def run(settings: ReproduceSettings) -> tuple[Result[ReproduceMetrics], list[str]]:
+    reporter = Listening()
+    return reproduce.run(settings, reporter), reporter.notes
+
+
+def test_an_experiment_goes_on_where_it_was_interrupted_and_does_nothing_twice(
+    home: Path, calls: list[str], reports: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny(home)
+    whole, stopped = probe.run, []
+
+    def stopping(asked: Any, reporter: Any) -> Any:
+        if asked.models == ("demo-metasgd-s0",) and not stopped:
+            stopped.append(asked)
+            raise Interrupted(signal.SIGINT)
+        return whole(asked, reporter)
+
+    monkeypatch.setattr(probe, "run", stopping)
+    with pytest.raises(Interrupted) as interrupted:
+        run(settings)
+    assert interrupted.value.hint == "what is done is kept; the same command goes on"
+    again = ["probe demo-maml-s0"] * N_CHOICES
+    assert calls == ["train demo-maml-s0", "probe demo-maml-s0", "rates demo-maml-s0", *again, "train demo-metasgd-s0"]
+
+    calls.clear()
+    result, notes = run(settings)
+    assert calls[0] == "probe demo-metasgd-s0"
+    assert [call for call in calls if call.startswith("train")] == [
+        "train demo-maml-1step-s0",
+        "train demo-metasgd-nonneg-s0",
+    ]
+    assert notes[0].startswith(f"to do: 2 of 4 trainings (4 updates), {3 + N_CHOICES} probes: about ")
+    assert list(result.metrics.runs) == RUNS
+    assert [sign.finding for sign in result.metrics.signs] == ["undecided"] * 4
+    assert len(result.metrics.runs["metasgd"].edits_to_learned) == 8
+    for choice in EXPERIMENTS["demo"].choices:
+        asked = [(sign.run, sign.protocol) for sign in result.metrics.choices[choice]]
+        assert asked == [(sign.run, sign.protocol) for sign in result.metrics.signs]
+
+    folder = home / "reproduce" / "demo"
+    assert (folder / "reproduce.json").is_file()
+    assert [made.out.name for made in reports] == ["report.html", "report.md"]
+    assert {path.name for path in reports[0].results} >= {"reproduce.json"}
+    assert len(list(home.glob("results/*-reproduce-*.json"))) == 1
+
+    calls.clear()
+    again, notes = run(settings)
+    assert calls == []
+    assert notes[0] == "all trainings and probes are done"
+    assert again.metrics == result.metrics
+
+    run(tiny(home, n_episodes=3))
+    of_a_claimed = ["probe", "rates", *["probe"] * N_CHOICES]
+    assert [call.split()[0] for call in calls] == [*of_a_claimed * 2, *["probe", "rates"] * 2]
+
+
+def test_models_that_were_imported_are_not_trained_again_and_give_the_same_numbers(
+    home: Path, calls: list[str], reports: list[Any], tmp_path: Path
+) -> None:
+    trained, _ = run(tiny(home))
+    copies = tmp_path / "copies"
+    shutil.copytree(home / "models", copies, ignore=shutil.ignore_patterns("training.safetensors", "demo-maml-1step*"))
+    calls.clear()
+    other = tmp_path / "other"
+    models_import.run(ImportSettings(home=other, sources=tuple(sorted(copies.iterdir()))), SilentReporter())
+    again, notes = run(tiny(other))
+    assert next(note for note in notes if note.startswith("to do")).startswith("to do: 1 of 4 trainings (2 updates), ")
+    assert [call for call in calls if call.startswith("train")] == ["train demo-maml-1step-s0"]
+    assert again.metrics == trained.metrics
+    assert again.models == trained.models
+    with pytest.raises(StoreError, match="begun with --outer-steps 2, and this call says 1"):
+        run(tiny(other, outer_steps=1))
+
+
+def test_a_training_whose_last_validation_was_interrupted_is_not_done(
+    home: Path, calls: list[str], reports: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = EXPERIMENTS["demo"]
+    validated = {**demo.train, "eval_every": 2, "eval_episodes": 2}
+    maml = demo.runs[0]
+    changed = dataclasses.replace(demo, train=validated, runs=(maml,), choices={}, closer={})
+    monkeypatch.setitem(EXPERIMENTS, "demo", changed)
+
+    class Stopping(Listening):
+        def metric(self, **values: float | None) -> None:
+            if values.get("validation"):
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        reproduce.run(tiny(home), Stopping())
+    model = home / "models" / "demo-maml-s0"
+    assert read_manifest(model / "last.safetensors").outer_step == 2
+    assert not (model / "best.safetensors").exists()
+    calls.clear()
+    _, notes = run(tiny(home))
+    assert calls[0] == "train demo-maml-s0"
+    assert any(note.startswith("model `demo-maml-s0`: going on at update 2; ") for note in notes)
+    assert (model / "best.safetensors").exists()
+    assert "probe demo-maml-s0" in calls
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_model_trained_otherwise_is_not_taken_for_the_experiment_s(home: Path) -> None:
+    reproduce.run(tiny(home), SilentReporter())
+    with pytest.raises(StoreError, match="begun with --filters 4, and this call says 5"):
+        reproduce.run(tiny(home, filters=5), SilentReporter())
+
+
+def test_a_pack_that_is_not_there_is_one_error_with_the_command_that_makes_it(home: Path) -> None:
+    with pytest.raises(StoreError, match="no dataset `mini-imagenet-32`") as error:
+        reproduce.run(ReproduceSettings(home=home, preset="cpu"), SilentReporter())
+    assert error.value.hint is not None
+    assert "`nilr prepare-data SOURCE... --name mini-imagenet-32 --image-size 32`" in error.value.hint
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_a_page_every_figure_and_the_verdict_on_the_command_line(tmp_path: Path) -> None:
+    line = "reproduce --preset demo --outer-steps 30 --n-episodes 8 --filters 4 --threads 1"
+    command = [sys.executable, "-m", "nilr", *line.split()]
+    started = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with started:
+        assert started.stderr is not None
+        for said in started.stderr:
+            if "demo-metasgd-s0" in said:
+                started.send_signal(signal.SIGINT)
+                break
+        rest = started.stderr.read()
+    assert started.returncode == 130
+    assert "hint: what is done is kept; the same command goes on" in rest
+    folder = tmp_path / "nilr-reproduce" / "reproduce" / "demo"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("demo-maml-*")}
+    assert len(before) == 3 * (3 + N_CHOICES)  # of each seed its training, probe, rates and probes under other choices
+
+    done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    assert "The paper's four signs: " in done.stderr.splitlines()[-1]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "The paper&#x27;s four signs: " in page
+    assert 'id="left-out"' not in page
+    assert {path.stem for path in (folder / "report-figures").glob("*.svg")} == {kind.name for kind in KINDS}
+
+
+def test_what_is_kept_depends_on_the_question_the_model_and_the_pack_and_not_on_the_machine() -> None:
+    from nilr.config import ProbeSettings
+
+    asked = ProbeSettings(n_episodes=5)
+    digest = look_digest(asked, ["model"], "pack")
+    assert digest == look_digest(
+        ProbeSettings(n_episodes=5, threads=1, device="cpu", episode_chunk=1), ["model"], "pack"
+    )
+    assert digest != look_digest(ProbeSettings(n_episodes=6), ["model"], "pack")
+    assert digest != look_digest(asked, ["other"], "pack")
+    assert digest != look_digest(asked, ["model"], "other")
+
+
+def test_the_report_has_the_rates_of_models_with_a_dot_in_their_names(
+    home: Path, reports: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = EXPERIMENTS["demo"]
+    metasgd = tuple(run for run in demo.runs if run.name == "metasgd")
+    monkeypatch.setitem(EXPERIMENTS, "demo", dataclasses.replace(demo, runs=metasgd, choices={}, closer={}))
+    run(tiny(home, name="v0.1"))
+    asked = [path.name.rpartition("-")[0] for path in reports[0].results[1:]]
+    assert asked == ["v0.1-metasgd-s0.probe", "v0.1-metasgd-s0.rates"]
+
+
+def test_other_initial_rates_have_two_seeds_fewer_and_one_at_least(home: Path) -> None:
+    def seeds(settings: ReproduceSettings) -> dict[str, list[int]]:
+        trainings = Plan(settings, Store(home), "mini-imagenet-32").trainings
+        return {run: [t.seed for t in of_run] for run, of_run in model_runs(trainings).items()}
+
+    by_default, five = seeds(ReproduceSettings()), seeds(ReproduceSettings(seeds=5, seed=1))
+    assert by_default["metasgd"] == [0, 1, 2]
+    assert by_default["metasgd-init-draw"] == [0]
+    assert five["metasgd-nonneg"] == [1, 2, 3, 4, 5]
+    assert five["metasgd-init-0.05"] == [1, 2, 3]
+    assert seeds(ReproduceSettings(seeds=1))["metasgd-init-0.001"] == [0]
