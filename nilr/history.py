@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nilr.errors import CheckpointError, NilrError
 from nilr.files import storage_error, write_atomically
-from nilr.results import Mean
+from nilr.results.records import Mean
 
 HISTORY = "history.jsonl"
 

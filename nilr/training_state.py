@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from nilr.checkpoint import load_training_state
 from nilr.config import TrainSettings
 from nilr.errors import CheckpointError
-from nilr.results import Mean
+from nilr.results.records import Mean
 from nilr.tensorfile import DAMAGED
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from pathlib import Path
 import typer
 
 from nilr.cli.app import build_app
+from nilr.cli.console import printable
 from nilr.cli.options import Invocation
 from nilr.cli.usage import from_typer
-from nilr.cli.words import printable
 from nilr.errors import Interrupted, NilrError, StoreError
 from nilr.files import storage_error
 from nilr.signals import unwinding

@@ -21,6 +21,7 @@ from nilr.signals import ending_the_process
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 
+_SHOW = {"demo": "probe"}
 _RECIPES = {"models-import": "nilr.recipes.models.importing"}
 
 # Their recipes store what they measure, perhaps in a home of its own.
@@ -38,10 +39,10 @@ def body(name: str) -> Callable[[Any, Invocation], None]:
         if name not in _STORES_ITSELF:
             _check_store(settings.home, name)
         with ending_the_process():
+            from nilr.cli.console import Screen, make_console
             from nilr.cli.progress import reporting
-            from nilr.cli.screen import Screen, make_console
-            from nilr.cli.tables import SHOW
 
+            show = importlib.import_module(f"nilr.cli.show.{_SHOW.get(name) or name.replace('-', '_')}").show
             recipe = importlib.import_module(_RECIPES.get(name) or f"nilr.recipes.{name.replace('-', '_')}")
         console = make_console(sys.stderr)
         with _saying_how_to_go_on():
@@ -52,7 +53,7 @@ def body(name: str) -> Callable[[Any, Invocation], None]:
             finally:
                 stored = None if name in _STORES_ITSELF else _store(settings.home, result)
         screen = Screen(console, quiet=invocation.quiet)
-        SHOW[name](result, screen)
+        show(result, screen)
         if stored is not None:
             screen.line(f"result: {stored}")
         for note in result.notes:
@@ -90,7 +91,7 @@ def _check_store(home: Path | None, command: str) -> None:
 
 
 def _store(home: Path | None, result: Any) -> Path:  # noqa: ANN401 - a Result of any metrics
-    from nilr.results import write_result
+    from nilr.results.result import write_result
     from nilr.store import Store
 
     path = Store(home).result_path(result.command)
@@ -99,7 +100,7 @@ def _store(home: Path | None, result: Any) -> Path:  # noqa: ANN401 - a Result o
 
 
 def _copy(json: str | None, result: Any) -> None:  # noqa: ANN401 - a Result of any metrics
-    from nilr.results import to_json, write_result
+    from nilr.results.result import to_json, write_result
 
     if json is None:
         return

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from nilr.cli.console import number, printable
 from nilr.cli.measuring import body
 from nilr.cli.options import Invocation, command
-from nilr.cli.words import number, printable
 from nilr.config import ImportSettings, ModelSettings, ModelsSettings, Settings
 from nilr.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from nilr.cli.screen import Screen
+    from nilr.cli.console import Screen
     from nilr.recipes.models import ModelCard, ModelRow, RateRow
 
 HELP = "List, show, check, remove and import the models in the store."
@@ -121,6 +121,6 @@ def _rm(settings: ModelsSettings, invocation: Invocation) -> None:
 
 
 def _stdout() -> Screen:
-    from nilr.cli.screen import Screen, make_console
+    from nilr.cli.console import Screen, make_console
 
     return Screen(make_console(sys.stdout))

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from nilr.cli.words import duration, number, printable, share
+from nilr.cli.console import duration, number, printable, share
 from nilr.reporting import Reporter, SilentReporter
 
 INTERVAL = 10.0

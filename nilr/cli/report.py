@@ -14,8 +14,8 @@ HELP = "Make tables and figures from result files."
 
 def body(settings: ReportSettings, invocation: Invocation) -> None:
     """Write the report that was asked for; without --out the answer is the table, on stdout."""
+    from nilr.cli.console import Screen, make_console
     from nilr.cli.progress import reporting
-    from nilr.cli.screen import Screen, make_console
     from nilr.recipes.report import run
     from nilr.report.summary import HEADER, rows
 

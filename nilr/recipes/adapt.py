@@ -26,7 +26,9 @@ from nilr.recipes.common.memory import saying_what_takes_less
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.task_options import asked_rates, episode_size, inner_steps, listed, unmoved
 from nilr.reporting import Reporter
-from nilr.results import AdaptMetrics, DataUsed, Prediction, Result
+from nilr.results.making import AdaptMetrics, Prediction
+from nilr.results.records import DataUsed
+from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.store import Store, holds_model
 

@@ -8,7 +8,8 @@ from typing import Any
 from nilr.config import SYNTHETIC, DemoSettings, PrepareDataSettings, ProbeSettings, TrainSettings
 from nilr.recipes import meta_train, prepare_data, probe
 from nilr.reporting import Reporter
-from nilr.results import ProbeMetrics, Result, write_result
+from nilr.results.probing import ProbeMetrics
+from nilr.results.result import Result, write_result
 from nilr.store import Store
 
 HOME = Path("nilr-demo")

@@ -23,7 +23,9 @@ from nilr.data.splits import RAVI_SPLIT_OF, parse_split_classes
 from nilr.errors import DataError, StoreError, UsageError
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
-from nilr.results import DataUsed, ImageRef, PrepareDataMetrics, Result, SplitCounts
+from nilr.results.making import ImageRef, PrepareDataMetrics, SplitCounts
+from nilr.results.records import DataUsed
+from nilr.results.result import Result
 from nilr.runtime import environment, keep_freed_memory
 from nilr.store import Store
 

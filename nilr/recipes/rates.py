@@ -22,7 +22,9 @@ from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.task_options import EpisodeSize, episode_size, inner_steps
 from nilr.recipes.probe.summary import mean_of
 from nilr.reporting import Reporter
-from nilr.results import Histogram, Mean, ModelRates, ModelUsed, RateFigures, RatesMetrics, Result, TensorRates
+from nilr.results.probing import Histogram, ModelRates, RateFigures, RatesMetrics, TensorRates
+from nilr.results.records import Mean, ModelUsed
+from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.store import Store
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from nilr.probes.claims import CLAIMS
 from nilr.probes.edits import LEARNED
-from nilr.results import Delta, ModelProbe, ProbeMetrics
+from nilr.results.probing import ModelProbe, ProbeMetrics
+from nilr.results.records import Delta
 
 
 def verdict(algorithms: Mapping[str, str], metrics: ProbeMetrics) -> str:

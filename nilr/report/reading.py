@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nilr.errors import ResultError
 from nilr.files import storage_error
-from nilr.results import SCHEMA_VERSION, result_types
+from nilr.results.result import SCHEMA_VERSION, result_types
 
 DRAWN = ("probe", "rates", "meta-train", "reproduce")
 

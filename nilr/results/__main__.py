@@ -5,6 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from nilr.results import write_schemas
+from nilr.results.result import write_schemas
 
 write_schemas(Path(sys.argv[1]))

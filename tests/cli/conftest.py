@@ -11,7 +11,9 @@ import pytest
 
 from nilr.config import Settings
 from nilr.reporting import Reporter
-from nilr.results import DataUsed, Delta, Mean, ModelProbe, ModelUsed, ProtocolMetrics, Result
+from nilr.results.probing import ModelProbe, ProtocolMetrics
+from nilr.results.records import DataUsed, Delta, Mean, ModelUsed
+from nilr.results.result import Result
 
 Install = Callable[[str, Callable[[Any, Reporter], Any]], list[Settings]]
 

@@ -1,27 +1,14 @@
 from __future__ import annotations
 
-import io
 import re
 from typing import Any
 
 import pytest
 
-from nilr.cli.screen import Screen, make_console
-from nilr.cli.tables import SHOW
-from nilr.results import DataUsed, EditMetrics, HeadProbe, Mean, Result, Row
-
-
-class Terminal(io.StringIO):
-    """A stream that claims to be a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def shown(result: Result[Any], stream: io.StringIO | None = None) -> list[str]:
-    stream = stream or io.StringIO()
-    SHOW[result.command](result, Screen(make_console(stream)))
-    return [line.rstrip() for line in stream.getvalue().splitlines()]
+from nilr.results.probing import EditMetrics, HeadProbe, Row
+from nilr.results.records import DataUsed, Mean
+from nilr.results.result import Result
+from tests.cli.screens import Terminal, shown
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
+from nilr.cli.console import make_console
 from nilr.cli.progress import PlainReporter, TerminalReporter, reporting
-from nilr.cli.screen import make_console
 from nilr.reporting import SilentReporter
+from tests.cli.screens import Terminal
 
 
 class Clock:
@@ -17,13 +18,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class Terminal(io.StringIO):
-    """A stream that claims to be a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def plain(clock: Clock) -> tuple[io.StringIO, PlainReporter]:

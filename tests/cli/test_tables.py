@@ -5,34 +5,12 @@ from typing import Any
 
 import pytest
 
-from nilr.cli.screen import Screen, make_console
-from nilr.cli.tables import SHOW
-from nilr.results import (
-    AdaptMetrics,
-    DataUsed,
-    ImageRef,
-    Mean,
-    ModelUsed,
-    Prediction,
-    PrepareDataMetrics,
-    Result,
-    SplitCounts,
-    TrainMetrics,
-)
+from nilr.cli.console import Screen, make_console
 from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
-
-
-class Terminal(io.StringIO):
-    """A stream that claims to be a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def shown(result: Result[Any], stream: io.StringIO | None = None) -> list[str]:
-    stream = stream or io.StringIO()
-    SHOW[result.command](result, Screen(make_console(stream)))
-    return [line.rstrip() for line in stream.getvalue().splitlines()]
+from nilr.results.making import AdaptMetrics, ImageRef, Prediction, PrepareDataMetrics, SplitCounts, TrainMetrics
+from nilr.results.records import DataUsed, Mean, ModelUsed
+from nilr.results.result import Result
+from tests.cli.screens import Terminal, shown
 
 
 def result_of(command: str, metrics: Any, **parts: Any) -> Result[Any]:
@@ -159,9 +137,7 @@ def test_adapt_shows_before_and_after_and_each_prediction() -> None:
 
 
 def test_a_quiet_screen_shows_nothing(probe_result: Result[Any]) -> None:
-    stream = io.StringIO()
-    SHOW["probe"](probe_result, Screen(make_console(stream), quiet=True))
-    assert stream.getvalue() == ""
+    assert shown(probe_result, quiet=True) == []
 
 
 def test_a_line_on_a_terminal_breaks_between_words_and_never_within_a_path() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nilr.cli.words import duration, number, printable, share
+from nilr.cli.console import duration, number, printable, share
 
 
 @pytest.mark.parametrize(

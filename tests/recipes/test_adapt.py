@@ -13,7 +13,8 @@ from nilr.config import AdaptSettings, ProbeSettings, TrainSettings
 from nilr.errors import DataError, DivergedError, EpisodeError, StoreError, UsageError
 from nilr.recipes import adapt, meta_train, probe
 from nilr.reporting import SilentReporter
-from nilr.results import AdaptMetrics, Result
+from nilr.results.making import AdaptMetrics
+from nilr.results.result import Result
 from nilr.store import Store
 from tests.recipes.listening import Listening
 

@@ -19,7 +19,8 @@ from nilr.data.packed import open_pack
 from nilr.errors import DataError, NilrError, StoreError, UsageError
 from nilr.recipes import prepare_data
 from nilr.reporting import SilentReporter
-from nilr.results import PrepareDataMetrics, Result
+from nilr.results.making import PrepareDataMetrics
+from nilr.results.result import Result
 from nilr.store import Store
 from tests.recipes.listening import Listening
 

@@ -17,7 +17,7 @@ from nilr.meta.engine.reference import ReferenceEngine
 from nilr.recipes import meta_train, rates
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
-from nilr.results import Result, schemas
+from nilr.results.result import Result, schemas
 from nilr.store import Store
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")

@@ -11,7 +11,7 @@ from nilr.config import ProbeSettings, ReportSettings, TrainSettings
 from nilr.errors import NilrError, ResultError, StoreError, UsageError
 from nilr.recipes import meta_train, probe, report
 from nilr.reporting import SilentReporter
-from nilr.results import to_json, write_result
+from nilr.results.result import to_json, write_result
 from nilr.store import Store
 from tests.report.material import full_probe, result
 

@@ -1,7 +1,8 @@
 import pytest
 
 from nilr.recipes.verdict import verdict
-from nilr.results import Delta, Mean, ModelProbe, ProtocolMetrics
+from nilr.results.probing import ModelProbe, ProtocolMetrics
+from nilr.results.records import Delta, Mean
 
 
 def figures(delta: Delta | None) -> ProtocolMetrics:

@@ -24,8 +24,8 @@ from nilr.recipes.bench.turns import Turns, take_turns
 from nilr.recipes.bench.worker import Job, Turn
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
-from nilr.results import Result
 from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
+from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 
 EVERY_ENGINE = "all"

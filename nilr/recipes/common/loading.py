@@ -21,7 +21,7 @@ from nilr.meta.engine.registry import choose_engine
 from nilr.models.learner import Learner
 from nilr.models.registry import build_learner, parameter_shapes
 from nilr.recipes.common.training_settings import recipe_digest
-from nilr.results import DataUsed, ModelUsed
+from nilr.results.records import DataUsed, ModelUsed
 from nilr.store import ModelRef, Store
 
 _MAX_STEPS = 1000

@@ -10,7 +10,8 @@ from pydantic import JsonValue
 
 from nilr.config import MeasuringSettings
 from nilr.recipes.common.paths import absolute_paths
-from nilr.results import SCHEMA_VERSION, DataUsed, ModelUsed, Result
+from nilr.results.records import DataUsed, ModelUsed
+from nilr.results.result import SCHEMA_VERSION, Result
 from nilr.runtime import utc_now
 
 M = TypeVar("M")

@@ -25,7 +25,8 @@ from nilr.recipes.meta_train.loop import train_together
 from nilr.recipes.meta_train.start import OuterLoops
 from nilr.recipes.meta_train.training import LAST, STATE, Training
 from nilr.reporting import NotesOnly, Reporter
-from nilr.results import Result, TrainMetrics
+from nilr.results.making import TrainMetrics
+from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.signals import stopping_gracefully
 from nilr.store import Store, holds_model, newest_manifest

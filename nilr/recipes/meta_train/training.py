@@ -29,7 +29,8 @@ from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
 from nilr.recipes.common.training_settings import recorded
 from nilr.reporting import Reporter
-from nilr.results import DataUsed, Mean, TrainMetrics
+from nilr.results.making import TrainMetrics
+from nilr.results.records import DataUsed, Mean
 from nilr.signals import StopRequest
 from nilr.training_state import Progress
 

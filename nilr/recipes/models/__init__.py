@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.errors import CheckpointError, NilrError
 from nilr.history import read_history
-from nilr.results import Record
+from nilr.results.records import Record
 from nilr.store import CHECKPOINTS, Store
 from nilr.training_state import read_training_state
 

@@ -21,7 +21,8 @@ from nilr.recipes.common.training_settings import begun_settings
 from nilr.recipes.meta_train.training import BEST, LAST, STATE
 from nilr.recipes.models import FILES, ModelRow, check_file, describe
 from nilr.reporting import Reporter
-from nilr.results import ImportedModel, ImportMetrics, Result
+from nilr.results.importing import ImportedModel, ImportMetrics
+from nilr.results.result import Result
 from nilr.runtime import environment
 from nilr.store import Store, holds_model
 from nilr.tensorfile import FOREIGN

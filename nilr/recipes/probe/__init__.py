@@ -22,7 +22,8 @@ from nilr.recipes.probe.stopping import correct, next_look, precision_note
 from nilr.recipes.probe.summary import episode_values, summarise
 from nilr.recipes.verdict import verdict
 from nilr.reporting import Reporter
-from nilr.results import ProbeMetrics, Result
+from nilr.results.probing import ProbeMetrics
+from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.store import Store
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from nilr.config import ProbeSettings
 from nilr.inference import episodes_for_half_width, holm, power
-from nilr.results import Delta, ModelProbe, ProbeMetrics
+from nilr.results.probing import ModelProbe, ProbeMetrics
+from nilr.results.records import Delta
 
 # A spread estimated from fewer episodes is no ground to stop on.
 LEAST_EPISODES = 50

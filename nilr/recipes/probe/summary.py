@@ -14,7 +14,8 @@ from nilr.probes.conditions import META_INIT, Condition
 from nilr.probes.edits import LEARNED
 from nilr.recipes.probe.judging import Readings
 from nilr.recipes.probe.plan import OWN_HEAD, SIMILARITY, Path, Place
-from nilr.results import Delta, EditMetrics, Mean, ModelProbe, ProtocolMetrics
+from nilr.results.probing import EditMetrics, ModelProbe, ProtocolMetrics
+from nilr.results.records import Delta, Mean
 
 
 def summarise(readings: Readings, places: Sequence[Place], *, interval: Interval = "t", seed: int = 0) -> ModelProbe:

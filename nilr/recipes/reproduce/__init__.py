@@ -21,8 +21,9 @@ from nilr.recipes.reproduce.pool import at_once, work_ahead
 from nilr.recipes.reproduce.steps import Left, Steps
 from nilr.recipes.reproduce.verdict import Seen, in_words, run_figures, signs, signs_by_choice
 from nilr.reporting import Reporter
-from nilr.results import DataUsed, ModelUsed, Result, write_result
+from nilr.results.records import DataUsed, ModelUsed
 from nilr.results.reproducing import ReproduceMetrics, RunFigures
+from nilr.results.result import Result, write_result
 from nilr.runtime import environment, prepare
 from nilr.store import Store, newest_manifest
 

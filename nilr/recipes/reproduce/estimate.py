@@ -14,7 +14,7 @@ from nilr.recipes.bench.plan import Plan as BenchPlan
 from nilr.recipes.bench.worker import Job, work_of
 from nilr.recipes.common.training_settings import resolve
 from nilr.recipes.reproduce.plan import Plan, Trained
-from nilr.results import DataUsed
+from nilr.results.records import DataUsed
 
 Probes = Sequence[tuple[Trained, ProbeSettings]]
 

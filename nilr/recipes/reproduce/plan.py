@@ -20,7 +20,8 @@ from nilr.config.judging import TaskSettings
 from nilr.errors import NilrError
 from nilr.recipes.common.training_settings import recipe_digest, recorded, resolve
 from nilr.recipes.meta_train.training import STATE
-from nilr.results import DataUsed, Result, result_types
+from nilr.results.records import DataUsed
+from nilr.results.result import Result, result_types
 from nilr.store import Store
 from nilr.training_state import progress_of
 

@@ -24,7 +24,7 @@ from nilr.recipes.common.processes import Child, listen
 from nilr.recipes.reproduce.plan import Plan, Trained, model_runs
 from nilr.recipes.reproduce.steps import Left, Steps
 from nilr.reporting import Reporter, SilentReporter
-from nilr.results import DataUsed
+from nilr.results.records import DataUsed
 from nilr.signals import STOPPING, heed_once, unwinding
 
 MOST = 8

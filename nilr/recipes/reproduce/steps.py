@@ -10,7 +10,8 @@ from nilr.config import ProbeSettings, RatesSettings
 from nilr.recipes import meta_train, probe, rates
 from nilr.recipes.reproduce.plan import Plan, Trained, command_of, read_kept
 from nilr.reporting import Reporter
-from nilr.results import DataUsed, Result, write_result
+from nilr.results.records import DataUsed
+from nilr.results.result import Result, write_result
 
 Asked = ProbeSettings | RatesSettings
 

@@ -11,7 +11,7 @@ from nilr.config import Run
 from nilr.inference import LEAST_SEEDS, over_seeds
 from nilr.probes.claims import CLAIMS
 from nilr.probes.edits import LEARNED
-from nilr.results import EditProbe, ModelProbe, ModelRates
+from nilr.results.probing import EditProbe, ModelProbe, ModelRates
 from nilr.results.reproducing import OverSeeds, RunFigures, Sign
 
 ADAPTED = ("same-task", "cross-task")

@@ -20,7 +20,8 @@ from nilr.meta.captured import Capture, Recorder
 from nilr.recipes import meta_train
 from nilr.recipes.meta_train import start as outer_loops
 from nilr.reporting import SilentReporter
-from nilr.results import Result, TrainMetrics
+from nilr.results.making import TrainMetrics
+from nilr.results.result import Result
 from tests.meta.recording import Failing, Tapes
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")

@@ -14,7 +14,8 @@ from nilr.config import TrainSettings
 from nilr.errors import Interrupted, StoreError, UsageError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter
-from nilr.results import Result, TrainMetrics
+from nilr.results.making import TrainMetrics
+from nilr.results.result import Result
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 

@@ -15,7 +15,8 @@ from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter
-from nilr.results import Result, TrainMetrics
+from nilr.results.making import TrainMetrics
+from nilr.results.result import Result
 from tests.recipes.listening import Listening
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")

@@ -19,7 +19,7 @@ from nilr.metrics import paired_difference
 from nilr.probes.edits import EDITS
 from nilr.recipes import meta_train, probe
 from nilr.reporting import SilentReporter
-from nilr.results import Result
+from nilr.results.result import Result
 from nilr.store import Store
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")

@@ -26,7 +26,7 @@ from nilr.probes.similarity import BETWEEN, WITHIN
 from nilr.recipes import meta_train, probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
-from nilr.results import Result, schemas
+from nilr.results.result import Result, schemas
 from nilr.store import Store
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")

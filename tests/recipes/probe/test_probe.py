@@ -15,7 +15,7 @@ from nilr.probes.neighbours import RULES
 from nilr.recipes import meta_train, probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
-from nilr.results import Result
+from nilr.results.result import Result
 from nilr.store import Store
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")

@@ -9,7 +9,8 @@ from nilr.probes.conditions import META_INIT, Condition
 from nilr.recipes.probe.plan import ACCURACY, Place
 from nilr.recipes.probe.stopping import LEAST_EPISODES, correct, deltas_in, first_look, next_look, precision_note
 from nilr.recipes.probe.summary import delta_of, summarise
-from nilr.results import Delta, Mean, ModelProbe, ProtocolMetrics
+from nilr.results.probing import ModelProbe, ProtocolMetrics
+from nilr.results.records import Delta, Mean
 
 SAME_TASK = Condition("same-task")
 PLACES = [Place(("meta-init",), META_INIT, ACCURACY), Place(("same-task",), SAME_TASK, ACCURACY)]

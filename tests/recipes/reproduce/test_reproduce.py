@@ -19,8 +19,8 @@ from nilr.recipes.models import probe, rates, report, reproduce
 from nilr.recipes.reproduce.plan import Plan, look_digest, model_runs
 from nilr.report.contents import KINDS
 from nilr.reporting import SilentReporter
-from nilr.results import Result
 from nilr.results.reproducing import ReproduceMetrics
+from nilr.results.result import Result
 from nilr.store import Store
 from tests.recipes.listening import Listening
 

@@ -4,17 +4,8 @@ import pytest
 
 from nilr.config import Run
 from nilr.recipes.reproduce.verdict import Seen, finding, in_words, run_figures, seeds_together, signs, signs_by_choice
-from nilr.results import (
-    Delta,
-    EditMetrics,
-    EditProbe,
-    Histogram,
-    Mean,
-    ModelProbe,
-    ModelRates,
-    ProtocolMetrics,
-    RateFigures,
-)
+from nilr.results.probing import EditMetrics, EditProbe, Histogram, ModelProbe, ModelRates, ProtocolMetrics, RateFigures
+from nilr.results.records import Delta, Mean
 from nilr.results.reproducing import RunFigures
 
 ACCURACY = Mean(mean=0.4, ci95=0.0001, n_episodes=1000)

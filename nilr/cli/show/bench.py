@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nilr.cli.screen import Cell, Screen
-from nilr.cli.words import duration, number
-from nilr.results import Result
+from nilr.cli.console import Cell, Screen, duration, number
 from nilr.results.benching import BenchMetrics, Timing
+from nilr.results.result import Result
 
 _MEGA, _GIGA = 1e6, 1e9
 
 
-def show_bench(result: Result[BenchMetrics], screen: Screen) -> None:
+def show(result: Result[BenchMetrics], screen: Screen) -> None:
     """Write the engines by task, the attainable rate, and the presets."""
     metrics = result.metrics
     header = ("algorithm", "task", "engine", "seconds", "of all rounds", "episodes/s", "share", "peak MB")

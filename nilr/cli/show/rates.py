@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from nilr.cli.screen import Cell, Screen
-from nilr.results import Mean, ModelRates, RateFigures, RatesMetrics, Result
+from nilr.cli.console import Cell, Screen
+from nilr.results.probing import ModelRates, RateFigures, RatesMetrics
+from nilr.results.records import Mean
+from nilr.results.result import Result
 
 
-def show_rates(result: Result[RatesMetrics], screen: Screen) -> None:
+def show(result: Result[RatesMetrics], screen: Screen) -> None:
     """Write for each model how its rates are distributed, what they make of gradients, and what is not in the tables.
 
     All rates stand first; then those of each kind, layer and tensor.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from nilr.cli.screen import Cell, Screen
-from nilr.results import Result
-from nilr.results.reproducing import OverSeeds, ReproduceMetrics
+from nilr.cli.console import Cell, Screen
+from nilr.results.reproducing import ReproduceMetrics
+from nilr.results.result import Result
 
 
-def show_reproduction(result: Result[ReproduceMetrics], screen: Screen) -> None:
+def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     """Write the paper's signs, the other runs and how far they are from their counterparts, and what edits do."""
     metrics = result.metrics
     signs = {(sign.run, sign.protocol): sign for sign in metrics.signs}
@@ -17,17 +17,17 @@ def show_reproduction(result: Result[ReproduceMetrics], screen: Screen) -> None:
             sign = signs.get((run, protocol))
             claim = None if sign is None else "gain" if sign.claimed > 0 else "loss"
             finding = found.verdict if sign is None else sign.finding
-            rows.append((run, protocol, claim, _cell(found, screen), str(found.n_seeds), finding))
+            rows.append((run, protocol, claim, screen.delta(found), str(found.n_seeds), finding))
     screen.table(("run", "protocol", "paper", "delta to meta-init", "seeds", "finding"), rows, names=2)
     again: list[tuple[Cell, ...]] = [
-        (choice, sign.run, sign.protocol, _cell(sign.measured, screen), str(sign.measured.n_seeds), sign.finding)
+        (choice, sign.run, sign.protocol, screen.delta(sign.measured), str(sign.measured.n_seeds), sign.finding)
         for choice, found in metrics.choices.items()
         for sign in found
     ]
     if again:
         screen.table(("choice", "run", "protocol", "delta to meta-init", "seeds", "finding"), again, names=3)
     beside: list[tuple[Cell, ...]] = [
-        (run, str(figures.counterpart), protocol, _cell(found, screen), str(found.n_seeds), found.verdict)
+        (run, str(figures.counterpart), protocol, screen.delta(found), str(found.n_seeds), found.verdict)
         for run, figures in metrics.runs.items()
         for protocol, found in figures.to_counterpart.items()
     ]
@@ -36,16 +36,10 @@ def show_reproduction(result: Result[ReproduceMetrics], screen: Screen) -> None:
             ("run", "counterpart", "protocol", "delta less the counterpart's", "seeds", "finding"), beside, names=3
         )
     edits: list[tuple[Cell, ...]] = [
-        (run, name, _cell(found["same-task"], screen), _cell(found["cross-task"], screen))
+        (run, name, screen.delta(found["same-task"]), screen.delta(found["cross-task"]))
         for run, figures in metrics.runs.items()
         for name, found in figures.edits_to_learned.items()
     ]
     if edits:
         header = ("run", "rates", "same-task, delta to learned", "cross-task, delta to learned")
         screen.table(header, edits, names=2)
-
-
-def _cell(found: OverSeeds, screen: Screen) -> Cell:
-    sign = "+" if found.mean > 0 else ""
-    width = "" if found.ci95 is None else f" ± {screen.share(found.ci95)}"
-    return f"{sign}{screen.share(found.mean)}{width}"

@@ -1,0 +1,41 @@
+"""The result of `nilr meta-train` on a screen."""
+
+from __future__ import annotations
+
+from nilr.cli.console import Cell, Screen, number
+from nilr.results.making import TrainMetrics
+from nilr.results.result import Result
+
+
+def show(result: Result[TrainMetrics], screen: Screen) -> None:
+    """Write where a training stands, and what to do next."""
+    metrics = result.metrics
+    if metrics.by_model is not None:
+        header = ("model", "updates", "after adaptation", "best validation", "at", "negative rates")
+        screen.table(header, [_training_row(name, own, screen) for name, own in metrics.by_model.items()])
+        screen.line(f"next: nilr probe {' '.join(metrics.by_model)}")
+        return
+    rows: list[tuple[str, Cell]] = [
+        ("updates", str(metrics.outer_step)),
+        ("query loss, last logged update", _number(metrics.query_loss)),
+        ("query accuracy before adaptation", screen.share(metrics.accuracy_before)),
+        ("query accuracy after adaptation", screen.share(metrics.accuracy_after)),
+        ("validation accuracy, best", screen.mean(metrics.best_val_accuracy)),
+        ("  at update", None if metrics.best_outer_step is None else str(metrics.best_outer_step)),
+        ("validation accuracy, last", screen.mean(metrics.last_val_accuracy)),
+        ("share of negative rates", screen.share(metrics.share_negative)),
+        ("seconds per update", _number(metrics.seconds_per_update)),
+    ]
+    screen.table((" ".join(model.name for model in result.models), ""), rows)
+    if result.models:
+        screen.line(f"next: nilr probe {result.models[0].name}")
+
+
+def _training_row(name: str, metrics: TrainMetrics, screen: Screen) -> tuple[Cell, ...]:
+    at = None if metrics.best_outer_step is None else str(metrics.best_outer_step)
+    after, negative = screen.share(metrics.accuracy_after), screen.share(metrics.share_negative)
+    return name, str(metrics.outer_step), after, screen.mean(metrics.best_val_accuracy), at, negative
+
+
+def _number(value: float | None) -> Cell:
+    return None if value is None else number(value)
