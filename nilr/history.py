@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nilr.checkpoint import Manifest
 from nilr.errors import CheckpointError, NilrError
 from nilr.files import storage_error, write_atomically
 from nilr.results.records import Mean
@@ -63,6 +65,21 @@ def read_history(path: Path) -> Iterator[Line]:
         first = error.errors()[0]
         where = "".join(f"`{part}`: " for part in first["loc"][:1])
         raise CheckpointError(f"`{path}`, line {number}: {where}{first['msg'].lower()}") from error
+
+
+def completed_updates(directory: Path, newest: Manifest) -> int:
+    """Return how many updates a model was trained for.
+
+    Args:
+        directory: the model's.
+        newest: the manifest of its last checkpoint, else of its best one. Training goes on after the best checkpoint,
+            so if only that one is kept, the history says how far.
+    """
+    steps = [newest.outer_step]
+    if not (directory / "last.safetensors").exists():
+        with contextlib.suppress(CheckpointError):
+            steps += [line.outer_step for line in read_history(directory / HISTORY)]
+    return max(steps)
 
 
 class History:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.errors import CheckpointError, NilrError
-from nilr.history import read_history
+from nilr.history import completed_updates, read_history
 from nilr.results.records import Record
 from nilr.store import CHECKPOINTS, Store
 from nilr.training_state import read_training_state
@@ -26,7 +26,7 @@ class ModelRow(Record):
 
     Attributes:
         status: complete; incomplete, where its training has more updates to go; or unreadable.
-        outer_step: completed outer updates of its newest checkpoint, of `outer_steps`.
+        outer_step: completed outer updates, of `outer_steps`.
         val_accuracy: the best validation's, a fraction.
         parent: the model it was adapted from.
         problem: what makes it unreadable.
@@ -153,37 +153,39 @@ def _row(name: str, directory: Path) -> ModelRow:
     try:
         files = [directory / f"{checkpoint}.safetensors" for checkpoint in CHECKPOINTS]
         manifests = [read_manifest(file) for file in files if file.is_file()]
-        return describe(name, manifests[-1]) if manifests else ModelRow(name=name, status="incomplete")
+        if not manifests:
+            return ModelRow(name=name, status="incomplete")
+        return describe(name, manifests[-1], completed_updates(directory, manifests[-1]))
     except (CheckpointError, OSError) as error:
         return ModelRow(name=name, status="unreadable", problem=str(error))
 
 
-def describe(name: str, manifest: Manifest) -> ModelRow:
-    """Return the row of the model whose newest checkpoint has this manifest.
+def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
+    """Return the row of the model whose newest checkpoint has this manifest, after this many updates.
 
     Raises:
         CheckpointError: what the manifest says of it is of the wrong type.
     """
     try:
-        return _described(name, manifest)
+        return _described(name, manifest, outer_step)
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"its manifest's `{first['loc'][0]}`: {first['msg'].lower()}") from error
 
 
-def _described(name: str, manifest: Manifest) -> ModelRow:
+def _described(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
     settings = manifest.settings
     total: Any = settings.get("outer_steps") if manifest.parent is None else None
     best: Any = manifest.metrics.get("best_val_accuracy")
     return ModelRow.model_validate(
         {
             "name": name,
-            "status": "incomplete" if isinstance(total, int) and manifest.outer_step < total else "complete",
+            "status": "incomplete" if isinstance(total, int) and outer_step < total else "complete",
             "algo": manifest.algorithm.get("name"),
             "arch": manifest.architecture.name,
             "n_way": manifest.architecture.arguments.get("n_way"),
             "n_shot": settings.get("n_shot"),
-            "outer_step": manifest.outer_step,
+            "outer_step": outer_step,
             "outer_steps": total,
             "val_accuracy": best.get("mean") if isinstance(best, Mapping) else None,
             "saved_at": manifest.saved_at,

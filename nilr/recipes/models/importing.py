@@ -15,6 +15,7 @@ from nilr.checkpoint import Manifest, read_manifest
 from nilr.config import ImportSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
+from nilr.history import completed_updates
 from nilr.recipes.common.loading import load_model
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.training_settings import begun_settings
@@ -105,7 +106,8 @@ def _read(store: Store, source: Path, name: str | None) -> Given:
         _check(path)
     manifests = _manifests(files)
     try:
-        row = describe(ref.name, manifests.get(LAST) or manifests[BEST])
+        newest = manifests.get(LAST) or manifests[BEST]
+        row = describe(ref.name, newest, completed_updates(ref.directory, newest))
         for manifest in manifests.values():
             begun_settings(manifest.settings)
     except CheckpointError as error:

@@ -18,14 +18,14 @@ from nilr.checkpoint import Manifest, read_manifest
 from nilr.config import EXPERIMENTS, Experiment, ProbeSettings, RatesSettings, ReproduceSettings, Run, TrainSettings
 from nilr.config.judging import TaskSettings
 from nilr.errors import NilrError
+from nilr.history import completed_updates
 from nilr.recipes.common.training_settings import recipe_digest, recorded, resolve
 from nilr.recipes.meta_train.training import STATE
 from nilr.results.records import DataUsed
 from nilr.results.result import Result, result_types
-from nilr.store import Store
+from nilr.store import Store, newest_manifest
 from nilr.training_state import progress_of
 
-_LAST = "last.safetensors"
 _COMPUTING = {"device", "threads", "episode_chunk", "engine", "precision"}
 # Where a look happens; none of these changes what it measures.
 _PLACE = {"home", "data", "models", "device", "threads", "episode_chunk", "engine", "record_paths"}
@@ -117,7 +117,10 @@ class Plan:
     def manifest(self, training: Trained, data: DataUsed) -> Manifest | None:
         """Return the manifest of a training that is finished, with these very settings on this very pack."""
         with contextlib.suppress(NilrError, OSError):
-            found = read_manifest(self.store.model_dir(training.model) / _LAST)
+            directory = self.store.model_dir(training.model)
+            found = newest_manifest(directory)
+            if found is None:
+                return None
             settings, row = resolve(training.settings)
             arguments: dict[str, Any] = {
                 "n_way": settings.n_way,
@@ -132,14 +135,9 @@ class Plan:
             )
             trained = recipe_digest(found.architecture.model_dump(), found.algorithm, found.settings, found.data.digest)
             same = asked == trained and found.settings.get("seed") == training.seed
-            if same and found.outer_step == settings.outer_steps and self._validated(training, settings):
+            if same and completed_updates(directory, found) == settings.outer_steps and _validated(directory, settings):
                 return found
         return None
-
-    def _validated(self, training: Trained, settings: TrainSettings) -> bool:
-        """Tell whether no validation is left; a model without a training state was imported, and came whole."""
-        state = self.store.model_dir(training.model) / STATE
-        return not settings.eval_every or not state.exists() or progress_of(state).finished(settings)
 
     def kept(self, training: Trained, look: ProbeSettings | RatesSettings, data: DataUsed) -> Path:
         """Return where a look at a trained model is kept: its name holds a digest of all that it depends on.
@@ -150,6 +148,12 @@ class Plan:
         command = command_of(look)
         model = read_manifest(self.store.find_model(training.model).file).tensors_sha256
         return self.folder / f"{training.model}.{command}-{look_digest(look, [model], data.digest)}.json"
+
+
+def _validated(directory: Path, settings: TrainSettings) -> bool:
+    """Tell whether no validation is left; a model without a training state is imported, with its training finished."""
+    state = directory / STATE
+    return not settings.eval_every or not state.exists() or progress_of(state).finished(settings)
 
 
 def command_of(look: ProbeSettings | RatesSettings) -> str:

@@ -21,7 +21,7 @@ from nilr.results.importing import ImportedModel
 from nilr.results.records import DataUsed
 from nilr.store import Store
 
-COMMITTED = Path(__file__).parents[2] / "docs" / "reproduction" / "cpu"
+COMMITTED = Path(__file__).parents[3] / "docs" / "reproduction" / "cpu"
 QUICK: dict[str, Any] = {
     "algo": "metasgd", "filters": 4, "n_way": 3, "n_query": 3, "meta_batch_size": 2, "outer_steps": 4,
     "eval_every": 2, "eval_episodes": 3, "log_every": 1, "threads": 1,
@@ -277,7 +277,7 @@ def test_a_committed_model_is_the_experiment_s_own_training(directory: Path, hom
     bring(directory)
     plan = Plan(ReproduceSettings(preset="cpu", seeds=5), Store(home), "mini-imagenet-32")
     training = next(training for training in plan.trainings if training.model == directory.name)
-    manifest = load_checkpoint(directory / "last.safetensors").manifest
+    manifest = load_checkpoint(directory / "best.safetensors").manifest
     # the digest of the real images at 32 px, as `nilr prepare-data` says it
     digest = "acc9b6fe53c19676cc743a0a2abefacc538a7e9d19af766c85377c8f386bebc6"
     assert plan.manifest(training, DataUsed(name="x", digest=digest, image_size=32)) == manifest
@@ -286,4 +286,5 @@ def test_a_committed_model_is_the_experiment_s_own_training(directory: Path, hom
     bring(directory, name=other.model)
     assert plan.manifest(other, DataUsed(name="x", digest=digest, image_size=32)) is None
     trained = json.loads((directory / "meta-train.json").read_text())
-    assert trained["models"][0]["digest"] == manifest.tensors_sha256
+    assert trained["metrics"]["best_outer_step"] == manifest.outer_step
+    assert trained["metrics"]["best_val_accuracy"] == manifest.metrics["best_val_accuracy"]
