@@ -60,6 +60,7 @@ bench-packing: $(VENV)/installed
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m nilr.cli.reference docs/cli.md
 	$(BIN)/python -m nilr.results docs/schemas
+	$(BIN)/python docs/reproduction_tables.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("nilr needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from pathlib import Path
 
 from nilr.config import ImportSettings, ReportSettings
@@ -9,7 +11,8 @@ from nilr.recipes import report
 from nilr.recipes.models import importing as models_import
 from nilr.reporting import SilentReporter
 
-EVIDENCE = Path(__file__).parents[2] / "docs" / "reproduction"
+DOCS = Path(__file__).parents[2] / "docs"
+EVIDENCE = DOCS / "reproduction"
 
 
 def test_the_evidence_takes_less_than_8_mib() -> None:
@@ -26,3 +29,12 @@ def test_the_histories_of_imported_models_are_drawn(tmp_path: Path) -> None:
     # `share_negative` of cpu-metasgd-s0/meta-train.json
     assert history.share_negative[-1] == 0.235916091524156
     assert sorted(history.by_layer) == ["block1", "block2", "block3", "block4", "head"]
+
+
+def test_the_tables_of_the_page_are_those_of_the_results() -> None:
+    page = (DOCS / "reproduction.md").read_text(encoding="utf-8")
+    made = runpy.run_path(str(DOCS / "reproduction_tables.py"))
+    assert re.findall(r"<!-- table: (.*) -->", page) == list(made["TABLES"])
+    assert made["filled"](page) == page
+    # typed from docs/reproduction/cpu/reproduce.json and probe-3000-metasgd.json
+    assert "| Meta-SGD, same-task | loss | **+0.26 ± 0.21** refuted | **+0.25 ± 0.15** refuted |" in page

@@ -1,0 +1,228 @@
+"""Fill the tables of docs/reproduction.md from the results in docs/reproduction: `python docs/reproduction_tables.py`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nilr.inference import over_seeds
+
+DOCS = Path(__file__).parent
+PAGE = DOCS / "reproduction.md"
+EVIDENCE = DOCS / "reproduction"
+PROTOCOLS = ("same-task", "cross-task")
+
+
+def read(path: str) -> Any:
+    return json.loads((EVIDENCE / path).read_text(encoding="utf-8"))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def points(mean: float, ci95: float) -> str:
+    """Return a difference in points; bold if its interval excludes zero."""
+    text = f"{100 * mean:+.2f} ± {100 * ci95:.2f}"
+    return f"**{text}**" if abs(mean) > ci95 else text
+
+
+def percent(values: Iterable[float]) -> str:
+    low, high = min(values := list(values)), max(values)
+    return f"{100 * low:.1f}" if f"{low:.3f}" == f"{high:.3f}" else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def accuracy(value: Mapping[str, float]) -> str:
+    return f"{100 * value['mean']:.1f} ± {100 * value['ci95']:.1f}"
+
+
+def measured(value: Mapping[str, float]) -> str:
+    return points(value["mean"], value["ci95"])
+
+
+def across(seeds: Sequence[float]) -> str:
+    found = over_seeds(seeds)
+    return points(found.mean, found.ci95)
+
+
+def deltas(path: str, protocol: str, edit: str | None = None) -> list[float]:
+    """Return the difference to `meta-init`, or with an edit to the learned rates, of each model of a probe."""
+    models = read(path)["metrics"].values()
+    if edit is None:
+        return [model[protocol]["delta"]["mean"] for model in models]
+    return [model["edits"][edit][protocol]["delta_to_learned"]["mean"] for model in models]
+
+
+def conclusion() -> Any:
+    return read("cpu/reproduce.json")["metrics"]
+
+
+def signs() -> str:
+    names = {"maml": "MAML", "metasgd": "Meta-SGD"}
+    rows = []
+    for sign in conclusion()["signs"]:
+        again = over_seeds(deltas(f"cpu/probe-3000-{sign['run']}.json", sign["protocol"]))
+        finding = {0: "undecided", sign["claimed"]: "confirmed", -sign["claimed"]: "refuted"}
+        direction = (again.mean > again.ci95) - (again.mean < -again.ci95)
+        rows.append(
+            (
+                f"{names[sign['run']]}, {sign['protocol']}",
+                "gain" if sign["claimed"] > 0 else "loss",
+                f"{measured(sign['measured'])} {sign['finding']}",
+                f"{points(again.mean, again.ci95)} {finding[direction]}",
+            )
+        )
+    return table(("", "claimed", "600 episodes", "3,000 other episodes"), rows)
+
+
+def runs() -> str:
+    rows = []
+    for name, run in conclusion()["runs"].items():
+        trained = [read(f"cpu/{model}/meta-train.json")["metrics"] for model in run["models"]]
+        probes = [read(str(path.relative_to(EVIDENCE))) for model in run["models"] for path in _probes(model)]
+        before = [
+            model["meta-init"]["accuracy"]["mean"]
+            for probe in probes
+            if _is_main(probe)
+            for model in probe["metrics"].values()
+        ]
+        rows.append(
+            (
+                f"`{name}`",
+                str(len(run["models"])),
+                percent(metrics["best_val_accuracy"]["mean"] for metrics in trained),
+                percent(run["share_negative"].values()),
+                percent(before),
+                *(measured(run["to_meta_init"][protocol]) for protocol in PROTOCOLS),
+            )
+        )
+    header = ("run", "seeds", "validation, %", "negative rates, %", "`meta-init`, %", *PROTOCOLS)
+    return table(header, rows)
+
+
+def _probes(model: str) -> list[Path]:
+    return sorted((EVIDENCE / "cpu" / model).glob("probe-*.json"))
+
+
+def _is_main(probe: Mapping[str, Any]) -> bool:
+    """Tell whether a probe has the preset's 600 episodes; those of other choices have 300."""
+    return bool(probe["config"]["n_episodes"] == 600)
+
+
+def more_episodes() -> str:
+    found = {
+        run: {protocol: deltas(f"cpu/probe-3000-{run}.json", protocol) for protocol in PROTOCOLS}
+        for run in ("metasgd", "metasgd-nonneg")
+    }
+    rows = [(f"`{run}`", *(across(seeds) for seeds in by_protocol.values())) for run, by_protocol in found.items()]
+    gains = ([a - b for a, b in zip(*(run[p] for run in reversed(found.values())), strict=True)] for p in PROTOCOLS)
+    return table(("", *PROTOCOLS), [*rows, ("`metasgd-nonneg` - `metasgd`", *map(across, gains))])
+
+
+def choices() -> str:
+    header = [
+        "choice",
+        "MAML same-task (+)",
+        "MAML cross-task (-)",
+        "Meta-SGD same-task (-)",
+        "Meta-SGD cross-task (+)",
+    ]
+    columns = [(run, protocol) for run in ("maml", "metasgd") for protocol in PROTOCOLS]
+    rows = []
+    for name, found in conclusion()["choices"].items():
+        cells = {(sign["run"], sign["protocol"]): f"{measured(sign['measured'])}{_decided(sign)}" for sign in found}
+        if all(column in cells for column in columns):  # other initial rates have a row in `runs`
+            rows.append((name, *(cells[column] for column in columns)))
+    return table(header, rows)
+
+
+def _decided(sign: Mapping[str, str]) -> str:
+    return "" if sign["finding"] == "undecided" else f" {sign['finding']}"
+
+
+def edits() -> str:
+    rows = [
+        (f"`{edit}`", *(measured(by_protocol[protocol]) for protocol in PROTOCOLS))
+        for edit, by_protocol in conclusion()["runs"]["metasgd"]["edits_to_learned"].items()
+    ]
+    return table(("edit", *PROTOCOLS), rows)
+
+
+def counterparts() -> str:
+    rows = [
+        (f"`{name}` - `{run['counterpart']}`", *(measured(run["to_counterpart"][protocol]) for protocol in PROTOCOLS))
+        for name, run in conclusion()["runs"].items()
+        if run["counterpart"]
+    ]
+    return table(("runs", *PROTOCOLS), rows)
+
+
+def px84() -> str:
+    probes = {"`maml`": "maml", "`maml`, judged 5-shot": "maml-5shot", "`metasgd`": "metasgd"}
+    rows = []
+    for name, probe in probes.items():
+        path = f"px84/probe-{probe}.json"
+        before = [model["meta-init"]["accuracy"]["mean"] for model in read(path)["metrics"].values()]
+        rows.append((name, percent(before), *(across(deltas(path, protocol)) for protocol in PROTOCOLS)))
+    path = "px84/probe-metasgd.json"
+    for edit in read(path)["config"]["rates"][1:]:
+        cells = (across(deltas(path, protocol, edit)) for protocol in PROTOCOLS)
+        rows.append((f"`metasgd`, `{edit}` - `learned`", "", *cells))
+    return table(("", "`meta-init`, %", *PROTOCOLS), rows)
+
+
+def calibration() -> str:
+    ours = {
+        name: model
+        for path in ("nilr-probe", "nilr-probe-metasgd-s2", "nilr-probe-metasgd-s3")
+        for name, model in read(f"calibration/{path}.json")["metrics"].items()
+    }
+    rows = []
+    for algo, title, seeds in (("maml", "MAML", range(2)), ("metasgd", "Meta-SGD", range(4))):
+        for seed in seeds:
+            model, peer = ours[f"calibration-{algo}-s{seed}"], read(f"calibration/learn2learn-{algo}-s{seed}.json")
+            head = model["own_head"]["learned"]["same-task"]["accuracy"]
+            cells = (head, peer["head"], model["meta-init"]["accuracy"], peer["meta_init"])
+            rows.append((f"{title}, seed {seed}", *map(accuracy, cells)))
+    header = ("", "head, nilr", "head, learn2learn", "`meta-init`, nilr", "`meta-init`, learn2learn")
+    return table(header, rows)
+
+
+def exact() -> str:
+    updates = ("1", "10", "50", "100", "200")
+    rows = []
+    for algo, title in (("maml", "MAML"), ("metasgd", "Meta-SGD")):
+        distance = read(f"calibration/exact-{algo}.json")["relative_distance"]
+        rows.append((title, *(f"{distance[update]:.1e}" for update in updates)))
+    return table(("updates", *updates), rows)
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "signs": signs,
+    "runs": runs,
+    "more episodes": more_episodes,
+    "edits": edits,
+    "counterparts": counterparts,
+    "choices": choices,
+    "px84": px84,
+    "calibration": calibration,
+    "exact": exact,
+}
+
+
+def filled(page: str) -> str:
+    """Return the page with each table between `<!-- table: NAME -->` and `<!-- end -->` made from the results."""
+    return re.sub(
+        r"(<!-- table: ([a-z0-9 ]+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}",
+        page,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
