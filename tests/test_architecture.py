@@ -20,6 +20,7 @@ LAYERS = (
     {"probes"},
     {"data"},
     KEPT,
+    {"claims"},
     {"report"},
     {"recipes"},
     {"cli"},
@@ -29,7 +30,7 @@ CORE = {"metrics", "inference", "episodes", "models", "meta", "probes"}
 BARRED = (
     (LAYERS[0], {"torch", "typer", "rich"}),
     (CORE, {"h5py", "PIL", "json", "pathlib", "logging", "rich", "typer"}),
-    ({"data", "report", "recipes", *KEPT}, {"typer", "rich"}),
+    ({"data", "claims", "report", "recipes", *KEPT}, {"typer", "rich"}),
 )
 
 

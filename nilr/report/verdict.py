@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from nilr.claims import claim_word
 from nilr.report.figures.figure import Table
 from nilr.report.reading import Source
 from nilr.report.subjects import measure, reading
@@ -32,6 +33,6 @@ def verdicts(sources: Sequence[Source]) -> Iterator[tuple[str, Table]]:
 
 
 def _row(sign: Mapping[str, Any]) -> tuple[str, ...]:
-    claim = "a gain" if sign["claimed"] > 0 else "a loss"
+    claim = claim_word(sign["claimed"])
     measured = sign["measured"]
     return sign["run"], sign["protocol"], claim, points(measure(measured)), str(measured["n_seeds"]), sign["finding"]

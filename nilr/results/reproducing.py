@@ -8,6 +8,8 @@ from pydantic import Field, FiniteFloat
 
 from nilr.results.records import Record
 
+Finding = Literal["confirmed", "refuted", "undecided"]
+
 
 class OverSeeds(Record):
     """A difference over training runs that are alike but for their seed, in fractions of accuracy.
@@ -32,7 +34,7 @@ class Sign(Record):
     run: str
     protocol: str
     claimed: Literal[1, -1]
-    finding: Literal["confirmed", "refuted", "undecided"]
+    finding: Finding
     measured: OverSeeds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nilr.claims import claim_word
 from nilr.cli.console import Cell, Screen
 from nilr.results.reproducing import ReproduceMetrics
 from nilr.results.result import Result
@@ -15,7 +16,7 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     for run, figures in metrics.runs.items():
         for protocol, found in figures.to_meta_init.items():
             sign = signs.get((run, protocol))
-            claim = None if sign is None else "gain" if sign.claimed > 0 else "loss"
+            claim = None if sign is None else claim_word(sign.claimed)
             finding = found.verdict if sign is None else sign.finding
             rows.append((run, protocol, claim, screen.delta(found), str(found.n_seeds), finding))
     screen.table(("run", "protocol", "paper", "delta to meta-init", "seeds", "finding"), rows, names=2)

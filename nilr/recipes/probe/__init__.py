@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nilr.claims import describe_probe
 from nilr.config import ProbeSettings
 from nilr.errors import DataError
 from nilr.probes.conditions import META_INIT
@@ -20,7 +21,6 @@ from nilr.recipes.probe.judging import Readings, judge, task_pairs
 from nilr.recipes.probe.plan import ACCURACY, Plan, asked_layers, asked_rules, check_request, plan
 from nilr.recipes.probe.stopping import correct, next_look, precision_note
 from nilr.recipes.probe.summary import episode_values, summarise
-from nilr.recipes.verdict import verdict
 from nilr.reporting import Reporter
 from nilr.results.probing import ProbeMetrics
 from nilr.results.result import Result
@@ -131,7 +131,7 @@ def _notes(
     metrics: ProbeMetrics,
     readings: Mapping[str, Readings],
 ) -> list[str]:
-    """Return what a reader should know; the verdict comes last."""
+    """Return what a reader should know; the findings on the paper's signs come last."""
     parts = listed(settings.adapt_part)
     notes = unmoved(models, parts)
     if settings.controls:
@@ -141,4 +141,4 @@ def _notes(
         notes.append(precision)
     # The paper's models adapt in all their parts.
     claimants = {name: model.algorithm.name for name, model in models.items() if "all" in parts}
-    return [*notes, verdict(claimants, metrics)]
+    return [*notes, describe_probe(claimants, metrics)]

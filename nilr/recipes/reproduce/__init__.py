@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nilr.claims import MeasuredModel, describe_signs, run_figures, signs, signs_by_choice
 from nilr.config import EXPERIMENTS, PrepareDataSettings, ProbeSettings, ReportSettings, ReproduceSettings
 from nilr.data.packed import open_pack
 from nilr.errors import Interrupted, StoreError
@@ -19,7 +20,6 @@ from nilr.recipes.reproduce.estimate import seconds_left
 from nilr.recipes.reproduce.plan import Plan, Trained, model_runs
 from nilr.recipes.reproduce.pool import at_once, work_ahead
 from nilr.recipes.reproduce.steps import Left, Steps
-from nilr.recipes.reproduce.verdict import Seen, in_words, run_figures, signs, signs_by_choice
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, ModelUsed
 from nilr.results.reproducing import ReproduceMetrics, RunFigures
@@ -75,7 +75,7 @@ class Reproduction:
             shared = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"threads": share}))
             work_ahead(shared, self.data, left, jobs, self.reporter)
         runs = model_runs(plan.trainings)
-        seen: dict[str, list[Seen]] = {}
+        seen: dict[str, list[MeasuredModel]] = {}
         for name, trainings in runs.items():
             for training in trainings:
                 self.steps.train(training)
@@ -93,13 +93,13 @@ class Reproduction:
             },
             models=self.used,
             data=self.data,
-            notes=in_words(metrics.signs),
+            notes=describe_signs(metrics.signs),
             environment=environment(device, plan.settings.engine),
         )
         self._report(result)
         return result
 
-    def _conclude(self, runs: dict[str, RunFigures], seen: Mapping[str, Sequence[Seen]]) -> ReproduceMetrics:
+    def _conclude(self, runs: dict[str, RunFigures], seen: Mapping[str, Sequence[MeasuredModel]]) -> ReproduceMetrics:
         """Ask the paper's signs of the preset's runs, and again under every other choice."""
         measured = {name: figures.to_meta_init for name, figures in runs.items()}
         known = self.plan.experiment.runs
@@ -154,7 +154,7 @@ class Reproduction:
         manifest = newest_manifest(self.plan.store.model_dir(training.model))
         return 0 if manifest is None else min(manifest.outer_step, resolve(training.settings)[0].outer_steps)
 
-    def _look(self, training: Trained) -> Seen:
+    def _look(self, training: Trained) -> MeasuredModel:
         """Return what a model answered; it is asked what it was not asked yet."""
         answers = {name: self.steps.ask(training, asked) for name, asked in self.steps.questions(training).items()}
         probed, looked, *again = answers.values()
@@ -162,7 +162,7 @@ class Reproduction:
         self.asked_again += [answer.path for answer in again]
         self.used.append(probed.result.models[0])
         found = {name: answer.result.metrics[training.model] for name, answer in answers.items()}
-        return Seen(training.seed, training.model, found.pop("probe"), found.pop("rates"), found)
+        return MeasuredModel(training.seed, training.model, found.pop("probe"), found.pop("rates"), found)
 
     def _keep(self, result: Result[Any], name: str | None = None) -> Result[Any]:
         write_result(self.plan.folder / (name or f"{result.command}.json"), result)

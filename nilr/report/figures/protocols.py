@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nilr.probes.claims import CLAIMS
+from nilr.claims import CLAIMS
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, quiet_spines
 from nilr.report.style import PROTOCOL_STYLE, Frame, colour
 from nilr.report.subjects import ADAPTED, PROTOCOLS, Measure, Subject

@@ -184,8 +184,8 @@ def test_the_engine_does_not_change_the_numbers(maml: str) -> None:
 
 def test_the_last_note_says_which_signs_were_seen(maml: str) -> None:
     note = judge(maml).notes[-1]
-    assert note.startswith("Of the paper's four signs, measured here: maml same-task + ")
-    assert "maml cross-task - " in note
+    assert note.startswith("The paper's four signs, over episodes: maml same-task gain ")
+    assert "maml cross-task loss " in note
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ import pytest
 from nilr.checkpoint import read_manifest
 from nilr.config import EXPERIMENTS, ImportSettings, ReproduceSettings
 from nilr.errors import Interrupted, StoreError
-from nilr.recipes import meta_train
+from nilr.recipes import meta_train, probe, rates, report, reproduce
 from nilr.recipes.models import importing as models_import
-from nilr.recipes.models import probe, rates, report, reproduce
 from nilr.recipes.reproduce.plan import Plan, look_digest, model_runs
 from nilr.report.contents import KINDS
 from nilr.reporting import SilentReporter

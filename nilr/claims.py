@@ -1,0 +1,208 @@
+"""The four signs that the paper claims, and what probes and experiments find of them.
+
+Starshak (Negative Inner-Loop Learning Rates Learn Universal Features, 2022) claims signs of the change in
+nearest-neighbour accuracy from the meta-initialisation to the adapted parameters: MAML gains on the same task and loses
+on another task; Meta-SGD loses on the same task and gains on another task.
+
+A claimed gain or loss is confirmed or refuted if the 95 % interval of the measured change excludes zero, else it is
+undecided. A probe has intervals over episodes, an experiment over seeds. Fewer than three seeds decide nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from nilr.config import Run
+from nilr.inference import LEAST_SEEDS, over_seeds
+from nilr.probes.edits import LEARNED
+from nilr.results.probing import EditProbe, ModelProbe, ModelRates, ProbeMetrics
+from nilr.results.records import Delta
+from nilr.results.reproducing import Finding, OverSeeds, RunFigures, Sign
+
+# algorithm -> protocol -> the sign of the claimed change
+CLAIMS: dict[str, dict[str, int]] = {
+    "maml": {"same-task": 1, "cross-task": -1},
+    "metasgd": {"same-task": -1, "cross-task": 1},
+}
+_ADAPTED = ("same-task", "cross-task")
+
+
+def claim_word(claimed: int) -> str:
+    """Return "gain" for a positive sign and "loss" for a negative one."""
+    return "gain" if claimed > 0 else "loss"
+
+
+def _judge(claimed: int, measured: float, *, decided: bool) -> Finding:
+    if not decided:
+        return "undecided"
+    return "confirmed" if (measured > 0) == (claimed > 0) else "refuted"
+
+
+def learned_delta(probe: ModelProbe | EditProbe, protocol: str, which: str = "delta") -> Delta | None:
+    """Return a paired difference under a protocol; of a model, the one with its learned rates.
+
+    Args:
+        probe: a model's metrics, or those of one edit of its rates.
+        protocol: "same-task" or "cross-task".
+        which: "delta", the difference to the meta-initialisation, or "delta_to_learned", to the learned rates.
+
+    Returns:
+        The difference; None if the probe did not measure it.
+    """
+    # a probe with one edit, the learned rates, has no `edits`
+    learned = probe.edits.get(LEARNED, probe) if isinstance(probe, ModelProbe) else probe
+    metrics = learned.same_task if protocol == "same-task" else learned.cross_task
+    return None if metrics is None else getattr(metrics, which)
+
+
+def describe_probe(algorithms: Mapping[str, str], metrics: ProbeMetrics) -> str:
+    """Return the last line of a probe: its finding on each of the paper's signs, over episodes.
+
+    Args:
+        algorithms: algorithm of each model, by the model's name.
+        metrics: of the probe, by the model's name.
+    """
+    findings = [
+        f"{name} {protocol} {claim_word(claimed)} {_describe_delta(delta, claimed)}"
+        for name, algorithm in algorithms.items()
+        for protocol, claimed in CLAIMS.get(algorithm, {}).items()
+        if (delta := learned_delta(metrics[name], protocol)) is not None
+    ]
+    if not findings:
+        return "This probe measured none of the paper's four signs (maml and metasgd, same-task and cross-task)."
+    scope = "Intervals are over episodes, for these models and classes only."
+    return f"The paper's four signs, over episodes: {'; '.join(findings)}. {scope}"
+
+
+def _describe_delta(delta: Delta, claimed: int) -> str:
+    finding = _judge(claimed, delta.mean, decided=delta.ci95 is not None and abs(delta.mean) > delta.ci95)
+    points = f"{100 * delta.mean:+z.2f}"
+    if delta.ci95 is None:
+        return f"{finding} ({points} points, one episode)"
+    if delta.verdict is not None:
+        return f"{finding} ({points} points, {delta.verdict})"
+    return f"{finding} ({points} ± {100 * delta.ci95:.2f} points)"
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """What an experiment has measured of one trained model.
+
+    Attributes:
+        seed: of its training.
+        model: its name.
+        probe: with the protocol of the paper.
+        rates: its learned rates.
+        choices: its probes under other choices, by the choice's name.
+    """
+
+    seed: int
+    model: str
+    probe: ModelProbe
+    rates: ModelRates
+    choices: Mapping[str, ModelProbe] = field(default_factory=dict)
+
+
+def combine_seeds(means: Mapping[str, float]) -> OverSeeds:
+    """Return the inference on a difference from its mean in each seed."""
+    inference: dict[str, Any] = dataclasses.asdict(over_seeds(list(means.values())))
+    return OverSeeds(n_seeds=inference.pop("n"), seeds=dict(means), **inference)
+
+
+def run_figures(run: Run, models: Mapping[str, Sequence[MeasuredModel]]) -> RunFigures:
+    """Return the differences of one run, over its seeds.
+
+    Args:
+        run: the run.
+        models: its models and those of its counterpart, by the run's name.
+    """
+    seeds = models[run.name]
+    to_meta_init = _over_seeds(seeds)
+    counterpart = _over_seeds(models[run.counterpart]) if run.counterpart else {}
+    return RunFigures(
+        why=run.why,
+        models=[model.model for model in seeds],
+        share_negative={str(model.seed): model.rates.all.share_negative for model in seeds},
+        to_meta_init=to_meta_init,
+        edits_to_learned={
+            edit: _by_protocol({model.seed: model.probe.edits[edit] for model in seeds}, "delta_to_learned")
+            for edit in seeds[0].probe.edits
+            if edit != LEARNED
+        },
+        counterpart=run.counterpart,
+        to_counterpart={
+            protocol: combine_seeds(
+                {seed: mean - other.seeds[seed] for seed, mean in to_meta_init[protocol].seeds.items()}
+            )
+            for protocol, other in counterpart.items()
+        },
+    )
+
+
+def _over_seeds(models: Sequence[MeasuredModel], choice: str | None = None) -> dict[str, OverSeeds]:
+    """Return the difference to the meta-initialisation by protocol, with the paper's protocol or another choice."""
+    return _by_protocol({model.seed: model.choices[choice] if choice else model.probe for model in models}, "delta")
+
+
+def _by_protocol(probes: Mapping[int, ModelProbe | EditProbe], which: str) -> dict[str, OverSeeds]:
+    found = {}
+    for protocol in _ADAPTED:
+        deltas = {str(seed): learned_delta(probe, protocol, which) for seed, probe in probes.items()}
+        found[protocol] = combine_seeds({seed: delta.mean for seed, delta in deltas.items() if delta is not None})
+    return found
+
+
+def signs(algorithms: Mapping[str, str], measured: Mapping[str, Mapping[str, OverSeeds]]) -> list[Sign]:
+    """Return the finding on each of the paper's signs, over seeds.
+
+    Args:
+        algorithms: algorithm of each run that the paper's signs are about, by the run's name.
+        measured: the difference to the meta-initialisation, by run and protocol.
+    """
+    return [
+        Sign(
+            run=run,
+            protocol=protocol,
+            claimed=1 if claimed > 0 else -1,
+            finding=_judge(claimed, found.mean, decided=found.verdict != "undecided"),
+            measured=found,
+        )
+        for run, algorithm in algorithms.items()
+        for protocol, claimed in CLAIMS[algorithm].items()
+        for found in [measured[run][protocol]]
+    ]
+
+
+def signs_by_choice(
+    algorithms: Mapping[str, str], models: Mapping[str, Sequence[MeasuredModel]]
+) -> dict[str, list[Sign]]:
+    """Return the finding on each of the paper's signs under each other choice of probing.
+
+    Args:
+        algorithms: algorithm of each run that the paper's signs are about, by the run's name.
+        models: the models of each run.
+    """
+    choices = dict.fromkeys(name for run in algorithms for model in models[run] for name in model.choices)
+    return {name: signs(algorithms, {run: _over_seeds(models[run], name) for run in algorithms}) for name in choices}
+
+
+def describe_signs(found: Sequence[Sign]) -> list[str]:
+    """Return one sentence for each sign, and a summary with the scope of the intervals."""
+    lines = []
+    for sign in found:
+        claim = f"{sign.run} {sign.protocol}: claimed {claim_word(sign.claimed)}"
+        lines.append(f"{claim} {sign.finding}, {_describe_seeds(sign.measured)}.")
+    counts = [f"{sum(sign.finding == word for sign in found)} {word}" for word in get_args(Finding)]
+    few = any(sign.measured.n_seeds < LEAST_SEEDS for sign in found)
+    limit = f" Fewer than {LEAST_SEEDS} seeds decide nothing." if few else ""
+    scope = "Intervals are over seeds (Student's t, seeds - 1 degrees of freedom), on the test classes of one pack."
+    return [*lines, f"The paper's four signs: {', '.join(counts)}.{limit} {scope}"]
+
+
+def _describe_seeds(measured: OverSeeds) -> str:
+    width = "" if measured.ci95 is None else f" ± {100 * measured.ci95:.2f}"
+    seeds = "1 seed" if measured.n_seeds == 1 else f"{measured.n_seeds} seeds"
+    return f"{100 * measured.mean:+z.2f}{width} points over {seeds}"

@@ -1,0 +1,196 @@
+import dataclasses
+
+import pytest
+
+from nilr.claims import (
+    MeasuredModel,
+    combine_seeds,
+    describe_probe,
+    describe_signs,
+    learned_delta,
+    run_figures,
+    signs,
+    signs_by_choice,
+)
+from nilr.config import Run
+from nilr.results.probing import EditMetrics, EditProbe, Histogram, ModelProbe, ModelRates, ProtocolMetrics, RateFigures
+from nilr.results.records import Delta, Mean
+from nilr.results.reproducing import RunFigures
+
+ACCURACY = Mean(mean=0.4, ci95=0.0001, n_episodes=1000)
+RATES = RateFigures(
+    count=4, mean=0.0, std=1.0, quantiles={}, share_negative=0.25, histogram=Histogram(edges=[0, 1], counts=[4])
+)
+
+
+def edit(same: float, cross: float, *, learned: float | None = None) -> EditProbe:
+    def figures(mean: float) -> EditMetrics:
+        to_learned = None if learned is None else Delta(mean=learned, ci95=0.0001, p=1e-9)
+        delta = Delta(mean=mean, ci95=0.0001, p=1e-9)
+        return EditMetrics(accuracy=ACCURACY, delta=delta, delta_to_learned=to_learned)
+
+    return EditProbe(same_task=figures(same), cross_task=figures(cross))
+
+
+def measured_model(seed: int, same: float, cross: float, edited: float = 0.0) -> MeasuredModel:
+    edits = {"learned": edit(same, cross), "absolute": edit(0.0, 0.0, learned=edited)}
+    rates = ModelRates(inner_steps=1, all=RATES, kinds={}, layers={}, tensors={}, left_out=[], not_moved=[])
+    return MeasuredModel(seed, f"m{seed}", ModelProbe(meta_init=ProtocolMetrics(accuracy=ACCURACY), edits=edits), rates)
+
+
+def figures(run: str, models: list[MeasuredModel]) -> RunFigures:
+    return run_figures(Run(run, "why", {}), {run: models})
+
+
+def probe(same_task: Delta | None = None, cross_task: Delta | None = None) -> ModelProbe:
+    def metrics(delta: Delta | None) -> ProtocolMetrics | None:
+        return None if delta is None else ProtocolMetrics(accuracy=ACCURACY, delta=delta)
+
+    return ModelProbe(
+        meta_init=ProtocolMetrics(accuracy=ACCURACY), same_task=metrics(same_task), cross_task=metrics(cross_task)
+    )
+
+
+@pytest.mark.parametrize(
+    ("algo", "delta", "said"),
+    [
+        ("maml", Delta(mean=0.02, ci95=0.01, p=0.01), "same-task gain confirmed (+2.00 ± 1.00 points)"),
+        ("maml", Delta(mean=-0.02, ci95=0.01, p=0.01), "same-task gain refuted (-2.00 ± 1.00 points)"),
+        ("maml", Delta(mean=0.005, ci95=0.01, p=0.4), "same-task gain undecided (+0.50 ± 1.00 points)"),
+        ("metasgd", Delta(mean=-0.02, ci95=0.01, p=0.01), "same-task loss confirmed (-2.00 ± 1.00 points)"),
+        ("metasgd", Delta(mean=0.02, ci95=0.01, p=0.01), "same-task loss refuted (+2.00 ± 1.00 points)"),
+        ("maml", Delta(mean=0.02, ci95=None, p=None), "same-task gain undecided (+2.00 points, one episode)"),
+        (
+            "maml",
+            Delta(mean=0.0, ci95=0.0, p=None, verdict="exactly zero"),
+            "same-task gain undecided (+0.00 points, exactly zero)",
+        ),
+        (
+            "maml",
+            Delta(mean=-0.1, ci95=0.0, p=None, verdict="exactly constant"),
+            "same-task gain refuted (-10.00 points, exactly constant)",
+        ),
+    ],
+)
+def test_a_probe_confirms_or_refutes_a_sign_if_the_interval_over_episodes_excludes_zero(
+    algo: str, delta: Delta, said: str
+) -> None:
+    assert describe_probe({"m": algo}, {"m": probe(same_task=delta)}) == (
+        f"The paper's four signs, over episodes: m {said}. "
+        "Intervals are over episodes, for these models and classes only."
+    )
+
+
+def test_a_probe_of_both_algorithms_judges_all_four_signs() -> None:
+    delta = Delta(mean=0.1, ci95=0.01, p=0.0)
+    text = describe_probe({"a": "maml", "b": "metasgd"}, {"a": probe(delta, delta), "b": probe(delta, delta)})
+    findings = ["a same-task gain confirmed", "a cross-task loss refuted"]
+    findings += ["b same-task loss refuted", "b cross-task gain confirmed"]
+    assert [text.index(finding) for finding in findings] == sorted(text.index(finding) for finding in findings)
+
+
+def test_an_algorithm_without_a_claim_is_not_judged() -> None:
+    text = describe_probe({"m": "anil"}, {"m": probe(same_task=Delta(mean=0.1, ci95=0.01, p=0.0))})
+    assert text.startswith("This probe measured none of the paper's four signs")
+
+
+def test_of_a_probe_with_edits_the_learned_rates_are_judged() -> None:
+    delta = learned_delta(measured_model(0, 0.02, -0.01).probe, "cross-task")
+    assert delta is not None
+    assert delta.mean == -0.01
+
+
+def test_the_interval_is_over_seeds_alone_with_two_degrees_of_freedom_for_three() -> None:
+    found = combine_seeds({"0": 0.01, "1": 0.02, "2": 0.03})
+    # t(0.975, 2) = 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3)
+    assert found.ci95 == pytest.approx(0.01 * 4.302653 / 3**0.5, rel=1e-6)
+    assert found.mean == pytest.approx(0.02)
+    assert found.spread == pytest.approx(0.01)
+    assert found.verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("means", "claimed", "said"),
+    [
+        ((0.010, 0.011, 0.012), 1, "confirmed"),
+        ((0.010, 0.011, 0.012), -1, "refuted"),
+        ((-0.010, -0.011, -0.012), -1, "confirmed"),
+        ((-0.010, -0.011, -0.012), 1, "refuted"),
+        ((-0.010, 0.011, 0.012), 1, "undecided"),
+        ((0.010, 0.010001), 1, "undecided"),
+        ((0.010,), 1, "undecided"),
+    ],
+)
+def test_a_sign_is_confirmed_or_refuted_by_three_seeds_and_never_by_fewer(
+    means: tuple[float, ...], claimed: int, said: str
+) -> None:
+    algorithm = "maml" if claimed > 0 else "metasgd"  # opposite claims about the same task
+    measured = combine_seeds({str(i): mean for i, mean in enumerate(means)})
+    (sign, _) = signs({"run": algorithm}, {"run": {"same-task": measured, "cross-task": measured}})
+    assert (sign.claimed, sign.finding) == (claimed, said)
+
+
+def test_the_paper_s_four_signs_are_found_in_results_made_to_show_them() -> None:
+    maml = [measured_model(i, 0.02 + i / 1000, -0.01 + i / 1000) for i in range(3)]
+    metasgd = [measured_model(i, -0.02 + i / 1000, -0.03 + i / 1000) for i in range(3)]
+    measured = {run: figures(run, models).to_meta_init for run, models in (("maml", maml), ("sgd", metasgd))}
+    found = signs({"maml": "maml", "sgd": "metasgd"}, measured)
+    assert [(sign.run, sign.protocol, sign.claimed, sign.finding) for sign in found] == [
+        ("maml", "same-task", 1, "confirmed"),
+        ("maml", "cross-task", -1, "confirmed"),
+        ("sgd", "same-task", -1, "confirmed"),
+        ("sgd", "cross-task", 1, "refuted"),
+    ]
+    assert describe_signs(found)[0] == ("maml same-task: claimed gain confirmed, +2.10 ± 0.25 points over 3 seeds.")
+    assert describe_signs(found)[-1].startswith(
+        "The paper's four signs: 3 confirmed, 1 refuted, 0 undecided. Intervals"
+    )
+
+
+def test_sharp_intervals_over_episodes_decide_nothing_with_two_seeds() -> None:
+    measured = figures("maml", [measured_model(i, 0.02, -0.02) for i in range(2)]).to_meta_init
+    found = signs({"maml": "maml"}, {"maml": measured})
+    assert {sign.finding for sign in found} == {"undecided"}
+    assert "Fewer than 3 seeds decide nothing." in describe_signs(found)[-1]
+
+
+def test_the_signs_under_another_choice_are_read_from_its_probes_alone() -> None:
+    def chosen(seed: int, sign: int) -> MeasuredModel:
+        usual = measured_model(seed, 0.02 + seed / 1000, -0.02 - seed / 1000)
+        other = measured_model(seed, sign * (0.03 + seed / 1000), 0.0).probe
+        return dataclasses.replace(usual, choices={"euclidean": other})
+
+    models = {"maml": [chosen(i, -1) for i in range(3)], "control": [measured_model(i, 1.0, 1.0) for i in range(3)]}
+    found = signs_by_choice({"maml": "maml"}, models)
+    assert list(found) == ["euclidean"]
+    assert [(sign.run, sign.protocol, sign.finding) for sign in found["euclidean"]] == [
+        ("maml", "same-task", "refuted"),
+        ("maml", "cross-task", "undecided"),
+    ]
+    assert found["euclidean"][0].measured.seeds == pytest.approx({"0": -0.03, "1": -0.031, "2": -0.032})
+
+
+def test_edits_are_compared_with_the_learned_rates_seed_by_seed() -> None:
+    found = figures("run", [measured_model(i, 0.0, 0.0, edited=0.01 * i) for i in range(3)])
+    assert list(found.edits_to_learned) == ["absolute"]
+    assert found.edits_to_learned["absolute"]["cross-task"].seeds == {"0": 0.0, "1": 0.01, "2": 0.02}
+    assert found.share_negative == {"0": 0.25, "1": 0.25, "2": 0.25}
+    assert not found.to_counterpart
+
+
+def test_a_run_is_compared_with_its_counterpart_seed_by_seed() -> None:
+    # Each varies widely over its seeds, and together: only the paired difference is sharp, 1 point and 0 points.
+    known = {"sgd": [measured_model(i, 0.05 * i, -0.05 * i) for i in range(3)]}
+    known["nonneg"] = [measured_model(i, 0.05 * i + 0.01 + i / 10000, -0.05 * i) for i in range(3)]
+    found = run_figures(Run("nonneg", "why", {}, counterpart="sgd"), known)
+    assert found.counterpart == "sgd"
+    assert found.to_counterpart["same-task"].seeds == pytest.approx({"0": 0.01, "1": 0.0101, "2": 0.0102})
+    assert found.to_counterpart["same-task"].verdict == "positive"
+    assert found.to_counterpart["cross-task"].mean == pytest.approx(0)
+    assert found.to_meta_init["same-task"].verdict == "undecided"
+
+
+def test_a_run_of_fewer_seeds_is_compared_with_those_of_its_counterpart_alone() -> None:
+    known = {"sgd": [measured_model(i, 0.1 * i, 0.0) for i in range(3)], "start": [measured_model(1, 0.15, 0.0)]}
+    found = run_figures(Run("start", "why", {}, counterpart="sgd"), known)
+    assert found.to_counterpart["same-task"].seeds == pytest.approx({"1": 0.05})
