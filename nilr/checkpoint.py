@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from nilr.config import ModelName
-from nilr.errors import CheckpointError
+from nilr.errors import CheckpointError, invalid_field
 from nilr.files import write_atomically
 from nilr.tensorfile import DAMAGED, FOREIGN, parse, read, read_document, serialize
 
@@ -225,6 +225,4 @@ def _manifest(path: Path, document: dict[str, Any]) -> Manifest:
     try:
         return Manifest.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"`{path}`: manifest field `{where}`: {first['msg'].lower()}", hint=FOREIGN) from error
+        raise CheckpointError(f"`{path}`: manifest field {invalid_field(error)}", hint=FOREIGN) from error

@@ -16,6 +16,10 @@ Interrupted              (a KeyboardInterrupt) SIGINT, SIGTERM or SIGHUP, after 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class NilrError(Exception):
@@ -87,3 +91,18 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(signum)
         self.signum = signum
         self.hint = hint
+
+
+def invalid_field(error: ValidationError, *, ignore: str = "") -> str:
+    """Return the first fault that pydantic found, as `field`: reason; "" if there is none.
+
+    Args:
+        error: of pydantic.
+        ignore: a type of fault that does not count, such as "extra_forbidden".
+    """
+    for details in error.errors():
+        if details["type"] != ignore:
+            where = ".".join(str(part) for part in details["loc"])
+            reason = details["msg"].removeprefix("Value error, ")
+            return (f"`{where}`: " if where else "") + reason[:1].lower() + reason[1:]
+    return ""

@@ -12,11 +12,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nilr.checkpoint import Manifest
-from nilr.errors import CheckpointError, NilrError
+from nilr.errors import CheckpointError, NilrError, invalid_field
 from nilr.files import storage_error, write_atomically
 from nilr.results.records import Mean
-
-HISTORY = "history.jsonl"
+from nilr.store import HISTORY, LAST
 
 _LONGEST_LINE = 2**20
 
@@ -62,9 +61,7 @@ def read_history(path: Path) -> Iterator[Line]:
     except OSError as error:
         raise CheckpointError(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"`{part}`: " for part in first["loc"][:1])
-        raise CheckpointError(f"`{path}`, line {number}: {where}{first['msg'].lower()}") from error
+        raise CheckpointError(f"`{path}`, line {number}: {invalid_field(error)}") from error
 
 
 def completed_updates(directory: Path, newest: Manifest) -> int:
@@ -76,7 +73,7 @@ def completed_updates(directory: Path, newest: Manifest) -> int:
             so if only that one is kept, the history says how far.
     """
     steps = [newest.outer_step]
-    if not (directory / "last.safetensors").exists():
+    if not (directory / LAST).exists():
         with contextlib.suppress(CheckpointError):
             steps += [line.outer_step for line in read_history(directory / HISTORY)]
     return max(steps)

@@ -24,7 +24,9 @@ from nilr.config import is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError
 from nilr.files import remove_at_once, remove_stale, storage_error
 
-CHECKPOINTS = ("best", "last")
+BEST, LAST = "best.safetensors", "last.safetensors"
+TRAINING_STATE, HISTORY = "training.safetensors", "history.jsonl"
+CHECKPOINTS = {"best": BEST, "last": LAST}
 
 _NAME_LENGTH = 100
 
@@ -249,21 +251,21 @@ def newest_manifest(directory: Path) -> Manifest | None:
     """Return the manifest of a model's last checkpoint, else of its best; None where neither can be read."""
     for checkpoint in reversed(CHECKPOINTS):
         with contextlib.suppress(CheckpointError, OSError):
-            return read_manifest(directory / f"{checkpoint}.safetensors")
+            return read_manifest(directory / CHECKPOINTS[checkpoint])
     return None
 
 
 def _pick(directory: Path, wanted: str | None) -> ModelRef:
     name = directory.absolute().name
     with _storage(directory):
-        there = [checkpoint for checkpoint in CHECKPOINTS if (directory / f"{checkpoint}.safetensors").is_file()]
+        there = [checkpoint for checkpoint, file in CHECKPOINTS.items() if (directory / file).is_file()]
     if not there:
         raise StoreError(f"model `{name}` has no checkpoint yet", hint="`nilr models ls` shows how far it is")
     if wanted is not None and wanted not in there:
         hint = f"take `{name}@{there[0]}`; best is there once a validation chose it (--eval-every)"
         raise StoreError(f"model `{name}` has no checkpoint `{wanted}`", hint=hint)
     chosen = wanted or there[0]
-    return ModelRef(name, directory, chosen, directory / f"{chosen}.safetensors")
+    return ModelRef(name, directory, chosen, directory / CHECKPOINTS[chosen])
 
 
 def _split(ref: str) -> tuple[str, str | None]:

@@ -21,16 +21,16 @@ from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import DivergedError, EpisodeError, StoreError, UsageError
 from nilr.probes.edits import NORM_MATCHED, adapt, edited, rates_of_part
 from nilr.probes.features import episode_features
-from nilr.recipes.common.loading import LoadedModel, judged_data, load_model, open_split, require_same_size
-from nilr.recipes.common.memory import saying_what_takes_less
+from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
+from nilr.recipes.common.loading import LoadedModel, find_evaluation_pack, load_model, open_split, require_image_size
+from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.common.task_options import asked_rates, episode_size, inner_steps, listed, unmoved
 from nilr.reporting import Reporter
 from nilr.results.making import AdaptMetrics, Prediction
 from nilr.results.records import DataUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
-from nilr.store import Store, holds_model
+from nilr.store import BEST, HISTORY, LAST, TRAINING_STATE, Store, holds_model
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Task:
     data: DataUsed | None
 
 
-@saying_what_takes_less("fewer images (--n-query, --n-shot, --query), or --device cpu", at_once=1)
+@with_memory_hint("fewer images (--n-query, --n-shot, --query), or --device cpu", at_once=1)
 def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     """Adapt one model to one episode or to the user's own images, and store the adapted model.
 
@@ -64,7 +64,7 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     model = load_model(store, settings.model, device=device, engine=settings.engine, precision=settings.precision)
     task = _own_images(settings, model, device) if settings.support else _seeded_episode(settings, store, model, device)
     how = Adaptation(
-        rates=rates, adapt_part=list(listed(settings.adapt_part)), inner_steps=inner_steps(settings, model)
+        rates=rates, adapt_part=list(split_commas(settings.adapt_part)), inner_steps=inner_steps(settings, model)
     )
     steps = f"{how.inner_steps} step{'s' if how.inner_steps != 1 else ''}"
     reporter.note(f"adapting `{model.ref.name}` to {len(task.episode.support_y)} images in {steps}")
@@ -85,13 +85,13 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
         },
         models=[model.used],
         data=task.data,
-        notes=[*unmoved({model.ref.name: model}, how.adapt_part), f"the adapted model is `{name}`"],
+        notes=[*unmoved_notes({model.ref.name: model}, how.adapt_part), f"the adapted model is `{name}`"],
         environment=environment(device, model.engine.name),
     )
 
 
 def _one_edit(settings: AdaptSettings) -> str:
-    names = asked_rates(settings.rates)
+    names = edit_names(settings.rates)
     if len(names) > 1:
         raise UsageError(
             f"`nilr adapt` adapts once, and --rates names {len(names)}: {', '.join(names)}",
@@ -117,8 +117,8 @@ def _seeded_episode(settings: AdaptSettings, store: Store, model: LoadedModel, d
     if settings.query is not None:
         raise UsageError("--query needs --support", hint="give a folder per class with --support")
     size = episode_size(settings, [model])
-    split = open_split(judged_data(store, settings.data, model), settings.split, device)
-    require_same_size(model, split.used)
+    split = open_split(find_evaluation_pack(store, settings.data, model), settings.split, device)
+    require_image_size(model, split.used)
     sampler = EpisodeSampler(split.images, size.n_way, size.n_shot, size.n_query, settings.seed, settings.split)
     classes, images = sampler.choose([settings.episode])
     filenames = split.packed.filenames()
@@ -253,7 +253,7 @@ def _store_adapted(
     manifest = model.checkpoint.manifest
     figures: dict[str, JsonValue] = metrics.model_dump(mode="json", exclude={"predictions"})
     name = settings.name or store.fresh_model_name(f"{model.ref.name}-adapted")
-    path = store.model_dir(name) / "last.safetensors"
+    path = store.model_dir(name) / LAST
     try:
         with store.lock(name):
             if holds_model(path.parent) and not settings.force:
@@ -268,7 +268,7 @@ def _store_adapted(
                 metrics=figures,
                 parent={"name": model.ref.name, "digest": model.checkpoint.digest, "adaptation": how.model_dump()},
             )
-            for other in ("best.safetensors", "training.safetensors", "history.jsonl"):
+            for other in (BEST, TRAINING_STATE, HISTORY):
                 (path.parent / other).unlink(missing_ok=True)  # of a trained model that --force replaces
     finally:
         # Where nothing could be saved, no empty model stays behind.

@@ -16,10 +16,17 @@ from nilr.errors import DataError, NilrError, StoreError
 from nilr.meta.engine.workers import in_order
 from nilr.models.learner import kind, layer
 from nilr.probes.rate_statistics import Walk, larger, signal, spread, walk, without_signal
-from nilr.recipes.common.loading import LoadedModel, OpenSplit, judged_data, load_models, open_split, require_same_size
-from nilr.recipes.common.memory import saying_what_takes_less
+from nilr.recipes.common.episodes import EpisodeSize, episode_size, inner_steps
+from nilr.recipes.common.loading import (
+    LoadedModel,
+    OpenSplit,
+    find_evaluation_pack,
+    load_models,
+    open_split,
+    require_image_size,
+)
+from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.common.task_options import EpisodeSize, episode_size, inner_steps
 from nilr.recipes.probe.summary import mean_of
 from nilr.reporting import Reporter
 from nilr.results.probing import Histogram, ModelRates, RateFigures, RatesMetrics, TensorRates
@@ -37,7 +44,7 @@ class Seen:
     largest: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@saying_what_takes_less("a smaller --n-shot, or --device cpu")
+@with_memory_hint("a smaller --n-shot, or --device cpu")
 def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     """Look at the inner rates of one or several models.
 
@@ -82,9 +89,9 @@ def _open(
     reason = "--n-episodes is 0"
     if settings.n_episodes:
         try:
-            split = open_split(judged_data(store, settings.data, models[0]), settings.split, device)
+            split = open_split(find_evaluation_pack(store, settings.data, models[0]), settings.split, device)
             for model in models:
-                require_same_size(model, split.used)
+                require_image_size(model, split.used)
             return split, []
         except (StoreError, DataError) as error:
             if settings.data is not None:

@@ -14,7 +14,7 @@ from nilr.checkpoint import read_manifest
 from nilr.config import ReportFormat, ReportSettings
 from nilr.errors import NilrError, StoreError, UsageError
 from nilr.files import led_to, write_atomically
-from nilr.history import HISTORY, Line, check_history
+from nilr.history import Line, check_history
 from nilr.report.contents import KINDS, Contents, contents
 from nilr.report.figures.figure import History, Material
 from nilr.report.markdown import markdown
@@ -23,7 +23,7 @@ from nilr.report.reading import Source, read_result
 from nilr.report.style import NARROW, WIDE, check_matplotlib, png, svg
 from nilr.report.subjects import probed, reading
 from nilr.reporting import Reporter
-from nilr.store import Store
+from nilr.store import HISTORY, Store
 
 _SUFFIXES: dict[str, ReportFormat] = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md"}
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from nilr.errors import ResultError
+from nilr.errors import ResultError, invalid_field
 from nilr.files import storage_error
 from nilr.results.result import SCHEMA_VERSION, result_types
 
@@ -91,13 +91,12 @@ def _check(path: Path, command: str, result: dict[str, Any]) -> None:
     try:
         kind.model_validate(result)
     except ValidationError as error:
-        for details in error.errors():
-            if details["type"] != "extra_forbidden":
-                where = ".".join(str(part) for part in details["loc"])
-                raise ResultError(
-                    f"`{path}` does not read as {result['schema']}: {where}: {details['msg'].lower()}",
-                    hint="is the file complete? make it again with the command's --json",
-                ) from error
+        reason = invalid_field(error, ignore="extra_forbidden")
+        if reason:
+            raise ResultError(
+                f"`{path}` is not a valid {result['schema']}: {reason}",
+                hint="is the file complete? make it again with the command's --json",
+            ) from error
 
 
 def printable(text: str) -> str:

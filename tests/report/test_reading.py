@@ -30,7 +30,7 @@ def test_a_result_is_read_with_its_command_and_digest(save: Save) -> None:
         ('{"schema": "other/1"}', "its `schema` is not nilr/COMMAND/VERSION"),
         ('{"schema": "nilr/probe/2"}', "was written by a newer nilr: its schema is nilr/probe/2"),
         ('{"schema": "nilr/adapt/1"}', "is a result of `nilr adapt`, of which a report draws nothing"),
-        ('{"schema": "nilr/probe/1"}', "does not read as nilr/probe/1: command: field required"),
+        ('{"schema": "nilr/probe/1"}', "is not a valid nilr/probe/1: `command`: field required"),
     ],
 )
 def test_what_is_no_result_is_refused_by_name_and_reason(save: Save, content: str, said: str) -> None:

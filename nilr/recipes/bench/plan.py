@@ -6,7 +6,7 @@ import torch
 
 from nilr.config import BenchSettings, TrainSettings
 from nilr.recipes.bench.worker import Job, Task
-from nilr.recipes.common.training_settings import resolve
+from nilr.recipes.common.settings import resolve
 
 # What a bench shares with a training; an algorithm or a preset decides where the user did not.
 _SHARED = ("arch", "filters", "n_way", "n_shot", "n_query", "meta_batch_size", "inner_steps", "eval_inner_steps")

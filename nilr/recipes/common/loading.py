@@ -14,13 +14,13 @@ from torch import Tensor
 from nilr.checkpoint import Checkpoint, load_checkpoint
 from nilr.data.packed import PackedSplit, open_pack
 from nilr.episodes import PackedImages
-from nilr.errors import CheckpointError, DataError
+from nilr.errors import CheckpointError, DataError, invalid_field
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import choose_engine
 from nilr.models.learner import Learner
 from nilr.models.registry import build_learner, parameter_shapes
-from nilr.recipes.common.training_settings import recipe_digest
+from nilr.recipes.common.settings import recipe_digest
 from nilr.results.records import DataUsed, ModelUsed
 from nilr.store import ModelRef, Store
 
@@ -130,10 +130,7 @@ def load_model(
         if not 0 <= algorithm.eval_inner_steps <= _MAX_STEPS:
             raise ValueError(f"eval_inner_steps is {algorithm.eval_inner_steps}, expected 0 to {_MAX_STEPS}")
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        reason = str(error).splitlines()[0]
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}"
+        reason = invalid_field(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise CheckpointError(f"`{ref.file}` cannot be rebuilt: {reason}", hint="train it again") from error
     if {name: value.shape for name, value in checkpoint.params.items()} != expected:
         raise CheckpointError(f"`{ref.file}`: its tensors are not those of its architecture", hint="train it again")
@@ -174,7 +171,7 @@ def load_models(
     }
 
 
-def require_same_size(model: LoadedModel, data: DataUsed) -> None:
+def require_image_size(model: LoadedModel, data: DataUsed) -> None:
     """Check that a model can look at the data's images.
 
     Raises:
@@ -188,7 +185,7 @@ def require_same_size(model: LoadedModel, data: DataUsed) -> None:
         )
 
 
-def judged_data(store: Store, asked: str | None, model: LoadedModel) -> Path:
+def find_evaluation_pack(store: Store, asked: str | None, model: LoadedModel) -> Path:
     """Return the pack to judge on: the one asked for, else the one the model was trained on.
 
     Raises:

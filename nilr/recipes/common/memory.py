@@ -39,7 +39,7 @@ def out_of_memory(device: torch.device, *, at_once: int, smaller: str, saved: Se
     return DeviceError(f"out of memory on `{device}`{name}: {peak} GiB of its {total} GiB taken at most", hint=lower)
 
 
-def saying_what_takes_less(
+def with_memory_hint(
     smaller: str, at_once: int | None = None
 ) -> Callable[[Callable[[S, Reporter], R]], Callable[[S, Reporter], R]]:
     """Return a decorator of a recipe's `run`.

@@ -18,22 +18,22 @@ from nilr.errors import StoreError, UsageError
 from nilr.files import remove_at_once
 from nilr.meta.algorithms import Algorithm
 from nilr.recipes.common.loading import OpenSplit, Packs, load_model
-from nilr.recipes.common.memory import saying_what_takes_less
+from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.common.training_settings import check_unchanged, merge_stored, recorded, resolve
+from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
 from nilr.recipes.meta_train.loop import train_together
 from nilr.recipes.meta_train.start import OuterLoops
-from nilr.recipes.meta_train.training import LAST, STATE, Training
+from nilr.recipes.meta_train.training import Training
 from nilr.reporting import NotesOnly, Reporter
 from nilr.results.making import TrainMetrics
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.signals import stopping_gracefully
-from nilr.store import Store, holds_model, newest_manifest
+from nilr.store import LAST, TRAINING_STATE, Store, holds_model, newest_manifest
 from nilr.training_state import read_training_state
 
 
-@saying_what_takes_less("a smaller --filters or pack, or --device cpu", at_once=1)
+@with_memory_hint("a smaller --filters or pack, or --device cpu", at_once=1)
 def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     """Train one model, or one for each of several seeds, or go on with them.
 
@@ -63,7 +63,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     together = {"seeds": settings.seeds, "seed": first.settings.seed}
     return outcome.result(
         _metrics(trainings),
-        config={**recorded(first.settings), **together, "data": first.data.name, "name": _one_or_all(names)},
+        config={**recorded_settings(first.settings), **together, "data": first.data.name, "name": _one_or_all(names)},
         models=[model.used.model_copy(update={"name": name}) for model, name in zip(loaded, names, strict=True)],
         data=first.data,
         notes=loops.notes,
@@ -188,9 +188,9 @@ def _existing(settings: TrainSettings, store: Store) -> Path | None:
 
 def _begun(directory: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
     """Read a training's state; of a model that was imported without one, no tensors and what its manifest says."""
-    manifest = None if (directory / STATE).exists() else newest_manifest(directory)
+    manifest = None if (directory / TRAINING_STATE).exists() else newest_manifest(directory)
     if manifest is None:
-        return read_training_state(directory / STATE)
+        return read_training_state(directory / TRAINING_STATE)
     return {}, {"settings": manifest.settings, "data": manifest.data.name, "data_digest": manifest.data.digest}
 
 
@@ -201,9 +201,9 @@ def _resolve(
         return resolve(settings)
     stored: Any = values["settings"]
     if settings.resume != "auto":
-        settings = merge_stored(settings, stored, values.get("data"))
+        settings = with_stored_settings(settings, stored, values.get("data"))
     settings, row = resolve(settings)
-    check_unchanged(recorded(settings), stored, directory.name)
+    check_unchanged(recorded_settings(settings), stored, directory.name)
     return settings, row
 
 

@@ -12,8 +12,9 @@ from nilr.errors import DivergedError, Interrupted
 from nilr.meta.engine.workers import workers
 from nilr.meta.updates import Updates
 from nilr.recipes.common.memory import out_of_memory
-from nilr.recipes.meta_train.training import STATE, Training
+from nilr.recipes.meta_train.training import Training
 from nilr.signals import StopRequest
+from nilr.store import TRAINING_STATE
 
 
 def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
@@ -109,10 +110,10 @@ def _memory(trainings: Sequence[Training], n_episodes: int, *, within: Training 
             device,
             at_once=min(at_once, n_episodes),
             smaller="a smaller --n-query, --filters or --image-size, or --device cpu",
-            saved=[training.resuming() for training in trainings if (training.directory / STATE).exists()],
+            saved=[training.resuming() for training in trainings if (training.directory / TRAINING_STATE).exists()],
         ) from error
 
 
 def _how_to_go_on(trainings: Sequence[Training]) -> str | None:
-    saved = [training for training in trainings if (training.directory / STATE).exists()]
+    saved = [training for training in trainings if (training.directory / TRAINING_STATE).exists()]
     return " and ".join(f"go on with `{training.resuming()}`" for training in saved) or None

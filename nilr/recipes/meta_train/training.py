@@ -27,14 +27,13 @@ from nilr.meta.inner_lr import share_negative, share_negative_by_layer
 from nilr.meta.outer_loop import OuterLoop
 from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
-from nilr.recipes.common.training_settings import recorded
+from nilr.recipes.common.settings import recorded_settings
 from nilr.reporting import Reporter
 from nilr.results.making import TrainMetrics
 from nilr.results.records import DataUsed, Mean
 from nilr.signals import StopRequest
+from nilr.store import BEST, LAST, TRAINING_STATE
 from nilr.training_state import Progress
-
-STATE, LAST, BEST = "training.safetensors", "last.safetensors", "best.safetensors"
 
 _SAVE_STEPS, _SAVE_SECONDS = 500, 300.0
 _SKIPS_IN_A_ROW = 10
@@ -84,7 +83,7 @@ class Training:
         """
         if not tensors:
             raise StoreError(
-                f"model `{self.directory.name}` has no training state ({STATE}) to go on from",
+                f"model `{self.directory.name}` has no training state ({TRAINING_STATE}) to go on from",
                 hint="use it as it is, or train under another --name",
             )
         self.outer.load_state(tensors)
@@ -117,12 +116,12 @@ class Training:
     def save(self) -> None:
         """Write the training state, then the checkpoint `last`."""
         values: dict[str, JsonValue] = {
-            "settings": recorded(self.settings),
+            "settings": recorded_settings(self.settings),
             "data": self.data.name,
             "data_digest": self.data.digest,
             "progress": dataclasses.asdict(self.progress),
         }
-        save_training_state(self.directory / STATE, self.outer.state(), values)
+        save_training_state(self.directory / TRAINING_STATE, self.outer.state(), values)
         self._save_checkpoint(LAST)
         self._saved_at, self._saved_step = time.monotonic(), self.progress.outer_step
 
@@ -211,7 +210,7 @@ class Training:
 
     def _validate(self, val: EpisodeSampler, stop: StopRequest) -> None:
         outer, done = self.outer, 0
-        if not (self.directory / STATE).exists():
+        if not (self.directory / TRAINING_STATE).exists():
             self.save()  # a kill must not leave the best checkpoint alone, with nothing to go on from
 
         def on_episode() -> None:
@@ -261,7 +260,7 @@ class Training:
                 },
             },
             algorithm=dataclasses.asdict(outer.algorithm),
-            settings=recorded(settings),
+            settings=recorded_settings(settings),
             data={"name": self.data.name, "digest": self.data.digest, "image_size": self.data.image_size},
             outer_step=self.progress.outer_step,
             metrics=self._recorded_metrics(),

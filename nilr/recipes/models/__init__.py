@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
-from nilr.errors import CheckpointError, NilrError
+from nilr.errors import CheckpointError, NilrError, invalid_field
 from nilr.history import completed_updates, read_history
 from nilr.results.records import Record
-from nilr.store import CHECKPOINTS, Store
+from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, Store
 from nilr.training_state import read_training_state
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def remove_models(home: Path | None, names: Sequence[str]) -> None:
 
 def _row(name: str, directory: Path) -> ModelRow:
     try:
-        files = [directory / f"{checkpoint}.safetensors" for checkpoint in CHECKPOINTS]
+        files = [directory / file for file in CHECKPOINTS.values()]
         manifests = [read_manifest(file) for file in files if file.is_file()]
         if not manifests:
             return ModelRow(name=name, status="incomplete")
@@ -169,8 +169,7 @@ def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
     try:
         return _described(name, manifest, outer_step)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(f"its manifest's `{first['loc'][0]}`: {first['msg'].lower()}") from error
+        raise CheckpointError(f"manifest field {invalid_field(error)}") from error
 
 
 def _described(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
@@ -217,8 +216,8 @@ def _verify(store: Store, ref: str) -> list[FileCheck]:
         found = store.find_model(ref)
         return [_check(found.name, found.file)]
     checks = [_check(name, directory / file) for file in FILES if (directory / file).exists()]
-    if not any((directory / f"{checkpoint}.safetensors").exists() for checkpoint in CHECKPOINTS):
-        checks.append(FileCheck(model=name, file="last.safetensors", problem="there is no checkpoint yet"))
+    if not any((directory / file).exists() for file in CHECKPOINTS.values()):
+        checks.append(FileCheck(model=name, file=LAST, problem="there is no checkpoint yet"))
     return checks
 
 
@@ -253,9 +252,9 @@ def _check_history(file: Path) -> None:
 
 
 _CHECKERS: dict[str, Callable[[Path], object]] = {
-    "best.safetensors": _check_checkpoint,
-    "last.safetensors": _check_checkpoint,
-    "training.safetensors": read_training_state,
-    "history.jsonl": _check_history,
+    BEST: _check_checkpoint,
+    LAST: _check_checkpoint,
+    TRAINING_STATE: read_training_state,
+    HISTORY: _check_history,
 }
 FILES = tuple(_CHECKERS)

@@ -18,14 +18,13 @@ from nilr.files import replacing_directory, storage_error
 from nilr.history import completed_updates
 from nilr.recipes.common.loading import load_model
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.common.training_settings import begun_settings
-from nilr.recipes.meta_train.training import BEST, LAST, STATE
+from nilr.recipes.common.settings import parse_stored_settings
 from nilr.recipes.models import FILES, ModelRow, check_file, describe
 from nilr.reporting import Reporter
 from nilr.results.importing import ImportedModel, ImportMetrics
 from nilr.results.result import Result
 from nilr.runtime import environment
-from nilr.store import Store, holds_model
+from nilr.store import BEST, LAST, TRAINING_STATE, Store, holds_model
 from nilr.tensorfile import FOREIGN
 from nilr.training_state import read_training_state
 
@@ -109,7 +108,7 @@ def _read(store: Store, source: Path, name: str | None) -> Given:
         newest = manifests.get(LAST) or manifests[BEST]
         row = describe(ref.name, newest, completed_updates(ref.directory, newest))
         for manifest in manifests.values():
-            begun_settings(manifest.settings)
+            parse_stored_settings(manifest.settings)
     except CheckpointError as error:
         raise CheckpointError(f"`{source}`: {error.message}", hint=FOREIGN) from error
     _require_one_training(source, files, manifests)
@@ -154,8 +153,8 @@ def _require_one_training(source: Path, files: Mapping[str, Path], manifests: Ma
         for manifest in manifests.values()
     ]
     alike = all(training == trainings[0] for training in trainings)
-    if STATE in files:
-        values = read_training_state(files[STATE])[1]
+    if TRAINING_STATE in files:
+        values = read_training_state(files[TRAINING_STATE])[1]
         kept = values["settings"]
         seed = kept.get("seed") if isinstance(kept, dict) else None
         alike = alike and (values["data_digest"], seed) == trainings[0][:2]
@@ -230,6 +229,6 @@ def _told(model: Given, store: Store, *, imported: bool) -> ImportedModel:
         status="complete" if model.row.status == "complete" else "incomplete",
         outer_step=model.row.outer_step or 0,
         files=files,
-        resumable=STATE in files,
+        resumable=TRAINING_STATE in files,
         imported=imported,
     )

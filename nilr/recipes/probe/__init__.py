@@ -12,10 +12,17 @@ from nilr.claims import describe_probe
 from nilr.config import ProbeSettings
 from nilr.errors import DataError
 from nilr.probes.conditions import META_INIT
-from nilr.recipes.common.loading import LoadedModel, OpenSplit, judged_data, load_models, open_split, require_same_size
-from nilr.recipes.common.memory import saying_what_takes_less
+from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
+from nilr.recipes.common.loading import (
+    LoadedModel,
+    OpenSplit,
+    find_evaluation_pack,
+    load_models,
+    open_split,
+    require_image_size,
+)
+from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.common.task_options import asked_rates, episode_size, inner_steps, listed, unmoved
 from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, against_untrained
 from nilr.recipes.probe.judging import Readings, judge, task_pairs
 from nilr.recipes.probe.plan import ACCURACY, Plan, asked_layers, asked_rules, check_request, plan
@@ -28,7 +35,7 @@ from nilr.runtime import environment, prepare
 from nilr.store import Store
 
 
-@saying_what_takes_less("a smaller --n-query or --n-shot, or --device cpu")
+@with_memory_hint("a smaller --n-query or --n-shot, or --device cpu")
 def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     """Judge one or several models on the same episodes.
 
@@ -82,10 +89,10 @@ def _config(settings: ProbeSettings, models: Mapping[str, LoadedModel]) -> dict[
     return {
         **settings.model_dump(mode="json", exclude={"home", "models"}),
         "inner_steps": {name: inner_steps(settings, model) for name, model in models.items()},
-        "rates": list(asked_rates(settings.rates)),
-        "adapt_part": list(listed(settings.adapt_part)),
+        "rates": list(edit_names(settings.rates)),
+        "adapt_part": list(split_commas(settings.adapt_part)),
         "neighbours": list(asked_rules(settings.neighbours)),
-        "layers": list(listed(settings.layers)),
+        "layers": list(split_commas(settings.layers)),
     }
 
 
@@ -111,7 +118,7 @@ def _open_splits(
     Raises:
         NilrError: a pack cannot be used, has images of another size, or is named twice.
     """
-    split = open_split(judged_data(store, settings.data, models[0]), settings.split, device)
+    split = open_split(find_evaluation_pack(store, settings.data, models[0]), settings.split, device)
     judged = split
     if settings.data_b is not None:
         judged = open_split(store.find_data(settings.data_b), settings.split, device)
@@ -120,8 +127,8 @@ def _open_splits(
                 f"`{settings.data_b}` (--data-b) holds the images of `{split.used.name}`", hint="leave --data-b out"
             )
     for model in models:
-        require_same_size(model, split.used)
-        require_same_size(model, judged.used)
+        require_image_size(model, split.used)
+        require_image_size(model, judged.used)
     return split, judged
 
 
@@ -132,8 +139,8 @@ def _notes(
     readings: Mapping[str, Readings],
 ) -> list[str]:
     """Return what a reader should know; the findings on the paper's signs come last."""
-    parts = listed(settings.adapt_part)
-    notes = unmoved(models, parts)
+    parts = split_commas(settings.adapt_part)
+    notes = unmoved_notes(models, parts)
     if settings.controls:
         notes.append(against_untrained({name: values[META_INIT][ACCURACY] for name, values in readings.items()}))
     precision = precision_note(metrics, until_ci=settings.until_ci)

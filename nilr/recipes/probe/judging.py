@@ -14,8 +14,8 @@ from nilr.meta.engine.workers import in_order
 from nilr.probes.conditions import META_INIT, Condition, Subject, read_episode, see
 from nilr.probes.edits import edited, rates_of_part
 from nilr.probes.protocols import TaskPairs
+from nilr.recipes.common.episodes import EpisodeSize, inner_steps, split_commas
 from nilr.recipes.common.loading import LoadedModel
-from nilr.recipes.common.task_options import EpisodeSize, inner_steps, listed
 from nilr.recipes.probe.controls import controls
 from nilr.recipes.probe.plan import Plan
 from nilr.recipes.probe.stopping import first_look
@@ -31,7 +31,7 @@ def subject_of(settings: ProbeSettings, model: LoadedModel, rates: Iterable[str]
     Raises:
         UnknownNameError: it has no such part as --adapt-part names.
     """
-    inner_lr = rates_of_part(model.inner_lr, model.params, listed(settings.adapt_part))
+    inner_lr = rates_of_part(model.inner_lr, model.params, split_commas(settings.adapt_part))
     return Subject(
         learner=model.learner,
         params=model.params,

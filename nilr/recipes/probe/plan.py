@@ -14,8 +14,8 @@ from nilr.probes.edits import LEARNED
 from nilr.probes.neighbours import RULES
 from nilr.probes.protocols import HeadAccuracy, NeighbourAccuracy, Similarity
 from nilr.probes.similarity import BETWEEN, MEASURES, WITHIN
+from nilr.recipes.common.episodes import edit_names, split_commas
 from nilr.recipes.common.loading import LoadedModel
-from nilr.recipes.common.task_options import asked_rates, listed
 
 ACCURACY = "accuracy"
 OWN_HEAD = "own_head"
@@ -76,7 +76,7 @@ def plan(settings: ProbeSettings, *, layers: Sequence[str], n_way: int, inner_st
         n_way: classes per episode.
         inner_steps: steps of the model's inner loop.
     """
-    rates = tuple(dict.fromkeys([*asked_rates(settings.rates), LEARNED]))
+    rates = tuple(dict.fromkeys([*edit_names(settings.rates), LEARNED]))
     main, *more = asked_rules(settings.neighbours)
     adapted = [p for p in PROTOCOLS if settings.protocol in (ALL, p) and p != META_INIT.protocol]
     own = {META_INIT.protocol: META_INIT} | {protocol: Condition(protocol, rates[0]) for protocol in adapted}
@@ -109,7 +109,7 @@ def asked_rules(values: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UnknownNameError: there is no such rule.
     """
-    return tuple(_known("neighbour rule", name, RULES) for name in listed(values))
+    return tuple(_known("neighbour rule", name, RULES) for name in split_commas(values))
 
 
 def asked_layers(settings: ProbeSettings, model: LoadedModel) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def asked_layers(settings: ProbeSettings, model: LoadedModel) -> tuple[str, ...]
         UnknownNameError: it has no such layer.
     """
     known = tuple(dict.fromkeys(layer(name) for name, _ in model.learner.named_parameters() if part(name) == "body"))
-    names = [_known("layer", name, [ALL, *known]) for name in listed(settings.layers)]
+    names = [_known("layer", name, [ALL, *known]) for name in split_commas(settings.layers)]
     everything = ALL in names or (settings.similarity and not names)
     return tuple(name for name in known if everything or name in names)
 
@@ -130,7 +130,7 @@ def check_request(settings: ProbeSettings) -> None:
     Raises:
         UsageError: the settings contradict one another, or name what nilr does not know.
     """
-    asked_rates(settings.rates)
+    edit_names(settings.rates)
     asked_rules(settings.neighbours)
     adapts = settings.protocol != META_INIT.protocol
     if settings.until_ci is not None and not adapts:

@@ -15,7 +15,7 @@ from nilr.data.packed import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.common.training_settings import resolve
+from nilr.recipes.common.settings import resolve
 from nilr.recipes.reproduce.estimate import seconds_left
 from nilr.recipes.reproduce.plan import Plan, Trained, model_runs
 from nilr.recipes.reproduce.pool import at_once, work_ahead

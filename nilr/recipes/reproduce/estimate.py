@@ -12,7 +12,7 @@ from nilr.meta.engine.registry import choose_engine
 from nilr.models.registry import build_learner
 from nilr.recipes.bench.plan import Plan as BenchPlan
 from nilr.recipes.bench.worker import Job, work_of
-from nilr.recipes.common.training_settings import resolve
+from nilr.recipes.common.settings import resolve
 from nilr.recipes.reproduce.plan import Plan, Trained
 from nilr.results.records import DataUsed
 

@@ -19,11 +19,10 @@ from nilr.config import EXPERIMENTS, Experiment, ProbeSettings, RatesSettings, R
 from nilr.config.judging import TaskSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
-from nilr.recipes.common.training_settings import recipe_digest, recorded, resolve
-from nilr.recipes.meta_train.training import STATE
+from nilr.recipes.common.settings import recipe_digest, recorded_settings, resolve
 from nilr.results.records import DataUsed
 from nilr.results.result import Result, result_types
-from nilr.store import Store, newest_manifest
+from nilr.store import TRAINING_STATE, Store, newest_manifest
 from nilr.training_state import progress_of
 
 _COMPUTING = {"device", "threads", "episode_chunk", "engine", "precision"}
@@ -130,7 +129,7 @@ class Plan:
             asked = recipe_digest(
                 {"name": settings.arch, "arguments": arguments},
                 dataclasses.asdict(row),
-                recorded(settings),
+                recorded_settings(settings),
                 data.digest,
             )
             trained = recipe_digest(found.architecture.model_dump(), found.algorithm, found.settings, found.data.digest)
@@ -152,7 +151,7 @@ class Plan:
 
 def _validated(directory: Path, settings: TrainSettings) -> bool:
     """Tell whether no validation is left; a model without a training state is imported, with its training finished."""
-    state = directory / STATE
+    state = directory / TRAINING_STATE
     return not settings.eval_every or not state.exists() or progress_of(state).finished(settings)
 
 

@@ -21,7 +21,7 @@ from nilr.errors import CheckpointError, EpisodeError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.recipes import meta_train, probe
 from nilr.recipes.common.loading import load_model
-from nilr.recipes.common.training_settings import recipe_digest, recorded, resolve
+from nilr.recipes.common.settings import recipe_digest, recorded_settings, resolve
 from nilr.reporting import SilentReporter
 from nilr.store import Store
 from nilr.tensorfile import serialize
@@ -47,7 +47,10 @@ def test_an_old_checkpoint_shares_its_recipe_with_a_model_trained_today() -> Non
         settings, row = resolve(TrainSettings(algo="metasgd", seed=5, eval_every=0, **how, **more))
         digests.append(
             recipe_digest(
-                manifest.architecture.model_dump(), dataclasses.asdict(row), recorded(settings), manifest.data.digest
+                manifest.architecture.model_dump(),
+                dataclasses.asdict(row),
+                recorded_settings(settings),
+                manifest.data.digest,
             )
         )
     old = recipe_digest(manifest.architecture.model_dump(), manifest.algorithm, manifest.settings, manifest.data.digest)

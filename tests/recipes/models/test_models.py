@@ -119,7 +119,7 @@ def test_models_that_cannot_be_read_stand_in_the_list_with_the_reason(home: Path
     }
     assert "is no safetensors file" in (rows["half"].problem or "")
     assert rows["good"].problem is None
-    assert (rows["odd"].problem or "").startswith("its manifest's `n_shot`: input should be a valid integer")
+    assert (rows["odd"].problem or "").startswith("manifest field `n_shot`: input should be a valid integer")
 
 
 def test_listing_does_not_import_torch(home: Path) -> None:

@@ -44,24 +44,24 @@ def inner_steps(settings: TaskSettings, model: LoadedModel) -> int:
     return model.algorithm.eval_inner_steps if settings.inner_steps is None else settings.inner_steps
 
 
-def listed(values: Iterable[str]) -> tuple[str, ...]:
+def split_commas(values: Iterable[str]) -> tuple[str, ...]:
     """Return the words of an option that may be repeated and may hold several, with commas between; each once."""
     return tuple(dict.fromkeys(word.strip() for value in values for word in value.split(",")))
 
 
-def asked_rates(values: Iterable[str]) -> tuple[str, ...]:
+def edit_names(values: Iterable[str]) -> tuple[str, ...]:
     """Return the names of the edits that --rates asks for.
 
     Raises:
         UnknownNameError: there is no such edit.
     """
-    names = listed(values)
+    names = split_commas(values)
     for name in names:
         find_edit(name)
     return names
 
 
-def unmoved(models: Mapping[str, LoadedModel], parts: Sequence[str]) -> list[str]:
+def unmoved_notes(models: Mapping[str, LoadedModel], parts: Sequence[str]) -> list[str]:
     """Say of which models nothing moves, since their inner loop moves none of the parts.
 
     Raises:

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from nilr.config import PRESETS, TrainSettings
-from nilr.errors import CheckpointError, StoreError, UnknownNameError, UsageError
+from nilr.errors import CheckpointError, StoreError, UnknownNameError, UsageError, invalid_field
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.inner_lr import bounds
-from nilr.recipes.common.paths import absolute_paths
+from nilr.recipes.common.outcome import absolute_paths
 
 # Where the run happens and what it is called; none of these changes a number of the run.
 _PLACE = {
@@ -100,7 +100,7 @@ def preset_values(settings: TrainSettings) -> dict[str, Any]:
     return PRESETS[settings.preset]
 
 
-def recorded(settings: TrainSettings) -> dict[str, JsonValue]:
+def recorded_settings(settings: TrainSettings) -> dict[str, JsonValue]:
     """Return the settings that a checkpoint and a result record: all but places on this machine, unless asked for."""
     record: dict[str, JsonValue] = settings.model_dump(
         mode="json", exclude={"home", "name", "resume", "force", "data", "tensorboard", "record_paths"}
@@ -120,7 +120,7 @@ def recipe_digest(
     Args:
         architecture: name and arguments.
         algorithm: the row, as resolved.
-        settings: as `recorded` gives them.
+        settings: as `recorded_settings` gives them.
         trained_on: digest of the pack.
     """
     elsewhere = (*_PLACE, *_OF_THE_ROW, "inner_lr", "seed", "engine", "log_every")
@@ -137,14 +137,14 @@ def check_unchanged(asked: dict[str, Any], stored: dict[str, JsonValue], model: 
     Only `outer_steps` may grow, and that only where nothing runs over the whole of them.
 
     Args:
-        asked: settings of this call, as `recorded` gives them.
+        asked: settings of this call, as `recorded_settings` gives them.
         stored: settings in the training state; those of a version that had fewer are filled in.
         model: the model's name, for the message.
 
     Raises:
         StoreError: a setting differs; it is named with both values.
     """
-    begun = recorded(resolve(begun_settings(stored))[0])
+    begun = recorded_settings(resolve(parse_stored_settings(stored))[0])
     spanning = [_flag(name) for name in ("outer_lr_schedule", "multi_step_loss") if begun[name] != _DEFAULTS[name]]
     for name, value in asked.items():
         before = begun[name]
@@ -159,15 +159,15 @@ def check_unchanged(asked: dict[str, Any], stored: dict[str, JsonValue], model: 
         )
 
 
-def merge_stored(settings: TrainSettings, stored: dict[str, JsonValue], data: JsonValue) -> TrainSettings:
+def with_stored_settings(settings: TrainSettings, stored: dict[str, JsonValue], data: JsonValue) -> TrainSettings:
     """Return the settings a training was begun with, on the pack `data`, under this call's explicit flags."""
-    begun = begun_settings(stored).model_dump()
+    begun = parse_stored_settings(stored).model_dump()
     if data is not None:
         begun["data"] = data
     return settings.model_copy(update=begun | preset_values(settings) | settings.explicit())
 
 
-def begun_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:
+def parse_stored_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:
     """Return the settings that stand in a checkpoint or a training state; those it does not know are at their default.
 
     Raises:
@@ -176,9 +176,7 @@ def begun_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:
     try:
         return TrainSettings.model_validate({n: v for n, v in stored.items() if n in TrainSettings.model_fields})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"setting `{where}` is none of a training: {first['msg'].lower()}") from error
+        raise CheckpointError(f"invalid stored setting {invalid_field(error)}") from error
 
 
 def _flag(name: str) -> str:
