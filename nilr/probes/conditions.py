@@ -1,15 +1,15 @@
-"""Conditions and readings: each condition's parameters and features are computed once, however much is read of them.
+"""Conditions and readings: a probe computes the parameters and features of a condition once for all its readings.
 
-A condition says how the parameters that see the judged episode come about. A view is what the body makes of that
-episode under one condition. A reading is a number that is taken of a view.
+A condition says how a model arrives at the parameters that are evaluated. A view holds the features that they give for
+the evaluated episode. A reading computes a number from a view.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,57 +21,43 @@ from nilr.models.learner import Learner
 from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
 from nilr.probes.features import BatchStats, episode_activations, episode_features
 from nilr.probes.similarity import identities
+from nilr.probes.tasks import Tasks, shared_task
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How the parameters that see the judged episode come about.
+    """How a model arrives at the parameters that are evaluated.
 
     Attributes:
-        protocol: `meta-init`, no adaptation; else which of the tasks' episodes is adapted to.
-        rates: the edit of the inner rates (see `nilr.probes.edits`).
-        steps: of the inner loop; None: as many as the subject takes.
-        shared: of cross-task, how many classes its episode A shares with B; None: as `TaskPairs.task_b` says.
+        protocol: `meta-init` (no adaptation), `same-task` or `cross-task`.
+        edit: of the inner rates; see `nilr.probes.edits`.
+        steps: of the inner loop; None: the model's `inner_steps`.
+        shared: under `cross-task`, the number of classes that A and B have in common; None: as `TaskPairs.task_b` says.
     """
 
     protocol: str
-    rates: str = LEARNED
+    edit: str = LEARNED
     steps: int | None = None
     shared: int | None = None
 
     @property
     def task(self) -> str:
-        """Which of the tasks' episodes is adapted to."""
+        """The task in `Tasks.adapted` that the model adapts to."""
         return self.protocol if self.shared is None else shared_task(self.shared)
 
-
-def shared_task(shared: int) -> str:
-    """Return the name of the task whose episode A shares so many classes with B."""
-    return f"cross-task, {shared} shared"
+    def __str__(self) -> str:
+        return self.protocol if self == META_INIT else f"{self.protocol} with {self.edit} rates"
 
 
 META_INIT = Condition("meta-init")
 
 
-@dataclass(frozen=True)
-class Tasks:
-    """The judged episode, and the episodes that are adapted to.
-
-    Attributes:
-        judged: episode B.
-        adapted: the episode of each task that is adapted to: B for `same-task`, A for `cross-task`.
-    """
-
-    judged: Episode
-    adapted: Mapping[str, Episode]
-
-
-class Seeing(Protocol):
-    """What turns images into features."""
+class Extractor(Protocol):
+    """Turns images into features, with parameters given by name."""
 
     @property
     def params(self) -> Mapping[str, Tensor]:
-        """The meta-initialisation, by name."""
+        """The meta-initialisation."""
 
     def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the features (n, D) of images (n, C, H, W)."""
@@ -82,15 +68,15 @@ class Seeing(Protocol):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under the probe.
+    """A probed model: an extractor that adapts.
 
     Attributes:
         learner: body and head.
-        params: its meta-initialisation, by name.
-        inner_lr: its inner rates, by name.
+        params: the meta-initialisation, by name.
+        inner_lr: the inner rates, by name.
         inner_steps: steps of the inner loop.
-        engine: what executes it.
-        edits: its inner rates under each edit that a condition names, by the edit's name.
+        engine: executes the learner.
+        edits: edited inner rates, by the edit's name.
     """
 
     learner: Learner
@@ -101,59 +87,57 @@ class Subject:
     edits: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Return the features (n, D) of images (n, C, H, W)."""
         return self.engine.features(self.learner, params, x)
 
     def activations(self, params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
-        """Return the outputs (n, C, H, W) of the body's layers by name, in order, of images (n, C, H, W)."""
         return self.engine.activations(self.learner, params, x)
 
     def steps(self, condition: Condition) -> int:
-        """Return the steps of the inner loop under a condition."""
+        """Return the number of inner steps under a condition."""
         return self.inner_steps if condition.steps is None else condition.steps
 
     def adapt(
-        self, condition: Condition, tasks: Tasks, start: tuple[int, Mapping[str, Tensor]]
+        self, condition: Condition, tasks: Tasks, params: Mapping[str, Tensor], *, first_step: int = 0
     ) -> Mapping[str, Tensor]:
         """Return the parameters of a condition.
 
         Args:
-            condition: one that adapts.
-            tasks: have the episode that it adapts to.
-            start: steps that were taken already, as the condition takes them, and the parameters after them.
+            condition: any except meta-init.
+            tasks: the episodes that models adapt to.
+            params: the parameters after `first_step` steps under this condition.
+            first_step: the number of steps that were already taken.
 
         Raises:
-            ValueError: the tasks have no episode to adapt to for its protocol.
+            ValueError: `tasks` has no episode for the condition.
         """
         if condition.task not in tasks.adapted:
             raise ValueError(f"{condition.task} needs an episode to adapt to")
         episode = tasks.adapted[condition.task]
-        taken, params = start
         return adapt(
             self.engine,
             self.learner,
             params,
-            self.inner_lr if condition.rates == LEARNED else self.edits[condition.rates],
+            self.inner_lr if condition.edit == LEARNED else self.edits[condition.edit],
             (episode.support_x, episode.support_y),
-            steps=self.steps(condition) - taken,
-            norm_matched=condition.rates == NORM_MATCHED,
-            first_step=taken,
+            steps=self.steps(condition) - first_step,
+            norm_matched=condition.edit == NORM_MATCHED,
+            first_step=first_step,
         )
 
 
 @dataclass(frozen=True)
 class View:
-    """What the body makes of one episode; computed when it is first asked for, and once.
+    """The features of the evaluated episode under one condition, each computed at its first use.
 
     Attributes:
-        seeing: the model.
+        extractor: the model.
         params: its parameters under the condition.
-        episode: the judged episode.
+        episode: the evaluated episode.
         batch_stats: whether support and query are normalised apart or together.
-        layered: whether the layers are looked at too, so that the features are taken from them.
+        layered: take the features from the layers' outputs, which a reading needs anyway.
     """
 
-    seeing: Seeing
+    extractor: Extractor
     params: Mapping[str, Tensor]
     episode: Episode
     batch_stats: BatchStats
@@ -164,17 +148,26 @@ class View:
         """The features of support (N*K, D) and query (N*Q, D)."""
         if self.layered:
             *_, (support, query) = self.activations.values()
-            return _comparable((support.flatten(1), query.flatten(1)), self.params)
-        features = episode_features(
-            lambda x: self.seeing.features(self.params, x), self.episode, batch_stats=self.batch_stats
-        )
-        return _comparable(features, self.params)
+            features = support.flatten(1), query.flatten(1)
+        else:
+            features = episode_features(
+                lambda x: self.extractor.features(self.params, x), self.episode, batch_stats=self.batch_stats
+            )
+        # Otherwise accuracy would be exactly 1/N, without an error: the first neighbour wins among non-finite features,
+        # and among equal ones, which result from variances that overflow.
+        tensors = (*features, *self.params.values())
+        if not bool(torch.stack([value.square().sum() for value in tensors]).isfinite().all()):
+            raise DivergedError(
+                "parameters or features are not finite, or so large that they overflow",
+                hint="use smaller --rates or fewer --inner-steps",
+            )
+        return features
 
     @cached_property
     def activations(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """The outputs of support and query by layer, each (n, ...), the features last."""
+        """The outputs for support and query by layer, each (n, ...), the features last."""
         return episode_activations(
-            lambda x: self.seeing.activations(self.params, x), self.episode, batch_stats=self.batch_stats
+            lambda x: self.extractor.activations(self.params, x), self.episode, batch_stats=self.batch_stats
         )
 
     @cached_property
@@ -184,73 +177,73 @@ class View:
 
 
 Reading = Callable[[View, View], float]
-"""Takes a number of a condition's view; the second view is that of the meta-initialisation.
+"""Computes a number from the view of a condition and the view of the meta-initialisation.
 
-One that looks at a layer has its name as the attribute `layer`.
+A reading that uses a layer has the layer's name as its attribute `layer`.
 """
+
+
+def layer_of(reading: Reading) -> str | None:
+    """Return the layer that a reading uses, if any."""
+    return getattr(reading, "layer", None)
+
+
+class Quantity(NamedTuple):
+    """What a probe measures on every episode: a reading under a condition."""
+
+    condition: Condition
+    reading: Reading
 
 
 @torch.no_grad()
 def read_episode(
-    subject: Subject,
-    tasks: Tasks,
-    asked: Mapping[Condition, Mapping[str, Reading]],
-    *,
-    batch_stats: BatchStats,
-) -> dict[Condition, dict[str, float]]:
-    """Return every reading, by name, of one episode under every condition.
+    subject: Extractor, tasks: Tasks, quantities: Iterable[Quantity], *, batch_stats: BatchStats
+) -> dict[Quantity, float]:
+    """Return every quantity of one episode.
+
+    Each condition adapts once. A condition with more steps continues from the same condition with fewer.
 
     Args:
-        subject: the model.
-        tasks: the judged episode, and those that are adapted to.
-        asked: what is taken of each condition's view. Each condition is adapted to once; of conditions that differ in
-            their number of steps alone, one goes on where an earlier one with fewer steps ended.
+        subject: a `Subject`, or for conditions without adaptation any other extractor.
+        tasks: the evaluated episode, and those that the conditions adapt to.
+        quantities: what to measure.
         batch_stats: whether support and query are normalised apart or together.
 
     Raises:
-        ValueError: a condition adapts to an episode that the tasks lack.
-        DivergedError: features are not finite, or too large to be compared.
+        ValueError: a condition adapts to an episode that `tasks` does not have.
+        DivergedError: features are not finite, or too large to compare.
     """
-    before = see(subject, subject.params, tasks.judged, asked.values(), batch_stats)
-    reached: dict[Condition, tuple[int, Mapping[str, Tensor]]] = {}
-    outcome = {}
-    for condition, readings in asked.items():
+    readings: dict[Condition, list[Reading]] = {}
+    for condition, reading in quantities:
+        readings.setdefault(condition, []).append(reading)
+    layered = any(layer_of(reading) for some in readings.values() for reading in some)
+    before = View(subject, subject.params, tasks.judged, batch_stats, layered)
+    values: dict[Quantity, float] = {}
+    for condition, params in _adapted(subject, tasks, readings):
         view = before
         if condition != META_INIT:
-            path, steps = replace(condition, steps=None), subject.steps(condition)
-            start = reached.get(path, (0, subject.params))
-            params = subject.adapt(condition, tasks, start if start[0] <= steps else (0, subject.params))
-            reached[path] = steps, params
-            view = see(subject, params, tasks.judged, [readings], batch_stats)
+            layered = any(layer_of(reading) for reading in readings[condition])
+            view = View(subject, params, tasks.judged, batch_stats, layered)
         try:
-            outcome[condition] = {name: reading(view, before) for name, reading in readings.items()}
+            values |= {Quantity(condition, reading): reading(view, before) for reading in readings[condition]}
         except DivergedError as error:
-            raise DivergedError(f"{_named(condition)}: {error.message}", hint=error.hint) from error
-    return outcome
+            raise DivergedError(f"{condition}: {error.message}", hint=error.hint) from error
+    return values
 
 
-def _named(condition: Condition) -> str:
-    return condition.protocol if condition == META_INIT else f"{condition.protocol} with {condition.rates} rates"
-
-
-def _comparable(features: tuple[Tensor, Tensor], params: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    # Of what is not finite every neighbour would be the first: an accuracy of exactly 1/N. Parameters whose square
-    # overflows make variances infinite, and so all features equal.
-    if not bool(torch.stack([value.square().sum() for value in (*features, *params.values())]).isfinite().all()):
-        raise DivergedError(
-            "parameters or features are not finite, or so large that they overflow",
-            hint="take smaller --rates or fewer --inner-steps",
-        )
-    return features
-
-
-def see(
-    seeing: Seeing,
-    params: Mapping[str, Tensor],
-    episode: Episode,
-    readings: Iterable[Mapping[str, Reading]],
-    batch_stats: BatchStats,
-) -> View:
-    """Return the view of an episode that the readings are taken of."""
-    layered = any(getattr(reading, "layer", None) for some in readings for reading in some.values())
-    return View(seeing, params, episode, batch_stats, layered)
+def _adapted(
+    subject: Extractor, tasks: Tasks, conditions: Iterable[Condition]
+) -> Iterator[tuple[Condition, Mapping[str, Tensor]]]:
+    """Yield each condition with its parameters, those with fewer steps first."""
+    if not isinstance(subject, Subject):
+        yield META_INIT, subject.params
+        return
+    reached: dict[Condition, tuple[int, Mapping[str, Tensor]]] = {}
+    for condition in sorted(conditions, key=subject.steps):
+        if condition == META_INIT:
+            yield condition, subject.params
+            continue
+        first_step, params = reached.get(replace(condition, steps=None), (0, subject.params))
+        params = subject.adapt(condition, tasks, params, first_step=first_step)
+        reached[replace(condition, steps=None)] = subject.steps(condition), params
+        yield condition, params

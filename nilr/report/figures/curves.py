@@ -56,11 +56,10 @@ LAYERS = Along("block of the body", "after", lambda subject: subject.layers, num
 STEPS = Along("inner steps", "at step", lambda subject: subject.steps, numeric=True)
 SHARED = Along("share of classes that both tasks have", "at a share of", lambda subject: subject.shared, numeric=True)
 
-KINDS = (
-    Kind("layers", "Layer by layer", "`nilr probe MODEL --layers all`", partial(make, LAYERS)),
-    Kind("steps", "By inner step", "`nilr probe MODEL --steps-curve`", partial(make, STEPS)),
-    Kind("shared-classes", "By shared classes", "`nilr probe MODEL --shared-classes`", partial(make, SHARED)),
-)
+LAYERS_KIND = Kind("layers", "Layer by layer", "`nilr probe MODEL --layers all`", partial(make, LAYERS))
+STEPS_KIND = Kind("steps", "By inner step", "`nilr probe MODEL --steps-curve`", partial(make, STEPS))
+SHARED_KIND = Kind("shared-classes", "By shared classes", "`nilr probe MODEL --shared-classes`", partial(make, SHARED))
+KINDS = (LAYERS_KIND, STEPS_KIND, SHARED_KIND)
 
 
 def sentence(along: Along, found: Mapping[str, Curves]) -> str:

@@ -1,0 +1,61 @@
+"""Readings: the numbers that a probe computes from what a model makes of one episode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.nn.functional import linear
+
+from nilr.metrics import accuracy
+from nilr.probes.conditions import View
+from nilr.probes.neighbours import RULES, Distance
+from nilr.probes.similarity import MEASURES, Activations
+
+
+@dataclass(frozen=True)
+class NeighbourAccuracy:
+    """The share of the queries that their labelled neighbours classify correctly.
+
+    Attributes:
+        neighbours: a name in `nilr.probes.neighbours.RULES`.
+        distance: of two features.
+        layer: classify by the flattened output of this layer; None: by the features.
+    """
+
+    neighbours: str
+    distance: Distance
+    layer: str | None = None
+
+    def __call__(self, view: View, _before: View) -> float:
+        support, query = view.features
+        if self.layer is not None:
+            support, query = (values.flatten(1) for values in view.activations[self.layer])
+        labels = view.episode.support_y
+        n_way = int(labels.max()) + 1
+        scores = RULES[self.neighbours](query, support, labels, n_way, self.distance)
+        return accuracy(scores, view.episode.query_y).item()
+
+
+@dataclass(frozen=True)
+class HeadAccuracy:
+    """The share of the queries that the model's head classifies correctly."""
+
+    def __call__(self, view: View, _before: View) -> float:
+        _, query = view.features
+        logits = linear(query, view.params["head.weight"], view.params["head.bias"])
+        return accuracy(logits, view.episode.query_y).item()
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A measure of `nilr.probes.similarity.MEASURES` on a layer's outputs for the query images; NaN if undefined."""
+
+    layer: str
+    measure: str
+
+    def __call__(self, view: View, before: View) -> float:
+        return MEASURES[self.measure](self._activations(before), self._activations(view))
+
+    def _activations(self, view: View) -> Activations:
+        _, query = view.activations[self.layer]
+        return Activations(query, view.images, view.episode.query_y)

@@ -1,0 +1,15 @@
+"""`layers`: accuracy on the flattened output of each layer."""
+
+from __future__ import annotations
+
+from nilr.report.figures.curves import LAYERS_KIND
+from nilr.sections.rows import Rows, build, table
+from nilr.sections.section import Request, Section
+
+
+def plan(request: Request) -> Rows:
+    """Return by layer and protocol."""
+    return {layer: request.accuracies(layer=layer) for layer in request.layers}
+
+
+SECTION = Section("layers", "layers", plan, build, table("layers", "layer"), LAYERS_KIND, of_controls=True)

@@ -1,0 +1,36 @@
+"""The protocols' own numbers, which every result of a probe has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nilr.results import ModelProbe, ProbeMetrics, ProtocolMetrics
+from nilr.results.cells import Share, delta_cell, mean_cell, p_cell
+from nilr.sections.section import Table
+
+
+def table(metrics: ProbeMetrics, share: Share) -> Table:
+    """Return a row for each model and protocol."""
+    rows = []
+    for name, model in metrics.items():
+        for protocol, found in by_protocol(model):
+            effect = None if found.delta is None or found.delta.d is None else f"{found.delta.d:+.2f}"
+            means = (mean_cell(found.accuracy, share), delta_cell(found.delta, share))
+            rows.append((name, protocol, *means, effect, p_cell(found.delta), str(found.accuracy.n_episodes)))
+    header = ("model", "protocol", "accuracy", "delta to meta-init", "d", p_header(metrics), "episodes")
+    return Table(header, rows, names=2)
+
+
+def by_protocol(model: ModelProbe) -> Iterator[tuple[str, ProtocolMetrics]]:
+    """Yield the protocols that were evaluated, with their numbers."""
+    yield "meta-init", model.meta_init
+    if model.same_task:
+        yield "same-task", model.same_task
+    if model.cross_task:
+        yield "cross-task", model.cross_task
+
+
+def p_header(metrics: ProbeMetrics) -> str:
+    """Return the header of a column of p: whether they are corrected for their number."""
+    deltas = [found.delta for model in metrics.values() for _, found in by_protocol(model) if found.delta]
+    return "p (Holm)" if any(delta.p_holm not in (None, delta.p) for delta in deltas) else "p"

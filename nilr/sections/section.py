@@ -1,0 +1,110 @@
+"""What a section of a probe's result is, and what it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from nilr.config import PROTOCOLS, ProbeSettings
+from nilr.errors import UsageError
+from nilr.probes.conditions import META_INIT, Condition, Quantity
+from nilr.probes.readings import NeighbourAccuracy
+from nilr.report.figures.figure import Kind
+from nilr.results import ProbeMetrics
+from nilr.results.cells import Cell, Share
+from nilr.sections.values import Values
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A probe's settings, resolved for one model.
+
+    Attributes:
+        settings: of the probe.
+        edits: of the inner rates. The first is the main one; `learned` is always included, since differences refer
+            to it.
+        rules: of the neighbours; the first is the main one.
+        layers: of the body.
+        n_way: classes per episode.
+        inner_steps: steps of the inner loop.
+    """
+
+    settings: ProbeSettings
+    edits: Sequence[str]
+    rules: Sequence[str]
+    layers: Sequence[str]
+    n_way: int
+    inner_steps: int
+
+    @property
+    def conditions(self) -> dict[str, Condition]:
+        """The conditions with the main edit, by protocol; meta-init is always included."""
+        return {"meta-init": META_INIT} | {protocol: Condition(protocol, self.edits[0]) for protocol in self.adapted}
+
+    @property
+    def adapted(self) -> list[str]:
+        """The requested protocols that adapt."""
+        return [p for p in PROTOCOLS[1:] if self.settings.protocol in ("all", p)]
+
+    def accuracy(self, condition: Condition, *, rule: str | None = None, layer: str | None = None) -> Quantity:
+        """Return the neighbours' accuracy under a condition, by default with the main rule on the features."""
+        return Quantity(condition, NeighbourAccuracy(rule or self.rules[0], self.settings.distance, layer))
+
+    def accuracies(self, *, rule: str | None = None, layer: str | None = None) -> dict[str, Quantity]:
+        """Return the same by protocol, with the main edit."""
+        return {p: self.accuracy(condition, rule=rule, layer=layer) for p, condition in self.conditions.items()}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text under a header; None is an unknown value. The first `names` columns hold names."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    names: int
+
+
+@dataclass(frozen=True, eq=False)
+class Section(Generic[Entry]):
+    """One section of a probe's result.
+
+    Attributes:
+        field: its name in `ModelProbe` and `per_episode`.
+        flag: the setting that requests it.
+        plan: returns the quantities that it measures, in the layout of the result; empty if it is not requested.
+        build: returns the result of one entry of the plan.
+        table: returns its table for the terminal; None if no model has this section.
+        figure: its figure in the report.
+        protocols: the protocols that it evaluates, at least one of which must be requested.
+        of_controls: whether controls have it too, as far as it needs no adaptation.
+    """
+
+    field: str
+    flag: str
+    plan: Callable[[Request], Mapping[str, Entry]]
+    build: Callable[[Entry, Values], object]
+    table: Callable[[ProbeMetrics, Share], Table | None]
+    figure: Kind | None = None
+    protocols: Sequence[str] = PROTOCOLS
+    of_controls: bool = False
+
+    def entries(self, request: Request) -> dict[str, Entry]:
+        """Return the plan of a model if the section is requested."""
+        plan = self.plan(request) if getattr(request.settings, self.flag) else {}
+        return {name: entry for name, entry in plan.items() if entry}
+
+    def check(self, settings: ProbeSettings) -> None:
+        """Check that the section can be measured.
+
+        Raises:
+            UsageError: none of its protocols is requested.
+        """
+        if getattr(settings, self.flag) and settings.protocol not in ("all", *self.protocols):
+            raise UsageError(
+                f"--{self.flag.replace('_', '-')} evaluates {' and '.join(self.protocols)}, "
+                f"and --protocol is {settings.protocol}",
+                hint="omit --protocol",
+            )
