@@ -21,7 +21,7 @@ LAYERS = (
     {"data"},
     KEPT,
     {"claims"},
-    {"report"},
+    {"report", "sections"},
     {"recipes"},
     {"cli"},
 )
@@ -30,7 +30,7 @@ CORE = {"metrics", "inference", "episodes", "models", "meta", "probes"}
 BARRED = (
     (LAYERS[0], {"torch", "typer", "rich"}),
     (CORE, {"h5py", "PIL", "json", "pathlib", "logging", "rich", "typer"}),
-    ({"data", "claims", "report", "recipes", *KEPT}, {"typer", "rich"}),
+    ({"data", "claims", "report", "sections", "recipes", *KEPT}, {"typer", "rich"}),
 )
 
 

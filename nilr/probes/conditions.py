@@ -87,9 +87,11 @@ class Subject:
     edits: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return the features (n, D) of images (n, C, H, W)."""
         return self.engine.features(self.learner, params, x)
 
     def activations(self, params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
+        """Return the outputs (n, C, H, W) of the layers by name, in order."""
         return self.engine.activations(self.learner, params, x)
 
     def steps(self, condition: Condition) -> int:

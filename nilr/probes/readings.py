@@ -27,6 +27,7 @@ class NeighbourAccuracy:
     layer: str | None = None
 
     def __call__(self, view: View, _before: View) -> float:
+        """Return the accuracy on the view's episode."""
         support, query = view.features
         if self.layer is not None:
             support, query = (values.flatten(1) for values in view.activations[self.layer])
@@ -41,6 +42,7 @@ class HeadAccuracy:
     """The share of the queries that the model's head classifies correctly."""
 
     def __call__(self, view: View, _before: View) -> float:
+        """Return the accuracy on the view's episode."""
         _, query = view.features
         logits = linear(query, view.params["head.weight"], view.params["head.bias"])
         return accuracy(logits, view.episode.query_y).item()
@@ -54,6 +56,7 @@ class Similarity:
     measure: str
 
     def __call__(self, view: View, before: View) -> float:
+        """Return the measure of the view, or between both views."""
         return MEASURES[self.measure](self._activations(before), self._activations(view))
 
     def _activations(self, view: View) -> Activations:

@@ -27,12 +27,12 @@ from nilr.recipes.common.loading import (
 )
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.probe.summary import mean_of
 from nilr.reporting import Reporter
 from nilr.results.probing import Histogram, ModelRates, RateFigures, RatesMetrics, TensorRates
-from nilr.results.records import Mean, ModelUsed
+from nilr.results.records import ModelUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
+from nilr.sections.values import mean_where_defined
 from nilr.store import Store
 
 
@@ -168,7 +168,7 @@ def rate_figures(inner_lr: Mapping[str, Tensor], names: Sequence[str], walks: Se
     exact = dataclasses.asdict(found)
     histogram = Histogram(edges=exact.pop("edges"), counts=exact.pop("counts"))
     quantiles = {str(level): value for level, value in exact.pop("quantiles").items()}
-    seen = {name: _defined(value) for name, value in vars(signal(walks, names)).items()} if walks else {}
+    seen = {name: mean_where_defined(value) for name, value in vars(signal(walks, names)).items()} if walks else {}
     return {**exact, **seen, "quantiles": quantiles, "histogram": histogram}
 
 
@@ -188,11 +188,6 @@ def between_seeds(used: Sequence[ModelUsed], metrics: Sequence[ModelRates]) -> l
         for values in [torch.tensor(list(found.values()), dtype=torch.float64)]
         for mean, std in [(values.mean().item(), values.std(correction=1).item())]
     ]
-
-
-def _defined(values: Tensor) -> Mean | None:
-    defined = values[~values.isnan()]
-    return mean_of(defined) if len(defined) else None
 
 
 def _grouped(names: Iterable[str], group: Callable[[str], str]) -> dict[str, list[str]]:

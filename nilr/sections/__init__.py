@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nilr.results import ProbeMetrics
-from nilr.results.cells import Share
+from nilr.results.probing import ProbeMetrics
 from nilr.sections import edits, layers, neighbours, own_head, protocols, shared_classes, similarity, steps
-from nilr.sections.section import Section, Table
+from nilr.sections.section import Format, Section, Table
 
 SECTIONS: tuple[Section[Any], ...] = (
     edits.SECTION,
@@ -24,7 +23,7 @@ SECTIONS: tuple[Section[Any], ...] = (
 )
 
 
-def tables(metrics: ProbeMetrics, share: Share) -> list[Table]:
+def tables(metrics: ProbeMetrics, text: Format) -> list[Table]:
     """Return the tables for the terminal. The table of edits replaces that of the protocols."""
-    found = [table for section in SECTIONS if (table := section.table(metrics, share))]
-    return found if any(model.edits for model in metrics.values()) else [protocols.table(metrics, share), *found]
+    found = [table for section in SECTIONS if (table := section.table(metrics, text))]
+    return found if any(model.edits for model in metrics.values()) else [protocols.table(metrics, text), *found]

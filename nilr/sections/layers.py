@@ -7,9 +7,9 @@ from nilr.sections.rows import Rows, build, table
 from nilr.sections.section import Request, Section
 
 
-def plan(request: Request) -> Rows:
+def _plan(request: Request) -> Rows:
     """Return by layer and protocol."""
     return {layer: request.accuracies(layer=layer) for layer in request.layers}
 
 
-SECTION = Section("layers", "layers", plan, build, table("layers", "layer"), LAYERS_KIND, of_controls=True)
+SECTION = Section("layers", "layers", _plan, build, table("layers", "layer"), LAYERS_KIND, of_controls=True)

@@ -6,33 +6,32 @@ from collections.abc import Mapping
 
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import HeadAccuracy
-from nilr.results import HeadProbe, ProbeMetrics
-from nilr.results.cells import Share, delta_cell, mean_cell
-from nilr.sections.section import Request, Section, Table
+from nilr.results.probing import HeadProbe, ProbeMetrics
+from nilr.sections.section import Format, Request, Section, Table
 from nilr.sections.values import Values
 
 
-def plan(request: Request) -> dict[str, dict[str, Quantity]]:
+def _plan(request: Request) -> dict[str, dict[str, Quantity]]:
     """Return by edit and protocol; never cross-task, since the head distinguishes the classes that it adapted to."""
     conditions = {edit: (META_INIT, Condition("same-task", edit)) for edit in request.edits}
     return {edit: {c.protocol: Quantity(c, HeadAccuracy()) for c in both} for edit, both in conditions.items()}
 
 
-def build(entry: Mapping[str, Quantity], values: Values) -> HeadProbe:
+def _build(entry: Mapping[str, Quantity], values: Values) -> HeadProbe:
     meta_init, same_task = entry.values()
     return HeadProbe(meta_init=values.accuracy(meta_init), same_task=values.edited_accuracy(same_task))
 
 
-def table(metrics: ProbeMetrics, share: Share) -> Table | None:
+def _table(metrics: ProbeMetrics, text: Format) -> Table | None:
     """Return a row for each model and edit."""
     rows = [
         (
             name,
             edit,
-            mean_cell(found.meta_init.accuracy, share),
-            mean_cell(found.same_task.accuracy, share),
-            delta_cell(found.same_task.delta, share),
-            delta_cell(found.same_task.delta_to_learned, share),
+            text.mean(found.meta_init.accuracy),
+            text.mean(found.same_task.accuracy),
+            text.delta(found.same_task.delta),
+            text.delta(found.same_task.delta_to_learned),
         )
         for name, model in metrics.items()
         for edit, found in model.own_head.items()
@@ -41,4 +40,4 @@ def table(metrics: ProbeMetrics, share: Share) -> Table | None:
     return Table(header, rows, names=2) if rows else None
 
 
-SECTION = Section("own_head", "own_head", plan, build, table, protocols=("same-task",))
+SECTION = Section("own_head", "own_head", _plan, _build, _table, protocols=("same-task",))

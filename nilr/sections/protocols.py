@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nilr.results import ModelProbe, ProbeMetrics, ProtocolMetrics
-from nilr.results.cells import Share, delta_cell, mean_cell, p_cell
-from nilr.sections.section import Table
+from nilr.results.probing import ModelProbe, ProbeMetrics, ProtocolMetrics
+from nilr.results.records import Delta
+from nilr.sections.section import Format, Table
 
 
-def table(metrics: ProbeMetrics, share: Share) -> Table:
+def table(metrics: ProbeMetrics, text: Format) -> Table:
     """Return a row for each model and protocol."""
     rows = []
     for name, model in metrics.items():
         for protocol, found in by_protocol(model):
             effect = None if found.delta is None or found.delta.d is None else f"{found.delta.d:+.2f}"
-            means = (mean_cell(found.accuracy, share), delta_cell(found.delta, share))
+            means = (text.mean(found.accuracy), text.delta(found.delta))
             rows.append((name, protocol, *means, effect, p_cell(found.delta), str(found.accuracy.n_episodes)))
     header = ("model", "protocol", "accuracy", "delta to meta-init", "d", p_header(metrics), "episodes")
     return Table(header, rows, names=2)
@@ -34,3 +34,11 @@ def p_header(metrics: ProbeMetrics) -> str:
     """Return the header of a column of p: whether they are corrected for their number."""
     deltas = [found.delta for model in metrics.values() for _, found in by_protocol(model) if found.delta]
     return "p (Holm)" if any(delta.p_holm not in (None, delta.p) for delta in deltas) else "p"
+
+
+def p_cell(delta: Delta | None) -> str | None:
+    """Return the corrected p of a difference, or why there is no test."""
+    if delta is None:
+        return None
+    p = delta.p if delta.p_holm is None else delta.p_holm
+    return delta.verdict if p is None else f"{p:.2g}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nilr.probes.conditions import Quantity
-from nilr.results import ProbeMetrics, ProtocolMetrics, Row
-from nilr.results.cells import Cell, Share, delta_cell, mean_cell
-from nilr.sections.section import Table
+from nilr.results.probing import ProbeMetrics, ProtocolMetrics, Row
+from nilr.sections.section import Cell, Format, Table
 from nilr.sections.values import Values
 
 Rows = dict[str, dict[str, Quantity]]
@@ -19,7 +18,7 @@ def build(row: Mapping[str, Quantity], values: Values) -> Row:
     return Row.model_validate({protocol: values.accuracy(quantity) for protocol, quantity in row.items()})
 
 
-def table(field: str, title: str) -> Callable[[ProbeMetrics, Share], Table | None]:
+def table(field: str, title: str) -> Callable[[ProbeMetrics, Format], Table | None]:
     """Return what makes a section's table.
 
     Args:
@@ -27,19 +26,19 @@ def table(field: str, title: str) -> Callable[[ProbeMetrics, Share], Table | Non
         title: of the column of choices.
     """
 
-    def make(metrics: ProbeMetrics, share: Share) -> Table | None:
+    def make(metrics: ProbeMetrics, text: Format) -> Table | None:
         rows = []
         for name, model in metrics.items():
             found: dict[str, Row] = getattr(model, field)
             for choice, row in found.items():
-                before = mean_cell((row.meta_init or model.meta_init).accuracy, share)
-                rows.append((name, choice, before, _change(row.same_task, share), _change(row.cross_task, share)))
+                before = text.mean((row.meta_init or model.meta_init).accuracy)
+                rows.append((name, choice, before, _change(row.same_task, text), _change(row.cross_task, text)))
         header = ("model", title, "meta-init", "same-task delta", "cross-task delta")
         return Table(header, rows, names=2) if rows else None
 
     return make
 
 
-def _change(found: ProtocolMetrics | None, share: Share) -> Cell:
+def _change(found: ProtocolMetrics | None, text: Format) -> Cell:
     """Return the difference to meta-init; zero after no step, where there is no `delta`."""
-    return None if found is None else delta_cell(found.delta, share) or share(0.0)
+    return None if found is None else text.delta(found.delta) or text.share(0.0)

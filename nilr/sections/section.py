@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from nilr.config import PROTOCOLS, ProbeSettings
 from nilr.errors import UsageError
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import NeighbourAccuracy
 from nilr.report.figures.figure import Kind
-from nilr.results import ProbeMetrics
-from nilr.results.cells import Cell, Share
+from nilr.results.probing import ProbeMetrics
+from nilr.results.records import Delta, Mean
 from nilr.sections.values import Values
 
+Cell = str | None
 Entry = TypeVar("Entry")
 
 
@@ -58,6 +59,19 @@ class Request:
         return {p: self.accuracy(condition, rule=rule, layer=layer) for p, condition in self.conditions.items()}
 
 
+class Format(Protocol):
+    """Formats fractions as cells of a table, for example in percent; None stays None."""
+
+    def share(self, value: float | None) -> Cell:
+        """Format a fraction."""
+
+    def mean(self, mean: Mean | None) -> Cell:
+        """Format a mean with the half width of its interval."""
+
+    def delta(self, delta: Delta | None) -> Cell:
+        """Format a difference likewise, with its sign."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Cells of text under a header; None is an unknown value. The first `names` columns hold names."""
@@ -86,7 +100,7 @@ class Section(Generic[Entry]):
     flag: str
     plan: Callable[[Request], Mapping[str, Entry]]
     build: Callable[[Entry, Values], object]
-    table: Callable[[ProbeMetrics, Share], Table | None]
+    table: Callable[[ProbeMetrics, Format], Table | None]
     figure: Kind | None = None
     protocols: Sequence[str] = PROTOCOLS
     of_controls: bool = False

@@ -9,7 +9,7 @@ from nilr.sections.rows import Rows, build, table
 from nilr.sections.section import Request, Section
 
 
-def plan(request: Request) -> Rows:
+def _plan(request: Request) -> Rows:
     """Return by the share of common classes, for 0 to N of them."""
     cross = request.conditions["cross-task"]
     # The probe evaluates what --task-b requests anyway.
@@ -25,7 +25,7 @@ def plan(request: Request) -> Rows:
 SECTION = Section(
     "shared_classes",
     "shared_classes",
-    plan,
+    _plan,
     build,
     table("shared_classes", "shared classes"),
     SHARED_KIND,

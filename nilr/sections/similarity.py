@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import Similarity
 from nilr.probes.similarity import MEASURES, WITHIN
 from nilr.report.figures import similarity
-from nilr.results import Mean, ProbeMetrics
-from nilr.results.cells import Share
-from nilr.sections.section import Request, Section, Table
+from nilr.results.probing import ProbeMetrics
+from nilr.results.records import Mean
+from nilr.sections.section import Format, Request, Section, Table
 from nilr.sections.values import Values, mean_where_defined
 
 Maps = dict[str, dict[str, Quantity]]
@@ -25,7 +23,7 @@ _HEADER = {
 }
 
 
-def plan(request: Request) -> dict[str, Maps]:
+def _plan(request: Request) -> dict[str, Maps]:
     """Return by protocol, layer and measure."""
 
     def measures(condition: Condition, layer: str) -> dict[str, Quantity]:
@@ -38,14 +36,14 @@ def plan(request: Request) -> dict[str, Maps]:
     }
 
 
-def build(maps: Maps, values: Values) -> dict[str, dict[str, Mean | None]]:
+def _build(maps: Maps, values: Values) -> dict[str, dict[str, Mean | None]]:
     return {
         layer: {name: mean_where_defined(values[quantity]) for name, quantity in measures.items()}
         for layer, measures in maps.items()
     }
 
 
-def table(metrics: ProbeMetrics, _share: Share) -> Table | None:
+def _table(metrics: ProbeMetrics, _text: Format) -> Table | None:
     """Return a row for each model, layer and protocol."""
     rows = []
     for name, model in metrics.items():
@@ -56,4 +54,4 @@ def table(metrics: ProbeMetrics, _share: Share) -> Table | None:
     return Table(("model", "layer", "protocol", *_HEADER.values()), rows, names=3) if rows else None
 
 
-SECTION = Section("similarity", "similarity", plan, build, table, similarity.KIND)
+SECTION = Section("similarity", "similarity", _plan, _build, _table, similarity.KIND)

@@ -10,7 +10,7 @@ from nilr.sections.rows import Rows, build, table
 from nilr.sections.section import Request, Section
 
 
-def plan(request: Request) -> Rows:
+def _plan(request: Request) -> Rows:
     """Return by number of steps and protocol."""
 
     def after(steps: int, condition: Condition) -> Condition:
@@ -27,7 +27,7 @@ def plan(request: Request) -> Rows:
 SECTION = Section(
     "steps",
     "steps_curve",
-    plan,
+    _plan,
     build,
     table("steps", "inner steps"),
     STEPS_KIND,

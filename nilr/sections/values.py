@@ -11,7 +11,8 @@ from torch import Tensor
 from nilr.metrics import Interval, mean_interval, paired_difference
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.edits import LEARNED
-from nilr.results import Delta, EditMetrics, Mean, ProtocolMetrics
+from nilr.results.probing import EditMetrics, ProtocolMetrics
+from nilr.results.records import Delta, Mean
 
 
 def mean_of(values: Tensor) -> Mean:

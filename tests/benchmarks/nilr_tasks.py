@@ -14,8 +14,9 @@ from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.engine.workers import in_order
 from nilr.models.registry import build_learner
-from nilr.probes.conditions import Condition, Subject, Tasks, read_episode
-from nilr.probes.protocols import NeighbourAccuracy
+from nilr.probes.conditions import Condition, Quantity, Subject, read_episode
+from nilr.probes.readings import NeighbourAccuracy
+from nilr.probes.tasks import Tasks
 
 CPU = torch.device("cpu")
 # the peers adapt every parameter
@@ -64,12 +65,11 @@ class NilrTasks:
 
     def probe(self) -> Done:
         subject = Subject(self._learner, self._params, self._rates["maml"], JUDGING_STEPS, self._engine)
-        readings = {"accuracy": NeighbourAccuracy("nearest", "cosine")}
-        asked = {Condition(protocol): readings for protocol in PROTOCOLS}
+        accuracy = NeighbourAccuracy("nearest", "cosine")
+        quantities = [Quantity(Condition(protocol), accuracy) for protocol in PROTOCOLS]
 
         def one(i: int) -> float:
             tasks = Tasks(self._batch[i], {"same-task": self._batch[i], "cross-task": self._batch[i - 1]})
-            seen = read_episode(subject, tasks, asked, batch_stats="apart")
-            return sum(values["accuracy"] for values in seen.values())
+            return sum(read_episode(subject, tasks, quantities, batch_stats="apart").values())
 
         return Done(sum(in_order(one, range(len(self._batch)), device=CPU)) / len(self._batch))

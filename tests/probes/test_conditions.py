@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from nilr.episodes import Episode
-from nilr.probes.conditions import META_INIT, Condition, Subject, Tasks, View, read_episode
-from nilr.probes.protocols import NeighbourAccuracy, Similarity
+from nilr.probes.conditions import META_INIT, Condition, Quantity, Subject, View, read_episode
+from nilr.probes.readings import NeighbourAccuracy, Similarity
+from nilr.probes.tasks import Tasks
 
 
 class CountingEngine:
@@ -42,6 +43,10 @@ def tasks() -> Tasks:
     return Tasks(b, {"same-task": b, "cross-task": replace(b, support_x=2 * x)})
 
 
+def largest(view: View, _before: View) -> float:
+    return view.features[1].max().item()
+
+
 CONDITIONS = [META_INIT, Condition("same-task"), Condition("cross-task")]
 
 
@@ -49,17 +54,14 @@ def test_features_are_computed_once_per_condition_whatever_is_read() -> None:
     engine = CountingEngine()
     subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
 
-    def largest(view: View, _before: View) -> float:
-        return view.features[1].max().item()
-
     def moved(view: View, before: View) -> float:
         return (view.features[1] - before.features[1]).max().item()
 
-    readings = {"largest": largest, "again": largest, "moved": moved}
-    seen = read_episode(subject, tasks(), dict.fromkeys(CONDITIONS, readings), batch_stats="apart")
+    quantities = [Quantity(condition, reading) for condition in CONDITIONS for reading in (largest, largest, moved)]
+    values = read_episode(subject, tasks(), quantities, batch_stats="apart")
     # `at` is 1, then 1 + 0.25 and 1 + 0.5; the largest pixel is 0.5
-    assert [values["largest"] for values in seen.values()] == [0.5, 0.625, 0.75]
-    assert [values["moved"] for values in seen.values()] == [0.0, 0.125, 0.25]
+    assert [values[Quantity(condition, largest)] for condition in CONDITIONS] == [0.5, 0.625, 0.75]
+    assert [values[Quantity(condition, moved)] for condition in CONDITIONS] == [0.0, 0.125, 0.25]
     # support and query of three conditions; two adaptations
     assert engine.calls == {"features": 6, "adapt": 2, "steps": 2}
 
@@ -67,8 +69,7 @@ def test_features_are_computed_once_per_condition_whatever_is_read() -> None:
 def test_what_is_not_read_is_not_computed() -> None:
     engine = CountingEngine()
     subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
-    asked = {Condition("same-task"): {"nothing": lambda *_: 0.0}}
-    read_episode(subject, tasks(), asked, batch_stats="apart")
+    read_episode(subject, tasks(), [Quantity(Condition("same-task"), lambda *_: 0.0)], batch_stats="apart")
     assert engine.calls == {"adapt": 1, "steps": 1}
 
 
@@ -77,24 +78,22 @@ def test_a_curve_over_steps_takes_each_step_once() -> None:
     subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 4, engine)  # type: ignore[arg-type]
     path = Condition("same-task")
     curve = [replace(path, steps=1), replace(path, steps=3), path, replace(path, steps=2)]
-    asked = {condition: {"largest": lambda view, _: view.features[1].max().item()} for condition in curve}
-    seen = read_episode(subject, tasks(), asked, batch_stats="apart")
-    # `at` is 1 and a quarter per step; the largest pixel is 0.5. The last one asks for less than was reached: anew
-    assert [values["largest"] for values in seen.values()] == [0.625, 0.875, 1.0, 0.75]
-    assert engine.calls["steps"] == 1 + 2 + 1 + 2
+    quantities = [Quantity(condition, largest) for condition in curve]
+    values = read_episode(subject, tasks(), quantities, batch_stats="apart")
+    # `at` is 1 and a quarter per step; the largest pixel is 0.5
+    assert [values[quantity] for quantity in quantities] == [0.625, 0.875, 1.0, 0.75]
+    assert engine.calls["steps"] == 4
 
 
 def test_where_layers_are_read_the_features_are_taken_from_them() -> None:
     engine = CountingEngine()
     subject = Subject(None, {"at": torch.tensor(2.0)}, {}, 1, engine)  # type: ignore[arg-type]
-    readings = {
-        "layer": NeighbourAccuracy("nearest", "euclidean", layer="pixels"),
-        "features": lambda view, _: view.features[1].max().item(),
-    }
+    accuracy = NeighbourAccuracy("nearest", "euclidean", layer="pixels")
+    quantities = [Quantity(META_INIT, accuracy), Quantity(META_INIT, largest)]
     for batch_stats, forwards in (("apart", 2), ("together", 1)):
         engine.calls.clear()
-        seen = read_episode(subject, tasks(), {META_INIT: readings}, batch_stats=batch_stats)  # type: ignore[arg-type]
-        assert seen == {META_INIT: {"layer": 1.0, "features": 1.0}}
+        values = read_episode(subject, tasks(), quantities, batch_stats=batch_stats)  # type: ignore[arg-type]
+        assert list(values.values()) == [1.0, 1.0]
         assert engine.calls == {"activations": forwards}
 
 
@@ -103,7 +102,7 @@ def test_similarity_is_between_the_view_and_that_of_the_meta_initialisation() ->
     subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
     negative = replace(tasks().judged, support_x=-4 * tasks().judged.support_x)
     turned = Tasks(tasks().judged, {"same-task": tasks().judged, "cross-task": negative})
-    asked = {condition: {"cosine": Similarity("features", "cosine")} for condition in CONDITIONS[1:]}
-    seen = read_episode(subject, turned, asked, batch_stats="apart")
+    quantities = [Quantity(condition, Similarity("features", "cosine")) for condition in CONDITIONS[1:]]
+    values = read_episode(subject, turned, quantities, batch_stats="apart")
     # features are the pixels times 1 before, times 1.25 after B, and after A, whose first pixel is -1, times 0
-    assert [values["cosine"] for values in seen.values()] == pytest.approx([1.0, 0.0])
+    assert [values[quantity] for quantity in quantities] == pytest.approx([1.0, 0.0])

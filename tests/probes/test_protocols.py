@@ -10,8 +10,9 @@ from torch import Tensor
 
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError
-from nilr.probes.conditions import Condition, Subject, Tasks, read_episode, shared_task
-from nilr.probes.protocols import NeighbourAccuracy, TaskPairs
+from nilr.probes.conditions import Condition, Quantity, Subject, read_episode
+from nilr.probes.readings import NeighbourAccuracy
+from nilr.probes.tasks import TaskPairs, Tasks, shared_task
 
 NEAREST = NeighbourAccuracy("nearest", "euclidean")
 
@@ -42,10 +43,9 @@ def subject() -> Subject:
 
 def judged(episode_b: Episode, episode_a: Episode | None, protocols: tuple[str, ...]) -> dict[str, float]:
     tasks = Tasks(episode_b, {"same-task": episode_b} | ({"cross-task": episode_a} if episode_a else {}))
-    conditions = [Condition(protocol) for protocol in protocols]
-    asked = {condition: {"accuracy": NEAREST} for condition in conditions}
-    outcome = read_episode(subject(), tasks, asked, batch_stats="apart")
-    return {condition.protocol: values["accuracy"] for condition, values in outcome.items()}
+    quantities = [Quantity(Condition(protocol), NEAREST) for protocol in protocols]
+    values = read_episode(subject(), tasks, quantities, batch_stats="apart")
+    return {quantity.condition.protocol: value for quantity, value in values.items()}
 
 
 def test_each_protocol_adapts_to_its_own_episode() -> None:

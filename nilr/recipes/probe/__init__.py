@@ -1,4 +1,4 @@
-"""Probe: features judged by labelled neighbours, before and after adaptation, on the same task and on another one."""
+"""`nilr probe`: evaluate features by labelled neighbours, before and after adaptation, on the same and another task."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nilr.claims import describe_probe
 from nilr.config import ProbeSettings
 from nilr.errors import DataError
-from nilr.probes.conditions import META_INIT
 from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
 from nilr.recipes.common.loading import (
     LoadedModel,
@@ -23,100 +23,87 @@ from nilr.recipes.common.loading import (
 )
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, against_untrained
-from nilr.recipes.probe.judging import Readings, judge, task_pairs
-from nilr.recipes.probe.plan import ACCURACY, Plan, asked_layers, asked_rules, check_request, plan
+from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, compare_with_untrained
+from nilr.recipes.probe.judging import judge, task_pairs
+from nilr.recipes.probe.plan import check_settings, plan_model, requested_rules, resolve_request
 from nilr.recipes.probe.stopping import correct, next_look, precision_note
-from nilr.recipes.probe.summary import episode_values, summarise
 from nilr.reporting import Reporter
 from nilr.results.probing import ProbeMetrics
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
+from nilr.sections.values import Values
 from nilr.store import Store
 
 
 @with_memory_hint("a smaller --n-query or --n-shot, or --device cpu")
 def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
-    """Judge one or several models on the same episodes.
+    """Evaluate one or several models on the same episodes.
 
     Raises:
-        NilrError: a model or a pack cannot be used, or cannot give such episodes.
+        NilrError: a model or a pack is unusable, or the pack is too small for the episodes.
     """
-    check_request(settings)
+    check_settings(settings)
     outcome = Outcome("probe", settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
     models = load_models(store, settings.models, device=device, engine=settings.engine, precision=settings.precision)
-    used = list(models.values())
-    size = episode_size(settings, used)
-    plans = _plans(settings, models, size.n_way)
-    split, judged = _open_splits(settings, store, used, device)
+    loaded = list(models.values())
+    size = episode_size(settings, loaded)
+    plans = {name: plan_model(resolve_request(settings, model, size.n_way)) for name, model in models.items()}
+    if settings.controls:
+        first = next(iter(plans.values()))
+        plans |= {UNTRAINED: first.of_control(layers=True), RAW_PIXELS: first.of_control(layers=False)}
+    split, judged = _open_splits(settings, store, loaded, device)
 
-    def figures(readings: Mapping[str, Readings]) -> ProbeMetrics:
-        return {
-            name: summarise(values, plans[name].places, interval=settings.interval, seed=settings.seed)
-            for name, values in readings.items()
-        }
+    def summarise(values: Mapping[str, Values]) -> ProbeMetrics:
+        return {name: plans[name].summarise(of_model) for name, of_model in values.items()}
 
-    readings = judge(
+    values = judge(
         settings,
         models,
         plans,
         task_pairs(settings, size, split.images, judged.images),
         reporter,
-        more=lambda so_far, done: next_look(settings, figures(so_far), done),
+        next_look=lambda so_far, done: next_look(settings, summarise(so_far), done),
     )
-    metrics = correct(figures(readings))
+    metrics = correct(summarise(values))
+    data_b = None if judged is split else judged.used
     return outcome.result(
         metrics,
         config={
-            **_config(settings, models),
+            **_resolved(settings, models),
             **dataclasses.asdict(size),
             "data": split.used.name,
-            "data_b": None if judged is split else judged.used.name,
+            "data_b": data_b.name if data_b else None,
         },
-        models=[model.used for model in used],
+        models=[model.used for model in loaded],
         data=split.used,
-        data_b=None if judged is split else judged.used,
-        per_episode={name: episode_values(values, plans[name].places) for name, values in readings.items()},
-        notes=_notes(settings, models, metrics, readings),
-        environment=environment(device, used[0].engine.name),
+        data_b=data_b,
+        per_episode={name: plans[name].per_episode(of_model) for name, of_model in values.items()},
+        notes=_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
+        environment=environment(device, loaded[0].engine.name),
     )
 
 
-def _config(settings: ProbeSettings, models: Mapping[str, LoadedModel]) -> dict[str, Any]:
-    """Return the settings as they were understood."""
+def _resolved(settings: ProbeSettings, models: Mapping[str, LoadedModel]) -> dict[str, Any]:
+    """Return the settings with lists split at commas and defaults filled in."""
     return {
         **settings.model_dump(mode="json", exclude={"home", "models"}),
         "inner_steps": {name: inner_steps(settings, model) for name, model in models.items()},
         "rates": list(edit_names(settings.rates)),
         "adapt_part": list(split_commas(settings.adapt_part)),
-        "neighbours": list(asked_rules(settings.neighbours)),
+        "neighbours": list(requested_rules(settings)),
         "layers": list(split_commas(settings.layers)),
     }
-
-
-def _plans(settings: ProbeSettings, models: Mapping[str, LoadedModel], n_way: int) -> dict[str, Plan]:
-    """Return what is read of each model, and of each control."""
-    plans = {
-        name: plan(
-            settings, layers=asked_layers(settings, model), n_way=n_way, inner_steps=inner_steps(settings, model)
-        )
-        for name, model in models.items()
-    }
-    if settings.controls:
-        first = next(iter(plans.values()))
-        plans |= {UNTRAINED: first.of_control(layers=True), RAW_PIXELS: first.of_control(layers=False)}
-    return plans
 
 
 def _open_splits(
     settings: ProbeSettings, store: Store, models: Sequence[LoadedModel], device: torch.device
 ) -> tuple[OpenSplit, OpenSplit]:
-    """Return the split that is adapted to in cross-task, and the one that is judged: one and the same, or two packs'.
+    """Return the split of episode A and that of episode B: the same one, or one of --data-b.
 
     Raises:
-        NilrError: a pack cannot be used, has images of another size, or is named twice.
+        NilrError: a pack is unusable, has images of another size, or is given twice.
     """
     split = open_split(find_evaluation_pack(store, settings.data, models[0]), settings.split, device)
     judged = split
@@ -124,7 +111,7 @@ def _open_splits(
         judged = open_split(store.find_data(settings.data_b), settings.split, device)
         if judged.used.digest == split.used.digest:
             raise DataError(
-                f"`{settings.data_b}` (--data-b) holds the images of `{split.used.name}`", hint="leave --data-b out"
+                f"--data-b `{settings.data_b}` has the same images as `{split.used.name}`", hint="omit --data-b"
             )
     for model in models:
         require_image_size(model, split.used)
@@ -136,13 +123,13 @@ def _notes(
     settings: ProbeSettings,
     models: Mapping[str, LoadedModel],
     metrics: ProbeMetrics,
-    readings: Mapping[str, Readings],
+    before: Mapping[str, Tensor],
 ) -> list[str]:
-    """Return what a reader should know; the findings on the paper's signs come last."""
+    """Return remarks on the result, the paper's signs last; `before` has the accuracies before adaptation by name."""
     parts = split_commas(settings.adapt_part)
     notes = unmoved_notes(models, parts)
     if settings.controls:
-        notes.append(against_untrained({name: values[META_INIT][ACCURACY] for name, values in readings.items()}))
+        notes.append(compare_with_untrained(before))
     precision = precision_note(metrics, until_ci=settings.until_ci)
     if precision is not None:
         notes.append(precision)

@@ -1,4 +1,4 @@
-"""Controls of a probe: what raw pixels and an untrained body reach on the same episodes."""
+"""Controls of a probe: raw pixels and an untrained body on the same episodes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from nilr.episodes import stream_seed
 from nilr.metrics import paired_difference
 from nilr.models.registry import build_learner
-from nilr.probes.conditions import Seeing, Subject
+from nilr.probes.conditions import Extractor, Subject
 from nilr.recipes.common.loading import LoadedModel
 
-# No model of the registry can have a name with a space in it.
+# A model in the registry cannot have a name with a space.
 UNTRAINED, RAW_PIXELS = "untrained body", "raw pixels"
 
 
@@ -27,17 +27,12 @@ class RawPixels:
         return x.flatten(1)
 
     def activations(self, _params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
-        """Return the pixels as the only layer."""
+        """Return the images as the only layer."""
         return {"pixels": x}
 
 
-def controls(model: LoadedModel, seed: int) -> dict[str, Seeing]:
-    """Return the controls by name.
-
-    Args:
-        model: gives the architecture of the untrained body.
-        seed: seed of the untrained body's weights.
-    """
+def build_controls(model: LoadedModel, seed: int) -> dict[str, Extractor]:
+    """Return the controls by name; the untrained body has the model's architecture and weights drawn by `seed`."""
     architecture = model.checkpoint.manifest.architecture
     arguments: dict[str, Any] = dict(architecture.arguments)
     learner = build_learner(architecture.name, **arguments, seed=stream_seed(seed, "untrained"))
@@ -46,8 +41,8 @@ def controls(model: LoadedModel, seed: int) -> dict[str, Seeing]:
     return {UNTRAINED: Subject(learner, params, {}, 0, model.engine), RAW_PIXELS: RawPixels()}
 
 
-def against_untrained(accuracies: Mapping[str, Tensor]) -> str:
-    """Say by how much each model's features before adaptation beat an untrained body's, episode by episode."""
+def compare_with_untrained(accuracies: Mapping[str, Tensor]) -> str:
+    """Describe each model's accuracy before adaptation, by name and episode, minus that of the untrained body."""
     parts = []
     for name, values in accuracies.items():
         if name in (UNTRAINED, RAW_PIXELS):
@@ -55,4 +50,4 @@ def against_untrained(accuracies: Mapping[str, Tensor]) -> str:
         difference = paired_difference(values, accuracies[UNTRAINED])
         width = "" if difference.ci95 is None else f" ± {100 * difference.ci95:.2f}"
         parts.append(f"{name} {100 * difference.mean:+.2f}{width} points")
-    return f"Features before adaptation, against an untrained body's: {'; '.join(parts)}."
+    return f"Features before adaptation, compared with an untrained body's: {'; '.join(parts)}."

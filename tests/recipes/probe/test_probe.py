@@ -175,7 +175,7 @@ def test_controls_stand_beside_the_models(maml: str) -> None:
     result = judge(maml, controls=True)
     assert set(result.metrics) == {maml, "untrained body", "raw pixels"}
     assert result.metrics["raw pixels"].same_task is None
-    assert result.notes[0].startswith("Features before adaptation, against an untrained body's: maml ")
+    assert result.notes[0].startswith("Features before adaptation, compared with an untrained body's: maml ")
 
 
 def test_the_engine_does_not_change_the_numbers(maml: str) -> None:

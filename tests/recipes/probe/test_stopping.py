@@ -5,15 +5,17 @@ import torch
 from torch import Tensor
 
 from nilr.config import ProbeSettings
-from nilr.probes.conditions import META_INIT, Condition
-from nilr.recipes.probe.plan import ACCURACY, Place
+from nilr.probes.conditions import META_INIT, Condition, Quantity
+from nilr.probes.readings import NeighbourAccuracy
+from nilr.recipes.probe.plan import ProbePlan
 from nilr.recipes.probe.stopping import LEAST_EPISODES, correct, deltas_in, first_look, next_look, precision_note
-from nilr.recipes.probe.summary import delta_of, summarise
 from nilr.results.probing import ModelProbe, ProtocolMetrics
 from nilr.results.records import Delta, Mean
+from nilr.sections import edits
+from nilr.sections.values import Values, paired_delta
 
-SAME_TASK = Condition("same-task")
-PLACES = [Place(("meta-init",), META_INIT, ACCURACY), Place(("same-task",), SAME_TASK, ACCURACY)]
+ACCURACY = NeighbourAccuracy("nearest", "cosine")
+BEFORE, SAME_TASK = (Quantity(condition, ACCURACY) for condition in (META_INIT, Condition("same-task")))
 
 
 def probe(*p_values: float | None, ci95: float = 0.01) -> ModelProbe:
@@ -26,7 +28,8 @@ def probe(*p_values: float | None, ci95: float = 0.01) -> ModelProbe:
 
 
 def probed(before: Tensor, after: Tensor) -> ModelProbe:
-    return summarise({META_INIT: {ACCURACY: before}, SAME_TASK: {ACCURACY: after}}, PLACES)
+    plan = ProbePlan(("learned",), {"meta-init": BEFORE, "same-task": SAME_TASK}, {})
+    return plan.summarise(Values({BEFORE: before, SAME_TASK: after}))
 
 
 def test_every_p_is_adjusted_for_all_differences_of_the_result() -> None:
@@ -35,16 +38,15 @@ def test_every_p_is_adjusted_for_all_differences_of_the_result() -> None:
 
 
 def test_a_difference_that_stands_in_two_places_counts_once() -> None:
-    same_task = Condition("same-task", "negated")
+    edited = Quantity(Condition("same-task", "negated"), ACCURACY)
     values = {
-        META_INIT: [0.4, 0.5, 0.6, 0.5],
-        same_task: [0.3, 0.5, 0.5, 0.3],
-        Condition("same-task"): [0.5, 0.5, 0.7, 0.5],
+        BEFORE: torch.tensor([0.4, 0.5, 0.6, 0.5]).double(),
+        edited: torch.tensor([0.3, 0.5, 0.5, 0.3]).double(),
+        SAME_TASK: torch.tensor([0.5, 0.5, 0.7, 0.5]).double(),
     }
-    readings = {condition: {ACCURACY: torch.tensor(value).double()} for condition, value in values.items()}
-    edits = [Place(("edits", c.rates, "same-task"), c, ACCURACY) for c in values if c != META_INIT]
-    places = [PLACES[0], Place(("same-task",), same_task, ACCURACY), *edits]
-    model = correct({"a": summarise(readings, places)})["a"]
+    entries = {"negated": {"same-task": edited}, "learned": {"same-task": SAME_TASK}}
+    plan = ProbePlan(("negated", "learned"), {"meta-init": BEFORE, "same-task": edited}, {edits.SECTION: entries})
+    model = correct({"a": plan.summarise(Values(values))})["a"]
     # three differences: negated and learned to meta-init, and negated to learned
     learned, negated = (model.edits[name].same_task for name in ("learned", "negated"))
     p = sorted([learned.delta.p, negated.delta.p, negated.delta_to_learned.p])
@@ -120,7 +122,7 @@ def test_there_is_no_note_without_an_interval(values: list[float]) -> None:
 
 def test_a_bootstrap_delta_carries_its_bounds() -> None:
     values = torch.empty(80, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(0))
-    delta = delta_of(values, torch.zeros(80, dtype=torch.float64), interval="bootstrap", seed=1)
+    delta = paired_delta(values, torch.zeros(80, dtype=torch.float64), interval="bootstrap", seed=1)
     assert delta.low is not None
     assert delta.high is not None
     assert delta.ci95 == pytest.approx((delta.high - delta.low) / 2)
