@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -20,6 +20,9 @@ from nilr.recipes.probe.plan import ProbePlan
 from nilr.recipes.probe.stopping import first_look
 from nilr.reporting import Reporter
 from nilr.sections.values import Values
+
+Measured = dict[str, dict[Quantity, float]]
+"""One episode, by the subject's name."""
 
 
 def judge(
@@ -46,25 +49,13 @@ def judge(
     if settings.controls:
         subjects |= build_controls(next(iter(models.values())), settings.seed)
     quantities = {name: list(dict.fromkeys(plan.quantities())) for name, plan in plans.items()}
-    conditions = {quantity.condition for measured in quantities.values() for quantity in measured}
-    cross = any(condition.task == "cross-task" for condition in conditions)
-    shared = sorted({condition.shared for condition in conditions if condition.shared is not None})
-
-    def measure(i: int) -> dict[str, dict[Quantity, float]]:
-        tasks = pairs.draw(i, cross=cross, shared=shared)
-        values = {}
-        for name, subject in subjects.items():
-            try:
-                values[name] = read_episode(subject, tasks, quantities[name], batch_stats=settings.batch_stats)
-            except DivergedError as error:
-                raise DivergedError(f"model `{name}`, episode {i}: {error.message}", hint=error.hint) from error
-        return values
+    measure = _measurement(settings, subjects, quantities, pairs)
 
     def collect(name: str) -> Values:
         tensors = {q: torch.tensor([e[name][q] for e in episodes], dtype=torch.float64) for q in quantities[name]}
         return Values(tensors, settings.interval, settings.seed)
 
-    episodes: list[dict[str, dict[Quantity, float]]] = []
+    episodes: list[Measured] = []
     target: int | None = first_look(settings)
     while target is not None:
         reporter.stage("probe", target, done=len(episodes), unit="episodes")
@@ -75,6 +66,30 @@ def judge(
         values = {name: collect(name) for name in subjects}
         target = next_look(values, len(episodes))
     return values
+
+
+def _measurement(
+    settings: ProbeSettings,
+    subjects: Mapping[str, Extractor],
+    quantities: Mapping[str, Sequence[Quantity]],
+    pairs: TaskPairs,
+) -> Callable[[int], Measured]:
+    """Return what measures all quantities of all subjects on episode number `i`."""
+    conditions = {quantity.condition for measured in quantities.values() for quantity in measured}
+    cross = any(condition.task == "cross-task" for condition in conditions)
+    shared = sorted({condition.shared for condition in conditions if condition.shared is not None})
+
+    def measure(i: int) -> Measured:
+        tasks = pairs.draw(i, cross=cross, shared=shared)
+        values = {}
+        for name, subject in subjects.items():
+            try:
+                values[name] = read_episode(subject, tasks, quantities[name], batch_stats=settings.batch_stats)
+            except DivergedError as error:
+                raise DivergedError(f"model `{name}`, episode {i}: {error.message}", hint=error.hint) from error
+        return values
+
+    return measure
 
 
 def _subject(settings: ProbeSettings, model: LoadedModel, plan: ProbePlan) -> Subject:

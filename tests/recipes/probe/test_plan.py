@@ -284,7 +284,7 @@ def test_another_pack_is_judged_after_adapting_to_this_one(maml: str, home: Path
 
 
 def test_another_pack_must_be_another_one_of_the_same_size(maml: str, home: Path) -> None:
-    with pytest.raises(DataError, match="holds the images of `mini-imagenet`"):
+    with pytest.raises(DataError, match="has the same images as `mini-imagenet`"):
         judge(maml, data_b="mini-imagenet")
     other_pack(home, image_size=18)
     with pytest.raises(DataError, match="`other` has images of 18 px, and model `maml` was trained on 16 px"):
