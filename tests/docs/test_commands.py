@@ -65,7 +65,7 @@ def test_a_command_of_nilr_parses(command: str) -> None:
 @pytest.mark.parametrize("command", in_pages("make"))
 def test_a_target_of_make_exists(command: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert [word for word in shlex.split(command)[1:] if "=" not in word][0] in targets
+    assert next(word for word in shlex.split(command)[1:] if "=" not in word) in targets
 
 
 @pytest.mark.parametrize("command", in_pages("(?:OMP_NUM_THREADS=1 )?python"))
