@@ -45,8 +45,8 @@ fuzz: $(VENV)/installed-dev
 		status=$$?; echo "{}: status $$status, log in $(FUZZ_DIR)/{}/log"; exit $$status'
 
 check: $(VENV)/installed-dev
-	$(BIN)/ruff format --check nilr tests
-	$(BIN)/ruff check nilr tests
+	$(BIN)/ruff format --check nilr tests docs/generate.py
+	$(BIN)/ruff check nilr tests docs/generate.py
 	$(BIN)/mypy nilr
 	$(MAKE) test
 
@@ -58,8 +58,7 @@ bench-packing: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/packing.py --rounds $(ROUNDS)
 
 docs: $(VENV)/installed-dev
-	$(BIN)/python -m nilr.cli.reference docs/cli.md
-	$(BIN)/python -m nilr.results docs/schemas
+	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/reproduction_tables.py
 
 $(BIN)/python:

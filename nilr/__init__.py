@@ -11,6 +11,7 @@ probes                                  nearest neighbours in feature space, bef
 data                                    images -> one HDF5 file
 tensorfile, checkpoint, store           what is kept on disk
 results, runtime                        what was measured, and what it ran on
+commands                                the table of commands
 report                                  results -> figures, tables, pages
 recipes                                 one run(config, reporter) per command
 cli                                     Typer and rich, nowhere else

@@ -14,7 +14,7 @@ def main() -> NoReturn:
     """Run the command line of this process, and leave with its status."""
     _open_streams()
     with ending_the_process():
-        from nilr.cli import run
+        from nilr.cli.boundary import run
     status = run(sys.argv[1:])
     ignore_from_now_on()
     if status in [128 + signum for signum in STOPPING]:

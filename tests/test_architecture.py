@@ -21,6 +21,7 @@ LAYERS = (
     {"data"},
     KEPT,
     {"claims"},
+    {"commands"},
     {"report", "sections"},
     {"recipes"},
     {"cli"},
@@ -30,7 +31,8 @@ CORE = {"metrics", "inference", "episodes", "models", "meta", "probes"}
 BARRED = (
     (LAYERS[0], {"torch", "typer", "rich"}),
     (CORE, {"h5py", "PIL", "json", "pathlib", "logging", "rich", "typer"}),
-    ({"data", "claims", "report", "sections", "recipes", *KEPT}, {"typer", "rich"}),
+    ({"commands"}, {"torch"}),
+    ({"data", "claims", "commands", "report", "sections", "recipes", *KEPT}, {"typer", "rich"}),
 )
 
 

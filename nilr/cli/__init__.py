@@ -1,5 +1,1 @@
-"""The command line: flags -> settings -> recipe -> console. The only code that knows Typer and rich."""
-
-from nilr.cli.boundary import run
-
-__all__ = ["run"]
+"""The command line: flags -> settings -> recipe -> screen. The only code that uses Typer and rich."""

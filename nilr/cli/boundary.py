@@ -10,60 +10,62 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
+from pydantic import ValidationError
 
 from nilr.cli.app import build_app
 from nilr.cli.console import printable
-from nilr.cli.options import Invocation
-from nilr.cli.usage import from_typer
-from nilr.errors import Interrupted, NilrError, StoreError
+from nilr.cli.options import Invocation, lower_first, usage_error
+from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import storage_error
 from nilr.signals import unwinding
 
 BROKEN_PIPE = 128 + 13
 _LONGEST_LINE = 4000
-_NOT_WRITTEN = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC)
-# Of torch's own allocator for the CPU, and of the loader of its libraries.
-_NO_MEMORY = ("can't allocate memory", "failed to map segment")
+_WRITE_ERRORS = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC)
+# Messages of torch's CPU allocator and of the loader of its libraries.
+_OUT_OF_MEMORY = ("can't allocate memory", "failed to map segment")
 
 
 def run(args: Sequence[str]) -> int:
-    """Run one command line and return its exit status.
+    """Run one command line.
 
-    0 done; 1 what depends on the world; 2 what makes no sense anywhere; 128 + N after signal N.
+    Returns:
+        The exit status: 0 success; 1 an error that depends on files, data or the machine; 2 an invalid command line;
+        128 + N after signal N.
     """
     invocation = Invocation()
     try:
-        with unwinding():
-            status = _invoke(args, invocation)
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-        return BROKEN_PIPE
-    except SystemExit as leave:
-        # rich leaves so where a pipe is broken.
-        if not isinstance(leave.__context__, BrokenPipeError):
+        try:
+            with unwinding():
+                status = _invoke(args, invocation)
+                sys.stdout.flush()
+        except BrokenPipeError:
             raise
-        _discard_output()
-        return BROKEN_PIPE
-    except (Exception, KeyboardInterrupt) as error:
-        with contextlib.suppress(BrokenPipeError):
+        except (Exception, KeyboardInterrupt) as error:
             if invocation.debug:
                 traceback.print_exc()
             status = _report(error)
             try:
                 sys.stdout.flush()
-            except OSError:  # which is what went wrong
+            except OSError:  # the error that was just reported
                 _discard_output()
-            return status
+    except BrokenPipeError:
+        _discard_output()
+        return BROKEN_PIPE
+    except SystemExit as leave:
+        # rich exits if its pipe is broken.
+        if not isinstance(leave.__context__, BrokenPipeError):
+            raise
         _discard_output()
         return BROKEN_PIPE
     return status
 
 
 def _invoke(args: Sequence[str], invocation: Invocation) -> int:
-    # Not Typer's own main(): it would turn every KeyboardInterrupt, and so Interrupted, into a silent status.
+    # Typer's own main() would turn KeyboardInterrupt, and so Interrupted, into a status without a message.
     command = typer.main.get_command(build_app())
     try:
         with command.make_context("nilr", list(args) or ["--help"], obj=invocation) as ctx:
@@ -71,59 +73,88 @@ def _invoke(args: Sequence[str], invocation: Invocation) -> int:
     except typer.Exit as leave:
         return leave.exit_code
     except typer.TyperException as error:
-        raise from_typer(error) from error
+        raise _from_typer(error) from error
     return 0
 
 
+def _from_typer(error: typer.TyperException) -> UsageError:
+    """Return the error for a command line that Typer rejects.
+
+    Typer does not export the subclasses of its exception; their attributes are read by name.
+    """
+    ctx = getattr(error, "ctx", None)
+    hint = f"see `{ctx.command_path} --help`" if ctx else "see `nilr --help`"
+    parameter, cause = getattr(error, "param", None), error.__cause__
+    if parameter is not None and isinstance(cause, ValidationError):
+        return usage_error(_source_of(parameter, ctx), cause.errors()[0], hint)
+    commands = getattr(getattr(ctx, "command", None), "commands", None)
+    if commands and not hasattr(error, "option_name"):
+        hint = f"known: {', '.join(commands)}"
+    possible = getattr(error, "possibilities", None)
+    if possible:
+        hint = f"perhaps {', '.join(sorted(possible))}; {hint}"
+    message = " ".join(getattr(error, "message", str(error)).replace("'", "`").split())
+    return UsageError(lower_first(message), hint=hint)
+
+
+def _source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not export these classes
+    """Return the environment variable, the flag or the argument that a parameter's value came from."""
+    source = ctx.get_parameter_source(parameter.name) if ctx else None
+    if source is not None and source.name == "ENVIRONMENT":
+        return str(parameter.envvar)
+    return str(parameter.opts[0]) if parameter.param_type_name == "option" else str(parameter.metavar)
+
+
 def _report(error: BaseException) -> int:
-    """Say what went wrong, in one line and a hint, and return the exit status."""
+    """Print what went wrong, in one line and a hint, and return the exit status."""
     if isinstance(error, KeyboardInterrupt):
         signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
         hint = error.hint if isinstance(error, Interrupted) else None
-        _say(f"interrupted by {signal.Signals(signum).name}", hint)
+        _print_error(f"interrupted by {signal.Signals(signum).name}", hint)
         return 128 + signum
-    known = _known(error)
-    if known is None:
-        _say(
+    expected = _expected(error)
+    if expected is None:
+        _print_error(
             f"internal: {type(error).__name__}: {error}",
-            "run it again with --debug to see where; this is a fault in nilr",
+            "this is a fault in nilr; run it again with --debug to see where",
         )
         return 1
-    _say(known.message, known.hint)
-    return known.exit_status
+    _print_error(expected.message, expected.hint)
+    return expected.exit_status
 
 
-def _known(error: BaseException) -> NilrError | None:
+def _expected(error: BaseException) -> NilrError | None:
+    """Return an error that a user can act on; None if `error` is a fault in the program."""
     if isinstance(error, NilrError):
         return error
-    said = str(error)
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or any(words in said for words in _NO_MEMORY)
+        or any(message in str(error) for message in _OUT_OF_MEMORY)
     ):
-        return NilrError("out of memory", hint="close other programs, or take smaller images, episodes or batches")
+        return NilrError("out of memory", hint="close other programs, or use smaller images, episodes or batches")
     if isinstance(error, OSError) and error.strerror:
-        if error.filename is None and error.errno in _NOT_WRITTEN:  # files are named
-            return StoreError(f"cannot write to standard output: {error.strerror.lower()}", hint="send it elsewhere")
+        if error.filename is None and error.errno in _WRITE_ERRORS:  # an error of a file would name it
+            hint = "redirect the output elsewhere"
+            return StoreError(f"cannot write to standard output: {error.strerror.lower()}", hint=hint)
         return storage_error(Path(error.filename or "."), error, "use")
     return None
 
 
-def _say(message: str, hint: str | None) -> None:
-    lines = [f"{kind}: {_cut(printable(text))}" for kind, text in (("error", message), ("hint", hint)) if text]
+def _print_error(message: str, hint: str | None) -> None:
+    lines = [f"{kind}: {_shorten(printable(text))}" for kind, text in (("error", message), ("hint", hint)) if text]
     typer.echo("\n".join(lines), err=True)
 
 
-def _cut(line: str) -> str:
-    # A file may hold names of any length.
+def _shorten(line: str) -> str:
+    # A file may contain names of any length.
     rest = len(line) - _LONGEST_LINE
-    return line if rest <= 0 else f"{line[:_LONGEST_LINE]}... and {rest:,} characters more"
+    return line if rest <= 0 else f"{line[:_LONGEST_LINE]}... and {rest:,} more characters"
 
 
 def _discard_output() -> None:
-    """Point both streams at nothing, so that the interpreter's last flush does not complain."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
+    """Redirect both streams to the null device, so that Python's last flush reports no error."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(nothing, stream.fileno())
+            os.dup2(null, stream.fileno())

@@ -1,10 +1,10 @@
-"""Settings models -> Typer's parameters -> settings: a flag is declared once, in `nilr.config`."""
+"""Settings models -> parameters of Typer -> settings: a flag is declared once, in `nilr.config`."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -13,13 +13,16 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from nilr.cli.usage import usage_error
 from nilr.config import ChunkSettings, DeviceSettings, JudgeSettings, MeasuringSettings, Settings, TaskSettings
+from nilr.errors import UsageError
 
 S = TypeVar("S", bound=Settings)
 
 ARGUMENTS = {"sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL"}
 SWITCH = ""
+QUIET_HELP = "Print errors only."
+DEBUG_HELP = "Show tracebacks."
+_JSON_HELP = "Also write the result to this file, and replace it if it exists; - for standard output."
 
 _EVERYWHERE = "Everywhere"
 _PANELS: dict[type[Settings], str] = {
@@ -34,7 +37,7 @@ _PANELS: dict[type[Settings], str] = {
 
 @dataclasses.dataclass
 class Invocation:
-    """What may stand before the command as well as after it; `json` only after it."""
+    """Options that every command has. All except `json` may also precede the command."""
 
     home: Path | None = None
     quiet: bool = False
@@ -52,53 +55,64 @@ def variable(name: str) -> str:
     return f"NILR_{name.upper()}"
 
 
-def command(settings: type[S], body: Callable[[S, Invocation], None], *, json: bool = False) -> Callable[..., None]:
-    """Return the function that Typer makes a command of: its parameters are the fields of `settings`.
+def typer_function(settings: type[S], run: Callable[[S, Invocation], None], *, json: bool) -> Callable[..., None]:
+    """Return a function whose parameters are the fields of `settings`, for Typer to make a command of.
 
-    Only what was given reaches the settings, so that `explicit()` tells the user's choices from defaults.
+    Only the values that the user gave reach the settings, so that `explicit()` separates them from defaults.
 
     Args:
         settings: the command's settings model.
-        body: called with the validated settings.
-        json: whether the command takes --json.
+        run: called with the validated settings.
+        json: whether the command has `--json`.
     """
 
-    def run(ctx: typer.Context, **values: Any) -> None:  # noqa: ANN401 - one value per field
+    def function(ctx: typer.Context, **values: Any) -> None:  # noqa: ANN401 - one value per field
         invocation: Invocation = ctx.obj
         invocation.quiet |= bool(values.pop("quiet"))
         invocation.debug |= bool(values.pop("debug"))
         invocation.json = values.pop("json", None)
         if values.get("home") is None:
             values["home"] = invocation.home
-        body(make_settings(settings, values, hint=f"see `{ctx.command_path} --help`"), invocation)
+        given = {name: value for name, value in values.items() if value is not None}
+        try:
+            validated = settings(**given)
+        except ValidationError as error:
+            details = error.errors()[0]
+            raise usage_error(flag(str(details["loc"][0])), details, f"see `{ctx.command_path} --help`") from error
+        run(validated, invocation)
 
-    parameters = [*_field_parameters(settings), *common_parameters(json=json)]
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    run.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (context, *parameters)}
-    return run
+    parameters = [context, *_field_parameters(settings), *_common_parameters(json=json)]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
 
 
-def make_settings(settings: type[S], values: dict[str, Any], *, hint: str) -> S:
-    """Return the settings of the values that are not None.
+def usage_error(where: str, details: Mapping[str, Any], hint: str) -> UsageError:
+    """Return the error for a value that pydantic rejects.
 
-    Raises:
-        UsageError: a value is outside its range.
+    Args:
+        where: the flag or the environment variable.
+        details: one of `ValidationError.errors()`.
+        hint: what to do.
     """
-    try:
-        return settings(**{name: value for name, value in values.items() if value is not None})
-    except ValidationError as error:
-        details = error.errors()[0]
-        raise usage_error(flag(str(details["loc"][0])), details, hint) from error
+    reason = details["msg"].removeprefix("Value error, ")
+    return UsageError(f"`{where}` cannot be `{details['input']}`: {lower_first(reason)}", hint=hint)
 
 
-def common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
-    """Yield the parameters that are no settings: --json, --quiet, --debug."""
+def lower_first(sentence: str) -> str:
+    """Return a sentence as a part of a line: without a capital at its start and a full stop at its end."""
+    sentence = sentence.strip().rstrip(".")
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
+    """Yield the parameters that are not settings."""
     if json:
         yield _parameter(
             "json", str | None, typer.Option("--json", metavar="PATH", help=_JSON_HELP, rich_help_panel=_EVERYWHERE)
         )
-    for name, short, text in (("quiet", ["-q"], "Say nothing but errors."), ("debug", [], "Show tracebacks.")):
+    for name, short, text in (("quiet", ["-q"], QUIET_HELP), ("debug", [], DEBUG_HELP)):
         option = typer.Option(
             flag(name),
             *short,
@@ -112,16 +126,13 @@ def common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
         yield _parameter(name, bool | None, option)
 
 
-_JSON_HELP = "Also write the result to this file, in place of what is there; - for standard output."
-
-
 def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
-    """Yield the command's own fields first, and then those that it shares with ever more others."""
+    """Yield the fields of this command alone first, and last those that all commands have."""
 
-    def sharing(name: str) -> int:
+    def depth(name: str) -> int:
         return settings.__mro__.index(_declared_in(settings, name))
 
-    for name in sorted(settings.model_fields, key=sharing):
+    for name in sorted(settings.model_fields, key=depth):
         field = settings.model_fields[name]
         if name in ARGUMENTS:
             yield _argument(name, field)
@@ -160,12 +171,12 @@ def describe(field: FieldInfo) -> str:
 
 
 def default_of(field: FieldInfo) -> str | None:
-    """Return the words for a field's default; None for a switch that is off, and for nothing at all."""
+    """Describe a field's default; None for a switch that is off, and for an empty value."""
     shown: str | None = _extra(field)["shown"]
     if shown is not None:
         return shown
-    nothing = any(field.default is value for value in (None, False, ()))
-    return None if nothing else str(field.default)
+    empty = any(field.default is value for value in (None, False, ()))
+    return None if empty else str(field.default)
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:
@@ -184,9 +195,9 @@ def _bound(field: FieldInfo, kind: type, attribute: str) -> float | None:
 
 
 def _declared_in(settings: type[Settings], name: str) -> type[Settings]:
-    """Return the oldest ancestor that has the field, whether or not a later one declares it anew."""
+    """Return the first class that declares the field; a subclass may declare it again."""
     return next(base for base in reversed(settings.__mro__) if name in getattr(base, "model_fields", {}))
 
 
-def _parameter(name: str, annotation: Any, info: Any) -> inspect.Parameter:  # noqa: ANN401 - types and Typer's infos
+def _parameter(name: str, annotation: Any, info: Any) -> inspect.Parameter:  # noqa: ANN401 - types and Typer's objects
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation, info])

@@ -57,7 +57,7 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     Raises:
         NilrError: the model, the images or the store cannot be used.
     """
-    outcome = Outcome("adapt", settings)
+    outcome = Outcome(settings)
     rates = _one_edit(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)

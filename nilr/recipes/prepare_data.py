@@ -56,7 +56,7 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
         DataError: a source cannot be used, images cannot be read, or a pack is not as it was written.
         StoreError: there is a pack of that name, another process writes it, or the place cannot be written.
     """
-    outcome = Outcome("prepare-data", settings)
+    outcome = Outcome(settings)
     _check(settings)
     keep_freed_memory()
     store = Store(settings.home)

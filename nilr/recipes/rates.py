@@ -51,7 +51,7 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     Raises:
         NilrError: a model cannot be used; the pack that was asked for cannot be, or cannot give such episodes.
     """
-    outcome = Outcome("rates", settings)
+    outcome = Outcome(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
     models = load_models(store, settings.models, device=device, engine=settings.engine, precision=settings.precision)

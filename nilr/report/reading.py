@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from nilr.commands import result_types
 from nilr.errors import ResultError, invalid_field
 from nilr.files import storage_error
-from nilr.results.result import SCHEMA_VERSION, result_types
+from nilr.results.result import SCHEMA_VERSION
 
 DRAWN = ("probe", "rates", "meta-train", "reproduce")
 

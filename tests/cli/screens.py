@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import io
+import pkgutil
 from typing import Any
 
 from nilr.cli.console import Screen, make_console
+from nilr.commands import COMMANDS
 from nilr.results.result import Result
 
 
@@ -19,6 +20,6 @@ class Terminal(io.StringIO):
 
 def shown(result: Result[Any], stream: io.StringIO | None = None, *, quiet: bool = False) -> list[str]:
     stream = stream or io.StringIO()
-    module = importlib.import_module(f"nilr.cli.show.{result.command.replace('-', '_')}")
-    module.show(result, Screen(make_console(stream), quiet=quiet))
+    show = next(command.show for command in COMMANDS if command.schema == result.command)
+    pkgutil.resolve_name(show)(result, Screen(make_console(stream), quiet=quiet))
     return [line.rstrip() for line in stream.getvalue().splitlines()]

@@ -13,7 +13,7 @@ import pytest
 from nilr.cli.boundary import run
 from nilr.errors import DataError, Interrupted, UnknownNameError
 
-HINT = "hint: no result was stored; the same command begins anew\n"
+HINT = "hint: no result was stored; to start again, repeat the command\n"
 
 
 def raising(error: BaseException) -> Any:
@@ -37,23 +37,23 @@ def raising(error: BaseException) -> Any:
                 "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
             ),
             1,
-            "error: out of memory\nhint: close other programs, or take smaller images, episodes or batches\n",
+            "error: out of memory\nhint: close other programs, or use smaller images, episodes or batches\n",
         ),
         (
             ImportError("libtorch_cpu.so: failed to map segment from shared object"),
             1,
-            "error: out of memory\nhint: close other programs, or take smaller images, episodes or batches\n",
+            "error: out of memory\nhint: close other programs, or use smaller images, episodes or batches\n",
         ),
-        (DataError("x" * 5000), 1, f"error: {'x' * 4000}... and 1,000 characters more\n"),
+        (DataError("x" * 5000), 1, f"error: {'x' * 4000}... and 1,000 more characters\n"),
         (
             OSError(errno.ENOSPC, "No space left on device"),
             1,
-            "error: cannot write to standard output: no space left on device\nhint: send it elsewhere\n",
+            "error: cannot write to standard output: no space left on device\nhint: redirect the output elsewhere\n",
         ),
         (
             MemoryError(),
             1,
-            "error: out of memory\nhint: close other programs, or take smaller images, episodes or batches\n",
+            "error: out of memory\nhint: close other programs, or use smaller images, episodes or batches\n",
         ),
         (
             OSError(errno.ENOSPC, "No space left on device", "/data/x"),
@@ -65,7 +65,7 @@ def raising(error: BaseException) -> Any:
             KeyError("surprise"),
             1,
             "error: internal: KeyError: 'surprise'\n"
-            "hint: run it again with --debug to see where; this is a fault in nilr\n",
+            "hint: this is a fault in nilr; run it again with --debug to see where\n",
         ),
     ],
 )
@@ -200,7 +200,7 @@ def test_output_that_cannot_be_written_is_one_error(unbuffered: str) -> None:
             env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             check=False,
         )
-    said = "error: cannot write to standard output: no space left on device\nhint: send it elsewhere\n"
+    said = "error: cannot write to standard output: no space left on device\nhint: redirect the output elsewhere\n"
     assert (nilr.stderr, nilr.returncode) == (said, 1)
 
 

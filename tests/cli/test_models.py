@@ -63,7 +63,7 @@ def test_verify_names_the_broken_file_and_fails(home: Path, capsys: pytest.Captu
     assert run(["models", "verify"]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[1].startswith("broken  last.safetensors  ")
-    assert err.startswith("error: 1 of 1 files cannot be used: broken/last.safetensors\n")
+    assert err.startswith("error: 1 of 1 files are invalid: broken/last.safetensors\n")
 
 
 def test_rm_removes_what_is_named(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +76,7 @@ def test_rm_without_a_name_removes_nothing(model: Path, capsys: pytest.CaptureFi
     assert run(["models", "rm"]) == 2
     assert model.exists()
     assert capsys.readouterr().err == (
-        "error: no model is named\nhint: name one or more, as `nilr models ls` lists them\n"
+        "error: no model is named\nhint: name one or more; `nilr models ls` lists them\n"
     )
 
 

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 import torch
 
+from docs.generate import schemas
 from nilr.checkpoint import load_checkpoint
 from nilr.cli.boundary import run
 from nilr.config import RatesSettings, TrainSettings
@@ -17,7 +18,7 @@ from nilr.meta.engine.reference import ReferenceEngine
 from nilr.recipes import meta_train, rates
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
-from nilr.results.result import Result, schemas
+from nilr.results.result import Result
 from nilr.store import Store
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")

@@ -38,7 +38,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     Raises:
         NilrError: a name stands in no table, the device is not there, or an engine failed.
     """
-    outcome = Outcome("bench", settings)
+    outcome = Outcome(settings)
     device = prepare(settings.device, settings.threads, settings.precision)
     learner = build_learner(
         settings.arch, n_way=settings.n_way, image_size=settings.image_size, filters=settings.filters

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
+from nilr.commands import schema_of
 from nilr.config import MeasuringSettings
 from nilr.results.records import DataUsed, ModelUsed
 from nilr.results.result import SCHEMA_VERSION, Result
@@ -24,12 +25,11 @@ class Outcome:
     """Takes the time when a command begins, and makes its result when it ends.
 
     Args:
-        command: the command's name.
-        settings: the command's.
+        settings: the command's settings.
     """
 
-    def __init__(self, command: str, settings: MeasuringSettings) -> None:
-        self.command, self._paths = command, absolute_paths(settings)
+    def __init__(self, settings: MeasuringSettings) -> None:
+        self.command, self._paths = schema_of(settings), absolute_paths(settings)
         self.started_at = utc_now()
         self._began = time.monotonic()
 

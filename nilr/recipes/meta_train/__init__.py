@@ -41,7 +41,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         NilrError: something that the settings name cannot be had, or training diverged.
         Interrupted: a signal, after saving.
     """
-    outcome = Outcome("meta-train", settings)
+    outcome = Outcome(settings)
     store = Store(settings.home)
     with contextlib.ExitStack() as held:
         trainings: list[Training] = []

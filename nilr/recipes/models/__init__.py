@@ -1,4 +1,4 @@
-"""The registry: list, show, verify and remove models. Listing reads headers only and does not import torch."""
+"""Models: list, show, find, verify and remove them. Listing reads only headers and does not import torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
-from nilr.errors import CheckpointError, NilrError, invalid_field
+from nilr.config import ModelSettings, ModelsSettings, Settings
+from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
 from nilr.history import completed_updates, read_history
+from nilr.reporting import Reporter
 from nilr.results.records import Record
-from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, Store
+from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store
 from nilr.training_state import read_training_state
 
 if TYPE_CHECKING:
@@ -22,14 +24,14 @@ Status = Literal["complete", "incomplete", "unreadable"]
 
 
 class ModelRow(Record):
-    """One model in a list. What its checkpoint does not say, or what cannot be read, is None.
+    """One model in a list; a value that the checkpoint does not contain is None.
 
     Attributes:
-        status: complete; incomplete, where its training has more updates to go; or unreadable.
+        status: complete, incomplete (its training has not finished) or unreadable.
         outer_step: completed outer updates, of `outer_steps`.
-        val_accuracy: the best validation's, a fraction.
+        val_accuracy: accuracy of the best validation, a fraction.
         parent: the model it was adapted from.
-        problem: what makes it unreadable.
+        problem: why it is unreadable.
     """
 
     name: str
@@ -47,7 +49,7 @@ class ModelRow(Record):
 
 
 class RateRow(Record):
-    """The inner rates of one tensor or layer: how many, and how they are spread."""
+    """The distribution of the inner rates of one tensor or layer."""
 
     name: str
     count: int
@@ -58,12 +60,12 @@ class RateRow(Record):
 
 
 class ModelCard(Record):
-    """All that is known of one checkpoint.
+    """The contents of one checkpoint.
 
     Attributes:
-        n_params: parameters, as single numbers.
-        rates_by_tensor: the inner rates of every parameter that the inner loop moves.
-        rates_by_layer: the same, of a layer's tensors together.
+        n_params: number of scalar parameters.
+        rates_by_tensor: the inner rates of every tensor that the inner loop changes.
+        rates_by_layer: the same, all tensors of a layer (`block1`, ..., `head`) together.
     """
 
     name: str
@@ -75,78 +77,85 @@ class ModelCard(Record):
 
 
 class FileCheck(Record):
-    """One file of a model, and what is wrong with it; None where nothing is."""
+    """One file of a model, and its problem, if any."""
 
     model: str
     file: str
     problem: str | None = None
 
 
-def list_models(home: Path | None) -> list[ModelRow]:
-    """Return all models of the store, in name order; one that cannot be read is a row like any other.
+def list_models(settings: Settings, reporter: Reporter) -> list[ModelRow]:
+    """Return all models of the store, in name order; an unreadable model is a row like any other.
 
     Raises:
-        StoreError: the store itself cannot be read.
+        StoreError: the store cannot be read.
     """
-    store = Store(home)
+    store = Store(settings.home)
     rows = [(store.model_dir(name), _row(name, store.model_dir(name))) for name in store.model_names()]
-    return [row for directory, row in rows if row.problem is None or directory.exists()]  # some may have been removed
+    return [row for directory, row in rows if row.problem is None or directory.exists()]  # it may be removed meanwhile
 
 
-def show_model(home: Path | None, ref: str | None) -> ModelCard:
-    """Return the card of the checkpoint that a MODEL argument means, after checking all of it.
+def show_model(settings: ModelSettings, reporter: Reporter) -> ModelCard:
+    """Return the card of the checkpoint that a MODEL argument names, after checking the whole file.
 
     Raises:
         StoreError: there is no such model.
-        CheckpointError: it cannot be used.
+        CheckpointError: the checkpoint is invalid.
     """
-    found = Store(home).find_model(ref)
-    checkpoint = load_checkpoint(found.file)
+    from nilr.models.learner import layer
+
+    ref = Store(settings.home).find_model(settings.model)
+    checkpoint = load_checkpoint(ref.file)
+    tensors = sorted(checkpoint.inner_lr.items())
     layers: dict[str, list[Tensor]] = {}
-    for name, rate in sorted(checkpoint.inner_lr.items()):
-        layers.setdefault(name.rpartition(".")[0], []).append(rate)
+    for name, rates in tensors:
+        layers.setdefault(layer(name), []).append(rates)
     return ModelCard(
-        name=found.name,
-        checkpoint=found.checkpoint,
+        name=ref.name,
+        checkpoint=ref.checkpoint,
         manifest=checkpoint.manifest,
         n_params=sum(tensor.numel() for tensor in checkpoint.params.values()),
-        rates_by_tensor=[_rates(name, [rate]) for name, rate in sorted(checkpoint.inner_lr.items())],
+        rates_by_tensor=[_rates(name, [rates]) for name, rates in tensors],
         rates_by_layer=[_rates(name, rates) for name, rates in layers.items()],
     )
 
 
-def model_path(home: Path | None, ref: str | None) -> Path:
-    """Return the file of the checkpoint that a MODEL argument means.
+def find_model(settings: ModelSettings, reporter: Reporter) -> ModelRef:
+    """Return the checkpoint that a MODEL argument names.
 
     Raises:
         StoreError: there is no such model.
     """
-    return Store(home).find_model(ref).file
+    return Store(settings.home).find_model(settings.model)
 
 
-def verify_models(home: Path | None, refs: Sequence[str] = ()) -> list[FileCheck]:
-    """Read all files of the models, of all models where none is given, and say what is wrong with each.
+def verify_models(settings: ModelsSettings, reporter: Reporter) -> list[FileCheck]:
+    """Read all files of the models, of all models by default, and return the problem of each file.
 
-    A checkpoint is right when its digests are and its learner can be rebuilt.
+    Digests must be correct, and it must be possible to rebuild the learner of a checkpoint.
 
     Raises:
         StoreError: there is no such model.
     """
-    store = Store(home)
-    return [check for ref in refs or store.model_names() for check in _verify(store, ref)]
+    store = Store(settings.home)
+    return [check for ref in settings.models or store.model_names() for check in _verify(store, ref)]
 
 
-def remove_models(home: Path | None, names: Sequence[str]) -> None:
-    """Remove models; where one of them is not there, none is removed.
+def remove_models(settings: ModelsSettings, reporter: Reporter) -> Sequence[str]:
+    """Remove models, all or none, and return their names.
 
     Raises:
+        UsageError: no model is named.
         StoreError: there is no such model, it is in use, or the store cannot be written.
     """
-    store = Store(home)
-    for name in names:
+    if not settings.models:
+        raise UsageError("no model is named", hint="name one or more; `nilr models ls` lists them")
+    store = Store(settings.home)
+    for name in settings.models:
         store.require_model(name)
-    for name in names:
+    for name in settings.models:
         store.remove_model(name)
+    return settings.models
 
 
 def _row(name: str, directory: Path) -> ModelRow:
@@ -164,33 +173,28 @@ def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
     """Return the row of the model whose newest checkpoint has this manifest, after this many updates.
 
     Raises:
-        CheckpointError: what the manifest says of it is of the wrong type.
+        CheckpointError: a value in the manifest has a wrong type.
     """
-    try:
-        return _described(name, manifest, outer_step)
-    except ValidationError as error:
-        raise CheckpointError(f"manifest field {invalid_field(error)}") from error
-
-
-def _described(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
     settings = manifest.settings
     total: Any = settings.get("outer_steps") if manifest.parent is None else None
     best: Any = manifest.metrics.get("best_val_accuracy")
-    return ModelRow.model_validate(
-        {
-            "name": name,
-            "status": "incomplete" if isinstance(total, int) and outer_step < total else "complete",
-            "algo": manifest.algorithm.get("name"),
-            "arch": manifest.architecture.name,
-            "n_way": manifest.architecture.arguments.get("n_way"),
-            "n_shot": settings.get("n_shot"),
-            "outer_step": outer_step,
-            "outer_steps": total,
-            "val_accuracy": best.get("mean") if isinstance(best, Mapping) else None,
-            "saved_at": manifest.saved_at,
-            "parent": manifest.parent.name if manifest.parent else None,
-        }
-    )
+    row = {
+        "name": name,
+        "status": "incomplete" if isinstance(total, int) and outer_step < total else "complete",
+        "algo": manifest.algorithm.get("name"),
+        "arch": manifest.architecture.name,
+        "n_way": manifest.architecture.arguments.get("n_way"),
+        "n_shot": settings.get("n_shot"),
+        "outer_step": outer_step,
+        "outer_steps": total,
+        "val_accuracy": best.get("mean") if isinstance(best, Mapping) else None,
+        "saved_at": manifest.saved_at,
+        "parent": manifest.parent.name if manifest.parent else None,
+    }
+    try:
+        return ModelRow.model_validate(row)
+    except ValidationError as error:
+        raise CheckpointError(f"manifest field {invalid_field(error)}") from error
 
 
 def _rates(name: str, rates: Iterable[Tensor]) -> RateRow:
@@ -230,10 +234,10 @@ def _check(model: str, file: Path) -> FileCheck:
 
 
 def check_file(file: Path) -> None:
-    """Read a file of a model, told by its name, and check all of it.
+    """Check the whole of a model's file, of the kind that its name says.
 
     Raises:
-        NilrError: it cannot be used.
+        NilrError: the file is invalid.
     """
     _CHECKERS.get(file.name, _check_checkpoint)(file)
 

@@ -56,7 +56,7 @@ def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
     Raises:
         NilrError: a file cannot be used, or a name is taken; where that is seen before copying, nothing is imported.
     """
-    outcome = Outcome("models-import", settings)
+    outcome = Outcome(settings)
     store = Store(settings.home)
     sources, given = _sources(settings), []
     reporter.stage("check", len(sources), unit="models")

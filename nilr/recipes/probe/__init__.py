@@ -43,7 +43,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         NilrError: a model or a pack is unusable, or the pack is too small for the episodes.
     """
     check_settings(settings)
-    outcome = Outcome("probe", settings)
+    outcome = Outcome(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
     models = load_models(store, settings.models, device=device, engine=settings.engine, precision=settings.precision)

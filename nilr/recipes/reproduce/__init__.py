@@ -63,7 +63,7 @@ class Reproduction:
     def run(self) -> Result[ReproduceMetrics]:
         """Do all that is left, in order."""
         plan = self.plan
-        outcome = Outcome("reproduce", plan.settings)
+        outcome = Outcome(plan.settings)
         device = prepare(plan.settings.device, plan.settings.threads, plan.settings.precision)
         self.data = self._pack()
         self.steps = Steps(plan, self.data, self.reporter)
@@ -172,7 +172,7 @@ class Reproduction:
         """Write the result, and the page and the text of all results, in the experiment's folder."""
         folder = self.plan.folder
         self._keep(result, "reproduce.json")
-        write_result(self.plan.store.result_path("reproduce"), result)
+        write_result(self.plan.store.result_path(result.command), result)
         learned = {m.name for m in result.models if m.algo != "maml"}
         sources = [path for path in self.files if ".probe-" in path.name or path.name.rsplit(".", 2)[0] in learned]
         for out in (folder / "report.html", folder / "report.md"):

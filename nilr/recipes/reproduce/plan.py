@@ -15,13 +15,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, read_manifest
+from nilr.commands import result_types
 from nilr.config import EXPERIMENTS, Experiment, ProbeSettings, RatesSettings, ReproduceSettings, Run, TrainSettings
 from nilr.config.judging import TaskSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
 from nilr.recipes.common.settings import recipe_digest, recorded_settings, resolve
 from nilr.results.records import DataUsed
-from nilr.results.result import Result, result_types
+from nilr.results.result import Result
 from nilr.store import TRAINING_STATE, Store, newest_manifest
 from nilr.training_state import progress_of
 

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 import torch
 
+from docs.generate import schemas
 from nilr.config import PRESETS, BenchSettings
 from nilr.errors import DeviceError, UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES
@@ -15,7 +16,7 @@ from nilr.models.registry import build_learner
 from nilr.recipes import bench
 from nilr.recipes.bench.worker import Job, Turn
 from nilr.reporting import SilentReporter
-from nilr.results.result import Result, schemas, to_json
+from nilr.results.result import Result, to_json
 
 TINY: dict[str, Any] = {
     "image_size": 16, "filters": 4, "n_way": 2, "n_query": 2, "rounds": 1, "threads": 1,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nilr.checkpoint import load_checkpoint, save_checkpoint
-from nilr.config import ImportSettings, ReproduceSettings, TrainSettings
+from nilr.config import ImportSettings, ModelsSettings, ReproduceSettings, Settings, TrainSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.recipes import meta_train
 from nilr.recipes.models import importing as models_import
@@ -65,9 +65,9 @@ def test_a_model_is_in_the_store_as_it_stood_elsewhere(given: Path, home: Path) 
     }
     expected = {name: content for name, content in contents(given).items() if name != "meta-train.json"}
     assert contents(home / "models" / "m") == expected
-    assert [(row.name, row.status) for row in list_models(home)] == [("m", "complete")]
-    assert [check.problem for check in verify_models(home)] == [None] * 3
-    remove_models(home, ["m"])
+    assert [(row.name, row.status) for row in list_models(Settings(home=home), SilentReporter())] == [("m", "complete")]
+    assert [check.problem for check in verify_models(ModelsSettings(home=home), SilentReporter())] == [None] * 3
+    remove_models(ModelsSettings(home=home, models=["m"]), SilentReporter())
     assert (given / "last.safetensors").exists()
 
 
@@ -97,7 +97,7 @@ def test_a_name_may_be_given_to_one(given: Path, home: Path) -> None:
         bring()
     with pytest.raises(StoreError, match="cannot be the name of a model"):
         bring(given, name="../m")
-    assert [row.name for row in list_models(home)] == ["other"]
+    assert [row.name for row in list_models(Settings(home=home), SilentReporter())] == ["other"]
 
 
 def test_one_checkpoint_is_a_model_too(given: Path, home: Path) -> None:
@@ -216,7 +216,7 @@ def test_what_cannot_be_used_is_one_error_and_nothing_is_imported(given: Path, h
         bring(good, given)
     assert "\n" not in caught.value.message
     assert str(given) in caught.value.message or "model `m`" in caught.value.message
-    assert list_models(home) == []
+    assert list_models(Settings(home=home), SilentReporter()) == []
 
 
 def test_a_model_that_changes_while_it_is_copied_is_not_imported(

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from nilr.checkpoint import save_checkpoint, save_training_state
+from nilr.config import ModelSettings, ModelsSettings, Settings
 from nilr.errors import CheckpointError, StoreError
 from nilr.models.registry import build_learner
-from nilr.recipes.models import list_models, model_path, remove_models, show_model, verify_models
+from nilr.recipes import models
+from nilr.recipes.models import FileCheck, ModelCard, ModelRow
+from nilr.reporting import SilentReporter
 
 ROW = {
     "name": "metasgd",
@@ -25,6 +28,18 @@ ROW = {
     "inner_lr_init": "0.01",
     "paper": "",
 }
+
+
+def list_models(home: Path) -> list[ModelRow]:
+    return models.list_models(Settings(home=home), SilentReporter())
+
+
+def show_model(home: Path, model: str | None) -> ModelCard:
+    return models.show_model(ModelSettings(home=home, model=model), SilentReporter())
+
+
+def verify_models(home: Path, *names: str) -> list[FileCheck]:
+    return models.verify_models(ModelsSettings(home=home, models=names), SilentReporter())
 
 
 def save(home: Path, name: str, checkpoint: str = "last", **change: object) -> Path:
@@ -125,8 +140,8 @@ def test_models_that_cannot_be_read_stand_in_the_list_with_the_reason(home: Path
 def test_listing_does_not_import_torch(home: Path) -> None:
     save(home, "metasgd")
     code = (
-        "import sys; from nilr.recipes.models import list_models;"
-        "sys.exit('torch' in sys.modules or len(list_models(None)) != 1)"
+        "import sys; from nilr.config import Settings; from nilr.recipes.models import list_models;"
+        "sys.exit('torch' in sys.modules or len(list_models(Settings(), None)) != 1)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -147,6 +162,13 @@ def test_a_card_shows_the_rates_of_every_tensor_and_layer(home: Path) -> None:
     assert card.n_params == 54 + 108 + 16 + 6
 
 
+def test_a_card_groups_rates_by_the_names_that_layers_have_everywhere(home: Path) -> None:
+    names = ("body.block1.conv.weight", "body.block1.norm.bias", "body.block4.conv.weight", "head.bias")
+    save(home, "metasgd", inner_lr={name: torch.tensor(0.1) for name in names})
+    rows = show_model(home, "metasgd").rates_by_layer
+    assert [(row.name, row.count) for row in rows] == [("block1", 2), ("block4", 1), ("head", 1)]
+
+
 def test_a_card_without_rates_has_no_rows(home: Path) -> None:
     save(home, "metasgd", inner_lr={})
     card = show_model(home, None)
@@ -161,8 +183,8 @@ def test_a_card_is_never_made_from_a_damaged_file(home: Path) -> None:
 
 def test_the_path_is_the_file_of_the_checkpoint_meant(home: Path) -> None:
     last, best = save(home, "metasgd"), save(home, "metasgd", "best")
-    assert model_path(home, None) == best
-    assert model_path(home, "metasgd@last") == last
+    assert models.find_model(ModelSettings(home=home), SilentReporter()).file == best
+    assert models.find_model(ModelSettings(home=home, model="metasgd@last"), SilentReporter()).file == last
 
 
 def test_whole_models_are_verified_file_by_file(home: Path) -> None:
@@ -188,7 +210,7 @@ def test_what_is_wrong_is_said_of_the_file_it_is_wrong_with(home: Path) -> None:
     flip_last_bit(save(home, "metasgd", "best"))
     (last.parent / "training.safetensors").write_bytes(last.read_bytes())
     (last.parent / "history.jsonl").write_text('{"outer_step": 1}\n[]\nx\n')
-    problems = {check.file: check.problem or "" for check in verify_models(home, ["metasgd"])}
+    problems = {check.file: check.problem or "" for check in verify_models(home, "metasgd")}
     assert problems["last.safetensors"] == ""
     assert "its tensors do not have the recorded SHA-256" in problems["best.safetensors"]
     assert "expected `nilr/training-state`" in problems["training.safetensors"]
@@ -199,7 +221,7 @@ def test_a_checkpoint_that_cannot_be_rebuilt_is_wrong(home: Path) -> None:
     save(home, "fewer", params={"head.bias": torch.zeros(2)}, inner_lr={})
     save(home, "unknown", architecture={"name": "conv99", "arguments": {}})
     save(home, "row", algorithm={"name": "metasgd"})
-    problems = [check.problem or "" for check in verify_models(home, ["fewer", "unknown", "row"])]
+    problems = [check.problem or "" for check in verify_models(home, "fewer", "unknown", "row")]
     assert "its tensors are not those of its architecture" in problems[0]
     assert problems[1]
     assert "cannot be rebuilt" in problems[2]
@@ -213,22 +235,22 @@ def test_a_model_without_checkpoint_is_not_right(home: Path) -> None:
 def test_one_checkpoint_or_a_path_can_be_verified(home: Path, tmp_path: Path) -> None:
     last = save(home, "metasgd")
     flip_last_bit(save(home, "metasgd", "best"))
-    assert [(check.file, check.problem) for check in verify_models(home, ["metasgd@last"])] == [(last.name, None)]
+    assert [(check.file, check.problem) for check in verify_models(home, "metasgd@last")] == [(last.name, None)]
     elsewhere = tmp_path / "elsewhere"
     last.parent.rename(elsewhere)
-    assert [check.problem is None for check in verify_models(home, [str(elsewhere)])] == [False, True]
-    assert [check.problem for check in verify_models(home, [str(elsewhere / last.name)])] == [None]
+    assert [check.problem is None for check in verify_models(home, str(elsewhere))] == [False, True]
+    assert [check.problem for check in verify_models(home, str(elsewhere / last.name))] == [None]
 
 
 def test_an_unknown_model_cannot_be_verified(home: Path) -> None:
     with pytest.raises(StoreError, match="no model `maml`"):
-        verify_models(home, ["maml"])
+        verify_models(home, "maml")
 
 
 def test_where_one_model_is_unknown_none_is_removed(home: Path) -> None:
     kept = save(home, "metasgd")
     with pytest.raises(StoreError, match="no model `maml`"):
-        remove_models(home, ["metasgd", "maml"])
+        models.remove_models(ModelsSettings(home=home, models=["metasgd", "maml"]), SilentReporter())
     assert kept.exists()
-    remove_models(home, ["metasgd"])
+    models.remove_models(ModelsSettings(home=home, models=["metasgd"]), SilentReporter())
     assert list_models(home) == []

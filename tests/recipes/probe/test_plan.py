@@ -14,6 +14,7 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import Tensor
 
+from docs.generate import schemas
 from nilr.cli.boundary import run
 from nilr.config import ProbeSettings, TrainSettings
 from nilr.data.packed import PackWriter
@@ -26,7 +27,7 @@ from nilr.probes.similarity import BETWEEN, WITHIN
 from nilr.recipes import meta_train, probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
-from nilr.results.result import Result, schemas
+from nilr.results.result import Result
 from nilr.store import Store
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")

@@ -2,23 +2,24 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import threading
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
-from nilr.cli.app import COMMANDS
 from nilr.cli.boundary import run
+from nilr.commands import COMMANDS, Command
 from nilr.config import Settings
 
 
-@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
-def test_every_command_has_a_recipe_that_takes_its_settings(entry: Any) -> None:
-    from importlib import import_module
-
-    recipe = import_module(f"nilr.recipes.{entry.name.replace('-', '_')}")
-    assert get_type_hints(recipe.run)["settings"] is entry.settings
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_recipe_and_display_fit_the_settings_and_the_result_of_their_command(command: Command) -> None:
+    recipe, show = (get_type_hints(pkgutil.resolve_name(path)) for path in (command.recipe, command.show))
+    assert recipe["settings"] is command.settings
+    assert recipe["return"] == next(iter(show.values()))
+    assert command.result in (None, recipe["return"])
 
 
 def test_a_result_is_stored_and_its_place_is_named_on_stderr(

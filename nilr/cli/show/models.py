@@ -1,0 +1,98 @@
+"""What the commands of `nilr models` show. Except for `import`, it is an answer, and so it goes to stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from nilr.cli.console import Screen, number
+from nilr.errors import CheckpointError
+from nilr.recipes.models import FileCheck, ModelCard, ModelRow, RateRow
+from nilr.results.importing import ImportMetrics
+from nilr.results.result import Result
+from nilr.store import ModelRef
+
+_LIST = ("name", "status", "algo", "arch", "task", "updates", "val accuracy", "saved at", "parent", "problem")
+_RATES = ("inner rates", "count", "min", "mean", "max", "negative")
+
+
+def show_list(models: list[ModelRow], screen: Screen) -> None:
+    """Write one row per model."""
+    if models:
+        screen.answer.table(_LIST, [_row(model, screen.answer) for model in models])
+    else:
+        screen.line("there is no model in the store yet: `nilr meta-train` trains one")
+
+
+def _row(model: ModelRow, screen: Screen) -> tuple[str | None, ...]:
+    task = None if model.n_way is None or model.n_shot is None else f"{model.n_way}-way {model.n_shot}-shot"
+    updates = None if model.outer_step is None else str(model.outer_step)
+    if updates is not None and model.outer_steps is not None:
+        updates = f"{updates}/{model.outer_steps}"
+    accuracy, saved_at = screen.share(model.val_accuracy), model.saved_at and model.saved_at[:16].replace("T", " ")
+    described = (model.name, model.status, model.algo, model.arch, task, updates)
+    return (*described, accuracy, saved_at, model.parent, model.problem)
+
+
+def show_card(card: ModelCard, screen: Screen) -> None:
+    """Write the facts about a checkpoint, and its inner rates by layer and by tensor."""
+    answer = screen.answer
+    answer.table((f"{card.name}@{card.checkpoint}", ""), _facts(card))
+    for rates in (card.rates_by_layer, card.rates_by_tensor):
+        answer.line("")
+        answer.table(_RATES, [_rates(row, answer) for row in rates])
+
+
+def _facts(card: ModelCard) -> list[tuple[str, str]]:
+    manifest = card.manifest
+    single = manifest.model_dump(mode="json", exclude={"settings", "metrics", "algorithm", "architecture"})
+    groups = {
+        "architecture": {"name": manifest.architecture.name, **manifest.architecture.arguments},
+        "algorithm": manifest.algorithm,
+        "settings": manifest.settings,
+        "metrics": manifest.metrics,
+    }
+    facts = [(name, str(value)) for name, value in single.items() if value is not None]
+    facts.append(("parameters", str(card.n_params)))
+    for group, values in groups.items():
+        facts += [(f"{group}.{name}", str(value)) for name, value in values.items() if value is not None]
+    return facts
+
+
+def _rates(row: RateRow, screen: Screen) -> tuple[str | None, ...]:
+    spread = (number(row.min), number(row.mean), number(row.max))
+    return (row.name, str(row.count), *spread, screen.share(row.share_negative))
+
+
+def show_path(model: ModelRef, screen: Screen) -> None:
+    """Write the path, unchanged, so that a script can use it."""
+    typer.echo(str(model.file))
+
+
+def show_checks(checks: list[FileCheck], screen: Screen) -> None:
+    """Write the finding for each file.
+
+    Raises:
+        CheckpointError: a file is invalid.
+    """
+    screen.answer.table(("model", "file", "finding"), [(c.model, c.file, c.problem or "ok") for c in checks])
+    invalid = [f"{check.model}/{check.file}" for check in checks if check.problem]
+    if invalid:
+        raise CheckpointError(f"{len(invalid)} of {len(checks)} files are invalid: {', '.join(invalid)}")
+
+
+def show_removed(names: Sequence[str], screen: Screen) -> None:
+    """Write the names of the removed models."""
+    screen.line(f"removed: {', '.join(names)}")
+
+
+def show_imported(result: Result[ImportMetrics], screen: Screen) -> None:
+    """Write the models that are in the store now, and the next command."""
+    rows = []
+    for name, model in result.metrics.items():
+        outcome = "imported" if model.imported else "unchanged"
+        files = ", ".join(file.partition(".")[0] for file in model.files)
+        rows.append((name, outcome, model.status, str(model.outer_step), files))
+    screen.table(("model", "", "status", "updates", "files"), rows)
+    screen.line(f"next: nilr probe {' '.join(result.metrics)}")

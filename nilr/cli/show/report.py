@@ -1,0 +1,22 @@
+"""What `nilr report` shows: the table, the sentence of each figure, and the main file."""
+
+from __future__ import annotations
+
+import typer
+
+from nilr.cli.console import Screen
+from nilr.recipes.report import Report
+from nilr.report.summary import HEADER, rows
+
+
+def show(report: Report, screen: Screen) -> None:
+    """Write the table and the sentences; without `--out` the table is the answer, on stdout."""
+    (screen if report.written else screen.answer).table(HEADER, rows(report.material))
+    for _, drawing in report.contents.figures:
+        screen.line(drawing.sentence)
+    for kind in report.contents.left_out:
+        screen.line(f"left out: {kind.title.lower()}; it takes {kind.needs}")
+    if report.written:
+        typer.echo(str(report.written[0]))
+    else:
+        screen.line("for a page with figures: --out report.html")

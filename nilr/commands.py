@@ -1,0 +1,199 @@
+"""The table of commands: what each is called, what it takes, which function runs it, and what it returns.
+
+Functions are import paths, so that the table imports neither torch nor rich.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nilr.config import (
+    AdaptSettings,
+    BenchSettings,
+    DemoSettings,
+    ImportSettings,
+    ModelSettings,
+    ModelsSettings,
+    PrepareDataSettings,
+    ProbeSettings,
+    RatesSettings,
+    ReportSettings,
+    ReproduceSettings,
+    Settings,
+    TrainSettings,
+)
+from nilr.results.benching import BenchMetrics
+from nilr.results.importing import ImportMetrics
+from nilr.results.making import AdaptMetrics, PrepareDataMetrics, TrainMetrics
+from nilr.results.probing import ProbeMetrics, RatesMetrics
+from nilr.results.reproducing import ReproduceMetrics
+from nilr.results.result import Result
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: as the user types it; a command of a group has two words.
+        help: one sentence.
+        settings: the settings model.
+        recipe: import path of a function (settings, reporter) -> what the command returns.
+        show: import path of a function (what the recipe returns, screen) -> None.
+        result: the type of the recipe's result; None if the command measures nothing, and so has no `--json`.
+        stores_itself: whether the recipe stores its results itself, so that the command line does not.
+        shares_schema: the command that has the same kind of result, and names its schema.
+    """
+
+    name: str
+    help: str
+    settings: type[Settings]
+    recipe: str
+    show: str
+    result: type[Result[Any]] | None = None
+    stores_itself: bool = False
+    shares_schema: str | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether the command line stores the result."""
+        return self.result is not None and not self.stores_itself
+
+    @property
+    def schema(self) -> str:
+        """The result's `command`, as in the schema `nilr/<command>/1` and in names of files."""
+        return self.shares_schema or self.name.replace(" ", "-")
+
+
+COMMANDS = (
+    Command(
+        "prepare-data",
+        "Pack Mini-ImageNet, or any class-labelled images, into one HDF5 file.",
+        PrepareDataSettings,
+        recipe="nilr.recipes.prepare_data:run",
+        show="nilr.cli.show.prepare_data:show",
+        result=Result[PrepareDataMetrics],
+    ),
+    Command(
+        "meta-train",
+        "Learn a meta-initialisation, and rates, from a packed dataset.",
+        TrainSettings,
+        recipe="nilr.recipes.meta_train:run",
+        show="nilr.cli.show.meta_train:show",
+        result=Result[TrainMetrics],
+    ),
+    Command(
+        "adapt",
+        "Adapt a model to one episode, or to your own labelled images.",
+        AdaptSettings,
+        recipe="nilr.recipes.adapt:run",
+        show="nilr.cli.show.adapt:show",
+        result=Result[AdaptMetrics],
+    ),
+    Command(
+        "probe",
+        "Judge features before and after adaptation.",
+        ProbeSettings,
+        recipe="nilr.recipes.probe:run",
+        show="nilr.cli.show.probe:show",
+        result=Result[ProbeMetrics],
+    ),
+    Command(
+        "rates",
+        "Describe the inner learning rates, layer by layer.",
+        RatesSettings,
+        recipe="nilr.recipes.rates:run",
+        show="nilr.cli.show.rates:show",
+        result=Result[RatesMetrics],
+    ),
+    Command(
+        "bench",
+        "Measure how fast this machine is, and how long a training will take.",
+        BenchSettings,
+        recipe="nilr.recipes.bench:run",
+        show="nilr.cli.show.bench:show",
+        result=Result[BenchMetrics],
+    ),
+    Command(
+        "reproduce",
+        "Run the whole experiment over several seeds, and compare the signs with the paper's.",
+        ReproduceSettings,
+        recipe="nilr.recipes.reproduce:run",
+        show="nilr.cli.show.reproduce:show",
+        result=Result[ReproduceMetrics],
+        stores_itself=True,
+    ),
+    Command(
+        "demo",
+        "Run every step on generated images, in under three minutes.",
+        DemoSettings,
+        recipe="nilr.recipes.demo:run",
+        show="nilr.cli.show.probe:show",
+        result=Result[ProbeMetrics],
+        stores_itself=True,
+        shares_schema="probe",
+    ),
+    Command(
+        "report",
+        "Make tables and figures from result files.",
+        ReportSettings,
+        recipe="nilr.recipes.report:run",
+        show="nilr.cli.show.report:show",
+    ),
+    Command(
+        "models ls",
+        "List all models.",
+        Settings,
+        recipe="nilr.recipes.models:list_models",
+        show="nilr.cli.show.models:show_list",
+    ),
+    Command(
+        "models show",
+        "Show a model's settings, metrics and inner rates.",
+        ModelSettings,
+        recipe="nilr.recipes.models:show_model",
+        show="nilr.cli.show.models:show_card",
+    ),
+    Command(
+        "models path",
+        "Print the path of a model's checkpoint.",
+        ModelSettings,
+        recipe="nilr.recipes.models:find_model",
+        show="nilr.cli.show.models:show_path",
+    ),
+    Command(
+        "models verify",
+        "Read all files of models, of all models by default, and check every digest.",
+        ModelsSettings,
+        recipe="nilr.recipes.models:verify_models",
+        show="nilr.cli.show.models:show_checks",
+    ),
+    Command(
+        "models rm",
+        "Remove models.",
+        ModelsSettings,
+        recipe="nilr.recipes.models:remove_models",
+        show="nilr.cli.show.models:show_removed",
+    ),
+    Command(
+        "models import",
+        "Check models from elsewhere, and copy them into the store.",
+        ImportSettings,
+        recipe="nilr.recipes.models.importing:run",
+        show="nilr.cli.show.models:show_imported",
+        result=Result[ImportMetrics],
+    ),
+)
+
+GROUPS = {"models": "List, show, check, remove and import the models in the store."}
+
+
+def result_types() -> dict[str, type[Result[Any]]]:
+    """Return the type of every kind of result, by the `command` that it carries."""
+    return {command.schema: command.result for command in COMMANDS if command.result is not None}
+
+
+def schema_of(settings: Settings) -> str:
+    """Return the `command` that the result of a recipe with these settings carries."""
+    return next(command.schema for command in COMMANDS if command.settings is type(settings))
