@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from nilr.errors import DivergedError
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.workers import in_order
 from nilr.metrics import accuracy
-from nilr.models.learner import Learner
+from nilr.models.learner import Tensors
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,8 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     engine: Engine,
-    learner: Learner,
-    params: Mapping[str, Tensor],
-    inner_lr: Mapping[str, Tensor],
+    params: Tensors,
+    inner_lr: Tensors,
     sampler: EpisodeSampler,
     *,
     n_episodes: int,
@@ -40,8 +39,7 @@ def evaluate(
     """Judge the learner's own head on episodes 0 to `n_episodes` - 1 of the sampler.
 
     Args:
-        engine: what executes the inner loop.
-        learner: body and head.
+        engine: executes the inner loop of the learner.
         params: the meta-initialisation.
         inner_lr: the inner rates.
         sampler: gives the episodes.
@@ -58,12 +56,12 @@ def evaluate(
 
     def some(numbers: range) -> tuple[Tensor, Tensor | None]:
         episodes = sampler.draw(numbers)
-        logits = engine.adapted_logits(learner, params, inner_lr, episodes, steps=steps)
+        logits = engine.adapted_logits(params, inner_lr, episodes, steps=steps)
         _require_finite(logits, sampler.stream, numbers, steps)
         after = accuracy(logits, episodes.query_y)
         if not before:
             return after, None
-        logits = engine.adapted_logits(learner, params, inner_lr, episodes, steps=0)
+        logits = engine.adapted_logits(params, inner_lr, episodes, steps=0)
         return after, accuracy(logits, episodes.query_y)
 
     outcomes = []

@@ -54,7 +54,7 @@ class Updates:
         self._weigh(self.outers[0].loss_weights(outer_step))
         computed, reports = self._compute()
         return [
-            Update(episodes, gradient, Report(*row))
+            Update(episodes, gradient, Report.from_numbers(row))
             for (episodes, gradient), row in zip(computed, reports.tolist(), strict=True)
         ]
 
@@ -72,5 +72,5 @@ class Updates:
         numbers = self._first_episode + torch.arange(self._n_episodes, device=self._first_episode.device)
         episodes = [sampler.draw(numbers) for sampler in self._samplers]
         gradients = meta_gradients(self.outers, episodes, self._weights)
-        reports = [outer.receive(gradient) for outer, gradient in zip(self.outers, gradients, strict=True)]
+        reports = [outer.stage(gradient) for outer, gradient in zip(self.outers, gradients, strict=True)]
         return list(zip(episodes, gradients, strict=True)), torch.stack(reports)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 Params = dict[str, Tensor]
+Tensors = Mapping[str, Tensor]  # by parameter name, read only
 Kind = Literal["convolution weight", "norm scale", "norm shift", "head weight", "head bias"]
 
 _KINDS: dict[str, Kind] = {

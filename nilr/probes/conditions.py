@@ -17,7 +17,6 @@ from torch import Tensor
 from nilr.episodes import Episode
 from nilr.errors import DivergedError
 from nilr.meta.engine.contract import Engine
-from nilr.models.learner import Learner
 from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
 from nilr.probes.features import BatchStats, episode_activations, episode_features
 from nilr.probes.similarity import identities
@@ -71,7 +70,6 @@ class Subject:
     """A probed model: an extractor that adapts.
 
     Attributes:
-        learner: body and head.
         params: the meta-initialisation, by name.
         inner_lr: the inner rates, by name.
         inner_steps: steps of the inner loop.
@@ -79,7 +77,6 @@ class Subject:
         edits: edited inner rates, by the edit's name.
     """
 
-    learner: Learner
     params: Mapping[str, Tensor]
     inner_lr: Mapping[str, Tensor]
     inner_steps: int
@@ -88,11 +85,11 @@ class Subject:
 
     def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the features (n, D) of images (n, C, H, W)."""
-        return self.engine.features(self.learner, params, x)
+        return self.engine.features(params, x)
 
     def activations(self, params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
         """Return the outputs (n, C, H, W) of the layers by name, in order."""
-        return self.engine.activations(self.learner, params, x)
+        return self.engine.activations(params, x)
 
     def steps(self, condition: Condition) -> int:
         """Return the number of inner steps under a condition."""
@@ -117,7 +114,6 @@ class Subject:
         episode = tasks.adapted[condition.task]
         return adapt(
             self.engine,
-            self.learner,
             params,
             self.inner_lr if condition.edit == LEARNED else self.edits[condition.edit],
             (episode.support_x, episode.support_y),

@@ -16,7 +16,7 @@ from nilr.episodes import stream_seed
 from nilr.errors import UnknownNameError
 from nilr.meta.engine.contract import Engine
 from nilr.meta.inner_loop import rate_at
-from nilr.models.learner import Learner, Params, layer, part
+from nilr.models.learner import Params, layer, part
 
 LEARNED, NORM_MATCHED = "learned", "norm-matched"
 
@@ -136,7 +136,6 @@ def rates_of_part(inner_lr: Mapping[str, Tensor], params: Mapping[str, Tensor], 
 
 def adapt(
     engine: Engine,
-    learner: Learner,
     params: Mapping[str, Tensor],
     inner_lr: Mapping[str, Tensor],
     support: tuple[Tensor, Tensor],
@@ -149,7 +148,6 @@ def adapt(
 
     Args:
         engine: what executes the inner loop.
-        learner: body and head.
         params: where to start, by name.
         inner_lr: the inner rates, by name; where there are none, nothing moves.
         support: images (N*K, C, H, W) and labels (N*K,).
@@ -161,10 +159,10 @@ def adapt(
     if not inner_lr:
         return params
     if not norm_matched:
-        return engine.adapt(learner, params, inner_lr, *support, steps=steps, first_step=first_step)
+        return engine.adapt(params, inner_lr, *support, steps=steps, first_step=first_step)
     at = dict(params)
     for step in range(first_step, first_step + steps):
-        gradient = engine.support_gradient(learner, at, *support, inner_lr)
+        gradient = engine.support_gradient(at, *support, inner_lr)
         for name, g in gradient.items():
             at[name] = at[name] - matched_rate(rate_at(inner_lr[name], g, step), g) * g
     return at

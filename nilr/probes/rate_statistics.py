@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nilr.meta.engine.contract import Engine
 from nilr.meta.inner_loop import rate_at
-from nilr.models.learner import Learner, Params
+from nilr.models.learner import Params
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 BINS = 40
@@ -95,7 +95,6 @@ class Walk:
 @torch.no_grad()
 def walk(
     engine: Engine,
-    learner: Learner,
     params: Mapping[str, Tensor],
     inner_lr: Mapping[str, Tensor],
     support: tuple[Tensor, Tensor],
@@ -106,7 +105,6 @@ def walk(
 
     Args:
         engine: what computes gradients.
-        learner: body and head.
         params: the meta-initialisation, by name.
         inner_lr: the inner rates, by name.
         support: images (N*K, C, H, W) and labels (N*K,).
@@ -116,7 +114,7 @@ def walk(
     sums = torch.zeros(4, steps, len(names), dtype=torch.float64)
     largest = {name: torch.zeros_like(params[name]) for name in names}
     for k in range(steps):
-        gradient = engine.support_gradient(learner, at, *support, names)
+        gradient = engine.support_gradient(at, *support, names)
         for t, name in enumerate(names):
             rate, g = rate_at(inner_lr[name], params[name], k).double(), gradient[name].double()
             weighted = rate.abs() * g.square()

@@ -104,7 +104,6 @@ def _adapt(model: LoadedModel, episode: Episode, how: Adaptation, seed: int) -> 
     inner_lr = rates_of_part(model.inner_lr, model.params, how.adapt_part)
     return adapt(
         model.engine,
-        model.learner,
         model.params,
         edited(inner_lr, model.params, how.rates, seed=seed),
         (episode.support_x, episode.support_y),
@@ -214,9 +213,7 @@ def _logits(
 ) -> tuple[Tensor, Tensor]:
     # no batch statistics can be taken of no images
     batch_stats = settings.batch_stats if len(episode.query_y) else "together"
-    features = episode_features(
-        lambda x: model.engine.features(model.learner, params, x), episode, batch_stats=batch_stats
-    )
+    features = episode_features(lambda x: model.engine.features(params, x), episode, batch_stats=batch_stats)
     support, query = (linear(x, params["head.weight"], params["head.bias"]) for x in features)
     return support, query
 

@@ -117,7 +117,7 @@ def _look(
     def one(i: int) -> tuple[Walk, Mapping[str, Tensor]]:
         episode = sampler.draw([i])[0]
         support = (episode.support_x, episode.support_y)
-        return walk(model.engine, model.learner, model.params, model.inner_lr, support, steps=steps)
+        return walk(model.engine, model.params, model.inner_lr, support, steps=steps)
 
     reporter.stage(f"rates of {model.ref.name}", settings.n_episodes, unit="episodes")
     walks, largest = [], dict[str, Tensor]()

@@ -33,17 +33,17 @@ class NilrTasks:
 
     def __init__(self, engine: str, batch: Episode) -> None:
         self._batch = batch
-        self._learner = build_learner("conv4", n_way=N_WAY, image_size=SIZE, filters=FILTERS, seed=SEED)
-        self._params = self._learner.initial_params()
+        learner = build_learner("conv4", n_way=N_WAY, image_size=SIZE, filters=FILTERS, seed=SEED)
+        self._params = learner.initial_params()
         self._rates = {
             "maml": {name: torch.tensor(RATE) for name in self._params},
             "metasgd": {name: torch.full_like(value, RATE) for name, value in self._params.items()},
         }
-        self._engine = choose_engine(engine, self._learner, CPU)
+        self._engine = choose_engine(engine, learner, CPU)
 
     def train(self, task: str) -> Done:
         outcome = self._engine.meta_gradient(
-            self._learner, self._params, self._rates[task], ROWS[task], self._batch, steps=TRAINING_STEPS[task]
+            self._params, self._rates[task], self._batch, ROWS[task], steps=TRAINING_STEPS[task]
         )
         if bool(outcome.inner_lr) != (task == "metasgd"):
             raise SystemExit("a rate was not learned")
@@ -54,17 +54,15 @@ class NilrTasks:
         rates = self._rates["maml"]
 
         def one(e: Episode) -> Tensor:
-            adapted = self._engine.adapt(
-                self._learner, self._params, rates, e.support_x, e.support_y, steps=JUDGING_STEPS
-            )
+            adapted = self._engine.adapt(self._params, rates, e.support_x, e.support_y, steps=JUDGING_STEPS)
             with torch.no_grad():
-                features = self._engine.features(self._learner, adapted, e.query_x)
+                features = self._engine.features(adapted, e.query_x)
                 return F.cross_entropy(F.linear(features, adapted["head.weight"], adapted["head.bias"]), e.query_y)
 
         return Done(float(torch.stack(list(in_order(one, each(self._batch), device=CPU))).mean()))
 
     def probe(self) -> Done:
-        subject = Subject(self._learner, self._params, self._rates["maml"], JUDGING_STEPS, self._engine)
+        subject = Subject(self._params, self._rates["maml"], JUDGING_STEPS, self._engine)
         accuracy = NeighbourAccuracy("nearest", "cosine")
         quantities = [Quantity(Condition(protocol), accuracy) for protocol in PROTOCOLS]
 

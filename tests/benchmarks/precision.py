@@ -80,7 +80,7 @@ def meta_gradient(
     row = ALGORITHMS[algo]
     rates = {name: torch.full_like(params[name], 0.05) for name in row.moved(params)}
     chosen = choose_engine(engine, learner, device, precision)
-    outcome = chosen.meta_gradient(learner, params, rates, row, episode(seed, device, dtype), steps=STEPS[algo])
+    outcome = chosen.meta_gradient(params, rates, episode(seed, device, dtype), row, steps=STEPS[algo])
     return torch.cat([value.reshape(-1) for value in outcome.params.values()]).double()
 
 

@@ -65,9 +65,9 @@ def serve(threads: int) -> None:
         engine = choose_engine("auto", learner, cpu)
         steps = point["inner_steps"]
         # memory of other sizes lies about from the points before; a training meets one size alone
-        engine.meta_gradient(learner, params, rates, row, batch, steps=steps)
+        engine.meta_gradient(params, rates, batch, row, steps=steps)
         wall, used = time.perf_counter(), time.process_time()
-        engine.meta_gradient(learner, params, rates, row, batch, steps=steps)
+        engine.meta_gradient(params, rates, batch, row, steps=steps)
         answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - used, "engine": engine.name}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

@@ -92,7 +92,7 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
 @every_engine
 @pytest.mark.parametrize(("row", "zero_part"), [("anil", "body."), ("boil", "head.")])
 def test_anil_is_maml_with_zero_body_rate_and_boil_with_zero_head_rate(
-    engine: Engine, row: str, zero_part: str
+    engine: type[Engine], row: str, zero_part: str
 ) -> None:
     algorithm = ALGORITHMS[row]
     everything = dataclasses.replace(algorithm, name="all", moves="all")
@@ -101,24 +101,24 @@ def test_anil_is_maml_with_zero_body_rate_and_boil_with_zero_head_rate(
     partial = initial_rates(algorithm, PARAMS, seed=0)
     episodes = batch()
     frozen, moved = (
-        engine.meta_gradient(LEARNER, PARAMS, given, which, episodes, steps=3)
+        engine(LEARNER).meta_gradient(PARAMS, given, episodes, which, steps=3)
         for given, which in ((partial, algorithm), (zeroed, everything))
     )
     torch.testing.assert_close(frozen.query_loss, moved.query_loss, rtol=1e-12, atol=0)
     for name in PARAMS:
         torch.testing.assert_close(frozen.params[name], moved.params[name], rtol=1e-9, atol=1e-13)
-    adapted = engine.adapt(LEARNER, PARAMS, partial, episodes[0].support_x, episodes[0].support_y, steps=3)
+    adapted = engine(LEARNER).adapt(PARAMS, partial, episodes[0].support_x, episodes[0].support_y, steps=3)
     for name, value in adapted.items():
         assert torch.equal(value, PARAMS[name]) == name.startswith(zero_part)
 
 
 @every_engine
-def test_metasgd_with_constant_rates_is_maml_at_the_first_step(engine: Engine) -> None:
+def test_metasgd_with_constant_rates_is_maml_at_the_first_step(engine: type[Engine]) -> None:
     metasgd = dataclasses.replace(ALGORITHMS["metasgd"], inner_lr_init="0.05", norm_adapted=False)
     maml = ALGORITHMS["maml"]
     episodes = batch()
     first, second = (
-        engine.meta_gradient(LEARNER, PARAMS, initial_rates(row, PARAMS, seed=0), row, episodes, steps=5)
+        engine(LEARNER).meta_gradient(PARAMS, initial_rates(row, PARAMS, seed=0), episodes, row, steps=5)
         for row in (metasgd, maml)
     )
     torch.testing.assert_close(first.query_loss, second.query_loss, rtol=1e-12, atol=0)

@@ -25,9 +25,10 @@ class GivenEngine(ReferenceEngine):
     """Announces gradients that the test chose."""
 
     def __init__(self, value: float, loss: float = 1.0) -> None:
+        super().__init__(LEARNER)
         self.value, self.loss = value, loss
 
-    def meta_gradient(self, learner, params, inner_lr, algorithm, episodes, *, steps, loss_weights) -> MetaGradient:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def meta_gradient(self, params, inner_lr, episodes, algorithm, *, steps, loss_weights) -> MetaGradient:  # type: ignore[no-untyped-def]  # noqa: ANN001
         self.seen, self.weights = inner_lr, loss_weights
 
         def given(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -44,7 +45,7 @@ def loop(
     algorithm = dataclasses.replace(ALGORITHMS[algo], **(row or {}))
     rates = initial_rates(algorithm, params, seed=0)
     how = OuterSettings(0.01, clip, algorithm.inner_steps, outer_steps=100, **settings)
-    return OuterLoop(LEARNER, algorithm, params, rates, engine=engine, settings=how)
+    return OuterLoop(algorithm, params, rates, engine=engine, settings=how)
 
 
 def adam(gradients: list[float], rate: float = 0.01) -> float:
@@ -102,10 +103,10 @@ def test_what_is_not_finite_is_seen_in_the_parameters_and_in_their_rates(part: s
     outer = loop(GivenEngine(1.0))
     gradient = meta_gradients([outer], [EPISODES], None)[0]
     getattr(gradient, part)["head.bias"].fill_(math.inf)
-    report = Report(*outer.receive(gradient).tolist())
+    report = Report.from_numbers(outer.stage(gradient).tolist())
     named = "`head.bias`" if part == "params" else "`the rate of head.bias`"
     with pytest.raises(DivergedError, match=f"in {named} is not finite at outer step 3, episodes 6 to 7"):
-        outer.take(gradient, report, outer_step=3, first_episode=6)
+        outer.apply(gradient, report, outer_step=3, first_episode=6)
 
 
 def test_a_loaded_state_goes_on_bit_for_bit() -> None:

@@ -23,16 +23,16 @@ class CountingEngine:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
 
-    def adapt(self, learner, params, inner_lr, support_x, support_y, *, steps, first_step=0):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    def adapt(self, params, inner_lr, support_x, support_y, *, steps, first_step=0):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         self.calls["adapt"] += 1
         self.calls["steps"] += steps
         return {"at": params["at"] + steps * support_x.flatten()[0]}
 
-    def features(self, learner, params, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def features(self, params, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         self.calls["features"] += 1
         return params["at"] * x.flatten(1)
 
-    def activations(self, learner, params, x: Tensor) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def activations(self, params, x: Tensor) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]  # noqa: ANN001
         self.calls["activations"] += 1
         return {"pixels": x, "features": params["at"] * x}
 
@@ -52,7 +52,7 @@ CONDITIONS = [META_INIT, Condition("same-task"), Condition("cross-task")]
 
 def test_features_are_computed_once_per_condition_whatever_is_read() -> None:
     engine = CountingEngine()
-    subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
+    subject = Subject({"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
 
     def moved(view: View, before: View) -> float:
         return (view.features[1] - before.features[1]).max().item()
@@ -68,14 +68,14 @@ def test_features_are_computed_once_per_condition_whatever_is_read() -> None:
 
 def test_what_is_not_read_is_not_computed() -> None:
     engine = CountingEngine()
-    subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
+    subject = Subject({"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
     read_episode(subject, tasks(), [Quantity(Condition("same-task"), lambda *_: 0.0)], batch_stats="apart")
     assert engine.calls == {"adapt": 1, "steps": 1}
 
 
 def test_a_curve_over_steps_takes_each_step_once() -> None:
     engine = CountingEngine()
-    subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 4, engine)  # type: ignore[arg-type]
+    subject = Subject({"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 4, engine)  # type: ignore[arg-type]
     path = Condition("same-task")
     curve = [replace(path, steps=1), replace(path, steps=3), path, replace(path, steps=2)]
     quantities = [Quantity(condition, largest) for condition in curve]
@@ -87,7 +87,7 @@ def test_a_curve_over_steps_takes_each_step_once() -> None:
 
 def test_where_layers_are_read_the_features_are_taken_from_them() -> None:
     engine = CountingEngine()
-    subject = Subject(None, {"at": torch.tensor(2.0)}, {}, 1, engine)  # type: ignore[arg-type]
+    subject = Subject({"at": torch.tensor(2.0)}, {}, 1, engine)  # type: ignore[arg-type]
     accuracy = NeighbourAccuracy("nearest", "euclidean", layer="pixels")
     quantities = [Quantity(META_INIT, accuracy), Quantity(META_INIT, largest)]
     for batch_stats, forwards in (("apart", 2), ("together", 1)):
@@ -99,7 +99,7 @@ def test_where_layers_are_read_the_features_are_taken_from_them() -> None:
 
 def test_similarity_is_between_the_view_and_that_of_the_meta_initialisation() -> None:
     engine = CountingEngine()
-    subject = Subject(None, {"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
+    subject = Subject({"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
     negative = replace(tasks().judged, support_x=-4 * tasks().judged.support_x)
     turned = Tasks(tasks().judged, {"same-task": tasks().judged, "cross-task": negative})
     quantities = [Quantity(condition, Similarity("features", "cosine")) for condition in CONDITIONS[1:]]

@@ -134,10 +134,10 @@ def test_norm_matched_steps_are_as_long_as_the_learned_ones_and_downhill(
     pixels = (support[0].double(), support[1])
     generator = torch.Generator().manual_seed(1)
     rates = {name: torch.randn(value.shape, generator=generator).double() for name, value in params.items()}
-    engine = ReferenceEngine()
-    gradient = engine.support_gradient(learner, params, *pixels, rates)
-    learned = adapt(engine, learner, params, rates, pixels, steps=1)
-    matched = adapt(engine, learner, params, rates, pixels, steps=1, norm_matched=True)
+    engine = ReferenceEngine(learner)
+    gradient = engine.support_gradient(params, *pixels, rates)
+    learned = adapt(engine, params, rates, pixels, steps=1)
+    matched = adapt(engine, params, rates, pixels, steps=1, norm_matched=True)
     for name, start in params.items():
         step = start - matched[name]
         assert step.norm().item() == pytest.approx((start - learned[name]).norm().item(), rel=1e-9)
@@ -151,11 +151,11 @@ def test_norm_matched_looks_at_the_gradient_of_every_step(learner: Learner, supp
     rates = {name: torch.full((2, *value.shape), 0.1, dtype=torch.float64) for name, value in params.items()}
     for rate in rates.values():
         rate[1] = -0.3
-    engine = ReferenceEngine()
-    matched = adapt(engine, learner, params, rates, pixels, steps=2, norm_matched=True)
+    engine = ReferenceEngine(learner)
+    matched = adapt(engine, params, rates, pixels, steps=2, norm_matched=True)
     # the constant is 0.1 in the first step and |-0.3| in the second
-    plain = engine.adapt(learner, params, {name: torch.tensor(0.1) for name in rates}, *pixels, steps=1)
-    plain = engine.adapt(learner, plain, {name: torch.tensor(0.3) for name in rates}, *pixels, steps=1)
+    plain = engine.adapt(params, {name: torch.tensor(0.1) for name in rates}, *pixels, steps=1)
+    plain = engine.adapt(plain, {name: torch.tensor(0.3) for name in rates}, *pixels, steps=1)
     for name, value in plain.items():
         assert torch.allclose(matched[name], value, rtol=1e-6, atol=1e-8)
 
@@ -166,10 +166,10 @@ def test_without_negative_rates_absolute_is_learned_bit_for_bit(
     params = learner.initial_params()
     rates = {name: torch.rand_like(value) for name, value in params.items()}
     absolute = edited(rates, params, "absolute", seed=0)
-    for name, value in adapt(ReferenceEngine(), learner, params, rates, support, steps=2).items():
-        assert torch.equal(adapt(ReferenceEngine(), learner, params, absolute, support, steps=2)[name], value)
+    for name, value in adapt(ReferenceEngine(learner), params, rates, support, steps=2).items():
+        assert torch.equal(adapt(ReferenceEngine(learner), params, absolute, support, steps=2)[name], value)
 
 
 def test_where_nothing_has_a_rate_nothing_moves(learner: Learner, support: tuple[Tensor, Tensor]) -> None:
     params = learner.initial_params()
-    assert adapt(ReferenceEngine(), learner, params, {}, support, steps=3) is params
+    assert adapt(ReferenceEngine(learner), params, {}, support, steps=3) is params

@@ -22,10 +22,10 @@ class ShiftEngine:
 
     name = "shift"
 
-    def adapt(self, learner, params, inner_lr, support_x, support_y, *, steps, first_step=0):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    def adapt(self, params, inner_lr, support_x, support_y, *, steps, first_step=0):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         return {"seen": support_x.flatten()[0]}
 
-    def features(self, learner, params, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def features(self, params, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         values = x.flatten(1)[:, :1]
         return values * params["seen"]
 
@@ -38,7 +38,7 @@ def episode(support: list[float], query: list[float]) -> Episode:
 
 
 def subject() -> Subject:
-    return Subject(None, {"seen": torch.tensor(0.0)}, {"seen": torch.tensor(1.0)}, 1, ShiftEngine())  # type: ignore[arg-type]
+    return Subject({"seen": torch.tensor(0.0)}, {"seen": torch.tensor(1.0)}, 1, ShiftEngine())  # type: ignore[arg-type]
 
 
 def judged(episode_b: Episode, episode_a: Episode | None, protocols: tuple[str, ...]) -> dict[str, float]:

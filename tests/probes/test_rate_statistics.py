@@ -60,7 +60,7 @@ def test_a_histogram_counts_every_rate_in_its_bin_and_the_negative_ones_apart(ra
 class Slopes:
     """An engine whose gradient is the parameter itself, so that a step of rate a leaves (1 - a) of it."""
 
-    def support_gradient(self, learner, params, support_x, support_y, names):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    def support_gradient(self, params, support_x, support_y, names):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         return {name: params[name] for name in names}
 
 
@@ -68,7 +68,7 @@ NOTHING = (torch.empty(0), torch.empty(0))
 
 
 def walked(params: dict[str, Tensor], rates: dict[str, Tensor], steps: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    return walk(Slopes(), None, params, rates, NOTHING, steps=steps)  # type: ignore[arg-type]
+    return walk(Slopes(), params, rates, NOTHING, steps=steps)  # type: ignore[arg-type]
 
 
 def test_one_step_gives_the_ascent_the_norm_and_the_cosine_of_the_definition() -> None:
@@ -121,9 +121,9 @@ def test_the_walk_is_the_inner_loop_s_own() -> None:
     generator = torch.Generator().manual_seed(0)
     support = (torch.rand(3, 3, 16, 16, generator=generator, dtype=torch.float64), torch.arange(3))
     rates = {name: torch.randn(value.shape, generator=generator).double() / 9 for name, value in params.items()}
-    engine = ReferenceEngine()
-    taken, _ = walk(engine, learner, params, rates, support, steps=2)
-    at = [adapt(engine, learner, params, rates, support, steps=k) for k in range(3)]
+    engine = ReferenceEngine(learner)
+    taken, _ = walk(engine, params, rates, support, steps=2)
+    at = [adapt(engine, params, rates, support, steps=k) for k in range(3)]
     for t, name in enumerate(taken.names):
         for k in range(2):
             gone = (at[k][name] - at[k + 1][name]).square().sum().item()

@@ -51,8 +51,8 @@ def test_the_figures_are_those_of_the_checkpoint_and_of_gradients_taken_by_hand(
     ascents, norms, cosines = [], [], []
     for i in range(4):
         e = sampler.draw([i])[0]
-        gradients = ReferenceEngine().support_gradient(
-            model.learner, model.params, e.support_x, e.support_y, model.inner_lr
+        gradients = ReferenceEngine(model.learner).support_gradient(
+            model.params, e.support_x, e.support_y, model.inner_lr
         )
         g = torch.cat([gradients[name].flatten() for name in model.inner_lr]).double()
         weighted = held.abs() * g**2

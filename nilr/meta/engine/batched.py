@@ -1,115 +1,94 @@
-"""The batched engine: many episodes, of one model or of several, in each operation. For a device that waits for work.
+"""The batched engine: many episodes, of one model or of several, in each operation. For GPUs.
 
-The channels of G episodes stand side by side and convolutions run in G groups, each under parameters of its own. It is
-the explicit engine's arithmetic; nothing in it waits for the device.
+The channels of G episodes lie side by side, and convolutions run in G groups, each with its own parameters. The
+arithmetic is that of the explicit engine, and no operation waits for the device.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import LossWeights, MetaGradient
 from nilr.meta.engine.explicit import ExplicitEngine
-from nilr.meta.engine.network import activations, flatten
+from nilr.meta.engine.passes import PlanePasses
 from nilr.meta.engine.trajectory import Task, adapt, task_gradient
 from nilr.metrics import accuracy
-from nilr.models.learner import Learner, Params
-
-Models = Sequence[Mapping[str, Tensor]]
+from nilr.models.learner import Params, Tensors
 
 _EPISODES_AT_ONCE = 64
 
 
 class BatchedEngine(ExplicitEngine):
-    """Conv4 with all episodes of a batch at once, at most `episodes_at_once` of them."""
+    """Conv4 on up to `episodes_at_once` episodes in each operation."""
 
+    name = "batched"
     capturable = True
+    passes = PlanePasses()
 
     @property
+    @override
     def episodes_at_once(self) -> int:
-        """As many as were asked for, else 64."""
         return self.episode_chunk or _EPISODES_AT_ONCE
 
-    @torch.no_grad()
+    @override
     def meta_gradient(
         self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        algorithm: Algorithm,
+        params: Tensors,
+        inner_lr: Tensors,
         episodes: Episode,
+        algorithm: Algorithm,
         *,
         steps: int,
         loss_weights: LossWeights | None = None,
     ) -> MetaGradient:
-        """Return losses, accuracies and the meta-gradient of a batch of episodes."""
-        models = [params], [inner_lr], [episodes]
-        return self.meta_gradients(learner, *models, algorithm, steps=steps, loss_weights=loss_weights)[0]
+        model = [params], [inner_lr], [episodes]
+        return self.meta_gradients(*model, algorithm, steps=steps, loss_weights=loss_weights)[0]
 
+    @override
     @torch.no_grad()
     def meta_gradients(
         self,
-        learner: Learner,
-        params: Models,
-        inner_lr: Models,
+        params: Sequence[Tensors],
+        inner_lr: Sequence[Tensors],
         episodes: Sequence[Episode],
         algorithm: Algorithm,
         *,
         steps: int,
         loss_weights: LossWeights | None = None,
     ) -> list[MetaGradient]:
-        """Return the same for several models of one shape, each on a batch of its own, in each operation."""
-        return [
-            gradient
-            for part in _parts(len(params), self.episodes_at_once)
-            for gradient in self._side_by_side(
-                params[part], inner_lr[part], episodes[part], algorithm, steps=steps, loss_weights=loss_weights
-            )
-        ]
-
-    def _side_by_side(
-        self,
-        params: Models,
-        inner_lr: Models,
-        episodes: Sequence[Episode],
-        algorithm: Algorithm,
-        *,
-        steps: int,
-        loss_weights: LossWeights | None,
-    ) -> list[MetaGradient]:
-        """Return the meta-gradients of at most `episodes_at_once` models."""
-        size, at_once = len(episodes[0]), self.episodes_at_once // len(params)
-        start = {name: torch.stack([model[name] for model in params]) for name in params[0]}
-        rates = {name: torch.stack([model[name] for model in inner_lr]) for name in inner_lr[0]}
+        if len(params) > self.episodes_at_once:
+            return [
+                gradient
+                for part in _parts(len(params), self.episodes_at_once)
+                for gradient in self.meta_gradients(
+                    params[part], inner_lr[part], episodes[part], algorithm, steps=steps, loss_weights=loss_weights
+                )
+            ]
+        size = len(episodes[0])
+        start, rates = _stacked(params), _stacked(inner_lr)
         total = {name: torch.zeros_like(value) for name, value in start.items()}
         total_lr = {name: torch.zeros_like(value) for name, value in rates.items() if algorithm.learns_rates}
         losses, accuracies = [], []
-        for part in _parts(size, at_once):
-            chunk = [_of(batch, part) for batch in episodes]
-            e = len(chunk[0])
-            task = Task(
-                self._see(torch.cat([batch.support_x for batch in chunk])),
-                torch.cat([batch.support_y for batch in chunk]),
-                self._see(torch.cat([batch.query_x for batch in chunk])),
-                torch.cat([batch.query_y for batch in chunk]),
+        for part in _parts(size, self.episodes_at_once // len(params)):
+            task = self._task([_slice(batch, part) for batch in episodes])
+            e = len(task.query_y) // len(params)
+            rates_by_step = [_rates_at(rates, start, step, e) for step in range(steps)]
+            gradient = task_gradient(
+                _for_each(start, e), rates_by_step, task, exact=algorithm.order == 2, weights=loss_weights
             )
-            of_steps = [_rates(rates, start, step, e) for step in range(steps)]
-            outcome = task_gradient(
-                _for_each(start, e), of_steps, task, exact=algorithm.order == 2, weights=loss_weights
-            )
-            for name, value in outcome.params.items():
+            for name, value in gradient.params.items():
                 total[name] += _by_model(value, e).sum(1)
-            for step, change in enumerate(outcome.rates):
+            for step, change in enumerate(gradient.rates):
                 for name, value in total_lr.items():
                     _add_change(value, _by_model(change[name], e).sum(1), step)
-            losses.append(_by_model(outcome.loss, e))
-            accuracies.append(_by_model(accuracy(outcome.logits, task.query_y), e))
+            losses.append(_by_model(gradient.loss, e))
+            accuracies.append(_by_model(accuracy(gradient.logits, task.query_y), e))
         loss, right = torch.cat(losses, 1), torch.cat(accuracies, 1)
         return [
             MetaGradient(
@@ -121,42 +100,44 @@ class BatchedEngine(ExplicitEngine):
             for i in range(len(params))
         ]
 
+    @override
     @torch.no_grad()
-    def adapted_logits(
-        self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        episodes: Episode,
-        *,
-        steps: int,
-    ) -> Tensor:
-        """Return the logits (E, N*Q, N) of the queries after adapting to each episode's support."""
-        parts = (_of(episodes, part) for part in _parts(len(episodes), self.episodes_at_once))
-        return torch.cat([self._adapted_logits(params, inner_lr, part, steps) for part in parts])
+    def adapted_logits(self, params: Tensors, inner_lr: Tensors, episodes: Episode, *, steps: int) -> Tensor:
+        start, rates = _stacked([params]), _stacked([inner_lr])
+        logits = []
+        for part in _parts(len(episodes), self.episodes_at_once):
+            some = _slice(episodes, part)
+            rates_by_step = [_rates_at(rates, start, step, len(some)) for step in range(steps)]
+            adapted = adapt(_for_each(start, len(some)), rates_by_step, self._images(some.support_x), some.support_y)
+            features = self.features(adapted, some.query_x)
+            logits.append(features @ adapted["head.weight"].mT + adapted["head.bias"].unsqueeze(-2))
+        return torch.cat(logits)
 
-    def _adapted_logits(
-        self, params: Mapping[str, Tensor], inner_lr: Mapping[str, Tensor], episodes: Episode, steps: int
-    ) -> Tensor:
-        e = len(episodes)
-        start = {name: value[None] for name, value in params.items()}
-        rates = {name: value[None] for name, value in inner_lr.items()}
-        of_steps = [_rates(rates, start, step, e) for step in range(steps)]
-        adapted = adapt(_for_each(start, e), of_steps, self._see(episodes.support_x), episodes.support_y)
-        features = flatten(deque(activations(self._see(episodes.query_x), adapted), maxlen=1).pop(), e)
-        return features @ adapted["head.weight"].mT + adapted["head.bias"].unsqueeze(-2)
+    def _task(self, batches: Sequence[Episode]) -> Task:
+        """Return the episodes of all models, side by side."""
+        return Task(
+            self._images(torch.cat([batch.support_x for batch in batches])),
+            torch.cat([batch.support_y for batch in batches]),
+            self._images(torch.cat([batch.query_x for batch in batches])),
+            torch.cat([batch.query_y for batch in batches]),
+        )
 
 
 def _parts(size: int, at_once: int) -> Iterator[slice]:
     return (slice(i, i + at_once) for i in range(0, size, at_once))
 
 
-def _of(episodes: Episode, part: slice) -> Episode:
+def _slice(episodes: Episode, part: slice) -> Episode:
     return Episode(episodes.support_x[part], episodes.support_y[part], episodes.query_x[part], episodes.query_y[part])
 
 
-def _for_each(models: Mapping[str, Tensor], episodes: int) -> Params:
-    """Return the parameters (S, ...) of S models once for each of their episodes, (S*E, ...)."""
+def _stacked(models: Sequence[Tensors]) -> Params:
+    """Return the tensors of S models as (S, ...)."""
+    return {name: torch.stack([model[name] for model in models]) for name in models[0]}
+
+
+def _for_each(models: Tensors, episodes: int) -> Params:
+    """Repeat the tensors (S, ...) of S models for each of their episodes, (S*E, ...)."""
     return {name: value.repeat_interleave(episodes, 0) for name, value in models.items()}
 
 
@@ -165,8 +146,8 @@ def _by_model(value: Tensor, episodes: int) -> Tensor:
     return value.reshape(-1, episodes, *value.shape[1:])
 
 
-def _rates(rates: Mapping[str, Tensor], params: Mapping[str, Tensor], step: int, episodes: int) -> Params:
-    """Return a step's rates of S models, (S*E, ...), with ones where a rate is broadcast."""
+def _rates_at(rates: Tensors, params: Tensors, step: int, episodes: int) -> Params:
+    """Return a step's rates of S models, (S*E, ...), with ones in dimensions that broadcast."""
     of_step = {}
     for name, rate in rates.items():
         dims = params[name].dim()

@@ -1,4 +1,4 @@
-"""What a Conv4 block does, however it is done: forward, backward, and the tangents of both.
+"""A Conv4 block: forward, backward, and the tangents of both.
 
 Notation: a block maps x (n, Ci, H, W) to a (n, Co, H/2, W/2). y is the convolution's output, m and r its channels'
 mean and 1/standard deviation over M = n*H*W positions, h = (y - m) r, z = s h + t with scale s and shift t, and a is
@@ -13,9 +13,15 @@ Everything is in channels-last memory.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
+
+from nilr.meta.engine.passes import Passes, positions
+
+_GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0])  # stride, padding, dilation, transposed, output padding
 
 Kept = Any  # what a pass keeps for later ones is the block's own affair
 
@@ -51,3 +57,155 @@ class Block(Protocol):
         self, da_t: Tensor, kept: Kept, gradient: Kept, tangent: Kept, params: BlockParams, params_t: BlockParams
     ) -> tuple[Tensor | None, BlockParams]:
         """Return the tangents of the gradients in x (where x has one) and in the parameters."""
+
+
+class BlockKept(NamedTuple):
+    """What the forward pass keeps: x, y, where each pooled value came from, m, r, pooled h, and a."""
+
+    x: Tensor
+    y: Tensor
+    where: Tensor
+    mean: Tensor
+    rstd: Tensor
+    h: Tensor
+    a: Tensor
+
+
+class BlockGradient(NamedTuple):
+    """What the backward pass keeps for its tangent: u, and the gradients in y, scale and shift.
+
+    The first block's dy is not kept: only the tangent of an input, which images do not have, asks for it.
+    """
+
+    u: Tensor
+    dy: Tensor | None
+    dscale: Tensor
+    dshift: Tensor
+
+
+class BlockTangent(NamedTuple):
+    """What the tangent's forward pass keeps: tangents of x, y, m, pooled h, and q = mean(h y_t)."""
+
+    x_t: Tensor | None
+    y_t: Tensor
+    mean_t: Tensor
+    h_t: Tensor
+    q: Tensor
+
+
+@dataclass(frozen=True)
+class ConvBlock:
+    """A block of any input.
+
+    Channels may be those of G episodes side by side, each under parameters of its own: (n, G*Ci, H, W) and weights
+    (G*Co, Ci, 3, 3).
+
+    Attributes:
+        passes: what sweeps over memory, in torch or in C.
+        precision: dtype of what convolutions take in; None, that of the planes.
+    """
+
+    passes: Passes
+    precision: torch.dtype | None = None
+
+    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, BlockKept]:
+        """Return a, and what the other passes need.
+
+        y = conv(x, w); h = (y - m) r; a = relu(s pool(h) + t).
+        """
+        y = self._convolve(x, params.weight)
+        pooled, where, mean, rstd = self.passes.pool_statistics(y, params.scale)
+        h, a = self.passes.normalise(pooled, mean, rstd, params.scale, params.shift)
+        return a, BlockKept(x, y, where, mean, rstd, h, a)
+
+    def backward(
+        self, da: Tensor, kept: BlockKept, params: BlockParams, *, input_gradient: bool, last: bool = False
+    ) -> tuple[Tensor | None, BlockParams, BlockGradient | None]:
+        """Return the gradients in x (if asked for) and in the parameters, and what the tangent needs.
+
+        u = da where a > 0; dt = sum u; ds = sum u h; dy = scatter(s r u) + b + c y, where per channel
+        c = -s r^2 ds / M and b = -s r dt / M - c m. In the `last` pass dy takes the place of y.
+        """
+        u, dshift, dscale = self.passes.masked_sums(da, kept.a, kept.h)
+        k = params.scale * kept.rstd
+        c = -k * kept.rstd * dscale / positions(kept.y)
+        b = -k * dshift / positions(kept.y) - c * kept.mean
+        dy = self.passes.spread(kept.y, u, kept.where, (b, c, k), reuse=last)
+        dx, dweight = self._convolve_backward(dy, kept.x, params.weight, input_gradient=input_gradient)
+        gradient = None if last else BlockGradient(u, dy if input_gradient else None, dscale, dshift)
+        return dx if input_gradient else None, BlockParams(dweight, dscale, dshift), gradient
+
+    def forward_tangent(
+        self, x_t: Tensor | None, kept: BlockKept, params: BlockParams, params_t: BlockParams
+    ) -> tuple[Tensor, BlockTangent]:
+        """Return the tangent of a, and what the backward pass's tangent needs.
+
+        y_t = conv(x_t, w) + conv(x, w_t); with q = mean(h y_t), h_t = r (y_t - m_t - h q); the pooled positions and the
+        positions where a > 0 stay; a_t = s_t h + s h_t + t_t where a > 0.
+        """
+        if x_t is None:
+            y_t = self._convolve(kept.x, params_t.weight)
+        else:
+            both = _beside(kept.x, x_t, params.weight.shape[1]).contiguous(memory_format=self.passes.memory_format)
+            y_t = self._convolve(both, torch.cat([params_t.weight, params.weight], 1))
+        taken, mean_t, crossed = self.passes.tangent_statistics(kept.y, y_t, kept.where, kept.mean)
+        q = crossed * kept.rstd
+        channels = (kept.rstd, mean_t, q, params.scale, params_t.scale, params_t.shift)
+        h_t, a_t = self.passes.normalise_tangent(taken, kept.h, kept.a, channels)
+        return a_t, BlockTangent(x_t, y_t, mean_t, h_t, q)
+
+    def backward_tangent(
+        self,
+        da_t: Tensor,
+        kept: BlockKept,
+        gradient: BlockGradient,
+        tangent: BlockTangent,
+        params: BlockParams,
+        params_t: BlockParams,
+    ) -> tuple[Tensor | None, BlockParams]:
+        """Return the tangents of the gradients in x and in the parameters: the formulas of `backward`, differentiated.
+
+        r_t = -r^2 q; with k = s r: dy_t = scatter(k_t u + k u_t) + b_t + c_t y + c y_t.
+        """
+        m = positions(kept.y)
+        u, dy, dscale, dshift = gradient
+        u_t, dshift_t, dscale_t = self.passes.masked_sums(da_t, kept.a, kept.h, (u, tangent.h_t))
+        r, r_t = kept.rstd, -kept.rstd.square() * tangent.q
+        k, k_t = params.scale * r, params_t.scale * r + params.scale * r_t
+        c = -k * r * dscale / m
+        c_t = -(k_t * r * dscale + k * r_t * dscale + k * r * dscale_t) / m
+        b_t = -(k_t * dshift + k * dshift_t) / m - c_t * kept.mean - c * tangent.mean_t
+        dy_t = self.passes.spread_tangent((kept.y, tangent.y_t), (u, u_t), kept.where, (b_t, c_t, c, k_t, k))
+        if tangent.x_t is None or dy is None:
+            _, dweight_t = self._convolve_backward(dy_t, kept.x, params.weight, input_gradient=False)
+            return None, BlockParams(dweight_t, dscale_t, dshift_t)
+        dx_t, dweight_t = self._convolve_backward(dy_t, kept.x, params.weight, input_gradient=True)
+        dx_more, dweight_more = self._convolve_backward(dy, tangent.x_t, params_t.weight, input_gradient=True)
+        return dx_t.add_(dx_more), BlockParams(dweight_t.add_(dweight_more), dscale_t, dshift_t)
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        groups = x.shape[1] // weight.shape[1]
+        y = torch.nn.functional.conv2d(self._rounded(x), self._rounded(weight), padding=1, groups=groups)
+        return y.to(x.dtype).contiguous(memory_format=self.passes.memory_format)
+
+    def _convolve_backward(
+        self, dy: Tensor, x: Tensor, weight: Tensor, *, input_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of a convolution in its input (nothing usable unless asked for) and in its weight."""
+        given = (self._rounded(value) for value in (dy, x, weight))
+        groups = x.shape[1] // weight.shape[1]
+        dx, dweight, _ = torch.ops.aten.convolution_backward(
+            *given, None, *_GEOMETRY, groups, [input_gradient, True, False]
+        )
+        return dx.to(x.dtype) if input_gradient else dx, dweight.to(weight.dtype)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        return x if self.precision is None else x.to(self.precision)
+
+
+def _beside(x: Tensor, y: Tensor, channels: int) -> Tensor:
+    """Return the channels of each episode's x and y side by side."""
+    if x.shape[1] == channels:
+        return torch.cat([x, y], 1)
+    apart = [z.reshape(len(z), -1, channels, *z.shape[2:]) for z in (x, y)]
+    return torch.cat(apart, 2).flatten(1, 2)

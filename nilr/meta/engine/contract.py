@@ -1,16 +1,16 @@
-"""What every engine does, given parameters, inner rates, an algorithm's row and a batch of episodes.
+"""The contract of all engines: the inner loop of one learner, and its derivative, on batches of episodes.
 
-An inner rate has any shape that broadcasts to its parameter. With exactly one dimension more than its parameter it
-holds a rate per step, (K, ...), and steps after the K-th take the last one (`nilr.meta.inner_loop.rate_at`).
+An inner rate has any shape that broadcasts to its parameter. A rate with exactly one dimension more than its parameter
+holds one rate per step, (K, ...); steps after the K-th use the last one (`nilr.meta.inner_loop.rate_at`). Only the
+parameters that `inner_lr` names move.
 """
 
 from __future__ import annotations
 
 import abc
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,9 +18,9 @@ from torch.nn.functional import linear
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
-from nilr.models.learner import Learner, Params
+from nilr.models.learner import Learner, Params, Tensors
 
-LossWeights = Sequence[float] | Tensor  # a number for each inner step
+LossWeights = Sequence[float] | Tensor  # one weight per inner step
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class MetaGradient:
     """The outcome of one batch of E episodes.
 
     Attributes:
-        query_loss: mean query loss after adaptation, per episode, (E,).
+        query_loss: query loss after adaptation, per episode, (E,).
         accuracy: query accuracy after adaptation, per episode, (E,).
-        params: gradient of the mean of `query_loss` in every parameter, by name.
-        inner_lr: the same in every inner rate, in the rate's own shape; empty where rates are not learned.
+        params: gradient of the mean query loss with respect to every parameter, by name.
+        inner_lr: gradient with respect to every inner rate, in the rate's shape; empty if rates are not learned.
     """
 
     query_loss: Tensor
@@ -40,192 +40,111 @@ class MetaGradient:
     inner_lr: Params
 
 
-class Engine(Protocol):
-    """Executes the inner loop and its derivative."""
+class Engine(abc.ABC):
+    """Executes the inner loop of one learner, and its derivative.
 
-    @property
-    def name(self) -> str:
-        """The name that stands in checkpoints and results."""
+    Args:
+        learner: body and head. The engine uses its structure, not its parameters.
+        precision: dtype of the inputs of convolutions; None: the dtype of the parameters.
+        episode_chunk: the largest number of episodes computed at the same time; None: the engine decides.
 
-    @property
-    def episodes_at_once(self) -> int:
-        """How many episodes it does in each operation."""
+    Attributes:
+        name: the name that checkpoints and results record.
+        has_precision: whether the engine supports a `precision`.
+        capturable: whether its meta-gradients never wait for the device, so that `nilr.meta.captured` can capture them.
+    """
 
-    @property
-    def episode_chunk(self) -> int | None:
-        """The most episodes that it computes at the same time; None: as many as it wishes."""
+    name: ClassVar[str]
+    has_precision: ClassVar[bool] = False
+    capturable: ClassVar[bool] = False
 
-    @property
-    def capturable(self) -> bool:
-        """Whether its meta-gradients never wait for the device, so that `nilr.meta.captured` can capture them."""
+    def __init__(
+        self, learner: Learner, *, precision: torch.dtype | None = None, episode_chunk: int | None = None
+    ) -> None:
+        self.learner, self.precision, self.episode_chunk = learner, precision, episode_chunk
 
-    def in_chunks(self, episode_chunk: int) -> Self:
-        """Return the same engine with another `episode_chunk`; what it computes is the same but for rounding."""
-
-    def supports(self, learner: Learner, device: torch.device) -> bool:
-        """Tell whether this engine can execute the learner on the device."""
-
-    def meta_gradient(
-        self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        algorithm: Algorithm,
-        episodes: Episode,
-        *,
-        steps: int,
-        loss_weights: LossWeights | None = None,
-    ) -> MetaGradient:
-        """Return losses, accuracies and the meta-gradient of a batch of episodes; reductions run in episode order.
-
-        Args:
-            learner: body and head.
-            params: the meta-initialisation, by name.
-            inner_lr: the inner rates, by name; only what they name moves.
-            algorithm: the row.
-            episodes: E episodes.
-            steps: K, gradient steps of the inner loop.
-            loss_weights: weights of the query losses after steps 1 to K, whose sum is what the gradient is taken of
-                (Antoniou, Edwards, Storkey: How to train your MAML, 2019); None: the last loss alone. Losses and
-                accuracies that are returned are those after the last step.
-        """
-
-    def meta_gradients(
-        self,
-        learner: Learner,
-        params: Sequence[Mapping[str, Tensor]],
-        inner_lr: Sequence[Mapping[str, Tensor]],
-        episodes: Sequence[Episode],
-        algorithm: Algorithm,
-        *,
-        steps: int,
-        loss_weights: LossWeights | None = None,
-    ) -> list[MetaGradient]:
-        """Return the same for several models of one shape, each on a batch of its own."""
-
-    def adapted_logits(
-        self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        episodes: Episode,
-        *,
-        steps: int,
-    ) -> Tensor:
-        """Return the logits (E, N*Q, N) of the queries after adapting to each episode's support."""
-
-    def adapt(
-        self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int,
-        first_step: int = 0,
-    ) -> Params:
-        """Return the parameters adapted to one support set; nothing is kept for differentiation.
-
-        `first_step` numbers the first of the steps, where there is a rate per step.
-        """
-
-    def support_gradient(
-        self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        support_x: Tensor,
-        support_y: Tensor,
-        names: Iterable[str],
-    ) -> Params:
-        """Return the gradient of the mean support loss in the named parameters."""
-
-    def activations(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-        """Return the outputs (n, C, H, W) of the body's layers by name, for images (n, C, H, W)."""
-
-    def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Return the body's features (n, D) of images (n, C, H, W)."""
-
-
-class OneByOne(abc.ABC):
-    """What an engine that does one model, and one episode, after another makes of several."""
-
-    episode_chunk: int | None = None
-    capturable = False
+    @classmethod
+    @abc.abstractmethod
+    def supports(cls, learner: Learner, device: torch.device) -> bool:
+        """Return whether the engine can execute the learner on the device."""
 
     @property
     def episodes_at_once(self) -> int:
-        """See `Engine`."""
+        """The number of episodes in each operation."""
         return 1
 
-    def in_chunks(self, episode_chunk: int) -> Self:
-        """See `Engine`."""
-        engine = copy.copy(self)
-        engine.episode_chunk = episode_chunk
-        return engine
-
     @abc.abstractmethod
     def meta_gradient(
         self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        algorithm: Algorithm,
+        params: Tensors,
+        inner_lr: Tensors,
         episodes: Episode,
+        algorithm: Algorithm,
         *,
         steps: int,
         loss_weights: LossWeights | None = None,
     ) -> MetaGradient:
-        """See `Engine`."""
+        """Return losses, accuracies and the meta-gradient of a batch of episodes, reduced in episode order.
 
-    @abc.abstractmethod
-    def adapt(
-        self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int,
-        first_step: int = 0,
-    ) -> Params:
-        """See `Engine`."""
-
-    @abc.abstractmethod
-    def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """See `Engine`."""
+        Args:
+            params: the meta-initialisation, by name.
+            inner_lr: the inner rates, by name.
+            episodes: E episodes.
+            algorithm: the row.
+            steps: K, gradient steps of the inner loop.
+            loss_weights: weights of the query losses after steps 1 to K; the gradient is that of their weighted sum
+                (Antoniou, Edwards, Storkey: How to train your MAML, 2019). None: only the last loss counts. The
+                returned losses and accuracies are always those after the last step.
+        """
 
     def meta_gradients(
         self,
-        learner: Learner,
-        params: Sequence[Mapping[str, Tensor]],
-        inner_lr: Sequence[Mapping[str, Tensor]],
+        params: Sequence[Tensors],
+        inner_lr: Sequence[Tensors],
         episodes: Sequence[Episode],
         algorithm: Algorithm,
         *,
         steps: int,
         loss_weights: LossWeights | None = None,
     ) -> list[MetaGradient]:
-        """See `Engine`."""
+        """Return the meta-gradients of several models of one shape, each on its own batch."""
         return [
-            self.meta_gradient(learner, start, rates, algorithm, batch, steps=steps, loss_weights=loss_weights)
+            self.meta_gradient(start, rates, batch, algorithm, steps=steps, loss_weights=loss_weights)
             for start, rates, batch in zip(params, inner_lr, episodes, strict=True)
         ]
 
-    def adapted_logits(
-        self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        episodes: Episode,
-        *,
-        steps: int,
-    ) -> Tensor:
-        """See `Engine`."""
+    def adapted_logits(self, params: Tensors, inner_lr: Tensors, episodes: Episode, *, steps: int) -> Tensor:
+        """Return the logits (E, N*Q, N) of the queries after adaptation to each episode's support."""
         logits = []
         for episode in (episodes[i] for i in range(len(episodes))):
-            adapted = self.adapt(learner, params, inner_lr, episode.support_x, episode.support_y, steps=steps)
-            features = self.features(learner, adapted, episode.query_x)
+            adapted = self.adapt(params, inner_lr, episode.support_x, episode.support_y, steps=steps)
+            features = self.features(adapted, episode.query_x)
             logits.append(linear(features, adapted["head.weight"], adapted["head.bias"]))
         return torch.stack(logits)
+
+    @abc.abstractmethod
+    def adapt(
+        self, params: Tensors, inner_lr: Tensors, x: Tensor, y: Tensor, *, steps: int, first_step: int = 0
+    ) -> Params:
+        """Return the parameters adapted to one support set; keep nothing for differentiation.
+
+        Args:
+            params: where the inner loop starts, by name.
+            inner_lr: the inner rates, by name.
+            x: support images (N*K, C, H, W).
+            y: support labels (N*K,).
+            steps: gradient steps of the inner loop.
+            first_step: number of the first step; it selects among rates per step.
+        """
+
+    @abc.abstractmethod
+    def support_gradient(self, params: Tensors, x: Tensor, y: Tensor, names: Iterable[str]) -> Params:
+        """Return the gradient of the mean support loss with respect to the named parameters."""
+
+    @abc.abstractmethod
+    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        """Return the outputs (n, C, H, W) of the body's layers, by name, for images (n, C, H, W)."""
+
+    @abc.abstractmethod
+    def features(self, params: Tensors, x: Tensor) -> Tensor:
+        """Return the body's features (n, D) of images (n, C, H, W)."""

@@ -1,142 +1,129 @@
-"""The explicit engine: no autograd graph at all, for Conv4, an episode per core."""
+"""The explicit engines: Conv4 without an autograd graph, one episode per core; in torch, or in C (`compiled`)."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.contract import LossWeights, MetaGradient, OneByOne
-from nilr.meta.engine.network import Images, activations, first_needed, flatten, look_at, loss_pass
-from nilr.meta.engine.passes import Passes
+from nilr.meta.engine.block import ConvBlock
+from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient
+from nilr.meta.engine.image_block import image_block
+from nilr.meta.engine.native import library
+from nilr.meta.engine.network import Images, activations, as_images, first_needed, flatten, loss_pass
+from nilr.meta.engine.passes import AtenPasses, NativePasses, Passes
 from nilr.meta.engine.trajectory import Task, TaskGradient, adapt, task_gradient
 from nilr.meta.engine.workers import in_order
 from nilr.meta.inner_loop import rate_at
 from nilr.metrics import accuracy
 from nilr.models.conv4 import BLOCKS, Conv4
-from nilr.models.learner import Learner, Params
+from nilr.models.learner import Learner, Params, Tensors
 
 
-class ExplicitEngine(OneByOne):
-    """Forward, backward and Hessian-vector product of Conv4 as plain tensor functions.
+class ExplicitEngine(Engine):
+    """Forward, backward and Hessian-vector product of Conv4 as plain tensor functions."""
 
-    Args:
-        name: its name in the table.
-        passes: what sweeps over memory.
-        available: tells whether the passes can compute on a device.
-        precision: dtype of what convolutions take in; None, that of the parameters.
-    """
+    name = "explicit"
+    has_precision = True
+    passes: ClassVar[Passes] = AtenPasses()
 
-    def __init__(
-        self,
-        name: str,
-        passes: Passes,
-        available: Callable[[torch.device], bool],
-        precision: torch.dtype | None = None,
-    ) -> None:
-        self.name = name
-        self._passes = passes
-        self._available = available
-        self._precision = precision
+    @override
+    @classmethod
+    def supports(cls, learner: Learner, device: torch.device) -> bool:
+        return isinstance(learner.body, Conv4)
 
-    def rounding_to(self, precision: torch.dtype) -> ExplicitEngine:
-        """Return the same engine with convolutions of another precision."""
-        return type(self)(self.name, self._passes, self._available, precision)
-
-    def supports(self, learner: Learner, device: torch.device) -> bool:
-        """Support Conv4."""
-        return isinstance(learner.body, Conv4) and self._available(device)
-
+    @override
     @torch.no_grad()
     def meta_gradient(
         self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        algorithm: Algorithm,
+        params: Tensors,
+        inner_lr: Tensors,
         episodes: Episode,
+        algorithm: Algorithm,
         *,
         steps: int,
         loss_weights: LossWeights | None = None,
     ) -> MetaGradient:
-        """Return losses, accuracies and the meta-gradient of a batch of episodes."""
         total = {name: torch.zeros_like(value) for name, value in params.items()}
         total_lr = {name: torch.zeros_like(value) for name, value in inner_lr.items() if algorithm.learns_rates}
-        rates = rates_of_steps(params, inner_lr, range(steps))
+        rates = _rates_by_step(params, inner_lr, range(steps))
         losses: list[Tensor] = []
         accuracies: list[Tensor] = []
 
-        def one(i: int) -> TaskGradient:
+        def gradient_of(i: int) -> TaskGradient:
             episode = episodes[i]
-            task = Task(self._see(episode.support_x), episode.support_y, self._see(episode.query_x), episode.query_y)
+            support, query = self._images(episode.support_x), self._images(episode.query_x)
+            task = Task(support, episode.support_y, query, episode.query_y)
             return task_gradient(params, rates, task, exact=algorithm.order == 2, weights=loss_weights)
 
-        for loss, logits, v, changes in in_order(
-            one, range(len(episodes)), device=episodes.query_x.device, at_most=self.episode_chunk
-        ):
-            for name, value in v.items():
+        device, at_most = episodes.query_x.device, self.episode_chunk
+        for i, gradient in enumerate(in_order(gradient_of, range(len(episodes)), device=device, at_most=at_most)):
+            for name, value in gradient.params.items():
                 total[name] += value
-            for step, change in enumerate(changes):
+            for step, change in enumerate(gradient.rates):
                 for name, value in total_lr.items():
                     of_step = rate_at(value, change[name], step)
                     of_step += change[name].sum_to_size(of_step.shape)
-            losses.append(loss)
-            accuracies.append(accuracy(logits, episodes.query_y[len(accuracies)]))
+            losses.append(gradient.loss)
+            accuracies.append(accuracy(gradient.logits, episodes.query_y[i]))
         for value in (*total.values(), *total_lr.values()):
             value /= len(episodes)
         return MetaGradient(torch.stack(losses), torch.stack(accuracies), total, total_lr)
 
+    @override
     @torch.no_grad()
     def adapt(
-        self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        inner_lr: Mapping[str, Tensor],
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int,
-        first_step: int = 0,
+        self, params: Tensors, inner_lr: Tensors, x: Tensor, y: Tensor, *, steps: int, first_step: int = 0
     ) -> Params:
-        """Return the parameters adapted to one support set."""
-        rates = rates_of_steps(params, inner_lr, range(first_step, first_step + steps))
-        return adapt(params, rates, self._see(support_x), support_y)
+        rates = _rates_by_step(params, inner_lr, range(first_step, first_step + steps))
+        return adapt(params, rates, self._images(x), y)
 
+    @override
     @torch.no_grad()
-    def support_gradient(
-        self,
-        learner: Learner,
-        params: Mapping[str, Tensor],
-        support_x: Tensor,
-        support_y: Tensor,
-        names: Iterable[str],
-    ) -> Params:
-        """Return the gradient of the mean support loss in the named parameters."""
-        wanted = list(names)
-        first_block = first_needed(wanted)
-        gradient = loss_pass(params, self._see(support_x), support_y, first_block=first_block).gradient
-        return {name: gradient[name] for name in wanted}
+    def support_gradient(self, params: Tensors, x: Tensor, y: Tensor, names: Iterable[str]) -> Params:
+        names = list(names)
+        gradient = loss_pass(params, self._images(x), y, first_block=first_needed(names)).gradient
+        return {name: gradient[name] for name in names}
 
+    @override
     @torch.no_grad()
-    def activations(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-        """Return the outputs of the blocks by name."""
-        return dict(zip(BLOCKS, activations(self._see(x), params), strict=True))
+    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        return dict(zip(BLOCKS, activations(self._images(x), params), strict=True))
 
+    @override
     @torch.no_grad()
-    def features(self, learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Return the body's features."""
-        return flatten(deque(activations(self._see(x), params), maxlen=1).pop(), None)
+    def features(self, params: Tensors, x: Tensor) -> Tensor:
+        images = self._images(x)
+        return flatten(deque(activations(images, params), maxlen=1).pop(), images.groups)
 
-    def _see(self, x: Tensor) -> Images:
-        return look_at(self._passes, x, self._precision)
+    def _images(self, x: Tensor) -> Images:
+        """Return images (n, C, H, W), or (G, n, C, H, W), with the blocks that compute on them."""
+        return as_images(x, ConvBlock(self.passes, self.precision))
 
 
-def rates_of_steps(
-    params: Mapping[str, Tensor], inner_lr: Mapping[str, Tensor], steps: Iterable[int]
-) -> list[dict[str, Tensor]]:
-    """Return the rates of each of the steps, by name."""
+class CompiledEngine(ExplicitEngine):
+    """The explicit engine with its passes over memory, and the whole first block, in C on the CPU."""
+
+    name = "compiled"
+    passes = NativePasses()
+
+    @override
+    @classmethod
+    def supports(cls, learner: Learner, device: torch.device) -> bool:
+        return super().supports(learner, device) and device.type == "cpu" and library() is not None
+
+    @override
+    def _images(self, x: Tensor) -> Images:
+        images = super()._images(x)
+        first = image_block(images.x)
+        return images if first is None else images._replace(blocks=(first, *images.blocks[1:]))
+
+
+def _rates_by_step(params: Tensors, inner_lr: Tensors, steps: Iterable[int]) -> list[Params]:
     return [{name: rate_at(rate, params[name], step) for name, rate in inner_lr.items()} for step in steps]

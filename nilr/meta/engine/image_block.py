@@ -15,11 +15,13 @@ the formulas over channels are in float64.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from nilr.meta.engine.block import BlockParams
 from nilr.meta.engine.native import call, fast_images
@@ -182,6 +184,22 @@ class ImageBlock:
     def _scratch(self) -> Tensor:
         _, c, h, w = self.x.shape
         return self.x.new_empty(c * (h + 2), w + 2)
+
+
+# Moments by images, with the version of the images that they belong to. Values must not refer to the images.
+_MOMENTS: MutableMapping[Tensor, tuple[int, Moments | None]] = WeakIdKeyDictionary()
+
+
+def image_block(x: Tensor) -> ImageBlock | None:
+    """Return a first block for images x, or None if `ConvBlock` is faster.
+
+    The images' moments are cached as long as the images exist and do not change.
+    """
+    version, moments = _MOMENTS.get(x, (-1, None))
+    if version != x._version:
+        moments = moments_of(x)
+        _MOMENTS[x] = x._version, moments
+    return None if moments is None else ImageBlock(x, moments)
 
 
 def moments_of(x: Tensor) -> Moments | None:

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from nilr.meta.engine import linear_head
-from nilr.meta.engine.block import Block, BlockParams, Kept
-from nilr.meta.engine.conv_block import ConvBlock
+from nilr.meta.engine.block import Block, BlockParams, ConvBlock, Kept
 from nilr.meta.engine.linear_head import HeadKept, HeadParams
-from nilr.meta.engine.passes import Passes
 from nilr.models.conv4 import BLOCKS, N_BLOCKS
 from nilr.models.learner import Params, part
 
@@ -59,14 +57,12 @@ class Pass:
     gradients: list[Kept]
 
 
-def look_at(passes: Passes, x: Tensor, precision: torch.dtype | None = None) -> Images:
-    """Return images (n, C, H, W), or (G, n, C, H, W), as the blocks read them."""
-    block = ConvBlock(passes, precision)
+def as_images(x: Tensor, block: ConvBlock) -> Images:
+    """Return images (n, C, H, W), or (G, n, C, H, W), in the memory format of the block, with four such blocks."""
     groups = len(x) if x.dim() == 5 else None
     x = x if groups is None else x.transpose(0, 1).flatten(1, 2)
-    x = x.contiguous(memory_format=passes.memory_format)
-    first = (passes.image_block(x) if groups is None else None) or block
-    return Images(x, (first, *(block,) * (N_BLOCKS - 1)), groups, passes.memory_format)
+    memory_format = block.passes.memory_format
+    return Images(x.contiguous(memory_format=memory_format), (block,) * N_BLOCKS, groups, memory_format)
 
 
 def first_needed(names: Iterable[str]) -> int:

@@ -1,23 +1,29 @@
-"""The passes over memory of a Conv4 block, as torch operations; `native_passes` has the same ones in C.
+"""The passes over memory of a Conv4 block: as torch operations, and in C, where one pass replaces three or four.
 
-Planes are (n, C, H, W), pooled planes (n, C, H/2, W/2), channels (C,). The names are those of
-`block`.
+Planes are (n, C, H, W), pooled planes (n, C, H/2, W/2), channels (C,). The notation is that of `block`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import abc
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from nilr.meta.engine.block import Block
+from nilr.meta.engine.native import call
 
 EPS = 1e-5  # of nn.BatchNorm2d
 
+Channels3 = tuple[Tensor, Tensor, Tensor]
+Channels5 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Channels6 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Pair = tuple[Tensor, Tensor]
+
 
 class Statistics(NamedTuple):
-    """Pooled y, where it came from (in the implementation's own terms), and the channels' m and r."""
+    """Pooled y, the positions it came from (in the implementation's own encoding), and the channels' m and r."""
 
     pooled: Tensor
     where: Tensor
@@ -25,64 +31,54 @@ class Statistics(NamedTuple):
     rstd: Tensor
 
 
-class Passes(Protocol):
+class Passes(abc.ABC):
     """One implementation of the passes, for planes in one memory format."""
 
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """How planes lie in memory."""
+    memory_format: ClassVar[torch.memory_format]
 
-    def image_block(self, x: Tensor) -> Block | None:
-        """Return a first block made for these images, or None where `ConvBlock` serves them best."""
-
+    @abc.abstractmethod
     def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
         """Pool sign(scale) y, and return m and r = 1/sqrt(variance + eps) over all positions."""
 
-    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return h = (pooled - m) r and a = relu(s h + t)."""
+    @abc.abstractmethod
+    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> Pair:
+        """Return h = (pooled - m) r and a = relu(s h + t). h may overwrite `pooled`."""
 
-    def masked_sums(
-        self, da: Tensor, a: Tensor, h: Tensor, more: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    @abc.abstractmethod
+    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> Channels3:
         """Return u = da where a > 0, sum u, and sum u h, plus the sum of the product of `more`."""
 
-    def spread(
-        self, y: Tensor, u: Tensor, where: Tensor, channels: tuple[Tensor, Tensor, Tensor], *, reuse: bool = False
-    ) -> Tensor:
-        """Return b + c y, plus k u at the pooled positions; channels b, c, k; with `reuse` in the place of y."""
+    @abc.abstractmethod
+    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels3, *, reuse: bool = False) -> Tensor:
+        """Return b + c y, plus k u at the pooled positions; channels b, c, k. `reuse` overwrites y."""
 
-    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @abc.abstractmethod
+    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> Channels3:
         """Return y_t at the pooled positions, and the means of y_t and of (y - m) y_t over all positions."""
 
-    def normalise_tangent(
-        self, taken: Tensor, h: Tensor, a: Tensor, channels: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    @abc.abstractmethod
+    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels6) -> Pair:
         """Return h_t = r (taken - m_t - h q), and a_t = s_t h + s h_t + t_t where a > 0.
 
-        The channels are r, m_t, q, s, s_t, t_t.
+        The channels are r, m_t, q, s, s_t, t_t. h_t may overwrite `taken`.
         """
 
-    def spread_tangent(
-        self,
-        planes: tuple[Tensor, Tensor],
-        pooled: tuple[Tensor, Tensor],
-        where: Tensor,
-        channels: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
-    ) -> Tensor:
-        """Return b_t + c_t y + c y_t, plus k_t u + k u_t at the pooled positions; channels b_t, c_t, c, k_t, k."""
+    @abc.abstractmethod
+    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels5) -> Tensor:
+        """Return b_t + c_t y + c y_t, plus k_t u + k u_t at the pooled positions.
+
+        The planes are y, y_t; the pooled planes u, u_t; the channels b_t, c_t, c, k_t, k.
+        """
 
 
-class AtenPasses:
+class AtenPasses(Passes):
     """The passes as operations of torch, for planes in channels-last memory: any device, any dtype."""
 
     memory_format = torch.channels_last
 
-    def image_block(self, x: Tensor) -> Block | None:
-        """See `Passes`."""
-        return None
-
+    @override
     def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
-        """See `Passes`; `where` holds positions in the plane."""
+        # `where` holds positions in the plane
         rows = _rows(y)
         mean = rows.mean(0)
         rstd = (rows - mean).square_().mean(0).add_(EPS).rsqrt_()
@@ -91,48 +87,35 @@ class AtenPasses:
             return Statistics(pooled, where, mean, rstd)
         return Statistics(*_pool_by_sign(y, scale), mean, rstd)
 
-    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Passes`."""
+    @override
+    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> Pair:
         h = (pooled - _wide(mean)).mul_(_wide(rstd))
         return h, torch.addcmul(_wide(t), h, _wide(s)).relu_()
 
-    def masked_sums(
-        self, da: Tensor, a: Tensor, h: Tensor, more: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Passes`."""
+    @override
+    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> Channels3:
         u = da * (a > 0)
         product = u * h if more is None else torch.addcmul(u * h, *more)
         return u, self._sum(u), self._sum(product)
 
-    def spread(
-        self, y: Tensor, u: Tensor, where: Tensor, channels: tuple[Tensor, Tensor, Tensor], *, reuse: bool = False
-    ) -> Tensor:
-        """See `Passes`."""
+    @override
+    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels3, *, reuse: bool = False) -> Tensor:
         b, c, k = (_wide(channel) for channel in channels)
         return self._scatter(y.mul_(c).add_(b) if reuse else torch.addcmul(b, y, c), where, u * k)
 
-    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Passes`."""
-        positions = y.shape[0] * y.shape[2] * y.shape[3]
-        crossed = self._sum((y - _wide(mean)) * y_t) / positions
-        return self._gather(y_t, where), self._sum(y_t) / positions, crossed
+    @override
+    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> Channels3:
+        crossed = self._sum((y - _wide(mean)) * y_t) / positions(y)
+        return self._gather(y_t, where), self._sum(y_t) / positions(y), crossed
 
-    def normalise_tangent(
-        self, taken: Tensor, h: Tensor, a: Tensor, channels: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """See `Passes`."""
+    @override
+    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels6) -> Pair:
         r, m_t, q, s, s_t, t_t = (_wide(channel) for channel in channels)
         h_t = (taken - m_t - h * q) * r
         return h_t, torch.addcmul(t_t + h * s_t, h_t, s) * (a > 0)
 
-    def spread_tangent(
-        self,
-        planes: tuple[Tensor, Tensor],
-        pooled: tuple[Tensor, Tensor],
-        where: Tensor,
-        channels: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
-    ) -> Tensor:
-        """See `Passes`."""
+    @override
+    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels5) -> Tensor:
         (y, y_t), (u, u_t) = planes, pooled
         b_t, c_t, c, k_t, k = (_wide(channel) for channel in channels)
         dy_t = torch.addcmul(b_t, y, c_t).addcmul_(y_t, c)
@@ -151,12 +134,13 @@ class AtenPasses:
 
 
 class PlanePasses(AtenPasses):
-    """The same for planes channel by channel, of many episodes side by side; nothing in them waits for a device."""
+    """The same for contiguous planes of many episodes side by side; no operation waits for the device."""
 
     memory_format = torch.contiguous_format
 
+    @override
     def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
-        """See `Passes`; `where` holds positions in the plane."""
+        # `where` holds positions in the plane
         variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
         return Statistics(*_pool_by_sign(y, scale), mean, (variance + EPS).rsqrt_())
 
@@ -169,6 +153,61 @@ class PlanePasses(AtenPasses):
 
     def _gather(self, plane: Tensor, where: Tensor) -> Tensor:
         return plane.flatten(2).gather(2, where.flatten(2)).reshape(where.shape)
+
+
+class NativePasses(Passes):
+    """The passes as C functions."""
+
+    memory_format = torch.channels_last
+
+    @override
+    def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
+        # `where` holds positions in the window
+        pooled, where = _pooled(y, y.dtype), _pooled(y, torch.uint8)
+        sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
+        _call("pool_statistics", y, scale, *_sizes(y), pooled, where, sums[:1], sums[1:])
+        rstd = (sums[1] / positions(y) + EPS).rsqrt()
+        return Statistics(pooled, where, sums[0].to(y.dtype), rstd.to(y.dtype))
+
+    @override
+    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> Pair:
+        a = torch.empty_like(pooled)
+        _call("normalise", pooled, mean, rstd, s, t, *_matrix(pooled), a)
+        return pooled, a
+
+    @override
+    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> Channels3:
+        u = torch.empty_like(a)
+        sums = a.new_empty(2, a.shape[1], dtype=torch.float64)
+        _call("masked_sums", _planes(da), a, h, *(more or (None, None)), *_matrix(a), u, sums[:1], sums[1:])
+        dshift, dscale = sums.to(a.dtype)
+        return u, dshift, dscale
+
+    @override
+    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels3, *, reuse: bool = False) -> Tensor:
+        dy = y if reuse else torch.empty_like(y)
+        _call("spread", y, u, where, *channels, *_sizes(y), dy)
+        return dy
+
+    @override
+    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> Channels3:
+        taken = _pooled(y, y.dtype)
+        sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
+        _call("tangent_statistics", y, y_t, where, mean, *_sizes(y), taken, sums[:1], sums[1:])
+        total, crossed = (sums / positions(y)).to(y.dtype)
+        return taken, total, crossed
+
+    @override
+    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels6) -> Pair:
+        a_t = torch.empty_like(a)
+        _call("normalise_tangent", taken, h, a, *channels, *_matrix(a), a_t)
+        return taken, a_t
+
+    @override
+    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels5) -> Tensor:
+        dy_t = torch.empty_like(planes[0])
+        _call("spread_tangent", *planes, *pooled, where, *channels, *_sizes(planes[0]), dy_t)
+        return dy_t
 
 
 def _pool_by_sign(y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,3 +228,38 @@ def _rows(x: Tensor) -> Tensor:
 
 def _wide(channels: Tensor) -> Tensor:
     return channels[:, None, None]
+
+
+def _call(kernel: str, plane: Tensor, *arguments: Tensor | int | None) -> None:
+    """Call a kernel on a plane and on tensors with the same number of channels.
+
+    Raises:
+        ValueError: a tensor has another number of channels, or a layout that the kernels do not read.
+    """
+    for x in arguments:
+        if isinstance(x, Tensor) and x.dim() == 1 and len(x) != plane.shape[1]:
+            raise ValueError(f"{len(x)} channels of {x.dtype} beside {plane.shape[1]} of {plane.dtype}")
+    call(kernel, plane, *arguments, dtype=plane.dtype)
+
+
+def _planes(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _pooled(y: Tensor, dtype: torch.dtype) -> Tensor:
+    n, c, h, w = y.shape
+    return torch.empty(n, c, h // 2, w // 2, dtype=dtype, memory_format=torch.channels_last)
+
+
+def _sizes(y: Tensor) -> tuple[int, int, int, int]:
+    n, c, h, w = y.shape
+    return n, h, w, c
+
+
+def _matrix(x: Tensor) -> tuple[int, int]:
+    return positions(x), x.shape[1]
+
+
+def positions(y: Tensor) -> int:
+    """Return M, the number of positions of a plane."""
+    return y.shape[0] * y.shape[2] * y.shape[3]

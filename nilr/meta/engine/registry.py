@@ -7,24 +7,18 @@ import torch
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.batched import BatchedEngine
 from nilr.meta.engine.contract import Engine
-from nilr.meta.engine.explicit import ExplicitEngine
-from nilr.meta.engine.native import library
-from nilr.meta.engine.native_passes import NativePasses
-from nilr.meta.engine.passes import AtenPasses, PlanePasses
+from nilr.meta.engine.explicit import CompiledEngine, ExplicitEngine
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.models.learner import Learner
 
-ENGINES: dict[str, Engine] = {
-    engine.name: engine
-    for engine in (
-        ExplicitEngine("compiled", NativePasses(), lambda device: device.type == "cpu" and library() is not None),
-        BatchedEngine("batched", PlanePasses(), lambda device: True),
-        ExplicitEngine("explicit", AtenPasses(), lambda device: True),
-        ReferenceEngine(),
-    )
+ENGINES: dict[str, type[Engine]] = {
+    "compiled": CompiledEngine,
+    "batched": BatchedEngine,
+    "explicit": ExplicitEngine,
+    "reference": ReferenceEngine,
 }
 
-# what `auto` tries, by device: a CPU is busy with one episode per core, a GPU with many episodes per operation
+# The engines that `auto` tries, by device. A CPU is busy with one episode per core, a GPU with many per operation.
 AUTO = {"cpu": ("compiled", "explicit", "reference"), "cuda": ("batched", "reference")}
 
 
@@ -35,37 +29,35 @@ def choose_engine(
     precision: str = "float32",
     episode_chunk: int | None = None,
 ) -> Engine:
-    """Return the engine of that name; `auto` is the first of `AUTO` that supports the learner on the device.
+    """Return the named engine, bound to the learner.
 
     The choice is a fixed function of device, architecture and build, never of a timing.
 
     Args:
-        name: in `ENGINES`, or "auto".
-        learner: what it will execute.
-        device: where.
-        precision: "bf16": convolutions round what they take in; all others: they take it as it is.
-        episode_chunk: the most episodes to compute at the same time; None: as many as the engine wishes.
+        name: a name in `ENGINES`; "auto": the first engine in `AUTO` that supports the learner on the device.
+        learner: what the engine executes.
+        device: where it executes.
+        precision: "bf16" rounds the inputs of convolutions; all other values leave them unchanged.
+        episode_chunk: the largest number of episodes computed at the same time; None: the engine decides.
 
     Raises:
-        UnknownNameError: there is none of that name.
-        UsageError: it does not support the learner or the device, or was not built.
+        UnknownNameError: there is no such engine.
+        UsageError: the engine does not support the learner, the device or the precision, or was not built.
     """
     engine = _find(name, learner, device)
-    if precision == "bf16":
-        if not isinstance(engine, ExplicitEngine):
-            raise UsageError(f"the engine `{engine.name}` has no --precision bf16", hint="use float32")
-        engine = engine.rounding_to(torch.bfloat16)
-    return engine if episode_chunk is None else engine.in_chunks(episode_chunk)
+    if precision == "bf16" and not engine.has_precision:
+        raise UsageError(f"the engine `{engine.name}` does not support --precision bf16", hint="use float32")
+    return engine(learner, precision=torch.bfloat16 if precision == "bf16" else None, episode_chunk=episode_chunk)
 
 
-def _find(name: str, learner: Learner, device: torch.device) -> Engine:
+def _find(name: str, learner: Learner, device: torch.device) -> type[Engine]:
     if name == "auto":
         return next(ENGINES[name] for name in AUTO[device.type] if ENGINES[name].supports(learner, device))
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ("auto", *ENGINES))
     if not ENGINES[name].supports(learner, device):
         raise UsageError(
-            f"the engine `{name}` cannot execute this architecture on `{device}`, or was not built on this machine",
+            f"the engine `{name}` does not support this architecture on `{device}`, or was not built on this machine",
             hint="use --engine auto",
         )
     return ENGINES[name]

@@ -169,12 +169,12 @@ def _update(job: Job, learner: Learner, device: torch.device, note: Callable[[st
     settings = OuterSettings(outer_lr=0.0, grad_clip=None, inner_steps=job.steps, outer_steps=1)
     engine = choose_engine(job.engine, learner, device, job.precision)
     capture = capture_on(device, note) if job.captured and engine.capturable else None
-    outer = OuterLoop(learner, job.algorithm, params, rates, engine=engine, settings=settings, capture=capture)
+    outer = OuterLoop(job.algorithm, params, rates, engine=engine, settings=settings, capture=capture)
     updates = Updates([outer], [_sampler(job, device)], job.episodes)
 
     def work() -> None:
         (update,) = updates.compute(0)
-        outer.take(update.gradient, update.report, outer_step=0, first_episode=0)
+        outer.apply(update.gradient, update.report, outer_step=0, first_episode=0)
 
     if capture is not None:
         work()  # so that capturing is not timed
@@ -186,7 +186,7 @@ def _evaluation(job: Job, learner: Learner, device: torch.device) -> Callable[[]
     inner_lr = inner_rates(job.algorithm, rates, params)
     engine = choose_engine(job.engine, learner, device, job.precision)
     sampler = _sampler(job, device)
-    return lambda: evaluate(engine, learner, params, inner_lr, sampler, n_episodes=job.episodes, steps=job.steps)
+    return lambda: evaluate(engine, params, inner_lr, sampler, n_episodes=job.episodes, steps=job.steps)
 
 
 def _start(job: Job, learner: Learner, device: torch.device) -> tuple[Params, Params]:

@@ -54,7 +54,6 @@ class OuterLoops:
         if device not in self._captures:
             self._captures[device] = capture_on(device, self._note)
         return OuterLoop(
-            learner,
             row,
             params,
             initial_rates(row, params, stream_seed(settings.seed, "rates")),

@@ -163,7 +163,7 @@ class Training:
         before = self._accuracy_before(update.episodes) if logs else None
         first_episode = step * self.settings.meta_batch_size
         try:
-            self.outer.take(update.gradient, update.report, outer_step=step, first_episode=first_episode)
+            self.outer.apply(update.gradient, update.report, outer_step=step, first_episode=first_episode)
         except DivergedError as error:
             self._leave_out(error)
             return
@@ -199,7 +199,7 @@ class Training:
 
     def _accuracy_before(self, episodes: Episode) -> float:
         outer = self.outer
-        logits = outer.engine.adapted_logits(outer.learner, outer.params, {}, episodes, steps=0)
+        logits = outer.engine.adapted_logits(outer.params, {}, episodes, steps=0)
         return accuracy(logits, episodes.query_y).mean().item()
 
     def _validation_is_due(self) -> bool:
@@ -221,7 +221,6 @@ class Training:
 
         evaluation = evaluate(
             outer.engine,
-            outer.learner,
             outer.params,
             outer.inner_lr,
             val,

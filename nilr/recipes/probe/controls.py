@@ -38,7 +38,7 @@ def build_controls(model: LoadedModel, seed: int) -> dict[str, Extractor]:
     learner = build_learner(architecture.name, **arguments, seed=stream_seed(seed, "untrained"))
     device = model.params["head.bias"].device
     params = {name: value.to(device) for name, value in learner.initial_params().items()}
-    return {UNTRAINED: Subject(learner, params, {}, 0, model.engine), RAW_PIXELS: RawPixels()}
+    return {UNTRAINED: Subject(params, {}, 0, model.engine), RAW_PIXELS: RawPixels()}
 
 
 def compare_with_untrained(accuracies: Mapping[str, Tensor]) -> str:

@@ -95,7 +95,6 @@ def _measurement(
 def _subject(settings: ProbeSettings, model: LoadedModel, plan: ProbePlan) -> Subject:
     inner_lr = rates_of_part(model.inner_lr, model.params, split_commas(settings.adapt_part))
     return Subject(
-        learner=model.learner,
         params=model.params,
         inner_lr=inner_lr,
         inner_steps=inner_steps(settings, model),

@@ -132,7 +132,7 @@ def flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-def is_built(engine: Engine) -> bool:
+def is_built(engine: type[Engine]) -> bool:
     return engine.supports(build_learner("conv4", n_way=3, image_size=18, filters=4), torch.device("cpu"))
 
 
@@ -164,12 +164,12 @@ CASES = [
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("engine", "algorithm", "arch", "steps"), CASES)
 def test_the_meta_gradient_is_that_of_an_independent_loop(
-    engine: Engine, algorithm: Algorithm, arch: str, steps: int
+    engine: type[Engine], algorithm: Algorithm, arch: str, steps: int
 ) -> None:
     learner, params, rates = model(arch, algorithm)
     episodes = batch()
     taken = inner_rates(algorithm, rates, params)
-    outcome = engine.meta_gradient(learner, params, taken, algorithm, episodes, steps=steps)
+    outcome = engine(learner).meta_gradient(params, taken, episodes, algorithm, steps=steps)
     loss, gradients = loop_gradients(arch, algorithm, params, rates, episodes, steps)
     assert outcome.query_loss.mean().item() == pytest.approx(loss.item(), rel=1e-10)
     expected = flat(gradients[: len(params)])
@@ -195,7 +195,7 @@ SHAPES = {
 @every_engine
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("order", [1, 2])
-def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: Engine, shape: str, order: Any) -> None:
+def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: type[Engine], shape: str, order: Any) -> None:
     per_step = shape != "a number"
     algorithm = dataclasses.replace(ALGORITHMS["metasgd"], order=order, per_step=per_step)
     learner, params, _ = model("conv4", algorithm)
@@ -208,7 +208,7 @@ def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: Engine,
     if not per_step:
         rates = {name: rate[0].reshape(()) for name, rate in rates.items()}
     episodes, weights = batch(), (0.3, 0.7)
-    outcome = engine.meta_gradient(learner, params, rates, algorithm, episodes, steps=2, loss_weights=weights)
+    outcome = engine(learner).meta_gradient(params, rates, episodes, algorithm, steps=2, loss_weights=weights)
     _, gradients = loop_gradients("conv4", algorithm, params, rates, episodes, 2, weights=weights)
     assert {name: value.shape for name, value in outcome.inner_lr.items()} == {n: r.shape for n, r in rates.items()}
     computed = [*(outcome.params[name] for name in params), *(outcome.inner_lr[name] for name in rates)]
@@ -219,17 +219,17 @@ def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: Engine,
 
 @pytest.mark.usefixtures("one_thread")
 @every_engine
-def test_steps_taken_one_by_one_take_their_own_rates_and_the_last_one_after_that(engine: Engine) -> None:
+def test_steps_taken_one_by_one_take_their_own_rates_and_the_last_one_after_that(engine: type[Engine]) -> None:
     learner, params, _ = model("conv4", ALGORITHMS["metasgd"])
     rates = {
         name: torch.tensor([0.1, -0.2], dtype=torch.float64).reshape(2, *(1,) * v.dim()) for name, v in params.items()
     }
     episode = batch()[0]
-    at_once = engine.adapt(learner, params, rates, episode.support_x, episode.support_y, steps=3)
+    at_once = engine(learner).adapt(params, rates, episode.support_x, episode.support_y, steps=3)
     one_by_one = params
     for step, number in enumerate((0.1, -0.2, -0.2)):
-        gradient = engine.support_gradient(learner, one_by_one, episode.support_x, episode.support_y, params)
-        moved = engine.adapt(learner, one_by_one, rates, episode.support_x, episode.support_y, steps=1, first_step=step)
+        gradient = engine(learner).support_gradient(one_by_one, episode.support_x, episode.support_y, params)
+        moved = engine(learner).adapt(one_by_one, rates, episode.support_x, episode.support_y, steps=1, first_step=step)
         for name, value in moved.items():
             torch.testing.assert_close(value, one_by_one[name] - number * gradient[name], rtol=1e-10, atol=1e-12)
         one_by_one = moved
@@ -239,16 +239,16 @@ def test_steps_taken_one_by_one_take_their_own_rates_and_the_last_one_after_that
 
 @pytest.mark.usefixtures("one_thread")
 @every_engine
-def test_activations_are_those_of_the_definition_and_end_in_the_features(engine: Engine) -> None:
+def test_activations_are_those_of_the_definition_and_end_in_the_features(engine: type[Engine]) -> None:
     learner, params, _ = model("conv4", ALGORITHMS["metasgd"])
     x = batch().query_x[0]
-    found = engine.activations(learner, params, x)
+    found = engine(learner).activations(params, x)
     assert [(name, value.shape[1:]) for name, value in found.items()] == [
         ("block1", (4, 9, 9)), ("block2", (4, 4, 4)), ("block3", (4, 2, 2)), ("block4", (4, 1, 1)),
     ]  # fmt: skip
     for name, value in learner.activations(params, x).items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11)
-    assert torch.equal(found["block4"].flatten(1), engine.features(learner, params, x))
+    assert torch.equal(found["block4"].flatten(1), engine(learner).features(params, x))
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -258,11 +258,11 @@ def test_activations_are_those_of_the_definition_and_end_in_the_features(engine:
     [pytest.param(row, id=name) for name, row in ROWS.items() if row.order == 2 and not row.rectified],
 )
 def test_a_second_order_meta_gradient_is_the_slope_along_a_random_direction(
-    engine: Engine, algorithm: Algorithm
+    engine: type[Engine], algorithm: Algorithm
 ) -> None:
     learner, params, rates = model("conv4", algorithm)
     episodes = batch(seed=5)
-    outcome = engine.meta_gradient(learner, params, inner_rates(algorithm, rates, params), algorithm, episodes, steps=2)
+    outcome = engine(learner).meta_gradient(params, inner_rates(algorithm, rates, params), episodes, algorithm, steps=2)
     in_rates = learned_gradient(algorithm, outcome.inner_lr) if algorithm.learns_rates else {}
     generator = torch.Generator().manual_seed(6)
     directions = [
@@ -294,12 +294,12 @@ def test_a_second_order_meta_gradient_is_the_slope_along_a_random_direction(
 @every_engine
 @pytest.mark.parametrize("algorithm", ROWS.values(), ids=ROWS)
 def test_adapting_moves_what_the_row_says_by_the_loops_steps_and_nothing_else(
-    engine: Engine, algorithm: Algorithm
+    engine: type[Engine], algorithm: Algorithm
 ) -> None:
     learner, params, rates = model("conv4", algorithm)
     episode = batch()[0]
     taken = inner_rates(algorithm, rates, params)
-    adapted = engine.adapt(learner, params, taken, episode.support_x, episode.support_y, steps=3)
+    adapted = engine(learner).adapt(params, taken, episode.support_x, episode.support_y, steps=3)
     moved = set(algorithm.moved(params))
     expected = {name: value.clone().requires_grad_() for name, value in params.items()}
     for k in range(3):
@@ -320,12 +320,12 @@ def test_adapting_moves_what_the_row_says_by_the_loops_steps_and_nothing_else(
 
 @pytest.mark.usefixtures("one_thread")
 @every_engine
-def test_metasgds_rate_gradient_is_minus_inner_gradient_times_query_gradient(engine: Engine) -> None:
+def test_metasgds_rate_gradient_is_minus_inner_gradient_times_query_gradient(engine: type[Engine]) -> None:
     row = ALGORITHMS["metasgd"]
     learner, params, rates = model("conv4", row)
     episodes = batch(n_episodes=1)
     episode = episodes[0]
-    outcome = engine.meta_gradient(learner, params, rates, row, episodes, steps=1)
+    outcome = engine(learner).meta_gradient(params, rates, episodes, row, steps=1)
 
     def gradient(at: Tensors, x: Tensor, y: Tensor) -> Tensors:
         leaves = {name: value.clone().requires_grad_() for name, value in at.items()}
@@ -341,23 +341,23 @@ def test_metasgds_rate_gradient_is_minus_inner_gradient_times_query_gradient(eng
 
 @pytest.mark.usefixtures("one_thread")
 @every_engine
-def test_features_are_those_of_the_definition(engine: Engine) -> None:
+def test_features_are_those_of_the_definition(engine: type[Engine]) -> None:
     learner, params, _ = model("conv4", ALGORITHMS["maml"])
     x = batch()[0].query_x
-    features = engine.features(learner, params, x)
+    features = engine(learner).features(params, x)
     logits = features @ params["head.weight"].T + params["head.bias"]
     torch.testing.assert_close(logits, conv4_logits(params, x), rtol=1e-10, atol=1e-12)
     assert not features.requires_grad
 
 
 @every_engine
-def test_episodes_beside_one_another_give_what_they_give_alone(engine: Engine) -> None:
+def test_episodes_beside_one_another_give_what_they_give_alone(engine: type[Engine]) -> None:
     learner, params, rates = model("conv4", ALGORITHMS["metasgd"])
     episodes = batch(n_episodes=12)
 
     def features(i: int) -> Tensor:
         x, y = episodes.support_x[i], episodes.support_y[i]
-        return engine.features(learner, engine.adapt(learner, params, rates, x, y, steps=3), episodes.query_x[i])
+        return engine(learner).features(engine(learner).adapt(params, rates, x, y, steps=3), episodes.query_x[i])
 
     alone = [features(i) for i in range(12)]
     before = torch.get_num_threads()
@@ -386,12 +386,12 @@ every_other_engine = pytest.mark.parametrize("engine", without_reference(list(EN
 @pytest.mark.usefixtures("one_thread")
 @every_other_engine
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
-def test_ten_updates_have_the_losses_of_the_reference(engine: Engine, algorithm: Algorithm) -> None:
+def test_ten_updates_have_the_losses_of_the_reference(engine: type[Engine], algorithm: Algorithm) -> None:
     learner, params, rates = model("conv4", algorithm)
     losses = []
     for engine_used in (engine, ENGINES["reference"]):
         settings = OuterSettings(outer_lr=1e-3, grad_clip=None, inner_steps=2, outer_steps=10)
-        outer = OuterLoop(learner, algorithm, params, rates, engine=engine_used, settings=settings)
+        outer = OuterLoop(algorithm, params, rates, engine=engine_used(learner), settings=settings)
         steps = [outer.step(batch(seed), outer_step=seed, first_episode=0) for seed in range(10)]
         losses.append(torch.stack([step.query_loss.mean() for step in steps]))
     assert losses[0].dtype == torch.float64
@@ -401,7 +401,7 @@ def test_ten_updates_have_the_losses_of_the_reference(engine: Engine, algorithm:
 @pytest.mark.usefixtures("one_thread")
 @every_other_engine
 @pytest.mark.parametrize("name", ["maml", "metasgd"])
-def test_in_float32_the_error_is_no_larger_than_the_references(engine: Engine, name: str) -> None:
+def test_in_float32_the_error_is_no_larger_than_the_references(engine: type[Engine], name: str) -> None:
     algorithm = ALGORITHMS[name]
     errors: dict[str, list[float]] = {"engine": [], "reference": []}
     for seed in range(9):
@@ -413,9 +413,9 @@ def test_in_float32_the_error_is_no_larger_than_the_references(engine: Engine, n
         episodes = Episode(x[:, :5], labels[None], x[:, 5:], labels.repeat_interleave(5)[None])
         exact = [{key: value.double() for key, value in given.items()} for given in (params, rates)]
         wide = Episode(x[:, :5].double(), labels[None], x[:, 5:].double(), episodes.query_y)
-        truth = ENGINES["reference"].meta_gradient(learner.double(), *exact, algorithm, wide, steps=3)
+        truth = ENGINES["reference"](learner.double()).meta_gradient(*exact, wide, algorithm, steps=3)
         for who, used in (("engine", engine), ("reference", ENGINES["reference"])):
-            outcome = used.meta_gradient(learner.float(), params, rates, algorithm, episodes, steps=3)
+            outcome = used(learner.float()).meta_gradient(params, rates, episodes, algorithm, steps=3)
             error = flat([outcome.params[key].double() - truth.params[key] for key in params])
             errors[who].append(float(error.norm() / flat(list(truth.params.values())).norm()))
     medians = {who: sorted(values)[len(values) // 2] for who, values in errors.items()}

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import unfold
 
-from nilr.meta.engine.block import BlockParams
-from nilr.meta.engine.conv_block import ConvBlock
-from nilr.meta.engine.image_block import ImageBlock, moments_of
+from nilr.meta.engine.block import BlockParams, ConvBlock
+from nilr.meta.engine.image_block import ImageBlock, image_block, moments_of
 from nilr.meta.engine.native import fast_images, library
-from nilr.meta.engine.native_passes import NativePasses
 from nilr.meta.engine.passes import AtenPasses
 
 pytestmark = [
@@ -115,22 +113,22 @@ def test_a_filter_that_sees_next_to_nothing_is_normalised_as_in_float64(dtype: t
 
 @every_dtype
 def test_images_that_change_are_looked_at_anew(dtype: torch.dtype) -> None:
-    passes, x = NativePasses(), images(2, 16, 16, dtype)
-    first = passes.image_block(x)
-    again = passes.image_block(x)
+    x = images(2, 16, 16, dtype)
+    first = image_block(x)
+    again = image_block(x)
     assert first is not None
     assert again is not None
     assert again.moments is first.moments
     x += 1
-    changed = passes.image_block(x)
+    changed = image_block(x)
     assert changed is not None
     torch.testing.assert_close(changed.moments.covariance, made_for(x).moments.covariance)
     assert not torch.equal(changed.moments.mean, first.moments.mean)
 
 
 def test_images_that_nobody_else_needs_are_not_held() -> None:
-    passes, x = NativePasses(), images(2, 16, 16, torch.float64)
-    assert passes.image_block(x) is not None
+    x = images(2, 16, 16, torch.float64)
+    assert image_block(x) is not None
     watched = weakref.ref(x)
     del x
     assert watched() is None

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from nilr.meta.engine.native import library
-from nilr.meta.engine.native_passes import NativePasses
-from nilr.meta.engine.passes import AtenPasses
+from nilr.meta.engine.passes import AtenPasses, NativePasses
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
