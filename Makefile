@@ -1,4 +1,4 @@
-# Every target sets itself up: it needs Python 3.11 or newer and nothing else. make PYTHON=python3.12 test
+# Every target installs what it needs into $(VENV). Python 3.11 or newer is required: make PYTHON=python3.12 test
 PYTHON ?= python3
 VENV ?= .venv
 ROUNDS ?= 7
@@ -13,15 +13,16 @@ INSTALLS := pyproject.toml constraints.txt hatch_build.py $(wildcard nilr/meta/e
 .PHONY: help demo test test-slow faults fuzz check bench bench-packing docs
 
 help:
-	@echo "make demo        install, and run nilr on generated images"
-	@echo "make test        install, and run the tests that take no minutes"
-	@echo "make test-slow   the tests that take minutes"
-	@echo "make faults      kill, stop, starve and crowd every command, and count"
-	@echo "make fuzz        fuzz the readers of files; FUZZ_SECONDS=600 of CPU time each, two at a time"
-	@echo "make check       format, lint, types, make test: what CI runs"
-	@echo "make bench       time nilr against its peers in one interleaved run; ARGS=--scaling for the cost by size"
-	@echo "make bench-packing   time prepare-data against decoding alone, on the real Mini-ImageNet"
-	@echo "make docs        write the generated pages anew"
+	@echo "make demo           install nilr into $(VENV) and run it on generated images"
+	@echo "make test           run the tests that take seconds"
+	@echo "make test-slow      run the tests that take minutes"
+	@echo "make faults         test kills, signals, full disks and concurrent commands; prints counts"
+	@echo "make fuzz           fuzz the file readers, two at a time; FUZZ_SECONDS=$(FUZZ_SECONDS) of CPU time each"
+	@echo "make check          check format, lint and types, then make test (what CI runs)"
+	@echo "make bench          compare the speed with other libraries; ARGS=--scaling measures the cost by size"
+	@echo "make bench-packing  compare prepare-data with decoding alone, on the real Mini-ImageNet; ROUNDS=$(ROUNDS)"
+	@echo "make docs           regenerate docs/cli.md, docs/schemas and the tables of docs/reproduction.md"
+	@echo "Variables: PYTHON=$(PYTHON), VENV=$(VENV)"
 
 demo: $(VENV)/installed
 	$(BIN)/nilr demo
@@ -35,7 +36,7 @@ test-slow: $(VENV)/installed-dev
 faults: $(VENV)/installed-dev
 	$(PYTEST) tests/faults
 
-# What it finds and comes to know stays in FUZZ_DIR, and a second run goes on from there.
+# Findings and the grown corpus stay in FUZZ_DIR; a second run continues from there.
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
 	for target in pickle manifest pack; do mkdir -p $(FUZZ_DIR)/$$target/found $(FUZZ_DIR)/$$target/corpus; done
@@ -45,8 +46,8 @@ fuzz: $(VENV)/installed-dev
 		status=$$?; echo "{}: status $$status, log in $(FUZZ_DIR)/{}/log"; exit $$status'
 
 check: $(VENV)/installed-dev
-	$(BIN)/ruff format --check nilr tests docs/generate.py
-	$(BIN)/ruff check nilr tests docs/generate.py
+	$(BIN)/ruff format --check nilr tests docs
+	$(BIN)/ruff check nilr tests docs
 	$(BIN)/mypy nilr
 	$(MAKE) test
 

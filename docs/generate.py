@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -40,11 +41,17 @@ fraction.
 | 128 + N | ended by signal N: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP (ignored under `nohup`) |
 """
 
+_TABLE = ("| | values | |", "|---|---|---|")
+_COMMON = 3  # commands that have an option, for it to be listed once
+
 
 def cli_page() -> str:
     """Return the text of `cli.md`."""
-    root: Any = typer.main.get_command(build_app())
-    return "\n".join([_HEAD, *(line for name, entry in root.commands.items() for line in _section(name, entry))])
+    commands = dict(_leaves("", typer.main.get_command(build_app())))
+    count = Counter(row for command in commands.values() for row in map(_row, command.params) if _is_option(row))
+    common = [row for row, commands_with_it in count.items() if commands_with_it >= _COMMON]
+    sections = (line for name, command in commands.items() for line in _section(name, command, common))
+    return "\n".join([_HEAD, *sections, "## Common options\n", *_TABLE, *common, ""])
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -69,20 +76,32 @@ def _schema(command: str, result: Any) -> dict[str, Any]:  # noqa: ANN401 - a ty
     return schema
 
 
-def _section(name: str, entry: Any) -> Iterator[str]:  # noqa: ANN401 - Typer does not export these classes
-    if hasattr(entry, "commands"):
-        for sub, command in entry.commands.items():
-            yield from _section(f"{name} {sub}", command)
-        return
-    positional = [_metavar(p) for p in entry.params if p.param_type_name == "argument"]
+def _leaves(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Typer does not export these classes
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _leaves(f"{prefix}{name} ", command)
+        else:
+            yield prefix + name, command
+
+
+def _section(name: str, command: Any, common: Sequence[str]) -> Iterator[str]:  # noqa: ANN401
+    positional = [_metavar(p) for p in command.params if p.param_type_name == "argument"]
+    rows = {_row(parameter): parameter for parameter in command.params}
     yield f"## nilr {name}\n"
-    yield f"{entry.help}\n"
+    yield f"{command.help}\n"
     yield f"    nilr {' '.join([name, '[OPTIONS]', *positional])}\n"
-    yield "| | values | |"
-    yield "|---|---|---|"
-    for parameter in entry.params:
-        yield f"| {_spelling(parameter)} | {_values(parameter)} | {_cell(parameter.help)} |"
-    yield ""
+    if own := [row for row in rows if row not in common]:
+        yield from (*_TABLE, *own, "")
+    shared = " ".join(f"`{parameter.opts[0]}`" for row, parameter in rows.items() if row in common)
+    yield f"[Common options](#common-options): {shared}\n"
+
+
+def _row(parameter: Any) -> str:  # noqa: ANN401
+    return f"| {_spelling(parameter)} | {_values(parameter)} | {_cell(parameter.help)} |"
+
+
+def _is_option(row: str) -> bool:
+    return row.startswith("| `-")
 
 
 def _spelling(parameter: Any) -> str:  # noqa: ANN401

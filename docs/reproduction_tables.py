@@ -1,4 +1,4 @@
-"""Fill the tables of docs/reproduction.md from the results in docs/reproduction: `python docs/reproduction_tables.py`."""
+"""Write the tables of `reproduction.md` from the results in `reproduction/`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ EVIDENCE = DOCS / "reproduction"
 PROTOCOLS = ("same-task", "cross-task")
 
 
-def read(path: str) -> Any:
+def read(path: str) -> Any:  # noqa: ANN401 - JSON
+    """Return the JSON of a file of the evidence."""
     return json.loads((EVIDENCE / path).read_text(encoding="utf-8"))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -32,19 +34,23 @@ def points(mean: float, ci95: float) -> str:
 
 
 def percent(values: Iterable[float]) -> str:
+    """Return the range of fractions in percent."""
     low, high = min(values := list(values)), max(values)
     return f"{100 * low:.1f}" if f"{low:.3f}" == f"{high:.3f}" else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def accuracy(value: Mapping[str, float]) -> str:
+    """Return a mean accuracy with its interval in percent."""
     return f"{100 * value['mean']:.1f} ± {100 * value['ci95']:.1f}"
 
 
 def measured(value: Mapping[str, float]) -> str:
+    """Return a stored difference over seeds."""
     return points(value["mean"], value["ci95"])
 
 
 def across(seeds: Sequence[float]) -> str:
+    """Return the difference over seeds of one mean per seed."""
     found = over_seeds(seeds)
     return points(found.mean, found.ci95)
 
@@ -57,11 +63,13 @@ def deltas(path: str, protocol: str, edit: str | None = None) -> list[float]:
     return [model["edits"][edit][protocol]["delta_to_learned"]["mean"] for model in models]
 
 
-def conclusion() -> Any:
+def conclusion() -> Any:  # noqa: ANN401 - JSON
+    """Return the metrics of the experiment at 32 px."""
     return read("cpu/reproduce.json")["metrics"]
 
 
 def signs() -> str:
+    """Return the paper's four signs on both sets of episodes."""
     names = {"maml": "MAML", "metasgd": "Meta-SGD"}
     rows = []
     for sign in conclusion()["signs"]:
@@ -80,6 +88,7 @@ def signs() -> str:
 
 
 def runs() -> str:
+    """Return all runs at 32 px."""
     rows = []
     for name, run in conclusion()["runs"].items():
         trained = [read(f"cpu/{model}/meta-train.json")["metrics"] for model in run["models"]]
@@ -114,6 +123,7 @@ def _is_main(probe: Mapping[str, Any]) -> bool:
 
 
 def more_episodes() -> str:
+    """Return the runs without negative rates on 3,000 other episodes."""
     found = {
         run: {protocol: deltas(f"cpu/probe-3000-{run}.json", protocol) for protocol in PROTOCOLS}
         for run in ("metasgd", "metasgd-nonneg")
@@ -124,6 +134,7 @@ def more_episodes() -> str:
 
 
 def choices() -> str:
+    """Return the signs under each other choice of the probe."""
     header = [
         "choice",
         "MAML same-task (+)",
@@ -145,6 +156,7 @@ def _decided(sign: Mapping[str, str]) -> str:
 
 
 def edits() -> str:
+    """Return the effect of each edit of the rates."""
     rows = [
         (f"`{edit}`", *(measured(by_protocol[protocol]) for protocol in PROTOCOLS))
         for edit, by_protocol in conclusion()["runs"]["metasgd"]["edits_to_learned"].items()
@@ -153,6 +165,7 @@ def edits() -> str:
 
 
 def counterparts() -> str:
+    """Return by how much more one run gains than another."""
     rows = [
         (f"`{name}` - `{run['counterpart']}`", *(measured(run["to_counterpart"][protocol]) for protocol in PROTOCOLS))
         for name, run in conclusion()["runs"].items()
@@ -162,6 +175,7 @@ def counterparts() -> str:
 
 
 def px84() -> str:
+    """Return the results at 84 px."""
     probes = {"`maml`": "maml", "`maml`, judged 5-shot": "maml-5shot", "`metasgd`": "metasgd"}
     rows = []
     for name, probe in probes.items():
@@ -176,6 +190,7 @@ def px84() -> str:
 
 
 def calibration() -> str:
+    """Return the accuracies beside those of learn2learn."""
     ours = {
         name: model
         for path in ("nilr-probe", "nilr-probe-metasgd-s2", "nilr-probe-metasgd-s3")
@@ -193,6 +208,7 @@ def calibration() -> str:
 
 
 def exact() -> str:
+    """Return the distance to learn2learn on identical episodes."""
     updates = ("1", "10", "50", "100", "200")
     rows = []
     for algo, title in (("maml", "MAML"), ("metasgd", "Meta-SGD")):
