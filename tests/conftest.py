@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from nilr.data.packed import PackWriter
+from nilr.data.pack import PackInfo
+from nilr.data.pack_writer import PackWriter
 
 
 @pytest.fixture
@@ -50,16 +51,8 @@ def pack(home: Path) -> Path:
     numbers = {"train": 12, "val": 8, "test": 10}
     layout = {split: {f"{split}{i:02d}": 8 for i in range(n)} for split, n in numbers.items()}
     path = home / "datasets" / "mini-imagenet.h5"
-    writer = PackWriter(
-        path,
-        name="mini-imagenet",
-        image_size=16,
-        resample="bilinear",
-        source="generated in a test",
-        licence="none",
-        layout=layout,
-    )
-    with writer:
+    info = PackInfo("mini-imagenet", 16, "bilinear", source="generated in a test", licence="none")
+    with PackWriter(path, info, layout) as writer:
         for split, classes in layout.items():
             for name, n in classes.items():
                 colour = rng.uniform(60, 195, (1, 1, 1, 3))

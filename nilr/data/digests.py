@@ -1,12 +1,12 @@
 """The digests of a pack, all SHA-256.
 
-The content digest says which pixels stand in which class of which split, and nothing else: it is the same whatever the
-classes, files and layout they came from were called.
+The content digest depends on which pixels are in which class of which split, and on nothing else: the names of classes
+and files and the layout of the source do not change it.
 
     image    the image's bytes (H, W, C)
     class    its sorted image digests, joined
     split    its sorted class digests, joined
-    content  for train, val and test, where there: name, a zero byte, the split digest; all joined
+    content  for train, val and test, if present: name, a zero byte, the split digest; all joined
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ import numpy.typing as npt
 from nilr.config import SPLITS
 
 Images = npt.NDArray[np.uint8]
-
-MAX_ALIKE: Final = 20
-
 Ref = TypeVar("Ref", bound=tuple[str, ...])
+
+MAX_ALL_PAIRS: Final = 20
 
 
 def bytes_sha256(array: npt.NDArray[Any]) -> str:
@@ -40,28 +39,23 @@ def image_digests(images: Iterable[Images]) -> list[bytes]:
 
 
 def equal_pairs(images: Iterable[tuple[bytes, Ref]]) -> list[tuple[Ref, Ref]]:
-    """Return the pairs of images that have one digest, each pair once and sorted.
+    """Return the pairs of images with the same digest, each pair once and sorted.
 
-    Of more than `MAX_ALIKE` images that are all alike, each is paired with the first alone: 600 blank images would make
+    If more than `MAX_ALL_PAIRS` images are equal, each is paired with the first only: 600 blank images would give
     180,000 pairs.
     """
     same: defaultdict[bytes, list[Ref]] = defaultdict(list)
     for digest, image in images:
         same[digest].append(image)
     pairs: list[tuple[Ref, Ref]] = []
-    for alike in map(sorted, same.values()):
-        pairs += combinations(alike, 2) if len(alike) <= MAX_ALIKE else ((alike[0], other) for other in alike[1:])
+    for equal in map(sorted, same.values()):
+        pairs += combinations(equal, 2) if len(equal) <= MAX_ALL_PAIRS else ((equal[0], other) for other in equal[1:])
     return sorted(pairs)
 
 
-def class_digest(images: Iterable[bytes]) -> bytes:
-    """Combine the digests of a class's images."""
-    return hashlib.sha256(b"".join(sorted(images))).digest()
-
-
-def split_digest(classes: Iterable[bytes]) -> bytes:
-    """Combine the digests of a split's classes."""
-    return hashlib.sha256(b"".join(sorted(classes))).digest()
+def combined_digest(digests: Iterable[bytes]) -> bytes:
+    """Return the digest of a class from those of its images, or of a split from those of its classes."""
+    return hashlib.sha256(b"".join(sorted(digests))).digest()
 
 
 def content_digest(splits: Mapping[str, bytes]) -> str:

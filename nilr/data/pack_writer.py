@@ -1,10 +1,13 @@
-"""Writing a pack: classes in any order, each straight into its place, and the final name only when all is verified."""
+"""Write a pack: classes in any order, each straight to its place; the final name only when all is verified."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import os
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,22 +19,14 @@ import h5py
 import numpy as np
 
 from nilr.config import SPLITS
-from nilr.data.digests import (
-    Images,
-    bytes_sha256,
-    class_digest,
-    content_digest,
-    equal_pairs,
-    image_digests,
-    split_digest,
-)
-from nilr.data.pack_rows import PIECE_BYTES, ImageRows, Layout
-from nilr.data.pack_structure import DATASETS, FORMAT, FORMAT_VERSION, PackInfo, read_structure
+from nilr.data.digests import Images, bytes_sha256, combined_digest, content_digest, equal_pairs, image_digests
+from nilr.data.pack import ARRAYS, FORMAT, FORMAT_VERSION, PackInfo, open_pack
 from nilr.errors import DataError, StoreError
 from nilr.files import PatientFile, replacing, temporary_in
 
-# From HDF5 1.8 on, so that HDF5's own structures carry checksums too.
-_LIBVER: Final = ("v108", "v108")
+Layout = Mapping[str, Mapping[str, int]]
+
+_PIECE_BYTES: Final = 2**20
 
 
 class ImageRef(NamedTuple):
@@ -43,61 +38,37 @@ class ImageRef(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _New:
-    """A file that is being written."""
-
-    file: h5py.File
-    disk: PatientFile
-    rows: ImageRows
-
-
-@dataclass(frozen=True)
-class _Class:
-    """What was written of a class, in the order of its rows."""
+class _WrittenClass:
+    """Digests and file names of a class, in the order of its rows."""
 
     digests: list[bytes]
     filenames: list[str]
 
 
 class PackWriter:
-    """Writes a pack; a context manager that gives `path` its content on a clean exit, and leaves it alone otherwise.
+    """Write a pack: a context manager that replaces `path` on a clean exit, and leaves it unchanged otherwise.
 
-    Each class is read back as soon as it is written. After the exit `info` has the content digest.
+    Each class is read back as soon as it is written. After the exit `info` contains the content digest.
 
     Args:
-        path: the pack; replaced if it is there.
-        name: name of the dataset.
-        image_size: S, height and width of every image, in pixels.
-        resample: filter that brought images to that size.
-        source: the kind of source.
-        licence: a note on what may be done with the images.
-        layout: for each split the classes with the number of images planned for each; fewer may come.
+        path: the pack.
+        info: its attributes; the writer sets `created_at` and `digest`.
+        layout: for each split its classes and the planned number of images of each; `write_class` may write fewer.
 
     Raises:
-        DataError: at the exit, a class without images, or content that does not read back as it was written.
-        StoreError: no space, or a place that cannot be written.
+        DataError: at the exit, a class without images, or content that reads back differently.
+        StoreError: no space, or the place cannot be written.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        name: str,
-        image_size: int,
-        resample: str,
-        source: str,
-        licence: str,
-        layout: Layout,
-    ) -> None:
-        created_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self.info = PackInfo(name, image_size, resample, source, licence, created_at, digest="")
+    def __init__(self, path: Path, info: PackInfo, layout: Layout) -> None:
+        self.info = replace(info, created_at=datetime.now(UTC).isoformat(timespec="seconds"))
         self._path = path
         self._planned: Layout = {
             split: {name: layout[split][name] for name in sorted(layout[split], key=_encode)}
             for split in SPLITS
             if layout.get(split)
         }
-        self._written: dict[tuple[str, str], _Class] = {}
+        self._written: dict[tuple[str, str], _WrittenClass] = {}
         self._context: AbstractContextManager[None, bool | None] = self._writing()
 
     def __enter__(self) -> Self:
@@ -117,32 +88,32 @@ class PackWriter:
         filenames: Sequence[str],
         digests: Sequence[bytes] | None = None,
     ) -> None:
-        """Write a class, once; its rows go in the order of their pixels' SHA-256, then of their file names.
+        """Write a class, once; its rows are sorted by the SHA-256 of their pixels, then by file name.
 
         Args:
             split: a split of the layout.
             class_name: a class of that split.
             images: n times uint8 (S, S, 3); n is at most the planned number.
             filenames: base name of each image's file.
-            digests: `image_digests` of the images, where they are known.
+            digests: `image_digests(images)`, if already computed.
 
         Raises:
-            DataError: the file does not give back what was written.
-            StoreError: no space, or a place that cannot be written.
+            DataError: the file reads back differently.
+            StoreError: no space, or the place cannot be written.
         """
         planned, shape = self._planned[split][class_name], (self.info.image_size, self.info.image_size, 3)
-        unfit = [f"{each.dtype} {each.shape}" for each in images if each.dtype != np.uint8 or each.shape != shape]
+        unfit = [f"{image.dtype} {image.shape}" for image in images if image.dtype != np.uint8 or image.shape != shape]
         if unfit or not len(filenames) == len(images) <= planned:
             raise ValueError(f"{class_name}: {len(images)} images, {len(filenames)} names, {planned} planned; {unfit}")
         if (split, class_name) in self._written:
-            raise ValueError(f"{class_name} is written already")
+            raise ValueError(f"{class_name} has already been written")
         digests = digests or image_digests(images)
         order = sorted(range(len(images)), key=lambda i: (digests[i], filenames[i]))
-        self._rows.write(split, class_name, _pieces([images[i] for i in order]))
-        self._written[split, class_name] = _Class([digests[i] for i in order], [filenames[i] for i in order])
+        self._file.write_images(split, class_name, _pieces([images[i] for i in order]))
+        self._written[split, class_name] = _WrittenClass([digests[i] for i in order], [filenames[i] for i in order])
 
     def duplicate_pairs(self) -> list[tuple[ImageRef, ImageRef]]:
-        """Return the pairs of images, of those written so far, that have exactly the same pixels; see `equal_pairs`."""
+        """Return the pairs of images with the same pixels among those written so far, as `equal_pairs` does."""
         count = Counter(digest for written in self._written.values() for digest in written.digests)
         return equal_pairs(
             (digest, ImageRef(split, class_name, filename))
@@ -153,108 +124,171 @@ class PackWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with ExitStack() as held, replacing(self._path) as temporary:
+        with ExitStack() as stack, replacing(self._path) as temporary:
             self._check_space(temporary.parent)
-            with self._new(temporary, self._planned) as new:
-                self._rows = new.rows
+            with _opened(temporary, self._planned, self.info.image_size) as self._file:
                 yield
-                kept = self._kept()
-                if kept == self._planned:
-                    self._complete(new, temporary)
+                layout = self._written_layout()
+                if layout == self._planned:
+                    self._complete(self._file, temporary)
                 else:
-                    # Held until the renaming to the final name is done, lest it be taken for stale.
-                    self._compact(held.enter_context(temporary_in(temporary.parent)), kept).replace(temporary)
-            read_structure(temporary)
-
-    @contextmanager
-    def _new(self, path: Path, layout: Layout) -> Iterator[_New]:
-        with PatientFile(path) as disk:
-            with h5py.File(disk, "w", libver=_LIBVER) as file:
-                yield _New(file, disk, ImageRows(file, disk.fileno(), layout, self.info.image_size))
-            disk.check()
+                    # The second file stays locked until the final rename, or another process may remove it as stale.
+                    self._compact(stack.enter_context(temporary_in(temporary.parent)), layout).replace(temporary)
+            open_pack(temporary)
 
     def _check_space(self, directory: Path) -> None:
         needed = sum(sum(classes.values()) for classes in self._planned.values()) * self.info.image_size**2 * 3
         free = shutil.disk_usage(directory).free
         if free < needed:
             raise StoreError(
-                f"no space for the pack: it needs {needed / 1e6:,.1f} MB in `{directory}`, "
-                f"and {free / 1e6:,.1f} MB are free",
-                hint="free some space, choose another place with --home, or pack less with --limit-per-class",
+                f"not enough disk space for the pack: it needs {needed / 1e6:,.1f} MB in `{directory}`, "
+                f"but {free / 1e6:,.1f} MB are free",
+                hint="free some space, choose another place with --home, or pack fewer images with --limit-per-class",
             )
 
-    def _kept(self) -> Layout:
-        """Return the layout of what was really written."""
+    def _written_layout(self) -> Layout:
+        """Return the layout of the images written, which may be fewer than planned."""
         if not self._planned:
-            raise DataError("there are no classes to pack", hint="give sources with a folder of images per class")
+            raise DataError("there are no classes to pack", hint="give sources with one folder of images per class")
         for split, classes in self._planned.items():
             for name in classes:
-                if not self._written.get((split, name), _Class([], [])).digests:
+                if not self._written.get((split, name), _WrittenClass([], [])).digests:
                     raise DataError(
-                        f"no image was packed for class `{name}` of split `{split}`", hint="leave the class out"
+                        f"class `{name}` of split `{split}` has no usable image",
+                        hint="remove the class from the source",
                     )
         return {
             split: {name: len(self._written[split, name].digests) for name in classes}
             for split, classes in self._planned.items()
         }
 
-    def _compact(self, path: Path, kept: Layout) -> Path:
-        """Write the pack to `path`, without the gaps that images left that did not come."""
-        with self._new(path, kept) as new:
-            for split, classes in kept.items():
+    def _compact(self, path: Path, layout: Layout) -> Path:
+        """Write the pack to `path`, without the gaps of images that were planned but not written."""
+        with _opened(path, layout, self.info.image_size) as file:
+            for split, classes in layout.items():
                 for name in classes:
-                    new.rows.write(split, name, self._rows.read(split, name))
-            self._complete(new, path)
+                    file.write_images(split, name, self._file.read_images(split, name))
+            self._complete(file, path)
         return path
 
-    def _complete(self, new: _New, path: Path) -> None:
-        """Add names, labels, digests and attributes, the digests from what the file gives back."""
-        splits = {split: self._complete_split(new, split, path) for split in self._planned}
+    def _complete(self, file: _PackFile, path: Path) -> None:
+        """Add names, labels, digests and attributes; the digests are computed from what the file reads back."""
+        splits = {split: self._complete_split(file, split, path) for split in self._planned}
         self.info = replace(self.info, digest=content_digest(splits))
         for name, value in {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self.info)}.items():
-            _set_attribute(new.file, name, value)
+            _set_attribute(file.hdf5, name, value)
 
-    def _complete_split(self, new: _New, split: str, path: Path) -> bytes:
-        group = new.file[split]
+    def _complete_split(self, file: _PackFile, split: str, path: Path) -> bytes:
+        group = file.hdf5[split]
         classes = [self._written[split, name] for name in self._planned[split]]
         sizes = [len(written.digests) for written in classes]
         group["labels"] = np.repeat(np.arange(len(sizes), dtype="<i8"), sizes)
         group["classes"] = _text_array(self._planned[split])
         group["filenames"] = _text_array(name for written in classes for name in written.filenames)
-        group.file.flush()
-        new.disk.check()
-        digests = {name: bytes_sha256(_read_back(group[name], path)) for name in DATASETS if name != "images"}
-        for name, sha256 in {"images": new.rows.sha256(split), **digests}.items():
-            _set_attribute(group, f"{name}_sha256", sha256)
-        digest = split_digest(class_digest(written.digests) for written in classes)
+        file.hdf5.flush()
+        file.disk.check()
+        _set_attribute(group, "images_sha256", file.images_sha256(split))
+        for name in ARRAYS[1:]:
+            read_back = np.memmap(path, group[name].dtype.str, "r", group[name].id.get_offset(), group[name].shape)
+            _set_attribute(group, f"{name}_sha256", bytes_sha256(read_back))
+        digest = combined_digest(combined_digest(written.digests) for written in classes)
         _set_attribute(group, "digest", digest.hex())
         return digest
 
 
+class _PackFile:
+    """An HDF5 file with reserved places for images: one run of bytes per split, in which each class has its share.
+
+    HDF5 only reserves the places. The bytes are written and read without HDF5.
+    """
+
+    def __init__(self, hdf5: h5py.File, disk: PatientFile, layout: Layout, image_size: int) -> None:
+        self.hdf5, self.disk = hdf5, disk
+        self._starts: dict[tuple[str, str], int] = {}
+        self._written: dict[tuple[str, str], range] = {}
+        self._unhashed = {split: deque(classes) for split, classes in layout.items()}
+        self._hashes = {split: hashlib.sha256() for split in layout}
+        for split, classes in layout.items():
+            start = _reserve(hdf5.create_group(split), (sum(classes.values()), image_size, image_size, 3))
+            for name, n_before in zip(classes, itertools.accumulate(classes.values(), initial=0), strict=False):
+                self._starts[split, name] = start + n_before * image_size**2 * 3
+
+    def write_images(self, split: str, class_name: str, pieces: Iterable[bytes]) -> None:
+        """Write the images of a class, once, and read them back."""
+        descriptor = self.disk.fileno()
+        start = end = self._starts[split, class_name]
+        for piece in pieces:
+            n_done = 0
+            while n_done < len(piece):
+                n_done += os.pwrite(descriptor, memoryview(piece)[n_done:], end + n_done)
+            if os.pread(descriptor, len(piece), end) != piece:
+                raise DataError(
+                    f"class `{class_name}` of split `{split}` reads back differently from what was written",
+                    hint="check the disk: it may be failing",
+                )
+            end += len(piece)
+        self._written[split, class_name] = range(start, end, _PIECE_BYTES)
+        self._hash_in_order(split)
+        # Start writing to the disk now, so that the final flush is short.
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
+
+    def read_images(self, split: str, class_name: str) -> Iterator[bytes]:
+        """Yield the images of a class in pieces."""
+        places = self._written[split, class_name]
+        for offset in places:
+            yield os.pread(self.disk.fileno(), min(_PIECE_BYTES, places.stop - offset), offset)
+
+    def images_sha256(self, split: str) -> str:
+        """Return the SHA-256 of all images of a split, in file order, as hex."""
+        return self._hashes[split].hexdigest()
+
+    def _hash_in_order(self, split: str) -> None:
+        """Hash the written classes up to the first one that is not written yet."""
+        waiting = self._unhashed[split]
+        while waiting and (split, waiting[0]) in self._written:
+            for piece in self.read_images(split, waiting.popleft()):
+                self._hashes[split].update(piece)
+
+
+@contextmanager
+def _opened(path: Path, layout: Layout, image_size: int) -> Iterator[_PackFile]:
+    with PatientFile(path) as disk:
+        with h5py.File(disk, "w", libver=("v108", "v108")) as hdf5:  # structures of HDF5 1.8 carry checksums
+            yield _PackFile(hdf5, disk, layout, image_size)
+        disk.check()
+
+
+def _reserve(group: h5py.Group, shape: tuple[int, ...]) -> int:
+    """Reserve one run of bytes for the dataset `images`, and return its offset in the file."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    dataset = h5py.h5d.create(group.id, b"images", h5py.h5t.STD_U8LE, space, properties)
+    return int(dataset.get_offset())
+
+
 def _pieces(images: Sequence[Images]) -> Iterator[bytes]:
-    """Give the bytes of images, some at a time, one behind the other."""
-    step = max(1, PIECE_BYTES // images[0].nbytes) if images else 1
+    """Yield the bytes of images in pieces of about `_PIECE_BYTES`."""
+    step = max(1, _PIECE_BYTES // images[0].nbytes) if images else 1
     for start in range(0, len(images), step):
         yield b"".join(np.ascontiguousarray(image).data for image in images[start : start + step])
 
 
-def _read_back(dataset: h5py.Dataset, path: Path) -> np.ndarray:
-    offset = dataset.id.get_offset()
-    return np.memmap(path, dataset.dtype.str, "r", offset, dataset.shape)
-
-
 def _encode(text: str) -> bytes:
-    # File names need not be UTF-8, and HDF5's fixed strings end at a zero byte.
+    # File names may not be UTF-8, and HDF5's fixed-length strings end at a zero byte.
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace")
 
 
-def _text_array(texts: Iterator[str] | Mapping[str, int]) -> np.ndarray:
+def _text_array(texts: Iterable[str]) -> np.ndarray:
     encoded = [_encode(text) for text in texts]
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def _set_attribute(target: h5py.Group, name: str, value: str | int) -> None:
-    # Fixed length: HDF5 keeps strings of variable length where no checksum covers them.
+    # Fixed length, because HDF5 keeps strings of variable length where no checksum covers them.
     if isinstance(value, str):
         encoded = _encode(value)
         target.attrs.create(name, np.bytes_(encoded), dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))

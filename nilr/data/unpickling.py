@@ -19,11 +19,11 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from nilr.data.sniffing import HEAD_SIZE, describe_content, describe_file
+from nilr.data.file_types import HEAD_SIZE, describe_content, describe_file
 from nilr.errors import DataError
 from nilr.files import storage_error
 
-_MAY_BE_PICKLES: Final = ("a Python pickle", "a text file", "a file of an unknown kind")
+_MAY_BE_PICKLES: Final = ("a Python pickle", "a text file", "a file of unknown type")
 
 
 def load_plain(path: Path, content: bytes | None = None) -> object:

@@ -30,7 +30,7 @@ from PIL import Image
 from work import EPISODES
 
 from nilr.config import PrepareDataSettings
-from nilr.data.packed import open_pack
+from nilr.data.pack import open_pack
 from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.opening import list_sources
 from nilr.data.sources.streaming import n_cores

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from nilr.checkpoint import load_checkpoint, load_training_state
-from nilr.data.packed import verify_pack
+from nilr.data.pack import verify_pack
 from nilr.errors import NilrError
 from nilr.files import TEMPORARY_PREFIX
 from nilr.tensorfile import digest_tensors

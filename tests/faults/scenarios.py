@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nilr.data.packed import open_pack
+from nilr.data.pack import open_pack
 from tests.faults.conftest import PACK, TRAIN, check_store, model_bits
 
 

@@ -27,7 +27,8 @@ import torch
 
 from nilr.checkpoint import load_checkpoint, load_training_state, read_manifest
 from nilr.config import PrepareDataSettings, ReportSettings
-from nilr.data.packed import PackWriter, verify_pack
+from nilr.data.pack import PackInfo, verify_pack
+from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.errors import NilrError
 from nilr.meta.algorithms import ALGORITHMS
@@ -315,9 +316,7 @@ CORPUS |= {f"image: {name}": imaged(content) for name, content in IMAGES.items()
 def packed(damage: Callable[[h5py.File], object]) -> Case:
     def read(place: Path) -> object:
         path = place / "x.h5"
-        writer = PackWriter(
-            path, name="x", image_size=8, resample="bilinear", source="", licence="", layout={"train": {"a": 1}}
-        )
+        writer = PackWriter(path, PackInfo("x", 8, "bilinear", source="", licence=""), {"train": {"a": 1}})
         with writer as pack:
             pack.write_class("train", "a", np.zeros((1, 8, 8, 3), np.uint8), ["0.png"])
         with h5py.File(path, "r+") as file:

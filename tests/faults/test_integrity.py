@@ -11,7 +11,7 @@ import pytest
 
 from nilr.checkpoint import load_checkpoint, load_training_state
 from nilr.config import TrainSettings
-from nilr.data.packed import open_pack, verify_pack
+from nilr.data.pack import open_pack, verify_pack
 from nilr.errors import NilrError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter

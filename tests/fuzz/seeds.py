@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import torch
 
-from nilr.data.packed import PackWriter
+from nilr.data.pack import PackInfo
+from nilr.data.pack_writer import PackWriter
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.tensorfile import serialize
 from tests.fuzz.targets import CORPUS
@@ -60,9 +61,7 @@ def packs() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as directory:
         path, old = Path(directory) / "x.h5", Path(directory) / "old.h5"
         layout = {"train": {"a": 2, "b": 1}, "val": {"c": 1}}
-        with PackWriter(
-            path, name="x", image_size=2, resample="bilinear", source="folders", licence="", layout=layout
-        ) as pack:
+        with PackWriter(path, PackInfo("x", 2, "bilinear", source="folders", licence=""), layout) as pack:
             for split, classes in layout.items():
                 for name, n in classes.items():
                     pack.write_class(split, name, np.full((n, 2, 2, 3), n, np.uint8), [f"{i}.png" for i in range(n)])

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.torch  # noqa: F401 - nilr imports it late, and torch with it opens files
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
-from nilr.data.packed import open_pack, verify_pack
+from nilr.data.pack import open_pack, verify_pack
 from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.data.unpickling import PickledArray, load_plain
 from nilr.errors import NilrError
@@ -193,7 +193,7 @@ def check_pack(path: Path) -> None:
         check(min(split.class_sizes) > 0, "a class without images")
         check(len(split.filenames()) == count.images, "names of files")
         split.images.sum()  # every page is there
-    info = verify_pack(path)
+    info = verify_pack(path).info
     texts = [value for field, value in vars(info).items() if field != "image_size"]
     check(all(isinstance(text, str) for text in texts) and info.image_size > 0, f"{info}")
 

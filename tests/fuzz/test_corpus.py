@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nilr.checkpoint import load_checkpoint
-from nilr.data.packed import verify_pack
+from nilr.data.pack import verify_pack
 from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.errors import NilrError
 from tests.fuzz import targets
@@ -48,7 +48,7 @@ def test_the_valid_pickles_are_read(path: Path) -> None:
 
 
 def test_the_valid_pack_and_checkpoints_are_read(tmp_path: Path) -> None:
-    assert verify_pack(PACK).image_size == 2
+    assert verify_pack(PACK).info.image_size == 2
     for name in ("seed_file", "seed_sealed", "seed_sealed_adapted"):
         content = (CORPUS / "manifest" / name).read_bytes()
         path = tmp_path / name
@@ -72,7 +72,7 @@ def test_the_manifests_that_were_found_are_refused(path: Path, tmp_path: Path) -
 
 def test_the_pack_that_took_all_memory_is_refused_before_hdf5_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("h5py.File", lambda *_, **__: pytest.fail("HDF5 reads it"))
-    with pytest.raises(NilrError, match="not one that nilr packed"):
+    with pytest.raises(NilrError, match="not a pack written by nilr"):
         verify_pack(CORPUS / "pack" / "found_heap_without_end")
 
 

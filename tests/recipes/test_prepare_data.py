@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from nilr.config import PrepareDataSettings
-from nilr.data.packed import open_pack
+from nilr.data.pack import open_pack
 from nilr.errors import DataError, NilrError, StoreError, UsageError
 from nilr.recipes import prepare_data
 from nilr.reporting import SilentReporter
@@ -273,7 +273,7 @@ def test_unreadable_images_are_all_named_and_nothing_is_packed(tmp_path: Path, h
     tree["val/n01855672/n0185567200000002.jpg"] = b"<!DOCTYPE html><html></html>"
     tree["train/n01558993/n0155899300000001.jpg"] = png(3)[:60]
     source, notes = as_folder(tree, tmp_path / "source"), Listening()
-    with pytest.raises(DataError, match="2 images cannot be used; the first: ") as caught:
+    with pytest.raises(DataError, match="2 images are unusable; the first: ") as caught:
         pack(source, reporter=notes)
     assert "--skip-broken" in (caught.value.hint or "")
     assert "`source/val/n01855672/n0185567200000002.jpg` is not an image but an HTML page" in notes.notes
@@ -286,7 +286,7 @@ def test_unreadable_images_are_all_named_and_nothing_is_packed(tmp_path: Path, h
         "source/train/n01558993/n0155899300000001.jpg",
         "source/val/n01855672/n0185567200000002.jpg",
     ]
-    assert result.metrics.warnings == ["2 images that cannot be read are left out"]
+    assert result.metrics.warnings == ["skipped 2 unreadable images"]
 
 
 def test_equal_pixels_are_found_within_and_across_splits(tmp_path: Path, pack: Pack) -> None:
@@ -303,7 +303,7 @@ def test_equal_pixels_are_found_within_and_across_splits(tmp_path: Path, pack: P
     for result in (packed, checked):
         found = [tuple((i.split, i.class_name, i.filename) for i in pair) for pair in result.metrics.duplicate_pairs]
         assert found == pairs
-    assert "2 pairs of images have exactly the same pixels, 1 of them across splits" in notes.notes
+    assert "2 pairs of images have the same pixels, 1 of them across splits" in notes.notes
     assert packed.data == checked.data
     assert packed.metrics.splits == checked.metrics.splits
 
@@ -340,7 +340,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path, home: Path, pack: Pack) -> N
     pixels = np.asarray(Image.open(io.BytesIO(images()["test", "n01930112", 1]))).tobytes()
     content[content.index(pixels)] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"the images of split `test` .* are not what was written"):
+    with pytest.raises(DataError, match=r"the images of split `test` .* have changed since they were written"):
         pack(name=None, verify=path)
 
 
@@ -348,7 +348,7 @@ def test_a_pack_is_replaced_only_by_force(tmp_path: Path, home: Path, pack: Pack
     source = as_folder(split_folders(), tmp_path / "source")
     pack(source)
     before = Store().dataset_path("mine").read_bytes()
-    with pytest.raises(StoreError, match="there is a pack `mine` already") as caught:
+    with pytest.raises(StoreError, match="the pack `mine` already exists") as caught:
         pack(tmp_path / "not there")
     assert "--force" in (caught.value.hint or "")
     with pytest.raises(DataError, match="there is no `"):
@@ -361,9 +361,9 @@ def test_a_pack_is_replaced_only_by_force(tmp_path: Path, home: Path, pack: Pack
     ("settings", "message"),
     [
         ({}, "there is nothing to pack"),
-        ({"synthetic": True, "verify": Path("x")}, "exclude one another"),
-        ({"sources": (Path("x"),), "synthetic": True}, "exclude one another"),
-        ({"sources": (Path("x"),), "split_files": Path("y"), "split_classes": "1/1/1"}, "exclude one another"),
+        ({"synthetic": True, "verify": Path("x")}, "cannot be combined"),
+        ({"sources": (Path("x"),), "synthetic": True}, "cannot be combined"),
+        ({"sources": (Path("x"),), "split_files": Path("y"), "split_classes": "1/1/1"}, "cannot be combined"),
         ({"sources": (Path(),), "split_classes": "1/2"}, "`1/2` does not say how many"),
     ],
 )

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nilr.config import Resample
 from nilr.data.digests import Images
-from nilr.data.sniffing import HEAD_SIZE, describe_content
+from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.data.sources.members import Payload, Unreadable
 
 try:

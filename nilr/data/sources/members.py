@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nilr.data.sniffing import HEAD_SIZE, describe_content
+from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.errors import DataError
 
 TABLES: Final = ("train.csv", "val.csv", "test.csv")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from nilr.data.sniffing import HEAD_SIZE, describe_content
+from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.data.sources.arrays import PickleReader
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.members import Listing, Reader, cannot_read, container_name, is_unwanted_class
@@ -20,7 +20,7 @@ _NO_SPLIT: Final = "further images of the training classes, which are in no spli
 _ARCHIVES: Final = ("a tar archive", "a zip archive", "a Python pickle")
 _HINTS: Final = {
     "an HTML page": "a site's page was saved in place of the file; get the file itself",
-    "a Git LFS pointer, not the file it stands for": "fetch it with `git lfs pull`",
+    "a Git LFS pointer": "fetch it with `git lfs pull`",
     "a Parquet file": "save its images into a folder per class and give that folder",
     "a 7-Zip archive": "unpack it and give the folder",
     "a RAR archive": "unpack it and give the folder",

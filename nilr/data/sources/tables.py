@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from nilr.config import SPLITS, Split
-from nilr.data.sniffing import HEAD_SIZE, describe_content
+from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.data.sources.members import MAX_TABLE_BYTES, TABLES, Listing, Member
 from nilr.errors import DataError
 

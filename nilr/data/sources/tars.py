@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-from nilr.data.sniffing import describe_content
+from nilr.data.file_types import describe_content
 from nilr.data.sources.members import (
     Listing,
     Member,

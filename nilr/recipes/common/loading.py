@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
 from nilr.checkpoint import Checkpoint, load_checkpoint
-from nilr.data.packed import PackedSplit, open_pack
+from nilr.data.pack import PackedSplit, open_pack
 from nilr.episodes import PackedImages
 from nilr.errors import CheckpointError, DataError, invalid_field
 from nilr.meta.algorithms import Algorithm

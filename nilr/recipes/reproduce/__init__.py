@@ -11,7 +11,7 @@ import torch
 
 from nilr.claims import MeasuredModel, describe_signs, run_figures, signs, signs_by_choice
 from nilr.config import EXPERIMENTS, PrepareDataSettings, ProbeSettings, ReportSettings, ReproduceSettings
-from nilr.data.packed import open_pack
+from nilr.data.pack import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
 from nilr.recipes.common.outcome import Outcome

@@ -16,7 +16,7 @@ import torch
 
 from nilr.checkpoint import load_checkpoint, load_training_state, save_training_state
 from nilr.config import ProbeSettings, TrainSettings
-from nilr.data.packed import open_pack
+from nilr.data.pack import open_pack
 from nilr.errors import CheckpointError, EpisodeError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.recipes import meta_train, probe

@@ -17,7 +17,8 @@ from torch import Tensor
 from docs.generate import schemas
 from nilr.cli.boundary import run
 from nilr.config import ProbeSettings, TrainSettings
-from nilr.data.packed import PackWriter
+from nilr.data.pack import PackInfo
+from nilr.data.pack_writer import PackWriter
 from nilr.episodes import EpisodeSampler
 from nilr.errors import DataError, EpisodeError, UsageError
 from nilr.meta.engine.explicit import ExplicitEngine
@@ -78,9 +79,7 @@ def other_pack(home: Path, *, image_size: int = 16) -> Path:
     """Pack 5 test classes of 6 images whose brightness says the class, as `other` in the store."""
     path = home / "datasets" / "other.h5"
     layout = {"test": {f"other{i}": 6 for i in range(5)}}
-    writer = PackWriter(
-        path, name="other", image_size=image_size, resample="bilinear", source="x", licence="none", layout=layout
-    )
+    writer = PackWriter(path, PackInfo("other", image_size, "bilinear", source="x", licence="none"), layout)
     rng = np.random.default_rng(1)
     with writer:
         for i, name in enumerate(layout["test"]):

@@ -214,14 +214,14 @@ def test_models_of_different_shots_need_a_choice(maml: str, quick: dict[str, Any
 
 
 def test_a_repacked_dataset_of_the_same_name_is_noticed(maml: str, pack: Any) -> None:
-    from nilr.data.packed import PackWriter, open_pack
+    from nilr.data.pack import open_pack
+    from nilr.data.pack_writer import PackWriter
 
-    split = open_pack(pack).open_split("test")
+    opened = open_pack(pack)
+    split = opened.open_split("test")
     layout = {"test": dict(zip(split.class_names, split.class_sizes, strict=True))}
     images = split.images[::-1].copy()
-    writer = PackWriter(
-        pack, name="mini-imagenet", image_size=16, resample="bilinear", source="x", licence="y", layout=layout
-    )
+    writer = PackWriter(pack, opened.info, layout)
     with writer:
         start = 0
         for name, size in zip(split.class_names, split.class_sizes, strict=True):

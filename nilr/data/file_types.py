@@ -1,12 +1,13 @@
-"""What a file really is, from its first bytes: for errors that say so."""
+"""Recognise a file by its first bytes, so that errors can say what it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-HEAD_SIZE = 512
+HEAD_SIZE: Final = 512
 
-_MAGIC: tuple[tuple[bytes, str], ...] = (
+_MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"PK\x03\x04", "a zip archive"),
     (b"PK\x05\x06", "an empty zip archive"),
@@ -21,12 +22,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "a GIF image"),
     (b"%PDF", "a PDF document"),
     (b"\x93NUMPY", "a NumPy array"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
+    (b"version https://git-lfs", "a Git LFS pointer"),
 )
 
 
 def describe_content(head: bytes) -> str:
-    """Say what a file is, such as "an HTML page", from its first `HEAD_SIZE` bytes."""
+    """Return what a file is, such as "an HTML page", from its first `HEAD_SIZE` bytes."""
     if not head:
         return "an empty file"
     for magic, what in _MAGIC:
@@ -42,12 +43,12 @@ def describe_content(head: bytes) -> str:
     if text.startswith(b"<"):
         return "an XML or HTML page"
     if not any(head):
-        return "nothing but zero bytes"
-    return "a text file" if _is_text(head) else "a file of an unknown kind"
+        return "only zero bytes"
+    return "a text file" if _is_text(head) else "a file of unknown type"
 
 
 def describe_file(path: Path) -> str:
-    """Say what the file at `path` is.
+    """Return what the file at `path` is.
 
     Raises:
         OSError: it cannot be read.
@@ -60,6 +61,6 @@ def _is_text(head: bytes) -> bool:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.end < len(head) - 3:
+        if error.end < len(head) - 3:  # else only the last character is cut
             return False
     return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)

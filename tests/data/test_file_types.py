@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from nilr.data.sniffing import describe_content, describe_file
+from nilr.data.file_types import describe_content, describe_file
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,12 @@ from nilr.data.sniffing import describe_content, describe_file
         (b"\xef\xbb\xbf\r\n<!doctype HTML>", "an HTML page"),
         (b"<HTML>", "an HTML page"),
         (b"<?xml version='1.0'?>", "an XML or HTML page"),
-        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer, not the file it stands for"),
-        (bytes(512), "nothing but zero bytes"),
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
+        (bytes(512), "only zero bytes"),
         ("naïve, label\n".encode(), "a text file"),
         ("é".encode() * 256 + b"\xc3", "a text file"),
-        ("naïve".encode("latin-1") + b" and more", "a file of an unknown kind"),
-        (b"\x01\x02", "a file of an unknown kind"),
+        ("naïve".encode("latin-1") + b" and more", "a file of unknown type"),
+        (b"\x01\x02", "a file of unknown type"),
     ],
 )
 def test_a_file_is_known_by_its_first_bytes(tmp_path: Path, head: bytes, what: str) -> None:

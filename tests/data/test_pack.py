@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from nilr.data.packed import Counts, ImageRef, PackWriter, open_pack, verify_pack
+from nilr.data.pack import Counts, PackInfo, open_pack, verify_pack
+from nilr.data.pack_writer import ImageRef, PackWriter
 from nilr.errors import DataError, NilrError, StoreError
 from nilr.files import remove_stale
 
@@ -26,15 +27,8 @@ def pixels(*values: int) -> np.ndarray:
 
 
 def writer(path: Path, layout: dict[str, dict[str, int]] | None = None, size: int = S) -> PackWriter:
-    return PackWriter(
-        path,
-        name="pets",
-        image_size=size,
-        resample="bilinear",
-        source="class folders",
-        licence="",
-        layout=LAYOUT if layout is None else layout,
-    )
+    info = PackInfo("pets", size, "bilinear", source="class folders", licence="")
+    return PackWriter(path, info, LAYOUT if layout is None else layout)
 
 
 def write_pack(path: Path) -> Path:
@@ -71,7 +65,7 @@ def test_a_pack_from_which_images_are_missing_is_held_until_it_has_its_name(tmp_
             pack.write_class("train", "cat", pixels(1, 2), ["1.png", "2.png"])
     assert [len(names) for names in seen] == [1, 1]
     assert seen[-1] == ["pets.h5"]
-    assert verify_pack(tmp_path / "pets.h5").digest == pack.info.digest
+    assert verify_pack(tmp_path / "pets.h5").info == pack.info
 
 
 def test_a_pack_gives_back_what_was_written_grouped_by_class_in_name_order(pack_path: Path) -> None:
@@ -89,7 +83,7 @@ def test_a_pack_gives_back_what_was_written_grouped_by_class_in_name_order(pack_
 
 
 def test_a_pack_says_what_it_is(pack_path: Path) -> None:
-    info = verify_pack(pack_path)
+    info = verify_pack(pack_path).info
     assert dataclasses.replace(info, created_at="", digest="") == dataclasses.replace(
         info,
         name="pets",
@@ -146,7 +140,7 @@ def test_images_that_did_not_come_leave_no_gap(tmp_path: Path) -> None:
         pack.write_class("train", "b", pixels(7, 8, 9), ["7", "8", "9"])
         pack.write_class("val", "c", pixels(5), ["5"])
         pack.write_class("train", "a", pixels(1, 2), ["1", "2"])
-    assert verify_pack(path) == pack.info
+    assert verify_pack(path).info == pack.info
     train = open_pack(path).open_split("train")
     assert train.class_sizes == (2, 3)
     np.testing.assert_array_equal(train.images, pixels(*sorted([1, 2], key=sha), *sorted([7, 8, 9], key=sha)))
@@ -156,7 +150,7 @@ def test_images_that_did_not_come_leave_no_gap(tmp_path: Path) -> None:
 def test_a_disk_that_gives_back_something_else_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pread = os.pread
     monkeypatch.setattr("os.pread", lambda *where: pread(*where).replace(b"\2\2\2\2", b"\2\2\2\6", 1))
-    with pytest.raises(DataError, match="class `cat` of split `train` does not read back as it was written"):
+    with pytest.raises(DataError, match="class `cat` of split `train` reads back differently from what was written"):
         write_one(tmp_path / "x.h5", pixels(1, 2, 3))
     assert not list(tmp_path.iterdir())
 
@@ -224,14 +218,16 @@ def test_images_that_do_not_fit_the_layout_are_a_mistake_of_the_caller(tmp_path:
 
 
 def test_a_class_written_twice_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cat is written already"):
+    with pytest.raises(ValueError, match="cat has already been written"):
         write_one(tmp_path / "x.h5", pixels(1), pixels(1))
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
     layout = {"train": {"a": 10**9}}
     with (
-        pytest.raises(StoreError, match=r"no space for the pack: it needs 3,145,728,000.0 MB in .* MB are free"),
+        pytest.raises(
+            StoreError, match=r"not enough disk space for the pack: it needs 3,145,728,000.0 MB in .* MB are free"
+        ),
         writer(tmp_path / "x.h5", layout, size=1024),
     ):
         pass
@@ -243,12 +239,13 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> 
 def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path, room: int) -> None:
     script = (
         "import resource, sys, numpy as np; from pathlib import Path\n"
-        "from nilr.data.packed import PackWriter; from nilr.errors import StoreError\n"
+        "from nilr.data.pack import PackInfo; from nilr.data.pack_writer import PackWriter\n"
+        "from nilr.errors import StoreError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
         "images = np.ones((100, 32, 32, 3), np.uint8)\n"
         "try:\n"
-        "    with PackWriter(Path(sys.argv[1]), name='', image_size=32, resample='', source='', licence='',\n"
-        "                    layout={'train': {'a': 100}}) as w: w.write_class('train', 'a', images, ['x'] * 100)\n"
+        "    with PackWriter(Path(sys.argv[1]), PackInfo('x', 32, '', '', ''), {'train': {'a': 100}}) as w:\n"
+        "        w.write_class('train', 'a', images, ['x'] * 100)\n"
         "except StoreError as e: sys.exit(f'StoreError {e}')\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "x.h5"), str(room)]
@@ -265,13 +262,13 @@ def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path, room:
         (b"<!DOCTYPE html><html>sign in</html>", "an HTML page"),
         (b"PK\x03\x04rest", "a zip archive"),
         (b"filename,label\n", "a text file"),
-        (bytes(3000), "nothing but zero bytes"),
+        (bytes(3000), "only zero bytes"),
     ],
 )
 def test_a_file_of_another_kind_is_called_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"x.h5` is {what}, not a packed dataset") as caught:
+    with pytest.raises(DataError, match=f"x.h5` is {what}, not a pack") as caught:
         open_pack(path)
     assert "nilr prepare-data" in str(caught.value.hint)
 
@@ -286,15 +283,17 @@ def test_a_pack_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
 def test_a_foreign_hdf5_file_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["images"] = np.zeros(3)
-    with pytest.raises(DataError, match="not one that nilr packed"):
+    with pytest.raises(DataError, match="not a pack written by nilr"):
         open_pack(tmp_path / "x.h5")
 
 
-@pytest.mark.parametrize(("version", "hint"), [(2, "upgrade nilr"), (0, "make it again")])
+@pytest.mark.parametrize(("version", "hint"), [(2, "upgrade nilr"), (0, "pack the data again")])
 def test_another_format_version_is_refused_with_both_numbers(pack_path: Path, version: int, hint: str) -> None:
     with h5py.File(pack_path, "r+") as file:
         file.attrs["format_version"] = version
-    with pytest.raises(DataError, match=f"has pack format {version}, and this nilr reads 1") as caught:
+    with pytest.raises(
+        DataError, match=f"has pack format {version}, but this version of nilr reads format 1"
+    ) as caught:
         open_pack(pack_path)
     assert hint in str(caught.value.hint)
 
@@ -314,10 +313,10 @@ def test_a_flipped_bit_in_a_split_is_refused_with_its_name(pack_path: Path, name
         offset = dataset.id.get_offset() + dataset.nbytes // 2
     flip(pack_path, offset)
     pack = open_pack(pack_path)
-    with pytest.raises(DataError, match=f"the {name} of split `train` .* not what was written"):
+    with pytest.raises(DataError, match=f"the {name} of split `train` .* changed since they were written"):
         pack.open_split("train")
     pack.open_split("test")
-    with pytest.raises(DataError, match="not what was written"):
+    with pytest.raises(DataError, match="changed since they were written"):
         verify_pack(pack_path)
 
 
@@ -353,11 +352,11 @@ def test_a_digest_that_is_not_of_these_images_is_refused(pack_path: Path) -> Non
         images = file["train/images"]
         images[0] = 99
         file["train"].attrs["images_sha256"] = np.bytes_(hashlib.sha256(images[()].tobytes()).hexdigest().encode())
-    with pytest.raises(DataError, match="the digest of split `train` is not that of its images"):
+    with pytest.raises(DataError, match="the digest of split `train` does not match its images"):
         verify_pack(pack_path)
     with h5py.File(pack_path, "r+") as file:
         file["train"].attrs["digest"] = np.bytes_(b"0" * 64)
-    with pytest.raises(DataError, match="its content digest is not that of its splits"):
+    with pytest.raises(DataError, match="its content digest does not match its splits"):
         open_pack(pack_path)
 
 
@@ -414,10 +413,11 @@ def replaced(name: str, array: np.ndarray) -> Callable[[h5py.Group], None]:
         (replaced("classes", np.array([b"cat", b"ant"])), "not in order"),
         (replaced("classes", np.array([b"cat", b"cat"])), "not in order"),
         (replaced("classes", np.array([b"\xff", b"\xff\xff"])), "cannot be read"),
+        (replaced("classes", np.array(b"a")), "not in order|of shape"),
         (replaced("filenames", np.array([b"a", b"b"])), "of shape"),
         (replaced("filenames", np.zeros(5)), "filenames` is float64"),
-        (lambda group: group.create_dataset("more", data=1), "holds"),
-        (lambda group: group.file.create_group("extra"), "it holds"),
+        (lambda group: group.create_dataset("more", data=1), "contains"),
+        (lambda group: group.file.create_group("extra"), "it contains"),
         (lambda group: group.attrs.pop("digest"), "cannot be read"),
     ],
 )

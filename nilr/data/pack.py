@@ -1,0 +1,279 @@
+"""Open, check and serve a pack: one HDF5 file whose arrays are mapped into memory.
+
+Each array is one contiguous run of bytes, so images are served from the file's pages: a third of a millisecond per
+episode, where HDF5's own selections take 8 to 190. Only the structure in docs/file-formats.md is accepted, and every
+offset and length is checked against the file before it is mapped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from nilr.config import SPLITS, is_name
+from nilr.data.digests import Images, bytes_sha256, combined_digest, content_digest, image_digests
+from nilr.data.file_types import HEAD_SIZE, describe_content
+from nilr.errors import DataError
+from nilr.files import storage_error
+
+FORMAT: Final = "nilr-pack"
+FORMAT_VERSION: Final = 1
+ARRAYS: Final = ("images", "labels", "classes", "filenames")
+
+_REPACK: Final = "pack the data again with `nilr prepare-data --force`"
+_PACK: Final = "create a pack with `nilr prepare-data`"
+# What h5py and the conversions below raise for a broken file.
+_BROKEN: Final = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError)
+
+
+class Counts(NamedTuple):
+    """Number of classes and images of a split."""
+
+    classes: int
+    images: int
+
+
+@dataclass(frozen=True)
+class PackInfo:
+    """The attributes of a pack.
+
+    Attributes:
+        name: name of the dataset.
+        image_size: height and width of the images, in pixels.
+        resample: filter for images of another size.
+        source: kind of source, such as `class folders in tar`.
+        licence: note on the permitted use of the images.
+        created_at: ISO 8601, UTC.
+        digest: content digest, hex.
+    """
+
+    name: str
+    image_size: int
+    resample: str
+    source: str
+    licence: str
+    created_at: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class PackedSplit:
+    """One split, mapped into memory; writes to the arrays stay private.
+
+    Attributes:
+        name: train, val or test.
+        class_names: the classes, in name order.
+        class_sizes: images per class, in class order.
+        digest: digest of the split's pixels by class, hex.
+        arrays: the arrays of the file by name.
+        sha256: the recorded SHA-256 of each array, hex.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    class_sizes: tuple[int, ...]
+    digest: str
+    arrays: Mapping[str, npt.NDArray[Any]]
+    sha256: Mapping[str, str]
+
+    @property
+    def images(self) -> Images:
+        """Images, uint8 (n, S, S, 3), grouped by class."""
+        return self.arrays["images"]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return int(self.images.shape[1])
+
+    def filenames(self) -> list[str]:
+        """Return the base name of each image's file, in the order of `images`."""
+        return [name.decode(errors="replace") for name in self.arrays["filenames"].tolist()]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack with a valid format and structure; `open_split` checks the content of a split."""
+
+    path: Path
+    info: PackInfo
+    _splits: Mapping[str, PackedSplit]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits of this pack, in the order train, val, test."""
+        return tuple(self._splits)
+
+    def counts(self) -> dict[str, Counts]:
+        """Return the number of classes and images of each split."""
+        return {name: Counts(len(split.class_sizes), sum(split.class_sizes)) for name, split in self._splits.items()}
+
+    def open_split(self, name: str, *, verify: bool = True) -> PackedSplit:
+        """Return a split.
+
+        Args:
+            name: train, val or test.
+            verify: read it once and check its four digests (half a second per gigabyte; this fills the file cache).
+
+        Raises:
+            DataError: the split is missing, or its content has changed since it was written.
+        """
+        if name not in self._splits:
+            raise DataError(
+                f"`{self.path}` has no split `{name}`; it has {', '.join(self.splits)}",
+                hint="choose one of these splits, or pack the data again with another split",
+            )
+        split = self._splits[name]
+        for array_name, array in split.arrays.items():
+            if verify and bytes_sha256(array) != split.sha256[array_name]:
+                raise DataError(
+                    f"the {array_name} of split `{name}` in `{self.path}` have changed since they were written: "
+                    "SHA-256 differs",
+                    hint=f"the file is damaged; {_REPACK}",
+                )
+        return split
+
+
+def open_pack(path: Path) -> Pack:
+    """Open a pack and check its format, version and structure, but not the content of its splits.
+
+    Raises:
+        DataError: the file is missing, not a pack, of another version, truncated or damaged.
+        StoreError: the file cannot be read.
+    """
+    _check_head(path)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            _check_format(path, file)
+            info = _read_info(path, file)
+            splits = {name: _read_split(path, file, name, info.image_size) for name in _split_names(path, file)}
+        digest = content_digest({name: bytes.fromhex(split.digest) for name, split in splits.items()})
+    except _BROKEN as error:
+        if "truncated file" in str(error):
+            raise DataError(
+                f"`{path}` is truncated: it is shorter than it was when written", hint=f"copy it again, or {_REPACK}"
+            ) from error
+        raise _damaged(path, "its structure cannot be read") from error
+    if digest != info.digest:
+        raise _damaged(path, "its content digest does not match its splits")
+    return Pack(path, info, splits)
+
+
+def verify_pack(path: Path) -> Pack:
+    """Open a pack, read all of it and check every digest, including that of each image.
+
+    Raises:
+        DataError: as `open_pack`, or the content has changed since it was written.
+        StoreError: the file cannot be read.
+    """
+    pack = open_pack(path)
+    for name in pack.splits:
+        split = pack.open_split(name)
+        classes = np.split(split.images, np.cumsum(split.class_sizes)[:-1])
+        if combined_digest(combined_digest(image_digests(images)) for images in classes).hex() != split.digest:
+            raise _damaged(path, f"the digest of split `{name}` does not match its images")
+    return pack
+
+
+def _check_head(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_SIZE)
+    except FileNotFoundError:
+        raise DataError(f"there is no pack at `{path}`", hint=_PACK) from None
+    except IsADirectoryError:
+        raise DataError(f"`{path}` is a directory, not a pack", hint=_PACK) from None
+    except OSError as error:
+        raise storage_error(path, error, "read") from error
+    what = describe_content(head)
+    if what != "an HDF5 file":
+        raise DataError(f"`{path}` is {what}, not a pack", hint=_PACK)
+    # Superblock version 2 puts checksums on HDF5's structures. A damaged heap of an older version can exhaust memory.
+    if head[8:9] != b"\x02":
+        raise _foreign(path)
+
+
+def _foreign(path: Path) -> DataError:
+    return DataError(f"`{path}` is an HDF5 file, but not a pack written by nilr", hint=_PACK)
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"`{path}` is damaged or was not written by nilr: {what}", hint=_REPACK)
+
+
+def _check_format(path: Path, file: h5py.File) -> None:
+    version = file.attrs.get("format_version")
+    if _text(file.attrs.get("format")) != FORMAT or not isinstance(version, np.integer):
+        raise _foreign(path)
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"`{path}` has pack format {version}, but this version of nilr reads format {FORMAT_VERSION}",
+            hint="upgrade nilr" if version > FORMAT_VERSION else _REPACK,
+        )
+
+
+def _read_info(path: Path, file: h5py.File) -> PackInfo:
+    texts = {name: _text(file.attrs[name]) for name in PackInfo.__annotations__ if name != "image_size"}
+    if not is_name(texts["name"]):
+        raise _damaged(path, f"invalid dataset name {texts['name'][:60]!r}")
+    return PackInfo(image_size=operator.index(file.attrs["image_size"]), **texts)
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else ""
+
+
+def _split_names(path: Path, file: h5py.File) -> list[str]:
+    names: list[str] = [name for name in SPLITS if name in file]
+    if not names or len(names) != len(file):
+        raise _damaged(path, f"it contains {sorted(file)} instead of train, val and test")
+    return names
+
+
+def _read_split(path: Path, file: h5py.File, name: str, image_size: int) -> PackedSplit:
+    group = _member(path, file, name, h5py.Group)
+    if set(group) != set(ARRAYS):
+        raise _damaged(path, f"split `{name}` contains {sorted(group)}")
+    arrays = {array_name: _map_array(path, group, array_name) for array_name in ARRAYS}
+    n_images = len(arrays["images"])
+    shapes = {"images": (n_images, image_size, image_size, 3), "labels": (n_images,), "filenames": (n_images,)}
+    dtypes = {"images": "|u1", "labels": "<i8"}
+    for array_name, array in arrays.items():
+        text = f"|S{array.dtype.itemsize}"
+        if array.shape != shapes.get(array_name, (array.size,)) or array.dtype.str != dtypes.get(array_name, text):
+            raise _damaged(path, f"`{name}/{array_name}` is {array.dtype} of shape {array.shape}")
+    labels, classes = arrays["labels"], tuple(value.decode() for value in arrays["classes"].tolist())
+    in_order = np.all(labels[1:] >= labels[:-1]) and labels[0] >= 0 and labels[-1] < len(classes)
+    sizes: list[int] = np.bincount(labels, minlength=len(classes)).tolist() if in_order else [0]
+    if not all(sizes) or any(a >= b for a, b in itertools.pairwise(classes)):
+        raise _damaged(path, f"the classes of split `{name}` are not in order")
+    sha256 = {array_name: _text(group.attrs[f"{array_name}_sha256"]) for array_name in ARRAYS}
+    return PackedSplit(name, classes, tuple(sizes), _text(group.attrs["digest"]), arrays, sha256)
+
+
+def _map_array(path: Path, group: h5py.Group, name: str) -> npt.NDArray[Any]:
+    dataset = _member(path, group, name, h5py.Dataset)
+    properties, offset = dataset.id.get_create_plist(), dataset.id.get_offset()
+    if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count() or offset is None:
+        raise _damaged(path, f"`{dataset.name}` is not one run of bytes in this file")
+    n_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
+    if not n_bytes or offset + n_bytes > path.stat().st_size:
+        raise _damaged(path, f"`{dataset.name}` is empty or extends beyond the end of the file")
+    # Copy-on-write, because torch.from_numpy warns about a read-only array.
+    return np.memmap(path, np.dtype(dataset.dtype.str), "c", offset, dataset.shape)
+
+
+def _member(path: Path, group: h5py.Group, name: str, kind: type[Any]) -> Any:  # noqa: ANN401 - h5py is untyped
+    # A soft or external link leads to another place or another file.
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink) or group.get(name, getclass=True) is not kind:
+        raise _damaged(path, f"`{group.name.rstrip('/')}/{name}` is not a {kind.__name__.lower()}")
+    return group[name]
