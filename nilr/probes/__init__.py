@@ -1,1 +1,1 @@
-"""Probes: what features are worth, before and after adaptation, without the head."""
+"""Probes: what features are worth before and after adaptation, without the head."""

@@ -1,7 +1,7 @@
-"""Edits of the inner rates at adaptation time: the same model, the same episodes, other rates.
+"""Edits of the inner rates at adaptation time: same model, same episodes, other rates.
 
-A model whose rates were learned differs from one with fixed rates in everything that its training changed. An edit
-changes the rates alone, so that the difference it makes is the rates' doing.
+A model with learned rates differs from one with fixed rates in all that its training changed. An edit changes only the
+rates, so its effect is due to them.
 """
 
 from __future__ import annotations
@@ -21,65 +21,37 @@ from nilr.models.learner import Params, layer, part
 LEARNED, NORM_MATCHED = "learned", "norm-matched"
 
 Edit = Callable[[Tensor, torch.Generator], Tensor]
-"""Maps the rates of one tensor (K, n), a row for each step that has rates of its own, to others of that shape."""
-
-
-def _as_learned(rates: Tensor, _: torch.Generator) -> Tensor:
-    return rates
-
-
-def _zero_negative(rates: Tensor, _: torch.Generator) -> Tensor:
-    return rates.clamp(min=0)
-
-
-def _zero_positive(rates: Tensor, _: torch.Generator) -> Tensor:
-    return rates.clamp(max=0)
-
-
-def _absolute(rates: Tensor, _: torch.Generator) -> Tensor:
-    return rates.abs()
-
-
-def _negated(rates: Tensor, _: torch.Generator) -> Tensor:
-    return -rates
-
-
-def _shuffled(rates: Tensor, generator: torch.Generator) -> Tensor:
-    return rates[:, _permutation(rates, generator)]
-
-
-def _shuffled_signs(rates: Tensor, generator: torch.Generator) -> Tensor:
-    negative = (rates < 0)[:, _permutation(rates, generator)]
-    return torch.where(negative, -rates.abs(), rates.abs())
-
-
-def _tensor_mean(rates: Tensor, _: torch.Generator) -> Tensor:
-    return rates.mean(1, keepdim=True).expand_as(rates)
+"""Maps the rates of one tensor (K, n), one row per step, to new rates of that shape."""
 
 
 def _permutation(rates: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randperm(rates.shape[1], generator=generator).to(rates.device)
 
 
-# norm-matched leaves the rates as they are: it changes how a step is taken (see `adapt`).
+def _shuffle_signs(rates: Tensor, generator: torch.Generator) -> Tensor:
+    negative = (rates < 0)[:, _permutation(rates, generator)]
+    return torch.where(negative, -rates.abs(), rates.abs())
+
+
 EDITS: dict[str, Edit] = {
-    LEARNED: _as_learned,
-    "zero-negative": _zero_negative,
-    "zero-positive": _zero_positive,
-    "absolute": _absolute,
-    "negated": _negated,
-    "shuffled-signs": _shuffled_signs,
-    "shuffled": _shuffled,
-    "tensor-mean": _tensor_mean,
-    NORM_MATCHED: _as_learned,
+    LEARNED: lambda rates, _: rates,
+    "zero-negative": lambda rates, _: rates.clamp(min=0),
+    "zero-positive": lambda rates, _: rates.clamp(max=0),
+    "absolute": lambda rates, _: rates.abs(),
+    "negated": lambda rates, _: -rates,
+    "shuffled-signs": _shuffle_signs,
+    "shuffled": lambda rates, generator: rates[:, _permutation(rates, generator)],
+    "tensor-mean": lambda rates, _: rates.mean(1, keepdim=True).expand_as(rates),
+    # The rates stay; `adapt` takes other steps.
+    NORM_MATCHED: lambda rates, _: rates,
 }
 
 
 def find_edit(name: str) -> Edit:
-    """Return the edit of that name, or of a number: that rate for everything that moves.
+    """Return the edit with that name; a number gives every element that rate.
 
     Raises:
-        UnknownNameError: it is neither; the known ones are listed.
+        UnknownNameError: there is no such edit, and the name is not a finite number.
     """
     if name in EDITS:
         return EDITS[name]
@@ -95,14 +67,14 @@ def find_edit(name: str) -> Edit:
 def edited(inner_lr: Mapping[str, Tensor], params: Mapping[str, Tensor], name: str, *, seed: int) -> Params:
     """Return the inner rates under an edit.
 
-    An edit acts on the rates as they are held. A rate that stands for a whole tensor is one number: shuffles and means
-    leave it as it is. Where there is a rate per step, all steps are shuffled alike, and each has its own mean.
+    Edits act on the rates at their grain: shuffles and means do not change a tensor with a single rate. Rates per step
+    are shuffled in the same order at every step; each step has its own mean.
 
     Args:
         inner_lr: the inner rates, by name.
         params: the parameters that they move, by name.
-        name: name of the edit, or a number.
-        seed: seed of the shuffles; each tensor has a stream of its own.
+        name: an edit, or a number.
+        seed: of the shuffles; each tensor has its own random stream.
 
     Raises:
         UnknownNameError: there is no such edit.
@@ -117,7 +89,7 @@ def edited(inner_lr: Mapping[str, Tensor], params: Mapping[str, Tensor], name: s
 
 
 def rates_of_part(inner_lr: Mapping[str, Tensor], params: Mapping[str, Tensor], parts: Sequence[str]) -> Params:
-    """Return the rates of those parameters that stand in one of the parts, so that only they move.
+    """Return only the rates of the given parts, so that nothing else moves.
 
     Args:
         inner_lr: the inner rates, by name.
@@ -125,12 +97,12 @@ def rates_of_part(inner_lr: Mapping[str, Tensor], params: Mapping[str, Tensor], 
         parts: `all`, `body`, `head` or names of layers.
 
     Raises:
-        UnknownNameError: the learner has no such part; those that it has are listed.
+        UnknownNameError: the learner does not have such a part.
     """
     known = list(dict.fromkeys(["all", "body", "head", *sorted(layer(name) for name in params)]))
-    for asked in parts:
-        if asked not in known:
-            raise UnknownNameError("part to adapt", asked, known)
+    for name in parts:
+        if name not in known:
+            raise UnknownNameError("part to adapt", name, known)
     return {name: rate for name, rate in inner_lr.items() if {"all", part(name), layer(name)} & set(parts)}
 
 
@@ -147,14 +119,14 @@ def adapt(
     """Return the parameters adapted to one support set.
 
     Args:
-        engine: what executes the inner loop.
-        params: where to start, by name.
-        inner_lr: the inner rates, by name; where there are none, nothing moves.
+        engine: executes the inner loop.
+        params: the start, by name.
+        inner_lr: the inner rates, by name; without any, nothing moves.
         support: images (N*K, C, H, W) and labels (N*K,).
-        steps: steps of the inner loop.
-        norm_matched: replace the rates of a tensor, in every step, by the one positive number that gives a step of
-            the same norm, ||a * g|| / ||g||: along the plain gradient, and as far.
-        first_step: number of the first step, where there is a rate per step.
+        steps: of the inner loop.
+        norm_matched: in every step, replace the rates of each tensor by `matched_rate`: a step of the same norm along
+            the plain gradient.
+        first_step: number of the first step, for rates per step.
     """
     if not inner_lr:
         return params
@@ -169,11 +141,6 @@ def adapt(
 
 
 def matched_rate(rate: Tensor, gradient: Tensor) -> Tensor:
-    """Return ||a * g|| / ||g||, of shape (); 0 where the gradient is 0.
-
-    Args:
-        rate: a, of any shape that broadcasts to the gradient's.
-        gradient: g.
-    """
+    """Return ||rate * gradient|| / ||gradient||, of shape (); 0 if the gradient is 0."""
     step, plain = (value.double().norm() for value in (rate * gradient, gradient))
     return torch.where(plain > 0, step / plain, 0.0).to(gradient.dtype)

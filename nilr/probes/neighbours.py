@@ -1,8 +1,9 @@
-"""Classification by labelled neighbours in feature space: support features in, a score per class out.
+"""Classification by labelled neighbours in feature space: support features -> a score for each class.
 
-The literature's rules differ, so all stand here: the literal nearest neighbour; the nearest class mean (Snell, Swersky,
-Zemel: Prototypical Networks for Few-shot Learning, 2017; also BOIL's code); and the attention of Matching Networks
-(Vinyals et al., 2016), which the NIL test of Raghu et al. (2020) uses. At one shot the first two coincide.
+The literature uses different rules. `nearest` is the literal nearest neighbour; `class-mean` the nearest class mean
+(Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning, 2017; also BOIL's code); `attention` is that of
+Matching Networks (Vinyals et al., 2016), which the NIL test of Raghu et al. (2020) uses. With one support image per
+class, the first two are equal.
 """
 
 from __future__ import annotations
@@ -18,16 +19,12 @@ Distance = Literal["cosine", "euclidean"]
 
 
 def similarity(query: Tensor, support: Tensor, distance: Distance) -> Tensor:
-    """Return how near each query is to each support feature; larger is nearer.
+    """Return the similarity (q, s) of query features (q, D) and support features (s, D).
 
     Args:
         query: features (q, D).
         support: features (s, D).
-        distance: "cosine", the cosine of the angle (a zero vector has cosine 0 with everything); "euclidean", minus the
-            squared distance.
-
-    Returns:
-        Tensor (q, s).
+        distance: "cosine" gives the cosine, 0 for a zero vector; "euclidean" gives minus the squared distance.
     """
     if distance == "cosine":
         return normalize(query, dim=1) @ normalize(support, dim=1).T
@@ -35,7 +32,7 @@ def similarity(query: Tensor, support: Tensor, distance: Distance) -> Tensor:
 
 
 def nearest(query: Tensor, support: Tensor, labels: Tensor, n_way: int, distance: Distance) -> Tensor:
-    """Score each class by its nearest support feature: (q, N). A tie goes to the class with the smaller label."""
+    """Score each class by its nearest support feature: (q, N). On a tie, argmax returns the smaller label."""
     near = similarity(query, support, distance)
     of_class = labels[None, :] == torch.arange(n_way, device=labels.device)[:, None]
     return near[:, None, :].masked_fill(~of_class[None], -torch.inf).amax(-1)
@@ -48,7 +45,7 @@ def class_mean(query: Tensor, support: Tensor, labels: Tensor, n_way: int, dista
 
 
 def attention(query: Tensor, support: Tensor, labels: Tensor, n_way: int, distance: Distance) -> Tensor:
-    """Score each class by the softmax over all support features of their similarity: (q, N)."""
+    """Score each class by the softmax of the similarities over all support features: (q, N)."""
     votes = one_hot(labels, n_way).to(support.dtype)
     return similarity(query, support, distance).softmax(-1) @ votes
 

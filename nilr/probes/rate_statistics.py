@@ -1,4 +1,4 @@
-"""The inner rates, seen: how they are distributed, and what they make of the gradients of real episodes."""
+"""Statistics of the inner rates: their distribution, and their effect on the gradients of real episodes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from nilr.models.learner import Params
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 BINS = 40
 
-# A tensor whose largest gradient is this small beside the largest of all has a zero gradient with rounding in it.
+# A gradient below this share of the largest one is zero, except for rounding.
 NOISE = 1e-6
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How rates are distributed: exactly, since these are all the rates there are and no sample of any.
+    """The exact distribution of all rates of some tensors.
 
     Attributes:
-        count: how many rates.
-        mean: their mean.
-        std: their standard deviation, with the count as its divisor.
-        quantiles: by level; between two rates, linearly.
+        count: number of rates.
+        mean: of the rates.
+        std: their standard deviation, with `count` as the divisor.
+        quantiles: by level, with linear interpolation.
         share_negative: share of the rates below zero.
-        edges: of the histogram, ascending and equally far apart; where there are rates below zero, zero is one.
-        counts: rates in each bin, its lower edge included and its upper one not.
+        edges: of the histogram's bins, equally spaced; zero is an edge if rates are negative.
+        counts: rates per bin, including its lower edge and excluding its upper one.
     """
 
     count: int
@@ -44,7 +44,7 @@ class Spread:
 
 
 def spread(rates: Iterable[Tensor]) -> Spread:
-    """Return the distribution of rates of any shapes, taken together."""
+    """Return the distribution of all rates in the tensors."""
     values = torch.cat([rate.detach().reshape(-1).double().cpu() for rate in rates]).sort().values
     edges, counts = _histogram(values)
     return Spread(
@@ -65,7 +65,7 @@ def _quantile(ascending: Tensor, level: float) -> float:
 
 
 def _histogram(ascending: Tensor) -> tuple[list[float], list[int]]:
-    """Return edges that are multiples of one width, so that no bin holds rates of both signs, and counts."""
+    """Return edges that are multiples of one width, so that no bin has rates of both signs, and counts."""
     low, high = ascending[0].item(), ascending[-1].item()
     width = (high - low) / BINS or abs(low) or 1.0
     bins = (ascending / width).floor().long()
@@ -75,12 +75,12 @@ def _histogram(ascending: Tensor) -> tuple[list[float], list[int]]:
 
 @dataclass(frozen=True)
 class Walk:
-    """What the rates made of the gradients of one episode, step by step along its inner loop.
+    """Sums over the elements of each of T tensors at every step of an inner loop, for rates a and gradients g.
 
     Attributes:
-        names: of the T tensors that move.
-        ascent: sum of |a| g^2 over the elements whose rate a is negative, (steps, T) float64.
-        total: sum of |a| g^2 over all elements, (steps, T).
+        names: of the tensors.
+        ascent: sum of |a| g^2 where a is negative, (steps, T) float64.
+        total: sum of |a| g^2, (steps, T).
         step: sum of (a g)^2, (steps, T).
         gradient: sum of g^2, (steps, T).
     """
@@ -101,14 +101,14 @@ def walk(
     *,
     steps: int,
 ) -> tuple[Walk, Params]:
-    """Take the steps of the inner loop, look at each, and return what was seen and every element's largest |g|.
+    """Run the inner loop on a support set; return its sums, and the largest |g| of every element.
 
     Args:
-        engine: what computes gradients.
+        engine: computes the gradients.
         params: the meta-initialisation, by name.
         inner_lr: the inner rates, by name.
         support: images (N*K, C, H, W) and labels (N*K,).
-        steps: steps of the inner loop.
+        steps: of the inner loop.
     """
     at, names = dict(params), sorted(inner_lr)
     sums = torch.zeros(4, steps, len(names), dtype=torch.float64)
@@ -127,12 +127,12 @@ def walk(
 
 @dataclass(frozen=True)
 class Signal:
-    """What the rates of some tensors made of the gradients, a value per episode; NaN where it is undefined.
+    """The effect of rates a on gradients g, one value per episode; NaN where undefined.
 
     Attributes:
-        ascent: share of the first-order change of the support loss, sum of |a| g^2, that is uphill.
+        ascent: share of sum |a| g^2 with negative a: the part of the first-order change of the loss that is uphill.
         step_norm: norm of the step a*g, mean over the inner steps.
-        cosine: of the angle between the step a*g and the plain gradient g, mean over the inner steps.
+        cosine: of the angle between a*g and g, mean over the inner steps.
     """
 
     ascent: Tensor
@@ -141,7 +141,7 @@ class Signal:
 
 
 def signal(walks: Sequence[Walk], names: Iterable[str]) -> Signal:
-    """Return what the rates of the named tensors, taken together, made of the gradients of each episode."""
+    """Return the effect of the rates of the named tensors, taken together; one walk per episode."""
     wanted = set(names)
     chosen = [i for i, name in enumerate(walks[0].names) if name in wanted]
 
@@ -149,21 +149,21 @@ def signal(walks: Sequence[Walk], names: Iterable[str]) -> Signal:
         return torch.stack([getattr(walk, part)[:, chosen].sum(1) for walk in walks])
 
     ascent, total, step, gradient = (together(part) for part in ("ascent", "total", "step", "gradient"))
-    # The product of a*g with g counts what descends less what ascends.
+    # The inner product of a*g and g is the descent minus the ascent.
     cosine = (total - 2 * ascent) / (step * gradient).sqrt()
     return Signal(ascent=ascent.sum(1) / total.sum(1), step_norm=step.sqrt().mean(1), cosine=cosine.nanmean(1))
 
 
 def larger(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Params:
-    """Return the larger of two values for every element, by tensor; where `a` is empty, those of `b`."""
+    """Return the larger value of every element, by tensor; `b` if `a` is empty."""
     return {name: torch.maximum(a.get(name, value), value) for name, value in b.items()}
 
 
 def without_signal(largest: Mapping[str, Tensor]) -> list[str]:
-    """Return the tensors whose gradient is zero, or zero but for rounding, in every episode.
+    """Return the tensors whose gradient is zero in every episode, except for rounding.
 
     Args:
-        largest: largest |g| of every element over all episodes and steps, by tensor.
+        largest: the largest |g| of every element over all episodes and steps, by tensor.
     """
     most = {name: value.max().item() for name, value in largest.items()}
     bound = NOISE * max(most.values(), default=0.0)

@@ -1,8 +1,8 @@
-"""How alike two representations of the same images are: linear CKA, SVCCA, cosines.
+"""Similarity of two representations of the same images: linear CKA, SVCCA, cosines.
 
-Every measure takes `Activations`, which carry the identity of each image beside its values: a figure between
-different images, or the same ones in another order, looks as plausible as a true one, so it is an error.
-A figure that is undefined (a layer that says the same of every image) is NaN.
+Every measure takes `Activations`, which include the identity of each image. Comparing different images, or the same
+ones in another order, gives a plausible number; here it is an error. An undefined value, for example of a layer that
+is constant, is NaN.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MIN_IMAGES = 4
 
 @dataclass(frozen=True)
 class Activations:
-    """What a layer makes of n images.
+    """A layer's outputs for n images.
 
     Attributes:
-        values: (n, ...); with (n, C, H, W), channels at positions.
-        images: identity of each image (see `identities`).
+        values: (n, ...); (n, C, H, W) has channels at positions.
+        images: identity of each image; see `identities`.
         labels: class of each image, int64 (n,).
     """
 
@@ -43,47 +43,40 @@ class Activations:
 
 
 def identities(x: Tensor) -> tuple[str, ...]:
-    """Return the SHA-256 of the values of each image of `x` (n, C, H, W), hex."""
+    """Return the hexadecimal SHA-256 of each image of `x` (n, C, H, W)."""
     return tuple(hashlib.sha256(image.numpy()).hexdigest() for image in x.cpu().contiguous())
 
 
 def cka(before: Activations, after: Activations) -> float:
-    """Return the linear CKA of the flattened activations, from unbiased estimates of HSIC: 0 on average for noise.
-
-    Kornblith, Norouzi, Lee, Hinton: Similarity of Neural Network Representations Revisited, 2019; estimator: Song,
-    Smola, Gretton, Bedo, Borgwardt: Feature Selection via Dependence Maximization, 2012; as in Nguyen, Raghu,
-    Kornblith: Do Wide and Deep Networks Learn the Same Things?, 2021. NaN where an estimate of a layer's own HSIC is
-    not positive.
+    """Return the linear CKA of the flattened activations.
 
     Raises:
-        EpisodeError: the images are not the same in the same order, or fewer than 4.
+        EpisodeError: the images differ, or are fewer than 4.
     """
     _require_same_images(before, after)
-    _require(before, MIN_IMAGES, "CKA")
+    _require_samples("CKA", MIN_IMAGES, len(before.images), "query images")
     return linear_cka(before.flat, after.flat)
 
 
-def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = True) -> float:
-    """Return the linear CKA of `x` (n, D) and `y` (n, D'), rows of the same images.
+def linear_cka(x: Tensor, y: Tensor) -> float:
+    """Return the linear CKA of `x` (n, D) and `y` (n, D'), n >= 4, from unbiased estimates of HSIC.
 
-    Args:
-        x: one representation.
-        y: the other.
-        unbiased: estimate HSIC without bias (n >= 4); otherwise as Gretton, Bousquet, Smola, Schölkopf (Measuring
-            Statistical Dependence with Hilbert-Schmidt Norms, 2005), which is 1 on average for noise of many features.
+    It is 0 on average for noise, and NaN if the estimate of a representation's own HSIC is not positive. Kornblith,
+    Norouzi, Lee, Hinton: Similarity of Neural Network Representations Revisited, 2019; with the estimator of Song,
+    Smola, Gretton, Bedo, Borgwardt (Feature Selection via Dependence Maximization, 2012), as in Nguyen, Raghu,
+    Kornblith: Do Wide and Deep Networks Learn the Same Things?, 2021.
     """
-    hsic = _unbiased_hsic if unbiased else _biased_hsic
-    # centring changes no estimate, and keeps digits where features share a large mean
+    # Centring does not change the estimates. It keeps precision if features have a large common mean.
     k, l = (_gram(values - values.mean(0)) for values in (x.double(), y.double()))  # noqa: E741 - the papers' letters
-    own = torch.stack([hsic(k, k), hsic(l, l)])
-    return (hsic(k, l) / own.prod().sqrt()).item() if bool((own > 0).all()) else float("nan")
+    self_hsic = torch.stack([_hsic(k, k), _hsic(l, l)])
+    return (_hsic(k, l) / self_hsic.prod().sqrt()).item() if bool((self_hsic > 0).all()) else float("nan")
 
 
 def _gram(x: Tensor) -> Tensor:
     return x @ x.T
 
 
-def _unbiased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741 - the papers' letters
+def _hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
     """Return HSIC_1 of Song et al. (2012), equation 5, of two Gram matrices (n, n)."""
     n = len(k)
     k, l = (gram - gram.diag().diag() for gram in (k, l))  # noqa: E741
@@ -91,44 +84,34 @@ def _unbiased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741 - the papers' 
     return ((k * l).sum() + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)) / (n * (n - 3))
 
 
-def _biased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741 - the papers' letters
-    """Return HSIC_0 of Gretton et al. (2005), tr(KHLH) / (n - 1)^2, of two Gram matrices (n, n)."""
-    centred = k - k.mean(0) - k.mean(1, keepdim=True) + k.mean()
-    return (centred * l).sum() / (len(k) - 1) ** 2
-
-
 def svcca(before: Activations, after: Activations) -> float:
-    """Return the mean canonical correlation of the main components: SVCCA, with every position as a sample.
+    """Return SVCCA, the mean canonical correlation of the main components.
 
-    Raghu, Gilmer, Yosinski, Sohl-Dickstein: SVCCA: Singular Vector Canonical Correlation Analysis for Deep Learning
-    Dynamics and Interpretability, 2017. Of each representation the components that explain 99 % of the variance are
-    kept, and at most a tenth as many as there are samples: with as many components as samples any two representations
-    correlate perfectly.
-
-    Args:
-        before: (n, C, H, W), n*H*W samples of C channels; or (n, C), n samples.
-        after: the same of other parameters.
+    Outputs (n, C, H, W) give n*H*W samples of C channels. Each representation keeps the components that explain 99 % of
+    its variance, at most one per ten samples: with as many components as samples, any two representations correlate
+    perfectly. Raghu, Gilmer, Yosinski, Sohl-Dickstein: SVCCA: Singular Vector Canonical Correlation Analysis for Deep
+    Learning Dynamics and Interpretability, 2017.
 
     Raises:
-        EpisodeError: the images are not the same in the same order, or there are fewer than 10 samples.
+        EpisodeError: the images differ, or give fewer than 10 samples.
     """
     _require_same_images(before, after)
-    x, y = _positions(before.values), _positions(after.values)
-    _require(before, SAMPLES_PER_COMPONENT, "SVCCA", samples=len(x))
+    x, y = (a.values.movedim(1, -1).reshape(-1, a.values.shape[1]) for a in (before, after))
+    _require_samples("SVCCA", SAMPLES_PER_COMPONENT, len(x), "samples (query images times positions)")
     correlations = canonical_correlations(x, y, at_most=len(x) // SAMPLES_PER_COMPONENT)
     return correlations.mean().item() if len(correlations) else float("nan")
 
 
 def canonical_correlations(x: Tensor, y: Tensor, *, at_most: int) -> Tensor:
-    """Return the canonical correlations of the main components of `x` (n, C) and `y` (n, C'), largest first.
+    """Return the canonical correlations of the main components of `x` (n, C) and `y` (n, C').
 
     Args:
         x: one representation, a row per sample.
         y: the other.
-        at_most: components of each that are kept at most.
+        at_most: number of components to keep.
 
     Returns:
-        float64, as many as the fewer components; none where a representation has no variance.
+        float64, largest first; empty if a representation has no variance.
     """
     x, y = (values.double() - values.double().mean(0) for values in (x, y))
     correlations: Tensor = torch.linalg.svdvals(_whitened(x, at_most).T @ _whitened(y, at_most))
@@ -136,7 +119,7 @@ def canonical_correlations(x: Tensor, y: Tensor, *, at_most: int) -> Tensor:
 
 
 def _whitened(x: Tensor, at_most: int) -> Tensor:
-    """Return the main components (n, k) of centred values (n, C), orthonormal; k is 0 where there is no variance."""
+    """Return the orthonormal main components (n, k) of centred values (n, C); k is 0 without variance."""
     ascending, columns = torch.linalg.eigh(x.T @ x)
     variances: Tensor = ascending.flip(0).clamp(min=0)
     directions: Tensor = columns.flip(1)
@@ -148,28 +131,23 @@ def _whitened(x: Tensor, at_most: int) -> Tensor:
     return x @ directions[:, :kept] / variances[:kept].sqrt()
 
 
-def _positions(values: Tensor) -> Tensor:
-    """Return channels at positions as rows: (n, C, H, W) -> (n*H*W, C); (n, C) stays."""
-    return values.movedim(1, -1).reshape(-1, values.shape[1])
-
-
 def cosine(before: Activations, after: Activations) -> float:
-    """Return the mean cosine of each image's flattened activations before and after; 0 for a vector of zeros.
+    """Return the mean cosine of each image's flattened activations before and after; 0 for a zero vector.
 
     Raises:
-        EpisodeError: the images are not the same in the same order.
+        EpisodeError: the images differ.
     """
     _require_same_images(before, after)
     return (normalize(before.flat, dim=1) * normalize(after.flat, dim=1)).sum(1).mean().item()
 
 
 def within_class_cosine(_before: Activations, after: Activations) -> float:
-    """Return the mean cosine over all pairs of two images of one class, after; NaN where no class has two."""
+    """Return the mean cosine of all pairs of images of one class, after; NaN if no class has two images."""
     return _mean_cosine(after, same_class=True)
 
 
 def between_class_cosine(_before: Activations, after: Activations) -> float:
-    """Return the mean cosine over all pairs of images of different classes, after."""
+    """Return the mean cosine of all pairs of images of different classes, after."""
     return _mean_cosine(after, same_class=False)
 
 
@@ -182,7 +160,7 @@ def _mean_cosine(activations: Activations, *, same_class: bool) -> float:
 
 Measure = Callable[[Activations, Activations], float]
 
-# What two sets of parameters make of the same images; and what one set makes of them, the second one.
+# BETWEEN compares the outputs before and after; WITHIN compares images with each other, after.
 BETWEEN: dict[str, Measure] = {"cka": cka, "svcca": svcca, "cosine": cosine}
 WITHIN: dict[str, Measure] = {
     "within-class-cosine": within_class_cosine,
@@ -195,22 +173,15 @@ def _require_same_images(before: Activations, after: Activations) -> None:
     if before.images == after.images:
         return
     if sorted(before.images) == sorted(after.images):
-        raise EpisodeError(
-            "a similarity needs the same images in the same order, and these stand in another order",
-            hint="index both by the same order",
-        )
+        raise EpisodeError("similarity needs the images in the same order", hint="sort both in the same order")
     shared = len(set(before.images) & set(after.images))
     raise EpisodeError(
-        f"a similarity needs the same images: of {len(before.images)} before and {len(after.images)} after, "
+        f"similarity needs the same images; of {len(before.images)} before and {len(after.images)} after, "
         f"{shared} are the same",
-        hint="look at the same images with both",
+        hint="use the same images before and after",
     )
 
 
-def _require(activations: Activations, needed: int, measure: str, *, samples: int | None = None) -> None:
-    found = len(activations.images) if samples is None else samples
+def _require_samples(measure: str, needed: int, found: int, what: str) -> None:
     if found < needed:
-        what = "query images" if samples is None else "samples (query images times positions)"
-        raise EpisodeError(
-            f"{measure} needs {needed} {what} or more, and the episode has {found}", hint="raise --n-query"
-        )
+        raise EpisodeError(f"{measure} needs at least {needed} {what}; the episode has {found}", hint="raise --n-query")

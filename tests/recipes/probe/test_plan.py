@@ -167,7 +167,7 @@ def test_a_body_that_does_not_move_is_the_same_before_and_after(quick: dict[str,
 
 
 def test_too_few_queries_for_a_similarity_are_an_error(maml: str) -> None:
-    with pytest.raises(EpisodeError, match=r"SVCCA needs 10 samples .* the episode has 9"):
+    with pytest.raises(EpisodeError, match=r"SVCCA needs at least 10 samples .* the episode has 9"):
         judge(maml, similarity=True, layers=("block4",))
 
 
