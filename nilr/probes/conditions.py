@@ -6,10 +6,10 @@ the evaluated episode. A reading computes a number from a view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,29 +51,15 @@ class Condition:
 META_INIT = Condition("meta-init")
 
 
-class Extractor(Protocol):
-    """Turns images into features, with parameters given by name."""
-
-    @property
-    def params(self) -> Mapping[str, Tensor]:
-        """The meta-initialisation."""
-
-    def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Return the features (n, D) of images (n, C, H, W)."""
-
-    def activations(self, params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
-        """Return the outputs (n, ...) of the layers by name, the features last, of images (n, C, H, W)."""
-
-
 @dataclass(frozen=True)
 class Subject:
-    """A probed model: an extractor that adapts.
+    """A probed model.
 
     Attributes:
         params: the meta-initialisation, by name.
         inner_lr: the inner rates, by name.
         inner_steps: steps of the inner loop.
-        engine: executes the learner.
+        engine: executes the model.
         edits: edited inner rates, by the edit's name.
     """
 
@@ -82,14 +68,6 @@ class Subject:
     inner_steps: int
     engine: Engine
     edits: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-
-    def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Return the features (n, D) of images (n, C, H, W)."""
-        return self.engine.features(params, x)
-
-    def activations(self, params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
-        """Return the outputs (n, C, H, W) of the layers by name, in order."""
-        return self.engine.activations(params, x)
 
     def steps(self, condition: Condition) -> int:
         """Return the number of inner steps under a condition."""
@@ -128,14 +106,14 @@ class View:
     """The features of the evaluated episode under one condition, each computed at its first use.
 
     Attributes:
-        extractor: the model.
+        engine: executes the model.
         params: its parameters under the condition.
         episode: the evaluated episode.
         batch_stats: whether support and query are normalised apart or together.
         layered: take the features from the layers' outputs, which a reading needs anyway.
     """
 
-    extractor: Extractor
+    engine: Engine
     params: Mapping[str, Tensor]
     episode: Episode
     batch_stats: BatchStats
@@ -149,7 +127,7 @@ class View:
             features = support.flatten(1), query.flatten(1)
         else:
             features = episode_features(
-                lambda x: self.extractor.features(self.params, x), self.episode, batch_stats=self.batch_stats
+                lambda x: self.engine.features(self.params, x), self.episode, batch_stats=self.batch_stats
             )
         # Otherwise accuracy would be exactly 1/N, without an error: the first neighbour wins among non-finite features,
         # and among equal ones, which result from variances that overflow.
@@ -165,7 +143,7 @@ class View:
     def activations(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """The outputs for support and query by layer, each (n, ...), the features last."""
         return episode_activations(
-            lambda x: self.extractor.activations(self.params, x), self.episode, batch_stats=self.batch_stats
+            lambda x: self.engine.activations(self.params, x), self.episode, batch_stats=self.batch_stats
         )
 
     @cached_property
@@ -195,14 +173,14 @@ class Quantity(NamedTuple):
 
 @torch.no_grad()
 def read_episode(
-    subject: Extractor, tasks: Tasks, quantities: Iterable[Quantity], *, batch_stats: BatchStats
+    subject: Subject, tasks: Tasks, quantities: Iterable[Quantity], *, batch_stats: BatchStats
 ) -> dict[Quantity, float]:
     """Return every quantity of one episode.
 
     Each condition adapts once. A condition with more steps continues from the same condition with fewer.
 
     Args:
-        subject: a `Subject`, or for conditions without adaptation any other extractor.
+        subject: the model.
         tasks: the evaluated episode, and those that the conditions adapt to.
         quantities: what to measure.
         batch_stats: whether support and query are normalised apart or together.
@@ -214,34 +192,23 @@ def read_episode(
     readings: dict[Condition, list[Reading]] = {}
     for condition, reading in quantities:
         readings.setdefault(condition, []).append(reading)
-    layered = any(layer_of(reading) for some in readings.values() for reading in some)
-    before = View(subject, subject.params, tasks.judged, batch_stats, layered)
+
+    def view(params: Mapping[str, Tensor], used: Iterable[Reading]) -> View:
+        return View(subject.engine, params, tasks.judged, batch_stats, layered=any(map(layer_of, used)))
+
+    before = view(subject.params, [reading for used in readings.values() for reading in used])
+    reached: dict[Condition, tuple[int, Mapping[str, Tensor]]] = {}
     values: dict[Quantity, float] = {}
-    for condition, params in _adapted(subject, tasks, readings):
-        view = before
+    for condition in sorted(readings, key=subject.steps):
+        after = before
         if condition != META_INIT:
-            layered = any(layer_of(reading) for reading in readings[condition])
-            view = View(subject, params, tasks.judged, batch_stats, layered)
+            path = replace(condition, steps=None)
+            first_step, params = reached.get(path, (0, subject.params))
+            params = subject.adapt(condition, tasks, params, first_step=first_step)
+            reached[path] = subject.steps(condition), params
+            after = view(params, readings[condition])
         try:
-            values |= {Quantity(condition, reading): reading(view, before) for reading in readings[condition]}
+            values |= {Quantity(condition, reading): reading(after, before) for reading in readings[condition]}
         except DivergedError as error:
             raise DivergedError(f"{condition}: {error.message}", hint=error.hint) from error
     return values
-
-
-def _adapted(
-    subject: Extractor, tasks: Tasks, conditions: Iterable[Condition]
-) -> Iterator[tuple[Condition, Mapping[str, Tensor]]]:
-    """Yield each condition with its parameters, those with fewer steps first."""
-    if not isinstance(subject, Subject):
-        yield META_INIT, subject.params
-        return
-    reached: dict[Condition, tuple[int, Mapping[str, Tensor]]] = {}
-    for condition in sorted(conditions, key=subject.steps):
-        if condition == META_INIT:
-            yield condition, subject.params
-            continue
-        first_step, params = reached.get(replace(condition, steps=None), (0, subject.params))
-        params = subject.adapt(condition, tasks, params, first_step=first_step)
-        reached[replace(condition, steps=None)] = subject.steps(condition), params
-        yield condition, params

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from nilr.episodes import stream_seed
+from nilr.meta.engine.contract import Engine
 from nilr.metrics import paired_difference
 from nilr.models.registry import build_learner
-from nilr.probes.conditions import Extractor, Subject
+from nilr.probes.conditions import Subject
 from nilr.recipes.common.loading import LoadedModel
 
 # A model in the registry cannot have a name with a space.
@@ -18,27 +19,21 @@ UNTRAINED, RAW_PIXELS = "untrained body", "raw pixels"
 
 
 class RawPixels:
-    """Images as their own features."""
-
-    params: Mapping[str, Tensor] = {}
+    """The part of an engine that a control needs, with images as their own features."""
 
     def features(self, _params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the pixels (n, C*H*W) of images (n, C, H, W)."""
         return x.flatten(1)
 
-    def activations(self, _params: Mapping[str, Tensor], x: Tensor) -> Mapping[str, Tensor]:
-        """Return the images as the only layer."""
-        return {"pixels": x}
 
-
-def build_controls(model: LoadedModel, seed: int) -> dict[str, Extractor]:
+def build_controls(model: LoadedModel, seed: int) -> dict[str, Subject]:
     """Return the controls by name; the untrained body has the model's architecture and weights drawn by `seed`."""
     architecture = model.checkpoint.manifest.architecture
     arguments: dict[str, Any] = dict(architecture.arguments)
     learner = build_learner(architecture.name, **arguments, seed=stream_seed(seed, "untrained"))
     device = model.params["head.bias"].device
     params = {name: value.to(device) for name, value in learner.initial_params().items()}
-    return {UNTRAINED: Subject(params, {}, 0, model.engine), RAW_PIXELS: RawPixels()}
+    return {UNTRAINED: Subject(params, {}, 0, model.engine), RAW_PIXELS: Subject({}, {}, 0, cast(Engine, RawPixels()))}
 
 
 def compare_with_untrained(accuracies: Mapping[str, Tensor]) -> str:

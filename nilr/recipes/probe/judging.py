@@ -10,7 +10,7 @@ from nilr.config import ProbeSettings
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import DivergedError
 from nilr.meta.engine.workers import in_order
-from nilr.probes.conditions import Extractor, Quantity, Subject, read_episode
+from nilr.probes.conditions import Quantity, Subject, read_episode
 from nilr.probes.edits import edited, rates_of_part
 from nilr.probes.tasks import TaskPairs
 from nilr.recipes.common.episodes import EpisodeSize, inner_steps, split_commas
@@ -45,7 +45,7 @@ def judge(
         next_look: takes all values and the number of episodes so far; returns the number of episodes before the next
             look, or None to stop.
     """
-    subjects: dict[str, Extractor] = {name: _subject(settings, model, plans[name]) for name, model in models.items()}
+    subjects = {name: _subject(settings, model, plans[name]) for name, model in models.items()}
     if settings.controls:
         subjects |= build_controls(next(iter(models.values())), settings.seed)
     quantities = {name: list(dict.fromkeys(plan.quantities())) for name, plan in plans.items()}
@@ -70,7 +70,7 @@ def judge(
 
 def _measurement(
     settings: ProbeSettings,
-    subjects: Mapping[str, Extractor],
+    subjects: Mapping[str, Subject],
     quantities: Mapping[str, Sequence[Quantity]],
     pairs: TaskPairs,
 ) -> Callable[[int], Measured]:
