@@ -29,7 +29,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def points(mean: float, ci95: float) -> str:
     """Return a difference in points; bold if its interval excludes zero."""
-    text = f"{100 * mean:+.2f} ± {100 * ci95:.2f}"
+    text = f"{100 * mean:+z.2f} ± {100 * ci95:.2f}"
     return f"**{text}**" if abs(mean) > ci95 else text
 
 
