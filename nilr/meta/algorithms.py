@@ -1,39 +1,40 @@
-"""The table of algorithms. An algorithm is data: one `adapt` and one outer step serve all rows."""
+"""The table of algorithms. An algorithm is data: one inner loop and one outer step serve all rows. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from nilr.errors import UnknownNameError
-from nilr.models.learner import kind, part
+from nilr.models.parameters import Kind, part
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What the inner loop moves, how its gradient is taken, and where its rates come from.
+    """What the inner loop moves, the order of the meta-gradient, and where the inner rates come from.
 
     Attributes:
         name: its name on the command line.
         moves: the part of the learner that the inner loop moves.
-        norm_adapted: whether norm scale and shift move with it.
-        order: 2, the exact meta-gradient; 1, inner gradients taken as constants.
-        rates: "fixed", one number for all; or learned: one per parameter "element", per "tensor", or a single "scalar".
+        norm_adapted: whether the inner loop also moves norm scale and shift.
+        order: 2: the exact meta-gradient; 1: inner gradients are constants.
+        grain: "fixed": one number for all parameters. Learned: one rate per "element", one per "tensor", or a single
+            "scalar".
         inner_steps: gradient steps in training.
-        eval_inner_steps: gradient steps in validation and judging.
-        inner_lr_init: the fixed rate, or where learned rates start (see `initial_rates`).
+        eval_inner_steps: gradient steps in validation and evaluation.
+        inner_lr_init: the fixed rate, or the initial learned rates (see `nilr.meta.inner_lr.initial_rates`).
         paper: authors, title, year.
-        per_step: whether each of the `inner_steps` has rates of its own; later steps take the last one's.
-        constraint: where learned rates are kept: "free", "non-negative" or "bounded:LOW,HIGH".
-        rectified: whether the inner loop takes max(0, r) of a learned number r (see `nilr.meta.inner_lr`).
+        per_step: whether each of the `inner_steps` has its own rates; later steps use those of the last one.
+        constraint: on learned rates: "free", "non-negative" or "bounded:LOW,HIGH".
+        rectified: whether the inner loop uses max(0, r) of a learned number r (see `nilr.meta.inner_lr`).
     """
 
     name: str
     moves: Literal["all", "body", "head"]
     norm_adapted: bool
     order: Literal[1, 2]
-    rates: Literal["fixed", "element", "tensor", "scalar"]
+    grain: Literal["fixed", "element", "tensor", "scalar"]
     inner_steps: int
     eval_inner_steps: int
     inner_lr_init: str
@@ -45,15 +46,32 @@ class Algorithm:
     @property
     def learns_rates(self) -> bool:
         """Whether the rates are learned together with the meta-initialisation."""
-        return self.rates != "fixed"
+        return self.grain != "fixed"
 
-    def moved(self, names: Iterable[str]) -> list[str]:
-        """Return those of the parameter names that the inner loop moves."""
-        return [name for name in names if self._moves(name)]
+    def moved(self, kinds: Mapping[str, Kind]) -> list[str]:
+        """Return the names of the parameters that the inner loop moves.
 
-    def _moves(self, name: str) -> bool:
-        in_part = self.moves in ("all", part(name))
-        return in_part and (self.norm_adapted or not kind(name).startswith("norm"))
+        Args:
+            kinds: the kinds of all parameters, by name.
+        """
+        return [
+            name
+            for name, kind in kinds.items()
+            if self.moves in ("all", part(name)) and (self.norm_adapted or not kind.startswith("norm"))
+        ]
+
+    def to_stored(self) -> dict[str, Any]:
+        """Return the row as checkpoints store it; there the grain is called `rates`."""
+        return {"rates" if name == "grain" else name: value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Algorithm:
+        """Return the row that `to_stored` returned; values are not checked.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**{"grain" if name == "rates" else name: value for name, value in stored.items()})
 
 
 _FINN = "Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, 2017"
@@ -69,7 +87,7 @@ _OSWALD = (
 ALGORITHMS: dict[str, Algorithm] = {
     row.name: row
     for row in (
-        #         name           moves   norm   order rates      steps eval rate                  paper
+        #         name           moves   norm   order grain      steps eval rate                  paper
         Algorithm("maml",        "all",  False, 2,    "fixed",   5,    10,  "0.05",               _FINN),
         Algorithm("fomaml",      "all",  False, 1,    "fixed",   5,    10,  "0.05",               _FINN),
         Algorithm("metasgd",     "all",  True,  2,    "element", 1,    1,   "uniform:0.005,0.1",  _LI),
@@ -87,7 +105,7 @@ def find_algorithm(name: str) -> Algorithm:
     """Return the row of that name.
 
     Raises:
-        UnknownNameError: there is none; the known ones are listed.
+        UnknownNameError: there is no such algorithm; the error lists the known ones.
     """
     if name not in ALGORITHMS:
         raise UnknownNameError("algorithm", name, ALGORITHMS)

@@ -1,7 +1,8 @@
-"""Inner rates: from the numbers that an algorithm learns to the rates that its inner loop takes, and back.
+"""Inner rates: from the numbers that an algorithm learns to the rates that its inner loop uses, and back.
 
-Learned numbers go by the name of the parameter they move; a single "scalar" for all goes by `SHARED`. The outer loop
-steps on learned numbers and keeps them within the row's constraint. Engines, checkpoints and probes see inner rates.
+Learned numbers have the names of the parameters that they move; a single "scalar" for all has the name `SHARED`. The
+outer loop steps on learned numbers and keeps them within the row's constraint. Engines, checkpoints and probes use
+inner rates.
 """
 
 from __future__ import annotations
@@ -10,40 +11,43 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from nilr.errors import UsageError
 from nilr.meta.algorithms import Algorithm
-from nilr.models.learner import Params, layer
+from nilr.models.learner import Params, Tensors
+from nilr.models.parameters import Kind, layer
 
 SHARED = "all"
 
 
-def initial_rates(algorithm: Algorithm, params: Mapping[str, Tensor], seed: int) -> Params:
+def initial_rates(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kind], seed: int) -> Params:
     """Return the learned numbers (or the fixed rates) that a run starts from, within the row's constraint.
 
-    `inner_lr_init` is a number; `uniform:LOW,HIGH`, one draw for all; or `uniform-each:LOW,HIGH`, one for each.
+    `inner_lr_init` is a number; `uniform:LOW,HIGH`, one draw for all rates; or `uniform-each:LOW,HIGH`, one draw each.
 
     Args:
-        algorithm: the row; it says which parameters move, at what grain, and whether by step.
-        params: the learner's parameters by name.
-        seed: seed of the draw.
+        algorithm: the row.
+        params: the learner's parameters, by name.
+        kinds: their kinds, by name.
+        seed: seed of the draws.
 
     Returns:
-        For every name that moves a tensor of shape () (fixed, tensor) or of the parameter's shape (element); for scalar
-        a single one of shape (). With a rate per step, K of them lead: (K, 1, ...), (K, ...) and (K,).
+        For every parameter that moves, a tensor of shape () (fixed, tensor) or of the parameter's shape (element). For
+        scalar, one tensor of shape (). With a rate per step, a leading dimension K: (K, 1, ...), (K, ...) and (K,).
 
     Raises:
-        UsageError: `inner_lr_init` or `constraint` is not one of the forms there are.
+        UsageError: `inner_lr_init` or `constraint` is invalid.
     """
     form, low, high = _parse_init(algorithm.inner_lr_init)
     if form == "uniform-each" and not algorithm.learns_rates:
-        raise UsageError(f"`{algorithm.name}` has one fixed rate, and `{algorithm.inner_lr_init}` draws many")
+        raise UsageError(
+            f"`{algorithm.name}` has one fixed rate, but `{algorithm.inner_lr_init}` draws one per element"
+        )
     generator = torch.Generator().manual_seed(seed)
     shared = low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
     like = next(iter(params.values()))
     rates = {}
-    for name, shape in _shapes(algorithm, params).items():
+    for name, shape in _shapes(algorithm, params, kinds).items():
         rate = torch.full(shape, shared, dtype=like.dtype)
         if form == "uniform-each":
             rate.uniform_(low, high, generator=generator)
@@ -52,43 +56,44 @@ def initial_rates(algorithm: Algorithm, params: Mapping[str, Tensor], seed: int)
     return rates
 
 
-def inner_rates(algorithm: Algorithm, learned: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> Params:
-    """Return the rates that the inner loop takes, for every name that moves (`nilr.meta.inner_loop.rate_at`).
+def inner_rates(algorithm: Algorithm, learned: Tensors, params: Tensors, kinds: Mapping[str, Kind]) -> Params:
+    """Return the rates that the inner loop uses, for every parameter that moves (`nilr.meta.inner_loop.rate_at`).
 
     Args:
         algorithm: the row.
-        learned: the learned numbers, as `initial_rates` names and shapes them.
-        params: the learner's parameters by name.
+        learned: the learned numbers, with the names and shapes of `initial_rates`.
+        params: the learner's parameters, by name.
+        kinds: their kinds, by name.
     """
     rates = dict(learned)
-    if algorithm.rates == "scalar":
+    if algorithm.grain == "scalar":
         number = learned[SHARED]
         rates = {
             name: number.reshape(-1, *(1,) * params[name].dim()) if algorithm.per_step else number
-            for name in algorithm.moved(params)
+            for name in algorithm.moved(kinds)
         }
     return {name: rate.clamp(min=0) for name, rate in rates.items()} if algorithm.rectified else rates
 
 
-def learned_gradient(algorithm: Algorithm, inner_lr: Mapping[str, Tensor]) -> Params:
-    """Return the gradient in the learned numbers, from that in the inner rates.
+def learned_gradient(algorithm: Algorithm, inner_lr: Tensors) -> Params:
+    """Return the gradient with respect to the learned numbers, from that with respect to the inner rates.
 
-    A rectified row takes the derivative of max(0, r) for 1 everywhere (straight through; Bengio, Leonard, Courville:
-    Estimating or Propagating Gradients Through Stochastic Neurons, 2013), as the code of von Oswald et al. does: with
-    the true one a number below zero would never come back.
+    For a rectified row the derivative of max(0, r) counts as 1 everywhere (straight through; Bengio, Leonard,
+    Courville: Estimating or Propagating Gradients Through Stochastic Neurons, 2013), as in the code of von Oswald et
+    al. With the true derivative a number below zero would never move again.
     """
-    if algorithm.rates != "scalar":
+    if algorithm.grain != "scalar":
         return dict(inner_lr)
     gradients = [value.reshape(-1) if algorithm.per_step else value for value in inner_lr.values()]
     return {SHARED: torch.stack(gradients).sum(0)}
 
 
 @torch.no_grad()
-def keep_within(algorithm: Algorithm, learned: Mapping[str, Tensor]) -> None:
-    """Move each learned number, in place, to the nearest one that the row's constraint allows.
+def keep_within(algorithm: Algorithm, learned: Tensors) -> None:
+    """Move each learned number, in place, to the nearest number that the row's constraint allows.
 
     Raises:
-        UsageError: the constraint is not one of the forms there are.
+        UsageError: the constraint is invalid.
     """
     low, high = bounds(algorithm.constraint)
     if (low, high) != (-math.inf, math.inf):
@@ -97,10 +102,10 @@ def keep_within(algorithm: Algorithm, learned: Mapping[str, Tensor]) -> None:
 
 
 def bounds(constraint: str) -> tuple[float, float]:
-    """Return the least and the largest rate that a constraint allows.
+    """Return the smallest and the largest rate that a constraint allows.
 
     Raises:
-        UsageError: it is not one of the forms there are.
+        UsageError: the constraint is invalid.
     """
     if constraint == "free":
         return -math.inf, math.inf
@@ -113,17 +118,17 @@ def bounds(constraint: str) -> tuple[float, float]:
         return _interval(numbers)
     except ValueError:
         raise UsageError(
-            f"`{constraint}` is no constraint on rates", hint="give free, non-negative or bounded:LOW,HIGH"
+            f"the constraint on rates `{constraint}` is invalid", hint="use free, non-negative or bounded:LOW,HIGH"
         ) from None
 
 
-def share_negative(inner_lr: Mapping[str, Tensor]) -> float:
+def share_negative(inner_lr: Tensors) -> float:
     """Return the share of negative elements among all inner rates."""
     negative = sum(int((rate < 0).sum()) for rate in inner_lr.values())
     return negative / sum(rate.numel() for rate in inner_lr.values())
 
 
-def share_negative_by_layer(inner_lr: Mapping[str, Tensor]) -> dict[str, float]:
+def share_negative_by_layer(inner_lr: Tensors) -> dict[str, float]:
     """Return the share of negative elements among the inner rates of each layer."""
     layers: dict[str, Params] = {}
     for name, rate in inner_lr.items():
@@ -131,12 +136,12 @@ def share_negative_by_layer(inner_lr: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: share_negative(rates) for name, rates in layers.items()}
 
 
-def _shapes(algorithm: Algorithm, params: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def _shapes(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kind]) -> dict[str, tuple[int, ...]]:
     steps = (algorithm.inner_steps,) if algorithm.per_step else ()
-    if algorithm.rates == "scalar":
+    if algorithm.grain == "scalar":
         return {SHARED: steps}
-    shapes = {name: params[name].shape for name in algorithm.moved(params)}
-    if algorithm.rates != "element":
+    shapes = {name: params[name].shape for name in algorithm.moved(kinds)}
+    if algorithm.grain != "element":
         shapes = {name: torch.Size((1,) * len(shape) if steps else ()) for name, shape in shapes.items()}
     return {name: (*steps, *shape) for name, shape in shapes.items()}
 
@@ -151,8 +156,8 @@ def _parse_init(text: str) -> tuple[str, float, float]:
             raise ValueError
     except ValueError:
         raise UsageError(
-            f"`{text}` is no initial inner rate",
-            hint="give a number, uniform:LOW,HIGH or uniform-each:LOW,HIGH",
+            f"the initial inner rate `{text}` is invalid",
+            hint="use a number, uniform:LOW,HIGH or uniform-each:LOW,HIGH",
         ) from None
     return "number", value, value
 

@@ -99,7 +99,7 @@ class OuterLoop:
     @property
     def inner_lr(self) -> Params:
         """The rates that the inner loop uses, by parameter name."""
-        return inner_rates(self.algorithm, self._rates, self.params)
+        return inner_rates(self.algorithm, self._rates, self.params, self.engine.learner.kinds)
 
     @property
     def captured(self) -> bool | None:

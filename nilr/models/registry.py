@@ -1,56 +1,77 @@
-"""The table of architectures."""
+"""The table of bodies, and learners built from it."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
 from nilr.errors import UnknownNameError
 from nilr.models.conv4 import build_conv4
-from nilr.models.learner import Body, Learner, initialise
+from nilr.models.learner import Body, Learner
 
 
-class BodyBuilder(Protocol):
-    """Builds a body and says how long its feature vectors are."""
+class BodyRow(NamedTuple):
+    """How to build a body.
 
-    def __call__(self, *, image_size: int, filters: int) -> tuple[Body, int]:
-        """Return the body and D."""
+    Attributes:
+        build: takes `image_size` and the arguments, and returns the body and D, the length of a feature vector.
+        arguments: the names of the body's own arguments; settings of the same names give their values.
+    """
+
+    build: Callable[..., tuple[Body, int]]
+    arguments: tuple[str, ...]
 
 
-BODIES: dict[str, BodyBuilder] = {
-    "conv4": build_conv4,
+BODIES = {
+    "conv4": BodyRow(build_conv4, ("filters",)),
 }
 
 
-def build_learner(arch: str, *, n_way: int, image_size: int, filters: int, seed: int = 0) -> Learner:
-    """Build a freshly initialised learner.
+def find_body(arch: str) -> BodyRow:
+    """Return the row of that name.
+
+    Raises:
+        UnknownNameError: there is no such architecture.
+    """
+    if arch not in BODIES:
+        raise UnknownNameError("architecture", arch, BODIES)
+    return BODIES[arch]
+
+
+def body_arguments(arch: str, settings: object) -> dict[str, int]:
+    """Return the values of the body's own arguments, from the attributes of `settings`.
+
+    Raises:
+        UnknownNameError: there is no such architecture.
+    """
+    return {name: getattr(settings, name) for name in find_body(arch).arguments}
+
+
+def build_learner(arch: str, *, n_way: int, image_size: int, seed: int = 0, **arguments: int) -> Learner:
+    """Build an initialised learner.
 
     Args:
         arch: a name in `BODIES`.
-        n_way: classes the head tells apart.
+        n_way: number of classes of the head.
         image_size: height and width of the images, in pixels.
-        filters: channels of each convolution.
         seed: seed of the initial weights.
+        arguments: the body's own arguments.
 
     Raises:
-        UnknownNameError: no such architecture.
-        EpisodeError: the images are too small for it.
+        UnknownNameError: there is no such architecture.
+        TypeError: an argument is missing, or the body has no such argument.
+        EpisodeError: the images are too small for the body.
     """
-    learner = _build(arch, n_way=n_way, image_size=image_size, filters=filters)
-    initialise(learner, torch.Generator().manual_seed(seed))
+    body, feature_dim = find_body(arch).build(image_size=image_size, **arguments)
+    learner = Learner(body, feature_dim, n_way)
+    learner.initialise(torch.Generator().manual_seed(seed))
     return learner
 
 
-def parameter_shapes(arch: str, *, n_way: int, image_size: int, filters: int) -> dict[str, torch.Size]:
-    """Return the shapes of a learner's parameters, by name, without taking memory for them; see `build_learner`."""
+def parameter_shapes(arch: str, *, n_way: int, image_size: int, **arguments: int) -> dict[str, torch.Size]:
+    """Return the shapes of a learner's parameters, by name, without memory for them; see `build_learner`."""
     with torch.device("meta"):
-        learner = _build(arch, n_way=n_way, image_size=image_size, filters=filters)
+        learner = Learner(*find_body(arch).build(image_size=image_size, **arguments), n_way)
     return {name: value.shape for name, value in learner.named_parameters()}
-
-
-def _build(arch: str, *, n_way: int, image_size: int, filters: int) -> Learner:
-    if arch not in BODIES:
-        raise UnknownNameError("architecture", arch, BODIES)
-    body, feature_dim = BODIES[arch](image_size=image_size, filters=filters)
-    return Learner(body, feature_dim, n_way)

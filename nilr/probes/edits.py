@@ -16,7 +16,8 @@ from nilr.episodes import stream_seed
 from nilr.errors import UnknownNameError
 from nilr.meta.engine.contract import Engine
 from nilr.meta.inner_loop import rate_at
-from nilr.models.learner import Params, layer, part
+from nilr.models.learner import Params
+from nilr.models.parameters import layer, part
 
 LEARNED, NORM_MATCHED = "learned", "norm-matched"
 

@@ -14,7 +14,7 @@ from nilr.config import RatesSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import DataError, NilrError, StoreError
 from nilr.meta.engine.workers import in_order
-from nilr.models.learner import kind, layer
+from nilr.models.parameters import layer
 from nilr.probes.rate_statistics import Walk, larger, signal, spread, walk, without_signal
 from nilr.recipes.common.episodes import EpisodeSize, episode_size, inner_steps
 from nilr.recipes.common.loading import (
@@ -146,13 +146,15 @@ def model_rates(model: LoadedModel, seen: Seen, steps: int) -> ModelRates:
     return ModelRates(
         inner_steps=steps,
         all=RateFigures(**figures(names)),
-        kinds={group: RateFigures(**figures(of)) for group, of in _grouped(names, kind).items()},
+        kinds={
+            group: RateFigures(**figures(of)) for group, of in _grouped(names, model.learner.kinds.__getitem__).items()
+        },
         layers={group: RateFigures(**figures(of)) for group, of in _grouped(names, layer).items()},
         tensors={
             name: TensorRates(
                 **figures([name]),
                 layer=layer(name),
-                kind=kind(name),
+                kind=model.learner.kinds[name],
                 no_signal=int((seen.largest[name] == 0).sum()) if seen.walks else None,
             )
             for name in names

@@ -111,7 +111,7 @@ def compare(peer: Learn2Learn, algo: str, images: Images, updates: int, seed: in
     row = dataclasses.replace(ALGORITHMS[algo], norm_adapted=True, inner_lr_init=rate)
     settings = OuterSettings(OUTER_LR, None, steps, updates)
     engine = choose_engine("auto", learner, torch.device("cpu"))
-    loop = OuterLoop(row, params, initial_rates(row, params, seed), engine=engine, settings=settings)
+    loop = OuterLoop(row, params, initial_rates(row, params, learner.kinds, seed), engine=engine, settings=settings)
     training, numbers, apart = Training(peer, algo), np.random.default_rng(seed), {}
     first = _joined(training.learned)
     for update in range(updates):

@@ -78,7 +78,7 @@ def meta_gradient(
     learner = build_learner("conv4", n_way=N_WAY, image_size=SIZE, filters=FILTERS, seed=seed).to(device, dtype)
     params = learner.initial_params()
     row = ALGORITHMS[algo]
-    rates = {name: torch.full_like(params[name], 0.05) for name in row.moved(params)}
+    rates = {name: torch.full_like(params[name], 0.05) for name in row.moved(learner.kinds)}
     chosen = choose_engine(engine, learner, device, precision)
     outcome = chosen.meta_gradient(params, rates, episode(seed, device, dtype), row, steps=STEPS[algo])
     return torch.cat([value.reshape(-1) for value in outcome.params.values()]).double()

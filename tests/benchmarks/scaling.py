@@ -60,7 +60,7 @@ def serve(threads: int) -> None:
         point = json.loads(line)
         learner = build_learner("conv4", n_way=point["n_way"], image_size=SIZE, filters=FILTERS, seed=SEED)
         params = learner.initial_params()
-        rates = {name: torch.tensor(RATE) for name in row.moved(params)}
+        rates = {name: torch.tensor(RATE) for name in row.moved(learner.kinds)}
         batch = draw_episodes(point["episodes"], n_way=point["n_way"])
         engine = choose_engine("auto", learner, cpu)
         steps = point["inner_steps"]

@@ -5,7 +5,6 @@ Every entry of `CORPUS` writes its file into a directory and reads it as a comma
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
@@ -391,7 +390,7 @@ CORPUS |= {f"safetensors: {name}": stored(content) for name, content in HEADERS.
 
 MANIFEST: dict[str, Any] = {
     "architecture": {"name": "conv4", "arguments": {"n_way": 2, "image_size": 16, "filters": 1}},
-    "algorithm": dataclasses.asdict(ALGORITHMS["maml"]),
+    "algorithm": ALGORITHMS["maml"].to_stored(),
     "settings": {},
     "data": {"name": "x", "digest": "0" * 64, "image_size": 16},
     "outer_step": 1,

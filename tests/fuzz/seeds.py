@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 import tempfile
@@ -20,7 +19,7 @@ from tests.fuzz.targets import CORPUS
 
 MANIFEST = {
     "architecture": {"name": "conv4", "arguments": {"n_way": 2, "image_size": 16, "filters": 1}},
-    "algorithm": dataclasses.asdict(ALGORITHMS["maml"]),
+    "algorithm": ALGORITHMS["maml"].to_stored(),
     "settings": {"seed": 0, "preset": None},
     "data": {"name": "x", "digest": "0" * 64, "image_size": 16},
     "outer_step": 1,

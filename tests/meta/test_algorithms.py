@@ -52,7 +52,7 @@ def batch() -> Episode:
     ],
 )
 def test_each_row_moves_what_its_paper_says(name: str, moved: set[str]) -> None:
-    assert {".".join(found.split(".")[-2:]) for found in ALGORITHMS[name].moved(PARAMS)} == moved
+    assert {".".join(found.split(".")[-2:]) for found in ALGORITHMS[name].moved(LEARNER.kinds)} == moved
 
 
 def test_the_rows_are_those_of_the_design() -> None:
@@ -69,7 +69,7 @@ def test_the_rows_are_those_of_the_design() -> None:
         "lslr": (2, 5, 5, "0.01", True),
         "sparse-maml": (1, 35, 35, "0.05", True),
     }
-    rates = {name: (row.rates, row.per_step, row.rectified) for name, row in ALGORITHMS.items() if row.learns_rates}
+    rates = {name: (row.grain, row.per_step, row.rectified) for name, row in ALGORITHMS.items() if row.learns_rates}
     assert rates == {
         "metasgd": ("element", False, False),
         "lslr": ("tensor", True, False),
@@ -96,9 +96,9 @@ def test_anil_is_maml_with_zero_body_rate_and_boil_with_zero_head_rate(
 ) -> None:
     algorithm = ALGORITHMS[row]
     everything = dataclasses.replace(algorithm, name="all", moves="all")
-    rates = initial_rates(everything, PARAMS, seed=0)
+    rates = initial_rates(everything, PARAMS, LEARNER.kinds, seed=0)
     zeroed = {name: rate * (0.0 if name.startswith(zero_part) else 1.0) for name, rate in rates.items()}
-    partial = initial_rates(algorithm, PARAMS, seed=0)
+    partial = initial_rates(algorithm, PARAMS, LEARNER.kinds, seed=0)
     episodes = batch()
     frozen, moved = (
         engine(LEARNER).meta_gradient(PARAMS, given, episodes, which, steps=3)
@@ -118,7 +118,7 @@ def test_metasgd_with_constant_rates_is_maml_at_the_first_step(engine: type[Engi
     maml = ALGORITHMS["maml"]
     episodes = batch()
     first, second = (
-        engine(LEARNER).meta_gradient(PARAMS, initial_rates(row, PARAMS, seed=0), episodes, row, steps=5)
+        engine(LEARNER).meta_gradient(PARAMS, initial_rates(row, PARAMS, LEARNER.kinds, seed=0), episodes, row, steps=5)
         for row in (metasgd, maml)
     )
     torch.testing.assert_close(first.query_loss, second.query_loss, rtol=1e-12, atol=0)

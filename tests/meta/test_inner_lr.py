@@ -24,7 +24,8 @@ from nilr.meta.inner_lr import (
 )
 from nilr.models.registry import build_learner
 
-PARAMS = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=1).double().initial_params()
+LEARNER = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=1).double()
+PARAMS, KINDS = LEARNER.initial_params(), LEARNER.kinds
 CONV, BIAS = "body.block1.conv.weight", "head.bias"
 
 
@@ -33,7 +34,7 @@ def row(**fields: Any) -> Algorithm:
 
 
 def test_one_draw_is_shared_by_all_rates_and_depends_on_the_seed() -> None:
-    rates, others = (initial_rates(ALGORITHMS["metasgd"], PARAMS, seed=seed) for seed in (0, 1))
+    rates, others = (initial_rates(ALGORITHMS["metasgd"], PARAMS, KINDS, seed=seed) for seed in (0, 1))
     values = {value for rate in rates.values() for value in rate.flatten().tolist()}
     assert len(values) == 1
     assert 0.005 <= values.pop() <= 0.1
@@ -43,7 +44,7 @@ def test_one_draw_is_shared_by_all_rates_and_depends_on_the_seed() -> None:
 
 def test_uniform_each_draws_every_element_within_the_bounds() -> None:
     values = torch.cat(
-        [r.flatten() for r in initial_rates(row(inner_lr_init="uniform-each:-0.1,0.3"), PARAMS, 0).values()]
+        [r.flatten() for r in initial_rates(row(inner_lr_init="uniform-each:-0.1,0.3"), PARAMS, KINDS, 0).values()]
     )
     assert values.unique().numel() == values.numel()
     # 855 draws: the mean of U(-0.1, 0.3) is 0.1 with a standard error of 0.004
@@ -54,7 +55,7 @@ def test_uniform_each_draws_every_element_within_the_bounds() -> None:
 @pytest.mark.parametrize("text", ["", "fast", "nan", "inf", "uniform:1", "uniform:2,1", "uniform:a,b", "normal:0,1"])
 def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        initial_rates(row(inner_lr_init=text), PARAMS, seed=0)
+        initial_rates(row(inner_lr_init=text), PARAMS, KINDS, seed=0)
     assert "uniform:LOW,HIGH" in (caught.value.hint or "")
 
 
@@ -72,18 +73,18 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
 def test_each_grain_learns_as_many_numbers_as_it_says_and_shapes_them_for_the_inner_loop(
     grain: Any, per_step: bool, learned: dict[str, tuple[int, ...]], conv: tuple[int, ...], bias: tuple[int, ...]
 ) -> None:
-    algorithm = row(rates=grain, per_step=per_step)
-    numbers = initial_rates(algorithm, PARAMS, seed=0)
+    algorithm = row(grain=grain, per_step=per_step)
+    numbers = initial_rates(algorithm, PARAMS, KINDS, seed=0)
     assert {name: numbers[name].shape for name in learned} == learned
     assert set(numbers) == (set(PARAMS) if grain != "scalar" else {SHARED})
-    rates = inner_rates(algorithm, numbers, PARAMS)
+    rates = inner_rates(algorithm, numbers, PARAMS, KINDS)
     assert set(rates) == set(PARAMS)
     assert (rates[CONV].shape, rates[BIAS].shape) == (conv, bias)
 
 
 VARIANTS = [
     pytest.param(
-        row(rates=grain, per_step=per_step, rectified=rectified),
+        row(grain=grain, per_step=per_step, rectified=rectified),
         id=f"{grain}{'-per-step' if per_step else ''}{'-rectified' if rectified else ''}",
     )
     for grain in ("element", "tensor", "scalar")
@@ -99,13 +100,13 @@ def test_the_gradient_in_the_learned_numbers_is_that_of_the_formula(algorithm: A
     def noise(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator, dtype=torch.float64)
 
-    numbers = {name: noise(value) for name, value in initial_rates(algorithm, PARAMS, seed=0).items()}
-    rates = inner_rates(algorithm, numbers, PARAMS)
+    numbers = {name: noise(value) for name, value in initial_rates(algorithm, PARAMS, KINDS, seed=0).items()}
+    rates = inner_rates(algorithm, numbers, PARAMS, KINDS)
     given = {name: noise(value) for name, value in rates.items()}
     leaves = {name: value.clone().requires_grad_() for name, value in numbers.items()}
     total = torch.zeros((), dtype=torch.float64)
     for name, gradient in given.items():
-        number = leaves[SHARED if algorithm.rates == "scalar" else name]
+        number = leaves[SHARED if algorithm.grain == "scalar" else name]
         # straight through: the value of max(0, r), the derivative of r
         rate = number + (number.relu() - number).detach() if algorithm.rectified else number
         for k in range(3 if algorithm.per_step else 1):
@@ -123,7 +124,7 @@ def test_the_gradient_in_the_learned_numbers_is_that_of_the_formula(algorithm: A
 def test_a_rectified_number_below_zero_stands_still_and_still_learns() -> None:
     algorithm = row(rectified=True)
     numbers = {BIAS: torch.tensor([-0.3, 0.0, 0.2])}
-    assert inner_rates(algorithm, numbers, PARAMS)[BIAS].tolist() == pytest.approx([0, 0, 0.2])
+    assert inner_rates(algorithm, numbers, PARAMS, KINDS)[BIAS].tolist() == pytest.approx([0, 0, 0.2])
     assert learned_gradient(algorithm, {BIAS: torch.tensor([1.0, -2.0, 3.0])})[BIAS].tolist() == [1, -2, 3]
 
 
@@ -144,7 +145,7 @@ def test_a_constraint_takes_the_nearest_rate_that_it_allows(constraint: str, kep
 
 def test_a_constraint_holds_from_the_start() -> None:
     algorithm = row(inner_lr_init="uniform-each:-0.1,0.1", constraint="non-negative")
-    values = torch.cat([rate.flatten() for rate in initial_rates(algorithm, PARAMS, seed=0).values()])
+    values = torch.cat([rate.flatten() for rate in initial_rates(algorithm, PARAMS, KINDS, seed=0).values()])
     assert values.min() == 0
     assert (values > 0).double().mean().item() == pytest.approx(0.5, abs=0.1)
 
@@ -156,8 +157,8 @@ def test_a_constraint_holds_from_the_start() -> None:
 def test_what_is_no_constraint_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         bounds(text)
-    assert caught.value.message == f"`{text}` is no constraint on rates"
-    assert caught.value.hint == "give free, non-negative or bounded:LOW,HIGH"
+    assert caught.value.message == f"the constraint on rates `{text}` is invalid"
+    assert caught.value.hint == "use free, non-negative or bounded:LOW,HIGH"
     assert caught.value.exit_status == 2
 
 

@@ -43,7 +43,7 @@ def loop(
 ) -> OuterLoop:
     params = LEARNER.initial_params()
     algorithm = dataclasses.replace(ALGORITHMS[algo], **(row or {}))
-    rates = initial_rates(algorithm, params, seed=0)
+    rates = initial_rates(algorithm, params, LEARNER.kinds, seed=0)
     how = OuterSettings(0.01, clip, algorithm.inner_steps, outer_steps=100, **settings)
     return OuterLoop(algorithm, params, rates, engine=engine, settings=how)
 
@@ -176,7 +176,7 @@ def test_bounds_hold_at_every_step() -> None:
 
 
 def test_a_single_rate_for_all_takes_adams_step_on_the_summed_gradient() -> None:
-    outer = loop(GivenEngine(0.5), clip=1.0, row={"rates": "scalar", "inner_lr_init": "0.05"})
+    outer = loop(GivenEngine(0.5), clip=1.0, row={"grain": "scalar", "inner_lr_init": "0.05"})
     outer.step(EPISODES, outer_step=0, first_episode=0)
     assert [float(rate) for rate in outer.inner_lr.values()] == pytest.approx([0.04] * 14)
     # Adam's first moment after a step is a tenth of the gradient: 14 tensors times 0.5, clipped at 1
@@ -206,7 +206,7 @@ def test_the_losses_of_earlier_steps_weigh_at_first_and_not_later() -> None:
 
 @pytest.mark.parametrize("grain", ["element", "tensor", "scalar"])
 def test_a_loaded_state_of_every_grain_goes_on_bit_for_bit(grain: str) -> None:
-    kind = {"rates": grain, "per_step": True, "inner_steps": 3, "rectified": True, "inner_lr_init": "0.005"}
+    kind = {"grain": grain, "per_step": True, "inner_steps": 3, "rectified": True, "inner_lr_init": "0.005"}
     whole, other = (loop(GivenEngine(0.3), row=kind, outer_lr_schedule="cosine") for _ in range(2))
     for outer in (whole, other):
         for step in range(2):

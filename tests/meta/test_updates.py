@@ -48,7 +48,7 @@ def loops(
         learner = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=seed)
         params = {name: value.to(device) for name, value in learner.initial_params().items()}
         row = dataclasses.replace(ALGORITHMS[algo], inner_steps=2)
-        rates = initial_rates(row, params, seed)
+        rates = initial_rates(row, params, learner.kinds, seed)
         bound = engine(learner, precision=precision, episode_chunk=chunk)
         how = dataclasses.replace(SETTINGS, **settings)
         made.append(OuterLoop(row, params, rates, engine=bound, settings=how, capture=capture))
@@ -200,7 +200,7 @@ def without_numbers(algo: str, steps: int, n_seeds: int, device: str) -> Iterato
     learner = build_learner("conv4", n_way=5, image_size=16, filters=4)
     row = dataclasses.replace(ALGORITHMS[algo], inner_steps=steps)
     here = learner.initial_params()
-    learned = here, initial_rates(row, here, 0)
+    learned = here, initial_rates(row, here, learner.kinds, 0)
     with FakeTensorMode() if device == "cuda" else contextlib.nullcontext():
         given = [
             {name: torch.empty(value.shape, device=device) for name, value in values.items()} for values in learned

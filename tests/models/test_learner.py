@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nilr.errors import EpisodeError, UnknownNameError
-from nilr.models.learner import kind, layer, part
+from nilr.models.parameters import layer, part
 from nilr.models.registry import BODIES, build_learner
 
 
@@ -23,13 +23,14 @@ def test_conv4_at_84_pixels_and_32_filters_has_800_features_and_finns_parameters
 
 
 def test_parameters_know_their_part_layer_and_kind() -> None:
-    names = list(build_learner("conv4", n_way=3, image_size=16, filters=2).initial_params())
-    assert [(part(n), layer(n), kind(n)) for n in names[:3]] == [
+    kinds = build_learner("conv4", n_way=3, image_size=16, filters=2).kinds
+    names = list(kinds)
+    assert [(part(n), layer(n), kinds[n]) for n in names[:3]] == [
         ("body", "block1", "convolution weight"),
         ("body", "block1", "norm scale"),
         ("body", "block1", "norm shift"),
     ]
-    assert [(part(n), layer(n), kind(n)) for n in names[-2:]] == [
+    assert [(part(n), layer(n), kinds[n]) for n in names[-2:]] == [
         ("head", "head", "head weight"),
         ("head", "head", "head bias"),
     ]

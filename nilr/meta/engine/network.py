@@ -17,7 +17,8 @@ from nilr.meta.engine import linear_head
 from nilr.meta.engine.block import Block, BlockParams, ConvBlock, Kept
 from nilr.meta.engine.linear_head import HeadKept, HeadParams
 from nilr.models.conv4 import BLOCKS, N_BLOCKS
-from nilr.models.learner import Params, part
+from nilr.models.learner import Params
+from nilr.models.parameters import part
 
 
 class Images(NamedTuple):

@@ -17,7 +17,7 @@ from nilr.config import PRESETS, BenchSettings, TrainSettings
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES, choose_engine
 from nilr.models.learner import Learner
-from nilr.models.registry import build_learner
+from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.bench.flops import Convolution, Floor, convolutions
 from nilr.recipes.bench.plan import Plan
 from nilr.recipes.bench.turns import Turns, take_turns
@@ -41,7 +41,10 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     outcome = Outcome(settings)
     device = prepare(settings.device, settings.threads, settings.precision)
     learner = build_learner(
-        settings.arch, n_way=settings.n_way, image_size=settings.image_size, filters=settings.filters
+        settings.arch,
+        n_way=settings.n_way,
+        image_size=settings.image_size,
+        **body_arguments(settings.arch, settings),
     )
     if settings.engine not in (EVERY_ENGINE, "auto", *ENGINES):
         raise UnknownNameError("engine", settings.engine, (EVERY_ENGINE, "auto", *ENGINES))

@@ -20,7 +20,7 @@ from nilr.meta.inner_lr import initial_rates, inner_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.updates import Updates
 from nilr.models.learner import Learner, Params
-from nilr.models.registry import build_learner
+from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.bench.flops import convolution_rates, convolutions, seconds_each
 from nilr.recipes.common.processes import Child, listen
 from nilr.runtime import peak_memory, prepare
@@ -155,7 +155,8 @@ def work_of(job: Job, device: torch.device, note: Callable[[str], object]) -> Ca
 
     `note` is told what the reader should know.
     """
-    learner = build_learner(job.arch, n_way=job.n_way, image_size=job.image_size, filters=job.filters, seed=job.seed)
+    arguments = body_arguments(job.arch, job)
+    learner = build_learner(job.arch, n_way=job.n_way, image_size=job.image_size, seed=job.seed, **arguments)
     if job.task == "convolution":
         network = convolutions(learner, job.image_size)
         return lambda: convolution_rates(network, job.n_way * job.n_query, device)
@@ -183,7 +184,7 @@ def _update(job: Job, learner: Learner, device: torch.device, note: Callable[[st
 
 def _evaluation(job: Job, learner: Learner, device: torch.device) -> Callable[[], object]:
     params, rates = _start(job, learner, device)
-    inner_lr = inner_rates(job.algorithm, rates, params)
+    inner_lr = inner_rates(job.algorithm, rates, params, learner.kinds)
     engine = choose_engine(job.engine, learner, device, job.precision)
     sampler = _sampler(job, device)
     return lambda: evaluate(engine, params, inner_lr, sampler, n_episodes=job.episodes, steps=job.steps)
@@ -191,7 +192,7 @@ def _evaluation(job: Job, learner: Learner, device: torch.device) -> Callable[[]
 
 def _start(job: Job, learner: Learner, device: torch.device) -> tuple[Params, Params]:
     params = {name: value.to(device) for name, value in learner.initial_params().items()}
-    return params, initial_rates(job.algorithm, params, job.seed)
+    return params, initial_rates(job.algorithm, params, learner.kinds, job.seed)
 
 
 def _sampler(job: Job, device: torch.device) -> EpisodeSampler:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,9 +124,8 @@ def load_model(
     try:
         arguments: dict[str, Any] = _COUNTS.validate_python(manifest.architecture.arguments)
         expected = parameter_shapes(manifest.architecture.name, **arguments)
-        row: dict[str, Any] = dict(manifest.algorithm)
-        algorithm = Algorithm(**row)
-        TypeAdapter(Algorithm).validate_python(row)
+        algorithm = Algorithm.from_stored(manifest.algorithm)
+        TypeAdapter(Algorithm).validate_python(asdict(algorithm))
         if not 0 <= algorithm.eval_inner_steps <= _MAX_STEPS:
             raise ValueError(f"eval_inner_steps is {algorithm.eval_inner_steps}, expected 0 to {_MAX_STEPS}")
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:

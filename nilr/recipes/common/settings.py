@@ -38,7 +38,7 @@ _OF_THE_ROW = {
     "eval_inner_steps": "eval_inner_steps",
     "norm_adapted": "norm_adapted",
     "inner_lr_init": "inner_lr_init",
-    "rate_grain": "rates",
+    "rate_grain": "grain",
     "rate_per_step": "per_step",
     "rate_constraint": "constraint",
 }

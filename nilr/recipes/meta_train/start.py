@@ -11,7 +11,7 @@ from nilr.meta.captured import Capture, capture_on
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
-from nilr.models.registry import build_learner
+from nilr.models.registry import body_arguments, build_learner
 from nilr.reporting import Reporter
 
 
@@ -46,7 +46,7 @@ class OuterLoops:
             settings.arch,
             n_way=settings.n_way,
             image_size=image_size,
-            filters=settings.filters,
+            **body_arguments(settings.arch, settings),
             seed=stream_seed(settings.seed, "weights"),
         )
         params = {name: value.to(device) for name, value in learner.initial_params().items()}
@@ -56,7 +56,7 @@ class OuterLoops:
         return OuterLoop(
             row,
             params,
-            initial_rates(row, params, stream_seed(settings.seed, "rates")),
+            initial_rates(row, params, learner.kinds, stream_seed(settings.seed, "rates")),
             engine=engine,
             settings=OuterSettings(
                 settings.outer_lr,

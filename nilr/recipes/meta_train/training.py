@@ -27,6 +27,7 @@ from nilr.meta.inner_lr import share_negative, share_negative_by_layer
 from nilr.meta.outer_loop import OuterLoop
 from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
+from nilr.models.registry import body_arguments
 from nilr.recipes.common.settings import recorded_settings
 from nilr.reporting import Reporter
 from nilr.results.making import TrainMetrics
@@ -255,10 +256,10 @@ class Training:
                 "arguments": {
                     "n_way": settings.n_way,
                     "image_size": self.data.image_size,
-                    "filters": settings.filters,
+                    **body_arguments(settings.arch, settings),
                 },
             },
-            algorithm=dataclasses.asdict(outer.algorithm),
+            algorithm=outer.algorithm.to_stored(),
             settings=recorded_settings(settings),
             data={"name": self.data.name, "digest": self.data.digest, "image_size": self.data.image_size},
             outer_step=self.progress.outer_step,

@@ -12,6 +12,7 @@ from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.config import ModelSettings, ModelsSettings, Settings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
 from nilr.history import completed_updates, read_history
+from nilr.models.parameters import layer
 from nilr.reporting import Reporter
 from nilr.results.records import Record
 from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store
@@ -102,8 +103,6 @@ def show_model(settings: ModelSettings, reporter: Reporter) -> ModelCard:
         StoreError: there is no such model.
         CheckpointError: the checkpoint is invalid.
     """
-    from nilr.models.learner import layer
-
     ref = Store(settings.home).find_model(settings.model)
     checkpoint = load_checkpoint(ref.file)
     tensors = sorted(checkpoint.inner_lr.items())

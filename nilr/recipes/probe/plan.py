@@ -8,7 +8,7 @@ from typing import Any
 
 from nilr.config import ProbeSettings
 from nilr.errors import UnknownNameError, UsageError
-from nilr.models.learner import layer, part
+from nilr.models.parameters import layer, part
 from nilr.probes.conditions import META_INIT, Quantity, layer_of
 from nilr.probes.edits import LEARNED
 from nilr.probes.neighbours import RULES

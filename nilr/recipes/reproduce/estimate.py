@@ -9,7 +9,7 @@ import torch
 
 from nilr.config import BenchSettings, ProbeSettings
 from nilr.meta.engine.registry import choose_engine
-from nilr.models.registry import build_learner
+from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.bench.plan import Plan as BenchPlan
 from nilr.recipes.bench.worker import Job, work_of
 from nilr.recipes.common.settings import resolve
@@ -56,7 +56,8 @@ def seconds_left(
 
 def _jobs(plan: Plan, data: DataUsed, device: torch.device, training: Trained) -> tuple[Job, Job]:
     settings = resolve(training.settings)[0]
-    learner = build_learner(settings.arch, n_way=settings.n_way, image_size=data.image_size, filters=settings.filters)
+    arguments = body_arguments(settings.arch, settings)
+    learner = build_learner(settings.arch, n_way=settings.n_way, image_size=data.image_size, **arguments)
     engine = choose_engine(settings.engine, learner, device, settings.precision).name
     own = plan.settings.model_dump(include={"device", "threads", "precision"})
     bench = BenchSettings(image_size=data.image_size, **own)

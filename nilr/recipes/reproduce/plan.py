@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from nilr.config import EXPERIMENTS, Experiment, ProbeSettings, RatesSettings, R
 from nilr.config.judging import TaskSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
+from nilr.models.registry import body_arguments
 from nilr.recipes.common.settings import recipe_digest, recorded_settings, resolve
 from nilr.results.records import DataUsed
 from nilr.results.result import Result
@@ -125,11 +125,11 @@ class Plan:
             arguments: dict[str, Any] = {
                 "n_way": settings.n_way,
                 "image_size": data.image_size,
-                "filters": settings.filters,
+                **body_arguments(settings.arch, settings),
             }
             asked = recipe_digest(
                 {"name": settings.arch, "arguments": arguments},
-                dataclasses.asdict(row),
+                row.to_stored(),
                 recorded_settings(settings),
                 data.digest,
             )

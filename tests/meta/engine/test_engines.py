@@ -21,6 +21,7 @@ from nilr.models.learner import Learner
 from nilr.models.registry import BODIES, build_learner
 
 Tensors = dict[str, Tensor]
+KINDS = build_learner("conv4", n_way=3, image_size=18, filters=4).kinds
 
 
 def batch(seed: int = 0, n_episodes: int = 2) -> Episode:
@@ -39,10 +40,10 @@ def batch(seed: int = 0, n_episodes: int = 2) -> Episode:
 # Rows as --rate-grain and --rate-per-step make them, beside those of the table.
 ROWS = {
     **ALGORITHMS,
-    "scalar": dataclasses.replace(ALGORITHMS["metasgd"], rates="scalar"),
-    "scalar-per-step": dataclasses.replace(ALGORITHMS["metasgd"], rates="scalar", per_step=True, inner_steps=2),
+    "scalar": dataclasses.replace(ALGORITHMS["metasgd"], grain="scalar"),
+    "scalar-per-step": dataclasses.replace(ALGORITHMS["metasgd"], grain="scalar", per_step=True, inner_steps=2),
     "element-per-step": dataclasses.replace(ALGORITHMS["metasgd"], per_step=True, inner_steps=2),
-    "rectified-second-order": dataclasses.replace(ALGORITHMS["sparse-maml"], order=2, rates="tensor"),
+    "rectified-second-order": dataclasses.replace(ALGORITHMS["sparse-maml"], order=2, grain="tensor"),
 }
 
 
@@ -55,7 +56,7 @@ def model(arch: str, algorithm: Algorithm) -> tuple[Learner, Tensors, Tensors]:
         for name, value in learner.initial_params().items()
     }
     params["body.block2.norm.weight"][0] *= -1
-    rates = initial_rates(algorithm, params, seed=3)
+    rates = initial_rates(algorithm, params, learner.kinds, seed=3)
     if algorithm.learns_rates:
         rates = {
             name: 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
@@ -94,7 +95,7 @@ def query_loss(
     total = torch.zeros((), dtype=torch.float64)
     for k in range(steps):
         loss = F.cross_entropy(logits(current, episode.support_x), episode.support_y)
-        moved = row.moved(params) if SHARED in rates else list(rates)
+        moved = row.moved(KINDS) if SHARED in rates else list(rates)
         gradients = torch.autograd.grad(loss, [current[name] for name in moved], create_graph=True)
         for name, gradient in zip(moved, gradients, strict=True):
             rate = rates[SHARED if SHARED in rates else name]
@@ -168,7 +169,7 @@ def test_the_meta_gradient_is_that_of_an_independent_loop(
 ) -> None:
     learner, params, rates = model(arch, algorithm)
     episodes = batch()
-    taken = inner_rates(algorithm, rates, params)
+    taken = inner_rates(algorithm, rates, params, learner.kinds)
     outcome = engine(learner).meta_gradient(params, taken, episodes, algorithm, steps=steps)
     loss, gradients = loop_gradients(arch, algorithm, params, rates, episodes, steps)
     assert outcome.query_loss.mean().item() == pytest.approx(loss.item(), rel=1e-10)
@@ -262,7 +263,9 @@ def test_a_second_order_meta_gradient_is_the_slope_along_a_random_direction(
 ) -> None:
     learner, params, rates = model("conv4", algorithm)
     episodes = batch(seed=5)
-    outcome = engine(learner).meta_gradient(params, inner_rates(algorithm, rates, params), episodes, algorithm, steps=2)
+    outcome = engine(learner).meta_gradient(
+        params, inner_rates(algorithm, rates, params, learner.kinds), episodes, algorithm, steps=2
+    )
     in_rates = learned_gradient(algorithm, outcome.inner_lr) if algorithm.learns_rates else {}
     generator = torch.Generator().manual_seed(6)
     directions = [
@@ -298,15 +301,15 @@ def test_adapting_moves_what_the_row_says_by_the_loops_steps_and_nothing_else(
 ) -> None:
     learner, params, rates = model("conv4", algorithm)
     episode = batch()[0]
-    taken = inner_rates(algorithm, rates, params)
+    taken = inner_rates(algorithm, rates, params, learner.kinds)
     adapted = engine(learner).adapt(params, taken, episode.support_x, episode.support_y, steps=3)
-    moved = set(algorithm.moved(params))
+    moved = set(algorithm.moved(learner.kinds))
     expected = {name: value.clone().requires_grad_() for name, value in params.items()}
     for k in range(3):
         loss = F.cross_entropy(conv4_logits(expected, episode.support_x), episode.support_y)
         gradients = torch.autograd.grad(loss, [expected[name] for name in taken])
         for name, gradient in zip(taken, gradients, strict=True):
-            number = rates[SHARED if algorithm.rates == "scalar" else name]
+            number = rates[SHARED if algorithm.grain == "scalar" else name]
             number = number[min(k, len(number) - 1)] if algorithm.per_step else number
             number = number.relu() if algorithm.rectified else number
             expected[name] = (expected[name] - number * gradient).detach().requires_grad_()
@@ -407,7 +410,7 @@ def test_in_float32_the_error_is_no_larger_than_the_references(engine: type[Engi
     for seed in range(9):
         learner = build_learner("conv4", n_way=5, image_size=32, filters=16, seed=seed)
         params = learner.initial_params()
-        rates = {key: torch.full_like(params[key], 0.05) for key in algorithm.moved(params)}
+        rates = {key: torch.full_like(params[key], 0.05) for key in algorithm.moved(learner.kinds)}
         x = torch.rand(1, 30, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
         labels = torch.arange(5)
         episodes = Episode(x[:, :5], labels[None], x[:, 5:], labels.repeat_interleave(5)[None])

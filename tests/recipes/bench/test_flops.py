@@ -55,7 +55,9 @@ def test_no_engine_does_less_than_the_floor_and_the_explicit_one_hardly_more(alg
     pixels = torch.randint(0, 256, (30, 32, 32, 3), dtype=torch.uint8)
     episodes = EpisodeSampler(PackedImages(pixels, (10,) * 3), 3, 2, 4, 0, "test").draw(range(2))
     with FlopCounterMode(display=False) as counter:
-        ENGINES["explicit"](learner).meta_gradient(params, initial_rates(row, params, 0), episodes, row, steps=steps)
+        ENGINES["explicit"](learner).meta_gradient(
+            params, initial_rates(row, params, learner.kinds, 0), episodes, row, steps=steps
+        )
     counts = counter.get_flop_counts()["Global"]
     counted = sum(flop for operation, flop in counts.items() if "convolution" in str(operation))
     floor = Floor.of(network(32, 8)).update(row, support=6, query=12, episodes=2, steps=steps)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def test_an_old_checkpoint_shares_its_recipe_with_a_model_trained_today() -> Non
         digests.append(
             recipe_digest(
                 manifest.architecture.model_dump(),
-                dataclasses.asdict(row),
+                row.to_stored(),
                 recorded_settings(settings),
                 manifest.data.digest,
             )

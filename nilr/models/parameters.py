@@ -1,0 +1,22 @@
+"""What a learner's parameters are: their part, their layer and their kind. Imports no torch.
+
+Names are `body.<layer>.<module>.<parameter>`, `head.weight` and `head.bias`. Kinds come from module types, see
+`nilr.models.learner.Learner.kinds`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Part = Literal["body", "head"]
+Kind = Literal["convolution weight", "norm scale", "norm shift", "head weight", "head bias"]
+
+
+def part(name: str) -> Part:
+    """Return the part of the learner that a parameter belongs to."""
+    return "head" if name.startswith("head.") else "body"
+
+
+def layer(name: str) -> str:
+    """Return the layer that a parameter belongs to: `block1`, ..., `head`."""
+    return name.removeprefix("body.").split(".")[0]
