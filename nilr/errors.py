@@ -1,17 +1,4 @@
-"""Everything nilr raises on purpose.
-
-NilrError                exit status 1: depends on the world; one message, an optional hint
-|-- UsageError           exit status 2: what was asked for makes no sense anywhere
-|   `-- UnknownNameError     a name that stands in no table
-|-- DataError            a source, an image or a pack that cannot be used
-|-- CheckpointError      a model file that cannot be used
-|-- ResultError          a result file that cannot be used
-|-- StoreError           a registry name, a lock or a place that cannot be used
-|-- EpisodeError         the data cannot give the episode that was asked for
-|-- DeviceError          the device is not there, or has too little memory
-`-- DivergedError        a number is not finite
-Interrupted              (a KeyboardInterrupt) SIGINT, SIGTERM or SIGHUP, after saving
-"""
+"""All errors that nilr raises on purpose."""
 
 from __future__ import annotations
 
@@ -23,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class NilrError(Exception):
-    """An error that the user can understand and act on.
+    """An error that depends on files, data or the machine, and that the user can act on. The exit status is 1.
 
     Args:
-        message: what happened, with the value, the place and what was expected; one line, no full stop.
-        hint: what to do about it; one line.
+        message: what is wrong, with the value and the place; one line, no full stop.
+        hint: what to do; one line.
     """
 
     exit_status = 1
@@ -39,52 +26,52 @@ class NilrError(Exception):
 
 
 class UsageError(NilrError):
-    """A request that makes no sense whatever is on disk."""
+    """A request that is invalid on every machine. The exit status is 2."""
 
     exit_status = 2
 
 
 class UnknownNameError(UsageError):
-    """A name that stands in no table; the message lists the known ones."""
+    """A name that is in no table; the hint lists the known names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         super().__init__(f"unknown {kind} `{name}`", hint=f"known: {', '.join(known)}")
 
 
 class DataError(NilrError):
-    """A source, an image or a pack that cannot be used."""
+    """An invalid or missing source, image or pack."""
 
 
 class CheckpointError(NilrError):
-    """A model file that cannot be used."""
+    """An invalid model file."""
 
 
 class ResultError(NilrError):
-    """A result file that cannot be used."""
+    """An invalid result file."""
 
 
 class StoreError(NilrError):
-    """A registry name, a lock or a place on disk that cannot be used."""
+    """A missing or invalid name in the store, a lock of another process, or a path that cannot be read or written."""
 
 
 class EpisodeError(NilrError):
-    """The data cannot give the episode that was asked for."""
+    """The data is too small for the requested episode, or does not fit the model."""
 
 
 class DeviceError(NilrError):
-    """The device is not there, or has too little memory."""
+    """A missing device, or one with too little memory."""
 
 
 class DivergedError(NilrError):
-    """Training or adaptation met a number that is not finite, or too large to go on with."""
+    """A number in training or adaptation is not finite, or too large to continue."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT, SIGTERM or SIGHUP arrived; what could be saved has been.
+    """SIGINT, SIGTERM or SIGHUP ended the command, after it saved its state.
 
     Args:
         signum: the signal's number; the exit status is 128 + signum.
-        hint: how to go on.
+        hint: how to continue.
     """
 
     def __init__(self, signum: int, hint: str | None = None) -> None:
@@ -94,12 +81,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def invalid_field(error: ValidationError, *, ignore: str = "") -> str:
-    """Return the first fault that pydantic found, as `field`: reason; "" if there is none.
-
-    Args:
-        error: of pydantic.
-        ignore: a type of fault that does not count, such as "extra_forbidden".
-    """
+    """Describe the first fault as "`field`: reason", without faults of type `ignore`; "" if there is none."""
     for details in error.errors():
         if details["type"] != ignore:
             where = ".".join(str(part) for part in details["loc"])

@@ -31,11 +31,6 @@ def test_only_usage_errors_have_status_2(kind: type[NilrError]) -> None:
     assert kind.exit_status == (2 if issubclass(kind, UsageError) else 1)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_the_tree_in_the_docstring_names_every_error(kind: type[NilrError]) -> None:
-    assert kind.__name__ in (errors.__doc__ or "")
-
-
 def test_an_interruption_is_not_caught_as_an_ordinary_exception() -> None:
     assert not issubclass(Interrupted, Exception)
     assert Interrupted(signal.SIGTERM, hint="go on").signum == 15

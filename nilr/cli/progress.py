@@ -21,7 +21,7 @@ _FRACTIONS = ("accuracy", "share", "validation")
 
 @contextlib.contextmanager
 def reporting(console: Console, *, quiet: bool) -> Iterator[Reporter]:
-    """Give the reporter that suits where stderr goes, and take its display away at the end."""
+    """Return the reporter for a terminal, a log or `--quiet`, and stop its display at the end."""
     if quiet:
         yield SilentReporter()
     elif console.is_terminal and not console.is_dumb_terminal:
@@ -32,7 +32,7 @@ def reporting(console: Console, *, quiet: bool) -> Iterator[Reporter]:
             yield plain
 
 
-class TerminalReporter:
+class TerminalReporter(Reporter):
     """Draws one bar per stage, with rate and time left, and the newest values below it."""
 
     def __init__(self, console: Console) -> None:
@@ -50,16 +50,14 @@ class TerminalReporter:
         self._unit = ""
 
     def __enter__(self) -> TerminalReporter:
-        """Begin to draw."""
-        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Draw the last state and let go of the terminal."""
         self._live.stop()
 
     def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
-        """Begin a bar of its own for the stage."""
+        """Draw a new bar."""
+        self._live.start()
         if self._task is not None:
             self._progress.stop_task(self._task)
         self._metrics, self._unit = _Metrics(), unit
@@ -69,7 +67,7 @@ class TerminalReporter:
         )
 
     def advance(self, n: int = 1) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self._task is None:
             return
         task = self._progress.tasks[self._task]
@@ -81,16 +79,16 @@ class TerminalReporter:
         self._values.plain = self._metrics.text(percent=True)
 
     def note(self, message: str) -> None:
-        """Print above the bars."""
+        """Print the message above the bars."""
         self._live.console.print(Text(printable(message)), soft_wrap=True)
 
 
-class PlainReporter:
-    """Prints a line when a stage begins and ends, and every `interval` seconds in between, for logs.
+class PlainReporter(Reporter):
+    """Prints a line when a stage starts and ends, and every `interval` seconds in between, for logs.
 
     Args:
         console: where to print.
-        clock: the time in seconds.
+        clock: returns the time in seconds.
         interval: seconds between lines.
     """
 
@@ -101,72 +99,62 @@ class PlainReporter:
         self._title: str | None = None
         self._total: int | None = None
         self._unit = ""
-        self._first = self._done = self._said = 0
-        self._began = self._spoke = 0.0
+        self._first = self._done = self._printed = 0
+        self._start = self._last_line = 0.0
         self._metrics = _Metrics()
 
     def __enter__(self) -> PlainReporter:
-        """Begin."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Say how far the last stage came."""
-        self._end()
+        self._end_stage()
 
     def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
-        """Say how far the stage before came, and name the new one."""
-        self._end()
+        """Print the last state of the previous stage, and the title of the new one."""
+        self._end_stage()
         self._title, self._total, self._unit = title, total, unit
         self._first = self._done = done
-        self._began, self._metrics = self._clock(), _Metrics()
-        self._say()
+        self._start, self._metrics = self._clock(), _Metrics()
+        self._print_state()
 
     def advance(self, n: int = 1) -> None:
-        """Count, and speak when it is time."""
+        """Count, and print the state if the interval has passed."""
         self._done += n
-        self._say_when_due()
+        self.metric()
 
     def metric(self, **values: float | None) -> None:
-        """Keep the newest values, and speak when it is time."""
+        """Keep the newest values, and print the state if the interval has passed."""
         self._metrics.update(values)
-        self._say_when_due()
+        if self._title is not None and self._clock() - self._last_line >= self._interval:
+            self._print_state()
 
     def note(self, message: str) -> None:
         """Print the message."""
-        self._print(message)
+        self._console.print(Text(printable(message)), soft_wrap=True)
 
-    def _say_when_due(self) -> None:
-        if self._title is not None and self._clock() - self._spoke >= self._interval:
-            self._say()
-
-    def _say(self) -> None:
-        self._spoke, self._said = self._clock(), self._done
+    def _print_state(self) -> None:
+        self._last_line, self._printed = self._clock(), self._done
         counted = self._done > 0 or self._total is not None
-        said = f"{self._title}: {_count(self._done, self._total, self._unit)}" if counted else str(self._title)
-        parts = [said, *self._pace()]
-        values = self._metrics.text(percent=False)
-        self._print(", ".join([*parts, values] if values else parts))
+        state = f"{self._title}: {_count(self._done, self._total, self._unit)}" if counted else str(self._title)
+        self.note(", ".join(filter(None, (state, *self._pace(), self._metrics.text(percent=False)))))
 
     def _pace(self) -> list[str]:
-        elapsed, made = self._clock() - self._began, self._done - self._first
-        if elapsed <= 0 or made <= 0:
+        elapsed, completed = self._clock() - self._start, self._done - self._first
+        if elapsed <= 0 or completed <= 0:
             return []
-        rate = made / elapsed
-        finished = self._total is not None and self._done >= self._total
-        left = f"{duration((self._total - self._done) / rate)} left" if self._total and not finished else None
+        rate = completed / elapsed
+        unfinished = self._total is not None and self._done < self._total
+        left = f"{duration((self._total - self._done) / rate)} left" if self._total and unfinished else None
         return [f"{number(rate)} {self._unit}/s", left or f"in {duration(elapsed)}"]
 
-    def _end(self) -> None:
-        if self._title is not None and self._said != self._done:
-            self._say()
+    def _end_stage(self) -> None:
+        if self._title is not None and self._printed != self._done:
+            self._print_state()
         self._title = None
-
-    def _print(self, line: str) -> None:
-        self._console.print(Text(printable(line)), soft_wrap=True)
 
 
 class _Metrics:
-    """The newest value of each metric; None takes one away."""
+    """The newest value of each metric; None removes one."""
 
     def __init__(self) -> None:
         self._values: dict[str, float] = {}

@@ -8,14 +8,14 @@ from nilr.results.records import Record
 
 
 class ImportedModel(Record):
-    """One model that was given.
+    """One imported model.
 
     Attributes:
-        status: complete, or incomplete where its training has more updates to go.
-        outer_step: completed outer updates of its newest checkpoint.
-        files: what stands in the store.
-        resumable: whether its training can go on.
-        imported: false where the same files were there already.
+        status: incomplete if the training has not finished.
+        outer_step: completed outer updates.
+        files: its files in the store.
+        resumable: whether its training can be resumed.
+        imported: false if the store already had the same files.
     """
 
     status: Literal["complete", "incomplete"]

@@ -8,14 +8,14 @@ from nilr.results.records import Mean, Record
 
 
 class SplitCounts(Record):
-    """What a split holds."""
+    """The size of a split."""
 
     classes: int
     images: int
 
 
 class ImageRef(Record):
-    """One packed image."""
+    """One image of a pack."""
 
     split: str
     class_name: str = Field(alias="class")
@@ -23,7 +23,7 @@ class ImageRef(Record):
 
 
 class PrepareDataMetrics(Record):
-    """`nilr prepare-data`. A duplicate pair is two packed images with exactly the same pixels."""
+    """`nilr prepare-data`. A duplicate pair is two images of the pack with identical pixels."""
 
     splits: dict[str, SplitCounts]
     duplicate_pairs: list[tuple[ImageRef, ImageRef]]
@@ -33,10 +33,10 @@ class PrepareDataMetrics(Record):
 
 
 class TrainMetrics(Record):
-    """`nilr meta-train`. Query figures are means over the episodes of the last logged update.
+    """`nilr meta-train`. Query loss and accuracies are means over the episodes of the last logged update.
 
-    Of several seeds trained at once, `by_model` has each model's own figures; those beside it are means over models,
-    and null where a mean would hide how far the models lie apart.
+    If several seeds were trained together, `by_model` has the values of each model. The other fields are then means
+    over models, or null if a mean would hide the differences between models.
     """
 
     outer_step: int
@@ -53,7 +53,7 @@ class TrainMetrics(Record):
 
 
 class Prediction(Record):
-    """One classified image: the most probable class, and all probabilities by class."""
+    """The most probable class of one image before and after adaptation; `probabilities` are those after it."""
 
     image: str
     label: str | None
@@ -63,7 +63,7 @@ class Prediction(Record):
 
 
 class AdaptMetrics(Record):
-    """`nilr adapt`. Accuracies are null where no query image has a label."""
+    """`nilr adapt`. Accuracies are null if no query image has a label."""
 
     classes: list[str]
     support_images: int

@@ -106,13 +106,15 @@ def test_import_brings_in_what_is_named_and_says_so(home: Path, capsys: pytest.C
 
 def test_import_of_nothing_is_an_error_of_the_command_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "import"]) == 2
-    assert capsys.readouterr().err.startswith("error: no model is given to import\nhint: give directories that hold ")
+    assert capsys.readouterr().err.startswith(
+        "error: no model to import is named\nhint: name directories that contain "
+    )
     assert run(["models", "import", str(COMMITTED)]) == 1
     *_, error, hint = capsys.readouterr().err.splitlines()
-    assert error == f"error: `{COMMITTED}` holds no checkpoint"
-    assert hint.startswith("hint: give directories that hold ")
+    assert error == f"error: `{COMMITTED}` contains no checkpoint"
+    assert hint.startswith("hint: name directories that contain ")
     assert run(["models", "import", str(COMMITTED / "probe-s0-s1.json")]) == 1
-    assert "hint: give directories that hold " in capsys.readouterr().err
+    assert "hint: name directories that contain " in capsys.readouterr().err
     assert not (home / "models").exists()
 
 

@@ -216,8 +216,8 @@ def _verify(store: Store, ref: str) -> list[FileCheck]:
     elif ref in store.model_names():
         directory, name = store.model_dir(ref), ref
     else:
-        found = store.find_model(ref)
-        return [_check(found.name, found.file)]
+        checkpoint = store.find_model(ref)
+        return [_check(checkpoint.name, checkpoint.file)]
     checks = [_check(name, directory / file) for file in FILES if (directory / file).exists()]
     if not any((directory / file).exists() for file in CHECKPOINTS.values()):
         checks.append(FileCheck(model=name, file=LAST, problem="there is no checkpoint yet"))
@@ -233,7 +233,7 @@ def _check(model: str, file: Path) -> FileCheck:
 
 
 def check_file(file: Path) -> None:
-    """Check the whole of a model's file, of the kind that its name says.
+    """Check the whole of a model's file; its name says which kind of file it is.
 
     Raises:
         NilrError: the file is invalid.
@@ -249,15 +249,10 @@ def _check_checkpoint(file: Path) -> None:
     load_model(Store(), str(file.absolute()), device=torch.device("cpu"), engine="auto")
 
 
-def _check_history(file: Path) -> None:
-    for _ in read_history(file):
-        pass
-
-
 _CHECKERS: dict[str, Callable[[Path], object]] = {
     BEST: _check_checkpoint,
     LAST: _check_checkpoint,
     TRAINING_STATE: read_training_state,
-    HISTORY: _check_history,
+    HISTORY: lambda file: list(read_history(file)),
 }
 FILES = tuple(_CHECKERS)

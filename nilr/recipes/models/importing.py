@@ -1,4 +1,4 @@
-"""Models import: models that stand elsewhere, in directories as the store has them -> models of the store."""
+"""Models import: check models from elsewhere, in directories like those of the store, and copy them into the store."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from nilr.store import BEST, LAST, TRAINING_STATE, Store, holds_model
 from nilr.tensorfile import FOREIGN
 from nilr.training_state import read_training_state
 
-_EXPECTED = f"give directories that hold {LAST} or {BEST} themselves"
+_EXPECTED = f"name directories that contain {LAST} or {BEST}"
 
 
 @dataclass(frozen=True)
-class Given:
-    """A model that is to be imported, after its files were checked.
+class Source:
+    """A model to import, with valid files.
 
     Attributes:
-        source: where it stands.
-        name: what it will be called.
-        files: its files, by the names that they will have.
-        manifests: of its checkpoints, by the same names.
-        row: what a list of models would say of it.
+        path: the user's SOURCE.
+        name: its name in the store.
+        files: its files, by their names in the store.
+        manifests: the manifests of its checkpoints, by the same names.
+        row: its row in a list of models.
     """
 
-    source: Path
+    path: Path
     name: str
     files: Mapping[str, Path]
     manifests: Mapping[str, Manifest]
@@ -51,58 +51,64 @@ class Given:
 
 
 def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
-    """Check all models that are given, and then copy each into the store, whole or not at all.
+    """Check all models, and then copy each into the store, whole or not at all.
 
     Raises:
-        NilrError: a file cannot be used, or a name is taken; where that is seen before copying, nothing is imported.
+        NilrError: a file is invalid, or a name is in use; if a check finds it before copying, no model is imported.
     """
     outcome = Outcome(settings)
     store = Store(settings.home)
-    sources, given = _sources(settings), []
-    reporter.stage("check", len(sources), unit="models")
-    for source in sources:
-        given.append(_read(store, source, settings.name))
+    if not settings.sources:
+        raise UsageError("no model to import is named", hint=_EXPECTED)
+    if settings.name is not None and len(settings.sources) > 1:
+        raise UsageError(f"--name is for one model, and {len(settings.sources)} are given", hint="leave --name out")
+    reporter.stage("check", len(settings.sources), unit="models")
+    sources = []
+    for path in settings.sources:
+        sources.append(_read(store, path, settings.name))
         reporter.advance()
-    _require_own_names(given)
-    for model in given:
-        _is_there(store, model, replace=settings.force)
-    imported = [_bring_in(store, model, replace=settings.force) for model in given]
+    _require_distinct_names(sources)
+    for source in sources:
+        _is_stored(store, source, replace=settings.force)
+    metrics = {}
+    for source in sources:
+        imported = _copy(store, source, replace=settings.force)
+        files = [name for name in FILES if (store.model_dir(source.name) / name).exists()]
+        metrics[source.name] = ImportedModel(
+            status="complete" if source.row.status == "complete" else "incomplete",
+            outer_step=source.row.outer_step or 0,
+            files=files,
+            resumable=TRAINING_STATE in files,
+            imported=imported,
+        )
     device = torch.device("cpu")
     return outcome.result(
-        {model.name: _told(model, store, imported=new) for model, new in zip(given, imported, strict=True)},
+        metrics,
         config={
             **settings.model_dump(mode="json", exclude={"home"}),
-            "sources": [source.name for source in sources],
+            "sources": [path.name for path in settings.sources],
         },
-        models=[load_model(store, model.name, device=device, engine="auto").used for model in given],
+        models=[load_model(store, name, device=device, engine="auto").used for name in metrics],
         environment=environment(),
     )
 
 
-def _sources(settings: ImportSettings) -> Sequence[Path]:
-    if not settings.sources:
-        raise UsageError("no model is given to import", hint=_EXPECTED)
-    if settings.name is not None and len(settings.sources) > 1:
-        raise UsageError(f"--name names one model, and {len(settings.sources)} are given", hint="leave --name out")
-    return settings.sources
-
-
-def _read(store: Store, source: Path, name: str | None) -> Given:
+def _read(store: Store, path: Path, name: str | None) -> Source:
     """Check all files of a model.
 
     Raises:
-        StoreError: it is not there, cannot be read, or its name cannot be one.
-        CheckpointError: a file cannot be used, or its files do not belong together.
+        StoreError: the model is missing or cannot be read, or its name is invalid.
+        CheckpointError: a file is invalid, or the files belong to different trainings.
     """
-    if source.exists() and not _holds_checkpoint(source):
-        raise StoreError(f"`{source}` holds no checkpoint", hint=_EXPECTED)
-    ref = store.find_model(os.path.join(".", source))  # noqa: PTH118 - a name is a path here
+    if path.exists() and not (_holds_checkpoint(path) if path.is_dir() else path.suffix == ".safetensors"):
+        raise StoreError(f"`{path}` contains no checkpoint", hint=_EXPECTED)
+    ref = store.find_model(os.path.join(".", path))  # noqa: PTH118 - a word without `/` is a path here, not a name
     files = {BEST if ref.checkpoint == "best" else LAST: ref.file}
-    if source.is_dir():
-        files = {file: source / file for file in FILES if os.path.lexists(source / file)}
+    if path.is_dir():
+        files = {file: path / file for file in FILES if os.path.lexists(path / file)}
     store.model_dir(name or ref.name)
-    for path in files.values():
-        _check(path)
+    for file in files.values():
+        _check(file)
     manifests = _manifests(files)
     try:
         newest = manifests.get(LAST) or manifests[BEST]
@@ -110,25 +116,24 @@ def _read(store: Store, source: Path, name: str | None) -> Given:
         for manifest in manifests.values():
             parse_stored_settings(manifest.settings)
     except CheckpointError as error:
-        raise CheckpointError(f"`{source}`: {error.message}", hint=FOREIGN) from error
-    _require_one_training(source, files, manifests)
-    return Given(source, name or ref.name, files, manifests, row)
+        raise CheckpointError(f"`{path}`: {error.message}", hint=FOREIGN) from error
+    if not _are_of_one_training(files, manifests):
+        raise CheckpointError(f"the files of `{path}` belong to different trainings", hint="copy the model again")
+    return Source(path, name or ref.name, files, manifests, row)
 
 
-def _holds_checkpoint(source: Path) -> bool:
-    if source.is_dir():
-        return any((source / name).is_file() for name in (BEST, LAST))
-    return source.suffix == ".safetensors"
+def _holds_checkpoint(path: Path) -> bool:
+    return any((path / name).is_file() for name in (BEST, LAST))
 
 
 def _check(path: Path) -> None:
-    """Check that a file stands there itself, and all of it.
+    """Check a file and its contents; links are invalid.
 
     Raises:
-        NilrError: it cannot be used.
+        NilrError: the file is invalid.
     """
     if path.is_symlink() or not path.is_file():
-        raise CheckpointError(f"`{path}` is no regular file", hint="links are not followed: put the file there")
+        raise CheckpointError(f"`{path}` is not a regular file", hint="links are invalid; put the file itself there")
     check_file(path)
 
 
@@ -136,99 +141,71 @@ def _manifests(files: Mapping[str, Path]) -> dict[str, Manifest]:
     return {name: read_manifest(path) for name, path in files.items() if name in (BEST, LAST)}
 
 
-def _require_one_training(source: Path, files: Mapping[str, Path], manifests: Mapping[str, Manifest]) -> None:
-    """Check that the files of a directory are those of one training.
-
-    Raises:
-        CheckpointError: they are not.
-    """
+def _are_of_one_training(files: Mapping[str, Path], manifests: Mapping[str, Manifest]) -> bool:
     trainings = [
-        (
-            manifest.data.digest,
-            manifest.settings.get("seed"),
-            manifest.architecture,
-            manifest.algorithm,
-            manifest.parent,
-        )
-        for manifest in manifests.values()
+        (m.data.digest, m.settings.get("seed"), m.architecture, m.algorithm, m.parent) for m in manifests.values()
     ]
-    alike = all(training == trainings[0] for training in trainings)
+    if any(training != trainings[0] for training in trainings):
+        return False
     if TRAINING_STATE in files:
-        values = read_training_state(files[TRAINING_STATE])[1]
-        kept = values["settings"]
-        seed = kept.get("seed") if isinstance(kept, dict) else None
-        alike = alike and (values["data_digest"], seed) == trainings[0][:2]
-    if alike and len(manifests) == 2:
-        alike = manifests[BEST].outer_step <= manifests[LAST].outer_step
-    if not alike:
-        raise CheckpointError(f"the files of `{source}` are not those of one training", hint="copy the model again")
+        state = read_training_state(files[TRAINING_STATE])[1]
+        settings = state["settings"]
+        seed = settings.get("seed") if isinstance(settings, dict) else None
+        if (state["data_digest"], seed) != trainings[0][:2]:
+            return False
+    return len(manifests) < 2 or manifests[BEST].outer_step <= manifests[LAST].outer_step
 
 
-def _require_own_names(given: Sequence[Given]) -> None:
-    names = [model.name for model in given]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"two of the models would be called `{twice}`", hint="import one of them with --name")
+def _require_distinct_names(sources: Sequence[Source]) -> None:
+    names = [source.name for source in sources]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UsageError(f"two of the models have the name `{repeated}`", hint="import one of them alone, with --name")
 
 
-def _is_there(store: Store, model: Given, *, replace: bool) -> bool:
-    """Tell whether the store holds the very files already.
+def _is_stored(store: Store, source: Source, *, replace: bool) -> bool:
+    """Return whether the store already has a model with the same name and the same files.
 
     Raises:
-        StoreError: it holds another model of that name, which may not be replaced.
+        StoreError: it has another model with that name, and `replace` is false.
     """
-    directory = store.model_dir(model.name)
+    directory = store.model_dir(source.name)
     try:
         if not holds_model(directory):
             return False
         if all(
             (directory / name).is_file() and filecmp.cmp(path, directory / name, shallow=False)
-            for name, path in model.files.items()
+            for name, path in source.files.items()
         ):
             return True
     except OSError as error:
         raise storage_error(directory, error, "read") from error
     if not replace:
         raise StoreError(
-            f"another model `{model.name}` exists in `{store.home}`",
-            hint="take another --name, or replace it with --force",
+            f"another model `{source.name}` exists in `{store.home}`",
+            hint="choose another --name, or replace it with --force",
         )
     return False
 
 
-def _bring_in(store: Store, model: Given, *, replace: bool) -> bool:
-    """Copy a model, unless it is there already; return whether it was copied."""
-    with store.lock(model.name):
-        if _is_there(store, model, replace=replace):
+def _copy(store: Store, source: Source, *, replace: bool) -> bool:
+    """Copy a model unless it is stored already; return whether it was copied."""
+    with store.lock(source.name):
+        if _is_stored(store, source, replace=replace):
             return False
-        with replacing_directory(store.model_dir(model.name)) as staged:
-            files = {name: staged / name for name in model.files}
-            for name, path in model.files.items():
-                shutil.copyfile(path, files[name], follow_symlinks=False)
-            _check_copies(model, files)
+        with replacing_directory(store.model_dir(source.name)) as directory:
+            copies = {name: directory / name for name in source.files}
+            for name, path in source.files.items():
+                shutil.copyfile(path, copies[name], follow_symlinks=False)
+            try:
+                for path in copies.values():
+                    _check(path)
+                unchanged = _manifests(copies) == source.manifests
+            except NilrError:
+                unchanged = False
+            if not unchanged:
+                raise CheckpointError(
+                    f"`{source.path}` changed during the copy",
+                    hint="import it again when no process writes to it",
+                )
     return True
-
-
-def _check_copies(model: Given, copies: Mapping[str, Path]) -> None:
-    try:
-        for path in copies.values():
-            _check(path)
-        same = _manifests(copies) == model.manifests
-    except NilrError:
-        same = False
-    if not same:
-        raise CheckpointError(
-            f"`{model.source}` changed while it was copied", hint="end what writes there, and import it again"
-        )
-
-
-def _told(model: Given, store: Store, *, imported: bool) -> ImportedModel:
-    directory = store.model_dir(model.name)
-    files = [name for name in FILES if (directory / name).exists()]
-    return ImportedModel(
-        status="complete" if model.row.status == "complete" else "incomplete",
-        outer_step=model.row.outer_step or 0,
-        files=files,
-        resumable=TRAINING_STATE in files,
-        imported=imported,
-    )

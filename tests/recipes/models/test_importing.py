@@ -89,11 +89,11 @@ def test_twice_is_once_and_another_model_of_that_name_stays_unless_force_replace
 
 def test_a_name_may_be_given_to_one(given: Path, home: Path) -> None:
     assert list(bring(given, name="other")) == ["other"]
-    with pytest.raises(UsageError, match="--name names one model, and 2 are given"):
+    with pytest.raises(UsageError, match="--name is for one model, and 2 are given"):
         bring(given, given, name="x")
-    with pytest.raises(UsageError, match="two of the models would be called `m`"):
+    with pytest.raises(UsageError, match="two of the models have the name `m`"):
         bring(given, given)
-    with pytest.raises(UsageError, match="no model is given"):
+    with pytest.raises(UsageError, match="no model to import"):
         bring()
     with pytest.raises(StoreError, match="cannot be the name of a model"):
         bring(given, name="../m")
@@ -172,27 +172,27 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a state in a checkpoint's place": (
         lambda m: shutil.copy(m / "training.safetensors", m / "last.safetensors"), "expected `nilr/checkpoint`",
     ),
-    "a link": (lambda m: link(m / "last.safetensors"), "is no regular file"),
-    "a linked history": (lambda m: link(m / "history.jsonl"), "is no regular file"),
-    "a pipe": (lambda m: pipe(m / "history.jsonl"), "is no regular file"),
-    "a directory": (lambda m: folder(m / "history.jsonl"), "is no regular file"),
+    "a link": (lambda m: link(m / "last.safetensors"), "is not a regular file"),
+    "a linked history": (lambda m: link(m / "history.jsonl"), "is not a regular file"),
+    "a pipe": (lambda m: pipe(m / "history.jsonl"), "is not a regular file"),
+    "a directory": (lambda m: folder(m / "history.jsonl"), "is not a regular file"),
     "a history that is none": (lambda m: (m / "history.jsonl").write_text("{}\n"), "line 1: `outer_step`: "),
-    "nothing": (lambda m: [path.unlink() for path in m.iterdir()], "holds no checkpoint"),
+    "nothing": (lambda m: [path.unlink() for path in m.iterdir()], "contains no checkpoint"),
     "checkpoints of other names": (
         lambda m: [(m / f"{name}.safetensors").rename(m / f"{name}-1.safetensors") for name in ("best", "last")],
-        "holds no checkpoint",
+        "contains no checkpoint",
     ),
     "no directory": (shutil.rmtree, "there is no model at"),
-    "a best checkpoint of another seed": (lambda m: of_seed(m / "best.safetensors"), "not those of one training"),
+    "a best checkpoint of another seed": (lambda m: of_seed(m / "best.safetensors"), "belong to different trainings"),
     "a best checkpoint of a later update": (
-        lambda m: change(m / "best.safetensors", outer_step=5), "not those of one training",
+        lambda m: change(m / "best.safetensors", outer_step=5), "belong to different trainings",
     ),
     "checkpoints of another training than the state": (
-        lambda m: [of_seed(m / f"{name}.safetensors") for name in ("best", "last")], "not those of one training",
+        lambda m: [of_seed(m / f"{name}.safetensors") for name in ("best", "last")], "belong to different trainings",
     ),
     "a checkpoint on another pack": (
         lambda m: change(m / "last.safetensors", data={"name": "x", "digest": "0", "image_size": 16}),
-        "not those of one training",
+        "belong to different trainings",
     ),
     "settings that are none": (
         lambda m: [of_seed(m / f"{name}.safetensors", n_shot="many") for name in ("best", "last")], "n_shot",
@@ -230,7 +230,7 @@ def test_a_model_that_changes_while_it_is_copied_is_not_imported(
         return whole(source, target, **more)
 
     monkeypatch.setattr(shutil, "copyfile", changing)
-    with pytest.raises(CheckpointError, match="changed while it was copied"):
+    with pytest.raises(CheckpointError, match="changed during the copy"):
         bring(given)
     assert list((home / "models").iterdir()) == []
 
@@ -247,7 +247,7 @@ def test_a_link_that_takes_a_file_s_place_after_the_check_is_not_imported(
         return whole(source, target, **more)
 
     monkeypatch.setattr(shutil, "copyfile", linking)
-    with pytest.raises(CheckpointError, match="changed while it was copied"):
+    with pytest.raises(CheckpointError, match="changed during the copy"):
         bring(given)
     assert list((home / "models").iterdir()) == []
 
@@ -260,7 +260,7 @@ def test_a_copy_that_is_damaged_is_not_kept(given: Path, home: Path, monkeypatch
         flip(target)
 
     monkeypatch.setattr(shutil, "copyfile", damaging)
-    with pytest.raises(CheckpointError, match="changed while it was copied"):
+    with pytest.raises(CheckpointError, match="changed during the copy"):
         bring(given)
     assert list((home / "models").iterdir()) == []
 
