@@ -1,4 +1,4 @@
-"""Adapt: a model and one support set -> adapted parameters, and what they make of the query images."""
+"""`nilr adapt`: one model and one support set -> an adapted model, and predictions for the query images."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from pydantic import JsonValue
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
@@ -35,13 +36,13 @@ from nilr.store import BEST, HISTORY, LAST, TRAINING_STATE, Store, holds_model
 
 @dataclass(frozen=True)
 class Task:
-    """One episode with names.
+    """An episode with names.
 
     Attributes:
-        episode: support and query; a query label of -1 means that the image has none.
+        episode: support and query; the query label -1 means unknown.
         classes: name of each class, by label.
         query_names: name of each query image.
-        data: the pack it was drawn from, or None for the user's own images.
+        data: the pack; None for the user's own images.
     """
 
     episode: Episode
@@ -52,31 +53,38 @@ class Task:
 
 @with_memory_hint("fewer images (--n-query, --n-shot, --query), or --device cpu", at_once=1)
 def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
-    """Adapt one model to one episode or to the user's own images, and store the adapted model.
+    """Adapt a model to one episode or to the user's own images, and store the adapted model.
 
     Raises:
-        NilrError: the model, the images or the store cannot be used.
+        NilrError: the model, the images or the store are unusable.
     """
     outcome = Outcome(settings)
-    rates = _one_edit(settings)
+    edits = edit_names(settings.rates)
+    if len(edits) > 1:
+        raise UsageError(
+            f"`nilr adapt` uses one edit of the rates; --rates has {len(edits)}: {', '.join(edits)}",
+            hint="select one; `nilr probe` compares several",
+        )
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
     model = load_model(store, settings.model, device=device, engine=settings.engine, precision=settings.precision)
-    task = _own_images(settings, model, device) if settings.support else _seeded_episode(settings, store, model, device)
+    if settings.support:
+        task, size = _read_task(settings.support, settings, model, device), {}
+    else:
+        task, size = _draw_task(settings, store, model, device), dataclasses.asdict(episode_size(settings, [model]))
     how = Adaptation(
-        rates=rates, adapt_part=list(split_commas(settings.adapt_part)), inner_steps=inner_steps(settings, model)
+        rates=edits[0], adapt_part=list(split_commas(settings.adapt_part)), inner_steps=inner_steps(settings, model)
     )
     steps = f"{how.inner_steps} step{'s' if how.inner_steps != 1 else ''}"
     reporter.note(f"adapting `{model.ref.name}` to {len(task.episode.support_y)} images in {steps}")
     adapted = _adapt(model, task.episode, how, settings.seed)
-    metrics = _metrics(model, adapted, task, settings)
-    drawn = {} if settings.support else dataclasses.asdict(episode_size(settings, [model]))
+    metrics = _evaluate(model, adapted, task, settings)
     name = _store_adapted(store, settings, model, adapted, metrics, how)
     return outcome.result(
         metrics,
         config={
             **settings.model_dump(mode="json", exclude={"home", "model", "support", "query", "force"}),
-            **drawn,
+            **size,
             "data": task.data.name if task.data else None,
             **how.model_dump(),
             "support": settings.support.name if settings.support else None,
@@ -88,16 +96,6 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
         notes=[*unmoved_notes({model.ref.name: model}, how.adapt_part), f"the adapted model is `{name}`"],
         environment=environment(device, model.engine.name),
     )
-
-
-def _one_edit(settings: AdaptSettings) -> str:
-    names = edit_names(settings.rates)
-    if len(names) > 1:
-        raise UsageError(
-            f"`nilr adapt` adapts once, and --rates names {len(names)}: {', '.join(names)}",
-            hint="give one of them; `nilr probe` compares several",
-        )
-    return names[0]
 
 
 def _adapt(model: LoadedModel, episode: Episode, how: Adaptation, seed: int) -> Mapping[str, Tensor]:
@@ -112,63 +110,63 @@ def _adapt(model: LoadedModel, episode: Episode, how: Adaptation, seed: int) -> 
     )
 
 
-def _seeded_episode(settings: AdaptSettings, store: Store, model: LoadedModel, device: torch.device) -> Task:
+def _draw_task(settings: AdaptSettings, store: Store, model: LoadedModel, device: torch.device) -> Task:
     if settings.query is not None:
-        raise UsageError("--query needs --support", hint="give a folder per class with --support")
+        raise UsageError("--query needs --support", hint="add --support, a directory with one folder per class")
     size = episode_size(settings, [model])
     split = open_split(find_evaluation_pack(store, settings.data, model), settings.split, device)
     require_image_size(model, split.used)
     sampler = EpisodeSampler(split.images, size.n_way, size.n_shot, size.n_query, settings.seed, settings.split)
     classes, images = sampler.choose([settings.episode])
     filenames = split.packed.filenames()
-    query = images[0, :, size.n_shot :].flatten().tolist()
     return Task(
         episode=sampler.load(classes, images)[0],
         classes=[split.packed.class_names[i] for i in classes[0].tolist()],
-        query_names=[filenames[i] for i in query],
+        query_names=[filenames[i] for i in images[0, :, size.n_shot :].flatten().tolist()],
         data=split.used,
     )
 
 
-def _own_images(settings: AdaptSettings, model: LoadedModel, device: torch.device) -> Task:
-    if settings.support is None:
-        raise UsageError("--query needs --support")
+def _read_task(path: Path, settings: AdaptSettings, model: LoadedModel, device: torch.device) -> Task:
+    """Read the user's own images; `path` is the support set."""
     if "episode" in settings.explicit():
-        raise UsageError("--episode and --support are two sources of one task", hint="give one of them")
+        raise UsageError("--episode and --support exclude each other", hint="omit one of them")
     size = model.checkpoint.manifest.data.image_size
-    support = read_labelled(settings.support, size)
+    support = read_labelled(path, size)
     if any(label is None for label in support.labels):
-        raise EpisodeError(
-            f"`{settings.support}` has images outside class folders", hint="put each in a folder per class"
-        )
+        raise EpisodeError(f"`{path}` has images outside class folders", hint="put each in the folder of its class")
     classes = sorted({label for label in support.labels if label is not None})
     outputs = len(model.params["head.bias"])
     if len(classes) != outputs:
         raise EpisodeError(
-            f"`{settings.support}` has {len(classes)} classes, and model `{model.ref.name}` tells {outputs} apart",
-            hint=f"give {outputs} class folders, or a model trained with --n-way {len(classes)}",
+            f"`{path}` has {len(classes)} classes, but model `{model.ref.name}` has a head for {outputs}",
+            hint=f"use {outputs} class folders, or a model trained with --n-way {len(classes)}",
         )
-    query = _read_query(settings.query, size, classes) if settings.query else None
+    query = (
+        _read_query(settings.query, size, classes)
+        if settings.query
+        else LabelledImages(np.empty((0, size, size, 3), np.uint8), [], [])
+    )
     return Task(
         episode=Episode(
             support_x=_images(support, device),
             support_y=_numbers(support, classes, device),
-            query_x=_images(query, device) if query else torch.empty(0, 3, size, size, device=device),
-            query_y=_numbers(query, classes, device) if query else torch.empty(0, dtype=torch.int64, device=device),
+            query_x=_images(query, device),
+            query_y=_numbers(query, classes, device),
         ),
         classes=classes,
-        query_names=query.names if query else [],
+        query_names=query.names,
         data=None,
     )
 
 
 def _read_query(path: Path, size: int, classes: list[str]) -> LabelledImages:
     query = read_labelled(path, size)
-    strangers = sorted({label for label in query.labels if label is not None and label not in classes})
-    if strangers and len(strangers) < len(set(query.labels)):
+    unknown = sorted({label for label in query.labels if label is not None and label not in classes})
+    if unknown and len(unknown) < len(set(query.labels)):
         raise EpisodeError(
-            f"`{path}` has folders that are no class of the support: {', '.join(strangers)}",
-            hint=f"the classes are {', '.join(classes)}; put images without a label outside of folders",
+            f"`{path}` has folders that are not a class of the support set: {', '.join(unknown)}",
+            hint=f"the classes are {', '.join(classes)}; move images without a label out of the folders",
         )
     return query
 
@@ -179,43 +177,42 @@ def _images(images: LabelledImages, device: torch.device) -> Tensor:
 
 
 def _numbers(images: LabelledImages, classes: list[str], device: torch.device) -> Tensor:
-    """Return each image's label; -1 where it has none among the classes."""
+    """Return each image's label; -1 if its folder is not one of the classes."""
     number: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
-    return torch.tensor([number.get(label, -1) for label in images.labels], device=device)
+    return torch.tensor([number.get(label, -1) for label in images.labels], device=device, dtype=torch.int64)
 
 
-def _metrics(model: LoadedModel, adapted: Mapping[str, Tensor], task: Task, settings: AdaptSettings) -> AdaptMetrics:
+@torch.no_grad()
+def _evaluate(model: LoadedModel, adapted: Mapping[str, Tensor], task: Task, settings: AdaptSettings) -> AdaptMetrics:
+    """Return losses, accuracies and predictions with the model's head, before and after adaptation."""
     episode = task.episode
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     probabilities = {}
     for moment, params in (("before", model.params), ("after", adapted)):
-        support, query = _logits(model, params, episode, settings)
+        support, query = (
+            linear(x, params["head.weight"], params["head.bias"])
+            for x in episode_features(
+                partial(model.engine.features, params),
+                episode,
+                # An empty query has no batch statistics.
+                batch_stats=settings.batch_stats if len(episode.query_y) else "together",
+            )
+        )
         if not bool(torch.cat([support, query]).isfinite().all()):
             raise DivergedError(
                 f"the logits of model `{model.ref.name}` are not finite {moment} adaptation",
-                hint="take smaller --rates or fewer --inner-steps",
+                hint="use smaller --rates or fewer --inner-steps",
             )
-        figures[f"support_loss_{moment}"] = cross_entropy(support, episode.support_y).item()
+        metrics[f"support_loss_{moment}"] = cross_entropy(support, episode.support_y).item()
+        metrics[f"accuracy_{moment}"] = _accuracy(query, episode.query_y)
         probabilities[moment] = query.softmax(1).cpu()
-        figures[f"accuracy_{moment}"] = _accuracy(query, episode.query_y)
     return AdaptMetrics(
         classes=task.classes,
         support_images=len(episode.support_y),
         query_images=len(episode.query_y),
         predictions=_predictions(task, probabilities),
-        **figures,
+        **metrics,
     )
-
-
-@torch.no_grad()
-def _logits(
-    model: LoadedModel, params: Mapping[str, Tensor], episode: Episode, settings: AdaptSettings
-) -> tuple[Tensor, Tensor]:
-    # no batch statistics can be taken of no images
-    batch_stats = settings.batch_stats if len(episode.query_y) else "together"
-    features = episode_features(lambda x: model.engine.features(params, x), episode, batch_stats=batch_stats)
-    support, query = (linear(x, params["head.weight"], params["head.bias"]) for x in features)
-    return support, query
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float | None:
@@ -246,15 +243,14 @@ def _store_adapted(
     metrics: AdaptMetrics,
     how: Adaptation,
 ) -> str:
-    """Save the adapted parameters as a model of its own, with its parent and its rates, and return its name."""
+    """Save the adapted parameters as a new model with its parent and its rates; return its name."""
     manifest = model.checkpoint.manifest
-    figures: dict[str, JsonValue] = metrics.model_dump(mode="json", exclude={"predictions"})
     name = settings.name or store.fresh_model_name(f"{model.ref.name}-adapted")
     path = store.model_dir(name) / LAST
     try:
         with store.lock(name):
             if holds_model(path.parent) and not settings.force:
-                raise StoreError(f"model `{name}` exists in `{store.home}`", hint="take another --name, or --force")
+                raise StoreError(f"model `{name}` exists in `{store.home}`", hint="use another --name, or --force")
             save_checkpoint(
                 path,
                 params=adapted,
@@ -262,13 +258,13 @@ def _store_adapted(
                 **manifest.model_dump(
                     include={"architecture", "algorithm", "settings", "data", "outer_step", "engine"}
                 ),
-                metrics=figures,
+                metrics=metrics.model_dump(mode="json", exclude={"predictions"}),
                 parent={"name": model.ref.name, "digest": model.checkpoint.digest, "adaptation": how.model_dump()},
             )
             for other in (BEST, TRAINING_STATE, HISTORY):
-                (path.parent / other).unlink(missing_ok=True)  # of a trained model that --force replaces
+                (path.parent / other).unlink(missing_ok=True)  # files of the model that --force replaces
     finally:
-        # Where nothing could be saved, no empty model stays behind.
+        # Do not leave an empty model if saving failed.
         with contextlib.suppress(OSError):
             path.parent.rmdir()
     return name

@@ -1,4 +1,4 @@
-"""What `probe` and `rates` measure."""
+"""What `nilr probe` and `nilr rates` measure."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from nilr.results.records import Delta, Mean, Record
 
 
 class ProtocolMetrics(Record):
-    """Accuracy under one protocol; `delta` is paired to meta-init on the same judged episodes."""
+    """Accuracy under one protocol; `delta` is its difference to meta-init on the same episodes."""
 
     accuracy: Mean
     delta: Delta | None = None
 
 
 class EditMetrics(ProtocolMetrics):
-    """The same under an edit of the rates; `delta_to_learned` is paired to the rates as they were learned."""
+    """Accuracy with edited rates; `delta_to_learned` is its difference to the learned rates on the same episodes."""
 
     delta_to_learned: Delta | None = None
 
 
 class EditProbe(Record):
-    """One model under one edit of its rates, under each protocol that adapts."""
+    """Accuracy with one edit of the rates, under each protocol that adapts."""
 
     same_task: EditMetrics | None = Field(default=None, alias="same-task")
     cross_task: EditMetrics | None = Field(default=None, alias="cross-task")
 
 
 class HeadProbe(Record):
-    """The model's own head before and after adapting to the judged task, under one edit of its rates."""
+    """Accuracy of the model's own head, before and after it adapts with one edit of the rates."""
 
     meta_init: ProtocolMetrics = Field(alias="meta-init")
     same_task: EditMetrics = Field(alias="same-task")
 
 
 class Row(Record):
-    """Accuracy under each protocol that was asked for, of one choice out of several; deltas are within the row."""
+    """Accuracy under each requested protocol, for one of several choices; differences are within the row."""
 
     meta_init: ProtocolMetrics | None = Field(default=None, alias="meta-init")
     same_task: ProtocolMetrics | None = Field(default=None, alias="same-task")
@@ -43,20 +43,20 @@ class Row(Record):
 
 
 class ModelProbe(Record):
-    """One model under each protocol that was asked for; meta-init always stands, since deltas refer to it.
+    """One model under each requested protocol, and under meta-init, which differences refer to.
 
-    The protocols' own figures are those of the first `rates` asked for. Where they were asked for, and else not in a
-    result file at all, stand, all but the first with the first `rates`:
+    All fields except `edits` and `own_head` use the first value of `--rates`. The following sections are present only
+    if requested:
 
-    - `edits`: by edited rates, and always those of `learned`, which deltas refer to.
-    - `own_head`: of the model's own head instead of neighbours, by edited rates, and always those of `learned`.
-    - `neighbours`: by rule, where there are several; the protocols' own figures are those of the first.
-    - `layers`: by layer, of its flattened output.
-    - `steps`: by number of inner steps taken.
-    - `shared_classes`: by the share of the judged classes that cross-task adapted to.
-    - `similarity`: by protocol, layer and measure, of the judged episode's query images; `cka`, `svcca` and `cosine`
-      compare before with after, `within-class-cosine` and `between-class-cosine` compare images after. Null where it
-      is undefined in every episode; `n_episodes` counts those where it is defined.
+    - `edits`: by edit of the rates; `learned` is always included.
+    - `own_head`: the model's own head instead of neighbours, by edit of the rates; `learned` is always included.
+    - `neighbours`: by rule; the protocols themselves use the first rule.
+    - `layers`: by layer, on its flattened output.
+    - `steps`: by number of inner steps.
+    - `shared_classes`: cross-task, by the share of the evaluated classes that the model adapted to.
+    - `similarity`: by protocol, layer and measure, on the query images. `cka`, `svcca` and `cosine` compare outputs
+      before and after adaptation; `within-class-cosine` and `between-class-cosine` compare images after it. Null if
+      undefined in every episode; `n_episodes` counts those in which it is defined.
     """
 
     meta_init: ProtocolMetrics = Field(alias="meta-init")
@@ -71,7 +71,7 @@ class ModelProbe(Record):
     similarity: dict[str, dict[str, dict[str, Mean | None]]] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
-    def _without_what_was_not_asked_for(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # noqa: ANN202 - with a return type, the JSON Schema would be that type's
+    def _omit_empty_sections(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a return type would replace the type in the JSON Schema
         return {name: value for name, value in serialize(self).items() if value != {}}
 
 
@@ -79,7 +79,7 @@ ProbeMetrics = dict[str, ModelProbe]
 
 
 class Histogram(Record):
-    """Counts between ascending edges, equally far apart; no bin holds numbers of both signs."""
+    """Counts between equally spaced edges; no bin has numbers of both signs."""
 
     edges: list[FiniteFloat]
     counts: list[int]
@@ -88,10 +88,10 @@ class Histogram(Record):
 class RateFigures(Record):
     """The inner rates of some tensors, taken together.
 
-    Count to histogram are exact: these are all the rates there are. `ascent` is the share of sum |a| g^2 where the rate
-    a is negative; `step_norm` the norm of the step a*g, and `cosine` that of the angle between a*g and the gradient g,
-    both means over the inner steps. The three are means over episodes; null where there were none, or where nothing is
-    defined in any.
+    `count` to `histogram` are exact, because they cover all rates. The other three are means over episodes, for rates a
+    and gradients g: `ascent` is the share of sum |a| g^2 with negative a, `step_norm` the norm of the step a*g, and
+    `cosine` that of the angle between a*g and g. Both last ones are means over the inner steps. Null without episodes,
+    or if undefined in every episode.
     """
 
     count: int
@@ -114,9 +114,10 @@ class TensorRates(RateFigures):
 
 
 class ModelRates(Record):
-    """The inner rates of one model: all, by kind of parameter, by layer and by tensor.
+    """The inner rates of one model: all of them, and by kind of parameter, layer and tensor.
 
-    `left_out` names tensors that have rates and receive no signal, `not_moved` those that have none; neither counts.
+    `left_out` lists tensors with rates but without any gradient, `not_moved` tensors without rates. No other field
+    includes them.
     """
 
     inner_steps: int

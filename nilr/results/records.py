@@ -1,4 +1,4 @@
-"""What the results of several commands are made of."""
+"""Records that the results of several commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Record(BaseModel):
 
 
 class Mean(Record):
-    """A mean over episodes; `ci95` is the half width of its 95 % interval, null for one episode."""
+    """A mean over episodes; `ci95` is the half width of its 95 % interval, null for a single episode."""
 
     mean: FiniteFloat
     ci95: FiniteFloat | None
@@ -22,9 +22,9 @@ class Mean(Record):
 class Delta(Record):
     """A paired difference over the same episodes: its mean, 95 % interval and paired t-test.
 
-    `ci95` is half the interval's width, `low` and `high` its bounds; `d` the mean over the standard deviation of the
-    differences; `p_holm` is p adjusted for the number of differences in this result. With zero variance ci95 is 0, p,
-    p_holm and d null, and verdict "exactly zero" or "exactly constant".
+    `ci95` is the half width of the interval, `low` and `high` are its bounds. `d` is the mean divided by the standard
+    deviation of the differences. `p_holm` is p adjusted for the number of differences in the result. With zero
+    variance, `ci95` is 0, `p`, `p_holm` and `d` are null, and `verdict` is "exactly zero" or "exactly constant".
     """
 
     mean: FiniteFloat
@@ -38,7 +38,7 @@ class Delta(Record):
 
 
 class DataUsed(Record):
-    """The pack: its registry name or base name, and digest."""
+    """A pack: its name in the store or its file name, and its digest."""
 
     name: str
     digest: str
@@ -47,10 +47,10 @@ class DataUsed(Record):
 
 
 class ModelUsed(Record):
-    """A model file: the registry name or base name, which checkpoint, and the SHA-256 of its tensors.
+    """A model: its name in the registry or its file name, its checkpoint, and the SHA-256 of its tensors.
 
-    Models with one `recipe` were trained alike but for their `seed`: it is a digest of architecture, algorithm, pack
-    and every setting that changes a number.
+    `recipe` is a digest of architecture, algorithm, pack and every setting that changes a number, except `seed`: models
+    with the same recipe differ only in their seed.
     """
 
     name: str

@@ -127,7 +127,7 @@ def test_a_taken_name_is_refused_without_force(maml: str) -> None:
 
 def test_another_number_of_classes_is_refused_with_both(maml: str, own: Path) -> None:
     paint(own / "support" / "elm" / "0.png", (9, 9, 9), 0)
-    with pytest.raises(EpisodeError, match=r"has 4 classes, and model `maml` tells 3 apart"):
+    with pytest.raises(EpisodeError, match=r"has 4 classes, but model `maml` has a head for 3"):
         run(model=maml, support=own / "support")
 
 
@@ -155,7 +155,7 @@ def test_a_query_needs_a_support(maml: str, own: Path) -> None:
 
 def test_a_query_with_an_unknown_class_folder_is_refused(maml: str, own: Path) -> None:
     paint(own / "labelled" / "elm" / "0.png", (9, 9, 9), 0)
-    with pytest.raises(EpisodeError, match="no class of the support: elm"):
+    with pytest.raises(EpisodeError, match="not a class of the support set: elm"):
         run(model=maml, support=own / "support", query=own / "labelled")
 
 

@@ -129,7 +129,7 @@ def test_without_the_pack_the_rates_are_seen_all_the_same(sgd: str, pack: Path) 
     assert found.all.share_negative == with_pack.all.share_negative
     assert (found.all.ascent, found.all.step_norm, found.all.cosine) == (None, None, None)
     assert result.data is None
-    assert result.notes[0].startswith("Left out, since they take episodes: gradient-weighted ascent, ")
+    assert result.notes[0].startswith("Omitted, because they need episodes: gradient-weighted ascent, ")
     assert "mini-imagenet" in result.notes[0]
     with pytest.raises(StoreError):
         look(sgd, data="mini-imagenet")

@@ -1,50 +1,68 @@
-"""How far a probe's differences can be trusted: corrected for their number, and when there are enough episodes."""
+"""How far the differences of a probe can be trusted: correction for their number, and when to stop."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from nilr.config import ProbeSettings
 from nilr.inference import episodes_for_half_width, holm, power
 from nilr.results.probing import ModelProbe, ProbeMetrics
-from nilr.results.records import Delta
+from nilr.results.records import Delta, Record
 
-# A spread estimated from fewer episodes is no ground to stop on.
+# A spread estimated from fewer episodes is too uncertain to stop on.
 LEAST_EPISODES = 50
-# Aim a little beyond the episodes that the spread seen so far asks for: a look costs as much as the episodes it saves.
+# Plan slightly more episodes than the estimate: another look costs as much as the episodes that it saves.
 _MARGIN = 1.02
 
-A_POINT = 0.01
+_POINT = 0.01
 
 
 def deltas_in(metrics: Mapping[str, ModelProbe]) -> list[Delta]:
-    """Return every paired difference of a probe, wherever it stands."""
-    return [Delta.model_validate(found) for model in metrics.values() for found in _deltas(model.model_dump())]
+    """Return all paired differences of a probe."""
+    found: list[Delta] = []
+
+    def collect(delta: Delta) -> Delta:
+        found.append(delta)
+        return delta
+
+    _map_deltas(metrics, collect)
+    return found
 
 
 def correct(metrics: ProbeMetrics) -> ProbeMetrics:
-    """Return the metrics with each difference's p adjusted for their number (Holm); see `nilr.inference.holm`."""
-    dumped = {name: model.model_dump() for name, model in metrics.items()}
-    tested = [(name, delta) for name, model in dumped.items() for delta in _deltas(model) if delta["p"] is not None]
-    # A difference may stand in several places, as the last layer's and the last step's: it is one test all the same.
-    different = {_same(name, delta): delta["p"] for name, delta in tested}
-    adjusted = dict(zip(different, holm(list(different.values())), strict=True))
-    for name, delta in tested:
-        delta["p_holm"] = adjusted[_same(name, delta)]
-    return {name: ModelProbe.model_validate(model) for name, model in dumped.items()}
+    """Return the metrics with the p of each difference adjusted for their number; see `nilr.inference.holm`."""
+
+    def key(name: str, delta: Delta) -> tuple[object, ...]:
+        # The same difference can be in several places, for example as that of the last layer. It counts as one test.
+        return name, delta.mean, delta.ci95, delta.p
+
+    deltas = [(name, delta) for name, model in metrics.items() for delta in deltas_in({name: model})]
+    tests = {key(name, delta): delta.p for name, delta in deltas if delta.p is not None}
+    adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
+
+    def adjust(name: str, delta: Delta) -> Delta:
+        return delta.model_copy(update={"p_holm": adjusted.get(key(name, delta))})
+
+    return {name: _map_deltas(model, partial(adjust, name)) for name, model in metrics.items()}
 
 
-def _same(name: str, delta: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (name, delta["mean"], delta["ci95"], delta["p"])
+def _map_deltas(part: Any, change: Callable[[Delta], Delta]) -> Any:  # noqa: ANN401 - any part of a result
+    """Return the part with all its differences changed."""
+    if isinstance(part, Delta):
+        return change(part)
+    if isinstance(part, Record):
+        return part.model_copy(update={name: _map_deltas(value, change) for name, value in part})
+    return {name: _map_deltas(value, change) for name, value in part.items()} if isinstance(part, Mapping) else part
 
 
 def next_look(settings: ProbeSettings, metrics: ProbeMetrics, done: int) -> int | None:
-    """Return the number of episodes to judge before looking again; None when it is enough.
+    """Return the number of episodes to evaluate before the next look; None to stop.
 
-    Only widths decide, never a mean or a p: stopping when a difference looks clear would make clear differences of
-    nothing.
+    Only widths decide, not means or p-values: stopping as soon as a difference looks clear would find differences where
+    there are none.
     """
     if settings.until_ci is None or done >= settings.max_episodes:
         return None
@@ -56,39 +74,25 @@ def next_look(settings: ProbeSettings, metrics: ProbeMetrics, done: int) -> int 
 
 
 def first_look(settings: ProbeSettings) -> int:
-    """Return the number of episodes to judge in any case."""
+    """Return the number of episodes to evaluate in any case."""
     if settings.until_ci is None:
         return settings.n_episodes
     return min(settings.max_episodes, max(settings.n_episodes, LEAST_EPISODES))
 
 
 def precision_note(metrics: ProbeMetrics, *, until_ci: float | None) -> str | None:
-    """Say how sharp the widest paired difference is, and what more episodes would bring; None without any interval."""
+    """Describe the widest paired interval, and what more episodes would give; None without an interval."""
     widest = max((delta for delta in deltas_in(metrics) if delta.ci95), key=lambda delta: delta.ci95 or 0, default=None)
     if widest is None or widest.ci95 is None or widest.d is None or widest.d == 0:
         return None
     n = next(iter(metrics.values())).meta_init.accuracy.n_episodes
     spread = abs(widest.mean / widest.d)
-    wanted = until_ci or _half_of(widest.ci95)
-    missing = wanted < widest.ci95
-    needed = f"; ± {100 * wanted:.2g} takes about {episodes_for_half_width(spread, wanted):,}" if missing else ""
+    half = widest.ci95 / 2
+    wanted = until_ci or round(half, -math.floor(math.log10(half)))  # one significant digit
+    needed = ""
+    if wanted < widest.ci95:
+        needed = f"; ± {100 * wanted:.2g} needs about {episodes_for_half_width(spread, wanted):,} episodes"
     return (
-        f"Every paired interval, over {n:,} episodes, is ± {100 * widest.ci95:.2f} points or narrower{needed}. "
-        f"A true difference of 1 point would be found with {100 * power(A_POINT, spread, n):.0f} % probability."
+        f"Over {n:,} episodes, every paired interval is ± {100 * widest.ci95:.2f} points or narrower{needed}. "
+        f"A true difference of 1 point would be found with a probability of {100 * power(_POINT, spread, n):.0f} %."
     )
-
-
-def _half_of(width: float) -> float:
-    """Return a round width of about the half: one significant digit."""
-    digits = -math.floor(math.log10(width / 2))
-    return round(width / 2, digits)
-
-
-def _deltas(tree: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - a dump of any depth
-    if not isinstance(tree, dict):
-        return
-    if {"mean", "ci95", "p"} <= tree.keys():
-        yield tree
-        return
-    for branch in tree.values():
-        yield from _deltas(branch)

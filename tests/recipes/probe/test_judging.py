@@ -214,8 +214,8 @@ def test_an_unknown_value_is_refused_with_the_list(
 def test_adapt_takes_one_edit_at_a_time(sgd: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["-q", "adapt", sgd, "--rates", "learned,absolute"]) == 2
     assert capsys.readouterr().err == (
-        "error: `nilr adapt` adapts once, and --rates names 2: learned, absolute\n"
-        "hint: give one of them; `nilr probe` compares several\n"
+        "error: `nilr adapt` uses one edit of the rates; --rates has 2: learned, absolute\n"
+        "hint: select one; `nilr probe` compares several\n"
     )
 
 

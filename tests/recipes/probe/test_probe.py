@@ -146,7 +146,7 @@ def test_going_on_until_an_interval_is_narrow_gives_the_numbers_of_that_many_epi
 def test_the_bound_on_episodes_holds_and_the_note_says_what_is_missing(maml: str) -> None:
     result = judge(maml, until_ci=0.0005, max_episodes=60)
     assert result.metrics[maml].meta_init.accuracy.n_episodes == 60
-    assert "± 0.05 takes about" in result.notes[0]
+    assert "± 0.05 needs about" in result.notes[0]
 
 
 def test_a_wanted_width_needs_a_difference(maml: str) -> None:

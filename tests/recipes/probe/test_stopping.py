@@ -110,7 +110,9 @@ def test_the_note_says_how_sharp_the_probe_is_and_what_it_would_take() -> None:
     note = precision_note({"m": probed(reference, values)}, until_ci=0.005)
     # spread 0.05025, t(0.975, 99) = 1.984: 0.997 points; for 0.5: n >= (1.966 * 0.05025 / 0.005)^2 = 391
     assert note is not None
-    assert "over 100 episodes, is ± 1.00 points or narrower; ± 0.5 takes about 391" in note
+    assert (
+        "Over 100 episodes, every paired interval is ± 1.00 points or narrower; ± 0.5 needs about 391 episodes" in note
+    )
 
 
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5]])
