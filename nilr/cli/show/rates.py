@@ -1,53 +1,44 @@
-"""What the inner rates look like on a screen."""
+"""The result of `nilr rates` on a screen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from nilr.cli.console import Cell, Screen
-from nilr.results.probing import ModelRates, RateFigures, RatesMetrics
+from nilr.results.probing import RatesMetrics
 from nilr.results.records import Mean
 from nilr.results.result import Result
 
 
 def show(result: Result[RatesMetrics], screen: Screen) -> None:
-    """Write for each model how its rates are distributed, what they make of gradients, and what is not in the tables.
+    """Write two tables for each model: the distribution of its rates, and their effect on gradients.
 
-    All rates stand first; then those of each kind, layer and tensor.
+    Each has all rates first, then those of each kind, layer and tensor.
     """
     for (name, model), used in zip(result.metrics.items(), result.models, strict=True):
         steps = f"{model.inner_steps} inner {'step' if model.inner_steps == 1 else 'steps'}"
         screen.line(f"{name}@{used.checkpoint} ({used.algo}, update {used.outer_step}, {steps})")
-        held = ("inner rates", "count", "mean", "std", "5 %", "95 %", "negative")
-        screen.table(held, [(group, *_distribution(figures, screen)) for group, figures in _groups(model)])
+        groups = [("all", model.all), *model.kinds.items(), *model.layers.items(), *model.tensors.items()]
+        distribution = []
+        for group, found in groups:
+            numbers = (found.mean, found.std, found.quantiles["0.05"], found.quantiles["0.95"])
+            distribution.append((group, str(found.count), *map(_number, numbers), screen.share(found.share_negative)))
+        screen.table(("inner rates", "count", "mean", "std", "5 %", "95 %", "negative"), distribution)
         if model.all.step_norm is not None:
-            seen = ("on real gradients", "ascent", "step norm", "cosine")
-            screen.table(seen, [(group, *_signal(figures, screen)) for group, figures in _groups(model)])
-        for names, what in ((model.left_out, "left out, without any signal"), (model.not_moved, "not moved")):
+            effect = [
+                (group, _mean(r.ascent, screen.share), _mean(r.step_norm, _number), _mean(r.cosine, _number))
+                for group, r in groups
+            ]
+            screen.table(("on real gradients", "ascent", "step norm", "cosine"), effect)
+        for names, what in ((model.left_out, "excluded, without gradient"), (model.not_moved, "not moved")):
             if names:
                 screen.line(f"{what}: {', '.join(names)}")
     episodes = [model.all.step_norm.n_episodes for model in result.metrics.values() if model.all.step_norm]
     if episodes and result.data is not None:
         screen.line(
-            f"gradients of {episodes[0]} episodes of the {result.data.split} split of `{result.data.name}`; quantiles "
-            "and histograms stand in the result file"
+            f"gradients of {episodes[0]} episodes of the {result.data.split} split of `{result.data.name}`; the result "
+            "file also has quantiles and histograms"
         )
-
-
-def _groups(model: ModelRates) -> Iterator[tuple[str, RateFigures]]:
-    yield "all", model.all
-    for groups in (model.kinds, model.layers, model.tensors):
-        yield from groups.items()
-
-
-def _distribution(figures: RateFigures, screen: Screen) -> tuple[Cell, ...]:
-    numbers = (figures.mean, figures.std, figures.quantiles["0.05"], figures.quantiles["0.95"])
-    return (str(figures.count), *map(_number, numbers), screen.share(figures.share_negative))
-
-
-def _signal(figures: RateFigures, screen: Screen) -> tuple[Cell, ...]:
-    ascent = _mean(figures.ascent, screen.share)
-    return (ascent, _mean(figures.step_norm, _number), _mean(figures.cosine, _number))
 
 
 def _mean(mean: Mean | None, written: Callable[[float], Cell]) -> Cell:
