@@ -1,4 +1,4 @@
-"""``python -m nilr``, and the command ``nilr``."""
+"""`python -m nilr`, and the command `nilr`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from nilr.signals import STOPPING, ending_the_process, ignore_from_now_on
 
 
 def main() -> NoReturn:
-    """Run the command line of this process, and leave with its status."""
+    """Run the command line of this process, and exit with its status."""
     _open_streams()
     with ending_the_process():
         from nilr.cli.boundary import run
     status = run(sys.argv[1:])
     ignore_from_now_on()
     if status in [128 + signum for signum in STOPPING]:
-        # Threads may still be computing what nobody waits for any more.
+        # Do not wait for threads that still compute.
         os._exit(status)
     sys.exit(status)
 
 
 def _open_streams() -> None:
-    """Stand in for standard output or error where the process was started without them."""
-    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open to the end
+    """Replace stdout and stderr by the null device if the process was started without them."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 

@@ -1,4 +1,4 @@
-"""What a run happens on: device, threads, versions."""
+"""The device, the threads and the versions of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def utc_now() -> str:
-    """Return the time as ISO 8601 in UTC, to the microsecond."""
+    """Return the time in UTC as ISO 8601, with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
@@ -30,44 +30,44 @@ def prepare(device: str, threads: int | None, precision: str = "float32") -> tor
 
     Args:
         device: "auto" (the first CUDA device, else the CPU), "cpu", "cuda" or "cuda:N".
-        threads: CPU threads, or None to leave torch's choice.
-        precision: "tf32" lets a GPU round the inputs of float32 products and convolutions to 10 bits; all others keep
-            it from doing so, which it would do with convolutions unasked.
+        threads: CPU threads; None for torch's default.
+        precision: "tf32" lets a GPU round the inputs of float32 products and convolutions to 10 bits. All others
+            disable this; it is torch's default for convolutions.
 
     Raises:
-        UsageError: no such kind of device, or it has no such precision.
-        DeviceError: the device is not there.
+        UsageError: the device or its precision is unsupported.
+        DeviceError: the device is missing.
     """
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = find_device(device)
     if precision == "tf32" and chosen.type != "cuda":
-        raise UsageError(f"--precision tf32 is a GPU's, and this runs on `{chosen}`", hint="use float32 or bf16")
+        raise UsageError(f"--precision tf32 needs a GPU, and the device is `{chosen}`", hint="use float32 or bf16")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return chosen
 
 
 def find_device(device: str) -> torch.device:
-    """Return the device of that name; see `prepare`."""
+    """Return the device for a name such as "auto", "cpu" or "cuda:1"."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
-        raise UsageError(f"`{device}` is no device", hint="known: auto, cpu, cuda, cuda:N")
+        raise UsageError(f"invalid device `{device}`", hint="known: auto, cpu, cuda, cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise DeviceError(
-            f"the device `{device}` is not there: torch {torch.__version__} sees {torch.cuda.device_count()}",
+            f"there is no device `{device}`: torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices",
             hint="use --device cpu, or install a torch build for this GPU and its driver",
         )
     return torch.device(device)
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to reuse freed memory instead of giving it back to the system; elsewhere do nothing.
+    """Make glibc reuse freed memory instead of returning it to the system; do nothing with another C library.
 
-    Activations of tens of megabytes are freed and allocated many times per update; as fresh memory maps, their page
-    faults take up to half the time of an update on a CPU.
+    Each update allocates activations of tens of megabytes many times. As new memory maps, their page faults take up to
+    half the time of an update on a CPU.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -77,21 +77,18 @@ def keep_freed_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory, in bytes, that this process has held so far.
-
-    On a CUDA device that is what its tensors took there; else what was resident, Python and torch with it.
-    """
+    """Return the peak memory of this process in bytes: of tensors on a CUDA device, else of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError), Path("/proc/self/status").open() as status:
-        # Not getrusage's figure: on Linux that one is inherited from the process that started this one.
+        # On Linux a process inherits the value of getrusage from its parent.
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def total_memory(device: torch.device) -> int:
-    """Return the memory of a device, or of the machine for a CPU, in bytes."""
+    """Return the memory of a device in bytes; for a CPU, of the machine."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -100,9 +97,12 @@ def total_memory(device: torch.device) -> int:
 def environment(
     device: torch.device | None = None, engine: str | None = None, *, captured: bool | None = None
 ) -> dict[str, JsonValue]:
-    """Return what a result records about the machine: versions, device, threads, engine; no names of hosts or users.
+    """Return what a result records about the machine, without names of hosts and users.
 
-    Where updates may be captured in a CUDA graph, also whether they were.
+    Args:
+        device: where the run computed.
+        engine: how it executed episodes.
+        captured: whether updates ran as CUDA graphs, if that was possible.
     """
     record: dict[str, JsonValue] = {
         "nilr": __version__,

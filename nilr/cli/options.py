@@ -13,8 +13,9 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from nilr.config import ChunkSettings, DeviceSettings, JudgeSettings, MeasuringSettings, Settings, TaskSettings
+from nilr.config import PRESETS, ChunkSettings, DeviceSettings, JudgeSettings, MeasuringSettings, Settings, TaskSettings
 from nilr.errors import UsageError
+from nilr.meta.algorithms import ALGORITHMS
 
 S = TypeVar("S", bound=Settings)
 
@@ -23,6 +24,9 @@ SWITCH = ""
 QUIET_HELP = "Print errors only."
 DEBUG_HELP = "Show tracebacks."
 _JSON_HELP = "Also write the result to this file, and replace it if it exists; - for standard output."
+
+# What stands for {algorithms} and {presets} in help texts.
+_NAMES = {"algorithms": ", ".join(ALGORITHMS), "presets": ", ".join(PRESETS)}
 
 _EVERYWHERE = "Everywhere"
 _PANELS: dict[type[Settings], str] = {
@@ -109,11 +113,10 @@ def lower_first(sentence: str) -> str:
 def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
     """Yield the parameters that are not settings."""
     if json:
-        yield _parameter(
-            "json", str | None, typer.Option("--json", metavar="PATH", help=_JSON_HELP, rich_help_panel=_EVERYWHERE)
-        )
+        info = typer.Option("--json", metavar="PATH", help=_JSON_HELP, rich_help_panel=_EVERYWHERE)
+        yield _parameter("json", str | None, info)
     for name, short, text in (("quiet", ["-q"], QUIET_HELP), ("debug", [], DEBUG_HELP)):
-        option = typer.Option(
+        info = typer.Option(
             flag(name),
             *short,
             metavar=SWITCH,
@@ -123,7 +126,7 @@ def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
             show_default=False,
             rich_help_panel=_EVERYWHERE,
         )
-        yield _parameter(name, bool | None, option)
+        yield _parameter(name, bool | None, info)
 
 
 def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
@@ -134,22 +137,19 @@ def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
 
     for name in sorted(settings.model_fields, key=depth):
         field = settings.model_fields[name]
-        if name in ARGUMENTS:
-            yield _argument(name, field)
-        else:
-            yield _option(name, field, _PANELS.get(_declared_in(settings, name)))
+        info = (
+            typer.Argument(metavar=ARGUMENTS[name], help=describe(field), show_default=False)
+            if name in ARGUMENTS
+            else _option(name, field, _PANELS.get(_declared_in(settings, name)))
+        )
+        yield _parameter(name, _typer_type(field), info)
 
 
-def _argument(name: str, field: FieldInfo) -> inspect.Parameter:
-    info = typer.Argument(metavar=ARGUMENTS[name], help=describe(field), show_default=False)
-    return _parameter(name, _typer_type(field), info)
-
-
-def _option(name: str, field: FieldInfo, panel: str | None) -> inspect.Parameter:
-    extra = _extra(field)
+def _option(name: str, field: FieldInfo, panel: str | None) -> Any:  # noqa: ANN401 - an object of Typer
+    extra, bounds = _extra(field), {type(bound): bound for bound in field.metadata}
     switch = bool in (field.annotation, *get_args(field.annotation))
     spelled = f"{flag(name)}/--no-{flag(name)[2:]}" if switch and field.default is not False else flag(name)
-    info = typer.Option(
+    return typer.Option(
         spelled,
         *([extra["short"]] if extra["short"] else []),
         help=describe(field),
@@ -157,26 +157,18 @@ def _option(name: str, field: FieldInfo, panel: str | None) -> inspect.Parameter
         envvar=variable(name) if extra["env"] else None,
         show_envvar=False,
         show_default=False,
-        min=_bound(field, annotated_types.Ge, "ge"),
-        max=_bound(field, annotated_types.Le, "le"),
+        min=getattr(bounds.get(annotated_types.Ge), "ge", None),
+        max=getattr(bounds.get(annotated_types.Le), "le", None),
         rich_help_panel=panel,
     )
-    return _parameter(name, _typer_type(field), info)
 
 
 def describe(field: FieldInfo) -> str:
-    """Return the help text of a field with its default."""
-    default = default_of(field)
-    return f"{field.description} Default: {default}." if default else f"{field.description}"
-
-
-def default_of(field: FieldInfo) -> str | None:
-    """Describe a field's default; None for a switch that is off, and for an empty value."""
-    shown: str | None = _extra(field)["shown"]
-    if shown is not None:
-        return shown
-    empty = any(field.default is value for value in (None, False, ()))
-    return None if empty else str(field.default)
+    """Return the help text of a field with its default; a switch that is off and an empty value need none."""
+    text, default = str(field.description).format_map(_NAMES), _extra(field)["shown"]
+    if default is None and not any(field.default is value for value in (None, False, ())):
+        default = str(field.default)
+    return f"{text} Default: {default}." if default else text
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:
@@ -187,11 +179,6 @@ def _typer_type(field: FieldInfo) -> Any:  # noqa: ANN401 - a type expression
     if get_origin(field.annotation) is tuple:
         return list[get_args(field.annotation)[0]] | None  # type: ignore[misc]
     return field.annotation | None  # type: ignore[operator]
-
-
-def _bound(field: FieldInfo, kind: type, attribute: str) -> float | None:
-    found = (getattr(bound, attribute) for bound in field.metadata if isinstance(bound, kind))
-    return next(found, None)
 
 
 def _declared_in(settings: type[Settings], name: str) -> type[Settings]:

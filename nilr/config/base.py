@@ -53,7 +53,7 @@ def setting(
 
     Args:
         default: its default.
-        help: its help text, with the unit.
+        help: its help text, with the unit; {algorithms} and {presets} stand for the names in those tables.
         shown: the words that stand for a default of None, such as "as the algorithm's row".
         short: a one-letter flag, such as `-q`.
         env: whether `NILR_<FLAG>` may set it.

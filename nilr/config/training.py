@@ -12,12 +12,10 @@ class TrainSettings(ChunkSettings):
     """`nilr meta-train`: a meta-initialisation, and rates, from a packed dataset."""
 
     data: str = setting(MINI_IMAGENET, "Pack to train on: a name in the store or a path.")
-    algo: str = setting("maml", "Algorithm: maml, fomaml, metasgd, anil, boil, lslr, sparse-maml.")
+    algo: str = setting("maml", "Algorithm: {algorithms}.")
     arch: str = setting("conv4", "Architecture of the body: conv4.")
     filters: int = setting(32, "Channels of each of the body's convolutions.", ge=1, le=4096)
-    preset: str | None = setting(
-        None, "A full recipe that flags override: finn-1shot, finn-5shot, li-metasgd, quick.", shown="none"
-    )
+    preset: str | None = setting(None, "A full recipe that flags override: {presets}.", shown="none")
     name: str | None = setting(None, "Name of the model in the registry.", shown="a fresh one from --algo", env=False)
     seeds: int = setting(
         1, "Seeds to train at once: --seed and those after it, as models NAME-seed0, NAME-seed1...", ge=1, le=1000

@@ -1,4 +1,4 @@
-"""The whole path on generated images: pack, meta-train maml and metasgd, probe both, in a home of its own."""
+"""Demo: pack generated images, meta-train maml and metasgd, and probe both, in a separate store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nilr.store import Store
 HOME = Path("nilr-demo")
 IMAGE_SIZE, IMAGES_PER_CLASS = 32, 60
 
-# Two recipes of a minute or less on two cores; the real ones take hours.
+# At most a minute each on two cores; real trainings take hours.
 _COMMON: dict[str, Any] = {"meta_batch_size": 4, "eval_every": 0, "save_every": 100, "log_every": 20}
 RECIPES: dict[str, dict[str, Any]] = {
     "maml": {**_COMMON, "outer_steps": 200},
@@ -25,20 +25,21 @@ N_EPISODES = 100
 
 
 def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
-    """Pack generated images (unless they are there), train two models, probe them beside an untrained one.
+    """Pack generated images unless the store has them, train two models, and probe them and an untrained one.
+
+    Every result is stored, and its path reported.
 
     Returns:
-        The probe's result; every result is stored, and the reporter is told where.
+        The result of the probe.
 
     Raises:
-        NilrError: the home cannot be written, or the device is not there.
+        NilrError: the store cannot be written, or the device is missing.
     """
     home = settings.home if settings.home is not None else HOME
     store = Store(home)
-    place = {"home": home, "seed": settings.seed, "device": settings.device, "threads": settings.threads}
-    place["record_paths"] = settings.record_paths
+    common = {**settings.model_dump(), "home": home}
 
-    def keep(result: Result[Any]) -> None:
+    def store_result(result: Result[Any]) -> None:
         path = store.result_path(result.command)
         write_result(path, result)
         reporter.note(f"{result.command}: {path}")
@@ -52,12 +53,12 @@ def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
             seed=settings.seed,
             record_paths=settings.record_paths,
         )
-        keep(prepare_data.run(pack, reporter))
+        store_result(prepare_data.run(pack, reporter))
     names = []
     for algo, recipe in RECIPES.items():
-        trained = meta_train.run(TrainSettings(**place, data=SYNTHETIC, algo=algo, **recipe), reporter)
-        keep(trained)
+        trained = meta_train.run(TrainSettings(**common, data=SYNTHETIC, algo=algo, **recipe), reporter)
+        store_result(trained)
         names.append(str(trained.config["name"]))
-    judged = probe.run(ProbeSettings(**place, models=tuple(names), n_episodes=N_EPISODES, controls=True), reporter)
-    keep(judged)
-    return judged
+    probed = probe.run(ProbeSettings(**common, models=tuple(names), n_episodes=N_EPISODES, controls=True), reporter)
+    store_result(probed)
+    return probed

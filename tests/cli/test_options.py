@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from nilr.cli.boundary import run
-from nilr.config import ProbeSettings, Settings
+from nilr.config import PRESETS, ProbeSettings, Settings
+from nilr.meta.algorithms import ALGORITHMS
 
 
 def test_only_what_was_given_counts_as_explicit(probes: list[Settings]) -> None:
@@ -87,3 +88,11 @@ def test_quiet_before_or_after_the_command_silences_all_but_errors(
 ) -> None:
     assert run(args) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_help_lists_the_rows_of_the_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    assert run(["meta-train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Algorithm: {', '.join(ALGORITHMS)}. Default: maml." in shown
+    assert f" {', '.join(PRESETS)}. Default: none." in shown

@@ -74,9 +74,9 @@ def test_what_was_packed_is_told_with_its_duplicates() -> None:
         "train  64       38400",
         "val    16       9600",
         "pack `mini-imagenet`, 84 px, content digest abc",
-        "1 pairs of images with exactly the same pixels:",
+        "1 pairs of images with identical pixels:",
         "  train/n01/a.jpg = val/n01/[b].jpg",
-        "1 unreadable images left out:",
+        "1 unreadable images skipped:",
         "  n01/c.jpg",
         "1234 images/s",
     ]

@@ -8,11 +8,11 @@ from nilr.results.result import Result
 
 
 def show(result: Result[TrainMetrics], screen: Screen) -> None:
-    """Write where a training stands, and what to do next."""
+    """Write the state of a training, or of each training, and the next command."""
     metrics = result.metrics
     if metrics.by_model is not None:
         header = ("model", "updates", "after adaptation", "best validation", "at", "negative rates")
-        screen.table(header, [_training_row(name, own, screen) for name, own in metrics.by_model.items()])
+        screen.table(header, [_training_row(name, model, screen) for name, model in metrics.by_model.items()])
         screen.line(f"next: nilr probe {' '.join(metrics.by_model)}")
         return
     rows: list[tuple[str, Cell]] = [

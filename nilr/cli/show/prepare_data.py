@@ -10,15 +10,15 @@ MOST_LINES = 20
 
 
 def show(result: Result[PrepareDataMetrics], screen: Screen) -> None:
-    """Write what was packed: the splits, the duplicates, the digest."""
+    """Write the splits, the duplicates, the skipped images and the digest."""
     metrics = result.metrics
     counts = metrics.splits.items()
     screen.table(("split", "classes", "images"), [(name, str(c.classes), str(c.images)) for name, c in counts])
     if result.data is not None:
         screen.line(f"pack `{result.data.name}`, {result.data.image_size} px, content digest {result.data.digest}")
     pairs = [f"{_image(a)} = {_image(b)}" for a, b in metrics.duplicate_pairs]
-    _listed(screen, pairs, "pairs of images with exactly the same pixels")
-    _listed(screen, metrics.skipped, "unreadable images left out")
+    _listed(screen, pairs, "pairs of images with identical pixels")
+    _listed(screen, metrics.skipped, "unreadable images skipped")
     if metrics.images_per_second is not None:
         screen.line(f"{number(metrics.images_per_second)} images/s")
 
