@@ -1,4 +1,4 @@
-"""The documentation's commands exist: their flags, their files, and the targets of make."""
+"""What the documentation names exists: commands, flags, files, targets of make, links."""
 
 from __future__ import annotations
 
@@ -90,6 +90,13 @@ def test_every_flag_exists() -> None:
     known |= {"--help"}
     for name, text in TEXTS.items():
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)) - known == set(), name
+
+
+def test_every_file_in_code_exists() -> None:
+    formats = r"nilr/(checkpoint|training-state|<command>/<version>|[a-z-]+/\d)"
+    for name, text in TEXTS.items():
+        for path in re.findall(r"`((?:nilr|tests|docs)/[^`\s]+)`", text):
+            assert re.fullmatch(formats, path) or list(ROOT.glob(path)), f"{name}: {path}"
 
 
 def test_every_link_leads_somewhere() -> None:
