@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_rel
+from torch import Tensor
 
 from nilr.config import PROTOCOLS, ProbeSettings, TrainSettings
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import CheckpointError, DataError, DivergedError, EpisodeError, StoreError, UsageError
-from nilr.metrics import paired_difference
 from nilr.probes.neighbours import RULES
 from nilr.recipes import meta_train, probe
 from nilr.recipes.common.loading import load_model, open_split
@@ -32,18 +35,29 @@ def judge(*models: str, **settings: Any) -> Result[Any]:
     return probe.run(ProbeSettings(models=models, **given), SilentReporter())
 
 
-def test_every_protocol_judges_the_same_episodes_and_deltas_are_paired_to_meta_init(maml: str) -> None:
+def test_every_figure_follows_from_the_values_of_the_same_episodes(maml: str) -> None:
     result = judge(maml)
-    values = result.per_episode[maml]
-    assert {protocol: len(values[protocol]) for protocol in PROTOCOLS} == dict.fromkeys(PROTOCOLS, 6)
-    assert set(values) == set(result.metrics[maml].model_dump()) == set(PROTOCOLS)
+    values = {protocol: np.array(found) for protocol, found in result.per_episode[maml].items()}
+    figures = result.metrics[maml].model_dump()
+    assert set(values) == set(figures) == set(PROTOCOLS)
+    for protocol, found in figures.items():
+        assert len(values[protocol]) == found["accuracy"]["n_episodes"] == 6
+        assert found["accuracy"]["mean"] == pytest.approx(values[protocol].mean())
+        error = values[protocol].std(ddof=1) / math.sqrt(6)
+        assert found["accuracy"]["ci95"] == pytest.approx(2.5705818 * error)  # t(0.975) with 5 degrees of freedom
+    assert figures["meta-init"]["delta"] is None
+    p_values = []
     for protocol in ("same-task", "cross-task"):
-        expected = paired_difference(torch.tensor(values[protocol]), torch.tensor(values["meta-init"]))
-        delta = result.metrics[maml].model_dump()[protocol]["delta"]
-        assert delta["mean"] == pytest.approx(expected.mean)
-        assert delta["ci95"] == pytest.approx(expected.ci95)
-    assert result.metrics[maml].meta_init.delta is None
-    assert result.metrics[maml].meta_init.accuracy.mean == pytest.approx(sum(values["meta-init"]) / 6)
+        difference = values[protocol] - values["meta-init"]
+        delta, test = figures[protocol]["delta"], ttest_rel(values[protocol], values["meta-init"])
+        assert delta["mean"] == pytest.approx(difference.mean())
+        assert (delta["low"], delta["high"]) == pytest.approx(tuple(test.confidence_interval()))
+        assert delta["d"] == pytest.approx(difference.mean() / difference.std(ddof=1))
+        assert delta["p"] == pytest.approx(test.pvalue)
+        p_values.append((delta["p"], delta["p_holm"]))
+    (smaller, adjusted), (larger, unadjusted) = sorted(p_values)
+    assert adjusted == pytest.approx(min(1, 2 * smaller))
+    assert unadjusted == pytest.approx(max(adjusted, larger))
 
 
 def test_the_numbers_are_those_of_a_loop_written_by_hand(maml: str) -> None:
@@ -122,12 +136,40 @@ def test_one_episode_has_neither_interval_nor_p(maml: str) -> None:
     assert (figures.delta.ci95, figures.delta.p) == (None, None)
 
 
-@pytest.mark.parametrize("neighbours", RULES)
+def scores_by_hand(rule: str, query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+    """Return scores (q, 3) from squared Euclidean distances, one query and class after another."""
+    scores = torch.empty(len(query), 3, dtype=torch.float64)
+    for i, q in enumerate(query.double()):
+        weights = torch.softmax(torch.stack([-((q - s) ** 2).sum() for s in support.double()]), 0)
+        for label in range(3):
+            own = support.double()[labels == label]
+            scores[i, label] = {
+                "nearest": max(-((q - s) ** 2).sum() for s in own),
+                "class-mean": -((q - own.mean(0)) ** 2).sum(),
+                "attention": weights[labels == label].sum(),
+            }[rule]
+    return scores
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("batch_stats", ["apart", "together"])
-def test_every_rule_and_batch_statistic_can_be_asked_for(maml: str, neighbours: str, batch_stats: str) -> None:
-    result = judge(maml, neighbours=(neighbours,), batch_stats=batch_stats, distance="euclidean", n_shot=2)
-    assert 0 <= result.metrics[maml].meta_init.accuracy.mean <= 1
-    assert result.config["n_shot"] == 2
+def test_every_rule_and_batch_statistic_gives_the_accuracy_computed_by_hand(
+    maml: str, rule: str, batch_stats: str
+) -> None:
+    chosen = {"neighbours": (rule,), "batch_stats": batch_stats, "distance": "euclidean", "n_shot": 2}
+    result = judge(maml, protocol="meta-init", **chosen)
+    store, cpu = Store(None), torch.device("cpu")
+    model = load_model(store, maml, device=cpu, engine="reference")
+    sampler = EpisodeSampler(open_split(store.find_data("mini-imagenet"), "test", cpu).images, 3, 2, 3, 0, "test")
+    for i, accuracy in enumerate(result.per_episode[maml]["meta-init"]):
+        e = sampler.draw([i])[0]
+        if batch_stats == "together":
+            both = model.learner.features(model.params, torch.cat([e.support_x, e.query_x])).detach()
+            support, query = both[:6], both[6:]
+        else:
+            support, query = (model.learner.features(model.params, x).detach() for x in (e.support_x, e.query_x))
+        right = (scores_by_hand(rule, query, support, e.support_y).argmax(1) == e.query_y).double().mean().item()
+        assert accuracy == pytest.approx(right)
 
 
 def test_going_on_until_an_interval_is_narrow_gives_the_numbers_of_that_many_episodes(maml: str) -> None:
