@@ -73,33 +73,6 @@ class Subject:
         """Return the number of inner steps under a condition."""
         return self.inner_steps if condition.steps is None else condition.steps
 
-    def adapt(
-        self, condition: Condition, tasks: Tasks, params: Mapping[str, Tensor], *, first_step: int = 0
-    ) -> Mapping[str, Tensor]:
-        """Return the parameters of a condition.
-
-        Args:
-            condition: any except meta-init.
-            tasks: the episodes that models adapt to.
-            params: the parameters after `first_step` steps under this condition.
-            first_step: the number of steps that were already taken.
-
-        Raises:
-            ValueError: `tasks` has no episode for the condition.
-        """
-        if condition.task not in tasks.adapted:
-            raise ValueError(f"{condition.task} needs an episode to adapt to")
-        episode = tasks.adapted[condition.task]
-        return adapt(
-            self.engine,
-            params,
-            self.inner_lr if condition.edit == LEARNED else self.edits[condition.edit],
-            (episode.support_x, episode.support_y),
-            steps=self.steps(condition) - first_step,
-            norm_matched=condition.edit == NORM_MATCHED,
-            first_step=first_step,
-        )
-
 
 @dataclass(frozen=True)
 class View:
@@ -203,8 +176,7 @@ def read_episode(
         after = before
         if condition != META_INIT:
             path = replace(condition, steps=None)
-            first_step, params = reached.get(path, (0, subject.params))
-            params = subject.adapt(condition, tasks, params, first_step=first_step)
+            params = _adapt(subject, condition, tasks, *reached.get(path, (0, subject.params)))
             reached[path] = subject.steps(condition), params
             after = view(params, readings[condition])
         try:
@@ -212,3 +184,21 @@ def read_episode(
         except DivergedError as error:
             raise DivergedError(f"{condition}: {error.message}", hint=error.hint) from error
     return values
+
+
+def _adapt(
+    subject: Subject, condition: Condition, tasks: Tasks, first_step: int, params: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Return the parameters of a condition, from those after `first_step` of its steps."""
+    if condition.task not in tasks.adapted:
+        raise ValueError(f"{condition.task} needs an episode to adapt to")
+    episode = tasks.adapted[condition.task]
+    return adapt(
+        subject.engine,
+        params,
+        subject.inner_lr if condition.edit == LEARNED else subject.edits[condition.edit],
+        (episode.support_x, episode.support_y),
+        steps=subject.steps(condition) - first_step,
+        norm_matched=condition.edit == NORM_MATCHED,
+        first_step=first_step,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,42 +21,23 @@ BINS = 40
 NOISE = 1e-6
 
 
-@dataclass(frozen=True)
-class Spread:
-    """The exact distribution of all rates of some tensors.
+def spread(rates: Iterable[Tensor]) -> dict[str, Any]:
+    """Return the exact distribution of all rates in the tensors.
 
-    Attributes:
-        count: number of rates.
-        mean: of the rates.
-        std: their standard deviation, with `count` as the divisor.
-        quantiles: by level, with linear interpolation.
-        share_negative: share of the rates below zero.
-        edges: of the histogram's bins, equally spaced; zero is an edge if rates are negative.
-        counts: rates per bin, including its lower edge and excluding its upper one.
+    Returns:
+        `count`, `mean`, `std` (with `count` as its divisor), `quantiles` by level (with linear interpolation),
+        `share_negative`, and `histogram`: equally spaced `edges`, and `counts` of rates per bin, which includes its
+        lower edge and excludes its upper one.
     """
-
-    count: int
-    mean: float
-    std: float
-    quantiles: dict[float, float]
-    share_negative: float
-    edges: list[float]
-    counts: list[int]
-
-
-def spread(rates: Iterable[Tensor]) -> Spread:
-    """Return the distribution of all rates in the tensors."""
     values = torch.cat([rate.detach().reshape(-1).double().cpu() for rate in rates]).sort().values
-    edges, counts = _histogram(values)
-    return Spread(
-        count=len(values),
-        mean=values.mean().item(),
-        std=values.std(correction=0).item(),
-        quantiles={level: _quantile(values, level) for level in QUANTILES},
-        share_negative=(values < 0).double().mean().item(),
-        edges=edges,
-        counts=counts,
-    )
+    return {
+        "count": len(values),
+        "mean": values.mean().item(),
+        "std": values.std(correction=0).item(),
+        "quantiles": {str(level): _quantile(values, level) for level in QUANTILES},
+        "share_negative": (values < 0).double().mean().item(),
+        "histogram": _histogram(values),
+    }
 
 
 def _quantile(ascending: Tensor, level: float) -> float:
@@ -64,13 +46,14 @@ def _quantile(ascending: Tensor, level: float) -> float:
     return low + (high - low) * (place - math.floor(place))
 
 
-def _histogram(ascending: Tensor) -> tuple[list[float], list[int]]:
-    """Return edges that are multiples of one width, so that no bin has rates of both signs, and counts."""
+def _histogram(ascending: Tensor) -> dict[str, list[float] | list[int]]:
     low, high = ascending[0].item(), ascending[-1].item()
     width = (high - low) / BINS or abs(low) or 1.0
     bins = (ascending / width).floor().long()
     first, last = int(bins[0]), int(bins[-1])
-    return [width * i for i in range(first, last + 2)], (bins - first).bincount(minlength=last - first + 1).tolist()
+    # The edges are multiples of the width, so that no bin has rates of both signs.
+    edges = [width * i for i in range(first, last + 2)]
+    return {"edges": edges, "counts": (bins - first).bincount(minlength=last - first + 1).tolist()}
 
 
 @dataclass(frozen=True)
@@ -125,23 +108,14 @@ def walk(
     return Walk(names, *sums), largest
 
 
-@dataclass(frozen=True)
-class Signal:
-    """The effect of rates a on gradients g, one value per episode; NaN where undefined.
+def signal(walks: Sequence[Walk], names: Iterable[str]) -> dict[str, Tensor]:
+    """Return the effect of the rates a of the named tensors, taken together, on their gradients g.
 
-    Attributes:
-        ascent: share of sum |a| g^2 with negative a: the part of the first-order change of the loss that is uphill.
-        step_norm: norm of the step a*g, mean over the inner steps.
-        cosine: of the angle between a*g and g, mean over the inner steps.
+    Returns:
+        One value per walk, NaN where undefined. `ascent`: the share of sum |a| g^2 with negative a, which is the part
+        of the first-order change of the loss that is uphill; `step_norm`: the norm of the step a*g, mean over the inner
+        steps; `cosine`: of the angle between a*g and g, mean over the inner steps.
     """
-
-    ascent: Tensor
-    step_norm: Tensor
-    cosine: Tensor
-
-
-def signal(walks: Sequence[Walk], names: Iterable[str]) -> Signal:
-    """Return the effect of the rates of the named tensors, taken together; one walk per episode."""
     wanted = set(names)
     chosen = [i for i, name in enumerate(walks[0].names) if name in wanted]
 
@@ -151,7 +125,11 @@ def signal(walks: Sequence[Walk], names: Iterable[str]) -> Signal:
     ascent, total, step, gradient = (together(part) for part in ("ascent", "total", "step", "gradient"))
     # The inner product of a*g and g is the descent minus the ascent.
     cosine = (total - 2 * ascent) / (step * gradient).sqrt()
-    return Signal(ascent=ascent.sum(1) / total.sum(1), step_norm=step.sqrt().mean(1), cosine=cosine.nanmean(1))
+    return {
+        "ascent": ascent.sum(1) / total.sum(1),
+        "step_norm": step.sqrt().mean(1),
+        "cosine": cosine.nanmean(1),
+    }
 
 
 def larger(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Params:

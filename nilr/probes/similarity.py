@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -141,19 +142,10 @@ def cosine(before: Activations, after: Activations) -> float:
     return (normalize(before.flat, dim=1) * normalize(after.flat, dim=1)).sum(1).mean().item()
 
 
-def within_class_cosine(_before: Activations, after: Activations) -> float:
-    """Return the mean cosine of all pairs of images of one class, after; NaN if no class has two images."""
-    return _mean_cosine(after, same_class=True)
-
-
-def between_class_cosine(_before: Activations, after: Activations) -> float:
-    """Return the mean cosine of all pairs of images of different classes, after."""
-    return _mean_cosine(after, same_class=False)
-
-
-def _mean_cosine(activations: Activations, *, same_class: bool) -> float:
-    unit = normalize(activations.flat, dim=1)
-    alike = activations.labels[:, None] == activations.labels[None, :]
+def class_cosine(_before: Activations, after: Activations, *, same_class: bool) -> float:
+    """Return the mean cosine of all pairs of images of one class, or of different ones; NaN without such pairs."""
+    unit = normalize(after.flat, dim=1)
+    alike = after.labels[:, None] == after.labels[None, :]
     pairs = (alike == same_class).triu(1)
     return (unit @ unit.T)[pairs].mean().item()
 
@@ -163,8 +155,8 @@ Measure = Callable[[Activations, Activations], float]
 # BETWEEN compares the outputs before and after; WITHIN compares images with each other, after.
 BETWEEN: dict[str, Measure] = {"cka": cka, "svcca": svcca, "cosine": cosine}
 WITHIN: dict[str, Measure] = {
-    "within-class-cosine": within_class_cosine,
-    "between-class-cosine": between_class_cosine,
+    "within-class-cosine": partial(class_cosine, same_class=True),
+    "between-class-cosine": partial(class_cosine, same_class=False),
 }
 MEASURES = BETWEEN | WITHIN
 

@@ -28,7 +28,7 @@ from nilr.recipes.common.loading import (
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
-from nilr.results.probing import Histogram, ModelRates, RateFigures, RatesMetrics, TensorRates
+from nilr.results.probing import ModelRates, RateFigures, RatesMetrics, TensorRates
 from nilr.results.records import ModelUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
@@ -157,12 +157,8 @@ def _model_rates(model: LoadedModel, walks: Sequence[Walk], largest: Mapping[str
 
 def _describe(inner_lr: Mapping[str, Tensor], names: Sequence[str], walks: Sequence[Walk]) -> dict[str, Any]:
     """Return the fields of `RateFigures` for the named tensors, taken together."""
-    fields = dataclasses.asdict(spread(inner_lr[name] for name in names))
-    fields["histogram"] = Histogram(edges=fields.pop("edges"), counts=fields.pop("counts"))
-    fields["quantiles"] = {str(level): value for level, value in fields["quantiles"].items()}
-    if walks:
-        fields |= {name: mean_where_defined(value) for name, value in vars(signal(walks, names)).items()}
-    return fields
+    effect = {name: mean_where_defined(value) for name, value in signal(walks, names).items()} if walks else {}
+    return spread(inner_lr[name] for name in names) | effect
 
 
 def _seed_notes(used: Sequence[ModelUsed], metrics: Sequence[ModelRates]) -> list[str]:

@@ -49,6 +49,10 @@ class Values:
     def __getitem__(self, quantity: Quantity) -> Tensor:
         return self.by_quantity[quantity]
 
+    def listed(self, quantity: Quantity) -> list[float | None]:
+        """Return the values in episode order; None where undefined."""
+        return [None if value != value else value for value in self[quantity].tolist()]
+
     def delta(self, quantity: Quantity, reference: Condition) -> Delta:
         """Return the difference of a quantity to the same reading under another condition."""
         return paired_delta(

@@ -11,24 +11,24 @@ from torch import Tensor
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.models.registry import build_learner
 from nilr.probes.edits import adapt
-from nilr.probes.rate_statistics import BINS, Spread, larger, signal, spread, walk, without_signal
+from nilr.probes.rate_statistics import BINS, larger, signal, spread, walk, without_signal
 
 
 def test_a_spread_is_that_of_all_rates_together() -> None:
     found = spread([torch.tensor([[-1.0, 0.0], [1.0, 2.0]]), torch.tensor(3.0)])
-    assert found.count == 5
-    assert found.mean == 1.0
-    assert found.std == pytest.approx(math.sqrt(2))  # (4 + 1 + 0 + 1 + 4) / 5
-    assert found.share_negative == 0.2
-    assert found.quantiles[0.0] == -1.0
-    assert found.quantiles[0.25] == 0.0
-    assert found.quantiles[0.5] == 1.0
-    assert found.quantiles[0.95] == pytest.approx(2.8)  # 0.8 of the way from 2 to 3
-    assert found.quantiles[1.0] == 3.0
+    assert found["count"] == 5
+    assert found["mean"] == 1.0
+    assert found["std"] == pytest.approx(math.sqrt(2))  # (4 + 1 + 0 + 1 + 4) / 5
+    assert found["share_negative"] == 0.2
+    assert found["quantiles"]["0.0"] == -1.0
+    assert found["quantiles"]["0.25"] == 0.0
+    assert found["quantiles"]["0.5"] == 1.0
+    assert found["quantiles"]["0.95"] == pytest.approx(2.8)  # 0.8 of the way from 2 to 3
+    assert found["quantiles"]["1.0"] == 3.0
 
 
-def below_zero(found: Spread) -> int:
-    return sum(n for edge, n in zip(found.edges[1:], found.counts, strict=True) if edge <= 0)
+def below_zero(edges: list[float], counts: list[int]) -> int:
+    return sum(n for edge, n in zip(edges[1:], counts, strict=True) if edge <= 0)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def below_zero(found: Spread) -> int:
     ids=lambda rates: f"{rates.min():.2g} to {rates.max():.2g}",
 )
 def test_a_histogram_counts_every_rate_in_its_bin_and_the_negative_ones_apart(rates: Tensor) -> None:
-    found = spread([rates])
-    assert sum(found.counts) == rates.numel()
-    assert len(found.edges) == len(found.counts) + 1 <= BINS + 3
-    assert found.edges == sorted(set(found.edges))
-    assert below_zero(found) == int((rates < 0).sum())
-    for low, high, n in zip(found.edges, found.edges[1:], found.counts, strict=False):
+    edges, counts = spread([rates])["histogram"].values()
+    assert sum(counts) == rates.numel()
+    assert len(edges) == len(counts) + 1 <= BINS + 3
+    assert edges == sorted(set(edges))
+    assert below_zero(edges, counts) == int((rates < 0).sum())
+    for low, high, n in zip(edges, edges[1:], counts, strict=False):
         # to the rounding of an edge
         slack = 1e-9 * max(abs(low), abs(high))
         assert ((rates.double() >= low - slack) & (rates.double() < high + slack)).sum() >= n
@@ -77,22 +77,22 @@ def test_one_step_gives_the_ascent_the_norm_and_the_cosine_of_the_definition() -
     taken, _ = walked(params, rates, 1)
     a, both = signal([taken], ["a"]), signal([taken], ["a", "b"])
     # |a| g^2 is 4.5 and 1, the latter uphill; a*g is (1.5, -1); (1.5, -1) . (3, 1) = 3.5
-    assert a.ascent.tolist() == pytest.approx([1 / 5.5])
-    assert a.step_norm.tolist() == pytest.approx([math.sqrt(3.25)])
-    assert a.cosine.tolist() == pytest.approx([3.5 / math.sqrt(3.25 * 10)])
+    assert a["ascent"].tolist() == pytest.approx([1 / 5.5])
+    assert a["step_norm"].tolist() == pytest.approx([math.sqrt(3.25)])
+    assert a["cosine"].tolist() == pytest.approx([3.5 / math.sqrt(3.25 * 10)])
     # b adds 0.25 * 4 = 1, uphill; a step of -0.5; -1 to the product
-    assert both.ascent.tolist() == pytest.approx([2 / 6.5])
-    assert both.step_norm.tolist() == pytest.approx([math.sqrt(3.5)])
-    assert both.cosine.tolist() == pytest.approx([2.5 / math.sqrt(3.5 * 14)])
+    assert both["ascent"].tolist() == pytest.approx([2 / 6.5])
+    assert both["step_norm"].tolist() == pytest.approx([math.sqrt(3.5)])
+    assert both["cosine"].tolist() == pytest.approx([2.5 / math.sqrt(3.5 * 14)])
 
 
 def test_several_steps_are_looked_at_where_the_inner_loop_is_by_then() -> None:
     # rates per step 0.5 and -1: the parameter is 4, then 2; the steps are 2 and -2
     taken, largest = walked({"a": torch.tensor([4.0])}, {"a": torch.tensor([[0.5], [-1.0]])}, 2)
     found = signal([taken], ["a"])
-    assert found.step_norm.tolist() == [2.0]
-    assert found.cosine.tolist() == [0.0]  # 1 and -1
-    assert found.ascent.tolist() == pytest.approx([4 / 12])  # 0.5 * 16 down, 1 * 4 up
+    assert found["step_norm"].tolist() == [2.0]
+    assert found["cosine"].tolist() == [0.0]  # 1 and -1
+    assert found["ascent"].tolist() == pytest.approx([4 / 12])  # 0.5 * 16 down, 1 * 4 up
     assert largest["a"].tolist() == [4.0]
 
 
@@ -100,8 +100,8 @@ def test_what_is_not_defined_is_nan_in_its_episode_alone() -> None:
     still, _ = walked({"a": torch.zeros(1)}, {"a": torch.tensor(0.5)}, 1)
     moved, _ = walked({"a": torch.ones(1)}, {"a": torch.tensor(0.5)}, 1)
     found = signal([still, moved], ["a"])
-    assert found.ascent.isnan().tolist() == found.cosine.isnan().tolist() == [True, False]
-    assert found.step_norm.tolist() == [0.0, 0.5]
+    assert found["ascent"].isnan().tolist() == found["cosine"].isnan().tolist() == [True, False]
+    assert found["step_norm"].tolist() == [0.0, 0.5]
 
 
 def test_a_gradient_of_rounding_alone_is_no_signal() -> None:

@@ -48,7 +48,7 @@ def test_a_requested_section_fills_its_field_and_no_other(section: Section[Any])
     generator = torch.Generator().manual_seed(0)
     values = Values({q: torch.rand(8, generator=generator, dtype=torch.float64) for q in plan.quantities()})
     found = plan.summarise(values).model_dump()
-    assert set(found[section.field]) == set(section.entries(request)) == set(plan.per_episode(values)[section.field])
+    assert set(found[section.field]) == set(section.entries(request)) == set(plan.layout(values.listed)[section.field])
     assert all(
         other.field not in found for other in SECTIONS if other.flag not in (section.flag, "rates", "neighbours")
     )

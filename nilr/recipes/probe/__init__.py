@@ -79,7 +79,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         models=[model.used for model in loaded],
         data=split.used,
         data_b=data_b,
-        per_episode={name: plans[name].per_episode(of_model) for name, of_model in values.items()},
+        per_episode={name: plans[name].layout(of_model.listed) for name, of_model in values.items()},
         notes=_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
         environment=environment(device, loaded[0].engine.name),
     )

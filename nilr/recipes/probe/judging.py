@@ -48,7 +48,7 @@ def judge(
     subjects = {name: _subject(settings, model, plans[name]) for name, model in models.items()}
     if settings.controls:
         subjects |= build_controls(next(iter(models.values())), settings.seed)
-    quantities = {name: list(dict.fromkeys(plan.quantities())) for name, plan in plans.items()}
+    quantities = {name: plan.quantities() for name, plan in plans.items()}
     measure = _measurement(settings, subjects, quantities, pairs)
 
     def collect(name: str) -> Values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +39,16 @@ class ProbePlan:
         """The main accuracy before adaptation."""
         return self.protocols["meta-init"]
 
-    def quantities(self) -> Iterator[Quantity]:
-        """Yield every quantity, perhaps more than once. What differences refer to is always among them."""
-        yield from self.protocols.values()
-        for entries in self.sections.values():
-            yield from _quantities_in(entries)
+    def layout(self, function: Callable[[Quantity], Any]) -> dict[str, Any]:
+        """Return the values of a function of every quantity, in the layout of the result."""
+        sections = {section.field: entries for section, entries in self.sections.items() if entries}
+        return {name: _mapped(tree, function) for name, tree in [*self.protocols.items(), *sections.items()]}
+
+    def quantities(self) -> list[Quantity]:
+        """Return all quantities, each once. What differences refer to is always among them."""
+        found: dict[Quantity, None] = {}
+        self.layout(lambda quantity: found.setdefault(quantity))
+        return list(found)
 
     def of_control(self, *, layers: bool) -> ProbePlan:
         """Return what a control, which does not adapt, can give: accuracies, and those of layers if it has layers."""
@@ -66,25 +71,8 @@ class ProbePlan:
         }
         return ModelProbe.model_validate(protocols | sections)
 
-    def per_episode(self, values: Values) -> dict[str, Any]:
-        """Return every value in episode order, in the layout of the result; None where undefined."""
 
-        def to_list(quantity: Quantity) -> list[float | None]:
-            return [None if value != value else value for value in values[quantity].tolist()]
-
-        sections = {section.field: entries for section, entries in self.sections.items() if entries}
-        return {name: _mapped(tree, to_list) for name, tree in [*self.protocols.items(), *sections.items()]}
-
-
-def _quantities_in(tree: Any) -> Iterator[Quantity]:  # noqa: ANN401 - nested as deep as the section is
-    if isinstance(tree, Quantity):
-        yield tree
-    else:
-        for branch in tree.values():
-            yield from _quantities_in(branch)
-
-
-def _mapped(tree: Any, function: Callable[[Quantity], Any]) -> Any:  # noqa: ANN401
+def _mapped(tree: Any, function: Callable[[Quantity], Any]) -> Any:  # noqa: ANN401 - as deep as the section is
     if isinstance(tree, Quantity):
         return function(tree)
     return {name: _mapped(branch, function) for name, branch in tree.items()}
@@ -92,8 +80,7 @@ def _mapped(tree: Any, function: Callable[[Quantity], Any]) -> Any:  # noqa: ANN
 
 def plan_model(request: Request) -> ProbePlan:
     """Return what the request measures."""
-    sections = {section: entries for section in SECTIONS if (entries := section.entries(request))}
-    return ProbePlan(request.edits, request.accuracies(), sections)
+    return ProbePlan(request.edits, request.accuracies(), {section: section.entries(request) for section in SECTIONS})
 
 
 def resolve_request(settings: ProbeSettings, model: LoadedModel, n_way: int) -> Request:
