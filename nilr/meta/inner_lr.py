@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from nilr.errors import UsageError
 from nilr.meta.algorithms import Algorithm
@@ -57,7 +58,7 @@ def initial_rates(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kin
 
 
 def inner_rates(algorithm: Algorithm, learned: Tensors, params: Tensors, kinds: Mapping[str, Kind]) -> Params:
-    """Return the rates that the inner loop uses, for every parameter that moves (`nilr.meta.inner_loop.rate_at`).
+    """Return the rates that the inner loop uses, for every parameter that moves (see `rate_at`).
 
     Args:
         algorithm: the row.
@@ -73,6 +74,14 @@ def inner_rates(algorithm: Algorithm, learned: Tensors, params: Tensors, kinds: 
             for name in algorithm.moved(kinds)
         }
     return {name: rate.clamp(min=0) for name, rate in rates.items()} if algorithm.rectified else rates
+
+
+def rate_at(rate: Tensor, parameter: Tensor, step: int) -> Tensor:
+    """Return the rate of a step, counted from 0; steps after the last one with a rate use that rate.
+
+    `rate` broadcasts to `parameter`, or has exactly one dimension more: one rate per step, (K, ...).
+    """
+    return rate[min(step, len(rate) - 1)] if rate.dim() == parameter.dim() + 1 else rate
 
 
 def learned_gradient(algorithm: Algorithm, inner_lr: Tensors) -> Params:

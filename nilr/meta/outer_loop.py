@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,12 @@ from nilr.meta.algorithms import Algorithm
 from nilr.meta.captured import Capture, Captured
 from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient
 from nilr.meta.inner_lr import inner_rates, keep_within, learned_gradient
-from nilr.meta.schedules import OuterLRSchedule, cosine, multi_step_weights
 from nilr.models.learner import Params, Tensors
+
+OuterLRSchedule = Literal["constant", "cosine"]
+
+# In the published code: 15 of 100 epochs of 500 updates, and at least 3 % of an even share until they end.
+_MULTI_STEP_SHARE, _LEAST_SHARE = 0.15, 0.03
 
 _DIVERGED_HINT = "lower --inner-lr or --outer-lr, or set --grad-clip; or skip such updates with --on-nan skip"
 _RESTART = "restart the training with --force"
@@ -34,9 +38,8 @@ class OuterSettings:
         grad_clip: bound on every element of the meta-gradient, or None.
         inner_steps: steps of the inner loop.
         outer_steps: updates of the whole run; the two schedules below depend on it.
-        outer_lr_schedule: whether Adam's rate is constant or falls (`nilr.meta.schedules.cosine`).
-        multi_step_loss: whether the query losses after earlier inner steps count at first
-            (`nilr.meta.schedules.multi_step_weights`).
+        outer_lr_schedule: whether Adam's rate is constant or falls (see `cosine`).
+        multi_step_loss: whether the query losses after earlier inner steps count at first (see `multi_step_weights`).
     """
 
     outer_lr: float
@@ -64,8 +67,8 @@ class Report(NamedTuple):
 class OuterLoop:
     """The state of a training: meta-initialisation, learned (or fixed) rates, Adam's moments.
 
-    An outer step is `meta_gradients`, which computes on a batch; `stage`, which clips and checks the result; and
-    `apply`, which takes Adam's step.
+    An outer step has three parts: `meta_gradients` computes the meta-gradient of a batch, `stage` clips and checks it,
+    and `apply` takes Adam's step along it.
 
     Args:
         algorithm: the row.
@@ -105,22 +108,6 @@ class OuterLoop:
     def captured(self) -> bool | None:
         """Whether its work is captured; None before the first attempt."""
         return None if self.capture is None else self.capture.works
-
-    def step(self, episodes: Episode, *, outer_step: int, first_episode: int) -> MetaGradient:
-        """Take one outer step on a batch of episodes.
-
-        Args:
-            episodes: the batch, with a leading E.
-            outer_step: number of completed updates.
-            first_episode: number of the batch's first episode, for error messages.
-
-        Raises:
-            DivergedError: a query loss or a meta-gradient is not finite. Nothing has changed then.
-        """
-        gradient = meta_gradients([self], [episodes], self.loss_weights(outer_step))[0]
-        report = Report.from_numbers(self.stage(gradient).tolist())
-        self.apply(gradient, report, outer_step=outer_step, first_episode=first_episode)
-        return gradient
 
     def stage(self, gradient: MetaGradient) -> Tensor:
         """Clip and keep a meta-gradient for `apply`, and return the numbers of its `Report`, (3,).
@@ -271,6 +258,29 @@ def meta_gradients(
         steps=first.settings.inner_steps,
         loss_weights=loss_weights,
     )
+
+
+def cosine(outer_step: int, outer_steps: int) -> float:
+    """Return the factor on Adam's rate: half a cosine, from 1 at the first update towards 0 after the last.
+
+    Loshchilov, Hutter: SGDR: Stochastic Gradient Descent with Warm Restarts, 2017, without restarts; in MAML:
+    Antoniou, Edwards, Storkey: How to train your MAML, 2019. `outer_step` counts completed updates.
+    """
+    return (1 + math.cos(math.pi * outer_step / outer_steps)) / 2
+
+
+def multi_step_weights(outer_step: int, outer_steps: int, inner_steps: int) -> tuple[float, ...] | None:
+    """Return the weights of the query losses after inner steps 1 to K; None: only the last one counts.
+
+    All start at 1/K. Over the first 15 % of the run all but the last fall linearly, to no less than 0.03/K, and the
+    last takes up the difference; after that only the last counts (Antoniou, Edwards, Storkey: How to train your MAML,
+    2019; with the numbers of its code, which changes the weights once per epoch, not at every update).
+    """
+    progress = outer_step / (_MULTI_STEP_SHARE * outer_steps)
+    if progress >= 1:
+        return None
+    earlier = max(1 - progress, _LEAST_SHARE) / inner_steps
+    return (*(earlier,) * (inner_steps - 1), 1 - (inner_steps - 1) * earlier)
 
 
 def _checked(tensor: Tensor, like: Tensor, name: str) -> Tensor:

@@ -1,7 +1,7 @@
-"""Whole outer steps of several loops at once, from sampling episodes to Adam, without waiting for the device.
+"""Outer steps of several loops at once, from drawing episodes to Adam, without waiting for the device.
 
-An update has two halves, each captured where the device has that: from sampling to meta-gradients; and Adam. Between
-them the host reads, once for all loops, whether Adam may step; nothing that is not finite comes near a model.
+An update has two parts, each captured if the device supports it: from drawing to staged meta-gradients, and Adam.
+Between them the host reads, once for all loops, whether they may step, so that no invalid number reaches a model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nilr.meta.outer_loop import OuterLoop, Report, meta_gradients
 
 @dataclass(frozen=True)
 class Update:
-    """An update that one loop has yet to take: its episodes, their meta-gradient, and what is known of it."""
+    """A staged update of one loop: its episodes, their meta-gradient, and the report on it."""
 
     episodes: Episode
     gradient: MetaGradient
@@ -28,47 +28,47 @@ class Update:
 
 
 class Updates:
-    """Updates of loops that differ in nothing but their seed.
+    """Computes the updates of loops that differ only in their seed.
 
     Args:
         outers: the loops.
-        samplers: what gives each its episodes, on one device.
+        samplers: draw the episodes of each loop; all on one device.
         n_episodes: per update and loop.
     """
 
     def __init__(self, outers: Sequence[OuterLoop], samplers: Sequence[EpisodeSampler], n_episodes: int) -> None:
         self.outers, self._samplers, self._n_episodes = list(outers), list(samplers), n_episodes
         device = samplers[0].images.device
-        # What changes between updates stays where it is in memory.
+        # What changes between updates keeps its memory.
         self._first_episode = torch.zeros((), dtype=torch.int64, device=device)
         self._weights: Tensor | None = None
-        self._compute = Captured(self._computed, outers[0].capture)
+        self._stage = Captured(self._stage_updates, outers[0].capture)
 
     def compute(self, outer_step: int) -> list[Update]:
-        """Return what the loops are to take next; the tensors hold until the next call.
+        """Return the next update of each loop, to be passed to `OuterLoop.apply`; valid until the next call.
 
         Args:
-            outer_step: number of updates that all have completed.
+            outer_step: number of updates that all loops have completed.
         """
         self._first_episode.fill_(outer_step * self._n_episodes)
-        self._weigh(self.outers[0].loss_weights(outer_step))
-        computed, reports = self._compute()
+        self._set_weights(self.outers[0].loss_weights(outer_step))
+        computed, reports = self._stage()
         return [
             Update(episodes, gradient, Report.from_numbers(row))
             for (episodes, gradient), row in zip(computed, reports.tolist(), strict=True)
         ]
 
-    def _weigh(self, weights: Sequence[float] | None) -> None:
-        """Set the weights of the query losses; with them and without are different work."""
+    def _set_weights(self, weights: Sequence[float] | None) -> None:
+        """Set the weights of the query losses; work with weights and without is captured separately."""
         if (weights is None) != (self._weights is None):
             like = next(iter(self.outers[0].params.values()))
             self._weights = None if weights is None else like.new_empty(len(weights))
-            self._compute = Captured(self._computed, self.outers[0].capture)
+            self._stage = Captured(self._stage_updates, self.outers[0].capture)
         if weights is not None and self._weights is not None:
-            for kept, weight in zip(self._weights, weights, strict=True):
-                kept.fill_(weight)
+            for element, weight in zip(self._weights, weights, strict=True):
+                element.fill_(weight)
 
-    def _computed(self) -> tuple[list[tuple[Episode, MetaGradient]], Tensor]:
+    def _stage_updates(self) -> tuple[list[tuple[Episode, MetaGradient]], Tensor]:
         numbers = self._first_episode + torch.arange(self._n_episodes, device=self._first_episode.device)
         episodes = [sampler.draw(numbers) for sampler in self._samplers]
         gradients = meta_gradients(self.outers, episodes, self._weights)

@@ -15,7 +15,7 @@ from torch import Tensor
 from nilr.episodes import stream_seed
 from nilr.errors import UnknownNameError
 from nilr.meta.engine.contract import Engine
-from nilr.meta.inner_loop import rate_at
+from nilr.meta.inner_lr import rate_at
 from nilr.models.learner import Params
 from nilr.models.parameters import layer, part
 

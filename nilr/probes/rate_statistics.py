@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nilr.meta.engine.contract import Engine
-from nilr.meta.inner_loop import rate_at
+from nilr.meta.inner_lr import rate_at
 from nilr.models.learner import Params
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -36,7 +36,7 @@ from nilr.episodes import Episode
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
-from nilr.meta.outer_loop import OuterLoop, OuterSettings
+from nilr.meta.outer_loop import OuterLoop, OuterSettings, Report, meta_gradients
 from nilr.models.registry import build_learner
 
 EPISODES_PER_UPDATE, OUTER_LR = 4, 1e-3
@@ -119,7 +119,9 @@ def compare(peer: Learn2Learn, algo: str, images: Images, updates: int, seed: in
         training.update(episodes)
         parts = ([getattr(e, f.name) for e in episodes] for f in dataclasses.fields(Episode))
         batch = Episode(*map(torch.stack, parts))
-        loop.step(batch, outer_step=update, first_episode=update * EPISODES_PER_UPDATE)
+        (gradient,) = meta_gradients([loop], [batch], None)
+        report = Report.from_numbers(loop.stage(gradient).tolist())
+        loop.apply(gradient, report, outer_step=update, first_episode=update * EPISODES_PER_UPDATE)
         if update + 1 in (1, updates) or update % 10 == 9:
             rates = [loop.inner_lr[name] for name in params] if algo == "metasgd" else []
             own, other = _joined([*(loop.params[name] for name in params), *rates]), _joined(training.learned)

@@ -1,5 +1,7 @@
 import dataclasses
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from nilr.errors import UnknownNameError
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import ENGINES
-from nilr.meta.inner_lr import initial_rates
+from nilr.meta.inner_lr import bounds, initial_rates, inner_rates
 from nilr.models.registry import build_learner
 
 LEARNER = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=1).double()
@@ -39,43 +41,48 @@ def batch() -> Episode:
     return Episode(x[:, :6], y, x[:, 6:], y)
 
 
-@pytest.mark.parametrize(
-    ("name", "moved"),
-    [
-        ("maml", {"conv.weight", "head.weight", "head.bias"}),
-        ("fomaml", {"conv.weight", "head.weight", "head.bias"}),
-        ("metasgd", {"conv.weight", "norm.weight", "norm.bias", "head.weight", "head.bias"}),
-        ("anil", {"head.weight", "head.bias"}),
-        ("boil", {"conv.weight", "norm.weight", "norm.bias"}),
-        ("lslr", {"conv.weight", "head.weight", "head.bias"}),
-        ("sparse-maml", {"conv.weight", "norm.weight", "norm.bias", "head.weight", "head.bias"}),
-    ],
-)
-def test_each_row_moves_what_its_paper_says(name: str, moved: set[str]) -> None:
-    assert {".".join(found.split(".")[-2:]) for found in ALGORITHMS[name].moved(LEARNER.kinds)} == moved
+# What Finn et al., Raghu et al., Oh et al. ... adapt: kinds of parameters, by module type.
+CONVOLUTIONS, NORMS, HEAD = {"convolution weight"}, {"norm scale", "norm shift"}, {"head weight", "head bias"}
+MOVED = {
+    "maml": CONVOLUTIONS | HEAD,
+    "fomaml": CONVOLUTIONS | HEAD,
+    "metasgd": CONVOLUTIONS | NORMS | HEAD,
+    "anil": HEAD,
+    "boil": CONVOLUTIONS | NORMS,
+    "lslr": CONVOLUTIONS | HEAD,
+    "sparse-maml": CONVOLUTIONS | NORMS | HEAD,
+}
 
 
-def test_the_rows_are_those_of_the_design() -> None:
-    columns = {
-        row.name: (row.order, row.inner_steps, row.eval_inner_steps, row.inner_lr_init, row.learns_rates)
-        for row in ALGORITHMS.values()
-    }
-    assert columns == {
-        "maml": (2, 5, 10, "0.05", False),
-        "fomaml": (1, 5, 10, "0.05", False),
-        "metasgd": (2, 1, 1, "uniform:0.005,0.1", True),
-        "anil": (2, 5, 10, "0.05", False),
-        "boil": (2, 1, 1, "0.5", False),
-        "lslr": (2, 5, 5, "0.01", True),
-        "sparse-maml": (1, 35, 35, "0.05", True),
-    }
-    rates = {name: (row.grain, row.per_step, row.rectified) for name, row in ALGORITHMS.items() if row.learns_rates}
-    assert rates == {
-        "metasgd": ("element", False, False),
-        "lslr": ("tensor", True, False),
-        "sparse-maml": ("element", False, True),
-    }
-    assert {row.constraint for row in ALGORITHMS.values()} == {"free"}
+@pytest.mark.parametrize("row", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_the_inner_loop_of_each_row_moves_what_its_paper_says_whatever_the_names(row: Algorithm) -> None:
+    assert {LEARNER.kinds[name] for name in row.moved(LEARNER.kinds)} == MOVED[row.name]
+    renamed = {name.replace("conv", "a").replace("norm", "b"): kind for name, kind in LEARNER.kinds.items()}
+    assert {renamed[name] for name in row.moved(renamed)} == MOVED[row.name]
+
+
+@pytest.mark.parametrize("row", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_each_row_can_be_run_as_it_is(row: Algorithm) -> None:
+    rates = initial_rates(row, PARAMS, LEARNER.kinds, seed=0)
+    assert all(rate.isfinite().all() for rate in inner_rates(row, rates, PARAMS, LEARNER.kinds).values())
+    low, high = bounds(row.constraint)
+    assert low < high
+    assert row.learns_rates or (row.constraint, row.per_step, row.rectified) == ("free", False, False)
+
+
+@pytest.mark.parametrize("row", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_a_row_is_stored_under_the_keys_that_old_checkpoints_have(row: Algorithm) -> None:
+    stored = row.to_stored()
+    assert stored["rates"] == row.grain
+    assert "grain" not in stored
+    assert Algorithm.from_stored(stored) == row
+    with pytest.raises(TypeError):
+        Algorithm.from_stored(stored | {"colour": "red"})
+
+
+def test_the_table_imports_no_torch() -> None:
+    program = "import sys, nilr.models, nilr.meta.algorithms; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_the_help_of_algo_names_every_row() -> None:

@@ -16,6 +16,7 @@ from nilr.meta.engine.reference import ReferenceEngine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings, Report, meta_gradients
 from nilr.models.registry import build_learner
+from tests.meta.steps import take_step
 
 LEARNER = build_learner("conv4", n_way=2, image_size=16, filters=2)
 EPISODES = Episode(*(torch.zeros(1, 2) for _ in range(4)))
@@ -65,9 +66,9 @@ def test_params_and_learned_rates_take_adams_step_on_the_clipped_gradient(
     outer = loop(engine, clip=clip)
     start = {**outer.params, **{f"rate {name}": rate for name, rate in outer.inner_lr.items()}}
     start = {name: value.clone() for name, value in start.items()}
-    outer.step(EPISODES, outer_step=0, first_episode=0)
+    take_step(outer, EPISODES, outer_step=0, first_episode=0)
     engine.value = -0.5
-    outer.step(EPISODES, outer_step=1, first_episode=4)
+    take_step(outer, EPISODES, outer_step=1, first_episode=4)
     end = {**outer.params, **{f"rate {name}": rate for name, rate in outer.inner_lr.items()}}
     for name, value in end.items():
         torch.testing.assert_close(value - start[name], torch.full_like(value, adam(effective)), rtol=0, atol=2e-7)
@@ -76,7 +77,7 @@ def test_params_and_learned_rates_take_adams_step_on_the_clipped_gradient(
 def test_fixed_rates_stay() -> None:
     outer = loop(GivenEngine(1.0), algo="maml")
     before = {name: rate.clone() for name, rate in outer.inner_lr.items()}
-    outer.step(EPISODES, outer_step=0, first_episode=0)
+    take_step(outer, EPISODES, outer_step=0, first_episode=0)
     assert all(torch.equal(outer.inner_lr[name], rate) for name, rate in before.items())
 
 
@@ -93,7 +94,7 @@ def test_a_number_that_is_not_finite_stops_before_anything_changes(engine: Given
     outer = loop(engine)
     before = {name: value.clone() for name, value in outer.state().items()}
     with pytest.raises(DivergedError) as caught:
-        outer.step(EPISODES, outer_step=7, first_episode=28)
+        take_step(outer, EPISODES, outer_step=7, first_episode=28)
     assert said in caught.value.message
     assert all(torch.equal(value, before[name]) for name, value in outer.state().items())
 
@@ -112,18 +113,18 @@ def test_what_is_not_finite_is_seen_in_the_parameters_and_in_their_rates(part: s
 def test_a_loaded_state_goes_on_bit_for_bit() -> None:
     whole, other = loop(GivenEngine(0.3)), loop(GivenEngine(0.3))
     for outer in (whole, other):
-        outer.step(EPISODES, outer_step=0, first_episode=0)
+        take_step(outer, EPISODES, outer_step=0, first_episode=0)
     resumed = loop(GivenEngine(0.3))
     resumed.load_state({name: value.clone() for name, value in other.state().items()})
     for outer in (whole, resumed):
-        outer.step(EPISODES, outer_step=1, first_episode=2)
+        take_step(outer, EPISODES, outer_step=1, first_episode=2)
     assert whole.state().keys() == resumed.state().keys()
     assert all(torch.equal(value, resumed.state()[name]) for name, value in whole.state().items())
 
 
 def test_a_state_that_lacks_a_tensor_is_refused() -> None:
     outer = loop(GivenEngine(0.3))
-    outer.step(EPISODES, outer_step=0, first_episode=0)
+    take_step(outer, EPISODES, outer_step=0, first_episode=0)
     state = outer.state()
     del state["adam/exp_avg/params/head.bias"]
     with pytest.raises(CheckpointError, match=r"lacks the tensor 'adam/exp_avg/params/head\.bias'"):
@@ -142,10 +143,10 @@ def test_a_constrained_rate_is_brought_back_after_the_step_and_leaves_as_soon_as
     outer = loop(engine, row={"inner_lr_init": "0.005", "constraint": "non-negative"})
     # Adam's first steps are of its rate, 0.01: 0.005 would become -0.005, then -0.015, and so on
     for step in range(3):
-        outer.step(EPISODES, outer_step=step, first_episode=0)
+        take_step(outer, EPISODES, outer_step=step, first_episode=0)
         assert {float(value) for rate in outer.inner_lr.values() for value in rate.flatten()} == {0.0}
     engine.value = -100.0
-    outer.step(EPISODES, outer_step=3, first_episode=0)
+    take_step(outer, EPISODES, outer_step=3, first_episode=0)
     assert all((rate > 0).all() for rate in outer.inner_lr.values())
 
 
@@ -154,12 +155,12 @@ def test_a_rectified_rate_goes_on_below_zero_and_has_to_come_all_the_way_back() 
     outer = loop(engine, row={"inner_lr_init": "0.005", "rectified": True})
     rate = outer.state()["inner_lr/head.bias"]
     for step in range(3):
-        outer.step(EPISODES, outer_step=step, first_episode=0)
+        take_step(outer, EPISODES, outer_step=step, first_episode=0)
     assert rate.tolist() == pytest.approx([0.005 + adam([1.0] * 3)] * 2, abs=1e-6)
     assert (rate < -0.02).all()
     assert (engine.seen["head.bias"] == 0).all()
     engine.value = -100.0
-    outer.step(EPISODES, outer_step=3, first_episode=0)
+    take_step(outer, EPISODES, outer_step=3, first_episode=0)
     assert (outer.inner_lr["head.bias"] == 0).all()
 
 
@@ -168,7 +169,7 @@ def test_bounds_hold_at_every_step() -> None:
     outer = loop(engine, row={"inner_lr_init": "0.05", "constraint": "bounded:-0.001,0.055"})
     seen = []
     for step in range(12):
-        outer.step(EPISODES, outer_step=step, first_episode=0)
+        take_step(outer, EPISODES, outer_step=step, first_episode=0)
         engine.value = 1.0
         seen.append(float(outer.inner_lr["head.bias"][0]))
     assert max(seen) == pytest.approx(0.055)
@@ -177,7 +178,7 @@ def test_bounds_hold_at_every_step() -> None:
 
 def test_a_single_rate_for_all_takes_adams_step_on_the_summed_gradient() -> None:
     outer = loop(GivenEngine(0.5), clip=1.0, row={"grain": "scalar", "inner_lr_init": "0.05"})
-    outer.step(EPISODES, outer_step=0, first_episode=0)
+    take_step(outer, EPISODES, outer_step=0, first_episode=0)
     assert [float(rate) for rate in outer.inner_lr.values()] == pytest.approx([0.04] * 14)
     # Adam's first moment after a step is a tenth of the gradient: 14 tensors times 0.5, clipped at 1
     assert outer.state()["adam/exp_avg/inner_lr/all"].item() == pytest.approx(0.1)
@@ -188,7 +189,7 @@ def test_adams_rate_follows_the_cosine() -> None:
     before = outer.params["head.bias"].clone()
     for step in (0, 50):
         moved = outer.params["head.bias"].clone()
-        outer.step(EPISODES, outer_step=step, first_episode=0)
+        take_step(outer, EPISODES, outer_step=step, first_episode=0)
         # with a constant gradient every step of Adam is of its rate: 0.01 at the start, half of it midway
         expected = 0.01 * (1 if step == 0 else 0.5)
         torch.testing.assert_close(moved - outer.params["head.bias"], torch.full((2,), expected), rtol=1e-4, atol=0)
@@ -198,9 +199,9 @@ def test_adams_rate_follows_the_cosine() -> None:
 def test_the_losses_of_earlier_steps_weigh_at_first_and_not_later() -> None:
     engine = GivenEngine(1.0)
     outer = loop(engine, algo="maml", multi_step_loss=True)
-    outer.step(EPISODES, outer_step=0, first_episode=0)
+    take_step(outer, EPISODES, outer_step=0, first_episode=0)
     assert engine.weights == pytest.approx((0.2, 0.2, 0.2, 0.2, 0.2))
-    outer.step(EPISODES, outer_step=15, first_episode=0)
+    take_step(outer, EPISODES, outer_step=15, first_episode=0)
     assert engine.weights is None
 
 
@@ -210,10 +211,10 @@ def test_a_loaded_state_of_every_grain_goes_on_bit_for_bit(grain: str) -> None:
     whole, other = (loop(GivenEngine(0.3), row=kind, outer_lr_schedule="cosine") for _ in range(2))
     for outer in (whole, other):
         for step in range(2):
-            outer.step(EPISODES, outer_step=step, first_episode=0)
+            take_step(outer, EPISODES, outer_step=step, first_episode=0)
     resumed = loop(GivenEngine(0.3), row=kind, outer_lr_schedule="cosine")
     resumed.load_state({name: value.clone() for name, value in other.state().items()})
     for outer in (whole, resumed):
-        outer.step(EPISODES, outer_step=2, first_episode=2)
+        take_step(outer, EPISODES, outer_step=2, first_episode=2)
     assert whole.state().keys() == resumed.state().keys()
     assert all(torch.equal(value, resumed.state()[name]) for name, value in whole.state().items())

@@ -1,6 +1,6 @@
 import pytest
 
-from nilr.meta.schedules import cosine, multi_step_weights
+from nilr.meta.outer_loop import cosine, multi_step_weights
 
 
 def test_the_cosine_starts_at_one_is_a_half_midway_and_ends_near_zero() -> None:

@@ -23,6 +23,7 @@ from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.updates import Update, Updates
 from nilr.models.registry import build_learner
 from tests.meta.recording import Failing, SeenError, Tapes, Watching
+from tests.meta.steps import take_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -85,12 +86,12 @@ def train(outers: list[OuterLoop], first: int = 0, last: int = UPDATES) -> list[
 
 
 def of_tapes() -> Capture:
-    return Capture(Tapes(), pytest.fail)
+    return Capture(Tapes().record, pytest.fail)
 
 
 def uncaptured() -> Capture:
     """Return what leaves everything uncaptured, but for Adam's kind."""
-    return Capture(Failing(RuntimeError("no")), lambda note: None)
+    return Capture(Failing(RuntimeError("no")).record, lambda note: None)
 
 
 @pytest.mark.parametrize("engine", ["explicit", "batched", "reference"])
@@ -100,7 +101,7 @@ def test_updates_are_the_outer_steps_of_each_loop_alone(engine: str) -> None:
     for i, (alone, sampler) in enumerate(zip(loops("metasgd", None, engine=ENGINES[engine]), samplers(), strict=True)):
         for step in range(UPDATES):
             first = step * N_EPISODES
-            gradient = alone.step(sampler.draw([first, first + 1]), outer_step=step, first_episode=first)
+            gradient = take_step(alone, sampler.draw([first, first + 1]), outer_step=step, first_episode=first)
             report = seen[step][0][i]
             assert report.query_loss == pytest.approx(gradient.query_loss.mean().item(), rel=1e-5)
             assert report.accuracy == gradient.accuracy.mean().item()
@@ -135,7 +136,7 @@ def test_bf16_is_captured() -> None:
 
 def test_each_half_is_captured_once_and_the_first_again_when_the_weights_end() -> None:
     recorder = Tapes()
-    train(loops("maml", Capture(recorder, pytest.fail)))
+    train(loops("maml", Capture(recorder.record, pytest.fail)))
     # meta-gradients with weights and without; Adam of each loop
     assert recorder.recorded == 2 + 2
     assert recorder.played == UPDATES * (1 + 2)
@@ -207,7 +208,7 @@ def without_numbers(algo: str, steps: int, n_seeds: int, device: str) -> Iterato
         ]
         images = PackedImages(torch.empty((160, 16, 16, 3), dtype=torch.uint8, device=device), (20,) * 8)
         how = dataclasses.replace(SETTINGS, inner_steps=steps, multi_step_loss=steps > 1)
-        capture = Capture(Watching(), pytest.fail)
+        capture = Capture(Watching().record, pytest.fail)
         outers = [
             OuterLoop(row, *given, engine=BATCHED(learner), settings=how, capture=capture) for _ in range(n_seeds)
         ]
@@ -237,7 +238,7 @@ def test_an_update_is_no_more_operations_than_the_documentation_says(
 def test_an_engine_that_waits_is_found_out() -> None:
     assert not ENGINES["explicit"].capturable
     recorder, notes = Tapes(), list[str]()
-    train(loops("maml", Capture(recorder, notes.append), engine=ENGINES["explicit"]), last=1)
+    train(loops("maml", Capture(recorder.record, notes.append), engine=ENGINES["explicit"]), last=1)
     assert recorder.recorded == 0
     assert "waits for the device" in notes[0]
 

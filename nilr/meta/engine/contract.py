@@ -1,7 +1,7 @@
 """The contract of all engines: the inner loop of one learner, and its derivative, on batches of episodes.
 
 An inner rate has any shape that broadcasts to its parameter. A rate with exactly one dimension more than its parameter
-holds one rate per step, (K, ...); steps after the K-th use the last one (`nilr.meta.inner_loop.rate_at`). Only the
+holds one rate per step, (K, ...); steps after the K-th use the last one (`nilr.meta.inner_lr.rate_at`). Only the
 parameters that `inner_lr` names move.
 """
 

@@ -20,7 +20,7 @@ from nilr.meta.engine.network import Images, activations, as_images, first_neede
 from nilr.meta.engine.passes import AtenPasses, NativePasses, Passes
 from nilr.meta.engine.trajectory import Task, TaskGradient, adapt, task_gradient
 from nilr.meta.engine.workers import in_order
-from nilr.meta.inner_loop import rate_at
+from nilr.meta.inner_lr import rate_at
 from nilr.metrics import accuracy
 from nilr.models.conv4 import BLOCKS, Conv4
 from nilr.models.learner import Learner, Params, Tensors

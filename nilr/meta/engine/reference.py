@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +13,12 @@ from typing_extensions import override
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient
-from nilr.meta.inner_loop import SupportLoss, adapt, classification_loss, loss_gradient
+from nilr.meta.inner_lr import rate_at
 from nilr.metrics import accuracy
 from nilr.models.learner import Learner, Params, Tensors
+
+Loss = Callable[[Tensors], Tensor]  # of parameters, by name
+Order = Literal[0, 1, 2]
 
 
 class ReferenceEngine(Engine):
@@ -74,7 +78,7 @@ class ReferenceEngine(Engine):
 
     @override
     def support_gradient(self, params: Tensors, x: Tensor, y: Tensor, names: Iterable[str]) -> Params:
-        return loss_gradient(self._loss(x, y), params, names)
+        return _gradient(self._loss(x, y), params, names, order=0)
 
     @override
     @torch.no_grad()
@@ -86,8 +90,45 @@ class ReferenceEngine(Engine):
     def features(self, params: Tensors, x: Tensor) -> Tensor:
         return self.learner.features(params, _plain(x))
 
-    def _loss(self, x: Tensor, y: Tensor) -> SupportLoss:
-        return classification_loss(self.learner, _plain(x), y)
+    def _loss(self, x: Tensor, y: Tensor) -> Loss:
+        """Return the mean cross-entropy of images (n, C, H, W) with labels (n,), as a function of parameters."""
+        x = _plain(x)
+        return lambda params: cross_entropy(self.learner.logits(params, x), y)
+
+
+def adapt(
+    loss: Loss, params: Tensors, inner_lr: Tensors, *, steps: int, order: Order = 0, first_step: int = 0
+) -> Params:
+    """Take gradient steps on a loss; only the parameters that `inner_lr` names move, negative rates ascend.
+
+    Args:
+        loss: the support loss.
+        params: where to start, by name.
+        inner_lr: the inner rates, by name (see `rate_at`).
+        steps: number of steps.
+        order: 2: keep the graph through the inner gradients (exact); 1: inner gradients are constants; 0: no graph.
+        first_step: number of the first step, for rates per step.
+
+    Returns:
+        All parameters by name; those that did not move are the tensors of `params`.
+    """
+    adapted = dict(params)
+    for step in range(first_step, first_step + steps):
+        gradients = _gradient(loss, adapted, inner_lr, order=order)
+        with torch.set_grad_enabled(order > 0):
+            for name, gradient in gradients.items():
+                adapted[name] = adapted[name] - rate_at(inner_lr[name], gradient, step) * gradient
+    return adapted
+
+
+def _gradient(loss: Loss, params: Tensors, names: Iterable[str], *, order: Order) -> Params:
+    """Return a loss's gradient with respect to the named parameters, differentiable if the order is 2."""
+    with torch.enable_grad():
+        moved = {name: params[name] for name in names}
+        if order < 2:
+            moved = {name: value.detach().requires_grad_() for name, value in moved.items()}
+        gradients = torch.autograd.grad(loss({**params, **moved}), list(moved.values()), create_graph=order == 2)
+    return dict(zip(moved, gradients, strict=True))
 
 
 def _plain(x: Tensor) -> Tensor:

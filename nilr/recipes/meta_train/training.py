@@ -220,7 +220,7 @@ class Training:
             self.reporter.metric(validation=done / self.settings.eval_episodes)
             stop.raise_if_set()
 
-        evaluation = evaluate(
+        accuracies = evaluate(
             outer.engine,
             outer.params,
             outer.inner_lr,
@@ -229,7 +229,7 @@ class Training:
             steps=outer.algorithm.eval_inner_steps,
             on_episode=on_episode,
         )
-        step, interval = self.progress.outer_step, mean_interval(evaluation.after)
+        step, interval = self.progress.outer_step, mean_interval(accuracies)
         figures = {"mean": interval.mean, "ci95": interval.ci95, "n_episodes": interval.n}
         best = self.progress.best
         improved = best is None or interval.mean > best["mean"]

@@ -16,7 +16,7 @@ from nilr.checkpoint import load_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
-from nilr.meta.captured import Capture, Recorder
+from nilr.meta.captured import Capture
 from nilr.recipes import meta_train
 from nilr.recipes.meta_train import start as outer_loops
 from nilr.reporting import SilentReporter
@@ -30,11 +30,11 @@ ADAM_ALONE = Failing(RuntimeError("no graph\nfor this"))
 
 
 @pytest.fixture
-def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recorder], None]:
+def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tapes | Failing], None]:
     """Return what sets how trainings capture on this CPU, for a GPU that is not there."""
 
-    def by(recorder: Recorder) -> None:
-        monkeypatch.setattr(outer_loops, "capture_on", lambda device, note: Capture(recorder, note))
+    def by(recorder: Tapes | Failing) -> None:
+        monkeypatch.setattr(outer_loops, "capture_on", lambda device, note: Capture(recorder.record, note))
 
     return by
 
@@ -80,7 +80,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 )
 def test_captured_and_uncaptured_trainings_of_several_seeds_are_one(
     settings: dict[str, Any],
-    recording: Callable[[Recorder], None],
+    recording: Callable[[Tapes | Failing], None],
     train: Callable[..., Result[TrainMetrics]],
     contents: Callable[[str], tuple[Any, ...]],
 ) -> None:
@@ -94,12 +94,12 @@ def test_captured_and_uncaptured_trainings_of_several_seeds_are_one(
     assert captured.notes == []
     assert plain.environment["captured"] is False
     assert plain.notes == [
-        "updates are not captured in a CUDA graph, and their kernels are launched one by one: no graph"
+        "updates are not captured in a CUDA graph, so their kernels are launched one by one: no graph"
     ]
 
 
 def test_a_captured_training_that_was_stopped_goes_on_bit_for_bit_and_those_behind_catch_up(
-    recording: Callable[[Recorder], None],
+    recording: Callable[[Tapes | Failing], None],
     train: Callable[..., Result[TrainMetrics]],
     contents: Callable[[str], tuple[Any, ...]],
 ) -> None:
@@ -115,7 +115,7 @@ def test_a_captured_training_that_was_stopped_goes_on_bit_for_bit_and_those_behi
 @pytest.mark.parametrize("on_nan", ["stop", "skip"])
 def test_a_captured_update_that_is_not_finite_is_named_and_the_state_before_it_kept(
     on_nan: str,
-    recording: Callable[[Recorder], None],
+    recording: Callable[[Tapes | Failing], None],
     train: Callable[..., Result[TrainMetrics]],
     contents: Callable[[str], tuple[Any, ...]],
     monkeypatch: pytest.MonkeyPatch,
@@ -134,7 +134,7 @@ def test_a_captured_update_that_is_not_finite_is_named_and_the_state_before_it_k
 
 
 def test_an_engine_that_waits_for_the_device_is_not_captured(
-    recording: Callable[[Recorder], None], train: Callable[..., Result[TrainMetrics]]
+    recording: Callable[[Tapes | Failing], None], train: Callable[..., Result[TrainMetrics]]
 ) -> None:
     recorder = Failing(AssertionError("tried"))
     recording(recorder)

@@ -2,7 +2,7 @@
 
 import torch
 
-from nilr.meta.inner_loop import adapt
+from nilr.meta.engine.reference import adapt
 
 # support loss 1/2 (x - c)' A (x - c), query loss 1/2 |x - d|^2; K steps of rate a give x_K - c = (I - aA)^K (x_0 - c)
 A = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
