@@ -38,29 +38,32 @@ def run(args: Sequence[str]) -> int:
     """
     invocation = Invocation()
     try:
-        try:
-            with unwinding():
-                status = _invoke(args, invocation)
-                sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            if invocation.debug:
-                traceback.print_exc()
-            status = _report(error)
-            try:
-                sys.stdout.flush()
-            except OSError:  # the error that was just reported
-                _discard_output()
+        return _run_and_report(args, invocation)
     except BrokenPipeError:
-        _discard_output()
-        return BROKEN_PIPE
+        pass
     except SystemExit as leave:
         # rich exits if its pipe is broken.
         if not isinstance(leave.__context__, BrokenPipeError):
             raise
-        _discard_output()
-        return BROKEN_PIPE
+    _discard_output()
+    return BROKEN_PIPE
+
+
+def _run_and_report(args: Sequence[str], invocation: Invocation) -> int:
+    try:
+        with unwinding():
+            status = _invoke(args, invocation)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if invocation.debug:
+            traceback.print_exc()
+        status = _report(error)
+        try:
+            sys.stdout.flush()
+        except OSError:  # the error that was just reported
+            _discard_output()
     return status
 
 
@@ -108,8 +111,7 @@ def _source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does no
 def _report(error: BaseException) -> int:
     """Print what went wrong, in one line and a hint, and return the exit status."""
     if isinstance(error, KeyboardInterrupt):
-        signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
-        hint = error.hint if isinstance(error, Interrupted) else None
+        signum, hint = (error.signum, error.hint) if isinstance(error, Interrupted) else (signal.SIGINT, None)
         _print_error(f"interrupted by {signal.Signals(signum).name}", hint)
         return 128 + signum
     expected = _expected(error)

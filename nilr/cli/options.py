@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import annotated_types
 import typer
@@ -16,8 +16,6 @@ from pydantic.fields import FieldInfo
 from nilr.config import PRESETS, ChunkSettings, DeviceSettings, JudgeSettings, MeasuringSettings, Settings, TaskSettings
 from nilr.errors import UsageError
 from nilr.meta.algorithms import ALGORITHMS
-
-S = TypeVar("S", bound=Settings)
 
 ARGUMENTS = {"sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL"}
 SWITCH = ""
@@ -54,12 +52,9 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def variable(name: str) -> str:
-    """Return the environment variable of a field."""
-    return f"NILR_{name.upper()}"
-
-
-def typer_function(settings: type[S], run: Callable[[S, Invocation], None], *, json: bool) -> Callable[..., None]:
+def typer_function(
+    settings: type[Settings], run: Callable[[Settings, Invocation], None], *, json: bool
+) -> Callable[..., None]:
     """Return a function whose parameters are the fields of `settings`, for Typer to make a command of.
 
     Only the values that the user gave reach the settings, so that `explicit()` separates them from defaults.
@@ -120,7 +115,7 @@ def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
             flag(name),
             *short,
             metavar=SWITCH,
-            envvar=variable(name),
+            envvar=f"NILR_{name.upper()}",
             show_envvar=False,
             help=text,
             show_default=False,
@@ -154,7 +149,7 @@ def _option(name: str, field: FieldInfo, panel: str | None) -> Any:  # noqa: ANN
         *([extra["short"]] if extra["short"] else []),
         help=describe(field),
         metavar=SWITCH if switch else None,
-        envvar=variable(name) if extra["env"] else None,
+        envvar=f"NILR_{name.upper()}" if extra["env"] else None,
         show_envvar=False,
         show_default=False,
         min=getattr(bounds.get(annotated_types.Ge), "ge", None),

@@ -46,7 +46,7 @@ class TerminalReporter(Reporter):
         self._values = Text()
         self._live = Live(Group(self._progress, self._values), console=console, refresh_per_second=4)
         self._task: TaskID | None = None
-        self._metrics = _Metrics()
+        self._metrics: dict[str, float] = {}
         self._unit = ""
 
     def __enter__(self) -> TerminalReporter:
@@ -60,7 +60,7 @@ class TerminalReporter(Reporter):
         self._live.start()
         if self._task is not None:
             self._progress.stop_task(self._task)
-        self._metrics, self._unit = _Metrics(), unit
+        self._metrics, self._unit = {}, unit
         self._values.plain = ""
         self._task = self._progress.add_task(
             printable(title), total=total, completed=done, count=_count(done, total, unit)
@@ -75,8 +75,8 @@ class TerminalReporter(Reporter):
 
     def metric(self, **values: float | None) -> None:
         """Show the newest values under the bar."""
-        self._metrics.update(values)
-        self._values.plain = self._metrics.text(percent=True)
+        self._metrics = _updated(self._metrics, values)
+        self._values.plain = _text(self._metrics, percent=True)
 
     def note(self, message: str) -> None:
         """Print the message above the bars."""
@@ -101,7 +101,7 @@ class PlainReporter(Reporter):
         self._unit = ""
         self._first = self._done = self._printed = 0
         self._start = self._last_line = 0.0
-        self._metrics = _Metrics()
+        self._metrics: dict[str, float] = {}
 
     def __enter__(self) -> PlainReporter:
         return self
@@ -114,7 +114,7 @@ class PlainReporter(Reporter):
         self._end_stage()
         self._title, self._total, self._unit = title, total, unit
         self._first = self._done = done
-        self._start, self._metrics = self._clock(), _Metrics()
+        self._start, self._metrics = self._clock(), {}
         self._print_state()
 
     def advance(self, n: int = 1) -> None:
@@ -124,7 +124,7 @@ class PlainReporter(Reporter):
 
     def metric(self, **values: float | None) -> None:
         """Keep the newest values, and print the state if the interval has passed."""
-        self._metrics.update(values)
+        self._metrics = _updated(self._metrics, values)
         if self._title is not None and self._clock() - self._last_line >= self._interval:
             self._print_state()
 
@@ -136,7 +136,7 @@ class PlainReporter(Reporter):
         self._last_line, self._printed = self._clock(), self._done
         counted = self._done > 0 or self._total is not None
         state = f"{self._title}: {_count(self._done, self._total, self._unit)}" if counted else str(self._title)
-        self.note(", ".join(filter(None, (state, *self._pace(), self._metrics.text(percent=False)))))
+        self.note(", ".join(filter(None, (state, *self._pace(), _text(self._metrics, percent=False)))))
 
     def _pace(self) -> list[str]:
         elapsed, completed = self._clock() - self._start, self._done - self._first
@@ -153,23 +153,6 @@ class PlainReporter(Reporter):
         self._title = None
 
 
-class _Metrics:
-    """The newest value of each metric; None removes one."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, float] = {}
-
-    def update(self, values: dict[str, float | None]) -> None:
-        for name, value in values.items():
-            if value is None:
-                self._values.pop(name, None)
-            else:
-                self._values[name] = value
-
-    def text(self, *, percent: bool) -> str:
-        return ", ".join(f"{name} {_value(name, value, percent)}" for name, value in self._values.items())
-
-
 class _RateColumn(ProgressColumn):
     """Units per second, over the last half minute."""
 
@@ -178,8 +161,15 @@ class _RateColumn(ProgressColumn):
         return Text(f"{number(speed)}/s" if speed else "")
 
 
-def _value(name: str, value: float, percent: bool) -> str:
-    return share(value, percent=percent) if any(part in name for part in _FRACTIONS) else number(value)
+def _updated(metrics: dict[str, float], values: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in {**metrics, **values}.items() if value is not None}
+
+
+def _text(metrics: dict[str, float], *, percent: bool) -> str:
+    def formatted(name: str, value: float) -> str:
+        return share(value, percent=percent) if any(part in name for part in _FRACTIONS) else number(value)
+
+    return ", ".join(f"{name} {formatted(name, value)}" for name, value in metrics.items())
 
 
 def _count(done: int, total: float | None, unit: str) -> str:

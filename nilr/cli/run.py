@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import pkgutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,34 +35,26 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         from nilr.cli.progress import reporting
 
         recipe, show = pkgutil.resolve_name(command.recipe), pkgutil.resolve_name(command.show)
-    console = make_console(sys.stderr)
+    console, stored = make_console(sys.stderr), None
     screen = Screen(console, quiet=invocation.quiet)
-    if command.result is None:
+    try:
         with reporting(console, quiet=invocation.quiet) as reporter:
             returned = recipe(settings, reporter)
-        show(returned, screen)
-        return
-    with _hint_when_interrupted():
-        with reporting(console, quiet=invocation.quiet) as reporter:
-            result = recipe(settings, reporter)
         try:
-            _copy(invocation.json, result)
+            _copy(invocation.json, returned)
         finally:
-            stored = _store(settings.home, result) if command.stored else None
-    show(result, screen)
+            if command.stored:
+                stored = _store(settings.home, returned)
+    except Interrupted as interrupted:
+        if command.result is None or interrupted.hint:
+            raise
+        hint = "no result was stored; to start again, repeat the command"
+        raise Interrupted(interrupted.signum, hint=hint) from None
+    show(returned, screen)
     if stored is not None:
         screen.line(f"result: {stored}")
-    for note in result.notes:
+    for note in returned.notes if command.result else ():
         screen.line(note)
-
-
-@contextlib.contextmanager
-def _hint_when_interrupted() -> Iterator[None]:
-    try:
-        yield
-    except Interrupted as interrupted:
-        hint = interrupted.hint or "no result was stored; to start again, repeat the command"
-        raise Interrupted(interrupted.signum, hint=hint) from None
 
 
 def _check_destination(json: str | None) -> None:

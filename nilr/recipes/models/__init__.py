@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ from nilr.training_state import read_training_state
 if TYPE_CHECKING:
     from torch import Tensor
 
-Status = Literal["complete", "incomplete", "unreadable"]
+FILES = (BEST, LAST, TRAINING_STATE, HISTORY)
 
 
 class ModelRow(Record):
@@ -36,7 +36,7 @@ class ModelRow(Record):
     """
 
     name: str
-    status: Status
+    status: Literal["complete", "incomplete", "unreadable"]
     algo: str | None = None
     arch: str | None = None
     n_way: int | None = None
@@ -217,19 +217,20 @@ def _verify(store: Store, ref: str) -> list[FileCheck]:
         directory, name = store.model_dir(ref), ref
     else:
         checkpoint = store.find_model(ref)
-        return [_check(checkpoint.name, checkpoint.file)]
-    checks = [_check(name, directory / file) for file in FILES if (directory / file).exists()]
+        return [FileCheck(model=checkpoint.name, file=checkpoint.file.name, problem=_problem(checkpoint.file))]
+    files = [directory / file for file in FILES if (directory / file).exists()]
+    checks = [FileCheck(model=name, file=file.name, problem=_problem(file)) for file in files]
     if not any((directory / file).exists() for file in CHECKPOINTS.values()):
         checks.append(FileCheck(model=name, file=LAST, problem="there is no checkpoint yet"))
     return checks
 
 
-def _check(model: str, file: Path) -> FileCheck:
+def _problem(file: Path) -> str | None:
     try:
         check_file(file)
     except NilrError as error:
-        return FileCheck(model=model, file=file.name, problem=error.message)
-    return FileCheck(model=model, file=file.name)
+        return error.message
+    return None
 
 
 def check_file(file: Path) -> None:
@@ -238,21 +239,14 @@ def check_file(file: Path) -> None:
     Raises:
         NilrError: the file is invalid.
     """
-    _CHECKERS.get(file.name, _check_checkpoint)(file)
+    if file.name == TRAINING_STATE:
+        read_training_state(file)
+    elif file.name == HISTORY:
+        for _ in read_history(file):
+            pass
+    else:
+        import torch
 
+        from nilr.recipes.common.loading import load_model
 
-def _check_checkpoint(file: Path) -> None:
-    import torch
-
-    from nilr.recipes.common.loading import load_model
-
-    load_model(Store(), str(file.absolute()), device=torch.device("cpu"), engine="auto")
-
-
-_CHECKERS: dict[str, Callable[[Path], object]] = {
-    BEST: _check_checkpoint,
-    LAST: _check_checkpoint,
-    TRAINING_STATE: read_training_state,
-    HISTORY: lambda file: list(read_history(file)),
-}
-FILES = tuple(_CHECKERS)
+        load_model(Store(), str(file.absolute()), device=torch.device("cpu"), engine="auto")
