@@ -1,17 +1,18 @@
-"""A user's own images: a folder (or archive) with a folder per class, or just images."""
+"""Read a user's own images: a folder or archive with one folder per class, or without folders."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from nilr.data.digests import Images
+from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
-from nilr.data.sources.members import Member, Payload
-from nilr.data.sources.opening import list_sources
+from nilr.data.sources.members import fetch_all
 from nilr.errors import DataError
 
-MAX_IMAGES = 10_000
+MAX_IMAGES: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class LabelledImages:
     Attributes:
         images: uint8 (n, S, S, 3), in the order of `names`.
         names: each image's path below the folder.
-        labels: the name of each image's folder; None for one that lies in no folder.
+        labels: the name of each image's folder; None for an image outside folders.
     """
 
     images: Images
@@ -30,35 +31,21 @@ class LabelledImages:
 
 
 def read_labelled(path: Path, size: int) -> LabelledImages:
-    """Read all images of a folder at `size` pixels, in path order.
+    """Read all images of a folder or archive at `size` pixels, in path order.
 
     Raises:
-        DataError: it is not there, holds no image or too many, or an image cannot be read; all such are named.
+        DataError: the path is missing, contains no image or too many, or images are unreadable (all are listed).
     """
     members = sorted(list_sources([path]).images, key=lambda member: member.path)
     if len(members) > MAX_IMAGES:
         raise DataError(
-            f"`{path}` holds {len(members)} images, more than {MAX_IMAGES}",
+            f"`{path}` contains {len(members)} images, more than {MAX_IMAGES}",
             hint="pack a dataset of this size with `nilr prepare-data`",
         )
-    payloads = _fetch(members)
-    images, reasons = decode_images([payloads[member.path] for member in members], size, "bilinear")
+    payloads = dict(fetch_all(members))
+    images, reasons = decode_images([payloads[member] for member in members], size, "bilinear")
     names = [member.path.partition("/")[2] for member in members]
     broken = [f"`{name}` {reason}" for name, reason in zip(names, reasons, strict=True) if reason]
     if broken:
-        raise DataError(f"`{path}`: {'; '.join(broken)}", hint="replace these images or take them away")
-    return LabelledImages(images, names, [_class_of(name) for name in names])
-
-
-def _fetch(members: list[Member]) -> dict[str, Payload]:
-    readers = {id(member.reader): member.reader for member in members}
-    return {
-        member.path: payload
-        for key, reader in readers.items()
-        for member, payload in reader.fetch([m for m in members if id(m.reader) == key])
-    }
-
-
-def _class_of(name: str) -> str | None:
-    folder, _, _ = name.rpartition("/")
-    return folder.rpartition("/")[2] or None
+        raise DataError(f"`{path}`: {'; '.join(broken)}", hint="replace or remove these images")
+    return LabelledImages(images, names, [name.rpartition("/")[0].rpartition("/")[2] or None for name in names])

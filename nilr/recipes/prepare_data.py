@@ -16,11 +16,10 @@ from nilr.data import synthetic
 from nilr.data.digests import equal_pairs, image_digests
 from nilr.data.pack import Pack, PackInfo, open_pack, verify_pack
 from nilr.data.pack_writer import PackWriter
+from nilr.data.sources.containers import list_sources
 from nilr.data.sources.layouts import Plan, plan_pack
-from nilr.data.sources.opening import list_sources
+from nilr.data.sources.splits import RAVI_SPLIT_OF, parse_split_classes, read_split_folder
 from nilr.data.sources.streaming import decode_classes
-from nilr.data.sources.tables import read_table_folder
-from nilr.data.splits import RAVI_SPLIT_OF, parse_split_classes
 from nilr.errors import DataError, StoreError, UsageError
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
@@ -108,7 +107,7 @@ def _check(settings: PrepareDataSettings) -> None:
 
 def _pack_sources(path: Path, name: str, settings: PrepareDataSettings, reporter: Reporter) -> _Packed:
     reporter.stage("listing the sources")
-    table = read_table_folder(settings.split_files) if settings.split_files else None
+    table = read_split_folder(settings.split_files) if settings.split_files else None
     only = frozenset(RAVI_SPLIT_OF) if name == MINI_IMAGENET else None
     if table is not None:
         only = frozenset(label for classes in table.values() for label in classes)

@@ -31,8 +31,9 @@ from work import EPISODES
 
 from nilr.config import PrepareDataSettings
 from nilr.data.pack import open_pack
+from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
-from nilr.data.sources.opening import list_sources
+from nilr.data.sources.members import fetch_all
 from nilr.data.sources.streaming import n_cores
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.recipes.prepare_data import run
@@ -49,13 +50,7 @@ PACKED = ("prepare-data, its packing stage", "prepare-data, the whole run")
 def payloads(archives: Sequence[Path]) -> list[bytes]:
     """Read all encoded images into memory."""
     images = list_sources(archives).images
-    readers = {id(image.reader): image.reader for image in images}
-    return [
-        payload
-        for key, reader in readers.items()
-        for _, payload in reader.fetch([image for image in images if id(image.reader) == key])
-        if isinstance(payload, bytes)
-    ]
+    return [payload for _, payload in fetch_all(images) if isinstance(payload, bytes)]
 
 
 def by_pillow(chunk: list[bytes]) -> None:

@@ -168,7 +168,7 @@ def test_a_folder_of_archives_is_read_through_them(tmp_path: Path, pack: Pack) -
     as_folder({"README.md": b"read me"} | class_tars(), tmp_path / "source")
     packed = pack(tmp_path / "source")
     assert packed.metrics.splits["train"].images == 6
-    assert packed.notes == ["1 files that are not images are left out: `source/README.md` (a text file)"]
+    assert packed.notes == ["skipped 1 files that are not images: `source/README.md` (a text file)"]
 
 
 def test_the_pack_holds_the_pixels_and_names_of_the_images(tmp_path: Path, home: Path, pack: Pack) -> None:
@@ -214,7 +214,7 @@ def test_ilsvrc_images_are_counted_off_in_the_order_of_their_numbers(tmp_path: P
 def test_an_image_that_a_split_file_names_must_be_there(tmp_path: Path, pack: Pack) -> None:
     tree = flat_with_tables()
     del tree["images/n0153282900000002.jpg"]
-    with pytest.raises(DataError, match=r"1 images that the split files in `source` name .* `n0153282900000002\.jpg`"):
+    with pytest.raises(DataError, match=r"1 images in the split files .* `n0153282900000002\.jpg`"):
         pack(as_folder(tree, tmp_path / "source"))
 
 
@@ -224,8 +224,8 @@ def test_folders_that_cut_every_class_are_split_anew_with_a_warning(tmp_path: Pa
     result = pack(as_folder(tree, tmp_path / "source"))
     assert {split: n.images for split, n in result.metrics.splits.items()} == {"train": 6, "val": 3, "test": 3}
     assert result.metrics.warnings == [
-        "the sources' own folders cut 4 classes across train, val and test; "
-        "the published split of classes (Ravi and Larochelle) is used instead"
+        "the published split of Mini-ImageNet (Ravi and Larochelle) is used, because the folders of the sources "
+        "divide 4 classes between splits"
     ]
 
 
@@ -243,9 +243,9 @@ def test_classes_of_ones_own_are_drawn_by_seed(tmp_path: Path, pack: Pack) -> No
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({f"{c}/x.png": png(0) for c in "abc"}, "nothing says which of the 3 classes"),
-        ({f"{s}/{c}/{s}.png": png(0) for c in "ab" for s in ("train", "test")}, "2 classes stand in several splits"),
-        ({"train/x.png": png(0)}, "`source/train/x.png` lies in no class's folder"),
+        ({f"{c}/x.png": png(0) for c in "abc"}, "the split of the 3 classes .* is unknown"),
+        ({f"{s}/{c}/{s}.png": png(0) for c in "ab" for s in ("train", "test")}, "2 classes are in several splits"),
+        ({"train/x.png": png(0)}, "`source/train/x.png` is not in a class folder"),
     ],
 )
 def test_what_does_not_say_its_split_or_class_is_refused(tree: Tree, message: str, tmp_path: Path, pack: Pack) -> None:
@@ -257,7 +257,7 @@ def test_what_does_not_say_its_split_or_class_is_refused(tree: Tree, message: st
 def test_what_calls_itself_mini_imagenet_must_have_its_counts(tmp_path: Path, pack: Pack) -> None:
     source = as_folder(split_folders(), tmp_path / "source")
     found = "train 2 classes, 6 images; val 1 classes, 3 images; test 1 classes, 3 images"
-    with pytest.raises(DataError, match=f"64/16/20 classes with 38,400/9,600/12,000 images: here are {found}"):
+    with pytest.raises(DataError, match=f"64/16/20 classes with 38,400/9,600/12,000 images: found {found}"):
         pack(source, name=None)
     assert pack(source, name=None, limit_per_class=2).metrics.splits["train"].images == 4
 
@@ -364,7 +364,7 @@ def test_a_pack_is_replaced_only_by_force(tmp_path: Path, home: Path, pack: Pack
         ({"synthetic": True, "verify": Path("x")}, "cannot be combined"),
         ({"sources": (Path("x"),), "synthetic": True}, "cannot be combined"),
         ({"sources": (Path("x"),), "split_files": Path("y"), "split_classes": "1/1/1"}, "cannot be combined"),
-        ({"sources": (Path(),), "split_classes": "1/2"}, "`1/2` does not say how many"),
+        ({"sources": (Path(),), "split_classes": "1/2"}, "invalid numbers of train, val and test classes `1/2`"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused(settings: dict[str, object], message: str, home: Path) -> None:
@@ -440,7 +440,7 @@ def test_real_images_flat_in_a_zip_with_the_split_files_give_the_digest_of_the_t
     assert zipped.data is not None
     assert tars.data.digest == zipped.data.digest
     assert len(zipped.metrics.warnings) == 1
-    assert zipped.metrics.warnings[0].startswith("64 classes of the split files are not in the sources: n01532829, ")
+    assert zipped.metrics.warnings[0].startswith("the sources lack 64 classes of the split files: n01532829, ")
 
 
 def test_errors_are_of_nilr_whatever_the_source_is(tmp_path: Path, pack: Pack) -> None:
@@ -478,5 +478,5 @@ def test_pickles_in_an_archive_are_read_as_beside_it(
 
 def test_a_dangerous_pickle_in_an_archive_is_refused_with_its_name(tmp_path: Path, pack: Pack) -> None:
     archive = as_zip({"cache-train.pkl": b"cos\nsystem\n(S'true'\ntR."}, tmp_path / "archive.zip")
-    with pytest.raises(DataError, match=r"cache-train\.pkl` holds `os"):
+    with pytest.raises(DataError, match=r"cache-train\.pkl` contains `os"):
         pack(archive)

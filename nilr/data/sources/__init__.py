@@ -1,1 +1,14 @@
-"""Every way in which class-labelled images arrive, each as one list of members that can be read."""
+"""The sources of a pack: from folders, archives and pickles of images to decoded classes.
+
+containers   the table of containers; list all images in the paths that a user gives
+members      members, listings and the interface of a reader
+folders      reader of folders
+tars         reader of tars, compressed tars and tars in tars
+zips         reader of zips
+pickles      reader of the pickles in which Mini-ImageNet was published
+unpickling   a pickle's content, without unpickling
+layouts      the table of layouts; plan which image belongs to which class and split
+splits       the published split, draws by seed, and split files
+decoding     encoded images -> RGB arrays of one size
+streaming    a plan -> decoded classes, with several threads
+"""

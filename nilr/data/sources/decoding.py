@@ -1,8 +1,8 @@
-"""Encoded images -> RGB at the pack's size.
+"""Decode images to RGB at the size of the pack.
 
-Already at that size, an RGB image's pixels are untouched. Otherwise the whole image is resized to a square, whatever
-its proportions, as Mini-ImageNet was made; nothing is cropped. EXIF orientation is applied; what is transparent becomes
-white; 16-bit grey is scaled to 8; of an animation the first frame is taken; colour profiles are not applied.
+The pixels of an RGB image of that size are not changed. Any other image is resized to a square as a whole, whatever its
+proportions, as Mini-ImageNet was made; nothing is cropped. EXIF orientation is applied; transparency becomes white;
+16-bit grey is scaled to 8 bits; the first frame of an animation is used; colour profiles are not applied.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ except ImportError:  # it has no wheel for this platform
 MAX_PIXELS: Final = 64_000_000
 MAX_BYTES: Final = 256 * 2**20
 
-# Those that Pillow decodes itself: its EPS reader, for one, starts another program.
+# Only the formats that Pillow decodes itself: its EPS reader, for example, starts another program.
 _FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
-# Segments of a JPEG: baseline and progressive frames; the scan; and those that say nothing but how to decode it.
+# JPEG segments: baseline and progressive frames; the scan; and those that only say how to decode it.
 _START_OF_FRAME: Final = (0xC0, 0xC2)
 _START_OF_SCAN: Final = 0xDA
-_SILENT: Final = frozenset({0xC4, 0xDB, 0xDD, 0xE0, 0xFE})
+_NEUTRAL: Final = frozenset({0xC4, 0xDB, 0xDD, 0xE0, 0xFE})
 
 _SIXTEEN_BITS: Final = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 class _ImageError(Exception):
-    """Why an image cannot be used."""
+    """The reason why an image is unusable."""
 
 
 def decode_images(payloads: Sequence[Payload], size: int, resample: Resample) -> tuple[Images, list[str | None]]:
     """Decode images.
 
     Args:
-        payloads: each an encoded image, or its pixels, uint8 (H, W, 3).
+        payloads: encoded images, or their pixels, uint8 (H, W, 3).
         size: S, height and width to return, in pixels.
-        resample: filter for those of another size.
+        resample: filter for images of another size.
 
     Returns:
-        uint8 (n, S, S, 3), and for each image why it cannot be read, or None; such images are black.
+        uint8 (n, S, S, 3), and for each image the reason why it is unusable, or None; unusable images are black.
     """
     images = np.empty((len(payloads), size, size, 3), np.uint8)
     reasons: list[str | None] = []
@@ -61,7 +61,7 @@ def decode_images(payloads: Sequence[Payload], size: int, resample: Resample) ->
                 place[:] = np.asarray(_decode(payload, size, resample))
         except _ImageError as error:
             reason = str(error)
-        except Exception as error:  # Pillow raises nearly anything over a broken image
+        except Exception as error:  # Pillow raises nearly any exception for a broken image
             reason = f"cannot be decoded ({error or type(error).__name__})"
         if reason is not None:
             place[:] = 0
@@ -81,10 +81,10 @@ def _decode(payload: Payload, size: int, resample: Resample) -> Image.Image:
 
 
 def _decode_plain_jpeg(content: Payload, place: Images) -> bool:
-    """Decode an RGB JPEG that is at that size and says nothing that Pillow would heed; False for all else.
+    """Decode an RGB JPEG of the right size without metadata that Pillow uses; return False for all else.
 
-    Both decode with libjpeg-turbo, and the pixels are the same; Pillow takes three times as long. What is damaged, even
-    where a decoder could go on, is left to Pillow, for it to say what is wrong.
+    Pillow takes three times as long for the same pixels: both use libjpeg-turbo. Damaged images, even those that this
+    decoder accepts in part, are left to Pillow, which reports what is wrong.
     """
     if decode_jpeg is None or not isinstance(content, bytes) or _jpeg_size(content) != place.shape[1::-1]:
         return False
@@ -96,7 +96,7 @@ def _decode_plain_jpeg(content: Payload, place: Images) -> bool:
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Return width and height of a JPEG of 3 components of 8 bits, without EXIF or the like; None for all else."""
+    """Return width and height of a JPEG with 3 components of 8 bits and without EXIF or the like; None for all else."""
     if not content.startswith(b"\xff\xd8"):
         return None
     found, at = None, 2
@@ -108,7 +108,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
             found = int.from_bytes(content[at + 7 : at + 9]), int.from_bytes(content[at + 5 : at + 7])
             if content[at + 9 : at + 10] != b"\x03":
                 return None
-        elif marker not in _SILENT:
+        elif marker not in _NEUTRAL:
             return None
         at += 2 + length
     return None
@@ -123,7 +123,7 @@ def _open(content: bytes) -> Image.Image:
         raise _ImageError(f"is a decompression bomb ({error})") from None
     if image.width * image.height > MAX_PIXELS:
         raise _ImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
-    # Most JPEGs have no EXIF, and asking Pillow for it costs more than looking.
+    # Most JPEGs have no EXIF, and this test is faster than Pillow's.
     if image.format != "JPEG" or image.info.keys() & {"exif", "xmp"}:
         image = ImageOps.exif_transpose(image)
     return image
@@ -133,11 +133,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.array(image, np.int32)
         values[values == image.info.get("transparency")] = 65_535
-        values += 128  # to the nearest, in place: in floats a large image would take gigabytes
+        values += 128  # rounds to the nearest, in place: floats would take gigabytes for a large image
         values //= 257
         return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise _ImageError(f"has {image.mode} pixels of 32 bits, whose range nothing tells")
+        raise _ImageError(f"has 32-bit pixels of mode {image.mode}, whose range is unknown")
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
         white = Image.new("RGBA", opaque.size, "white")

@@ -1,4 +1,4 @@
-"""Folders of images, read where they are."""
+"""Read folders of images in place."""
 
 from __future__ import annotations
 
@@ -8,68 +8,66 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from nilr.data.sources.members import Listing, Member, Payload, Unreadable, cannot_read, is_junk, is_unwanted_class
+from nilr.data.sources.members import Listing, Member, Payload, Unreadable, is_junk, is_unwanted_class, read_error
 
 
 class FolderReader:
-    """Reads a folder and all in it; links are followed, as everywhere on the user's own disk.
+    """Reads a folder and its subfolders; symbolic links are followed.
 
     Args:
         path: the folder.
         prefix: put before the path of each file.
-        only: the synsets to look into; None for all.
+        only: the synsets to list; None for all.
     """
 
     kind = "folder"
 
     def __init__(self, path: Path, prefix: str, only: frozenset[str] | None = None) -> None:
-        self._path = path
-        self._prefix = prefix
-        self._only = only
+        self._path, self._prefix, self._only = path, prefix, only
 
     def list_into(self, listing: Listing) -> None:
-        """List every file.
+        """Add every file to the listing.
 
         Raises:
             DataError: a folder in it cannot be read.
         """
         for path in self._files(listing):
-            name = path.relative_to(self._path).as_posix()
             try:
                 status = path.stat()
-                member = Member(f"{self._prefix}/{name}", status.st_size, self, path)
+                member = Member(self._name(path), status.st_size, self, path)
                 if stat.S_ISREG(status.st_mode):
                     listing.add(member, partial(_read, path))
-                else:  # whoever opens a pipe may wait for ever
+                else:  # opening a pipe may block forever
                     listing.others[member.path] = "a pipe, a socket or a device"
             except OSError as error:
-                raise cannot_read(path, error) from error
+                raise read_error(path, error) from error
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
-        """Read some files, in the order given; one that the system cannot read is unreadable."""
+        """Read some files, in the order given; an error of the operating system makes a file `Unreadable`."""
         for member in members:
             try:
                 yield member, _read(member.where, member.size)
             except OSError as error:
                 yield member, Unreadable(f"cannot be read ({error.strerror})")
 
+    def _name(self, path: Path) -> str:
+        return f"{self._prefix}/{path.relative_to(self._path).as_posix()}"
+
     def _files(self, listing: Listing) -> Iterator[Path]:
         seen: set[tuple[int, int]] = set()
 
         def refuse(error: OSError) -> None:
-            raise cannot_read(Path(error.filename), error) from error
+            raise read_error(Path(error.filename), error) from error
 
         for directory, folders, files in os.walk(self._path, followlinks=True, onerror=refuse):
             status = Path(directory).stat()
-            # A link may lead back to where we are.
-            if (status.st_dev, status.st_ino) in seen:
-                name = Path(directory).relative_to(self._path).as_posix()
-                listing.others[f"{self._prefix}/{name}"] = "a link to a folder that is listed already"
+            if (status.st_dev, status.st_ino) in seen:  # links may form a cycle
+                listing.others[self._name(Path(directory))] = "a link to a folder that is already listed"
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            listing.left_out.update(name for name in folders if is_unwanted_class(name, self._only))
-            folders[:] = sorted(name for name in folders if not is_junk(name) and name not in listing.left_out)
+            listing.skipped_classes.update(name for name in folders if is_unwanted_class(name, self._only))
+            folders[:] = sorted(name for name in folders if not is_junk(name) and name not in listing.skipped_classes)
             yield from (Path(directory, name) for name in sorted(files) if not is_junk(name))
 
 

@@ -1,8 +1,9 @@
-"""What every kind of source has in common: members, what is listed of them, and how they are read."""
+"""What all sources share: members, the listing of what a source contains, and the interface of a reader."""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +15,21 @@ import numpy.typing as npt
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.errors import DataError
 
-TABLES: Final = ("train.csv", "val.csv", "test.csv")
-MAX_TABLE_BYTES: Final = 64 * 2**20
+SPLIT_FILES: Final = ("train.csv", "val.csv", "test.csv")
+PICKLE_SUFFIXES: Final = (".pkl", ".pickle")
+MAX_SPLIT_FILE_BYTES: Final = 64 * 2**20
 MAX_NAME: Final = 255
 
 _MAX_PATH: Final = 4096
 
 _IMAGE: Final = re.compile(r".*\.(jpe?g|jpe|jfif|png|bmp|gif|tiff?|webp|p[pgb]m|jp2|avif)", re.IGNORECASE)
 _JUNK: Final = re.compile(r"(?:^|/)(?:\.|(?:__MACOSX|Thumbs\.db|desktop\.ini|@eaDir)(?:/|\Z))")
-_CLEAN: Final = re.compile(r"(?:[^/\\:\0.][^/\\:\0]{0,254}/){0,8}[^/\\:\0.][^/\\:\0]{0,254}")
+_PLAIN_PATH: Final = re.compile(r"(?:[^/\\:\0.][^/\\:\0]{0,254}/){0,8}[^/\\:\0.][^/\\:\0]{0,254}")
 _SYNSET: Final = re.compile(r"n\d{8}")
 
 
 class Unreadable(NamedTuple):
-    """Stands where an image should; the reason goes on from its name: "is truncated"."""
+    """Replaces an image that cannot be read; the reason follows the image's name: "is truncated"."""
 
     reason: str
 
@@ -39,10 +41,10 @@ class Member(NamedTuple):
     """One image of a source.
 
     Attributes:
-        path: its path, with the names of the source and of the archives it lies in as directories.
+        path: its path, with the names of the source and of the archives around it as directories.
         size: bytes.
-        reader: who reads it.
-        where: where, in the reader's own terms.
+        reader: the reader of its container.
+        where: its place, in a form that only the reader uses.
     """
 
     path: str
@@ -58,104 +60,108 @@ class Member(NamedTuple):
 
 @dataclass
 class Listing:
-    """What the sources hold.
+    """What the sources contain.
 
     Attributes:
         images: every image.
-        tables: the content of each train.csv, val.csv and test.csv, by path.
+        split_files: the content of each train.csv, val.csv and test.csv, by path.
         pickles: pickles in an archive.
         others: what each other file is, by path.
-        left_out: classes that were not looked into, since no split has them.
-        table_bytes: size of all tables; what is beyond `MAX_TABLE_BYTES` is no table.
+        skipped_classes: classes that were not listed, because no split has them.
+        split_file_bytes: total size of `split_files`; files beyond `MAX_SPLIT_FILE_BYTES` count as others.
     """
 
     images: list[Member] = field(default_factory=list)
-    tables: dict[str, bytes] = field(default_factory=dict)
+    split_files: dict[str, bytes] = field(default_factory=dict)
     pickles: list[Member] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
-    left_out: set[str] = field(default_factory=set)
-    table_bytes: int = 0
+    skipped_classes: set[str] = field(default_factory=set)
+    split_file_bytes: int = 0
 
     def add(self, member: Member, read: Callable[[int], bytes]) -> None:
-        """Sort in a file; `read(n)` gives its first n bytes."""
+        """Add a file; `read(n)` returns its first n bytes."""
         if _IMAGE.fullmatch(member.filename):
             self.images.append(member)
-        elif member.filename in TABLES and self.table_bytes + member.size <= MAX_TABLE_BYTES:
-            self.table_bytes += member.size
-            self.tables[member.path] = read(member.size)
+        elif member.filename in SPLIT_FILES and self.split_file_bytes + member.size <= MAX_SPLIT_FILE_BYTES:
+            self.split_file_bytes += member.size
+            self.split_files[member.path] = read(member.size)
         elif (what := describe_content(read(HEAD_SIZE))).endswith(" image"):
             self.images.append(member)
-        elif member.reader.kind != "folder" and (
-            what == "a Python pickle" or member.path.endswith((".pkl", ".pickle"))
-        ):
+        elif member.reader.kind != "folder" and (what == "a Python pickle" or member.path.endswith(PICKLE_SUFFIXES)):
             self.pickles.append(member)
         else:
             self.others[member.path] = what
 
 
 class Reader(Protocol):
-    """Reads one folder, archive or pickle."""
+    """Reads one container: a folder, an archive or a pickle."""
 
     @property
     def kind(self) -> str:
-        """What it is: folder, tar, zip, pickle."""
+        """Kind of the container: folder, tar, zip, pickle."""
 
     def list_into(self, listing: Listing) -> None:
-        """List every file, and read no image.
+        """Add every file to the listing, without reading any image.
 
         Raises:
-            DataError: it is truncated, corrupt or hostile.
+            DataError: the container is truncated, corrupt or hostile.
         """
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
-        """Read some of its members, in the order that is cheapest to read.
+        """Read some members of the container, in the order that is fastest to read.
 
         Raises:
-            DataError: it cannot be read any more.
+            DataError: the container can no longer be read.
         """
 
 
-def cannot_read(path: Path, error: OSError) -> DataError:
-    """Return the error for a source, or a file of one, that the system does not let us read."""
-    return DataError(
-        f"cannot read `{path}`: {(error.strerror or str(error)).lower()}",
-        hint="check that it is there, whole, and yours to read",
-    )
+def fetch_all(members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
+    """Read members of any number of containers, one container after the other."""
+    by_reader: dict[Reader, list[Member]] = defaultdict(list)
+    for member in members:
+        by_reader[member.reader].append(member)
+    for reader, of_reader in by_reader.items():
+        yield from reader.fetch(of_reader)
+
+
+def read_error(path: Path, error: OSError, hint: str = "check that it exists, is complete and readable") -> DataError:
+    """Return the error for a source, or a file of one, that the operating system cannot read."""
+    return DataError(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}", hint=hint)
 
 
 def is_junk(path: str) -> bool:
-    """Tell whether a file is what systems leave behind (`__MACOSX`, `._x`, `.DS_Store`, `Thumbs.db`), or hidden."""
+    """Return whether a file is hidden or created by an operating system (`__MACOSX`, `.DS_Store`, `Thumbs.db`)."""
     return _JUNK.search(path) is not None
 
 
-def safe_path(name: str, archive: str) -> str:
+def safe_path(name: str, archive: Path) -> str:
     """Return the name of an archive's member as a plain relative path.
 
     Raises:
-        DataError: it is absolute, leads out of the archive, or is longer than any system's paths.
+        DataError: it is absolute, leads out of the archive, or is too long for a file system.
     """
-    if _CLEAN.fullmatch(name):
+    if _PLAIN_PATH.fullmatch(name):
         return name
     parts = name.replace("\\", "/").split("/")
     absolute = len(parts) > 1 and re.fullmatch(r"|[A-Za-z]:", parts[0]) is not None
     if absolute or ".." in parts or "\0" in name:
         raise DataError(
             f"`{archive}` has a member named {name!r}, which leads out of the archive",
-            hint="such an archive is broken or hostile; get it from somewhere else",
+            hint="the archive is broken or hostile; get it from another place",
         )
     if len(name) > _MAX_PATH or max(map(len, parts)) > MAX_NAME:
         raise DataError(
             f"`{archive}` has a member whose name begins with {name[:40]!r} and has {len(name):,} characters",
-            hint=f"a name has at most {MAX_NAME} characters, and a path {_MAX_PATH:,}",
+            hint=f"shorten names to {MAX_NAME} characters, and paths to {_MAX_PATH:,}",
         )
     return "/".join(part for part in parts if part not in ("", "."))
 
 
 def is_unwanted_class(name: str, only: frozenset[str] | None) -> bool:
-    """Tell whether a folder or class tar is a synset that is not among `only` (None: all are wanted)."""
+    """Return whether a folder or class tar is a synset outside `only` (None: all are wanted)."""
     return only is not None and name not in only and _SYNSET.fullmatch(name) is not None
 
 
 def container_name(name: str) -> str:
-    """Return an archive's name without what says that it is one: `train.tar.gz` -> `train`."""
+    """Return an archive's name without its suffixes: `train.tar.gz` -> `train`."""
     return re.sub(r"(\.(tar|tgz|tbz2?|txz|zip|pkl|pickle|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE) or name

@@ -1,26 +1,26 @@
-"""From a plan to decoded classes: read in one thread, decoded in several, bounded in memory."""
+"""Decode the images of a plan into classes: read in one thread, decoded in several, bounded in memory."""
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
-
-import numpy as np
+from typing import Final
 
 from nilr.config import Resample
 from nilr.data.digests import Images, image_digests
 from nilr.data.sources.decoding import MAX_BYTES, decode_images
-from nilr.data.sources.members import Member, Payload, Reader, Unreadable
-from nilr.data.sources.tables import Splits
+from nilr.data.sources.members import Member, Payload, Unreadable, fetch_all
+from nilr.data.sources.splits import Splits
 
 _CHUNK_IMAGES: Final = 64
+_CHUNK_PIXELS: Final = 2**21
 _CHUNK_BYTES: Final = 8 * 2**20
-_PENDING_BYTES: Final = 64 * 2**20
 _CHUNKS_PER_WORKER: Final = 16
+
+Decoded = tuple[Images, list[bytes], list[str | None]]
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class DecodedClass:
     """A class, ready to be written.
 
     Attributes:
-        split: the split it stands in.
+        split: its split.
         name: its name.
         images: n times uint8 (S, S, 3).
         filenames: base name of each image's file.
-        digests: of each image.
-        broken: path of each image that cannot be read, and why.
+        digests: digest of each image.
+        broken: path of each unreadable image, and the reason.
     """
 
     split: str
@@ -44,99 +44,67 @@ class DecodedClass:
     broken: dict[str, str]
 
 
-class _Decoded(NamedTuple):
-    """Decoded images, with their digests, and for each why it cannot be read, or None."""
-
-    images: Images
-    digests: list[bytes]
-    reasons: list[str | None]
-
-
 @dataclass(eq=False)
-class _Class:
-    """A class while its images come in; `images` holds what came, by slot: slot i is for member i."""
+class _PartialClass:
+    """A class while its images arrive in any order, by their index in `members`."""
 
     split: str
     name: str
     members: list[Member]
-    unread: int
-    undecoded: int
     images: dict[int, tuple[Images, bytes]] = field(default_factory=dict)
     broken: dict[int, str] = field(default_factory=dict)
 
-    def add(self, slots: list[int], decoded: _Decoded) -> None:
-        """Take in decoded images."""
-        for slot, image, digest, reason in zip(slots, *decoded, strict=True):
-            if reason is None:
-                self.images[slot] = image, digest
-            else:
-                self.broken[slot] = reason
-        self.undecoded -= len(slots)
+    def is_complete(self) -> bool:
+        return len(self.images) + len(self.broken) == len(self.members)
 
-    def finished(self) -> DecodedClass:
-        """Give the class away, without its broken images."""
+    def take(self) -> DecodedClass:
+        """Return the class without its unreadable images, and keep none of its images."""
         good = sorted(self.images)
-        came = [self.images.pop(slot) for slot in good]
+        decoded = [self.images.pop(index) for index in good]
         return DecodedClass(
             self.split,
             self.name,
-            [image for image, _ in came],
-            [self.members[slot].filename for slot in good],
-            [digest for _, digest in came],
-            {self.members[slot].path: reason for slot, reason in sorted(self.broken.items())},
+            [image for image, _ in decoded],
+            [self.members[index].filename for index in good],
+            [digest for _, digest in decoded],
+            {self.members[index].path: reason for index, reason in sorted(self.broken.items())},
         )
 
 
-@dataclass
-class _Chunk:
-    """Images of one class that are decoded together."""
-
-    slots: list[int] = field(default_factory=list)
-    payloads: list[Payload] = field(default_factory=list)
-    n_bytes: int = 0
-
-    def add(self, slot: int, payload: Payload) -> int:
-        """Add an image and return its bytes."""
-        self.slots.append(slot)
-        self.payloads.append(payload)
-        n_bytes = payload.nbytes if isinstance(payload, np.ndarray) else len(payload)
-        self.n_bytes += n_bytes
-        return n_bytes
-
-
-_Places = dict[Member, tuple[_Class, int]]
+Place = tuple[_PartialClass, int]
 
 
 def decode_classes(
     splits: Splits, *, image_size: int, resample: Resample, workers: int | None, advance: Callable[[int], None]
 ) -> Iterator[DecodedClass]:
-    """Read and decode all images, and give each class when it is complete.
+    """Read and decode all images, and yield each class as soon as it is complete.
 
-    A folder, zip or plain tar is read class by class, so that one or two classes are in memory; a compressed tar in its
-    own order, so that classes that lie interleaved in it are in memory together, decoded.
+    Folders, zips and plain tars are read class by class, so that one or two classes are in memory. A compressed tar is
+    read in its own order: if its classes are interleaved, they are in memory together, decoded.
 
     Args:
         splits: the images by split and class.
         image_size: S, height and width to return, in pixels.
         resample: filter for images of another size.
         workers: decoding threads; None for one per core.
-        advance: is told how many more images are decoded.
+        advance: called with the number of images decoded since the last call.
 
     Raises:
-        DataError: a source cannot be read any more.
+        DataError: a source can no longer be read.
     """
     workers = workers or n_cores()
+    chunk_images = max(1, min(_CHUNK_IMAGES, _CHUNK_PIXELS // image_size**2))
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    running: deque[tuple[_Class, list[int], Future[_Decoded]]] = deque()
+    running: deque[tuple[list[Place], Future[Decoded]]] = deque()
     try:
-        for owner, chunk in _chunks(_places(splits), max(1, min(_CHUNK_IMAGES, 2**21 // image_size**2))):
-            running.append((owner, chunk.slots, pool.submit(_decode, chunk.payloads, image_size, resample)))
+        for places, payloads in _chunks(_places(splits), chunk_images):
+            running.append((places, pool.submit(_decode, payloads, image_size, resample)))
             if len(running) >= _CHUNKS_PER_WORKER * workers:
-                yield from _finish(*running.popleft(), advance)
+                yield from _collect(*running.popleft(), advance)
         while running:
-            yield from _finish(*running.popleft(), advance)
+            yield from _collect(*running.popleft(), advance)
     finally:
-        # Whoever is interrupted does not wait for what is under way.
+        # After an interruption, do not wait for running decoders.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -145,55 +113,52 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _places(splits: Splits) -> _Places:
-    """Return for each image the class and the slot it goes to, in the order of classes."""
-    places: _Places = {}
+def _places(splits: Splits) -> dict[Member, Place]:
+    """Return the class and index of each image, in the order of classes."""
+    places: dict[Member, Place] = {}
     for split, classes in splits.items():
         for name, images in classes.items():
-            members = list(dict.fromkeys(images))
-            owner = _Class(split, name, members, len(members), len(members))
-            places.update((member, (owner, slot)) for slot, member in enumerate(members))
+            owner = _PartialClass(split, name, list(dict.fromkeys(images)))
+            places.update((member, (owner, index)) for index, member in enumerate(owner.members))
     return places
 
 
-def _fetch(places: _Places) -> Iterator[tuple[Member, Payload]]:
-    by_reader: dict[Reader, list[Member]] = defaultdict(list)
-    for member in places:
-        if member.size > MAX_BYTES:
-            yield member, Unreadable(f"has {member.size:,} bytes, more than an image of {MAX_BYTES:,}")
-        else:
-            by_reader[member.reader].append(member)
-    for reader, members in by_reader.items():
-        yield from reader.fetch(members)
-
-
-def _chunks(places: _Places, n_images: int) -> Iterator[tuple[_Class, _Chunk]]:
-    """Gather images of one class into chunks of at most `n_images`."""
-    pending: dict[_Class, _Chunk] = defaultdict(_Chunk)
-    waiting = 0
+def _chunks(places: dict[Member, Place], n_images: int) -> Iterator[tuple[list[Place], list[Payload]]]:
+    """Read the images in chunks of at most `n_images` images and about `_CHUNK_BYTES` bytes."""
+    chunk: list[Place] = []
+    payloads: list[Payload] = []
+    n_bytes = 0
     for member, payload in _fetch(places):
-        owner, slot = places[member]
-        owner.unread -= 1
-        chunk = pending[owner]
-        waiting += chunk.add(slot, payload)
-        if not owner.unread or len(chunk.slots) >= n_images or chunk.n_bytes >= _CHUNK_BYTES:
-            waiting -= chunk.n_bytes
-            yield owner, pending.pop(owner)
-        elif waiting >= _PENDING_BYTES:
-            yield from pending.items()
-            pending.clear()
-            waiting = 0
+        chunk.append(places[member])
+        payloads.append(payload)
+        n_bytes += member.size
+        if len(chunk) >= n_images or n_bytes >= _CHUNK_BYTES:
+            yield chunk, payloads
+            chunk, payloads, n_bytes = [], [], 0
+    if chunk:
+        yield chunk, payloads
 
 
-def _decode(payloads: list[Payload], size: int, resample: Resample) -> _Decoded:
+def _fetch(members: Collection[Member]) -> Iterator[tuple[Member, Payload]]:
+    for member in members:
+        if member.size > MAX_BYTES:
+            yield member, Unreadable(f"has {member.size:,} bytes, more than the limit of {MAX_BYTES:,}")
+    yield from fetch_all(member for member in members if member.size <= MAX_BYTES)
+
+
+def _decode(payloads: list[Payload], size: int, resample: Resample) -> Decoded:
     images, reasons = decode_images(payloads, size, resample)
-    return _Decoded(images, image_digests(images), reasons)
+    return images, image_digests(images), reasons
 
 
-def _finish(
-    owner: _Class, slots: list[int], decoded: Future[_Decoded], advance: Callable[[int], None]
-) -> Iterator[DecodedClass]:
-    owner.add(slots, decoded.result())
-    advance(len(slots))
-    if not owner.undecoded:
-        yield owner.finished()
+def _collect(places: list[Place], decoded: Future[Decoded], advance: Callable[[int], None]) -> Iterator[DecodedClass]:
+    """Add decoded images to their classes, and yield the classes that are now complete."""
+    for (owner, index), image, digest, reason in zip(places, *decoded.result(), strict=True):
+        if reason is None:
+            owner.images[index] = image, digest
+        else:
+            owner.broken[index] = reason
+    advance(len(places))
+    for owner in dict.fromkeys(owner for owner, _ in places):
+        if owner.is_complete():
+            yield owner.take()

@@ -1,4 +1,4 @@
-"""Zip archives: listed by their directory, read member by member, never unpacked to disk."""
+"""Read zip archives: listed from their directory, read member by member, never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from nilr.data.sources.members import Listing, Member, Payload, Unreadable, cannot_read, is_junk, safe_path
+from nilr.data.sources.members import Listing, Member, Payload, Unreadable, is_junk, read_error, safe_path
 from nilr.errors import DataError
 
 _CONTENT_ERRORS: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError, ValueError)
@@ -30,28 +30,27 @@ class ZipReader:
     kind = "zip"
 
     def __init__(self, path: Path, prefix: str) -> None:
-        self._path = path
-        self._prefix = prefix
+        self._path, self._prefix = path, prefix
 
     def list_into(self, listing: Listing) -> None:
-        """List every file; an archive in the zip is one of them.
+        """Add every file to the listing; an archive in the zip is not opened.
 
         Raises:
-            DataError: truncated, corrupt, encrypted, or with a member that leads out of it.
+            DataError: truncated, corrupt, encrypted, or with a member that leads out of the archive.
         """
         with self._open() as archive:
             for info in archive.infolist():
-                name = safe_path(info.filename, str(self._path))
+                name = safe_path(info.filename, self._path)
                 self._check(info)
                 if not info.is_dir() and not is_junk(name):
                     member = Member(f"{self._prefix}/{name}", info.file_size, self, info)
                     listing.add(member, partial(_read, archive, info))
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
-        """Read some members, in the order given; one whose checksum or compression is wrong is unreadable.
+        """Read some members, in the order given; a damaged member is `Unreadable`.
 
         Raises:
-            DataError: the archive cannot be read any more.
+            DataError: the archive can no longer be read.
         """
         with self._open() as archive:
             for member in members:
@@ -68,17 +67,16 @@ class ZipReader:
         except _CONTENT_ERRORS as error:
             raise DataError(
                 f"`{self._path}` is truncated or corrupt: {str(error).lower()}",
-                hint="get it again: a zip keeps its directory at its end, and that is lost first",
+                hint="download it again, and compare its size or SHA-256 with the published one",
             ) from error
         except OSError as error:
-            raise cannot_read(self._path, error) from error
+            raise read_error(self._path, error) from error
 
     def _check(self, info: zipfile.ZipInfo) -> None:
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise DataError(
                 f"`{self._path}` has a member {info.filename!r} that is a link or a device, not a file",
-                hint="pack the files themselves",
+                hint="create the archive from regular files",
             )
         if info.flag_bits & _ENCRYPTED:
             raise DataError(f"`{self._path}` is encrypted: {info.filename!r} needs a password", hint="decrypt it first")

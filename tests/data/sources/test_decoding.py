@@ -255,4 +255,4 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(width: int, height
 
 def test_grey_of_unknown_range_is_refused() -> None:
     content = encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")
-    assert reason(content) == "has F pixels of 32 bits, whose range nothing tells"
+    assert reason(content) == "has 32-bit pixels of mode F, whose range is unknown"

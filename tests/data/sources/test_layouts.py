@@ -11,7 +11,7 @@ from nilr.config import PrepareDataSettings
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.layouts import Plan, plan_pack
 from nilr.data.sources.members import Listing, Member
-from nilr.data.splits import RAVI_CLASSES, RAVI_SPLIT_OF
+from nilr.data.sources.splits import RAVI_CLASSES, RAVI_SPLIT_OF
 from nilr.errors import DataError
 
 
@@ -42,7 +42,7 @@ def test_the_whole_of_mini_imagenet_passes_for_itself() -> None:
 
 
 def test_one_image_less_is_not_mini_imagenet() -> None:
-    with pytest.raises(DataError, match="here are train 64 classes, 38,399 images; val 16") as caught:
+    with pytest.raises(DataError, match="found train 64 classes, 38,399 images; val 16") as caught:
         plan(whole()[1:], "mini-imagenet")
     assert "--name" in (caught.value.hint or "")
 
@@ -53,22 +53,22 @@ def test_another_split_of_its_classes_is_put_right_under_its_name_only() -> None
     made = plan(whole(split_of), "mini-imagenet")
     assert "n01532829" in made.splits["train"]
     assert made.warnings == [
-        "the sources' own folders do not follow the published split of Mini-ImageNet; "
-        "the published split of classes (Ravi and Larochelle) is used instead"
+        "the published split of Mini-ImageNet (Ravi and Larochelle) is used, because the folders of the sources "
+        "differ from it"
     ]
     assert "n01532829" in plan(whole(split_of), "mine").splits["test"]
 
 
 def test_of_all_of_ilsvrc_the_classes_of_mini_imagenet_are_taken() -> None:
     made = plan([*whole(), "s/n99999999/a.jpg"], "mini-imagenet")
-    assert made.notes == ["1 classes stand in no split and are left out: n99999999"]
+    assert made.notes == ["skipped 1 classes that belong to no split: n99999999"]
 
 
 def test_classes_without_ids_pass_with_a_warning() -> None:
     names = {split: [f"{split}{i}" for i in range(len(classes))] for split, classes in RAVI_CLASSES.items()}
     paths = [f"s/{split}/{c}/{i}.jpg" for split, classes in names.items() for c in classes for i in range(600)]
     assert plan(paths, "mini-imagenet").warnings == [
-        "100 classes have no ids of Mini-ImageNet, so that their split cannot be checked"
+        "100 classes have no Mini-ImageNet id, so their split cannot be checked"
     ]
 
 
@@ -95,11 +95,11 @@ def test_names_of_files_say_the_class_where_folders_do_not() -> None:
 def test_images_outside_the_split_folders_are_left_out_with_a_warning() -> None:
     made = plan(["s/train/cat/1.jpg", "s/test/dog/1.jpg", "s/more/cat/2.jpg"])
     assert made.counts() == {"train": {"cat": 1}, "test": {"dog": 1}}
-    assert made.warnings == ["1 images that lie in no split's folder are left out"]
+    assert made.warnings == ["skipped 1 images outside the split folders"]
 
 
 def test_a_draw_that_is_asked_for_goes_before_the_sources_own_split() -> None:
     made = plan(["s/train/cat/1.jpg", "s/test/cat/2.jpg", "s/train/dog/1.jpg"], split_classes="1/0/1")
     assert {split: len(classes) for split, classes in made.splits.items()} == {"train": 1, "test": 1}
     assert sum(sum(classes.values()) for classes in made.counts().values()) == 3
-    assert made.warnings == ["the sources' own split is not used: --split-classes draws another"]
+    assert made.warnings == ["the split folders of the sources are ignored: --split-classes draws another split"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nilr.data import unpickling
+from nilr.data.sources import unpickling
 from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.errors import DataError, StoreError
 
@@ -137,7 +137,7 @@ class Hostile:
 def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, protocol: int, inside: bool) -> None:
     hostile = Hostile(os.mkdir, str(tmp_path / "ran"))
     content = {"image_data": IMAGES, "class_dict": {"a": [hostile]}} if inside else hostile
-    with pytest.raises(DataError, match=r"x.pkl` holds `\w+\.mkdir`") as caught:
+    with pytest.raises(DataError, match=r"x.pkl` contains `\w+\.mkdir`") as caught:
         read_pickle_arrays(save(tmp_path / "x.pkl", content, protocol))
     assert "could run code" in str(caught.value.hint)
     assert not (tmp_path / "ran").exists()
@@ -163,7 +163,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path
 def test_no_instruction_reaches_beyond_arrays_and_containers(tmp_path: Path, content: bytes, named: str | None) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"holds `{named}`" if named else "damaged pickle"):
+    with pytest.raises(DataError, match=f"contains `{named}`" if named else "damaged pickle"):
         read_pickle_arrays(path)
 
 
@@ -236,25 +236,25 @@ def test_no_damaged_byte_escapes_as_another_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, not the images"),
-        ({"image_data": IMAGES, "other": 1}, "holds a dict of image_data, other, not"),
+        ([1, 2], "contains a list, not the images"),
+        ({"image_data": IMAGES, "other": 1}, "contains a dict of image_data, other, not"),
         ({}, "a dict of nothing"),
-        (IMAGES, "holds an array"),
+        (IMAGES, "contains an array"),
         ({"image_data": IMAGES.astype(np.float32), "class_dict": CLASSES}, r"float32 of shape \(6, 84, 84, 3\)"),
         ({"image_data": IMAGES.transpose(0, 3, 1, 2), "class_dict": CLASSES}, r"uint8 of shape \(6, 3, 84, 84\)"),
         ({"image_data": IMAGES[0], "class_dict": CLASSES}, r"of shape \(84, 84, 3\)"),
         ({"image_data": IMAGES[:0], "class_dict": CLASSES}, r"of shape \(0, 84, 84, 3\)"),
         ({"image_data": "no", "class_dict": CLASSES}, "image_data is float64 of shape"),
-        ({"image_data": [b"png", b"png"], "class_dict": CLASSES}, "a list of 2 that are not uint8 images"),
-        ({"image_data": [IMAGES[0], IMAGES[1, :4]], "class_dict": CLASSES}, "a list of 2 that are not"),
+        ({"image_data": [b"png", b"png"], "class_dict": CLASSES}, "a list of 2 items that are not uint8 images"),
+        ({"image_data": [IMAGES[0], IMAGES[1, :4]], "class_dict": CLASSES}, "a list of 2 items that are not"),
         ({"image_data": IMAGES, "class_dict": [1]}, "class_dict is a list, not a dict"),
         ({"image_data": IMAGES, "class_dict": {}}, "no classes"),
         ({"image_data": IMAGES, "class_dict": {"a": []}}, "no image of class `a`"),
         ({"image_data": IMAGES, "class_dict": {"a": [6]}}, "class `a` has an index outside the 6 images"),
         ({"image_data": IMAGES, "class_dict": {"a": [-1]}}, "class `a` has an index outside the 6 images"),
-        ({"image_data": IMAGES, "class_dict": {"a": [1.5]}}, "class_dict has something else than whole numbers"),
+        ({"image_data": IMAGES, "class_dict": {"a": [1.5]}}, "class_dict contains values that are not whole numbers"),
         ({"image_data": IMAGES, "class_dict": {"a": [2**80]}}, "a number beyond 64 bits"),
-        ({"image_data": IMAGES, "class_dict": {"a": [1], "b": [1]}}, "one image is in two classes"),
+        ({"image_data": IMAGES, "class_dict": {"a": [1], "b": [1]}}, "an image is listed twice"),
         ({"data": IMAGES, "labels": [1, 2]}, "2 labels for 6 images"),
         ({"data": IMAGES, "labels": "abcdef"}, "0 labels for 6 images"),
     ],

@@ -70,5 +70,5 @@ def test_a_source_that_fails_on_the_way_ends_it_with_its_error() -> None:
 def test_an_image_of_too_many_bytes_is_not_even_read() -> None:
     member = Member("s/c/huge.png", 2**40, Scattered(fails_after=0), 0)
     (decoded,) = made({"train": {"c": [member]}}, [])
-    assert decoded.broken == {"s/c/huge.png": "has 1,099,511,627,776 bytes, more than an image of 268,435,456"}
+    assert decoded.broken == {"s/c/huge.png": "has 1,099,511,627,776 bytes, more than the limit of 268,435,456"}
     assert len(decoded.images) == 0

@@ -84,7 +84,7 @@ def test_a_tar_in_a_tar_is_read_in_place(write: Write) -> None:
         assert read(path) == {f"source/{name}/{name}_{i}.JPEG": name.encode() * i for name in inner for i in (1, 2)}
         listing = listed(path, frozenset({"n00000002"}))
         assert [image.path for image in listing.images] == [f"source/n00000002/n00000002_{i}.JPEG" for i in (1, 2)]
-        assert listing.left_out == {"n00000001"}
+        assert listing.skipped_classes == {"n00000001"}
 
 
 def test_what_systems_leave_behind_is_ignored(write: Write) -> None:
@@ -100,7 +100,7 @@ def test_files_are_sorted_by_what_they_are(write: Write) -> None:
     listing = listed(write(tar_bytes(content)))
     assert [image.path for image in listing.images] == ["source/n01/a"]
     assert listing.others == {"source/b.txt": "a text file", "source/c.tar": "an HTML page"}
-    assert listing.tables == {"source/train.csv": b"filename,label\n"}
+    assert listing.split_files == {"source/train.csv": b"filename,label\n"}
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
@@ -116,7 +116,7 @@ def test_a_truncated_tar_is_refused_wherever_it_was_cut(mode: str, write: Write)
 def test_a_flipped_bit_in_a_header_is_found(write: Write) -> None:
     content = bytearray(tar_bytes(FILES))
     content[1536 + 3] ^= 1
-    with pytest.raises(DataError, match=r"`.*x\.tar` is corrupt: there is no header at byte 1536"):
+    with pytest.raises(DataError, match=r"`.*x\.tar` is corrupt: invalid header at byte 1536"):
         listed(write(bytes(content)))
 
 
@@ -139,7 +139,7 @@ def test_links_and_devices_are_refused_by_name(kind: bytes, write: Write) -> Non
 def test_what_is_in_a_gzip_must_be_a_tar(tmp_path: Path, write: Write) -> None:
     import gzip
 
-    with pytest.raises(DataError, match="does not hold a tar: what is in it is an HTML page"):
+    with pytest.raises(DataError, match="does not contain a tar but an HTML page"):
         listed(write(gzip.compress(b"<!doctype html>" + b" " * 600)))
 
 
@@ -171,5 +171,5 @@ def test_a_tar_is_known_without_its_magic() -> None:
 def test_a_header_is_not_read_whole_whatever_size_it_claims(kind: bytes, write: Write) -> None:
     info = tarfile.TarInfo("x")
     info.type, info.size = kind, 2**40
-    with pytest.raises(DataError, match=r"no header at byte 0 \(it has 1,099,511,627,776 bytes\)"):
+    with pytest.raises(DataError, match=r"invalid header at byte 0 \(it has 1,099,511,627,776 bytes\)"):
         listed(write(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))

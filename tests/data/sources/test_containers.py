@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nilr.data.sources import members
-from nilr.data.sources.opening import list_sources
+from nilr.data.sources.containers import list_sources
 from nilr.errors import DataError, UsageError
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -19,10 +19,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 @pytest.mark.parametrize(
     ("name", "content", "message", "hint"),
     [
-        ("x.tar", b"<!DOCTYPE html><html>", "is an HTML page, not a folder, tar, zip or pickle", "page was saved"),
-        ("x.pkl", b"<!DOCTYPE html><html>", "is an HTML page", "page"),
+        ("x.tar", b"<!DOCTYPE html><html>", "is an HTML page, not a folder, tar, zip or pickle", "saved a web page"),
+        ("x.pkl", b"<!DOCTYPE html><html>", "is an HTML page", "get the file itself"),
         ("x.zip", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer", "git lfs pull"),
-        ("x.parquet", b"PAR1xxxx", "is a Parquet file", "folder per class"),
+        ("x.parquet", b"PAR1xxxx", "is a Parquet file", "one folder per class"),
         ("x.7z", b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive", "unpack"),
         ("x.jpg", b"\xff\xd8\xff\xe0", "is a JPEG image, not a folder", "docs/datasets.md"),
         ("x.tar", b"", "is an empty file", "docs/datasets.md"),
@@ -45,11 +45,11 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_source_without_an_image_says_what_it_found(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no file in it"):
+    with pytest.raises(DataError, match="it contains no file"):
         list_sources([tmp_path])
     (tmp_path / "n01").mkdir()
     (tmp_path / "n01" / "a.dat").write_bytes(b"<html>")
-    with pytest.raises(DataError, match=r"`.*/n01/a\.dat` is not an image: it is an HTML page"):
+    with pytest.raises(DataError, match=r"`.*/n01/a\.dat` is not an image but an HTML page"):
         list_sources([tmp_path])
 
 
@@ -97,7 +97,7 @@ def test_links_in_a_folder_are_followed_but_not_in_circles(tmp_path: Path) -> No
     (source / "n04").symlink_to("n01")
     listing = list_sources([source])
     assert [image.path for image in listing.images] == ["source/n01/a.png", "source/n02/b.png"]
-    assert listing.others == dict.fromkeys(["source/n03", "source/n04"], "a link to a folder that is listed already")
+    assert listing.others == dict.fromkeys(["source/n03", "source/n04"], "a link to a folder that is already listed")
 
 
 def test_a_pipe_is_named_and_never_opened(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_pipe_is_named_and_never_opened(tmp_path: Path) -> None:
 def test_two_classes_of_a_pickle_never_become_one(names: tuple[str, str], tmp_path: Path) -> None:
     content = {"image_data": np.zeros((2, 84, 84, 3), np.uint8), "class_dict": {names[0]: [0], names[1]: [1]}}
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
-    with pytest.raises(DataError, match=f"has classes '{names[0]}' and '{names[1]}', which would be one"):
+    with pytest.raises(DataError, match=f"has classes '{names[0]}' and '{names[1]}', which would get the same name"):
         list_sources([tmp_path / "x.pkl"])
 
 
@@ -134,16 +134,18 @@ def test_a_pickle_in_an_archive_is_not_read_beyond_a_gigabyte(tmp_path: Path) ->
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("x.pkl", b"\x80\x02N.")
         archive.filelist[0].file_size = 2**30 + 1
-    with pytest.raises(DataError, match=r"`x/x\.pkl` has 1,073,741,825 bytes, more than a pickle in an archive may"):
+    with pytest.raises(
+        DataError, match=r"`x/x\.pkl` has 1,073,741,825 bytes; a pickle in an archive may have 1,073,741,824"
+    ):
         list_sources([tmp_path / "x.zip"])
 
 
 def test_tables_are_held_up_to_a_bound_of_all_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(members, "MAX_TABLE_BYTES", 10)
+    monkeypatch.setattr(members, "MAX_SPLIT_FILE_BYTES", 10)
     for name in ("a.png", "train.csv", "val.csv"):
         (tmp_path / name).write_bytes(PNG)
     listing = list_sources([tmp_path])
-    assert [path.rpartition("/")[2] for path in listing.tables] == ["train.csv"]
+    assert [path.rpartition("/")[2] for path in listing.split_files] == ["train.csv"]
 
 
 def test_pickles_stand_for_folders_of_images(tmp_path: Path) -> None:
@@ -159,4 +161,4 @@ def test_pickles_stand_for_folders_of_images(tmp_path: Path) -> None:
     assert chosen[0].reader.kind == "pickle"
     ((_, pixels),) = chosen[0].reader.fetch(chosen)
     assert np.array_equal(pixels, images[3])
-    assert list(listing.others.values()) == ["further images of the training classes, which are in no split"]
+    assert list(listing.others.values()) == ["further images of the training classes, which belong to no split"]

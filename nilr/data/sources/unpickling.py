@@ -1,7 +1,8 @@
-"""Reading pickles without unpickling: a small stack machine that knows numpy arrays and plain containers, and no more.
+"""Read pickles without unpickling: a small stack machine that builds only NumPy arrays and plain containers.
 
-Loading a pickle with Python's own machine calls whatever the file names. Here `pickletools` only decodes the
-instructions, nothing is imported or called by name, and every length is checked against the file before it is read.
+Python's own `pickle` imports and calls whatever the file names. A restricted `find_class` does not stop it from
+allocating any amount of memory or from crashing on deeply nested keys. Here `pickletools` decodes the instructions,
+nothing is imported or called by name, and every length is checked against the file before it is read.
 """
 
 from __future__ import annotations
@@ -23,52 +24,48 @@ from nilr.data.file_types import HEAD_SIZE, describe_content, describe_file
 from nilr.errors import DataError
 from nilr.files import storage_error
 
-_MAY_BE_PICKLES: Final = ("a Python pickle", "a text file", "a file of unknown type")
+_POSSIBLE_PICKLES: Final = ("a Python pickle", "a text file", "a file of unknown type")
 
 
 def load_plain(path: Path, content: bytes | None = None) -> object:
-    """Return what a pickle holds: dicts, lists, tuples, text, bytes, numbers and `PickledArray`s of numbers.
+    """Return the content of a pickle: dicts, lists, tuples, text, bytes, numbers and `PickledArray`s of numbers.
 
-    Protocols 0 to 5, from Python 2 and 3; Python 2's strings become text by Latin-1.
+    Protocols 0 to 5 of Python 2 and 3 are supported. Strings of Python 2 are decoded as Latin-1.
 
     Args:
-        path: the pickle; with `content` only its name.
-        content: its bytes, where it lies in an archive.
+        path: the pickle, or only its name if `content` is given.
+        content: its bytes, if it is inside an archive.
 
     Raises:
-        DataError: not a pickle (it says what it is), truncated, damaged, or it holds anything else.
-        StoreError: it cannot be read.
+        DataError: not a pickle, truncated, damaged, or with any other content.
+        StoreError: the file cannot be read.
     """
     try:
         what = describe_file(path) if content is None else describe_content(content[:HEAD_SIZE])
-        if what not in _MAY_BE_PICKLES:
-            raise DataError(
-                f"`{path}` is {what}, not a pickle",
-                hint="downloads often give a sign-in or error page instead; fetch the file again"
-                if "page" in what
-                else None,
-            )
+        if what not in _POSSIBLE_PICKLES:
+            hint = "the download saved a web page; get the file itself" if "page" in what else None
+            raise DataError(f"`{path}` is {what}, not a pickle", hint=hint)
         with path.open("rb") if content is None else io.BytesIO(content) as file:
             return _Machine().run(_Bounded(file))
     except OSError as error:
         raise storage_error(path, error, "read") from error
     except _ForbiddenError as error:
         raise DataError(
-            f"`{path}` holds `{error}`, and only numpy arrays of numbers and plain containers are read",
-            hint="loading such a pickle in Python could run code; do not, unless you trust where it came from",
+            f"`{path}` contains `{error}`, but only NumPy arrays of numbers and plain containers are supported",
+            hint="loading this pickle in Python could run code; do not load it unless you trust its source",
         ) from error
     except EOFError as error:
-        raise DataError(f"`{path}` is a truncated pickle", hint="fetch the file again") from error
+        raise DataError(f"`{path}` is a truncated pickle", hint="download the file again") from error
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError, RecursionError) as error:
-        raise DataError(f"`{path}` is a damaged pickle, or none at all", hint="fetch the file again") from error
+        raise DataError(f"`{path}` is a damaged pickle, or not a pickle", hint="download the file again") from error
 
 
 class _ForbiddenError(Exception):
-    """The pickle names something that is neither an array nor a plain container."""
+    """The pickle contains something other than arrays and plain containers."""
 
 
 class _Bounded:
-    """A file that never reads beyond its end: asking for more is EOFError, before any memory is taken."""
+    """A file that raises EOFError, before allocating memory, if more is requested than it has."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -90,7 +87,7 @@ class _Bounded:
 
 @dataclass
 class _Dtype:
-    """A dtype in the making: `dtype('u1', ...)`, then a state whose second item is the byte order."""
+    """A dtype under construction: `dtype('u1', ...)`, then a state whose second item is the byte order."""
 
     value: np.dtype[Any]
 
@@ -101,12 +98,12 @@ class _Dtype:
 
 @dataclass
 class PickledArray:
-    """An array as it stands in a pickle; `value` is None if the pickle never gave it one."""
+    """An array in a pickle; `value` is None if the pickle never sets it."""
 
     value: npt.NDArray[Any] | None = None
 
     def build(self, state: Any) -> None:  # noqa: ANN401 - whatever the file holds
-        """Take the value from numpy's state of an array: version, shape, dtype, whether in Fortran's order, bytes."""
+        """Set the value from NumPy's state of an array: version, shape, dtype, whether in Fortran order, bytes."""
         _, shape, dtype, fortran, raw = state
         self.value = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
 
@@ -116,7 +113,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _dtype(name: str | bytes, *_: object) -> _Dtype:
-    # Numbers alone: an array of objects would hold anything.
+    # Only numbers: an array of objects could contain anything.
     if not re.fullmatch(r"[biuf][1248]", _text(name)):
         raise _ForbiddenError(f"an array of dtype {_text(name)}")
     return _Dtype(np.dtype(_text(name)))
@@ -155,7 +152,7 @@ _BUILDERS: Final[dict[str, Callable[..., object]]] = {
 
 @dataclass(frozen=True)
 class _Builder:
-    """Stands on the stack for a name that `_BUILDERS` knows; nothing else can be called."""
+    """A callable of `_BUILDERS` on the stack; nothing else can be called."""
 
     name: str
 
@@ -170,10 +167,16 @@ def _builder(module: str, name: str) -> _Builder:
 _LITERALS: Final = re.compile(
     r"(BIN)?INT[12]?|LONG[14]?|(BIN)?FLOAT|(SHORT_)?(BIN)?STRING|(SHORT_)?(BIN)?UNICODE8?|(SHORT_)?BINBYTES8?|BYTEARRAY8"
 )
-# Four for each label of a million images; each may take 64 bytes.
+# Four per label of a million images; each may take 64 bytes of memory.
 _MAX_OPERATIONS: Final = 2**22
-_CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: Final[dict[str, Callable[[], object]]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+_VALUES: Final[dict[str, Callable[[], object]]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+}
 _TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -195,10 +198,8 @@ class _Machine:
                 return _plain(self._stack.pop())
             if _LITERALS.fullmatch(name):
                 self._stack.append(arg)
-            elif name in _CONSTANTS:
-                self._stack.append(_CONSTANTS[name])
-            elif name in _EMPTY:
-                self._stack.append(_EMPTY[name]())
+            elif name in _VALUES:
+                self._stack.append(_VALUES[name]())
             elif name in _TUPLES:
                 self._stack.append(tuple(self._pop_last(_TUPLES[name])))
             elif name not in ("PROTO", "FRAME"):
@@ -213,21 +214,21 @@ class _Machine:
                 self._stack = []
             case "TUPLE" | "LIST" | "DICT":
                 items = self._pop_marked()
-                made: object = tuple(items) if name == "TUPLE" else items if name == "LIST" else dict(_pairs(items))
-                self._stack.append(made)
+                self._stack.append(tuple(items) if name == "TUPLE" else items if name == "LIST" else _dict(items))
             case "APPEND" | "APPENDS":
                 items = self._pop_last(1) if name == "APPEND" else self._pop_marked()
                 list.extend(self._stack[-1], items)
             case "SETITEM" | "SETITEMS":
                 items = self._pop_last(2) if name == "SETITEM" else self._pop_marked()
-                dict.update(self._stack[-1], _pairs(items))
+                dict.update(self._stack[-1], _dict(items))
             case "GLOBAL" | "INST":
                 stack.append(_builder(*arg.split(" ", 1)))
             case "STACK_GLOBAL":
                 stack.append(_builder(*self._pop_last(2)))
-            case "REDUCE" | "BUILD":
-                target, given = self._pop_last(2)
-                stack.append(_call(target, given) if name == "REDUCE" else _build(target, given))
+            case "REDUCE":
+                stack.append(_call(*self._pop_last(2)))
+            case "BUILD":
+                stack.append(_build(*self._pop_last(2)))
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 self._memo[arg] = stack[-1]
             case "MEMOIZE":
@@ -249,21 +250,21 @@ class _Machine:
         return items
 
 
-def _pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
-    return _plain_keys(zip(items[::2], items[1::2], strict=True))
+def _dict(items: list[Any]) -> dict[Any, Any]:
+    return dict(_plain_keys(zip(items[::2], items[1::2], strict=True)))
 
 
 def _plain_keys(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     for key, value in items:
-        if isinstance(key, tuple):  # Python hashes tuples in tuples without a limit to their depth, and crashes
-            raise TypeError("a tuple is no key")
-        if isinstance(key, int) and key.bit_length() > 64:  # Python writes no number of thousands of digits
-            raise ValueError("a number beyond 64 bits is no key")
+        if isinstance(key, tuple):  # Python crashes when it hashes deeply nested tuples
+            raise TypeError("a tuple as key")
+        if isinstance(key, int) and key.bit_length() > 64:  # Python cannot print a number of thousands of digits
+            raise ValueError("a key beyond 64 bits")
         yield key, value
 
 
 def _plain(value: object) -> object:
-    """Return the value if nothing is left in it of what only serves to make arrays."""
+    """Return the value, after checking that it contains no unfinished part of an array."""
     seen, waiting = {id(value)}, [value]
     while waiting:
         item = waiting.pop()
@@ -279,12 +280,12 @@ def _plain(value: object) -> object:
 
 def _call(target: object, args: tuple[object, ...]) -> object:
     if not isinstance(target, _Builder):
-        raise TypeError("only a name can be called")
+        raise TypeError("call of a value")
     return _BUILDERS[target.name](*args)
 
 
 def _build(target: object, state: object) -> object:
     if not isinstance(target, PickledArray | _Dtype):
-        raise TypeError("only an array or a dtype has a state")
+        raise TypeError("state of a value")
     target.build(state)
     return target

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from nilr.data.sources import splits
+from nilr.data.sources.folders import FolderReader
+from nilr.data.sources.members import Listing, Member
+from nilr.data.sources.splits import (
+    RAVI_CLASSES,
+    RAVI_SPLIT_OF,
+    draw_split,
+    find_split_files,
+    match_split_files,
+    parse_split_classes,
+    read_split_files,
+    read_split_folder,
+)
+from nilr.errors import DataError, UsageError
+
+ONE_ROW = {"train.csv": b"filename,label\na.jpg,cat\n", "val.csv": b"filename,label\nb.jpg,dog\n"}
+ONE_ROW["test.csv"] = b"filename,label\nc.jpg,cow\n"
+
+
+def members(*paths: str) -> list[Member]:
+    reader = FolderReader(Path(), "")
+    return [Member(path, 1, reader, Path(path)) for path in paths]
+
+
+def test_the_built_in_split_has_64_16_and_20_disjoint_classes() -> None:
+    assert {split: len(names) for split, names in RAVI_CLASSES.items()} == {"train": 64, "val": 16, "test": 20}
+    assert len(RAVI_SPLIT_OF) == 100
+    # Facts of the published train.csv, val.csv and test.csv: their first and last labels.
+    assert {RAVI_SPLIT_OF[name] for name in ("n01532829", "n13133613")} == {"train"}
+    assert {RAVI_SPLIT_OF[name] for name in ("n01855672", "n09256479")} == {"val"}
+    assert {RAVI_SPLIT_OF[name] for name in ("n01930112", "n07613480")} == {"test"}
+
+
+@pytest.mark.real_data
+def test_the_built_in_split_is_that_of_the_published_files(mini_imagenet: Path) -> None:
+    for split, names in RAVI_CLASSES.items():
+        with (mini_imagenet / "splits" / f"{split}.csv").open(newline="") as file:
+            assert {row["label"] for row in csv.DictReader(file)} == names
+
+
+def test_a_draw_depends_on_the_seed_and_the_names_alone() -> None:
+    numbers = parse_split_classes("64/16/20")
+    names = [f"class-{i}" for i in range(110)]
+    drawn = draw_split(names, numbers, seed=7)
+    assert drawn == draw_split(names[::-1], numbers, seed=7)
+    assert drawn != draw_split(names, numbers, seed=8)
+    assert [list(drawn.values()).count(split) for split in ("train", "val", "test")] == [64, 16, 20]
+    assert drawn.keys() < set(names)
+
+
+def test_a_draw_stays_what_it_was() -> None:
+    # Recorded when the draw was defined: a change would change every pack made with --split-classes.
+    drawn = draw_split("abcdef", parse_split_classes("3/1/2"), seed=0)
+    assert drawn == {"f": "train", "c": "train", "b": "train", "e": "val", "d": "test", "a": "test"}
+
+
+def test_too_many_classes_are_refused_with_both_numbers() -> None:
+    with pytest.raises(DataError, match="--split-classes 2/1/1 needs 4 classes, but the source has 3"):
+        draw_split("abc", parse_split_classes("2/1/1"), seed=0)
+
+
+@pytest.mark.parametrize("text", ["", "64", "64/16", "64/16/20/1", "a/b/c", "-1/1/1", "0/1/1", "1.5/1/1"])
+def test_numbers_that_make_no_split_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="invalid numbers of train, val and test classes"):
+        parse_split_classes(text)
+
+
+def test_split_files_are_read_whatever_their_line_ends_and_column_order() -> None:
+    contents = ONE_ROW | {"train.csv": "\ufefflabel,id,filename\r\ncat,1,a.jpg\r\ncat,2,b b.jpg\r\n".encode()}
+    table = read_split_files(contents, "x")
+    assert table == {"train": {"cat": ["a.jpg", "b b.jpg"]}, "val": {"dog": ["b.jpg"]}, "test": {"cow": ["c.jpg"]}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html>\n<html>", r"`x/train\.csv` \(an HTML page\) is not a split file: its first line should be"),
+        (b"", r"\(an empty file\) is not a split file"),
+        (b"name,label\na,b\n", "its first line should be `filename,label`"),
+        (b"filename,label\na.jpg,\n", "line 2 has no file name, no label"),
+        (b"filename,label\na.jpg\n", "line 2 has no file name, no label"),
+        (b"filename,label\na.jpg,b\na.jpg,b\n", "line 3 has no file name, no label, or a file name that occurs twice"),
+        (b"filename,label\n\xff,b\n", "it is not UTF-8 text"),
+        (b"filename,label\n", "lists no image"),
+        (b"filename,label\nx.jpg,dog\n", r"class `dog` is in both train\.csv and val\.csv"),
+    ],
+)
+def test_what_is_not_a_split_file_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_split_files(ONE_ROW | {"train.csv": content}, "x")
+
+
+def test_all_three_files_must_be_in_the_folder_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes(ONE_ROW["train.csv"])
+    with pytest.raises(DataError, match=r"cannot read `.*val\.csv`: no such file"):
+        read_split_folder(tmp_path)
+
+
+def test_split_files_in_the_source_go_before_those_beside_it(tmp_path: Path) -> None:
+    for name, content in ONE_ROW.items():
+        (tmp_path / name).write_bytes(content)
+    beside = find_split_files(Listing(), [tmp_path / "images"])
+    assert beside is not None
+    assert beside[1] == str(tmp_path)
+    inside = find_split_files(
+        Listing(split_files={f"s/deep/{name}": c for name, c in ONE_ROW.items()}), [tmp_path / "images"]
+    )
+    assert inside is not None
+    assert inside[1] == "s/deep"
+    assert find_split_files(Listing(split_files={"s/train.csv": ONE_ROW["train.csv"]}), [tmp_path]) is None
+
+
+def test_equal_names_are_told_apart_by_the_folder_of_the_class() -> None:
+    images = members("s/cat/1.jpg", "s/dog/1.jpg", "s/cow/1.jpg", "s/more/cow/1.jpg")
+    table = read_split_files(
+        {
+            "train.csv": b"filename,label\n1.jpg,cat\n",
+            "val.csv": b"filename,label\n1.jpg,dog\n",
+            "test.csv": b"filename,label\nmore/cow/1.jpg,cow\n",
+        },
+        "x",
+    )
+    matched = match_split_files(table, images)
+    found = [image.path for classes in matched.splits.values() for c in classes.values() for image in c]
+    assert found == ["s/cat/1.jpg", "s/dog/1.jpg", "s/more/cow/1.jpg"]
+
+
+def test_a_class_of_ilsvrc_that_has_too_few_images_lacks_them() -> None:
+    images = members(*[f"s/n01532829/n01532829_{number}.JPEG" for number in (9, 10, 200)])
+    rows = b"".join(b"n01532829%08d.jpg,n01532829\n" % index for index in (1, 3, 4))
+    matched = match_split_files(read_split_files({"train.csv": b"filename,label\n" + rows}, "x"), images)
+    assert [image.filename for image in matched.splits["train"]["n01532829"]] == [
+        "n01532829_9.JPEG",
+        "n01532829_200.JPEG",
+    ]
+    assert matched.missing == ["n0153282900000004.jpg"]
+    assert matched.original
+
+
+def test_a_table_is_not_cut_where_it_becomes_too_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(splits, "MAX_SPLIT_FILE_BYTES", 40)
+    for name, content in ONE_ROW.items():
+        (tmp_path / name).write_bytes(content + b"d.jpg,ant\n" * 3)
+    with pytest.raises(DataError, match=r"train\.csv` has more than 40 bytes"):
+        read_split_folder(tmp_path)
