@@ -20,7 +20,7 @@ from nilr.meta.engine.contract import Engine
 from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
 from nilr.probes.features import BatchStats, episode_activations, episode_features
 from nilr.probes.similarity import identities
-from nilr.probes.tasks import Tasks, shared_task
+from nilr.probes.tasks import Task, Tasks
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Condition:
         protocol: `meta-init` (no adaptation), `same-task` or `cross-task`.
         edit: of the inner rates; see `nilr.probes.edits`.
         steps: of the inner loop; None: the model's `inner_steps`.
-        shared: under `cross-task`, the number of classes that A and B have in common; None: as `TaskPairs.task_b` says.
+        shared: of `Task`.
     """
 
     protocol: str
@@ -40,9 +40,9 @@ class Condition:
     shared: int | None = None
 
     @property
-    def task(self) -> str:
-        """The task in `Tasks.adapted` that the model adapts to."""
-        return self.protocol if self.shared is None else shared_task(self.shared)
+    def task(self) -> Task:
+        """What the model adapts to."""
+        return Task(self.protocol, self.shared)
 
     def __str__(self) -> str:
         return self.protocol if self == META_INIT else f"{self.protocol} with {self.edit} rates"
@@ -191,7 +191,7 @@ def _adapt(
 ) -> Mapping[str, Tensor]:
     """Return the parameters of a condition, from those after `first_step` of its steps."""
     if condition.task not in tasks.adapted:
-        raise ValueError(f"{condition.task} needs an episode to adapt to")
+        raise ValueError(f"{condition} needs an episode to adapt to")
     episode = tasks.adapted[condition.task]
     return adapt(
         subject.engine,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,17 +21,24 @@ Choice = tuple[Tensor, Tensor]
 """Classes (1, N) and images (1, N, n) of an episode, as positions in the split."""
 
 
+class Task(NamedTuple):
+    """What a model adapts to: B under `same-task`, A under `cross-task`.
+
+    Attributes:
+        protocol: `same-task` or `cross-task`.
+        shared: number of classes that A and B have in common; None: as `TaskPairs.task_b` says.
+    """
+
+    protocol: str
+    shared: int | None = None
+
+
 @dataclass(frozen=True)
 class Tasks:
-    """The evaluated episode B, and by task the episodes that a model adapts to."""
+    """The evaluated episode B, and the episodes that a model adapts to."""
 
     judged: Episode
-    adapted: Mapping[str, Episode]
-
-
-def shared_task(shared: int) -> str:
-    """Return the name of the task whose episode A has `shared` classes in common with B."""
-    return f"cross-task, {shared} shared"
+    adapted: Mapping[Task, Episode]
 
 
 @dataclass(frozen=True)
@@ -49,32 +56,26 @@ class TaskPairs:
     adapted: EpisodeSampler
     task_b: Literal["disjoint", "any", "same-classes"]
 
-    def draw(self, index: int, *, cross: bool, shared: Iterable[int] = ()) -> Tasks:
-        """Return episode B number `index` with the requested episodes A.
-
-        Args:
-            index: number of the episode.
-            cross: whether to draw the episode A of `cross-task`.
-            shared: numbers of common classes, with an episode A for each. The common classes come first, in B's order;
-                the other classes and all images of a class are the same whatever the number.
-        """
+    def draw(self, index: int, tasks: Iterable[Task]) -> Tasks:
+        """Return episode B number `index`, and the episodes of the tasks."""
         b = self.judged.choose([index])
-        episode_b = self.judged.load(*b)[0]
-        adapted = {"same-task": episode_b}
-        if cross:
-            adapted["cross-task"] = self._load(self._choose_cross(index, b))
-        for n in shared:
-            adapted[shared_task(n)] = self._load(self._choose_sharing(index, b, n))
-        return Tasks(episode_b, adapted)
+        judged = self.judged.load(*b)[0]
+        adapted = {}
+        for task in tasks:
+            of_a = task.protocol == "cross-task"
+            adapted[task] = self.adapted.load(*self._choose(index, b, task.shared))[0] if of_a else judged
+        return Tasks(judged, adapted)
 
-    def _choose_cross(self, index: int, b: Choice) -> Choice:
-        if self.task_b == "any":
-            return self.adapted.choose([index])
-        return self._choose_sharing(index, b, 0 if self.task_b == "disjoint" else self.judged.n_way)
+    def _choose(self, index: int, b: Choice, shared: int | None) -> Choice:
+        """Choose A: B's first `shared` classes with other images, then classes that are not in B.
 
-    def _choose_sharing(self, index: int, b: Choice, shared: int) -> Choice:
-        """Choose B's first `shared` classes with other images, and then classes that are not in B."""
+        The latter, and all images of a class, are the same for every `shared`.
+        """
         classes, images = b
+        if shared is None:
+            if self.task_b == "any":
+                return self.adapted.choose([index])
+            shared = 0 if self.task_b == "disjoint" else self.judged.n_way
         if shared == 0:
             return self.adapted.choose([index], avoid=classes)
         new = self.adapted.choose_images([index], classes, avoid=images)
@@ -85,6 +86,3 @@ class TaskPairs:
             torch.cat([classes[:, :shared], others[:, shared:]], 1),
             torch.cat([new[:, :shared], of_others[:, shared:]], 1),
         )
-
-    def _load(self, choice: Choice) -> Episode:
-        return self.adapted.load(*choice)[0]

@@ -62,14 +62,9 @@ class Request:
 class Format(Protocol):
     """Formats fractions as cells of a table, for example in percent; None stays None."""
 
-    def share(self, value: float | None) -> Cell:
-        """Format a fraction."""
-
-    def mean(self, mean: Mean | None) -> Cell:
-        """Format a mean with the half width of its interval."""
-
-    def delta(self, delta: Delta | None) -> Cell:
-        """Format a difference likewise, with its sign."""
+    def share(self, value: float | None) -> Cell: ...  # noqa: D102 - described by the class
+    def mean(self, mean: Mean | None) -> Cell: ...  # noqa: D102
+    def delta(self, delta: Delta | None) -> Cell: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from nilr.meta.engine.workers import in_order
 from nilr.models.registry import build_learner
 from nilr.probes.conditions import Condition, Quantity, Subject, read_episode
 from nilr.probes.readings import NeighbourAccuracy
-from nilr.probes.tasks import Tasks
+from nilr.probes.tasks import Task, Tasks
 
 CPU = torch.device("cpu")
 # the peers adapt every parameter
@@ -67,7 +67,7 @@ class NilrTasks:
         quantities = [Quantity(Condition(protocol), accuracy) for protocol in PROTOCOLS]
 
         def one(i: int) -> float:
-            tasks = Tasks(self._batch[i], {"same-task": self._batch[i], "cross-task": self._batch[i - 1]})
+            tasks = Tasks(self._batch[i], {Task("same-task"): self._batch[i], Task("cross-task"): self._batch[i - 1]})
             return sum(read_episode(subject, tasks, quantities, batch_stats="apart").values())
 
         return Done(sum(in_order(one, range(len(self._batch)), device=CPU)) / len(self._batch))

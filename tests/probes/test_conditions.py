@@ -12,7 +12,7 @@ from torch import Tensor
 from nilr.episodes import Episode
 from nilr.probes.conditions import META_INIT, Condition, Quantity, Subject, View, read_episode
 from nilr.probes.readings import NeighbourAccuracy, Similarity
-from nilr.probes.tasks import Tasks
+from nilr.probes.tasks import Task, Tasks
 
 
 class CountingEngine:
@@ -40,7 +40,7 @@ class CountingEngine:
 def tasks() -> Tasks:
     x = torch.tensor([0.25, 0.5])[:, None, None, None].expand(-1, 3, 1, 1)
     b = Episode(x, torch.arange(2), x, torch.arange(2))
-    return Tasks(b, {"same-task": b, "cross-task": replace(b, support_x=2 * x)})
+    return Tasks(b, {Task("same-task"): b, Task("cross-task"): replace(b, support_x=2 * x)})
 
 
 def largest(view: View, _before: View) -> float:
@@ -101,7 +101,7 @@ def test_similarity_is_between_the_view_and_that_of_the_meta_initialisation() ->
     engine = CountingEngine()
     subject = Subject({"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
     negative = replace(tasks().judged, support_x=-4 * tasks().judged.support_x)
-    turned = Tasks(tasks().judged, {"same-task": tasks().judged, "cross-task": negative})
+    turned = Tasks(tasks().judged, {Task("same-task"): tasks().judged, Task("cross-task"): negative})
     quantities = [Quantity(condition, Similarity("features", "cosine")) for condition in CONDITIONS[1:]]
     values = read_episode(subject, turned, quantities, batch_stats="apart")
     # features are the pixels times 1 before, times 1.25 after B, and after A, whose first pixel is -1, times 0

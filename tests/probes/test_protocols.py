@@ -12,8 +12,9 @@ from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError
 from nilr.probes.conditions import Condition, Quantity, Subject, read_episode
 from nilr.probes.readings import NeighbourAccuracy
-from nilr.probes.tasks import TaskPairs, Tasks, shared_task
+from nilr.probes.tasks import Task, TaskPairs, Tasks
 
+SAME, CROSS = Task("same-task"), Task("cross-task")
 NEAREST = NeighbourAccuracy("nearest", "euclidean")
 
 
@@ -42,7 +43,7 @@ def subject() -> Subject:
 
 
 def judged(episode_b: Episode, episode_a: Episode | None, protocols: tuple[str, ...]) -> dict[str, float]:
-    tasks = Tasks(episode_b, {"same-task": episode_b} | ({"cross-task": episode_a} if episode_a else {}))
+    tasks = Tasks(episode_b, {SAME: episode_b} | ({CROSS: episode_a} if episode_a else {}))
     quantities = [Quantity(Condition(protocol), NEAREST) for protocol in protocols]
     values = read_episode(subject(), tasks, quantities, batch_stats="apart")
     return {quantity.condition.protocol: value for quantity, value in values.items()}
@@ -94,52 +95,52 @@ def classes(drawn: Episode) -> set[int]:
 
 
 def test_disjoint_tasks_share_no_class_and_free_ones_sometimes_do() -> None:
-    disjoint = [pairs("disjoint").draw(i, cross=True) for i in range(100)]
-    assert all(not classes(t.judged) & classes(t.adapted["cross-task"]) for t in disjoint)
-    free = [pairs("any").draw(i, cross=True) for i in range(100)]
-    assert any(classes(t.judged) & classes(t.adapted["cross-task"]) for t in free)
+    disjoint = [pairs("disjoint").draw(i, [CROSS]) for i in range(100)]
+    assert all(not classes(t.judged) & classes(t.adapted[CROSS]) for t in disjoint)
+    free = [pairs("any").draw(i, [CROSS]) for i in range(100)]
+    assert any(classes(t.judged) & classes(t.adapted[CROSS]) for t in free)
 
 
 def test_the_judged_episode_does_not_depend_on_the_protocols_or_on_task_b() -> None:
-    alone = pairs("any").draw(5, cross=False)
-    beside = pairs("disjoint").draw(5, cross=True)
-    assert set(alone.adapted) == {"same-task"}
+    alone = pairs("any").draw(5, [SAME])
+    beside = pairs("disjoint").draw(5, [CROSS])
+    assert set(alone.adapted) == {SAME}
     assert torch.equal(alone.judged.query_x, beside.judged.query_x)
 
 
 def test_too_few_classes_for_disjoint_tasks_are_named() -> None:
     with pytest.raises(EpisodeError, match="needs 10 classes, and `test/task-a` has 8"):
-        pairs("disjoint", n_way=5).draw(0, cross=True)
+        pairs("disjoint", n_way=5).draw(0, [CROSS])
 
 
 def test_tasks_of_the_same_classes_share_their_labels_and_no_image() -> None:
     # 4 classes in all: no disjoint task could be drawn; 4 images each: 3 of B and the one that is left
     same = pairs("same-classes", n_classes=4)
     for i in range(50):
-        tasks = same.draw(i, cross=True)
-        a, b = tasks.adapted["cross-task"], tasks.judged
+        tasks = same.draw(i, [CROSS])
+        a, b = tasks.adapted[CROSS], tasks.judged
         of_a = pixels(a.support_x)
         assert [c for c, _ in of_a] == [c for c, _ in pixels(b.support_x)]
         assert not set(of_a) & {*pixels(b.support_x), *pixels(b.query_x)}
 
 
 def test_an_a_that_shares_more_classes_differs_in_those_alone() -> None:
-    drawn = [pairs("disjoint").draw(i, cross=True, shared=range(5)) for i in range(50)]
+    drawn = [pairs("disjoint").draw(i, [CROSS, *(Task("cross-task", n) for n in range(5))]) for i in range(50)]
     for tasks in drawn:
         b = classes(tasks.judged)
-        supports = [pixels(tasks.adapted[shared_task(n)].support_x) for n in range(5)]
+        supports = [pixels(tasks.adapted[Task("cross-task", n)].support_x) for n in range(5)]
         for n, support in enumerate(supports):
             assert len({c for c, _ in support} & b) == n
             assert support == supports[4][:n] + supports[0][n:]
-        assert supports[0] == pixels(tasks.adapted["cross-task"].support_x)
-    fully = [pairs("same-classes").draw(i, cross=True) for i in range(50)]
+        assert supports[0] == pixels(tasks.adapted[CROSS].support_x)
+    fully = [pairs("same-classes").draw(i, [CROSS]) for i in range(50)]
     for tasks, same in zip(drawn, fully, strict=True):
-        assert torch.equal(tasks.adapted[shared_task(4)].support_x, same.adapted["cross-task"].support_x)
+        assert torch.equal(tasks.adapted[Task("cross-task", 4)].support_x, same.adapted[CROSS].support_x)
 
 
 def test_what_episode_a_would_be_judged_on_does_not_change_what_it_teaches() -> None:
     lean = pairs("disjoint")
     full = TaskPairs(lean.judged, replace(lean.adapted, n_query=2), "disjoint")
-    a, b = (drawn.draw(3, cross=True).adapted["cross-task"] for drawn in (lean, full))
+    a, b = (drawn.draw(3, [CROSS]).adapted[CROSS] for drawn in (lean, full))
     assert torch.equal(a.support_x, b.support_x)
     assert len(a.query_x) == 0

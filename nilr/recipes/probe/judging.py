@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -10,7 +10,7 @@ from nilr.config import ProbeSettings
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import DivergedError
 from nilr.meta.engine.workers import in_order
-from nilr.probes.conditions import Quantity, Subject, read_episode
+from nilr.probes.conditions import META_INIT, Quantity, Subject, read_episode
 from nilr.probes.edits import edited, rates_of_part
 from nilr.probes.tasks import TaskPairs
 from nilr.recipes.common.episodes import EpisodeSize, inner_steps, split_commas
@@ -45,10 +45,10 @@ def judge(
         next_look: takes all values and the number of episodes so far; returns the number of episodes before the next
             look, or None to stop.
     """
-    subjects = {name: _subject(settings, model, plans[name]) for name, model in models.items()}
+    quantities = {name: plan.quantities() for name, plan in plans.items()}
+    subjects = {name: _subject(settings, model, quantities[name]) for name, model in models.items()}
     if settings.controls:
         subjects |= build_controls(next(iter(models.values())), settings.seed)
-    quantities = {name: plan.quantities() for name, plan in plans.items()}
     measure = _measurement(settings, subjects, quantities, pairs)
 
     def collect(name: str) -> Values:
@@ -76,11 +76,10 @@ def _measurement(
 ) -> Callable[[int], Measured]:
     """Return what measures all quantities of all subjects on episode number `i`."""
     conditions = {quantity.condition for measured in quantities.values() for quantity in measured}
-    cross = any(condition.task == "cross-task" for condition in conditions)
-    shared = sorted({condition.shared for condition in conditions if condition.shared is not None})
+    adapted = {condition.task for condition in conditions if condition != META_INIT}
 
     def measure(i: int) -> Measured:
-        tasks = pairs.draw(i, cross=cross, shared=shared)
+        tasks = pairs.draw(i, adapted)
         values = {}
         for name, subject in subjects.items():
             try:
@@ -92,14 +91,15 @@ def _measurement(
     return measure
 
 
-def _subject(settings: ProbeSettings, model: LoadedModel, plan: ProbePlan) -> Subject:
+def _subject(settings: ProbeSettings, model: LoadedModel, quantities: Iterable[Quantity]) -> Subject:
     inner_lr = rates_of_part(model.inner_lr, model.params, split_commas(settings.adapt_part))
+    edits = dict.fromkeys(quantity.condition.edit for quantity in quantities)
     return Subject(
         params=model.params,
         inner_lr=inner_lr,
         inner_steps=inner_steps(settings, model),
         engine=model.engine,
-        edits={name: edited(inner_lr, model.params, name, seed=settings.seed) for name in plan.edits},
+        edits={edit: edited(inner_lr, model.params, edit, seed=settings.seed) for edit in edits},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,10 @@ class ProbePlan:
     """What a probe measures of one model or control.
 
     Attributes:
-        edits: of the inner rates.
         protocols: the main accuracy, by protocol.
         sections: the plan of each requested section.
     """
 
-    edits: Sequence[str]
     protocols: Mapping[str, Quantity]
     sections: Mapping[Section[Any], Mapping[str, Any]]
 
@@ -60,7 +58,7 @@ class ProbePlan:
                 if section.of_controls
             }
             sections[section] = {name: row for name, row in kept.items() if row}
-        return ProbePlan((), {"meta-init": self.before}, sections)
+        return ProbePlan({"meta-init": self.before}, sections)
 
     def summarise(self, values: Values) -> ModelProbe:
         """Return means with intervals, and differences to meta-init and to the learned rates."""
@@ -80,7 +78,7 @@ def _mapped(tree: Any, function: Callable[[Quantity], Any]) -> Any:  # noqa: ANN
 
 def plan_model(request: Request) -> ProbePlan:
     """Return what the request measures."""
-    return ProbePlan(request.edits, request.accuracies(), {section: section.entries(request) for section in SECTIONS})
+    return ProbePlan(request.accuracies(), {section: section.entries(request) for section in SECTIONS})
 
 
 def resolve_request(settings: ProbeSettings, model: LoadedModel, n_way: int) -> Request:

@@ -28,7 +28,7 @@ def probe(*p_values: float | None, ci95: float = 0.01) -> ModelProbe:
 
 
 def probed(before: Tensor, after: Tensor) -> ModelProbe:
-    plan = ProbePlan(("learned",), {"meta-init": BEFORE, "same-task": SAME_TASK}, {})
+    plan = ProbePlan({"meta-init": BEFORE, "same-task": SAME_TASK}, {})
     return plan.summarise(Values({BEFORE: before, SAME_TASK: after}))
 
 
@@ -45,7 +45,7 @@ def test_a_difference_that_stands_in_two_places_counts_once() -> None:
         SAME_TASK: torch.tensor([0.5, 0.5, 0.7, 0.5]).double(),
     }
     entries = {"negated": {"same-task": edited}, "learned": {"same-task": SAME_TASK}}
-    plan = ProbePlan(("negated", "learned"), {"meta-init": BEFORE, "same-task": edited}, {edits.SECTION: entries})
+    plan = ProbePlan({"meta-init": BEFORE, "same-task": edited}, {edits.SECTION: entries})
     model = correct({"a": plan.summarise(Values(values))})["a"]
     # three differences: negated and learned to meta-init, and negated to learned
     learned, negated = (model.edits[name].same_task for name in ("learned", "negated"))
