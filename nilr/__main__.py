@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from nilr.signals import STOPPING, ending_the_process, ignore_from_now_on
+from nilr.signals import STOPPING, ending_the_process, ignore_signals
 
 
 def main() -> NoReturn:
@@ -16,7 +16,7 @@ def main() -> NoReturn:
     with ending_the_process():
         from nilr.cli.boundary import run
     status = run(sys.argv[1:])
-    ignore_from_now_on()
+    ignore_signals()
     if status in [128 + signum for signum in STOPPING]:
         # Do not wait for threads that still compute.
         os._exit(status)

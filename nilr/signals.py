@@ -14,8 +14,7 @@ from nilr.errors import Interrupted
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-_heard: list[int] = []
-_once = False
+_repeats_ignored = False
 
 
 class StopRequest:
@@ -88,14 +87,14 @@ def ending_the_process() -> Iterator[None]:
         yield
 
 
-def heed_once() -> None:
-    """Let no signal count after the first, in a process that may hear of one and the same end from several sides."""
-    global _once
-    _once = True
+def ignore_repeated_signals() -> None:
+    """Let only the first signal count in this process: several processes may send one for the same reason."""
+    global _repeats_ignored
+    _repeats_ignored = True
 
 
-def ignore_from_now_on() -> None:
-    """Let no signal take the place of the status of a process that is done and only leaves."""
+def ignore_signals() -> None:
+    """Ignore signals from now on, so that none changes the status of a process that is about to exit."""
     for signum in STOPPING:
         signal.signal(signum, signal.SIG_IGN)
 
@@ -113,9 +112,9 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
     raised: list[Interrupted] = []
 
     def handler(signum: int, _frame: FrameType | None) -> None:
-        if _once and _heard:
-            return
-        _heard.append(signum)
+        if _repeats_ignored:
+            for other in STOPPING:
+                signal.signal(other, lambda *_: None)  # not SIG_IGN: one may be pending
         try:
             handle(signum)
         except Interrupted as interrupted:
@@ -131,4 +130,5 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
         raise
     finally:
         for signum, previous in before.items():
-            signal.signal(signum, previous)
+            if signal.getsignal(signum) is handler:  # else signals are ignored from now on
+                signal.signal(signum, previous)

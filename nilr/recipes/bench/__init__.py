@@ -1,6 +1,6 @@
 """Bench: how fast each engine is on this machine, what memory it takes, and how long each preset will take.
 
-The images are random, so no dataset is needed. Engines take turns on a task, each in a process of its own.
+The images are random, so no dataset is needed. The engines work on a task in turns, each in its own process.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES, choose_engine
 from nilr.models.learner import Learner
 from nilr.models.registry import body_arguments, build_learner
-from nilr.recipes.bench.flops import Convolution, Floor, convolutions
-from nilr.recipes.bench.plan import Plan
+from nilr.recipes.bench.flops import NeededFlop
+from nilr.recipes.bench.plan import BenchPlan
 from nilr.recipes.bench.turns import Turns, take_turns
 from nilr.recipes.bench.worker import Job, Turn
 from nilr.recipes.common.outcome import Outcome
@@ -33,10 +33,10 @@ UNEVEN = 1.5
 
 
 def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
-    """Time the engines, and reckon from that how long the presets will take.
+    """Time the engines, and estimate from that how long the presets will take.
 
     Raises:
-        NilrError: a name stands in no table, the device is not there, or an engine failed.
+        NilrError: a name is unknown, the device is missing, or an engine failed.
     """
     outcome = Outcome(settings)
     device = prepare(settings.device, settings.threads, settings.precision)
@@ -51,15 +51,15 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     everything = settings.engine == EVERY_ENGINE
     default = choose_engine("auto" if everything else settings.engine, learner, device, settings.precision).name
     available = _available(learner, device, settings.precision) if everything else [default]
-    plan = Plan(settings, device)
+    plan = BenchPlan(settings, device)
     timed = {algo: plan.training(algo=algo) for algo in settings.algo.split(",")}
     presets = {name: plan.training(preset=name) for name in PRESETS}
-    wanted = [job for training in timed.values() for name in available for job in plan.jobs(training, name)]
-    wanted += [bare for job in wanted for bare in _uncaptured(job, device)]
-    wanted += [job for training in presets.values() for job in plan.jobs(training, default)]
+    jobs = [job for training in timed.values() for name in available for job in plan.jobs(training, name)]
+    jobs += [_uncaptured(job) for job in jobs if _is_captured(job, device)]
+    jobs += [job for training in presets.values() for job in plan.jobs(training, default)]
     reporter.note(f"random images of {settings.image_size} px; no dataset is read")
-    turns, rates = take_turns(wanted, plan.convolution(default), settings.rounds, reporter)
-    figures = Figures(turns, rates, convolutions(learner, settings.image_size))
+    turns, rates = take_turns(jobs, plan.convolution(default), settings.rounds, reporter)
+    figures = Figures(turns, rates, NeededFlop.of(learner, settings.image_size))
     unavailable = [name for name in AUTO[device.type] if everything and name not in available]
     return outcome.result(
         BenchMetrics(
@@ -75,9 +75,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
             },
             unavailable=unavailable,
         ),
-        config={
-            **settings.model_dump(mode="json", exclude={"home"}),
-        },
+        config=settings.model_dump(mode="json", exclude={"home"}),
         notes=figures.notes(device, unavailable),
         environment=environment(device, default),
     )
@@ -91,24 +89,25 @@ def _available(learner: Learner, device: torch.device, precision: str) -> list[s
     return found
 
 
-def _uncaptured(job: Job, device: torch.device) -> list[Job]:
-    """Return the same update without capture, where it is captured."""
-    captured = job.task == "update" and device.type == "cuda" and ENGINES[job.engine].capturable
-    return [dataclasses.replace(job, captured=False)] if captured else []
+def _is_captured(job: Job, device: torch.device) -> bool:
+    return job.task == "update" and device.type == "cuda" and ENGINES[job.engine].capturable
+
+
+def _uncaptured(job: Job) -> Job:
+    return dataclasses.replace(job, captured=False)
 
 
 class Figures:
-    """What follows from the turns.
+    """The figures that follow from the turns.
 
     Args:
         turns: of every job.
-        rates: of each convolution, in every turn of them.
-        network: the convolutions.
+        rates: operations per second of each convolution, in each of their turns.
+        needed: the operations that the network needs.
     """
 
-    def __init__(self, turns: Turns, rates: Sequence[Sequence[float]], network: list[Convolution]) -> None:
-        self._turns, self._network = turns, network
-        self._floor = Floor.of(network)
+    def __init__(self, turns: Turns, rates: Sequence[Sequence[float]], needed: NeededFlop) -> None:
+        self._turns, self._needed = turns, needed
         self._rates: list[float] = [statistics.median(of_one) for of_one in zip(*rates, strict=True)]
 
     @property
@@ -117,27 +116,27 @@ class Figures:
         return max(self._rates)
 
     def convolutions(self) -> list[ConvolutionRate]:
-        """Return the rate of each convolution."""
+        """Return the operations per second of each convolution."""
         return [
             ConvolutionRate(convolution=str(convolution), flop_per_second=rate)
-            for convolution, rate in zip(self._network, self._rates, strict=True)
+            for convolution, rate in zip(self._needed.convolutions, self._rates, strict=True)
         ]
 
     def engine(self, update: Job, evaluation: Job) -> EngineBench:
-        """Return what one engine does."""
-        bare = dataclasses.replace(update, captured=False)
+        """Return the timings of one engine."""
+        uncaptured = _uncaptured(update)
         return EngineBench(
             update=self._timing(update),
-            update_uncaptured=self._timing(bare) if bare in self._turns else None,
+            update_uncaptured=self._timing(uncaptured) if uncaptured in self._turns else None,
             evaluation=self._timing(evaluation),
         )
 
     def preset(self, training: TrainSettings, engine: str, update: Job, evaluation: Job) -> PresetTime:
         """Return how long a training will take."""
         per_update, evaluated = self._seconds(update), self._seconds(evaluation)
-        # every logged update judges its queries before adaptation as well
-        judged = update.episodes * update.n_way * update.n_query * self._floor.forward
-        per_update += judged * evaluated / self._flop(evaluation) / training.log_every
+        # every logged update also evaluates its queries before adaptation
+        queries = update.episodes * update.n_way * update.n_query * self._needed.forward
+        per_update += queries * evaluated / self._flop(evaluation) / training.log_every
         validations = math.ceil(training.outer_steps / training.eval_every) if training.eval_every else 0
         per_validation = training.eval_episodes * evaluated / evaluation.episodes
         return PresetTime(
@@ -151,20 +150,20 @@ class Figures:
         )
 
     def notes(self, device: torch.device, unavailable: Sequence[str]) -> list[str]:
-        """Return what the reader should know."""
-        held = "what its tensors took on the device" if device.type == "cuda" else "resident, with Python and torch"
+        """Return notes for the user."""
+        memory = "of its tensors on the device" if device.type == "cuda" else "resident, with Python and torch"
         notes = [
             "Task 4x5: 4 episodes, 5 inner steps. Seconds: median of the rounds.",
-            "Share: of the attainable convolution rate, by the convolutions that the task needs.",
-            f"Memory: the peak of a process that does this task alone, {held}.",
+            "Share: the rate of the convolutions that the task needs, as a share of the fastest convolution alone.",
+            f"Memory: peak of a process that does only this task, {memory}.",
         ]
         if unavailable:
-            notes.append(f"Not on this machine, or not with this --arch or --precision: {', '.join(unavailable)}.")
+            notes.append(f"Not available on this machine or with this --arch or --precision: {', '.join(unavailable)}.")
         notes += dict.fromkeys(note for turns in self._turns.values() for turn in turns for note in turn.notes)
         spread = max(max(seconds) / min(seconds) for seconds in map(_seconds, self._turns.values()))
         if spread > UNEVEN:
             notes.append(
-                f"Turns of one engine differ up to {spread:.1f} times: something else ran on this machine as well."
+                f"Turns of one engine differ by a factor of up to {spread:.1f}: other programs ran on this machine."
             )
         return notes
 
@@ -188,7 +187,7 @@ class Figures:
         return statistics.median(_seconds(self._turns[job]))
 
     def _flop(self, job: Job) -> int:
-        flop = self._floor.update if job.task == "update" else self._floor.evaluation
+        flop = self._needed.update if job.task == "update" else self._needed.evaluation
         return flop(
             job.algorithm,
             support=job.n_way * job.n_shot,

@@ -1,4 +1,4 @@
-"""What a bench does: the trainings it stands for, as jobs for processes."""
+"""The jobs of a bench."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from nilr.config import BenchSettings, TrainSettings
 from nilr.recipes.bench.worker import Job, Task
 from nilr.recipes.common.settings import resolve
 
-# What a bench shares with a training; an algorithm or a preset decides where the user did not.
+# Settings of a training that the bench has as well. Unless the user sets them, the algorithm or the preset decides.
 _SHARED = ("arch", "filters", "n_way", "n_shot", "n_query", "meta_batch_size", "inner_steps", "eval_inner_steps")
 
 
-class Plan:
-    """Makes jobs.
+class BenchPlan:
+    """Turns trainings into jobs.
 
     Args:
         settings: of the bench.
-        device: where it computes.
+        device: the device to compute on.
     """
 
     def __init__(self, settings: BenchSettings, device: torch.device) -> None:
         self._settings = settings
         self._given = {name: value for name, value in settings.explicit().items() if name in _SHARED}
-        at_once = torch.get_num_threads() if device.type == "cpu" else 1
-        self._eval_episodes = max(4, 2 * at_once)  # so that no thread is idle
+        threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self._eval_episodes = max(4, 2 * threads)  # so that no thread is idle
 
     def training(self, *, algo: str | None = None, preset: str | None = None) -> TrainSettings:
-        """Return what such a training would be run with, under the bench's own flags.
+        """Return the settings of a training with an algorithm or a preset, and with the bench's own flags.
 
         Raises:
-            UnknownNameError: no such algorithm.
+            UnknownNameError: the algorithm does not exist.
         """
         named = {name: value for name, value in (("algo", algo), ("preset", preset)) if value is not None}
         return resolve(TrainSettings(**named, **self._given))[0]
@@ -42,24 +42,11 @@ class Plan:
         return update, self._job("evaluation", training, engine, self._eval_episodes, row.eval_inner_steps)
 
     def convolution(self, engine: str) -> Job:
-        """Return the job that measures plain convolutions."""
+        """Return the job that measures the network's convolutions alone."""
         return self._job("convolution", self.training(algo="maml"), engine, 1, 1)
 
     def _job(self, task: Task, training: TrainSettings, engine: str, episodes: int, steps: int) -> Job:
-        return Job(
-            task=task,
-            engine=engine,
-            algorithm=resolve(training)[1],
-            arch=training.arch,
-            filters=training.filters,
-            image_size=self._settings.image_size,
-            n_way=training.n_way,
-            n_shot=training.n_shot,
-            n_query=training.n_query,
-            episodes=episodes,
-            steps=steps,
-            seed=self._settings.seed,
-            precision=self._settings.precision,
-            device=self._settings.device,
-            threads=self._settings.threads,
-        )
+        bench = self._settings.model_dump(include={"image_size", "seed", "precision", "device", "threads"})
+        shape = training.model_dump(include={"arch", "filters", "n_way", "n_shot", "n_query"})
+        algorithm = resolve(training)[1]
+        return Job(task=task, engine=engine, algorithm=algorithm, episodes=episodes, steps=steps, **bench, **shape)

@@ -1,4 +1,4 @@
-"""Turns: the engines of one task take them in rounds, so that all see the same state of the machine."""
+"""The engines work on one task in turns, so that all meet the same state of the machine."""
 
 from __future__ import annotations
 
@@ -13,41 +13,40 @@ Turns = dict[Job, list[Turn]]
 
 
 def take_turns(
-    wanted: Sequence[Job], convolution: Job, rounds: int, reporter: Reporter
+    jobs: Sequence[Job], convolution: Job, rounds: int, reporter: Reporter
 ) -> tuple[Turns, list[list[float]]]:
-    """Do every job once unmeasured and then once in every round, and the convolutions after each task.
+    """Do every job once as a warm-up and then once in every round; measure the convolutions after each task.
 
     Args:
-        wanted: jobs; what stands twice is done once. Those that differ in engine or capture alone share
-            their rounds.
-        convolution: measures plain convolutions.
-        rounds: how many.
-        reporter: told of every turn.
+        jobs: repeated ones are done once. Jobs that differ only in engine or capture are one task.
+        convolution: the job that measures the convolutions alone.
+        rounds: number of rounds.
+        reporter: reports every turn.
 
     Returns:
-        The turns of every job, and the rates of the convolutions in each of their turns.
+        The turns of every job, and the operations per second of each convolution in each of their turns.
 
     Raises:
         NilrError: a process failed.
     """
     turns: Turns = {}
     rates = []
-    with contextlib.closing(Worker(convolution)) as plain:
-        plain.turn()
-        for group in _groups(wanted):
-            turns |= _task(group, rounds, reporter)
-            rates.append(plain.turn().values)
+    with contextlib.closing(Worker(convolution)) as alone:
+        alone.turn()
+        for task in _tasks(jobs):
+            turns |= _measure(task, rounds, reporter)
+            rates.append(alone.turn().values)
     return turns, rates
 
 
-def _groups(wanted: Sequence[Job]) -> list[list[Job]]:
-    groups: dict[Job, list[Job]] = {}
-    for job in dict.fromkeys(wanted):
-        groups.setdefault(dataclasses.replace(job, engine="", captured=True), []).append(job)
-    return list(groups.values())
+def _tasks(jobs: Sequence[Job]) -> list[list[Job]]:
+    tasks: dict[Job, list[Job]] = {}
+    for job in dict.fromkeys(jobs):
+        tasks.setdefault(dataclasses.replace(job, engine="", captured=True), []).append(job)
+    return list(tasks.values())
 
 
-def _task(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
+def _measure(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
     turns: Turns = {job: [] for job in jobs}
     first = jobs[0]
     shots = f"{first.n_way}-way {first.n_shot}-shot, {first.steps} step{'s' if first.steps != 1 else ''}"

@@ -1,8 +1,7 @@
-"""A process of its own for each engine and task, so that peaks of memory do not mix; it works when it is its turn."""
+"""One process for each engine and task, so that each has a peak of memory of its own; they work in turns."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,8 +20,8 @@ from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.updates import Updates
 from nilr.models.learner import Learner, Params
 from nilr.models.registry import body_arguments, build_learner
-from nilr.recipes.bench.flops import convolution_rates, convolutions, seconds_each
-from nilr.recipes.common.processes import Child, listen
+from nilr.recipes.bench.flops import NeededFlop, convolution_rate, seconds_each
+from nilr.recipes.common.processes import Child
 from nilr.runtime import peak_memory, prepare
 
 Task = Literal["update", "evaluation", "convolution"]
@@ -32,26 +31,15 @@ _LEAST_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does, again and again.
+    """What one process does repeatedly; the fields without a comment are settings of the training.
 
     Attributes:
         task: "update", one outer step from drawing its episodes to Adam; "evaluation", adapting to episodes and
-            judging them; "convolution", the network's plain convolutions.
-        engine: a name in the table of engines.
-        algorithm: the row.
-        arch: architecture.
-        filters: channels of each convolution.
-        image_size: in pixels.
-        n_way: classes per episode.
-        n_shot: support images per class.
-        n_query: query images per class.
+            judging them; "convolution", only the network's convolutions.
         episodes: episodes of an update or of an evaluation.
         steps: steps of the inner loop.
         seed: of weights and images.
-        precision: of its convolutions, as `--precision` has it.
-        device: where to compute, as `--device` has it.
-        threads: CPU threads, or None.
-        captured: whether updates are captured, where device and engine have that.
+        captured: whether updates are captured in a CUDA graph, if device and engine support it.
     """
 
     task: Task
@@ -73,7 +61,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The engine's name, and what is unusual about it."""
+        """The engine's name, and whether capture is off."""
         return self.engine if self.captured else f"{self.engine}, uncaptured"
 
 
@@ -82,10 +70,10 @@ class Turn:
     """What a turn measured.
 
     Attributes:
-        values: seconds of the task; of "convolution", the rate of each.
+        values: seconds of the task; for "convolution", the operations per second of each convolution.
         memory_before: bytes that the process held before its first turn.
-        peak_memory: bytes that it has held at most.
-        notes: what the reader should know.
+        peak_memory: the most bytes that it has held.
+        notes: for the user.
     """
 
     values: list[float]
@@ -95,47 +83,32 @@ class Turn:
 
 
 class Worker(Child):
-    """The parent's end of a process.
+    """A process that does one job, a turn at a time.
 
     Args:
         job: what it does.
     """
 
     def __init__(self, job: Job) -> None:
-        super().__init__(serve, job)
+        super().__init__(f"timing `{job.engine}`", serve, job)
         self.job = job
-        self.start()
 
     def turn(self) -> Turn:
         """Let it work once.
 
         Raises:
-            NilrError: it could not.
+            NilrError: it has ended, or its work failed.
         """
-        try:
-            self.here.send(None)
-            answer = self.here.recv()
-        except (EOFError, OSError):
-            raise NilrError(
-                f"the process that timed `{self.job.engine}` has ended; perhaps memory ran out",
-                hint="close other programs, or take smaller images, episodes or batches",
-            ) from None
+        self.send(None)
+        answer = self.receive()
         if isinstance(answer, Turn):
             return answer
         message, hint = answer
         raise NilrError(f"timing `{self.job.engine}` failed: {message}", hint=hint)
 
-    def close(self) -> None:
-        """End the process."""
-        self.here.close()
-        self.process.terminate()
-        self.process.join()
-        self.process.close()
-
 
 def serve(connection: Connection, job: Job) -> None:
-    """Take turns until the other end closes; what goes wrong is sent there."""
-    listen(signal.SIGTERM)  # the others are the parent's to answer
+    """Take a turn for every message, until the parent process closes the connection; send it an error as text."""
     try:
         device = prepare(job.device, job.threads, job.precision)
         notes: list[str] = []
@@ -144,22 +117,25 @@ def serve(connection: Connection, job: Job) -> None:
         while True:
             connection.recv()
             connection.send(Turn(turn(), before, peak_memory(device), tuple(notes)))
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         return
     except Exception as error:
         connection.send((str(error) or type(error).__name__, getattr(error, "hint", None)))
 
 
 def work_of(job: Job, device: torch.device, note: Callable[[str], object]) -> Callable[[], list[float]]:
-    """Return what the job does in a turn; it gives seconds, or rates, as `Turn.values` has them.
+    """Return the work of one turn of a job: a function that returns `Turn.values`.
 
-    `note` is told what the reader should know.
+    Args:
+        job: the job.
+        device: the device to compute on.
+        note: called with messages for the user.
     """
     arguments = body_arguments(job.arch, job)
     learner = build_learner(job.arch, n_way=job.n_way, image_size=job.image_size, seed=job.seed, **arguments)
     if job.task == "convolution":
-        network = convolutions(learner, job.image_size)
-        return lambda: convolution_rates(network, job.n_way * job.n_query, device)
+        network, batch = NeededFlop.of(learner, job.image_size).convolutions, job.n_way * job.n_query
+        return lambda: [convolution_rate(convolution, batch, device) for convolution in network]
     work = _update(job, learner, device, note) if job.task == "update" else _evaluation(job, learner, device)
     return lambda: [seconds_each(work, device, at_least=_LEAST_SECONDS)]
 
@@ -196,7 +172,7 @@ def _start(job: Job, learner: Learner, device: torch.device) -> tuple[Params, Pa
 
 
 def _sampler(job: Job, device: torch.device) -> EpisodeSampler:
-    """Return what draws episodes from random images, four times the classes that an episode needs."""
+    """Return a sampler of random images, with four times the classes of an episode."""
     classes, images = 4 * job.n_way, job.n_shot + job.n_query
     generator = torch.Generator().manual_seed(job.seed)
     shape = (classes * images, job.image_size, job.image_size, 3)

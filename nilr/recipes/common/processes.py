@@ -1,52 +1,100 @@
-"""Processes of our own: how they start, and when they begin to hear signals."""
+"""Child processes that run the code of this process and nothing from the working directory."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
-from nilr.signals import STOPPING
+import nilr
+from nilr.errors import NilrError
 
-# A fork server imports torch once for all processes; elsewhere than on Linux forking is not safe.
-_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+# Until the child handles signals, each of them ends it on the spot, without a traceback.
+_START = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); sys.path[:] = sys.argv[2:]; "
+    "from nilr.recipes.common.processes import run_child; run_child(int(sys.argv[1]))"
+)
 
 
 class Child:
-    """A process of our own, and the parent's end of the pipe to it; it does not run before `start`.
+    """A child process, and this process's end of the connection to it.
 
     Args:
-        target: what it does, given its end of the pipe and the arguments; a fork server imports its module for all.
-        arguments: sent to the process.
-
-    Attributes:
-        here: the parent's end.
-        process: the process, which ends with the parent where that leaves as it should.
+        task: what it is for, in an error message.
+        target: the function that it runs, with its end of the connection and the arguments; it must be importable.
+        arguments: further arguments of the function.
     """
 
-    def __init__(self, target: Callable[..., None], *arguments: object) -> None:
-        context: Any = multiprocessing.get_context(_METHOD)
-        context.set_forkserver_preload([target.__module__])
-        self.here: Connection
-        self.here, self._there = context.Pipe()
-        self.process: BaseProcess = context.Process(target=target, args=(self._there, *arguments), daemon=True)
+    def __init__(self, task: str, target: Callable[..., None], *arguments: object) -> None:
+        self.task = task
+        self.connection, theirs = multiprocessing.Pipe()
+        with theirs:
+            # -P: the working directory is not searched for modules
+            command = [sys.executable, "-P", "-c", _START, str(theirs.fileno()), *_search_path()]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        self.send((target, arguments))
 
-    def start(self) -> None:
-        """Start it; it hears no signal before it listens: not while it imports, and a fork server never."""
-        resource_tracker.ensure_running()  # which would let signals through again
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    def send(self, message: object) -> None:
+        """Send a message; a child that has ended is found by `receive`."""
+        with contextlib.suppress(BrokenPipeError):
+            self.connection.send(message)
+
+    def receive(self) -> Any:  # noqa: ANN401 - whatever the target sends
+        """Wait for the next message.
+
+        Raises:
+            NilrError: the child has ended.
+        """
         try:
-            self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._there.close()
+            return self.connection.recv()
+        except (EOFError, OSError):
+            status = self.process.wait()
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        raise NilrError(
+            f"the process for {self.task} {how}; the machine may have run out of memory",
+            hint="close other programs, run fewer jobs at a time, or use smaller images, episodes or batches",
+        )
+
+    def close(self) -> None:
+        """End the child; see `end`."""
+        end([self])
 
 
-def listen(*signals: signal.Signals) -> None:
-    """Let this process hear signals from now on, those among them that came before."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+def end(children: Sequence[Child]) -> None:
+    """End children, each of which may save its state first; kill them if a signal interrupts the wait."""
+    for child in children:
+        child.connection.close()
+        child.process.terminate()
+    try:
+        for child in children:
+            child.process.wait()
+    except BaseException:
+        for child in children:
+            child.process.kill()
+            child.process.wait()
+        raise
+
+
+def _search_path() -> list[str]:
+    """Return this process's search path for modules, without the working directory unless nilr itself is there."""
+    here, home = Path.cwd(), Path(nilr.__file__).parents[1]
+    return [str(path) for path in map(Path.absolute, map(Path, sys.path)) if path != here or path == home]
+
+
+def run_child(handle: int) -> None:
+    """Run what the parent process sends, in a child process.
+
+    Args:
+        handle: file descriptor of the child's end of the connection.
+    """
+    os.set_inheritable(handle, False)  # the parent must see the end of this process, whatever this one starts
+    with Connection(handle) as connection, contextlib.suppress(EOFError, BrokenPipeError):
+        target, arguments = connection.recv()
+        target(connection, *arguments)

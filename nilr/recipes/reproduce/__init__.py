@@ -18,7 +18,7 @@ from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import resolve
 from nilr.recipes.reproduce.estimate import seconds_left
 from nilr.recipes.reproduce.plan import Plan, Trained, model_runs
-from nilr.recipes.reproduce.pool import at_once, work_ahead
+from nilr.recipes.reproduce.pool import number_of_jobs, work_ahead
 from nilr.recipes.reproduce.steps import Left, Steps
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, ModelUsed
@@ -68,12 +68,12 @@ class Reproduction:
         self.data = self._pack()
         self.steps = Steps(plan, self.data, self.reporter)
         left = self.steps.left()
-        jobs = at_once(plan.settings.jobs, device, len(left.ask))
+        jobs = number_of_jobs(plan.settings.jobs, device, len(left.ask))
         share = max(1, torch.get_num_threads() // jobs)
         estimate = self._estimate(left, device, jobs, share)
         if jobs > 1:
             shared = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"threads": share}))
-            work_ahead(shared, self.data, left, jobs, self.reporter)
+            work_ahead(shared, self.data, [t for t in plan.trainings if t.model in left.ask], jobs, self.reporter)
         runs = model_runs(plan.trainings)
         seen: dict[str, list[MeasuredModel]] = {}
         for name, trainings in runs.items():

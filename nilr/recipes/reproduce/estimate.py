@@ -10,7 +10,7 @@ import torch
 from nilr.config import BenchSettings, ProbeSettings
 from nilr.meta.engine.registry import choose_engine
 from nilr.models.registry import body_arguments, build_learner
-from nilr.recipes.bench.plan import Plan as BenchPlan
+from nilr.recipes.bench.plan import BenchPlan
 from nilr.recipes.bench.worker import Job, work_of
 from nilr.recipes.common.settings import resolve
 from nilr.recipes.reproduce.plan import Plan, Trained

@@ -1,248 +1,187 @@
-"""Trainings and probes at the same time, each in a process of its own.
+"""Several models of an experiment at the same time, each in a worker process.
 
-Small images keep one Python process from using two cores: at 32 px, two trainings of one thread each do half as much
-again as one of two threads. A process writes its results as it would alone; the files are the same whichever way.
+Small images keep one Python process from using two cores: at 32 px, two trainings of one thread each are half as fast
+again as one of two threads. A worker writes the files that a single process would write.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import threading
 import time
 import traceback
+from collections import deque
 from multiprocessing.connection import Connection, wait
 
 import torch
 
 from nilr.errors import Interrupted, NilrError, UsageError
-from nilr.recipes.common.processes import Child, listen
-from nilr.recipes.reproduce.plan import Plan, Trained, model_runs
-from nilr.recipes.reproduce.steps import Left, Steps
+from nilr.recipes.common.processes import Child, end
+from nilr.recipes.reproduce.plan import Plan, Trained
+from nilr.recipes.reproduce.steps import Steps
 from nilr.reporting import Reporter, SilentReporter
 from nilr.results.records import DataUsed
-from nilr.signals import STOPPING, heed_once, unwinding
+from nilr.signals import ignore_repeated_signals, unwinding
 
 MOST = 8
-_TOLD_EVERY = 0.5
+_SECONDS_BETWEEN_REPORTS = 0.5
 
 
-def at_once(jobs: int | None, device: torch.device, models: int) -> int:
-    """Return how many jobs to do at the same time.
+def number_of_jobs(jobs: int | None, device: torch.device, models: int) -> int:
+    """Return how many models are trained or probed at the same time.
 
     Args:
-        jobs: what was asked for; None: one per CPU thread, on a GPU one.
-        device: where they compute.
-        models: how many have something left to do: no more jobs than these.
+        jobs: as requested; None: one per CPU thread, on a GPU one.
+        device: the device they compute on.
+        models: models that are not finished; there are no more jobs than that.
     """
     wanted = jobs or (min(MOST, torch.get_num_threads()) if device.type == "cpu" else 1)
     return max(1, min(wanted, models))
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """To train a model, or to ask a trained one everything."""
-
-    training: Trained
-    asks: bool
-
-    def ready(self, others: list[Job]) -> bool:
-        """Tell whether it waits for none of the others: a model is asked when it is trained."""
-        return not self.asks or Job(self.training, asks=False) not in others
-
-    def do(self, steps: Steps, telling: _Telling) -> None:
-        """Do it."""
-        if not self.asks:
-            steps.train(self.training)
-            return
-        questions = steps.questions(self.training).values()
-        telling.parts = len(questions)
-        for telling.before, asked in enumerate(questions):
-            steps.ask(self.training, asked)
-
-    @property
-    def label(self) -> str:
-        """What its progress is called."""
-        return f"{self.training.model} {'asked' if self.asks else 'trained'} share"
-
-
-def _in_order(plan: Plan, left: Left) -> list[Job]:
-    """Return the jobs that are left: run by run, first all its trainings, then what their models are asked."""
-    jobs = []
-    for trainings in model_runs(plan.trainings).values():
-        train = [training.model for training in left.train]
-        jobs += [Job(training, asks=False) for training in trainings if training.model in train]
-        jobs += [Job(training, asks=True) for training in trainings if training.model in left.ask]
-    return jobs
-
-
-def work_ahead(plan: Plan, data: DataUsed, left: Left, jobs: int, reporter: Reporter) -> None:
-    """Do all trainings and probes that are left of an experiment, several at a time, in the experiment's order.
+def work_ahead(plan: Plan, data: DataUsed, models: list[Trained], jobs: int, reporter: Reporter) -> None:
+    """Train the models and measure each trained one, several at a time, in the experiment's order.
 
     Args:
         plan: the experiment, with the threads of one job.
         data: the pack.
-        left: what is not done.
-        jobs: how many at a time.
-        reporter: told of the progress.
+        models: the models that are not finished, in order.
+        jobs: number of models at a time.
+        reporter: reports the progress of each model.
 
     Raises:
-        NilrError: what a job raised, or it ended without a word; the others save what is finished.
-        Interrupted: a signal came; trainings save what is finished.
+        NilrError: a job failed or its process ended; the other trainings save what is finished.
+        Interrupted: a signal arrived; trainings save what is finished.
     """
-    waiting = _in_order(plan, left)
-    reporter.stage(f"reproduce, {jobs} at a time", len(waiting), unit="jobs")
-    running: list[_Process] = []
+    waiting = deque(models)
+    reporter.stage(f"reproduce, {jobs} models at a time", len(models), unit="models")
+    workers: list[_Worker] = []
     try:
-        while waiting or running:
-            ready = [job for job in waiting if job.ready([*waiting, *(process.job for process in running)])]
-            for job in ready[: jobs - len(running)]:
-                waiting.remove(job)
-                running.append(_Process(plan, data, job))
-                running[-1].start()
-            for process in _that_spoke(running):
-                if not process.hear(reporter):
-                    process.end()
-                    running.remove(process)
-                    reporter.metric(**{process.job.label: None})
+        workers += [_Worker(plan, data) for _ in range(jobs)]
+        busy = [worker for worker in workers if worker.begin(waiting)]
+        while busy:
+            ready = wait([worker.connection for worker in busy])
+            for worker in [worker for worker in busy if worker.connection in ready]:
+                if worker.relay(reporter):
                     reporter.advance()
+                    if not worker.begin(waiting):
+                        busy.remove(worker)
     finally:
-        _stop(running)
+        end(workers)
 
 
-class _Process(Child):
-    """A process that does one job."""
+class _Worker(Child):
+    """A process that trains and measures one model after the other."""
 
-    def __init__(self, plan: Plan, data: DataUsed, job: Job) -> None:
-        super().__init__(_serve, plan, data, job)
-        self.job = job
+    def __init__(self, plan: Plan, data: DataUsed) -> None:
+        super().__init__("an experiment", _work, plan, data)
+        self._model = ""
 
-    def hear(self, reporter: Reporter) -> bool:
-        """Pass on one thing that it says, and tell whether it goes on.
+    def begin(self, waiting: deque[Trained]) -> bool:
+        """Begin the next model, and return whether there is one."""
+        if not waiting:
+            return False
+        training = waiting.popleft()
+        self._model = training.model
+        self.task = f"`{training.model}`"
+        self.send(training)
+        return True
+
+    def relay(self, reporter: Reporter) -> bool:
+        """Pass one message on to the reporter, and return whether the model is finished.
 
         Raises:
-            NilrError: it ended without a word.
-            Exception: what it raised; a signal that it alone heard, too.
+            NilrError: the process has ended.
+            Exception: as raised in the process.
         """
-        model = self.job.training.model
-        try:
-            said = self.here.recv()
-        except (EOFError, OSError):
-            raise NilrError(
-                f"the process with `{model}` has ended; perhaps memory ran out",
-                hint="the same command goes on; with --jobs 1 it takes less memory",
-            ) from None
-        if isinstance(said, float):
-            reporter.metric(**{self.job.label: said})
-        elif isinstance(said, str):
-            reporter.note(said if model in said else f"{model}: {said}")
-        elif isinstance(said, BaseException):
-            raise said
-        return said is not None
-
-    def terminate(self) -> None:
-        """Ask it to save what is finished and end."""
-        if self.process.pid is not None:
-            self.process.terminate()
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self.process.pid is not None:
-            self.process.kill()
-
-    def end(self) -> None:
-        """Wait for its end, hearing no more of what it says."""
-        try:
-            while self.process.pid is not None:
-                self.here.recv()
-        except (EOFError, OSError):
-            self.process.join()
+        message = self.receive()
+        if isinstance(message, dict):
+            reporter.metric(**message)
+        elif isinstance(message, str):
+            reporter.note(message if self._model in message else f"{self._model}: {message}")
+        elif isinstance(message, BaseException):
+            raise message
+        return message is None
 
 
-def _that_spoke(running: list[_Process]) -> list[_Process]:
-    ready = wait([process.here for process in running])
-    return [process for process in running if process.here in ready]
-
-
-def _stop(running: list[_Process]) -> None:
-    """Ask all to end, and wait for what they save; where a signal comes meanwhile, wait no longer."""
-    try:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.end()
-    except Interrupted:
-        for process in running:
-            process.kill()
-        raise
-
-
-class _Telling(SilentReporter):
-    """Tells the parent how far a job is, and what the user should read.
-
-    Attributes:
-        before: how many of the job's parts are done.
-        parts: how many it has.
-    """
+class _Relay(SilentReporter):
+    """Sends the progress of a model, and notes for the user, to the parent process."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.before, self.parts = 0, 1
+        self._label = ""
         self._done, self._total = 0, 0
-        self._told = 0.0
+        self._part, self._parts = 0, 1
+        self._sent_at = 0.0
+
+    def begin(self, label: str, part: int = 0, parts: int = 1) -> None:
+        """Name the progress that follows, and which of several equal parts it is."""
+        if self._label not in ("", label):
+            self.send({self._label: None})
+        self._label, self._part, self._parts = label, part, parts
 
     def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
         """Begin to count."""
         self._done, self._total = done, total or 0
 
     def advance(self, n: int = 1) -> None:
-        """Count, and tell it now and then."""
+        """Count, and send the share that is done from time to time."""
         self._done += n
-        if time.monotonic() - self._told > _TOLD_EVERY:
-            self._told = time.monotonic()
-            self.tell((self.before + self._done / max(self._done, self._total)) / self.parts)
+        if time.monotonic() - self._sent_at > _SECONDS_BETWEEN_REPORTS:
+            self._sent_at = time.monotonic()
+            self.send({self._label: (self._part + self._done / max(self._done, self._total)) / self._parts})
 
     def note(self, message: str) -> None:
-        """Pass it on."""
-        self.tell(message)
+        """Send the note."""
+        self.send(message)
 
-    def tell(self, said: float | str | BaseException | None) -> None:
-        """Send it: a share of the job, a note, what ended it, or None where it is done."""
-        with contextlib.suppress(OSError):  # nobody hears it any more
-            self._connection.send(said)
+    def send(self, message: dict[str, float | None] | str | BaseException | None) -> None:
+        """Send metrics, a note, an error, or None for a model that is finished."""
+        with contextlib.suppress(OSError):  # a training must be saved even if the parent process has ended
+            self._connection.send(message)
 
 
-def _serve(connection: Connection, plan: Plan, data: DataUsed, job: Job) -> None:
-    telling = _Telling(connection)
-    heed_once()  # a terminal sends a signal to every process, and so does the parent then
+def _work(connection: Connection, plan: Plan, data: DataUsed) -> None:
+    """Train and measure the models that the parent process sends, until it closes the connection."""
+    relay, models = _Relay(connection), queue.SimpleQueue[Trained]()
+    steps = Steps(plan, data, relay)
+    ignore_repeated_signals()  # a job scheduler, the terminal and the parent process may all send one
     try:
         with unwinding():
-            listen(*STOPPING)
-            threading.Thread(target=_end_with_parent, daemon=True).start()
-            job.do(Steps(plan, data, telling), telling)
-        telling.tell(None)
+            threading.Thread(target=_receive, args=(connection, models), daemon=True).start()
+            while True:
+                training = models.get()
+                relay.begin(f"{training.model} trained share")
+                steps.train(training)
+                questions = steps.questions(training).values()
+                for part, asked in enumerate(questions):
+                    relay.begin(f"{training.model} probed share", part, len(questions))
+                    steps.ask(training, asked)
+                relay.begin("")
+                relay.send(None)
     except Interrupted as interrupted:
-        telling.tell(Interrupted(interrupted.signum))
+        relay.send(Interrupted(interrupted.signum))
     except Exception as error:
-        telling.tell(portable(error))
+        relay.send(portable(error))
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+def _receive(connection: Connection, models: queue.SimpleQueue[Trained]) -> None:
+    """Receive models until the connection closes or the parent process ends; then end this process gracefully."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            models.put(connection.recv())
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def portable(error: Exception) -> Exception:
     """Return an error that can be sent to another process, with the traceback as its note."""
+    sent: Exception
     if isinstance(error, NilrError):
-        kind = UsageError if isinstance(error, UsageError) else NilrError
-        sent: Exception = kind(error.message, hint=error.hint)
+        sent = (UsageError if isinstance(error, UsageError) else NilrError)(error.message, hint=error.hint)
     else:
         try:
             sent = pickle.loads(pickle.dumps(error))  # noqa: S301 - its own bytes

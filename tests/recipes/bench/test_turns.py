@@ -12,15 +12,15 @@ import torch
 from nilr.config import BenchSettings
 from nilr.errors import NilrError
 from nilr.recipes.bench import turns as bench_turns
-from nilr.recipes.bench.plan import Plan
+from nilr.recipes.bench.plan import BenchPlan
 from nilr.recipes.bench.worker import Job, Turn, Worker
 from nilr.reporting import SilentReporter
 
 TINY = {"image_size": 16, "filters": 4, "n_way": 2, "n_query": 2, "threads": 1}
 
 
-def plan(**settings: Any) -> Plan:
-    return Plan(BenchSettings(**(TINY | settings)), torch.device("cpu"))
+def plan(**settings: Any) -> BenchPlan:
+    return BenchPlan(BenchSettings(**(TINY | settings)), torch.device("cpu"))
 
 
 def jobs(engine: str, **settings: Any) -> tuple[Job, Job]:
@@ -103,7 +103,9 @@ def test_a_process_of_its_own_tells_seconds_and_memory(worker: Worker) -> None:
 def test_a_process_that_was_killed_is_an_error_that_names_the_engine(worker: Worker) -> None:
     worker.turn()
     os.kill(worker.process.pid, signal.SIGKILL)
-    with pytest.raises(NilrError, match="the process that timed `reference` has ended; perhaps memory ran out"):
+    with pytest.raises(
+        NilrError, match="the process for timing `reference` was ended by SIGKILL; the machine may have run out"
+    ):
         worker.turn()
 
 
@@ -118,7 +120,7 @@ def test_what_goes_wrong_in_a_process_is_said_by_the_parent() -> None:
 
 def test_a_preset_decides_where_no_flag_does() -> None:
     settings = BenchSettings(n_query=3)
-    training = Plan(settings, torch.device("cpu")).training(preset="finn-5shot")
+    training = BenchPlan(settings, torch.device("cpu")).training(preset="finn-5shot")
     assert (training.n_shot, training.meta_batch_size, training.n_query) == (5, 2, 3)
 
 
@@ -131,5 +133,5 @@ def test_trainings_of_one_shape_are_one_job() -> None:
 @pytest.mark.parametrize(("device", "episodes"), [("cpu", 6), ("cuda", 4)])
 def test_an_evaluation_keeps_every_thread_busy(one_thread: None, device: str, episodes: int) -> None:
     torch.set_num_threads(3)
-    made = Plan(BenchSettings(), torch.device(device))
+    made = BenchPlan(BenchSettings(), torch.device(device))
     assert made.jobs(made.training(algo="maml"), "a")[1].episodes == episodes

@@ -20,7 +20,7 @@ from nilr.config import ReproduceSettings
 from nilr.errors import DivergedError, NilrError, UnknownNameError, UsageError
 from nilr.recipes import reproduce
 from nilr.recipes.reproduce import pool as reproduce_jobs
-from nilr.recipes.reproduce.pool import at_once, portable
+from nilr.recipes.reproduce.pool import number_of_jobs, portable
 from tests.recipes.listening import Listening
 
 pytestmark = [pytest.mark.usefixtures("home")]
@@ -102,8 +102,9 @@ def test_a_process_that_is_killed_is_an_error_that_names_its_model(tmp_path: Pat
         kill_a_job(started.pid)
         rest = started.stderr.read()
     assert started.returncode == 1
-    assert "error: the process with `demo-maml-s" in rest
-    assert "hint: the same command goes on; with --jobs 1 it takes less memory" in rest
+    assert "error: the process for `demo-maml-s" in rest
+    assert "was ended by SIGKILL" in rest
+    assert "hint: close other programs, run fewer jobs at a time" in rest
 
 
 @contextlib.contextmanager
@@ -123,18 +124,9 @@ def training_two(home: Path) -> Iterator[Any]:
 
 
 def kill_a_job(parent: int) -> None:
-    """Kill a process that computes: a child of the fork server."""
-    of = {pid: stat(pid) for pid in (path.name for path in Path("/proc").glob("[0-9]*"))}
-    jobs = [pid for pid, fields in of.items() if fields and of.get(fields[1], [""] * 2)[1] == str(parent)]
-    os.kill(int(max(jobs, key=int)), signal.SIGKILL)
-
-
-def stat(pid: str) -> list[str]:
-    """Return state, parent and so on of a process; nothing where it has ended."""
-    try:
-        return (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+    """Kill one of the processes that compute."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
 
 
 class UnsendableError(Exception):
@@ -173,10 +165,10 @@ def test_a_cpu_does_one_job_per_thread_a_gpu_one_and_neither_more_than_there_are
 ) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert at_once(None, cpu, models=20) == 3
-    assert at_once(None, cpu, models=2) == 2
-    assert at_once(None, cpu, models=0) == 1
-    assert at_once(None, gpu, models=20) == 1
-    assert at_once(5, gpu, models=20) == 5
+    assert number_of_jobs(None, cpu, models=20) == 3
+    assert number_of_jobs(None, cpu, models=2) == 2
+    assert number_of_jobs(None, cpu, models=0) == 1
+    assert number_of_jobs(None, gpu, models=20) == 1
+    assert number_of_jobs(5, gpu, models=20) == 5
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert at_once(None, cpu, models=20) == reproduce_jobs.MOST
+    assert number_of_jobs(None, cpu, models=20) == reproduce_jobs.MOST
