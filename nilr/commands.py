@@ -24,8 +24,7 @@ from nilr.config import (
     TrainSettings,
 )
 from nilr.results.benching import BenchMetrics
-from nilr.results.importing import ImportMetrics
-from nilr.results.making import AdaptMetrics, PrepareDataMetrics, TrainMetrics
+from nilr.results.making import AdaptMetrics, ImportMetrics, PrepareDataMetrics, TrainMetrics
 from nilr.results.probing import ProbeMetrics, RatesMetrics
 from nilr.results.reproducing import ReproduceMetrics
 from nilr.results.result import Result

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class Reporter:
     """Receives the progress of a recipe, and does nothing with it; subclasses show it.
 
-    Every call is cheap, so a recipe may make it once per step.
+    Every call is cheap, so a recipe may make it once per step. As a context manager, it removes its display at the end.
     """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
     def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
         """Start a stage of `total` units, `done` of them completed earlier; the previous stage ends."""

@@ -104,6 +104,9 @@ def environment(
         engine: how it executed episodes.
         captured: whether updates ran as CUDA graphs, if that was possible.
     """
+    name = None
+    if device is not None:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     record: dict[str, JsonValue] = {
         "nilr": __version__,
         "torch": torch.__version__,
@@ -111,11 +114,8 @@ def environment(
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "device": name,
+        "engine": engine,
+        "captured": captured,
     }
-    if device is not None:
-        record["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    if engine is not None:
-        record["engine"] = engine
-    if captured is not None:
-        record["captured"] = captured
-    return record
+    return {key: value for key, value in record.items() if value is not None}

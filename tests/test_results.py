@@ -13,8 +13,15 @@ from docs.generate import schemas
 from nilr.commands import result_types
 from nilr.errors import StoreError
 from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
-from nilr.results.importing import ImportedModel
-from nilr.results.making import AdaptMetrics, ImageRef, Prediction, PrepareDataMetrics, SplitCounts, TrainMetrics
+from nilr.results.making import (
+    AdaptMetrics,
+    ImageRef,
+    ImportedModel,
+    Prediction,
+    PrepareDataMetrics,
+    SplitCounts,
+    TrainMetrics,
+)
 from nilr.results.probing import (
     Histogram,
     ModelProbe,

@@ -144,14 +144,12 @@ def _expected(error: BaseException) -> NilrError | None:
 
 
 def _print_error(message: str, hint: str | None) -> None:
-    lines = [f"{kind}: {_shorten(printable(text))}" for kind, text in (("error", message), ("hint", hint)) if text]
-    typer.echo("\n".join(lines), err=True)
-
-
-def _shorten(line: str) -> str:
-    # A file may contain names of any length.
-    rest = len(line) - _LONGEST_LINE
-    return line if rest <= 0 else f"{line[:_LONGEST_LINE]}... and {rest:,} more characters"
+    for kind, text in (("error", message), ("hint", hint)):
+        line = printable(text or "")
+        if len(line) > _LONGEST_LINE:  # a file may contain names of any length
+            line = f"{line[:_LONGEST_LINE]}... and {len(line) - _LONGEST_LINE:,} more characters"
+        if line:
+            typer.echo(f"{kind}: {line}", err=True)
 
 
 def _discard_output() -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,17 +18,12 @@ INTERVAL = 10.0
 _FRACTIONS = ("accuracy", "share", "validation")
 
 
-@contextlib.contextmanager
-def reporting(console: Console, *, quiet: bool) -> Iterator[Reporter]:
-    """Return the reporter for a terminal, a log or `--quiet`, and stop its display at the end."""
+def make_reporter(console: Console, *, quiet: bool) -> Reporter:
+    """Return the reporter for `--quiet`, a terminal or a log."""
     if quiet:
-        yield SilentReporter()
-    elif console.is_terminal and not console.is_dumb_terminal:
-        with TerminalReporter(console) as live:
-            yield live
-    else:
-        with PlainReporter(console) as plain:
-            yield plain
+        return SilentReporter()
+    live = console.is_terminal and not console.is_dumb_terminal
+    return TerminalReporter(console) if live else PlainReporter(console)
 
 
 class TerminalReporter(Reporter):
@@ -48,9 +42,6 @@ class TerminalReporter(Reporter):
         self._task: TaskID | None = None
         self._metrics: dict[str, float] = {}
         self._unit = ""
-
-    def __enter__(self) -> TerminalReporter:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
@@ -102,9 +93,6 @@ class PlainReporter(Reporter):
         self._first = self._done = self._printed = 0
         self._start = self._last_line = 0.0
         self._metrics: dict[str, float] = {}
-
-    def __enter__(self) -> PlainReporter:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._end_stage()

@@ -32,13 +32,13 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         _check_store(settings.home, command.schema)
     with ending_the_process():
         from nilr.cli.console import Screen, make_console
-        from nilr.cli.progress import reporting
+        from nilr.cli.progress import make_reporter
 
         recipe, show = pkgutil.resolve_name(command.recipe), pkgutil.resolve_name(command.show)
     console, stored = make_console(sys.stderr), None
     screen = Screen(console, quiet=invocation.quiet)
     try:
-        with reporting(console, quiet=invocation.quiet) as reporter:
+        with make_reporter(console, quiet=invocation.quiet) as reporter:
             returned = recipe(settings, reporter)
         try:
             _copy(invocation.json, returned)

@@ -1,6 +1,8 @@
-"""What `prepare-data`, `meta-train` and `adapt` measure."""
+"""Results of the commands that make packs and models: `prepare-data`, `meta-train`, `adapt` and `models import`."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field, FiniteFloat
 
@@ -73,3 +75,24 @@ class AdaptMetrics(Record):
     accuracy_before: FiniteFloat | None
     accuracy_after: FiniteFloat | None
     predictions: list[Prediction]
+
+
+class ImportedModel(Record):
+    """One model of `nilr models import`.
+
+    Attributes:
+        status: incomplete if the training has not finished.
+        outer_step: completed outer updates.
+        files: its files in the store.
+        resumable: whether its training can be resumed.
+        imported: false if the store already had the same files.
+    """
+
+    status: Literal["complete", "incomplete"]
+    outer_step: int
+    files: list[str]
+    resumable: bool
+    imported: bool
+
+
+ImportMetrics = dict[str, ImportedModel]

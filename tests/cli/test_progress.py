@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from nilr.cli.console import make_console
-from nilr.cli.progress import PlainReporter, TerminalReporter, reporting
+from nilr.cli.progress import PlainReporter, TerminalReporter, make_reporter
 from nilr.reporting import SilentReporter
 from tests.cli.screens import Terminal
 
@@ -98,7 +98,7 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     stream = Terminal()
-    with reporting(make_console(stream), quiet=False) as reporter:
+    with make_reporter(make_console(stream), quiet=False) as reporter:
         reporter.stage("probe", 4)
         reporter.advance(4)
     assert "\x1b[3" not in stream.getvalue()
@@ -119,5 +119,5 @@ def test_the_reporter_suits_where_stderr_goes(
 ) -> None:
     monkeypatch.setenv("TERM", term)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with reporting(make_console(stream), quiet=quiet) as reporter:
+    with make_reporter(make_console(stream), quiet=quiet) as reporter:
         assert type(reporter) is kind

@@ -8,13 +8,12 @@ import typer
 
 from nilr.cli.console import Screen, number
 from nilr.errors import CheckpointError
-from nilr.recipes.models import FileCheck, ModelCard, ModelRow, RateRow
-from nilr.results.importing import ImportMetrics
+from nilr.recipes.models import FileCheck, ModelCard, ModelRow
+from nilr.results.making import ImportMetrics
 from nilr.results.result import Result
 from nilr.store import ModelRef
 
 _LIST = ("name", "status", "algo", "arch", "task", "updates", "val accuracy", "saved at", "parent", "problem")
-_RATES = ("inner rates", "count", "min", "mean", "max", "negative")
 
 
 def show_list(models: list[ModelRow], screen: Screen) -> None:
@@ -41,7 +40,13 @@ def show_card(card: ModelCard, screen: Screen) -> None:
     answer.table((f"{card.name}@{card.checkpoint}", ""), _facts(card))
     for rates in (card.rates_by_layer, card.rates_by_tensor):
         answer.line("")
-        answer.table(_RATES, [_rates(row, answer) for row in rates])
+        answer.table(
+            ("inner rates", "count", "min", "mean", "max", "negative"),
+            [
+                (r.name, str(r.count), number(r.min), number(r.mean), number(r.max), answer.share(r.share_negative))
+                for r in rates
+            ],
+        )
 
 
 def _facts(card: ModelCard) -> list[tuple[str, str]]:
@@ -58,11 +63,6 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
     for group, values in groups.items():
         facts += [(f"{group}.{name}", str(value)) for name, value in values.items() if value is not None]
     return facts
-
-
-def _rates(row: RateRow, screen: Screen) -> tuple[str | None, ...]:
-    spread = (number(row.min), number(row.mean), number(row.max))
-    return (row.name, str(row.count), *spread, screen.share(row.share_negative))
 
 
 def show_path(model: ModelRef, screen: Screen) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import parse_stored_settings
 from nilr.recipes.models import FILES, ModelRow, check_file, describe
 from nilr.reporting import Reporter
-from nilr.results.importing import ImportedModel, ImportMetrics
+from nilr.results.making import ImportedModel, ImportMetrics
 from nilr.results.result import Result
 from nilr.runtime import environment
 from nilr.store import BEST, LAST, TRAINING_STATE, Store, holds_model
@@ -67,7 +67,10 @@ def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
     for path in settings.sources:
         sources.append(_read(store, path, settings.name))
         reporter.advance()
-    _require_distinct_names(sources)
+    names = [source.name for source in sources]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UsageError(f"two of the models have the name `{repeated}`", hint="import one of them alone, with --name")
     for source in sources:
         _is_stored(store, source, replace=settings.force)
     metrics = {}
@@ -100,7 +103,11 @@ def _read(store: Store, path: Path, name: str | None) -> Source:
         StoreError: the model is missing or cannot be read, or its name is invalid.
         CheckpointError: a file is invalid, or the files belong to different trainings.
     """
-    if path.exists() and not (_holds_checkpoint(path) if path.is_dir() else path.suffix == ".safetensors"):
+    if path.is_dir():
+        is_model = any((path / file).is_file() for file in (BEST, LAST))
+    else:  # `find_model` reports a missing file
+        is_model = path.suffix == ".safetensors" or not path.exists()
+    if not is_model:
         raise StoreError(f"`{path}` contains no checkpoint", hint=_EXPECTED)
     ref = store.find_model(os.path.join(".", path))  # noqa: PTH118 - a word without `/` is a path here, not a name
     files = {BEST if ref.checkpoint == "best" else LAST: ref.file}
@@ -120,10 +127,6 @@ def _read(store: Store, path: Path, name: str | None) -> Source:
     if not _are_of_one_training(files, manifests):
         raise CheckpointError(f"the files of `{path}` belong to different trainings", hint="copy the model again")
     return Source(path, name or ref.name, files, manifests, row)
-
-
-def _holds_checkpoint(path: Path) -> bool:
-    return any((path / name).is_file() for name in (BEST, LAST))
 
 
 def _check(path: Path) -> None:
@@ -154,13 +157,6 @@ def _are_of_one_training(files: Mapping[str, Path], manifests: Mapping[str, Mani
         if (state["data_digest"], seed) != trainings[0][:2]:
             return False
     return len(manifests) < 2 or manifests[BEST].outer_step <= manifests[LAST].outer_step
-
-
-def _require_distinct_names(sources: Sequence[Source]) -> None:
-    names = [source.name for source in sources]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise UsageError(f"two of the models have the name `{repeated}`", hint="import one of them alone, with --name")
 
 
 def _is_stored(store: Store, source: Source, *, replace: bool) -> bool:

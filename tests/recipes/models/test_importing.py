@@ -17,7 +17,7 @@ from nilr.recipes.models import importing as models_import
 from nilr.recipes.models import list_models, remove_models, verify_models
 from nilr.recipes.reproduce.plan import Plan
 from nilr.reporting import SilentReporter
-from nilr.results.importing import ImportedModel
+from nilr.results.making import ImportedModel
 from nilr.results.records import DataUsed
 from nilr.store import Store
 
