@@ -125,7 +125,9 @@ def _values(parameter: Any) -> str:  # noqa: ANN401
     kind = {int: "whole number", float: "number", str: "text", Path: "path"}[one]
     if low is None and high is None:
         return kind
-    return f"{kind}, {low} to {high}" if high is not None else f"{kind}, at least {low}"
+    if low is None:
+        return f"{kind}, at most {high}"
+    return f"{kind}, at least {low}" if high is None else f"{kind}, {low} to {high}"
 
 
 def _cell(text: str) -> str:

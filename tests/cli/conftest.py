@@ -1,4 +1,4 @@
-"""Recipes that measure nothing, and the results they give."""
+"""Replacements of recipes, and the results that they return."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_probe() -> Result[Any]:
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a function in a recipe's place, and return the list of settings that it is called with."""
+    """Replace a recipe by a function, and return the list of settings that it is called with."""
 
     def install(command: str, run: Callable[[Any, Reporter], Any]) -> list[Settings]:
         calls: list[Settings] = []
@@ -62,11 +62,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
 
 @pytest.fixture
 def probe_result() -> Result[Any]:
-    """Return what a probe of one model under all protocols measured."""
+    """Return the result of a probe of one model under all protocols."""
     return make_probe()
 
 
 @pytest.fixture
 def probes(install: Install, home: object, probe_result: Result[Any]) -> list[Settings]:
-    """Let `nilr probe` give `probe_result`, and return the list of settings that it is called with."""
+    """Let `nilr probe` return `probe_result`, and return the list of settings that it is called with."""
     return install("probe", lambda _settings, _reporter: probe_result)

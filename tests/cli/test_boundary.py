@@ -88,7 +88,7 @@ def test_a_traceback_is_shown_under_debug(
     assert said.endswith("error: broken\n")
 
 
-def test_markup_and_control_characters_in_a_path_are_shown_and_not_obeyed(
+def test_markup_and_control_characters_in_a_path_are_shown_as_text(
     install: Any, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install("probe", raising(DataError("`/x/[red]a[/red]\x1b[31m\n\udcff.png` is no image")))
@@ -156,22 +156,29 @@ def test_a_wrong_environment_variable_is_named(
     assert capsys.readouterr().err.startswith("error: `NILR_N_WAY` cannot be `1`: ")
 
 
-def test_no_arguments_is_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_arguments_show_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
     assert "prepare-data" in capsys.readouterr().out
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == "nilr 0.1.0\n"
 
 
 def test_help_imports_neither_torch_nor_h5py() -> None:
     code = (
-        "import sys; from nilr.cli.boundary import run; run(['probe', '--help']); run(['--version'])\n"
-        "heavy = {'torch', 'h5py', 'scipy', 'PIL', 'numpy'} & set(sys.modules)\n"
-        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+        "import sys; from nilr.cli.boundary import run; from nilr.commands import COMMANDS\n"
+        "lines = [['--help'], ['--version'], *([*command.name.split(), '--help'] for command in COMMANDS)]\n"
+        "assert [run(line) for line in lines] == [0] * len(lines)\n"
+        "print({'torch', 'h5py', 'scipy', 'PIL', 'numpy'} & set(sys.modules), file=sys.stderr)"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "set()\n"
+
+
+def test_listing_models_does_not_import_torch(home: Path) -> None:
+    code = "import sys; from nilr.cli.boundary import run; sys.exit(run(['models', 'ls']) or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
@@ -204,7 +211,7 @@ def test_output_that_cannot_be_written_is_one_error(unbuffered: str) -> None:
     assert (nilr.stderr, nilr.returncode) == (said, 1)
 
 
-def test_sigterm_unwinds_a_command_and_ends_with_143(tmp_path: Path) -> None:
+def test_sigterm_runs_the_cleanup_of_a_command_and_ends_with_143(tmp_path: Path) -> None:
     code = (
         "import sys, time, types\n"
         "from nilr.cli.boundary import run\n"

@@ -83,14 +83,14 @@ def test_rm_without_a_name_removes_nothing(model: Path, capsys: pytest.CaptureFi
 COMMITTED = Path(__file__).parents[2] / "docs" / "reproduction" / "cpu"
 
 
-def test_import_brings_in_what_is_named_and_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_copies_models_and_lists_them(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [str(COMMITTED / name) for name in ("cpu-maml-s0", "cpu-metasgd-s0")]
     assert run(["models", "import", *sources, "--json", "-"]) == 0
     out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert told["schema"] == "nilr/models-import/1"
-    assert told["config"]["sources"] == ["cpu-maml-s0", "cpu-metasgd-s0"]
-    assert [(name, model["imported"]) for name, model in told["metrics"].items()] == [
+    result = json.loads(out)
+    assert result["schema"] == "nilr/models-import/1"
+    assert result["config"]["sources"] == ["cpu-maml-s0", "cpu-metasgd-s0"]
+    assert [(name, model["imported"]) for name, model in result["metrics"].items()] == [
         ("cpu-maml-s0", True),
         ("cpu-metasgd-s0", True),
     ]

@@ -51,7 +51,7 @@ def test_a_resumed_stage_counts_its_rate_from_where_it_began() -> None:
     assert stream.getvalue().splitlines()[-1] == "meta-train: 520/1000 updates, 2 updates/s, 4 min 0 s left"
 
 
-def test_metrics_in_a_log_are_fractions_and_none_takes_one_away() -> None:
+def test_metrics_in_a_log_are_fractions_and_none_removes_one() -> None:
     clock = Clock()
     stream, reporter = plain(clock)
     with reporter:
@@ -72,7 +72,7 @@ def test_metrics_alone_keep_a_log_alive() -> None:
     assert stream.getvalue().splitlines() == ["validate", "validate, validation 0.5000"]
 
 
-def test_a_note_in_a_log_is_one_line_of_any_length_as_it_is() -> None:
+def test_a_note_in_a_log_is_one_unchanged_line_of_any_length() -> None:
     stream, reporter = plain(Clock())
     reporter.note("[bold]" + "x" * 300 + "\x1b[2J")
     assert stream.getvalue() == "[bold]" + "x" * 300 + "\\x1b[2J\n"
@@ -94,15 +94,17 @@ def test_a_terminal_shows_count_metrics_in_percent_and_notes() -> None:
     assert "1 images" in shown
 
 
-def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
+@pytest.mark.parametrize("no_color", [True, False])
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
+    monkeypatch.setenv("NO_COLOR", "1") if no_color else monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     stream = Terminal()
     with make_reporter(make_console(stream), quiet=False) as reporter:
         reporter.stage("probe", 4)
         reporter.advance(4)
-    assert "\x1b[3" not in stream.getvalue()
-    assert "\x1b[9" not in stream.getvalue()
+    shown = stream.getvalue()
+    assert "4/4 steps" in shown
+    assert ("\x1b[3" in shown or "\x1b[9" in shown) is not no_color
 
 
 @pytest.mark.parametrize(

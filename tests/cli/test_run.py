@@ -22,7 +22,7 @@ def test_recipe_and_display_fit_the_settings_and_the_result_of_their_command(com
     assert command.result in (None, recipe["return"])
 
 
-def test_a_result_is_stored_and_its_place_is_named_on_stderr(
+def test_a_result_is_stored_and_its_path_printed_on_stderr(
     probes: list[Settings], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["probe"]) == 0
@@ -33,14 +33,12 @@ def test_a_result_is_stored_and_its_place_is_named_on_stderr(
     assert json.loads(stored.read_text())["schema"] == "nilr/probe/1"
 
 
-def test_the_notes_are_the_last_words(probes: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_notes_are_the_last_lines(probes: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
     run(["probe"])
     assert capsys.readouterr().err.endswith("\nthe last words\n")
 
 
-def test_json_to_standard_output_is_all_that_stands_there(
-    probes: list[Settings], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_is_the_only_text_on_standard_output(probes: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["-q", "probe", "--json", "-"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["metrics"]["maml"]["cross-task"]["accuracy"]["mean"] == 0.38

@@ -15,7 +15,7 @@ def show(report: Report, screen: Screen) -> None:
     for _, drawing in report.contents.figures:
         screen.line(drawing.sentence)
     for kind in report.contents.left_out:
-        screen.line(f"left out: {kind.title.lower()}; it takes {kind.needs}")
+        screen.line(f"omitted: {kind.title.lower()}; it needs {kind.needs}")
     if report.written:
         typer.echo(str(report.written[0]))
     else:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import pytest
 
-from nilr.cli.console import Screen, make_console
 from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
 from nilr.results.making import AdaptMetrics, ImageRef, Prediction, PrepareDataMetrics, SplitCounts, TrainMetrics
 from nilr.results.records import DataUsed, Mean, ModelUsed
@@ -61,7 +59,7 @@ def test_a_terminal_shows_percent(probe_result: Result[Any], monkeypatch: pytest
     assert "+5.00 % ± 0.50 %" in text
 
 
-def test_what_was_packed_is_told_with_its_duplicates() -> None:
+def test_a_pack_is_shown_with_its_duplicates_and_skipped_images() -> None:
     metrics = PrepareDataMetrics(
         splits={"train": SplitCounts(classes=64, images=38_400), "val": SplitCounts(classes=16, images=9_600)},
         duplicate_pairs=[(image("a.jpg"), image("[b].jpg", "val"))],
@@ -138,46 +136,6 @@ def test_adapt_shows_before_and_after_and_each_prediction() -> None:
 
 def test_a_quiet_screen_shows_nothing(probe_result: Result[Any]) -> None:
     assert shown(probe_result, quiet=True) == []
-
-
-def test_a_line_on_a_terminal_breaks_between_words_and_never_within_a_path() -> None:
-    stream = Terminal()
-    console = make_console(stream)
-    console.width = 30
-    Screen(console).line("result: /a/very/long/path/to/the/result/of/a/probe.json and some more words")
-    assert stream.getvalue().splitlines() == [
-        "result:",
-        "/a/very/long/path/to/the/result/of/a/probe.json",
-        "and some more words",
-    ]
-
-
-def test_a_terminal_shows_whole_names_and_no_column_of_which_nothing_is_known() -> None:
-    stream = Terminal()
-    console = make_console(stream)
-    console.width = 30
-    header = ("name", "words", "unknown")
-    Screen(console).table(header, [("a-name-of-some-length", "several words in a row", None)])
-    assert "a-name-of-some-length" in stream.getvalue()
-    assert "unknown" not in stream.getvalue()
-
-
-def test_several_columns_of_names_are_whole_and_the_first_goes_where_it_is_always_the_same() -> None:
-    stream = Terminal()
-    console = make_console(stream)
-    console.width = 40
-    rows = [("maml", "cross-task", "shuffled-signs", "25.56 % ± 3.69 %"), ("maml", "same-task", "learned", "x")]
-    Screen(console).table(("model", "protocol", "rates", "accuracy"), rows, names=3)
-    assert "maml" not in stream.getvalue()
-    assert "shuffled-signs" in stream.getvalue()
-    Screen(console).table(("model", "protocol", "accuracy"), [*rows, ("boil", "", "", "")], names=3)
-    assert "maml" in stream.getvalue()
-
-
-def test_a_pipe_gets_every_column_and_nothing_is_cut() -> None:
-    stream = io.StringIO()
-    Screen(make_console(stream)).table(("name", "words", "unknown"), [("x", "y" * 200, None)])
-    assert stream.getvalue().split() == ["name", "words", "unknown", "x", "y" * 200, "-"]
 
 
 def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> None:
