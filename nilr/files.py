@@ -1,4 +1,4 @@
-"""Files that are complete or not there at all."""
+"""Write files and directories that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -22,35 +22,38 @@ _REMOVED_PREFIX = ".removed-nilr-"
 _DIRECTORY = ".d"
 _STALE = re.compile(f"({re.escape(TEMPORARY_PREFIX)}|{re.escape(_REMOVED_PREFIX)})[0-9a-f]{{12}}({_DIRECTORY})?")
 
+_NO_SPACE = "free some space, or choose another place with --home"
+_NO_PERMISSION = "check the permissions, or choose another place with --home"
+_NOT_A_DIRECTORY = "a part of this path is a file; choose another place"
 _HINTS = {
-    errno.ENOSPC: "free some space, or choose another place with --home",
-    errno.EDQUOT: "free some space, or choose another place with --home",
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
     errno.EROFS: "choose a writable place with --home or NILR_HOME",
-    errno.EACCES: "check the permissions, or choose another place with --home",
-    errno.EPERM: "check the permissions, or choose another place with --home",
-    errno.EEXIST: "a part of this path is a file; choose another place",
-    errno.ENOTDIR: "a part of this path is a file; choose another place",
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EEXIST: _NOT_A_DIRECTORY,
+    errno.ENOTDIR: _NOT_A_DIRECTORY,
 }
 
 
 def storage_error(path: Path, error: OSError, doing: str = "write") -> StoreError:
-    """Turn an operating system's error about `path` into one that says what to do."""
+    """Return the error for an operating system's error about `path`, with a hint."""
     reason = error.strerror or str(error)
     return StoreError(f"cannot {doing} `{path}`: {reason.lower()}", hint=_HINTS.get(error.errno or 0))
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success flush it to disk and rename it over `path`.
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
 
-    Whatever happens, `path` holds its old content or the whole new one, and the temporary file is gone. A SIGKILL
-    leaves it behind under a name that starts with `TEMPORARY_PREFIX`; the next one to write in that directory removes
+    In any case `path` has its old content or all of the new one, and the temporary file is gone. Only a SIGKILL leaves
+    it behind, with a name that starts with `TEMPORARY_PREFIX`; the next process that writes in that directory removes
     it.
 
     Raises:
-        StoreError: the directory cannot be made or written, or the disk is full.
+        StoreError: the directory cannot be created or written, or the disk is full.
     """
-    with _held_beside(path) as temporary:
+    with _temporary_beside(path) as temporary:
         yield temporary
         flush(temporary)
         temporary.replace(path)
@@ -59,35 +62,38 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
-    """Give a new directory for files; on success flush them to disk and put the directory in the place of `path`.
+    """Yield a new directory for files; on success flush them to disk and replace `path` by the directory.
 
-    Whatever happens, `path` is the old directory (or link) or the whole new one; only a kill between two renames can
-    leave neither. What a SIGKILL leaves behind is removed as `replacing` says.
+    In any case `path` is the old directory (or link) or all of the new one; only a kill between two renames can leave
+    neither. What a SIGKILL leaves behind is removed as for `replacing`.
 
     Raises:
-        StoreError: the parent cannot be made or written, or the disk is full.
+        StoreError: the parent cannot be created or written, or the disk is full.
     """
-    with _held_beside(path) as held:
-        place = held.with_suffix(_DIRECTORY)  # stale as soon as `held` is gone
+    with _temporary_beside(path) as temporary:
+        place = temporary.with_suffix(_DIRECTORY)  # stale as soon as `temporary` is gone
         new, old = place / "new", place / "old"
         try:
             new.mkdir(parents=True)
             yield new
             for file in (*new.iterdir(), new):
                 flush(file)
-            _exchange(path, new, old)
+            if os.path.lexists(path):
+                path.rename(old)
+            try:
+                new.rename(path)
+            except OSError:
+                if os.path.lexists(old):
+                    old.rename(path)
+                raise
             flush(path.parent)
         finally:
             _remove(place)
 
 
 @contextlib.contextmanager
-def _held_beside(path: Path) -> Iterator[Path]:
-    """Give a temporary file in the directory of `path`, which is made and cleared of stale ones.
-
-    Raises:
-        StoreError: the system fails, here or in the block.
-    """
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary file in the directory of `path`, which is created and cleared of stale files."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent)
@@ -97,21 +103,8 @@ def _held_beside(path: Path) -> Iterator[Path]:
         raise storage_error(path, error) from error
 
 
-def _exchange(path: Path, new: Path, old: Path) -> None:
-    """Rename `path`, where it is there, to `old`, and `new` to `path`; on failure it is `path` again."""
-    if not os.path.lexists(path):
-        new.rename(path)
-        return
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-
-
 def remove_at_once(path: Path) -> None:
-    """Remove a directory, in one moment for all who look for it; of a link the link, never what it points to.
+    """Remove a directory in one step for all other processes; of a link, remove the link only.
 
     Raises:
         OSError: it cannot be removed.
@@ -120,10 +113,9 @@ def remove_at_once(path: Path) -> None:
 
 
 def remove_stale(directory: Path) -> None:
-    """Remove what killed processes left in a directory: temporary files, and what they were about to remove.
+    """Remove the temporary files and unfinished removals of killed processes from a directory, as far as possible.
 
-    A living process holds a lock on its temporary file, which the system lets go of when the process ends. What cannot
-    be removed stays.
+    A running process holds a lock on its temporary file, which the operating system releases when the process ends.
     """
     with contextlib.suppress(OSError):
         names = sorted(os.listdir(directory))  # noqa: PTH208
@@ -132,13 +124,15 @@ def remove_stale(directory: Path) -> None:
                 if path.name.startswith(_REMOVED_PREFIX):
                     _remove(path)
                 elif path.suffix != _DIRECTORY:
-                    _remove_unheld(path)
+                    with _opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
+                        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        path.unlink()
                 elif not os.path.lexists(path.with_suffix("")):
                     _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """Remove a link or a whole directory, perhaps beside another process that does the same."""
+    """Remove a link or a whole directory, even if another process removes it at the same time."""
     while os.path.lexists(path):
         with contextlib.suppress(FileNotFoundError):
             if path.is_symlink():
@@ -147,21 +141,15 @@ def _remove(path: Path) -> None:
                 shutil.rmtree(path)
 
 
-def _remove_unheld(path: Path) -> None:
-    with _opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-
-
 @contextlib.contextmanager
 def temporary_in(directory: Path) -> Iterator[Path]:
-    """Make a file, hold it as long as the block lasts, under whatever name, and remove it if its first name stands."""
+    """Create a file, lock it during the block even if it is renamed, and remove it if it keeps its first name."""
     while True:
         path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
         try:
             with _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as handle:
-                # A shared lock, as whoever reads the file through HDF5 takes one as well. Without locks in the file
-                # system nobody can tell that the file is stale, and it is never removed.
+                # A shared lock, because reading the file through HDF5 takes one as well. On a file system without locks
+                # a stale file cannot be recognised, and is never removed.
                 with contextlib.suppress(OSError):
                     fcntl.flock(handle, fcntl.LOCK_SH)
                 if os.fstat(handle).st_nlink:  # else it was removed as stale before it was locked
@@ -182,67 +170,56 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, whole or not at all.
-
-    Raises:
-        StoreError: see `replacing`.
-    """
+    """Replace `path` by `content`, as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 class PatientFile(io.FileIO):
-    """A new file, to read and write, that keeps the first failure to write and then ignores all writes.
+    """A new file to read and write, which stores the first write error and ignores all later writes.
 
-    For a library that must not see a failure: HDF5 crashes at the process's end over a file it could not write out.
+    For HDF5, which crashes at the end of the process if a write fails.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
-        self._failure: OSError | None = None
+        self._error: OSError | None = None
 
     def write(self, content: Any, /) -> int:  # noqa: ANN401 - any buffer
-        """Write all of `content`, if nothing has failed yet."""
+        """Write all of `content`, unless an error is stored."""
         rest = memoryview(content).cast("B")
         size = len(rest)
-        with self._keeping_failure():
-            while self._failure is None and len(rest):
+        with self._storing_error():
+            while self._error is None and len(rest):
                 rest = rest[super().write(rest) :]
         return size
 
     def truncate(self, size: int | None = None, /) -> int:
-        """Set the file's size, if nothing has failed yet."""
-        with self._keeping_failure():
-            if self._failure is None:
+        """Set the size of the file, unless an error is stored."""
+        with self._storing_error():
+            if self._error is None:
                 return super().truncate(size)
         return self.tell() if size is None else size
 
     def check(self) -> None:
-        """Raise the failure, if there is one.
-
-        Raises:
-            OSError: something could not be written.
-        """
-        if self._failure is not None:
-            raise self._failure
+        """Raise the stored OSError, if there is one."""
+        if self._error is not None:
+            raise self._error
 
     @contextlib.contextmanager
-    def _keeping_failure(self) -> Iterator[None]:
+    def _storing_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            self._failure = error
+            self._error = error
 
 
-def led_to(path: Path) -> Path:
-    """Return where a path leads through links: a file that a user names is written there, never in a link's place.
-
-    Else `--json /dev/stdout` would put a file in the place of what the system calls so.
-    """
+def resolve_links(path: Path) -> Path:
+    """Return where a path leads through links, so that writing there keeps links such as `/dev/stdout`."""
     return Path(os.path.realpath(path))
 
 
 def flush(path: Path) -> None:
-    """Push a file's or a directory's content from the system's cache to the disk."""
+    """Flush a file or directory from the operating system's cache to the disk."""
     with _opened(path, os.O_RDONLY) as handle:
         os.fsync(handle)

@@ -15,7 +15,7 @@ from nilr.cli.options import Invocation
 from nilr.commands import Command
 from nilr.config import Settings
 from nilr.errors import Interrupted, StoreError
-from nilr.files import led_to, storage_error
+from nilr.files import resolve_links, storage_error
 from nilr.results.result import Result, to_json, write_result
 from nilr.signals import ending_the_process
 
@@ -99,4 +99,4 @@ def _copy(json: str | None, result: Result[Any]) -> None:
         except OSError as error:
             raise storage_error(path, error) from error
     else:
-        write_result(led_to(path), result)
+        write_result(resolve_links(path), result)

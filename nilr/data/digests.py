@@ -15,7 +15,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import combinations
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,8 @@ import numpy.typing as npt
 from nilr.config import SPLITS
 
 Images = npt.NDArray[np.uint8]
-Ref = TypeVar("Ref", bound=tuple[str, ...])
+# Split, class and file name of an image.
+Where = tuple[str, str, str]
 
 MAX_ALL_PAIRS: Final = 20
 
@@ -38,16 +39,16 @@ def image_digests(images: Iterable[Images]) -> list[bytes]:
     return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
 
 
-def equal_pairs(images: Iterable[tuple[bytes, Ref]]) -> list[tuple[Ref, Ref]]:
+def equal_pairs(images: Iterable[tuple[bytes, Where]]) -> list[tuple[Where, Where]]:
     """Return the pairs of images with the same digest, each pair once and sorted.
 
     If more than `MAX_ALL_PAIRS` images are equal, each is paired with the first only: 600 blank images would give
     180,000 pairs.
     """
-    same: defaultdict[bytes, list[Ref]] = defaultdict(list)
+    same: defaultdict[bytes, list[Where]] = defaultdict(list)
     for digest, image in images:
         same[digest].append(image)
-    pairs: list[tuple[Ref, Ref]] = []
+    pairs: list[tuple[Where, Where]] = []
     for equal in map(sorted, same.values()):
         pairs += combinations(equal, 2) if len(equal) <= MAX_ALL_PAIRS else ((equal[0], other) for other in equal[1:])
     return sorted(pairs)

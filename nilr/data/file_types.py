@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 HEAD_SIZE: Final = 512
@@ -45,16 +44,6 @@ def describe_content(head: bytes) -> str:
     if not any(head):
         return "only zero bytes"
     return "a text file" if _is_text(head) else "a file of unknown type"
-
-
-def describe_file(path: Path) -> str:
-    """Return what the file at `path` is.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        return describe_content(file.read(HEAD_SIZE))
 
 
 def _is_text(head: bytes) -> bool:

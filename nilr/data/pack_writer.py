@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import h5py
 import numpy as np
 
 from nilr.config import SPLITS
-from nilr.data.digests import Images, bytes_sha256, combined_digest, content_digest, equal_pairs, image_digests
+from nilr.data.digests import Images, Where, bytes_sha256, combined_digest, content_digest, equal_pairs, image_digests
 from nilr.data.pack import ARRAYS, FORMAT, FORMAT_VERSION, PackInfo, open_pack
 from nilr.errors import DataError, StoreError
 from nilr.files import PatientFile, replacing, temporary_in
@@ -27,14 +27,6 @@ from nilr.files import PatientFile, replacing, temporary_in
 Layout = Mapping[str, Mapping[str, int]]
 
 _PIECE_BYTES: Final = 2**20
-
-
-class ImageRef(NamedTuple):
-    """One packed image."""
-
-    split: str
-    class_name: str
-    filename: str
 
 
 @dataclass(frozen=True)
@@ -112,11 +104,11 @@ class PackWriter:
         self._file.write_images(split, class_name, _pieces([images[i] for i in order]))
         self._written[split, class_name] = _WrittenClass([digests[i] for i in order], [filenames[i] for i in order])
 
-    def duplicate_pairs(self) -> list[tuple[ImageRef, ImageRef]]:
+    def duplicate_pairs(self) -> list[tuple[Where, Where]]:
         """Return the pairs of images with the same pixels among those written so far, as `equal_pairs` does."""
         count = Counter(digest for written in self._written.values() for digest in written.digests)
         return equal_pairs(
-            (digest, ImageRef(split, class_name, filename))
+            (digest, (split, class_name, filename))
             for (split, class_name), written in self._written.items()
             for digest, filename in zip(written.digests, written.filenames, strict=True)
             if count[digest] > 1

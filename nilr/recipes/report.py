@@ -13,7 +13,7 @@ from nilr import __version__
 from nilr.checkpoint import read_manifest
 from nilr.config import ReportFormat, ReportSettings
 from nilr.errors import NilrError, StoreError, UsageError
-from nilr.files import led_to, write_atomically
+from nilr.files import resolve_links, write_atomically
 from nilr.history import Line, check_history
 from nilr.report.contents import KINDS, Contents, contents
 from nilr.report.figures.figure import History, Material
@@ -120,7 +120,7 @@ def _write(out: Path, form: ReportFormat, made: Contents, reporter: Reporter) ->
         return written
     by = f"nilr {__version__}"
     text = page(made, pictures, made_by=by) if form == "html" else markdown(made, figures=folder.name, made_by=by)
-    write_atomically(led_to(out), text.encode())
+    write_atomically(resolve_links(out), text.encode())
     return [out, *written]
 
 

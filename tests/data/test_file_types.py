@@ -1,8 +1,6 @@
-from pathlib import Path
-
 import pytest
 
-from nilr.data.file_types import describe_content, describe_file
+from nilr.data.file_types import describe_content
 
 
 @pytest.mark.parametrize(
@@ -26,7 +24,5 @@ from nilr.data.file_types import describe_content, describe_file
         (b"\x01\x02", "a file of unknown type"),
     ],
 )
-def test_a_file_is_known_by_its_first_bytes(tmp_path: Path, head: bytes, what: str) -> None:
+def test_a_file_is_recognised_by_its_first_bytes(head: bytes, what: str) -> None:
     assert describe_content(head) == what
-    (tmp_path / "x").write_bytes(head)
-    assert describe_file(tmp_path / "x") == what

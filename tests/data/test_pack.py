@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nilr.data.pack import Counts, PackInfo, open_pack, verify_pack
-from nilr.data.pack_writer import ImageRef, PackWriter
+from nilr.data.pack_writer import PackWriter
 from nilr.errors import DataError, NilrError, StoreError
 from nilr.files import remove_stale
 
@@ -161,7 +161,7 @@ def test_duplicate_pairs_are_found_within_and_across_splits_each_once(tmp_path: 
         pack.write_class("train", "b", pixels(9), ["b9"])
         pack.write_class("train", "a", pixels(1, 2, 1), ["a2", "a3", "a1"])
         pairs = pack.duplicate_pairs()
-    one, two, three = ImageRef("train", "a", "a1"), ImageRef("train", "a", "a2"), ImageRef("val", "c", "c1")
+    one, two, three = ("train", "a", "a1"), ("train", "a", "a2"), ("val", "c", "c1")
     assert pairs == [(one, two), (one, three), (two, three)]
 
 

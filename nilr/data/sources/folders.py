@@ -12,13 +12,7 @@ from nilr.data.sources.members import Listing, Member, Payload, Unreadable, is_j
 
 
 class FolderReader:
-    """Reads a folder and its subfolders; symbolic links are followed.
-
-    Args:
-        path: the folder.
-        prefix: put before the path of each file.
-        only: the synsets to list; None for all.
-    """
+    """Reads a folder and its subfolders; symbolic links are followed."""
 
     kind = "folder"
 
@@ -26,11 +20,7 @@ class FolderReader:
         self._path, self._prefix, self._only = path, prefix, only
 
     def list_into(self, listing: Listing) -> None:
-        """Add every file to the listing.
-
-        Raises:
-            DataError: a folder in it cannot be read.
-        """
+        """Add every file to the listing."""
         for path in self._files(listing):
             try:
                 status = path.stat()

@@ -94,25 +94,21 @@ class Listing:
 
 
 class Reader(Protocol):
-    """Reads one container: a folder, an archive or a pickle."""
+    """Reads one container: a folder, an archive or a pickle.
+
+    Readers are made from the path of the container, the prefix of all listed paths, and, if the container may have many
+    more, the synsets to list. All methods raise DataError if it is unreadable, truncated, corrupt or hostile.
+    """
 
     @property
     def kind(self) -> str:
         """Kind of the container: folder, tar, zip, pickle."""
 
     def list_into(self, listing: Listing) -> None:
-        """Add every file to the listing, without reading any image.
-
-        Raises:
-            DataError: the container is truncated, corrupt or hostile.
-        """
+        """Add every file to the listing, without reading any image."""
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
-        """Read some members of the container, in the order that is fastest to read.
-
-        Raises:
-            DataError: the container can no longer be read.
-        """
+        """Read some members of the container, in the order that is fastest to read."""
 
 
 def fetch_all(members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
@@ -135,11 +131,7 @@ def is_junk(path: str) -> bool:
 
 
 def safe_path(name: str, archive: Path) -> str:
-    """Return the name of an archive's member as a plain relative path.
-
-    Raises:
-        DataError: it is absolute, leads out of the archive, or is too long for a file system.
-    """
+    """Return the name of an archive's member as a plain relative path; DataError if it leads out of the archive."""
     if _PLAIN_PATH.fullmatch(name):
         return name
     parts = name.replace("\\", "/").split("/")

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,11 +47,7 @@ class PickleReader:
         self._path, self._prefix, self._inside = path, prefix, inside
 
     def list_into(self, listing: Listing) -> None:
-        """Add every image to the listing.
-
-        Raises:
-            DataError: as `read_pickle_arrays`, or two classes would get the same folder name.
-        """
+        """Add every image to the listing."""
         pickled = self._read()
         prefix = f"{self._prefix}/{pickled.split_hint}" if pickled.split_hint else self._prefix
         names: dict[str, str] = {}
@@ -68,11 +63,7 @@ class PickleReader:
                 listing.images.append(Member(path, image.nbytes, self, (name, index)))
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
-        """Read some images, in the order given.
-
-        Raises:
-            DataError: as `read_pickle_arrays`.
-        """
+        """Read some images, in the order given."""
         classes = self._read().classes
         for member in members:
             name, index = member.where
@@ -93,14 +84,8 @@ class PickleReader:
         return read_pickle_arrays(self._path, content)
 
 
-@dataclass(frozen=True)
-class PickleImages:
-    """The images of one pickle.
-
-    Attributes:
-        split_hint: the split in the file's name, if any.
-        classes: for each class name its images, uint8 (n, H, W, 3), in the pickle's order.
-    """
+class PickleImages(NamedTuple):
+    """The split in the file's name, if any, and for each class its images, uint8 (n, H, W, 3)."""
 
     split_hint: Split | None
     classes: dict[str, Images]

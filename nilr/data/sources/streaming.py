@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,55 +23,29 @@ _CHUNKS_PER_WORKER: Final = 16
 Decoded = tuple[Images, list[bytes], list[str | None]]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class DecodedClass:
-    """A class, ready to be written.
+    """A class whose images arrive in any order.
 
     Attributes:
-        split: its split.
-        name: its name.
-        images: n times uint8 (S, S, 3).
-        filenames: base name of each image's file.
-        digests: digest of each image.
-        broken: path of each unreadable image, and the reason.
+        members: its images, as planned.
+        decoded: image, uint8 (S, S, 3), and digest of each decoded member, by its index in `members`.
+        broken: the reason for each unreadable image, by path.
     """
 
     split: str
     name: str
-    images: list[Images]
-    filenames: list[str]
-    digests: list[bytes]
-    broken: dict[str, str]
-
-
-@dataclass(eq=False)
-class _PartialClass:
-    """A class while its images arrive in any order, by their index in `members`."""
-
-    split: str
-    name: str
     members: list[Member]
-    images: dict[int, tuple[Images, bytes]] = field(default_factory=dict)
-    broken: dict[int, str] = field(default_factory=dict)
+    decoded: dict[int, tuple[Images, bytes]] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
 
-    def is_complete(self) -> bool:
-        return len(self.images) + len(self.broken) == len(self.members)
-
-    def take(self) -> DecodedClass:
-        """Return the class without its unreadable images, and keep none of its images."""
-        good = sorted(self.images)
-        decoded = [self.images.pop(index) for index in good]
-        return DecodedClass(
-            self.split,
-            self.name,
-            [image for image, _ in decoded],
-            [self.members[index].filename for index in good],
-            [digest for _, digest in decoded],
-            {self.members[index].path: reason for index, reason in sorted(self.broken.items())},
-        )
+    @property
+    def images(self) -> list[tuple[str, Images, bytes]]:
+        """File name, pixels and digest of each decoded image, in the order planned."""
+        return [(self.members[index].filename, *self.decoded[index]) for index in sorted(self.decoded)]
 
 
-Place = tuple[_PartialClass, int]
+Place = tuple[DecodedClass, int]
 
 
 def decode_classes(
@@ -118,7 +92,7 @@ def _places(splits: Splits) -> dict[Member, Place]:
     places: dict[Member, Place] = {}
     for split, classes in splits.items():
         for name, images in classes.items():
-            owner = _PartialClass(split, name, list(dict.fromkeys(images)))
+            owner = DecodedClass(split, name, list(dict.fromkeys(images)))
             places.update((member, (owner, index)) for index, member in enumerate(owner.members))
     return places
 
@@ -128,8 +102,8 @@ def _chunks(places: dict[Member, Place], n_images: int) -> Iterator[tuple[list[P
     chunk: list[Place] = []
     payloads: list[Payload] = []
     n_bytes = 0
-    for member, payload in _fetch(places):
-        chunk.append(places[member])
+    for member, payload in _fetch(list(places)):
+        chunk.append(places.pop(member))  # so that nothing refers to a class after it is yielded
         payloads.append(payload)
         n_bytes += member.size
         if len(chunk) >= n_images or n_bytes >= _CHUNK_BYTES:
@@ -139,7 +113,7 @@ def _chunks(places: dict[Member, Place], n_images: int) -> Iterator[tuple[list[P
         yield chunk, payloads
 
 
-def _fetch(members: Collection[Member]) -> Iterator[tuple[Member, Payload]]:
+def _fetch(members: list[Member]) -> Iterator[tuple[Member, Payload]]:
     for member in members:
         if member.size > MAX_BYTES:
             yield member, Unreadable(f"has {member.size:,} bytes, more than the limit of {MAX_BYTES:,}")
@@ -155,10 +129,10 @@ def _collect(places: list[Place], decoded: Future[Decoded], advance: Callable[[i
     """Add decoded images to their classes, and yield the classes that are now complete."""
     for (owner, index), image, digest, reason in zip(places, *decoded.result(), strict=True):
         if reason is None:
-            owner.images[index] = image, digest
+            owner.decoded[index] = image, digest
         else:
-            owner.broken[index] = reason
+            owner.broken[owner.members[index].path] = reason
     advance(len(places))
     for owner in dict.fromkeys(owner for owner, _ in places):
-        if owner.is_complete():
-            yield owner.take()
+        if len(owner.decoded) + len(owner.broken) == len(owner.members):
+            yield owner

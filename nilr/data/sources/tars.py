@@ -68,13 +68,7 @@ def is_tar(head: bytes) -> bool:
 
 
 class TarReader:
-    """Reads a tar.
-
-    Args:
-        path: the archive.
-        prefix: put before the path of each member.
-        only: the synsets to list if the tar contains tars; None for all.
-    """
+    """Reads a tar; `only` applies to the tars inside it."""
 
     kind = "tar"
 
@@ -82,11 +76,7 @@ class TarReader:
         self._path, self._prefix, self._only = path, prefix, only
 
     def list_into(self, listing: Listing) -> None:
-        """Add every file to the listing, including those of tars inside the tar.
-
-        Raises:
-            DataError: not a tar, truncated, corrupt, or with a member that leads out of the archive.
-        """
+        """Add every file to the listing, including those of tars inside the tar."""
         with self._open() as file:
             head = file.read(BLOCK)
             if not is_tar(head):
@@ -101,11 +91,7 @@ class TarReader:
                     pass
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
-        """Read some members: in the order given, or from a compressed archive in its own order.
-
-        Raises:
-            DataError: the archive can no longer be read.
-        """
+        """Read some members: in the order given, or from a compressed archive in its own order."""
         with self._open() as file:
             for run in _runs(sorted(members, key=lambda member: member.where) if self._is_compressed() else members):
                 start, end = run[0].where, run[-1].where + run[-1].size
@@ -229,13 +215,13 @@ def _plain_file(block: bytes) -> tuple[str, int] | None:
     return (path.decode("utf-8", "surrogateescape"), int(digits[1], 8)) if path[-1:] not in (b"", b"/") else None
 
 
+def _read_head(file: io.BufferedIOBase, offset: int, size: int, n: int) -> bytes:
+    return _read_at(file, offset, min(size, n))
+
+
 def _read_at(file: io.BufferedIOBase, offset: int, n: int) -> bytes:
     file.seek(offset)
     return file.read(n)
-
-
-def _read_head(file: io.BufferedIOBase, offset: int, size: int, n: int) -> bytes:
-    return _read_at(file, offset, min(size, n))
 
 
 def _runs(members: Iterable[Member]) -> Iterator[list[Member]]:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from nilr.data.file_types import HEAD_SIZE, describe_content, describe_file
+from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.errors import DataError
 from nilr.files import storage_error
 
@@ -41,11 +41,11 @@ def load_plain(path: Path, content: bytes | None = None) -> object:
         StoreError: the file cannot be read.
     """
     try:
-        what = describe_file(path) if content is None else describe_content(content[:HEAD_SIZE])
-        if what not in _POSSIBLE_PICKLES:
-            hint = "the download saved a web page; get the file itself" if "page" in what else None
-            raise DataError(f"`{path}` is {what}, not a pickle", hint=hint)
         with path.open("rb") if content is None else io.BytesIO(content) as file:
+            what = describe_content(file.read(HEAD_SIZE))
+            if what not in _POSSIBLE_PICKLES:
+                hint = "the download saved a web page; get the file itself" if "page" in what else None
+                raise DataError(f"`{path}` is {what}, not a pickle", hint=hint)
             return _Machine().run(_Bounded(file))
     except OSError as error:
         raise storage_error(path, error, "read") from error

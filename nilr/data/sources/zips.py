@@ -20,12 +20,7 @@ _ENCRYPTED: Final = 0x1
 
 
 class ZipReader:
-    """Reads a zip.
-
-    Args:
-        path: the archive.
-        prefix: put before the path of each member.
-    """
+    """Reads a zip."""
 
     kind = "zip"
 
@@ -33,11 +28,7 @@ class ZipReader:
         self._path, self._prefix = path, prefix
 
     def list_into(self, listing: Listing) -> None:
-        """Add every file to the listing; an archive in the zip is not opened.
-
-        Raises:
-            DataError: truncated, corrupt, encrypted, or with a member that leads out of the archive.
-        """
+        """Add every file to the listing; an archive in the zip is not opened."""
         with self._open() as archive:
             for info in archive.infolist():
                 name = safe_path(info.filename, self._path)
@@ -47,11 +38,7 @@ class ZipReader:
                     listing.add(member, partial(_read, archive, info))
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
-        """Read some members, in the order given; a damaged member is `Unreadable`.
-
-        Raises:
-            DataError: the archive can no longer be read.
-        """
+        """Read some members, in the order given; a damaged member is `Unreadable`."""
         with self._open() as archive:
             for member in members:
                 try:
