@@ -126,9 +126,9 @@ def test_every_algorithm_can_be_edited(row: Algorithm, quick: dict[str, Any]) ->
     result = judge("it", rates=tuple(EDITS), n_episodes=2)
     values = result.per_episode["it"]["edits"]
     assert set(values) == set(EDITS)
-    if row.rates != "element":
+    if row.grain != "element":
         assert values["shuffled"] == values["tensor-mean"] == values["learned"]
-    if row.rates == "fixed":
+    if row.grain == "fixed":
         assert values["zero-positive"]["same-task"] == result.per_episode["it"]["meta-init"]
 
 
