@@ -85,7 +85,7 @@ def test_a_curve_over_steps_takes_each_step_once() -> None:
     assert engine.calls["steps"] == 4
 
 
-def test_where_layers_are_read_the_features_are_taken_from_them() -> None:
+def test_features_come_from_the_layers_if_a_reading_needs_these() -> None:
     engine = CountingEngine()
     subject = Subject({"at": torch.tensor(2.0)}, {}, 1, engine)  # type: ignore[arg-type]
     accuracy = NeighbourAccuracy("nearest", "euclidean", layer="pixels")

@@ -74,7 +74,7 @@ def test_one_positive_number_for_a_tensor_stays_as_it_is(name: str) -> None:
     assert torch.equal(edit(name, torch.tensor(0.05)), torch.tensor(0.05))
 
 
-def test_steps_with_rates_of_their_own_are_shuffled_alike_and_each_has_its_mean() -> None:
+def test_rates_per_step_are_shuffled_in_one_order_and_have_a_mean_per_step() -> None:
     rates = torch.stack([torch.arange(1.0, 31), torch.arange(101.0, 131)]) * torch.tensor([1.0, -1.0]).repeat(15)
     parameter = torch.zeros(30)
     shuffled = edit("shuffled", rates, parameter=parameter)
@@ -82,7 +82,7 @@ def test_steps_with_rates_of_their_own_are_shuffled_alike_and_each_has_its_mean(
     assert torch.equal(edit("tensor-mean", rates, parameter=parameter), torch.tensor([[-0.5], [-0.5]]).expand(2, 30))
 
 
-def test_an_unknown_edit_is_refused_with_the_list() -> None:
+def test_an_unknown_edit_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError) as caught:
         find_edit("zeroed")
     assert caught.value.message == "unknown rates `zeroed`"
@@ -90,7 +90,7 @@ def test_an_unknown_edit_is_refused_with_the_list() -> None:
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", ""])
-def test_what_is_no_finite_number_is_no_rate(number: str) -> None:
+def test_only_a_finite_number_is_a_rate(number: str) -> None:
     with pytest.raises(UnknownNameError):
         find_edit(number)
 
@@ -145,7 +145,7 @@ def test_norm_matched_steps_are_as_long_as_the_learned_ones_and_downhill(
         assert cosine.item() == pytest.approx(1, abs=1e-9)
 
 
-def test_norm_matched_looks_at_the_gradient_of_every_step(learner: Learner, support: tuple[Tensor, Tensor]) -> None:
+def test_norm_matched_uses_the_gradient_of_every_step(learner: Learner, support: tuple[Tensor, Tensor]) -> None:
     params = {name: value.double() for name, value in learner.initial_params().items()}
     pixels = (support[0].double(), support[1])
     rates = {name: torch.full((2, *value.shape), 0.1, dtype=torch.float64) for name, value in params.items()}
@@ -170,6 +170,6 @@ def test_without_negative_rates_absolute_is_learned_bit_for_bit(
         assert torch.equal(adapt(ReferenceEngine(learner), params, absolute, support, steps=2)[name], value)
 
 
-def test_where_nothing_has_a_rate_nothing_moves(learner: Learner, support: tuple[Tensor, Tensor]) -> None:
+def test_without_rates_nothing_moves(learner: Learner, support: tuple[Tensor, Tensor]) -> None:
     params = learner.initial_params()
     assert adapt(ReferenceEngine(learner), params, {}, support, steps=3) is params

@@ -45,7 +45,7 @@ def below_zero(edges: list[float], counts: list[int]) -> int:
     ],
     ids=lambda rates: f"{rates.min():.2g} to {rates.max():.2g}",
 )
-def test_a_histogram_counts_every_rate_in_its_bin_and_the_negative_ones_apart(rates: Tensor) -> None:
+def test_a_histogram_counts_every_rate_and_separates_the_signs(rates: Tensor) -> None:
     edges, counts = spread([rates])["histogram"].values()
     assert sum(counts) == rates.numel()
     assert len(edges) == len(counts) + 1 <= BINS + 3
@@ -86,7 +86,7 @@ def test_one_step_gives_the_ascent_the_norm_and_the_cosine_of_the_definition() -
     assert both["cosine"].tolist() == pytest.approx([2.5 / math.sqrt(3.5 * 14)])
 
 
-def test_several_steps_are_looked_at_where_the_inner_loop_is_by_then() -> None:
+def test_the_statistics_of_a_step_use_the_parameters_at_that_step() -> None:
     # rates per step 0.5 and -1: the parameter is 4, then 2; the steps are 2 and -2
     taken, largest = walked({"a": torch.tensor([4.0])}, {"a": torch.tensor([[0.5], [-1.0]])}, 2)
     found = signal([taken], ["a"])
@@ -96,7 +96,7 @@ def test_several_steps_are_looked_at_where_the_inner_loop_is_by_then() -> None:
     assert largest["a"].tolist() == [4.0]
 
 
-def test_what_is_not_defined_is_nan_in_its_episode_alone() -> None:
+def test_an_undefined_value_is_nan_only_in_its_episode() -> None:
     still, _ = walked({"a": torch.zeros(1)}, {"a": torch.tensor(0.5)}, 1)
     moved, _ = walked({"a": torch.ones(1)}, {"a": torch.tensor(0.5)}, 1)
     found = signal([still, moved], ["a"])
@@ -104,7 +104,7 @@ def test_what_is_not_defined_is_nan_in_its_episode_alone() -> None:
     assert found["step_norm"].tolist() == [0.0, 0.5]
 
 
-def test_a_gradient_of_rounding_alone_is_no_signal() -> None:
+def test_a_gradient_that_is_only_rounding_is_no_signal() -> None:
     largest = {"conv": torch.tensor([0.2, 0.0]), "conv.bias": torch.tensor([3e-9]), "dead": torch.zeros(2)}
     assert without_signal(largest) == ["conv.bias", "dead"]
     assert without_signal({}) == []
@@ -115,7 +115,7 @@ def test_the_larger_of_two_is_taken_element_by_element() -> None:
     assert larger(first, {"a": torch.tensor([0.0, 5.0])})["a"].tolist() == [1.0, 5.0]
 
 
-def test_the_walk_is_the_inner_loop_s_own() -> None:
+def test_the_walk_takes_the_steps_of_the_inner_loop() -> None:
     learner = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=0)
     params = {name: value.double() for name, value in learner.initial_params().items()}
     generator = torch.Generator().manual_seed(0)

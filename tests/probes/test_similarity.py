@@ -44,12 +44,12 @@ def test_cka_is_invariant_to_rotation_scale_and_shift() -> None:
     assert linear_cka(x, moved) == pytest.approx(1, abs=1e-10)
 
 
-def test_svcca_does_not_see_rotation_scale_or_shift() -> None:
+def test_svcca_is_invariant_to_rotation_scale_and_shift() -> None:
     x = noise(200, 12)
     assert svcca(seen(x), seen(-0.2 * x @ rotation(12) + 5)) == pytest.approx(1, abs=1e-10)
 
 
-def test_cosine_sees_rotation_and_sign_but_not_scale() -> None:
+def test_cosine_depends_on_rotation_and_sign_but_not_on_scale() -> None:
     x = noise(30, 4)
     quarter = torch.tensor([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1], [0, 0, -1, 0]], dtype=torch.float64)
     assert cosine(seen(x), seen(2 * x)) == pytest.approx(1)
@@ -92,7 +92,7 @@ def example() -> tuple[Tensor, Tensor]:
     return x, y[:, :4].contiguous()
 
 
-def test_published_implementations_give_the_same_figures() -> None:
+def test_values_equal_those_of_published_implementations() -> None:
     x, y = example()
     # pytorch-cka 1.1.3: xy, xx, yy = cka.hsic.hsic((x @ x.T)[None], (y @ y.T)[None]); xy / (xx * yy).sqrt();
     # ckatorch 1.0.3: ckatorch.core.cka_batch(x[None], y[None]) gives the same
@@ -131,7 +131,7 @@ def test_too_few_images_are_an_error(measure: Callable[..., float], n: int, said
 
 
 @pytest.mark.parametrize("name", BETWEEN)
-def test_other_images_or_another_order_fail_loudly(name: str) -> None:
+def test_different_images_or_another_order_are_an_error(name: str) -> None:
     x = noise(40, 6)
     turned, others = torch.arange(40).flip(0), torch.arange(40) + 1
     with pytest.raises(EpisodeError, match="in the same order"):

@@ -66,7 +66,7 @@ def test_a_seeded_episode_gives_accuracy_before_and_after_and_an_adapted_model(m
     assert not torch.equal(child.params["head.weight"], parent.params["head.weight"])
 
 
-def test_the_same_episode_gives_the_same_numbers_and_another_another(maml: str) -> None:
+def test_results_depend_only_on_the_episode(maml: str) -> None:
     first, again, other = (run(model=maml, episode=i).metrics for i in (7, 7, 8))
     assert first == again
     assert first.classes != other.classes
@@ -85,7 +85,7 @@ def test_it_says_how_many_steps_it_takes(maml: str, steps: int, said: str) -> No
     assert reporter.notes[0] == f"adapting `maml` to 3 images in {said}"
 
 
-def test_labelled_images_of_ones_own_give_accuracies(maml: str, own: Path) -> None:
+def test_labelled_images_of_a_user_give_accuracies(maml: str, own: Path) -> None:
     metrics = run(model=maml, support=own / "support", query=own / "labelled").metrics
     assert metrics.classes == ["ash", "birch", "cedar"]
     assert (metrics.support_images, metrics.query_images) == (6, 6)
@@ -118,20 +118,20 @@ def test_an_adapted_model_can_be_probed_and_is_not_the_default_model(maml: str) 
     assert default.models[0].name == maml
 
 
-def test_a_taken_name_is_refused_without_force(maml: str) -> None:
+def test_replacing_a_model_needs_force(maml: str) -> None:
     run(model=maml, name="child")
     with pytest.raises(StoreError, match="model `child` exists"):
         run(model=maml, name="child", episode=1)
     run(model=maml, name="child", episode=1, force=True)
 
 
-def test_another_number_of_classes_is_refused_with_both(maml: str, own: Path) -> None:
+def test_a_different_number_of_classes_is_an_error_that_names_both(maml: str, own: Path) -> None:
     paint(own / "support" / "elm" / "0.png", (9, 9, 9), 0)
     with pytest.raises(EpisodeError, match=r"has 4 classes, but model `maml` has a head for 3"):
         run(model=maml, support=own / "support")
 
 
-def test_loose_support_images_are_refused(maml: str, own: Path) -> None:
+def test_support_images_outside_class_folders_are_an_error(maml: str, own: Path) -> None:
     with pytest.raises(EpisodeError, match="outside class folders"):
         run(model=maml, support=own / "plain")
 
@@ -153,18 +153,18 @@ def test_a_query_needs_a_support(maml: str, own: Path) -> None:
         run(model=maml, query=own / "plain")
 
 
-def test_a_query_with_an_unknown_class_folder_is_refused(maml: str, own: Path) -> None:
+def test_a_query_with_an_unknown_class_folder_is_an_error(maml: str, own: Path) -> None:
     paint(own / "labelled" / "elm" / "0.png", (9, 9, 9), 0)
     with pytest.raises(EpisodeError, match="not a class of the support set: elm"):
         run(model=maml, support=own / "support", query=own / "labelled")
 
 
-def test_the_result_says_what_episode_was_drawn(maml: str) -> None:
+def test_the_result_records_the_episode(maml: str) -> None:
     config = run(model=maml).config
     assert [config[name] for name in ("n_way", "n_shot", "n_query", "data")] == [3, 1, 3, "mini-imagenet"]
 
 
-def test_an_episode_and_images_of_ones_own_together_are_refused(maml: str, own: Path) -> None:
+def test_an_episode_together_with_a_support_directory_is_an_error(maml: str, own: Path) -> None:
     with pytest.raises(UsageError, match="--episode and --support"):
         run(model=maml, support=own / "support", episode=7)
 

@@ -65,7 +65,7 @@ def test_the_figures_are_those_of_the_checkpoint_and_of_gradients_taken_by_hand(
         assert figure.ci95 is not None
 
 
-def test_kinds_layers_and_tensors_each_hold_all_rates(sgd: str) -> None:
+def test_kinds_layers_and_tensors_each_cover_all_rates(sgd: str) -> None:
     found = look(sgd).metrics[sgd]
     for groups in (found.kinds, found.layers, found.tensors):
         assert sum(figures.count for figures in groups.values()) == found.all.count
@@ -78,7 +78,7 @@ def test_kinds_layers_and_tensors_each_hold_all_rates(sgd: str) -> None:
 
 
 @pytest.mark.parametrize(("algo", "moved"), [("maml", 6), ("anil", 2), ("boil", 12)])
-def test_fixed_rates_are_one_number_per_tensor_straight_down(algo: str, moved: int, quick: dict[str, Any]) -> None:
+def test_fixed_rates_are_one_number_per_tensor_along_the_gradient(algo: str, moved: int, quick: dict[str, Any]) -> None:
     meta_train.run(TrainSettings(algo=algo, name=algo, **quick), SilentReporter())
     found = look(algo, inner_steps=2).metrics[algo]
     assert found.all.count == moved == len(found.tensors)
@@ -120,7 +120,7 @@ def test_a_parameter_without_signal_is_left_out_and_named(sgd: str, monkeypatch:
     assert (whole.tensors["head.bias"].no_signal, found.tensors["head.bias"].no_signal) == (0, 1)
 
 
-def test_without_the_pack_the_rates_are_seen_all_the_same(sgd: str, pack: Path) -> None:
+def test_without_the_pack_the_distribution_is_still_reported(sgd: str, pack: Path) -> None:
     with_pack = look(sgd).metrics[sgd]
     pack.unlink()
     result = look(sgd)
@@ -135,7 +135,7 @@ def test_without_the_pack_the_rates_are_seen_all_the_same(sgd: str, pack: Path) 
         look(sgd, data="mini-imagenet")
 
 
-def test_no_episodes_can_be_asked_for(sgd: str) -> None:
+def test_zero_episodes_give_only_the_distribution(sgd: str) -> None:
     result = look(sgd, n_episodes=0)
     assert result.metrics[sgd].all.ascent is None
     assert "--n-episodes is 0" in result.notes[0]
@@ -155,7 +155,7 @@ def test_models_of_one_recipe_are_compared_over_their_seeds(quick: dict[str, Any
     )
 
 
-def test_episodes_that_the_split_cannot_give_are_refused(sgd: str) -> None:
+def test_episodes_too_large_for_the_split_are_an_error(sgd: str) -> None:
     with pytest.raises(EpisodeError):
         look(sgd, n_shot=9)
 

@@ -60,7 +60,7 @@ def test_every_figure_follows_from_the_values_of_the_same_episodes(maml: str) ->
     assert unadjusted == pytest.approx(max(adjusted, larger))
 
 
-def test_the_numbers_are_those_of_a_loop_written_by_hand(maml: str) -> None:
+def test_accuracies_equal_a_plain_loop(maml: str) -> None:
     result = judge(maml, n_episodes=3)
     cpu = torch.device("cpu")
     store = Store(None)
@@ -130,7 +130,7 @@ def test_a_body_that_does_not_move_changes_by_exactly_zero(quick: dict[str, Any]
     assert (delta.mean, delta.ci95, delta.p, delta.verdict) == (0.0, 0.0, None, "exactly zero")
 
 
-def test_one_episode_has_neither_interval_nor_p(maml: str) -> None:
+def test_one_episode_gives_no_interval_and_no_p(maml: str) -> None:
     figures = judge(maml, n_episodes=1).metrics[maml].same_task
     assert figures.accuracy.ci95 is None
     assert (figures.delta.ci95, figures.delta.p) == (None, None)
@@ -172,7 +172,7 @@ def test_every_rule_and_batch_statistic_gives_the_accuracy_computed_by_hand(
         assert accuracy == pytest.approx(right)
 
 
-def test_going_on_until_an_interval_is_narrow_gives_the_numbers_of_that_many_episodes(maml: str) -> None:
+def test_until_ci_gives_the_same_numbers_as_that_many_episodes(maml: str) -> None:
     wide = judge(maml, n_episodes=50)
     widest = max(wide.metrics[maml].same_task.delta.ci95, wide.metrics[maml].cross_task.delta.ci95)
     narrow = judge(maml, n_episodes=5, until_ci=0.9 * widest)
@@ -185,13 +185,13 @@ def test_going_on_until_an_interval_is_narrow_gives_the_numbers_of_that_many_epi
     assert judge(maml, n_episodes=n).per_episode == narrow.per_episode
 
 
-def test_the_bound_on_episodes_holds_and_the_note_says_what_is_missing(maml: str) -> None:
+def test_max_episodes_ends_the_probe_and_the_note_gives_the_number_needed(maml: str) -> None:
     result = judge(maml, until_ci=0.0005, max_episodes=60)
     assert result.metrics[maml].meta_init.accuracy.n_episodes == 60
     assert "± 0.05 needs about" in result.notes[0]
 
 
-def test_a_wanted_width_needs_a_difference(maml: str) -> None:
+def test_until_ci_without_a_difference_is_an_error(maml: str) -> None:
     with pytest.raises(UsageError, match="--until-ci"):
         judge(maml, until_ci=0.01, protocol="meta-init")
 
@@ -205,7 +205,7 @@ def test_a_bootstrap_changes_the_intervals_and_nothing_else(maml: str) -> None:
     assert by_bootstrap.ci95 == pytest.approx(by_t.ci95, rel=0.2)
 
 
-def test_models_alike_but_for_the_seed_share_a_recipe(maml: str, quick: dict[str, Any]) -> None:
+def test_models_that_differ_only_in_the_seed_have_one_recipe(maml: str, quick: dict[str, Any]) -> None:
     for name, change in {"again": {"seed": 1}, "other": {"outer_lr": 0.01}}.items():
         meta_train.run(TrainSettings(algo="maml", name=name, **quick, **change), SilentReporter())
     first, again, other = judge(maml, "again", "other").models
@@ -213,7 +213,7 @@ def test_models_alike_but_for_the_seed_share_a_recipe(maml: str, quick: dict[str
     assert [first.seed, again.seed, other.seed] == [0, 1, 0]
 
 
-def test_controls_stand_beside_the_models(maml: str) -> None:
+def test_controls_are_added_to_the_models(maml: str) -> None:
     result = judge(maml, controls=True)
     assert set(result.metrics) == {maml, "untrained body", "raw pixels"}
     assert result.metrics["raw pixels"].same_task is None
@@ -224,7 +224,7 @@ def test_the_engine_does_not_change_the_numbers(maml: str) -> None:
     assert judge(maml, engine="reference").per_episode == judge(maml, engine="explicit").per_episode
 
 
-def test_the_last_note_says_which_signs_were_seen(maml: str) -> None:
+def test_the_last_note_describes_the_signs_of_the_paper(maml: str) -> None:
     note = judge(maml).notes[-1]
     assert note.startswith("The paper's four signs, over episodes: maml same-task gain ")
     assert "maml cross-task loss " in note
@@ -239,7 +239,7 @@ def test_the_last_note_says_which_signs_were_seen(maml: str) -> None:
         (("maml",), {"n_query": 8}, EpisodeError, ("9", "8")),
     ],
 )
-def test_what_cannot_be_judged_is_refused_with_both_sides_named(
+def test_an_unusable_request_is_an_error_that_names_both_sides(
     maml: str, models: tuple[str, ...], change: dict[str, Any], error: type[Exception], said: tuple[str, ...]
 ) -> None:
     with pytest.raises(error) as caught:
@@ -248,14 +248,14 @@ def test_what_cannot_be_judged_is_refused_with_both_sides_named(
     assert all(word in text for word in said)
 
 
-def test_models_of_different_shots_need_a_choice(maml: str, quick: dict[str, Any]) -> None:
+def test_models_trained_with_different_shots_need_n_shot(maml: str, quick: dict[str, Any]) -> None:
     meta_train.run(TrainSettings(algo="maml", name="two", **(quick | {"n_shot": 2})), SilentReporter())
     with pytest.raises(EpisodeError, match=r"different --n-shot: `maml` 1, `two` 2"):
         judge(maml, "two")
     assert set(judge(maml, "two", n_shot=1).metrics) == {"maml", "two"}
 
 
-def test_a_repacked_dataset_of_the_same_name_is_noticed(maml: str, pack: Any) -> None:
+def test_a_pack_with_the_same_name_and_other_images_is_an_error(maml: str, pack: Any) -> None:
     from nilr.data.pack import open_pack
     from nilr.data.pack_writer import PackWriter
 
@@ -274,7 +274,7 @@ def test_a_repacked_dataset_of_the_same_name_is_noticed(maml: str, pack: Any) ->
     assert judge(maml, data="mini-imagenet").metrics
 
 
-def test_a_damaged_model_is_refused(maml: str) -> None:
+def test_a_damaged_model_is_an_error(maml: str) -> None:
     path = Store(None).find_model(maml).file
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
@@ -283,7 +283,7 @@ def test_a_damaged_model_is_refused(maml: str) -> None:
         judge(maml)
 
 
-def test_models_whose_paths_end_alike_are_told_apart_and_a_file_counts_once(maml: str, tmp_path: Path) -> None:
+def test_models_with_equal_directory_names_get_numbers_and_a_file_is_used_once(maml: str, tmp_path: Path) -> None:
     own = Store(None).find_model(maml).directory
     copy = tmp_path / "copy" / "maml"
     shutil.copytree(own, copy)
@@ -293,7 +293,7 @@ def test_models_whose_paths_end_alike_are_told_apart_and_a_file_counts_once(maml
 
 
 @pytest.mark.parametrize("rates", ["1e30", "1e38"])
-def test_features_that_cannot_be_compared_give_no_accuracy(maml: str, rates: str) -> None:
+def test_features_that_overflow_are_an_error(maml: str, rates: str) -> None:
     # taken as they are, every neighbour would be the first one: exactly 1/N, with no spread
     with pytest.raises(
         DivergedError, match=r"model `maml`, episode 0: same-task with 1e\+?\d+ rates: parameters or features"

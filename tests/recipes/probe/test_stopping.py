@@ -37,7 +37,7 @@ def test_every_p_is_adjusted_for_all_differences_of_the_result() -> None:
     assert [delta.p_holm for delta in deltas_in(metrics)] == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-def test_a_difference_that_stands_in_two_places_counts_once() -> None:
+def test_a_difference_in_two_places_counts_as_one_test() -> None:
     edited = Quantity(Condition("same-task", "negated"), ACCURACY)
     values = {
         BEFORE: torch.tensor([0.4, 0.5, 0.6, 0.5]).double(),
@@ -54,34 +54,34 @@ def test_a_difference_that_stands_in_two_places_counts_once() -> None:
     assert model.same_task.delta == negated.delta
 
 
-def test_a_difference_without_a_test_neither_counts_nor_gets_a_p() -> None:
+def test_a_difference_without_a_test_is_not_corrected() -> None:
     metrics = correct({"a": probe(0.01, None)})
     assert [delta.p_holm for delta in deltas_in(metrics)] == [0.01, None]
 
 
-def test_without_a_wanted_width_the_episodes_asked_for_are_enough() -> None:
+def test_without_until_ci_the_probe_stops_after_n_episodes() -> None:
     settings = ProbeSettings(n_episodes=7)
     assert first_look(settings) == 7
     assert next_look(settings, {"a": probe(0.01, 0.02, ci95=0.5)}, 7) is None
 
 
-def test_a_wanted_width_asks_for_as_many_episodes_as_the_widest_interval_needs() -> None:
+def test_until_ci_needs_as_many_episodes_as_the_widest_interval() -> None:
     settings = ProbeSettings(until_ci=0.005, n_episodes=100)
     assert next_look(settings, {"a": probe(0.1, 0.2, ci95=0.01), "b": probe(0.1, 0.2, ci95=0.002)}, 100) == 408
     assert next_look(settings, {"a": probe(0.1, 0.2, ci95=0.005)}, 100) is None
 
 
-def test_the_bound_ends_it_all_the_same() -> None:
+def test_max_episodes_ends_the_probe() -> None:
     settings = ProbeSettings(until_ci=0.0001, n_episodes=100, max_episodes=300)
     assert next_look(settings, {"a": probe(0.1, 0.2)}, 100) == 300
     assert next_look(settings, {"a": probe(0.1, 0.2)}, 300) is None
 
 
-def test_a_handful_of_equal_episodes_is_no_reason_to_stop() -> None:
+def test_the_probe_does_not_stop_on_very_few_episodes() -> None:
     assert first_look(ProbeSettings(until_ci=0.01, n_episodes=1)) == LEAST_EPISODES
 
 
-def test_stopping_by_width_keeps_the_coverage() -> None:
+def test_stopping_by_width_preserves_the_coverage() -> None:
     """True null, first look at 50: over 2,000 stopped runs the interval must cover 95 % to its own error, less 1 %."""
     generator, repetitions, covered = torch.Generator().manual_seed(11), 2_000, 0
     settings, sizes = ProbeSettings(until_ci=0.015, n_episodes=50), set()
@@ -104,7 +104,7 @@ def test_stopping_by_width_keeps_the_coverage() -> None:
     assert 0.94 - 3.5 * math.sqrt(0.95 * 0.05 / repetitions) < share < 0.95 + 3.5 * math.sqrt(0.95 * 0.05 / repetitions)
 
 
-def test_the_note_says_how_sharp_the_probe_is_and_what_it_would_take() -> None:
+def test_the_note_gives_the_precision_and_the_episodes_needed_for_more() -> None:
     values = torch.tensor([0.0, 0.1] * 50, dtype=torch.float64)
     reference = torch.zeros(100, dtype=torch.float64)
     note = precision_note({"m": probed(reference, values)}, until_ci=0.005)

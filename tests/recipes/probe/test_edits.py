@@ -1,4 +1,4 @@
-"""Edits of the rates, on real models and through the whole probe."""
+"""Edits of the rates, on real models and through the whole command."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def judge(*models: str, **settings: Any) -> Result[Any]:
     return probe.run(ProbeSettings(models=models, **given), SilentReporter())
 
 
-def test_every_edit_stands_beside_learned_with_both_deltas_on_the_same_episodes(sgd: str) -> None:
+def test_every_edit_has_differences_to_meta_init_and_to_learned_on_the_same_episodes(sgd: str) -> None:
     model = give_rates(sgd, "mixed", mixed)
     result = judge(model, rates=(",".join(EDITS), "0.05"))
     found = json.loads(result.model_dump_json())["metrics"][model]["edits"]
@@ -78,7 +78,7 @@ def test_every_edit_stands_beside_learned_with_both_deltas_on_the_same_episodes(
                 assert figures["delta_to_learned"]["ci95"] == pytest.approx(learned.ci95)
 
 
-def test_an_edit_is_what_a_model_with_such_rates_does(sgd: str) -> None:
+def test_an_edit_equals_a_model_with_these_rates(sgd: str) -> None:
     model = give_rates(sgd, "mixed", mixed)
     edits = judge(model, rates=("zero-negative", "negated", "0.2")).per_episode[model]["edits"]
     changes = {
@@ -91,7 +91,7 @@ def test_an_edit_is_what_a_model_with_such_rates_does(sgd: str) -> None:
         assert edits[name] == {protocol: alone[protocol] for protocol in ("same-task", "cross-task")}
 
 
-def test_the_first_rates_stand_in_the_protocols_own_place_and_the_verdict_speaks_of_learned(sgd: str) -> None:
+def test_the_protocols_use_the_first_edit_and_the_note_on_the_paper_uses_learned(sgd: str) -> None:
     model = give_rates(sgd, "mixed", mixed)
     edited, learned = judge(model, rates=("negated", "absolute")), judge(model)
     assert list(edited.metrics[model].edits) == ["negated", "absolute", "learned"]
@@ -133,7 +133,7 @@ def test_every_algorithm_can_be_edited(row: Algorithm, quick: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("grain", ["scalar", "tensor", "element"])
-def test_rates_of_every_grain_and_step_are_edited_in_their_own_shape(grain: Any, quick: dict[str, Any]) -> None:
+def test_rates_of_every_grain_and_per_step_are_edited_in_their_shape(grain: Any, quick: dict[str, Any]) -> None:
     trained = {"inner_steps": 2, "eval_inner_steps": 3, "rate_grain": grain, "rate_per_step": True} | quick
     meta_train.run(TrainSettings(algo="metasgd", name="it", **trained), SilentReporter())
     model = give_rates("it", "mixed", lambda rate: mixed(rate) / 10)
@@ -161,7 +161,7 @@ def test_parts_add_up_to_all(sgd: str) -> None:
     assert parts.per_episode != judge(model, adapt_part=("block4",)).per_episode
 
 
-def test_the_meta_initialisation_is_seen_once_however_many_edits_there_are(
+def test_features_at_the_meta_initialisation_are_computed_once_for_all_edits(
     sgd: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -204,14 +204,14 @@ def test_the_command_line_takes_several_rates_and_shows_one_table(sgd: str, caps
     ],
 )
 @pytest.mark.parametrize("command", ["probe", "adapt"])
-def test_an_unknown_value_is_refused_with_the_list(
+def test_an_unknown_value_is_an_error_that_lists_the_known_ones(
     command: str, option: str, value: str, said: str, sgd: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["-q", command, sgd, option, value, "--threads", "1"]) == 2
     assert capsys.readouterr().err.startswith(said)
 
 
-def test_adapt_takes_one_edit_at_a_time(sgd: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_adapt_accepts_only_one_edit(sgd: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["-q", "adapt", sgd, "--rates", "learned,absolute"]) == 2
     assert capsys.readouterr().err == (
         "error: `nilr adapt` uses one edit of the rates; --rates has 2: learned, absolute\n"
@@ -219,7 +219,7 @@ def test_adapt_takes_one_edit_at_a_time(sgd: str, capsys: pytest.CaptureFixture[
     )
 
 
-def test_an_adapted_model_says_how_it_was_adapted(sgd: str, home: Path) -> None:
+def test_an_adapted_model_records_its_adaptation(sgd: str, home: Path) -> None:
     args = ["-q", "adapt", sgd, "--name", "edited", "--rates", "norm-matched", "--adapt-part", "block4,head"]
     assert run([*args, "--threads", "1", "--inner-steps", "3"]) == 0
     parent, child = (load_checkpoint(Store(None).find_model(name).file) for name in (sgd, "edited"))

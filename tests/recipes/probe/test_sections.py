@@ -1,4 +1,4 @@
-"""What a probe can be asked for beside the three protocols, on real models and through the whole probe."""
+"""The sections of a probe, on real models and through the whole command."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def other_pack(home: Path, *, image_size: int = 16) -> Path:
     return path
 
 
-def test_layers_are_judged_as_a_loop_written_by_hand_judges_them(maml: str, pack: Path) -> None:
+def test_layers_equal_a_plain_loop(maml: str, pack: Path) -> None:
     values = judge(maml, layers=("block3,block1",)).per_episode[maml]["layers"]
     assert list(values) == ["block1", "block3"]
     model = load_model(Store(None), maml, device=CPU, engine="reference")
@@ -118,7 +118,7 @@ def test_the_last_layer_is_the_features(maml: str, batch_stats: str) -> None:
     assert {protocol: values[protocol] for protocol in plain} == plain
 
 
-def test_similarity_is_that_of_a_loop_written_by_hand(maml: str, pack: Path) -> None:
+def test_similarity_equals_a_plain_loop(maml: str, pack: Path) -> None:
     values = judge(maml, similarity=True, n_query=5, layers=("block2",)).per_episode[maml]["similarity"]
     assert list(values["meta-init"]["block2"]) == list(WITHIN)
     model = load_model(Store(None), maml, device=CPU, engine="reference")
@@ -173,7 +173,7 @@ def test_too_few_queries_for_a_similarity_are_an_error(maml: str) -> None:
 
 @pytest.mark.parametrize("engine", ["reference", "explicit"])
 @pytest.mark.parametrize("rates", ["learned", "norm-matched"])
-def test_the_curve_over_steps_gives_what_each_number_of_steps_gives(maml: str, engine: str, rates: str) -> None:
+def test_the_steps_curve_equals_probes_with_each_number_of_steps(maml: str, engine: str, rates: str) -> None:
     curve = judge(maml, steps_curve=True, engine=engine, rates=(rates,)).per_episode[maml]
     assert list(curve["steps"]) == ["0", "1", "2", "3"]
     for steps, found in curve["steps"].items():
@@ -183,7 +183,7 @@ def test_the_curve_over_steps_gives_what_each_number_of_steps_gives(maml: str, e
     assert curve["steps"]["0"] == dict.fromkeys(ADAPTED, curve["meta-init"])
 
 
-def test_the_curve_takes_each_step_with_its_own_rate(quick: dict[str, Any]) -> None:
+def test_the_steps_curve_uses_the_rates_of_each_step(quick: dict[str, Any]) -> None:
     few = {"outer_steps": 2, "eval_every": 0, "inner_steps": 3}
     meta_train.run(TrainSettings(algo="lslr", name="lslr", **(quick | few)), SilentReporter())
     curve = judge("lslr", steps_curve=True).per_episode["lslr"]["steps"]
@@ -229,14 +229,14 @@ def test_the_own_head_is_judged_with_every_edit_of_the_rates(quick: dict[str, An
     assert head["negated"].same_task.delta.mean == pytest.approx(paired_difference(after["negated"], before).mean)
 
 
-def test_models_have_a_curve_over_their_own_steps(maml: str, quick: dict[str, Any]) -> None:
+def test_each_model_has_a_curve_over_its_number_of_steps(maml: str, quick: dict[str, Any]) -> None:
     meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
     metrics = judge(maml, "sgd", steps_curve=True, inner_steps=None, n_episodes=2).metrics
     assert list(metrics[maml].steps) == [str(k) for k in range(11)]
     assert list(metrics["sgd"].steps) == ["0", "1"]
 
 
-def test_shared_classes_go_from_a_disjoint_task_to_the_same_one(maml: str) -> None:
+def test_shared_classes_range_from_a_disjoint_task_to_one_with_the_same_classes(maml: str) -> None:
     values = judge(maml, shared_classes=True, n_episodes=8).per_episode[maml]
     assert list(values["shared_classes"]) == ["0", "0.3333", "0.6667", "1"]
     same = judge(maml, task_b="same-classes", shared_classes=True, n_episodes=8).per_episode[maml]
@@ -265,7 +265,7 @@ def test_several_rules_judge_the_same_features_and_the_first_is_the_main_one(
     assert values["meta-init"] == values["neighbours"]["class-mean"]["meta-init"]
 
 
-def test_another_pack_is_judged_after_adapting_to_this_one(maml: str, home: Path, pack: Path) -> None:
+def test_cross_task_adapts_to_one_pack_and_evaluates_on_the_other(maml: str, home: Path, pack: Path) -> None:
     other = other_pack(home)
     result = judge(maml, data_b="other")
     values = result.per_episode[maml]
@@ -283,7 +283,7 @@ def test_another_pack_is_judged_after_adapting_to_this_one(maml: str, home: Path
     assert (result.config["data"], result.config["data_b"]) == ("mini-imagenet", "other")
 
 
-def test_another_pack_must_be_another_one_of_the_same_size(maml: str, home: Path) -> None:
+def test_data_b_must_differ_and_have_the_same_image_size(maml: str, home: Path) -> None:
     with pytest.raises(DataError, match="has the same images as `mini-imagenet`"):
         judge(maml, data_b="mini-imagenet")
     other_pack(home, image_size=18)
@@ -301,7 +301,7 @@ def test_another_pack_must_be_another_one_of_the_same_size(maml: str, home: Path
         ({"protocol": "cross-task", "own_head": True}, "--own-head"),
     ],
 )
-def test_what_contradicts_itself_is_refused_before_anything_is_opened(settings: dict[str, Any], said: str) -> None:
+def test_contradictory_settings_are_an_error_before_a_model_is_opened(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         judge("nowhere", **settings)
 
@@ -313,7 +313,7 @@ def test_what_contradicts_itself_is_refused_before_anything_is_opened(settings: 
         ("--neighbours", "closest", "error: unknown neighbour rule `closest`\nhint: known: nearest, class-mean, "),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_list(
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
     option: str, value: str, said: str, maml: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["-q", "probe", maml, option, value, "--threads", "1"]) == 2
@@ -330,7 +330,7 @@ def test_controls_are_judged_by_every_rule_and_an_untrained_body_in_every_layer(
     assert list(untrained["layers"]["block1"]) == ["meta-init"]
 
 
-def test_all_at_once_is_valid_and_per_episode_mirrors_every_figure(maml: str) -> None:
+def test_all_sections_together_match_the_schema_and_the_values_of_every_episode(maml: str) -> None:
     everything: dict[str, Any] = {"layers": ("all",), "similarity": True, "steps_curve": True, "shared_classes": True}
     everything["own_head"] = True
     result = judge(maml, n_query=5, rates=("zero-negative",), neighbours=("nearest", "attention"), **everything)

@@ -1,4 +1,4 @@
-"""The three protocols on a stand-in engine whose adaptation is known."""
+"""Protocols and episodes A, on a stand-in engine whose adaptation is known."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_each_protocol_adapts_to_its_own_episode() -> None:
     assert outcome == {"meta-init": 0.5, "same-task": 1.0, "cross-task": 1.0}
 
 
-def test_cross_task_judges_b_with_what_a_taught() -> None:
+def test_cross_task_adapts_to_a_and_evaluates_on_b() -> None:
     # adapted to an A whose first support pixel is 0, all features coincide: half of B's queries are right
     episode_b = episode([0.2, 0.8], [0.3, 0.7])
     blind = episode([0.0, 0.1], [0.5, 0.5])
@@ -124,7 +124,7 @@ def test_tasks_of_the_same_classes_share_their_labels_and_no_image() -> None:
         assert not set(of_a) & {*pixels(b.support_x), *pixels(b.query_x)}
 
 
-def test_an_a_that_shares_more_classes_differs_in_those_alone() -> None:
+def test_episodes_a_with_more_shared_classes_differ_only_in_these() -> None:
     drawn = [pairs("disjoint").draw(i, [CROSS, *(Task("cross-task", n) for n in range(5))]) for i in range(50)]
     for tasks in drawn:
         b = classes(tasks.judged)
@@ -138,7 +138,7 @@ def test_an_a_that_shares_more_classes_differs_in_those_alone() -> None:
         assert torch.equal(tasks.adapted[Task("cross-task", 4)].support_x, same.adapted[CROSS].support_x)
 
 
-def test_what_episode_a_would_be_judged_on_does_not_change_what_it_teaches() -> None:
+def test_the_queries_of_episode_a_do_not_change_its_support() -> None:
     lean = pairs("disjoint")
     full = TaskPairs(lean.judged, replace(lean.adapted, n_query=2), "disjoint")
     a, b = (drawn.draw(3, [CROSS]).adapted[CROSS] for drawn in (lean, full))
