@@ -1,11 +1,11 @@
-"""Episodes: which classes and images, as a pure function of (seed, stream, index).
+"""Episodes: their classes and images are a pure function of (seed, stream, index).
 
 Shapes: N classes (n_way), K support and Q query images per class, E episodes, images (H, W, C) uint8 in the pack and
-(C, H, W) float32 in [0, 1] in an episode. Everything is grouped by class: labels are 0 repeated K times, then 1...
+(C, H, W) float32 in [0, 1] in an episode. All tensors are grouped by class: labels are 0 repeated K times, then 1...
 
-The draw is counter-based: a class's or an image's key is a hash of (seed, stream, index, class, image), and the
-smallest keys are taken. So a batch of episodes is drawn at once, on any device, and episode i does not depend on batch
-size, resume, worker or rank.
+The draw is counter-based: the key of a class or an image is a hash of (seed, stream, index, class, image), and the
+smallest keys are drawn. So a batch of episodes is drawn at once, on any device, and episode i does not depend on batch
+size, resumption, worker or rank.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,8 +39,8 @@ class Episode:
     query_x: Tensor
     query_y: Tensor
 
-    def __getitem__(self, index: int) -> Episode:
-        """Return one episode of a batch."""
+    def __getitem__(self, index: int | slice) -> Episode:
+        """Return one episode of a batch, or with a slice some of them as a batch."""
         return Episode(self.support_x[index], self.support_y[index], self.query_x[index], self.query_y[index])
 
     def __len__(self) -> int:
@@ -49,28 +48,13 @@ class Episode:
         return self.support_x.shape[0]
 
 
-class ClassImages(Protocol):
-    """Images grouped by class."""
-
-    @property
-    def class_sizes(self) -> Sequence[int]:
-        """Images per class, in class order."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images are."""
-
-    def gather(self, index: Tensor) -> Tensor:
-        """Return the images at int64 `index` of shape (...) as float32 of shape (..., C, H, W) in [0, 1]."""
-
-
 @dataclass(frozen=True)
 class PackedImages:
-    """All images of a split in one tensor, in memory, memory-mapped or on a device.
+    """All images of a split in one tensor: in memory, memory-mapped or on a device.
 
     Attributes:
         images: uint8 of shape (n, H, W, C), grouped by class.
-        class_sizes: images per class, in class order; they add up to n.
+        class_sizes: images per class, in class order.
     """
 
     images: Tensor
@@ -78,13 +62,13 @@ class PackedImages:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """The device of the images."""
         return self.images.device
 
     def gather(self, index: Tensor) -> Tensor:
         """Return the images at int64 `index` of shape (...) as float32 of shape (..., C, H, W) in [0, 1].
 
-        They stay in the pack's channels-last memory: turning them would cost seven times as much.
+        They keep the pack's channels-last memory: another format would cost seven times as much.
         """
         scaled = self.images.index_select(0, index.reshape(-1)).to(torch.float32).div_(255).permute(0, 3, 1, 2)
         return scaled.reshape(*index.shape, *scaled.shape[1:])
@@ -96,14 +80,14 @@ class EpisodeSampler:
 
     Attributes:
         images: the images of one split.
-        n_way: classes per episode.
-        n_shot: support images per class.
-        n_query: query images per class.
+        n_way: N.
+        n_shot: K.
+        n_query: Q.
         seed: the run's seed.
-        stream: name of the stream; episodes of different streams are independent.
+        stream: a name; episodes of different streams are independent.
     """
 
-    images: ClassImages
+    images: PackedImages
     n_way: int
     n_shot: int
     n_query: int
@@ -111,25 +95,29 @@ class EpisodeSampler:
     stream: str
 
     def __post_init__(self) -> None:
-        """Fail before the first draw, with both numbers, if the split cannot give such an episode."""
+        """Check that the split has enough classes and images.
+
+        Raises:
+            EpisodeError: it has too few.
+        """
         sizes = self.images.class_sizes
         if len(sizes) < self.n_way:
             raise EpisodeError(
-                f"an episode needs {self.n_way} classes (--n-way), and `{self.stream}` has {len(sizes)}",
+                f"an episode needs {self.n_way} classes (--n-way), but `{self.stream}` has {len(sizes)}",
                 hint=f"use --n-way {len(sizes)} or less, or another split",
             )
         needed = self.n_shot + self.n_query
         if min(sizes) < needed:
             raise EpisodeError(
                 f"an episode needs {needed} images per class ({self.n_shot} support + {self.n_query} query), "
-                f"and the smallest class of `{self.stream}` has {min(sizes)}",
+                f"but the smallest class of `{self.stream}` has {min(sizes)}",
                 hint="lower --n-shot or --n-query, or pack more images per class",
             )
 
     def draw(self, indices: Sequence[int] | Tensor) -> Episode:
-        """Return the episodes numbered `indices`, batched with a leading E.
+        """Return the episodes with the numbers `indices`, with a leading E.
 
-        Where they are an int64 tensor (E,) on the images' device, nothing waits for the device.
+        If `indices` is an int64 tensor (E,) on the images' device, nothing waits for the device.
         """
         return self.load(*self.choose(indices))
 
@@ -138,13 +126,13 @@ class EpisodeSampler:
 
         Args:
             indices: numbers of the E episodes.
-            avoid: int64 class numbers (E, n) that must not be drawn.
+            avoid: int64 class numbers (E, n) not to draw.
 
         Returns:
             Classes (E, N) and images (E, N, K + Q), as int64 positions in the split; support images come first.
 
         Raises:
-            EpisodeError: too few classes are left beside those to avoid.
+            EpisodeError: too few classes remain.
         """
         key = self._class_keys(indices)
         if avoid is not None:
@@ -154,24 +142,24 @@ class EpisodeSampler:
         return classes, self._images_of(classes, key.gather(1, classes))
 
     def choose_images(self, indices: Sequence[int], classes: Tensor, *, avoid: Tensor) -> Tensor:
-        """Choose images of classes that are given.
+        """Choose images of given classes.
 
         Args:
             indices: numbers of the E episodes.
             classes: int64 class numbers (E, n).
-            avoid: int64 images (E, n, m) that must not be drawn, as positions in the split, of the same classes.
+            avoid: int64 images (E, n, m) of the same classes, as positions in the split, not to draw.
 
         Returns:
             Images (E, n, K + Q), as int64 positions in the split; support images come first.
 
         Raises:
-            EpisodeError: a class has too few images beside those to avoid.
+            EpisodeError: too few images of a class remain.
         """
         needed = avoid.shape[-1] + self.n_shot + self.n_query
         smallest = min(self.images.class_sizes)
         if smallest < needed:
             raise EpisodeError(
-                f"two tasks of the same classes need {needed} images per class, and the smallest class of "
+                f"two tasks with the same classes need {needed} images per class, but the smallest class of "
                 f"`{self.stream}` has {smallest}",
                 hint="lower --n-shot or --n-query, or pack more images per class",
             )
@@ -181,12 +169,11 @@ class EpisodeSampler:
         """Return a key for each class of the split, (E, classes)."""
         device = self.images.device
         numbers = indices if isinstance(indices, Tensor) else torch.tensor(list(indices), device=device)
-        episode = numbers[:, None]
         classes = torch.arange(len(self.images.class_sizes), device=device)
-        return _mix(_mix(episode + _stream_key(self.seed, self.stream)) + classes)
+        return _mix(_mix(numbers[:, None] + stream_seed(self.seed, f"episodes/{self.stream}")) + classes)
 
     def _images_of(self, classes: Tensor, keys: Tensor, avoid: Tensor | None = None) -> Tensor:
-        """Return the images of the smallest keys of each class, which follow from the class's own key."""
+        """Return the images with the smallest keys in each class; image keys depend on the class's key."""
         sizes = self._sizes
         starts = (sizes.cumsum(0) - sizes)[classes][..., None]
         member = torch.arange(max(self.images.class_sizes), device=classes.device)
@@ -198,11 +185,10 @@ class EpisodeSampler:
 
     @functools.cached_property
     def _sizes(self) -> Tensor:
-        """Return the images per class, on the images' device."""
         return torch.tensor(self.images.class_sizes, device=self.images.device)
 
     def load(self, classes: Tensor, images: Tensor) -> Episode:
-        """Return the episodes of `choose`, with their pixels."""
+        """Return the episodes that `choose` chose, with their pixels."""
         n_episodes = classes.shape[0]
         support, query = images[..., : self.n_shot].flatten(1), images[..., self.n_shot :].flatten(1)
         labels = torch.arange(self.n_way, device=classes.device)
@@ -218,19 +204,15 @@ class EpisodeSampler:
         if classes - avoid.shape[1] < self.n_way:
             raise EpisodeError(
                 f"a task of {self.n_way} classes disjoint from {avoid.shape[1]} others needs "
-                f"{self.n_way + avoid.shape[1]} classes, and `{self.stream}` has {classes}",
+                f"{self.n_way + avoid.shape[1]} classes, but `{self.stream}` has {classes}",
                 hint="lower --n-way, or use --task-b any",
             )
 
 
 def stream_seed(seed: int, stream: str) -> int:
-    """Derive the seed of a named stream: 63 bits of the SHA-256 of both."""
+    """Return the seed of a named stream: 63 bits of the SHA-256 of seed and name."""
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def _stream_key(seed: int, stream: str) -> int:
-    return stream_seed(seed, f"episodes/{stream}")
 
 
 def _mix(x: Tensor) -> Tensor:

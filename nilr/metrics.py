@@ -1,7 +1,7 @@
 """Accuracy, means with their interval, and paired differences.
 
-An interval over episodes is conditional on one trained model and on the split's classes: it says how well the mean over
-further episodes is known, and nothing about another training run.
+An interval over episodes is conditional on one trained model and on the split's classes. It describes the mean over
+further episodes, not over other training runs.
 """
 
 from __future__ import annotations
@@ -19,21 +19,13 @@ Interval = Literal["t", "bootstrap"]
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of rows whose largest logit is the label's.
-
-    Args:
-        logits: scores or one-hot votes of shape (..., n, N).
-        labels: int64 of shape (..., n).
-
-    Returns:
-        float64 tensor of shape (...).
-    """
+    """Return the share of correct rows, (...) float64, of logits (..., n, N) and labels (..., n)."""
     return (logits.argmax(-1) == labels).to(torch.float64).mean(-1)
 
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """A mean and the half width of its 95 % t interval; None where it is undefined (one value)."""
+    """A mean and half the width of its 95 % t interval; None if there is only one value."""
 
     mean: float
     ci95: float | None
@@ -44,18 +36,15 @@ class MeanInterval:
 class PairedDifference:
     """The mean of paired differences, its 95 % interval, and the two-sided paired t-test.
 
-    With zero variance there is no test: ci95 is 0, p and d are None, and `verdict` is "exactly zero" or "exactly
-    constant".
-
     Attributes:
         mean: of the differences.
-        ci95: half the width of the interval; None for one pair.
+        ci95: half the width of the interval; None for one pair, 0 for zero variance.
         low: the interval's lower bound; a bootstrap interval need not be symmetric around the mean.
         high: its upper bound.
-        p: of the t-test.
+        p: of the t-test; None for zero variance.
         d: effect size, the mean over the standard deviation of the differences (Cohen: Statistical Power Analysis for
-            the Behavioral Sciences, 1988; there d_z).
-        verdict: None where there is a test.
+            the Behavioral Sciences, 1988; there d_z); None for zero variance.
+        verdict: "exactly zero" or "exactly constant" for zero variance, otherwise None.
     """
 
     mean: float
@@ -83,16 +72,12 @@ def mean_interval(values: Tensor) -> MeanInterval:
 def paired_difference(
     values: Tensor, reference: Tensor, *, interval: Interval = "t", seed: int = 0
 ) -> PairedDifference:
-    """Compare `values` with `reference`, both of shape (n,), episode by episode.
+    """Compare `values` with the `reference` of the same episodes, both (n,).
 
-    Args:
-        values: one per episode.
-        reference: the same episodes' values that they are compared with.
-        interval: Student's t, or the bootstrap of `nilr.inference.bootstrap_interval`.
-        seed: of the bootstrap.
+    `interval` is Student's t or `nilr.inference.bootstrap_interval` with `seed`.
 
     Raises:
-        ValueError: the shapes differ, so that nothing is paired.
+        ValueError: the shapes differ.
     """
     from scipy.stats import t as student
 

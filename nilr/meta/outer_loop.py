@@ -16,7 +16,7 @@ from nilr.episodes import Episode
 from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.captured import Capture, Captured
-from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient
+from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient, Objective
 from nilr.meta.inner_lr import inner_rates, keep_within, learned_gradient
 from nilr.models.learner import Params, Tensors
 
@@ -254,9 +254,7 @@ def meta_gradients(
         [outer.params for outer in outers],
         [outer.inner_lr for outer in outers],
         batches,
-        first.algorithm,
-        steps=first.settings.inner_steps,
-        loss_weights=loss_weights,
+        Objective(first.algorithm, first.settings.inner_steps, loss_weights),
     )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nilr.errors import EpisodeError
-from nilr.models.learner import Body
+from nilr.models.learner import Body, Tensors
 
 N_BLOCKS = 4
 BLOCKS = tuple(f"block{i + 1}" for i in range(N_BLOCKS))
@@ -16,10 +14,9 @@ MIN_IMAGE_SIZE = 2**N_BLOCKS
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, batch norm, ReLU, 2x2 max-pool.
+    """The parameters of a block: 3x3 convolution, batch norm (then ReLU and 2x2 max-pool).
 
-    The convolution has no bias: before batch norm its gradient is zero, and a learned rate on it would carry no signal.
-    Batch norm always uses the statistics of the batch it is given.
+    The convolution has no bias: before batch norm its gradient is zero, and a learned rate for it has no signal.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -29,15 +26,18 @@ class ConvBlock(nn.Module):
 
 
 class Conv4(Body):
-    """Four blocks, flattened: (n, 3, S, S) -> (n, filters * (S // 16)^2); 800 features at 84 px and 32 filters."""
+    """Four blocks: (n, 3, S, S) -> (n, filters * (S // 16)^2); 800 features at 84 px and 32 filters.
+
+    Batch norm always uses the statistics of the current batch.
+    """
 
     def __init__(self, filters: int) -> None:
         super().__init__()
         for i, block in enumerate(BLOCKS):
             self.add_module(block, ConvBlock(filters if i else 3, filters))
 
-    def activations(self, params: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-        """Return the outputs of the blocks for images `x` under `params`, by their names in this module."""
+    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the blocks by name."""
         outputs = {}
         for block in BLOCKS:
             y = F.conv2d(x, params[f"{block}.conv.weight"], padding=1)
@@ -55,7 +55,7 @@ def build_conv4(*, image_size: int, filters: int) -> tuple[Conv4, int]:
     """
     if image_size < MIN_IMAGE_SIZE:
         raise EpisodeError(
-            f"conv4 needs images of at least {MIN_IMAGE_SIZE} px, and these have {image_size}",
+            f"conv4 needs images of at least {MIN_IMAGE_SIZE} px, but these have {image_size}",
             hint=f"pack them with --image-size {MIN_IMAGE_SIZE} or more",
         )
     return Conv4(filters), filters * (image_size // MIN_IMAGE_SIZE) ** 2

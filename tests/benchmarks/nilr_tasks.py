@@ -11,6 +11,7 @@ from work import FILTERS, JUDGING_STEPS, N_WAY, PROTOCOLS, RATE, SEED, SIZE, TRA
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine.contract import Objective
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.engine.workers import in_order
 from nilr.models.registry import build_learner
@@ -43,7 +44,7 @@ class NilrTasks:
 
     def train(self, task: str) -> Done:
         outcome = self._engine.meta_gradient(
-            self._params, self._rates[task], self._batch, ROWS[task], steps=TRAINING_STEPS[task]
+            self._params, self._rates[task], self._batch, Objective(ROWS[task], TRAINING_STEPS[task])
         )
         if bool(outcome.inner_lr) != (task == "metasgd"):
             raise SystemExit("a rate was not learned")

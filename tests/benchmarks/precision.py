@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nilr.episodes import Episode
 from nilr.errors import UsageError
 from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine.contract import Objective
 from nilr.meta.engine.registry import ENGINES, choose_engine
 from nilr.models.registry import build_learner
 from nilr.runtime import prepare
@@ -80,7 +81,7 @@ def meta_gradient(
     row = ALGORITHMS[algo]
     rates = {name: torch.full_like(params[name], 0.05) for name in row.moved(learner.kinds)}
     chosen = choose_engine(engine, learner, device, precision)
-    outcome = chosen.meta_gradient(params, rates, episode(seed, device, dtype), row, steps=STEPS[algo])
+    outcome = chosen.meta_gradient(params, rates, episode(seed, device, dtype), Objective(row, STEPS[algo]))
     return torch.cat([value.reshape(-1) for value in outcome.params.values()]).double()
 
 

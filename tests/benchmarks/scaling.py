@@ -50,6 +50,7 @@ def deviations(x: list[float], y: list[float]) -> list[float]:
 def serve(threads: int) -> None:
     """Do two updates for every point that is read, and say the second one's seconds of wall and of CPU time."""
     from nilr.meta.algorithms import ALGORITHMS
+    from nilr.meta.engine.contract import Objective
     from nilr.meta.engine.registry import choose_engine
     from nilr.models.registry import build_learner
     from nilr.runtime import prepare
@@ -65,9 +66,9 @@ def serve(threads: int) -> None:
         engine = choose_engine("auto", learner, cpu)
         steps = point["inner_steps"]
         # memory of other sizes lies about from the points before; a training meets one size alone
-        engine.meta_gradient(params, rates, batch, row, steps=steps)
+        engine.meta_gradient(params, rates, batch, Objective(row, steps))
         wall, used = time.perf_counter(), time.process_time()
-        engine.meta_gradient(params, rates, batch, row, steps=steps)
+        engine.meta_gradient(params, rates, batch, Objective(row, steps))
         answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - used, "engine": engine.name}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

@@ -11,10 +11,11 @@ from torch import Tensor
 from nilr.episodes import Episode
 from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import ALGORITHMS
-from nilr.meta.engine.contract import MetaGradient
+from nilr.meta.engine.contract import MetaGradient, Objective
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings, Report, meta_gradients
+from nilr.models.learner import Tensors
 from nilr.models.registry import build_learner
 from tests.meta.steps import take_step
 
@@ -29,13 +30,15 @@ class GivenEngine(ReferenceEngine):
         super().__init__(LEARNER)
         self.value, self.loss = value, loss
 
-    def meta_gradient(self, params, inner_lr, episodes, algorithm, *, steps, loss_weights) -> MetaGradient:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        self.seen, self.weights = inner_lr, loss_weights
+    def meta_gradient(
+        self, params: Tensors, inner_lr: Tensors, episodes: Episode, objective: Objective
+    ) -> MetaGradient:
+        self.seen, self.weights = inner_lr, objective.loss_weights
 
-        def given(values: dict[str, Tensor]) -> dict[str, Tensor]:
+        def given(values: Tensors) -> dict[str, Tensor]:
             return {name: torch.full_like(value, self.value) for name, value in values.items()}
 
-        rates = given(inner_lr) if algorithm.learns_rates else {}
+        rates = given(inner_lr) if objective.algorithm.learns_rates else {}
         return MetaGradient(torch.tensor([0.5, self.loss]), torch.ones(2), given(params), rates)
 
 

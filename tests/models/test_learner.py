@@ -54,7 +54,7 @@ def test_features_are_normalised_by_their_own_batch() -> None:
 
 
 def test_images_too_small_for_four_poolings_are_refused() -> None:
-    with pytest.raises(EpisodeError, match=r"at least 16 px, and these have 12"):
+    with pytest.raises(EpisodeError, match=r"at least 16 px, but these have 12"):
         build_learner("conv4", n_way=5, image_size=12, filters=4)
 
 

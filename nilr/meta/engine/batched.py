@@ -13,8 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nilr.episodes import Episode
-from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.contract import LossWeights, MetaGradient
+from nilr.meta.engine.contract import MetaGradient, Objective
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.meta.engine.passes import PlanePasses
 from nilr.meta.engine.trajectory import Task, adapt, task_gradient
@@ -38,49 +37,33 @@ class BatchedEngine(ExplicitEngine):
 
     @override
     def meta_gradient(
-        self,
-        params: Tensors,
-        inner_lr: Tensors,
-        episodes: Episode,
-        algorithm: Algorithm,
-        *,
-        steps: int,
-        loss_weights: LossWeights | None = None,
+        self, params: Tensors, inner_lr: Tensors, episodes: Episode, objective: Objective
     ) -> MetaGradient:
-        model = [params], [inner_lr], [episodes]
-        return self.meta_gradients(*model, algorithm, steps=steps, loss_weights=loss_weights)[0]
+        return self.meta_gradients([params], [inner_lr], [episodes], objective)[0]
 
     @override
     @torch.no_grad()
     def meta_gradients(
-        self,
-        params: Sequence[Tensors],
-        inner_lr: Sequence[Tensors],
-        episodes: Sequence[Episode],
-        algorithm: Algorithm,
-        *,
-        steps: int,
-        loss_weights: LossWeights | None = None,
+        self, params: Sequence[Tensors], inner_lr: Sequence[Tensors], episodes: Sequence[Episode], objective: Objective
     ) -> list[MetaGradient]:
         if len(params) > self.episodes_at_once:
             return [
                 gradient
                 for part in _parts(len(params), self.episodes_at_once)
-                for gradient in self.meta_gradients(
-                    params[part], inner_lr[part], episodes[part], algorithm, steps=steps, loss_weights=loss_weights
-                )
+                for gradient in self.meta_gradients(params[part], inner_lr[part], episodes[part], objective)
             ]
+        algorithm, steps, weights = objective
         size = len(episodes[0])
         start, rates = _stacked(params), _stacked(inner_lr)
         total = {name: torch.zeros_like(value) for name, value in start.items()}
         total_lr = {name: torch.zeros_like(value) for name, value in rates.items() if algorithm.learns_rates}
         losses, accuracies = [], []
         for part in _parts(size, self.episodes_at_once // len(params)):
-            task = self._task([_slice(batch, part) for batch in episodes])
+            task = self._task([batch[part] for batch in episodes])
             e = len(task.query_y) // len(params)
             rates_by_step = [_rates_at(rates, start, step, e) for step in range(steps)]
             gradient = task_gradient(
-                _for_each(start, e), rates_by_step, task, exact=algorithm.order == 2, weights=loss_weights
+                _for_each(start, e), rates_by_step, task, exact=algorithm.order == 2, weights=weights
             )
             for name, value in gradient.params.items():
                 total[name] += _by_model(value, e).sum(1)
@@ -106,7 +89,7 @@ class BatchedEngine(ExplicitEngine):
         start, rates = _stacked([params]), _stacked([inner_lr])
         logits = []
         for part in _parts(len(episodes), self.episodes_at_once):
-            some = _slice(episodes, part)
+            some = episodes[part]
             rates_by_step = [_rates_at(rates, start, step, len(some)) for step in range(steps)]
             adapted = adapt(_for_each(start, len(some)), rates_by_step, self._images(some.support_x), some.support_y)
             features = self.features(adapted, some.query_x)
@@ -125,10 +108,6 @@ class BatchedEngine(ExplicitEngine):
 
 def _parts(size: int, at_once: int) -> Iterator[slice]:
     return (slice(i, i + at_once) for i in range(0, size, at_once))
-
-
-def _slice(episodes: Episode, part: slice) -> Episode:
-    return Episode(episodes.support_x[part], episodes.support_y[part], episodes.query_x[part], episodes.query_y[part])
 
 
 def _stacked(models: Sequence[Tensors]) -> Params:

@@ -4,17 +4,18 @@ Notation: a block maps x (n, Ci, H, W) to a (n, Co, H/2, W/2). y is the convolut
 mean and 1/standard deviation over M = n*H*W positions, h = (y - m) r, z = s h + t with scale s and shift t, and a is
 relu(z), pooled. A suffix `_t` marks a tangent, a prefix `d` the gradient of the loss.
 
-A block pools the raw y and applies the rest to the pooled values, a quarter of the work: z grows with y where s > 0 and
-falls with it where s < 0, so the block pools sign(s) y. This is exact; where s is exactly 0, the gradient in s is that
-of s -> 0 from above.
+The block pools the raw y and applies the rest to the pooled values, a quarter of the work: z rises with y if s > 0 and
+falls with it if s < 0, so the block pools sign(s) y. This is exact; if s is exactly 0, the gradient in s is the limit
+s -> 0 from above.
 
-Everything is in channels-last memory.
+Channels may be those of G episodes side by side, each with its own parameters: planes (n, G*C, H, W) and weights
+(G*Co, Ci, 3, 3).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +23,6 @@ from torch import Tensor
 from nilr.meta.engine.passes import Passes, positions
 
 _GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0])  # stride, padding, dilation, transposed, output padding
-
-Kept = Any  # what a pass keeps for later ones is the block's own affair
 
 
 class BlockParams(NamedTuple):
@@ -34,33 +33,8 @@ class BlockParams(NamedTuple):
     shift: Tensor
 
 
-class Block(Protocol):
-    """One way to do it."""
-
-    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, Kept]:
-        """Return a, and what the other passes need; nothing comes after the `last` pass."""
-
-    def backward(
-        self, da: Tensor, kept: Kept, params: BlockParams, *, input_gradient: bool, last: bool = False
-    ) -> tuple[Tensor | None, BlockParams, Kept]:
-        """Return the gradients in x (if asked for) and in the parameters, and what the tangent needs.
-
-        Nothing comes after the `last` pass: `kept` may be overwritten, and the tangent's need is not met.
-        """
-
-    def forward_tangent(
-        self, x_t: Tensor | None, kept: Kept, params: BlockParams, params_t: BlockParams
-    ) -> tuple[Tensor, Kept]:
-        """Return the tangent of a, and what the backward pass's tangent needs; the first block's x has no tangent."""
-
-    def backward_tangent(
-        self, da_t: Tensor, kept: Kept, gradient: Kept, tangent: Kept, params: BlockParams, params_t: BlockParams
-    ) -> tuple[Tensor | None, BlockParams]:
-        """Return the tangents of the gradients in x (where x has one) and in the parameters."""
-
-
-class BlockKept(NamedTuple):
-    """What the forward pass keeps: x, y, where each pooled value came from, m, r, pooled h, and a."""
+class Kept(NamedTuple):
+    """What the forward pass keeps: x, y, the positions of the pooled values, m, r, pooled h, and a."""
 
     x: Tensor
     y: Tensor
@@ -71,10 +45,10 @@ class BlockKept(NamedTuple):
     a: Tensor
 
 
-class BlockGradient(NamedTuple):
+class Gradient(NamedTuple):
     """What the backward pass keeps for its tangent: u, and the gradients in y, scale and shift.
 
-    The first block's dy is not kept: only the tangent of an input, which images do not have, asks for it.
+    The first block keeps no dy: only the tangent of its input needs it, and images have none.
     """
 
     u: Tensor
@@ -83,7 +57,7 @@ class BlockGradient(NamedTuple):
     dshift: Tensor
 
 
-class BlockTangent(NamedTuple):
+class Tangent(NamedTuple):
     """What the tangent's forward pass keeps: tangents of x, y, m, pooled h, and q = mean(h y_t)."""
 
     x_t: Tensor | None
@@ -95,36 +69,33 @@ class BlockTangent(NamedTuple):
 
 @dataclass(frozen=True)
 class ConvBlock:
-    """A block of any input.
-
-    Channels may be those of G episodes side by side, each under parameters of its own: (n, G*Ci, H, W) and weights
-    (G*Co, Ci, 3, 3).
+    """A block for any input, from convolutions and passes over memory.
 
     Attributes:
-        passes: what sweeps over memory, in torch or in C.
-        precision: dtype of what convolutions take in; None, that of the planes.
+        passes: the passes, in torch or in C.
+        precision: dtype of the inputs of convolutions; None: that of the planes.
     """
 
     passes: Passes
     precision: torch.dtype | None = None
 
-    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, BlockKept]:
-        """Return a, and what the other passes need.
+    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, Kept]:
+        """Return a, and what the other passes need; no pass may follow a `last` one.
 
         y = conv(x, w); h = (y - m) r; a = relu(s pool(h) + t).
         """
         y = self._convolve(x, params.weight)
         pooled, where, mean, rstd = self.passes.pool_statistics(y, params.scale)
         h, a = self.passes.normalise(pooled, mean, rstd, params.scale, params.shift)
-        return a, BlockKept(x, y, where, mean, rstd, h, a)
+        return a, Kept(x, y, where, mean, rstd, h, a)
 
     def backward(
-        self, da: Tensor, kept: BlockKept, params: BlockParams, *, input_gradient: bool, last: bool = False
-    ) -> tuple[Tensor | None, BlockParams, BlockGradient | None]:
-        """Return the gradients in x (if asked for) and in the parameters, and what the tangent needs.
+        self, da: Tensor, kept: Kept, params: BlockParams, *, input_gradient: bool, last: bool = False
+    ) -> tuple[Tensor | None, BlockParams, Gradient | None]:
+        """Return the gradients in x (with `input_gradient`) and in the parameters, and what the tangent needs.
 
-        u = da where a > 0; dt = sum u; ds = sum u h; dy = scatter(s r u) + b + c y, where per channel
-        c = -s r^2 ds / M and b = -s r dt / M - c m. In the `last` pass dy takes the place of y.
+        u = da where a > 0; dt = sum u; ds = sum u h; dy = scatter(s r u) + b + c y, with per channel
+        c = -s r^2 ds / M and b = -s r dt / M - c m. A `last` pass overwrites y, and keeps nothing for the tangent.
         """
         u, dshift, dscale = self.passes.masked_sums(da, kept.a, kept.h)
         k = params.scale * kept.rstd
@@ -132,13 +103,13 @@ class ConvBlock:
         b = -k * dshift / positions(kept.y) - c * kept.mean
         dy = self.passes.spread(kept.y, u, kept.where, (b, c, k), reuse=last)
         dx, dweight = self._convolve_backward(dy, kept.x, params.weight, input_gradient=input_gradient)
-        gradient = None if last else BlockGradient(u, dy if input_gradient else None, dscale, dshift)
+        gradient = None if last else Gradient(u, dy if input_gradient else None, dscale, dshift)
         return dx if input_gradient else None, BlockParams(dweight, dscale, dshift), gradient
 
     def forward_tangent(
-        self, x_t: Tensor | None, kept: BlockKept, params: BlockParams, params_t: BlockParams
-    ) -> tuple[Tensor, BlockTangent]:
-        """Return the tangent of a, and what the backward pass's tangent needs.
+        self, x_t: Tensor | None, kept: Kept, params: BlockParams, params_t: BlockParams
+    ) -> tuple[Tensor, Tangent]:
+        """Return the tangent of a, and what the backward pass's tangent needs. Images have no tangent.
 
         y_t = conv(x_t, w) + conv(x, w_t); with q = mean(h y_t), h_t = r (y_t - m_t - h q); the pooled positions and the
         positions where a > 0 stay; a_t = s_t h + s h_t + t_t where a > 0.
@@ -152,16 +123,10 @@ class ConvBlock:
         q = crossed * kept.rstd
         channels = (kept.rstd, mean_t, q, params.scale, params_t.scale, params_t.shift)
         h_t, a_t = self.passes.normalise_tangent(taken, kept.h, kept.a, channels)
-        return a_t, BlockTangent(x_t, y_t, mean_t, h_t, q)
+        return a_t, Tangent(x_t, y_t, mean_t, h_t, q)
 
     def backward_tangent(
-        self,
-        da_t: Tensor,
-        kept: BlockKept,
-        gradient: BlockGradient,
-        tangent: BlockTangent,
-        params: BlockParams,
-        params_t: BlockParams,
+        self, da_t: Tensor, kept: Kept, gradient: Gradient, tangent: Tangent, params: BlockParams, params_t: BlockParams
     ) -> tuple[Tensor | None, BlockParams]:
         """Return the tangents of the gradients in x and in the parameters: the formulas of `backward`, differentiated.
 
@@ -191,11 +156,11 @@ class ConvBlock:
     def _convolve_backward(
         self, dy: Tensor, x: Tensor, weight: Tensor, *, input_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return the gradients of a convolution in its input (nothing usable unless asked for) and in its weight."""
-        given = (self._rounded(value) for value in (dy, x, weight))
+        """Return the gradients of a convolution in its input (invalid without `input_gradient`) and in its weight."""
+        inputs = (self._rounded(value) for value in (dy, x, weight))
         groups = x.shape[1] // weight.shape[1]
         dx, dweight, _ = torch.ops.aten.convolution_backward(
-            *given, None, *_GEOMETRY, groups, [input_gradient, True, False]
+            *inputs, None, *_GEOMETRY, groups, [input_gradient, True, False]
         )
         return dx.to(x.dtype) if input_gradient else dx, dweight.to(weight.dtype)
 
@@ -207,5 +172,5 @@ def _beside(x: Tensor, y: Tensor, channels: int) -> Tensor:
     """Return the channels of each episode's x and y side by side."""
     if x.shape[1] == channels:
         return torch.cat([x, y], 1)
-    apart = [z.reshape(len(z), -1, channels, *z.shape[2:]) for z in (x, y)]
-    return torch.cat(apart, 2).flatten(1, 2)
+    separate = [z.reshape(len(z), -1, channels, *z.shape[2:]) for z in (x, y)]
+    return torch.cat(separate, 2).flatten(1, 2)

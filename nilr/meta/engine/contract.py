@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,21 @@ from nilr.meta.algorithms import Algorithm
 from nilr.models.learner import Learner, Params, Tensors
 
 LossWeights = Sequence[float] | Tensor  # one weight per inner step
+
+
+class Objective(NamedTuple):
+    """What a meta-gradient is the gradient of.
+
+    Attributes:
+        algorithm: the row; it decides the order of the gradient, and whether the rates have one.
+        steps: K, gradient steps of the inner loop.
+        loss_weights: weights of the query losses after steps 1 to K, for the gradient of their weighted sum (Antoniou,
+            Edwards, Storkey: How to train your MAML, 2019). None: only the last loss counts.
+    """
+
+    algorithm: Algorithm
+    steps: int
+    loss_weights: LossWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -75,41 +90,19 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def meta_gradient(
-        self,
-        params: Tensors,
-        inner_lr: Tensors,
-        episodes: Episode,
-        algorithm: Algorithm,
-        *,
-        steps: int,
-        loss_weights: LossWeights | None = None,
+        self, params: Tensors, inner_lr: Tensors, episodes: Episode, objective: Objective
     ) -> MetaGradient:
-        """Return losses, accuracies and the meta-gradient of a batch of episodes, reduced in episode order.
+        """Return losses, accuracies and the meta-gradient of a batch of E episodes, reduced in episode order.
 
-        Args:
-            params: the meta-initialisation, by name.
-            inner_lr: the inner rates, by name.
-            episodes: E episodes.
-            algorithm: the row.
-            steps: K, gradient steps of the inner loop.
-            loss_weights: weights of the query losses after steps 1 to K; the gradient is that of their weighted sum
-                (Antoniou, Edwards, Storkey: How to train your MAML, 2019). None: only the last loss counts. The
-                returned losses and accuracies are always those after the last step.
+        Losses and accuracies are those after the last inner step.
         """
 
     def meta_gradients(
-        self,
-        params: Sequence[Tensors],
-        inner_lr: Sequence[Tensors],
-        episodes: Sequence[Episode],
-        algorithm: Algorithm,
-        *,
-        steps: int,
-        loss_weights: LossWeights | None = None,
+        self, params: Sequence[Tensors], inner_lr: Sequence[Tensors], episodes: Sequence[Episode], objective: Objective
     ) -> list[MetaGradient]:
         """Return the meta-gradients of several models of one shape, each on its own batch."""
         return [
-            self.meta_gradient(start, rates, batch, algorithm, steps=steps, loss_weights=loss_weights)
+            self.meta_gradient(start, rates, batch, objective)
             for start, rates, batch in zip(params, inner_lr, episodes, strict=True)
         ]
 

@@ -11,9 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from nilr.episodes import Episode
-from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.block import ConvBlock
-from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient
+from nilr.meta.engine.contract import Engine, MetaGradient, Objective
 from nilr.meta.engine.image_block import image_block
 from nilr.meta.engine.native import library
 from nilr.meta.engine.network import Images, activations, as_images, first_needed, flatten, loss_pass
@@ -41,15 +40,9 @@ class ExplicitEngine(Engine):
     @override
     @torch.no_grad()
     def meta_gradient(
-        self,
-        params: Tensors,
-        inner_lr: Tensors,
-        episodes: Episode,
-        algorithm: Algorithm,
-        *,
-        steps: int,
-        loss_weights: LossWeights | None = None,
+        self, params: Tensors, inner_lr: Tensors, episodes: Episode, objective: Objective
     ) -> MetaGradient:
+        algorithm, steps, weights = objective
         total = {name: torch.zeros_like(value) for name, value in params.items()}
         total_lr = {name: torch.zeros_like(value) for name, value in inner_lr.items() if algorithm.learns_rates}
         rates = _rates_by_step(params, inner_lr, range(steps))
@@ -60,7 +53,7 @@ class ExplicitEngine(Engine):
             episode = episodes[i]
             support, query = self._images(episode.support_x), self._images(episode.query_x)
             task = Task(support, episode.support_y, query, episode.query_y)
-            return task_gradient(params, rates, task, exact=algorithm.order == 2, weights=loss_weights)
+            return task_gradient(params, rates, task, exact=algorithm.order == 2, weights=weights)
 
         device, at_most = episodes.query_x.device, self.episode_chunk
         for i, gradient in enumerate(in_order(gradient_of, range(len(episodes)), device=device, at_most=at_most)):

@@ -1,7 +1,7 @@
-"""The first block by C kernels (images.c), which never write y: its input is images. The notation is that of `block`.
+"""The first block in C (images.c), which never writes y. The notation is that of `block`.
 
-Images do not change, so what y is summed with can be known beforehand. P is the (27,) patch of pixels under a
-convolution's weight (rows of W, (Co, 27)) at one of the M positions, p its mean and V its covariance over them:
+Its input is images, which do not change, so the sums over y follow from moments computed once. P is the (27,) patch of
+pixels under a convolution's weight (rows of W, (Co, 27)) at one of the M positions, p its mean and V its covariance:
 
     m = W p;   variance of y = diag(W V W')
 
@@ -9,8 +9,8 @@ and dy = scatter(k u) + b + c y, with k = s r, gives a weight gradient whose den
 
     dW = k (S - dt p - r ds W V),   S = sum of u P over the pooled positions
 
-So the kernels touch full planes only to find what is pooled, and their tangents not even for that. Sums, moments and
-the formulas over channels are in float64.
+So the kernels read full planes only to pool, and their tangents not at all. Sums, moments and the formulas over
+channels are in float64.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from nilr.meta.engine.passes import EPS
 TAPS = 27  # 3 pixel channels of 3 x 3
 
 
-class ImageKept(NamedTuple):
-    """What the forward pass keeps: r (float64), W V, pooled h, and where each pooled value came from."""
+class Kept(NamedTuple):
+    """What the forward pass keeps: r (float64), W V, pooled h, and the positions of the pooled values."""
 
     rstd: Tensor
     weight_v: Tensor
@@ -39,7 +39,7 @@ class ImageKept(NamedTuple):
     where: Tensor
 
 
-class ImageGradient(NamedTuple):
+class Gradient(NamedTuple):
     """What the backward pass keeps for its tangent: u, ds (float64), and dW / k."""
 
     u: Tensor
@@ -47,7 +47,7 @@ class ImageGradient(NamedTuple):
     core: Tensor
 
 
-class ImageTangent(NamedTuple):
+class Tangent(NamedTuple):
     """What the tangent's forward pass keeps: the tangents of r, W V and pooled h."""
 
     rstd_t: Tensor
@@ -64,18 +64,13 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """The first block, for these images.
-
-    Attributes:
-        x: (n, 3, H, W) in channels-last memory.
-        moments: of their patches.
-    """
+    """The first block for images x, (n, 3, H, W) in channels-last memory, with the methods of `ConvBlock`."""
 
     x: Tensor
     moments: Moments
 
-    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, ImageKept | None]:
-        """Return a, and what the other passes need; `x` is the block's own images."""
+    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, Kept | None]:
+        """Return a, and what the other passes need; `x` are the block's images."""
         c = len(params.scale)
         (mean, rstd, turned), (exact, weight_v) = self._channels(c), self._exact(c)
         given = params.weight.flatten(1), *self.moments, c, EPS
@@ -84,11 +79,11 @@ class ImageBlock:
         h, where = (None, None) if last else (torch.empty_like(a), torch.empty_like(a, dtype=torch.uint8))
         planes = *self._sizes(c), self._scratch(), h, a, where
         self._call("image_forward", self.x, turned, mean, rstd, params.scale, params.shift, *planes, fast=True)
-        return a, None if h is None or where is None else ImageKept(exact, weight_v, h, where)
+        return a, None if h is None or where is None else Kept(exact, weight_v, h, where)
 
     def backward(
-        self, da: Tensor, kept: ImageKept, params: BlockParams, *, input_gradient: bool, last: bool = False
-    ) -> tuple[None, BlockParams, ImageGradient | None]:
+        self, da: Tensor, kept: Kept, params: BlockParams, *, input_gradient: bool, last: bool = False
+    ) -> tuple[None, BlockParams, Gradient | None]:
         """Return the gradients in the parameters, and what the tangent needs; images have no gradient."""
         u = None if last else torch.empty_like(kept.h)
         taps, dshift, dscale = self._sums(da, kept, params, None, u)
@@ -96,11 +91,11 @@ class ImageBlock:
         gradient, core = self._empty(params), self._exact(c)[1]
         given = taps, dshift, dscale, kept.rstd, kept.weight_v, self.moments.mean, params.scale, c
         self._call("image_gradient", *given, core, gradient.weight.flatten(1), *gradient[1:])
-        return None, gradient, None if u is None else ImageGradient(u, dscale, core)
+        return None, gradient, None if u is None else Gradient(u, dscale, core)
 
     def forward_tangent(
-        self, x_t: Tensor | None, kept: ImageKept, params: BlockParams, params_t: BlockParams
-    ) -> tuple[Tensor, ImageTangent]:
+        self, x_t: Tensor | None, kept: Kept, params: BlockParams, params_t: BlockParams
+    ) -> tuple[Tensor, Tangent]:
         """Return the tangent of a, and what the backward pass's tangent needs.
 
         m_t = W_t p; q = mean(h y_t) = r diag(W V W_t'); r_t = -r^2 q.
@@ -114,40 +109,22 @@ class ImageBlock:
         h_t, a_t = torch.empty_like(kept.h), torch.empty_like(kept.h)
         planes = *self._sizes(c), self._scratch(), h_t, a_t
         self._call("image_tangent", self.x, turned, kept.h, kept.where, *channels, *planes, fast=True)
-        return a_t, ImageTangent(rstd_t, weight_v_t, h_t)
+        return a_t, Tangent(rstd_t, weight_v_t, h_t)
 
     def backward_tangent(
-        self,
-        da_t: Tensor,
-        kept: ImageKept,
-        gradient: ImageGradient,
-        tangent: ImageTangent,
-        params: BlockParams,
-        params_t: BlockParams,
+        self, da_t: Tensor, kept: Kept, gradient: Gradient, tangent: Tangent, params: BlockParams, params_t: BlockParams
     ) -> tuple[None, BlockParams]:
         """Return the tangents of the gradients in the parameters: the formulas of `backward`, differentiated."""
         sums_t = self._sums(da_t, kept, params, (gradient.u, tangent.h_t), None)
-        given = (
-            kept.rstd,
-            tangent.rstd_t,
-            kept.weight_v,
-            tangent.weight_v_t,
-            gradient.core,
-            gradient.dscale,
-            self.moments.mean,
-        )
+        v = kept.rstd, tangent.rstd_t, kept.weight_v, tangent.weight_v_t
+        given = *v, gradient.core, gradient.dscale, self.moments.mean
         outcome = self._empty(params)
         scales = params.scale, params_t.scale, len(params.scale)
         self._call("image_gradient_tangent", *sums_t, *given, *scales, outcome.weight.flatten(1), *outcome[1:])
         return None, outcome
 
     def _sums(
-        self,
-        da: Tensor,
-        kept: ImageKept,
-        params: BlockParams,
-        more: tuple[Tensor, Tensor] | None,
-        u: Tensor | None,
+        self, da: Tensor, kept: Kept, params: BlockParams, more: tuple[Tensor, Tensor] | None, u: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return S (27, Co), dt and ds (1, Co) of a gradient, plus the sum of the product of `more` in ds; fill u."""
         c = len(params.scale)
@@ -162,11 +139,11 @@ class ImageBlock:
         call(kernel, *arguments, dtype=self.x.dtype, form=form)
 
     def _channels(self, c: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return room for two numbers per channel, and for a weight as the kernels read it, (27, Co)."""
+        """Allocate two numbers per channel, and a weight as the kernels read it, (27, Co)."""
         return self.x.new_empty(c), self.x.new_empty(c), self.x.new_empty(TAPS, c)
 
     def _exact(self, c: int) -> tuple[Tensor, Tensor]:
-        """Return room for a number, and for a patch, per channel in float64."""
+        """Allocate a number and a patch per channel, in float64."""
         return torch.empty(1, c, dtype=torch.float64), torch.empty(c, TAPS, dtype=torch.float64)
 
     def _empty(self, params: BlockParams) -> BlockParams:
@@ -203,10 +180,9 @@ def image_block(x: Tensor) -> ImageBlock | None:
 
 
 def moments_of(x: Tensor) -> Moments | None:
-    """Return the moments of images x, or None where the kernels are not the faster way: in float32, slow ones.
+    """Return the moments of images (n, C, H, W) in channels-last memory, or None if the kernels do not fit them.
 
-    Args:
-        x: (n, 3, H, W) in channels-last memory.
+    The kernels need three channels, and are slower than `ConvBlock` in float32 without their fast form.
     """
     n, c, h, w = x.shape
     if c != 3 or (x.dtype == torch.float32 and not fast_images()):

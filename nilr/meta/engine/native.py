@@ -1,4 +1,4 @@
-"""The C kernels, built when nilr is installed where there is a C compiler; nothing needs them.
+"""The C kernels. They are built at installation if there is a C compiler; nothing requires them.
 
 They compute on the caller's thread, in float32 or float64.
 """
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 LIBRARY = "_kernels.so"
-VERSION = 3  # of the kernels; a library of another version is not used
+VERSION = 3  # of the kernels; libraries of other versions are ignored
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Return the built kernels, or None where there are none of this version."""
+    """Return the built kernels, or None if there are none of this version."""
     with resources.as_file(resources.files("nilr.meta.engine").joinpath(LIBRARY)) as path:
         try:
             found = ctypes.CDLL(str(path))
@@ -32,41 +32,43 @@ def library() -> ctypes.CDLL | None:
 
 @functools.cache
 def fast_images() -> bool:
-    """Tell whether the image kernels have their fast form on this processor."""
+    """Return whether the image kernels have their fast form on this processor."""
     found = library()
     return found is not None and bool(found.nilr_fast_images())
 
 
 def call(kernel: str, *arguments: Tensor | float | None, dtype: torch.dtype, form: str | None = None) -> None:
-    """Call a kernel with tensors' memory, numbers (int as int64, float as double), and null.
+    """Call a kernel with the memory of tensors, with numbers (int as int64, float as double), and with null for None.
 
     Args:
         kernel: its name.
-        arguments: what it takes. Planes (n, C, H, W) are in channels-last memory, all others without gaps.
-        dtype: of its planes and channels; whole planes of uint8 and matrices of float64 may stand beside them.
-        form: its form, where it has several; by default that of the dtype.
+        arguments: planes (n, C, H, W) in channels-last memory; all other tensors contiguous.
+        dtype: of planes and channels; planes may also be uint8, and matrices float64.
+        form: the form of the kernel; by default that of the dtype.
 
     Raises:
-        ValueError: a tensor is not what a kernel reads: it would read something else, or past the end.
+        ValueError: the kernel cannot read a tensor's dtype or layout.
     """
     found = library()
     if found is None:
         raise RuntimeError("the kernels were not built")
-    held = [_readable(x, dtype) if isinstance(x, Tensor) else x for x in arguments]
-    getattr(found, f"{kernel}_{form or _SUFFIX[dtype]}")(*map(_argument, held))
+    readable = [_readable(x, dtype) if isinstance(x, Tensor) else x for x in arguments]
+    getattr(found, f"{kernel}_{form or _SUFFIX[dtype]}")(*map(_argument, readable))
 
 
 def _readable(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return channels (C,) without gaps, and all else as it is."""
+    """Return channels (C,) in contiguous memory, and other tensors unchanged."""
     if x.dim() == 1:
         if x.dtype != dtype:
-            raise ValueError(f"channels of {x.dtype} beside {dtype}")
+            raise ValueError(f"channels of {x.dtype}, expected {dtype}")
         return x.contiguous()
     if x.dim() == 4 and x.dtype in (dtype, torch.uint8) and x.is_contiguous(memory_format=torch.channels_last):
         return x
     if x.dim() == 2 and x.dtype in (dtype, torch.float64) and x.is_contiguous():
         return x
-    raise ValueError(f"a tensor {tuple(x.shape)} of {x.dtype} in strides {x.stride()} beside channels-last {dtype}")
+    raise ValueError(
+        f"a tensor {tuple(x.shape)} of {x.dtype} with strides {x.stride()}, expected channels-last {dtype}"
+    )
 
 
 def _argument(x: Tensor | float | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:

@@ -1,24 +1,29 @@
-"""Conv4 under a mean cross-entropy, from its blocks and its head: loss and gradient, and the product with the Hessian.
+"""Conv4 with its linear head under a mean cross-entropy: loss and gradient, and the product with the Hessian.
 
 The product is the tangent of the gradient along a direction (forward over reverse; Pearlmutter: Fast Exact
-Multiplication by the Hessian, 1994), on the activations that the pass for the gradient kept.
+Multiplication by the Hessian, 1994), on the activations that the gradient's passes kept.
+
+The head: features f (n, D), weight w (N, D), bias b (N,), logits l = f w' + b, probabilities p = softmax(l), loss
+-mean log p[label]. A prefix d marks the gradient of the loss, a suffix _t a tangent. All tensors may have a leading G:
+the number of episodes, each with its own parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nilr.meta.engine import linear_head
-from nilr.meta.engine.block import Block, BlockParams, ConvBlock, Kept
-from nilr.meta.engine.linear_head import HeadKept, HeadParams
+from nilr.meta.engine.block import BlockParams, ConvBlock
+from nilr.meta.engine.image_block import ImageBlock
 from nilr.models.conv4 import BLOCKS, N_BLOCKS
-from nilr.models.learner import Params
+from nilr.models.learner import Params, Tensors
 from nilr.models.parameters import part
+
+Kept = Any  # what a block's pass keeps for its later passes
 
 
 class Images(NamedTuple):
@@ -26,13 +31,13 @@ class Images(NamedTuple):
 
     Attributes:
         x: (n, C, H, W); or those of G episodes side by side, (n, G*C, H, W).
-        blocks: the network's blocks, the first of which may be made for these images.
-        groups: G, or None for one episode alone, whose tensors have no leading G.
-        memory_format: how the blocks' planes lie in memory.
+        blocks: the network's blocks; the first one may be made for these images.
+        groups: G; None for a single episode, whose tensors have no leading G.
+        memory_format: that of the blocks' planes.
     """
 
     x: Tensor
-    blocks: tuple[Block, ...]
+    blocks: tuple[ConvBlock | ImageBlock, ...]
     groups: int | None
     memory_format: torch.memory_format
 
@@ -45,9 +50,24 @@ class Embedding(NamedTuple):
     kept: list[Kept]
 
 
+class HeadParams(NamedTuple):
+    """Weight (N, D) and bias (N,)."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class HeadKept(NamedTuple):
+    """What the head's tangent needs: features, probabilities, and the gradient in the logits."""
+
+    features: Tensor
+    probabilities: Tensor
+    dlogits: Tensor
+
+
 @dataclass(frozen=True)
 class Pass:
-    """A forward and backward pass: the loss, the logits, its gradient, and what the Hessian needs."""
+    """A forward and backward pass: the loss, the logits, the gradient, and what the Hessian needs."""
 
     loss: Tensor
     logits: Tensor
@@ -67,19 +87,19 @@ def as_images(x: Tensor, block: ConvBlock) -> Images:
 
 
 def first_needed(names: Iterable[str]) -> int:
-    """Return the first block whose gradient these parameters need: none where they are the head's alone."""
+    """Return the first block whose gradient the named parameters need; `N_BLOCKS` if all of them are the head's."""
     return 0 if any(part(name) == "body" for name in names) else N_BLOCKS
 
 
-def activations(images: Images, params: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """Yield the output of every block; nothing is kept."""
+def activations(images: Images, params: Tensors) -> Iterator[Tensor]:
+    """Yield the output of every block; keep nothing."""
     a = images.x
     for i, block in enumerate(images.blocks):
         a = block.forward(a, _block(params, i), last=True)[0]
         yield a
 
 
-def embed(params: Mapping[str, Tensor], images: Images) -> Embedding:
+def embed(params: Tensors, images: Images) -> Embedding:
     """Return the body's features, and what its derivative needs."""
     a, kept = images.x, []
     for i, block in enumerate(images.blocks):
@@ -89,7 +109,7 @@ def embed(params: Mapping[str, Tensor], images: Images) -> Embedding:
 
 
 def body_gradient(
-    params: Mapping[str, Tensor],
+    params: Tensors,
     images: Images,
     embedding: Embedding,
     dfeatures: Tensor,
@@ -99,7 +119,7 @@ def body_gradient(
 ) -> tuple[Params, list[Kept]]:
     """Return the gradient in the blocks from `first_block` on, and with `keep` what the Hessian needs of them.
 
-    Without, what the embedding kept is spent: activations are freed on the way back.
+    Without `keep` the embedding is consumed: activations are freed on the way back.
     """
     gradient: Params = {}
     gradients: list[Kept] = [None] * N_BLOCKS
@@ -115,21 +135,58 @@ def body_gradient(
     return gradient, gradients
 
 
-def loss_pass(
-    params: Mapping[str, Tensor], images: Images, labels: Tensor, *, first_block: int = 0, keep: bool = False
-) -> Pass:
+def head_gradient(
+    features: Tensor, labels: Tensor, params: HeadParams
+) -> tuple[Tensor, Tensor, Tensor, HeadParams, HeadKept]:
+    """Return loss, logits, the gradients in features and parameters, and what the tangent needs.
+
+    dl = (p - onehot) / n; dw = dl' f; db = sum dl; df = dl w.
+    """
+    logits = features @ params.weight.mT + params.bias.unsqueeze(-2)
+    log_p = logits.log_softmax(-1)
+    loss = -log_p.gather(-1, labels[..., None]).squeeze(-1).mean(-1)
+    p = log_p.exp()
+    onehot = labels[..., None] == torch.arange(p.shape[-1], device=labels.device)
+    dlogits = (p - onehot.to(p.dtype)) / labels.shape[-1]
+    gradient = HeadParams(dlogits.mT @ features, dlogits.sum(-2))
+    return loss, logits, dlogits @ params.weight, gradient, HeadKept(features, p, dlogits)
+
+
+def head_gradient_tangent(
+    features_t: Tensor | None, kept: HeadKept, params: HeadParams, params_t: HeadParams
+) -> tuple[Tensor, HeadParams]:
+    """Return the tangents of the gradients in features and in parameters.
+
+    l_t = f_t w' + f w_t' + b_t; dl_t = p (l_t - sum p l_t) / n; then the product rule.
+    """
+    logits_t = kept.features @ params_t.weight.mT + params_t.bias.unsqueeze(-2)
+    if features_t is not None:
+        logits_t = logits_t + features_t @ params.weight.mT
+    p = kept.probabilities
+    dlogits_t = p * (logits_t - (p * logits_t).sum(-1, keepdim=True)) / p.shape[-2]
+    dweight_t = dlogits_t.mT @ kept.features
+    if features_t is not None:
+        dweight_t = dweight_t + kept.dlogits.mT @ features_t
+    dfeatures_t = dlogits_t @ params.weight + kept.dlogits @ params_t.weight
+    return dfeatures_t, HeadParams(dweight_t, dlogits_t.sum(-2))
+
+
+def loss_pass(params: Tensors, images: Images, labels: Tensor, *, first_block: int = 0, keep: bool = False) -> Pass:
     """Return the loss and its gradient in the head and in the blocks from `first_block` on.
 
     With `keep` the pass holds what the Hessian needs.
     """
     embedding = embed(params, images)
-    loss, logits, dfeatures, dhead, head = linear_head.loss_and_gradient(embedding.features, labels, head_of(params))
+    loss, logits, dfeatures, dhead, head = head_gradient(embedding.features, labels, head_of(params))
     gradient, gradients = body_gradient(params, images, embedding, dfeatures, first_block=first_block, keep=keep)
     return Pass(loss, logits, gradient | head_named(dhead), images, head, embedding, gradients)
 
 
-def hessian_product(params: Mapping[str, Tensor], at: Pass, direction: Mapping[str, Tensor]) -> Params:
-    """Return the Hessian of the support loss times a direction (zero where it names no value), in all parameters."""
+def hessian_product(params: Tensors, at: Pass, direction: Tensors) -> Params:
+    """Return the Hessian of the support loss times a direction, in all parameters.
+
+    The direction is zero in the parameters that it does not name.
+    """
     full = {name: direction[name] if name in direction else torch.zeros_like(value) for name, value in params.items()}
     blocks = list(enumerate(zip(at.images.blocks, at.embedding.kept, at.gradients, strict=True)))
     a_t: Tensor | None = None
@@ -138,7 +195,7 @@ def hessian_product(params: Mapping[str, Tensor], at: Pass, direction: Mapping[s
         a_t, tangent = block.forward_tangent(a_t, kept, _block(params, i), _block(full, i))
         tangents.append(tangent)
     features_t = None if a_t is None else flatten(a_t, at.images.groups)
-    dfeatures_t, dhead_t = linear_head.gradient_tangent(features_t, at.head, head_of(params), head_of(full))
+    dfeatures_t, dhead_t = head_gradient_tangent(features_t, at.head, head_of(params), head_of(full))
     product = head_named(dhead_t)
     da_t: Tensor | None = _unflatten(dfeatures_t, at.embedding.a, at.images)
     for i, (block, kept, gradient) in reversed(blocks):
@@ -149,21 +206,19 @@ def hessian_product(params: Mapping[str, Tensor], at: Pass, direction: Mapping[s
     return product
 
 
-def head_of(params: Mapping[str, Tensor]) -> HeadParams:
+def head_of(params: Tensors) -> HeadParams:
     """Return the head's parameters."""
     return HeadParams(params["head.weight"], params["head.bias"])
 
 
 def head_named(head: HeadParams) -> Params:
-    """Return values of the head by the parameters' names."""
+    """Return the head's values by parameter name."""
     return {"head.weight": head.weight, "head.bias": head.bias}
 
 
 def flatten(a: Tensor, groups: int | None) -> Tensor:
-    """Return a body's last plane as features (n, D), or (G, n, D), in the order of the definition."""
-    if groups is None:
-        return a.reshape(len(a), -1)
-    return a.reshape(len(a), groups, -1).transpose(0, 1)
+    """Return a body's last plane as features (n, D), or (G, n, D)."""
+    return a.reshape(len(a), -1) if groups is None else a.reshape(len(a), groups, -1).transpose(0, 1)
 
 
 def _unflatten(features: Tensor, like: Tensor, images: Images) -> Tensor:
@@ -171,13 +226,13 @@ def _unflatten(features: Tensor, like: Tensor, images: Images) -> Tensor:
     return features.reshape(like.shape).contiguous(memory_format=images.memory_format)
 
 
-def _block(params: Mapping[str, Tensor], i: int) -> BlockParams:
+def _block(params: Tensors, i: int) -> BlockParams:
     """Return a block's parameters; those of G episodes as channels side by side."""
     weight, scale, shift = (params[name] for name in _names(i))
     return BlockParams(weight.reshape(-1, *weight.shape[-3:]), scale.reshape(-1), shift.reshape(-1))
 
 
-def _named(params: Mapping[str, Tensor], i: int, block: BlockParams) -> Params:
+def _named(params: Tensors, i: int, block: BlockParams) -> Params:
     return {name: value.reshape(params[name].shape) for name, value in zip(_names(i), block, strict=True)}
 
 

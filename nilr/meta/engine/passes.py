@@ -238,7 +238,7 @@ def _call(kernel: str, plane: Tensor, *arguments: Tensor | int | None) -> None:
     """
     for x in arguments:
         if isinstance(x, Tensor) and x.dim() == 1 and len(x) != plane.shape[1]:
-            raise ValueError(f"{len(x)} channels of {x.dtype} beside {plane.shape[1]} of {plane.dtype}")
+            raise ValueError(f"{len(x)} channels of {x.dtype}, expected {plane.shape[1]}")
     call(kernel, plane, *arguments, dtype=plane.dtype)
 
 

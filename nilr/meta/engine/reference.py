@@ -11,8 +11,7 @@ from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
 from nilr.episodes import Episode
-from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient
+from nilr.meta.engine.contract import Engine, MetaGradient, Objective
 from nilr.meta.inner_lr import rate_at
 from nilr.metrics import accuracy
 from nilr.models.learner import Learner, Params, Tensors
@@ -33,15 +32,9 @@ class ReferenceEngine(Engine):
 
     @override
     def meta_gradient(
-        self,
-        params: Tensors,
-        inner_lr: Tensors,
-        episodes: Episode,
-        algorithm: Algorithm,
-        *,
-        steps: int,
-        loss_weights: LossWeights | None = None,
+        self, params: Tensors, inner_lr: Tensors, episodes: Episode, objective: Objective
     ) -> MetaGradient:
+        algorithm, steps, loss_weights = objective
         start = {name: value.detach().requires_grad_() for name, value in params.items()}
         learned = algorithm.learns_rates
         rates = {name: value.detach().requires_grad_(learned) for name, value in inner_lr.items()}

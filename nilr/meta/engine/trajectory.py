@@ -1,37 +1,36 @@
-"""Along the inner loop and back: one meta-gradient from passes alone, without an autograd graph.
+"""One meta-gradient along the inner loop and back, from passes alone, without an autograd graph.
 
 With rates a, support gradient g and Hessian H, a step is theta_{k+1} = theta_k - a g(theta_k). The meta-gradient starts
-as the query loss's gradient at theta_K, v; then from the last step to the first, da += -g_k v and
-v <- v - H(theta_k) (a v), with the v of that moment. What is left in v is the gradient in the meta-initialisation.
-First-order rows leave the Hessian out. Where the query losses after earlier steps count too, v takes up the gradient of
-each when it comes by.
+as the query loss's gradient at theta_K, v. Then, from the last step to the first, da += -g_k v and
+v <- v - H(theta_k) (a v), with the v of that moment. The final v is the gradient in the meta-initialisation.
+First-order rows omit the Hessian. If the query losses after earlier steps count too, their gradients are added to v on
+the way.
 
-All of it holds for one episode, and for G at once whose tensors have a leading G.
+Everything holds for one episode, and for G at once if all tensors have a leading G.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from nilr.meta.engine import linear_head
 from nilr.meta.engine.contract import LossWeights
 from nilr.meta.engine.network import (
     Images,
     body_gradient,
     embed,
     first_needed,
+    head_gradient,
+    head_gradient_tangent,
     head_named,
     head_of,
     hessian_product,
     loss_pass,
 )
-from nilr.models.learner import Params
-
-StepRates = Mapping[str, Tensor]  # rates of one step, which broadcast to their parameters
+from nilr.models.learner import Params, Tensors
 
 
 class Task(NamedTuple):
@@ -44,7 +43,7 @@ class Task(NamedTuple):
 
 
 class TaskGradient(NamedTuple):
-    """Query loss and logits, the gradient in the parameters, and that in the rates of each step (as the parameters)."""
+    """Query loss and logits, the gradient in the parameters, and per step that in the rates (parameters' shapes)."""
 
     loss: Tensor
     logits: Tensor
@@ -53,30 +52,25 @@ class TaskGradient(NamedTuple):
 
 
 def task_gradient(
-    params: Mapping[str, Tensor],
-    rates: Sequence[StepRates],
-    task: Task,
-    *,
-    exact: bool,
-    weights: LossWeights | None = None,
+    params: Tensors, rates: Sequence[Tensors], task: Task, *, exact: bool, weights: LossWeights | None = None
 ) -> TaskGradient:
     """Return the meta-gradient of a task.
 
     Args:
         params: the meta-initialisation, by name.
-        rates: those of each step.
+        rates: the rates of each step, by name; they broadcast to their parameters.
         task: support and query.
-        exact: second order; else inner gradients are taken as constants.
-        weights: of the query losses after each step; None: the last alone.
+        exact: second order; otherwise inner gradients are constants.
+        weights: weights of the query losses after each step; None: only the last one counts.
     """
     if weights is None and rates and first_needed(rates[0]):
-        return _head_gradient(params, rates, task, exact=exact)
+        return _head_task_gradient(params, rates, task, exact=exact)
     adapted, trace = dict(params), []
     for of_step in rates:
         first = 0 if exact else first_needed(of_step)
         support = loss_pass(adapted, task.support, task.support_y, first_block=first, keep=exact)
         trace.append((dict(adapted), support))
-        move(adapted, of_step, support.gradient)
+        _move(adapted, of_step, support.gradient)
     query = loss_pass(adapted, task.query, task.query_y)
     v = {name: value * (1 if weights is None else weights[-1]) for name, value in query.gradient.items()}
     changes: list[Params] = []
@@ -92,8 +86,8 @@ def task_gradient(
     return TaskGradient(query.loss, query.logits, v, changes)
 
 
-def adapt(params: Mapping[str, Tensor], rates: Sequence[StepRates], images: Images, labels: Tensor) -> Params:
-    """Return the parameters after the steps; where the head alone moves, the images are embedded once."""
+def adapt(params: Tensors, rates: Sequence[Tensors], images: Images, labels: Tensor) -> Params:
+    """Return the parameters after the steps; if only the head moves, the images are embedded once."""
     adapted = dict(params)
     head_alone = bool(rates) and bool(first_needed(rates[0]))
     features = embed(params, images).features if head_alone else None
@@ -101,31 +95,28 @@ def adapt(params: Mapping[str, Tensor], rates: Sequence[StepRates], images: Imag
         if features is None:
             gradient = loss_pass(adapted, images, labels).gradient
         else:
-            gradient = head_named(linear_head.loss_and_gradient(features, labels, head_of(adapted))[3])
-        move(adapted, of_step, gradient)
+            gradient = head_named(head_gradient(features, labels, head_of(adapted))[3])
+        _move(adapted, of_step, gradient)
     return adapted
 
 
-def move(params: Params, rates: StepRates, gradient: Mapping[str, Tensor]) -> None:
-    """Take one step."""
+def _move(params: Params, rates: Tensors, gradient: Tensors) -> None:
     for name, rate in rates.items():
         params[name] = params[name] - rate * gradient[name]
 
 
-def _head_gradient(
-    params: Mapping[str, Tensor], rates: Sequence[StepRates], task: Task, *, exact: bool
-) -> TaskGradient:
-    """Do the same where the head alone moves: support and query are embedded once.
+def _head_task_gradient(params: Tensors, rates: Sequence[Tensors], task: Task, *, exact: bool) -> TaskGradient:
+    """Return the meta-gradient if only the head moves: support and query are embedded once.
 
-    The body's part of H (a v) is linear in what comes down from the head, so that the steps' parts go back through the
-    body as one.
+    The body's part of H (a v) is linear in the gradient that the head passes down, so all steps share one backward
+    pass through the body.
     """
     support = embed(params, task.support)
     adapted, trace = dict(params), []
     for of_step in rates:
-        *_, dhead, kept = linear_head.loss_and_gradient(support.features, task.support_y, head_of(adapted))
+        *_, dhead, kept = head_gradient(support.features, task.support_y, head_of(adapted))
         trace.append((head_of(adapted), kept, head_named(dhead)))
-        move(adapted, of_step, head_named(dhead))
+        _move(adapted, of_step, head_named(dhead))
     query = loss_pass(adapted, task.query, task.query_y)
     v, changes = dict(query.gradient), list[Params]()
     down = torch.zeros_like(support.features)
@@ -134,7 +125,7 @@ def _head_gradient(
         if not exact:
             continue
         along = {name: of_step[name] * v[name] if name in of_step else torch.zeros_like(v[name]) for name in gradient}
-        dfeatures_t, dhead_t = linear_head.gradient_tangent(None, kept, head, head_of(along))
+        dfeatures_t, dhead_t = head_gradient_tangent(None, kept, head, head_of(along))
         down += dfeatures_t
         v |= {name: v[name] - value for name, value in head_named(dhead_t).items()}
     if exact:

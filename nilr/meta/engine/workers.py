@@ -1,8 +1,8 @@
-"""Independent pieces of work on all cores: one episode per thread, one core per episode.
+"""Independent work on all cores: one episode per thread, one core per episode.
 
 Conv4 on 5 or 75 images is too small to split: two threads that share one convolution wait for each other at every
-operation, and wait long where something else runs on a core. Whole episodes need no waiting, and the arithmetic of an
-episode does not depend on the number of threads.
+operation, and wait long if another process uses a core. Whole episodes need no waiting, and the results of an episode
+do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 def workers(device: torch.device, at_most: int | None = None) -> int:
-    """Return how many items `in_order` does at the same time: one per CPU thread of torch, on other devices one."""
+    """Return how many items `in_order` processes at a time: one per CPU thread of torch, and one on other devices."""
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     return threads if at_most is None else min(threads, at_most)
 
@@ -27,16 +27,16 @@ def workers(device: torch.device, at_most: int | None = None) -> int:
 def in_order(
     work: Callable[[T], R], items: Iterable[T], *, device: torch.device, at_most: int | None = None
 ) -> Iterator[R]:
-    """Do the work for each item, on as many CPU threads as torch may use, and yield the outcomes in the items' order.
+    """Do the work for each item, on as many CPU threads as torch may use, and yield the results in the items' order.
 
-    At most two items per thread are under way or waiting to be taken, so memory does not grow with their number. On
-    other devices, and where torch may use one thread, the items are done one after another.
+    Memory does not grow with the number of items: at most two per thread are in progress or waiting to be yielded. On
+    other devices, and if torch may use only one thread, the items are processed one after another in this thread.
 
     Args:
-        work: done for each item, in a thread where torch computes on one core.
-        items: taken one after another, in the caller's thread.
+        work: called for each item, in a thread in which torch uses one core.
+        items: consumed in the caller's thread.
         device: where the work computes.
-        at_most: bound on the items that are done at the same time; each has one core all the same.
+        at_most: bound on the number of items processed at a time.
     """
     threads = workers(device, at_most)
     if workers(device) == 1:
@@ -44,7 +44,7 @@ def in_order(
         return
     grad = torch.is_grad_enabled()
 
-    def alone(item: T) -> R:
+    def work_on(item: T) -> R:
         with torch.set_grad_enabled(grad):
             return work(item)
 
@@ -52,13 +52,13 @@ def in_order(
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(alone, item))
+            waiting.append(pool.submit(work_on, item))
             if len(waiting) >= 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
         pool.shutdown()
     finally:
-        # Whoever is interrupted does not wait for what is under way.
+        # After an interruption, do not wait for work in progress.
         pool.shutdown(wait=False, cancel_futures=True)
-        torch.set_num_threads(torch.get_num_threads())  # threads that start later begin with the number set last
+        torch.set_num_threads(torch.get_num_threads())  # later threads start with the number set last

@@ -13,6 +13,7 @@ from nilr.episodes import Episode
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine import batched
 from nilr.meta.engine.batched import BatchedEngine
+from nilr.meta.engine.contract import Objective
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.meta.engine.trajectory import task_gradient
 from nilr.models.registry import build_learner
@@ -57,9 +58,9 @@ def test_several_models_learn_at_once_as_each_does_alone(at_once: int, per_step:
     models = [model(seed, per_step=per_step) for seed in range(3)]
     episodes = [batch(seed) for seed in range(3)]
     params, rates = ([made[i] for made in models] for i in (0, 1))
-    outcomes = engine(at_once).meta_gradients(params, rates, episodes, algorithm, steps=3)
+    outcomes = engine(at_once).meta_gradients(params, rates, episodes, Objective(algorithm, 3))
     for outcome, (start, lr), own in zip(outcomes, models, episodes, strict=True):
-        alone = REFERENCE.meta_gradient(start, lr, own, algorithm, steps=3)
+        alone = REFERENCE.meta_gradient(start, lr, own, Objective(algorithm, 3))
         torch.testing.assert_close(outcome.query_loss, alone.query_loss, rtol=1e-9, atol=0)
         assert torch.equal(outcome.accuracy, alone.accuracy)
         for found, expected in ((outcome.params, alone.params), (outcome.inner_lr, alone.inner_lr)):
@@ -96,10 +97,10 @@ def test_chunks_give_the_meta_gradient_and_the_logits_of_the_reference(
         return task_gradient(start, *given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(batched, "task_gradient", counted)
-    found = engine(chunk).meta_gradient(params, rates, episodes, algorithm, steps=2)
+    found = engine(chunk).meta_gradient(params, rates, episodes, Objective(algorithm, 2))
     assert max(together) == chunk
     assert sum(together) == n_episodes
-    expected = REFERENCE.meta_gradient(params, rates, episodes, algorithm, steps=2)
+    expected = REFERENCE.meta_gradient(params, rates, episodes, Objective(algorithm, 2))
     torch.testing.assert_close(found.query_loss, expected.query_loss, rtol=1e-9, atol=0)
     for name in params:
         torch.testing.assert_close(found.params[name], expected.params[name], rtol=1e-9, atol=1e-9)
@@ -119,7 +120,7 @@ def test_several_models_are_no_more_episodes_than_a_chunk(monkeypatch: pytest.Mo
     monkeypatch.setattr(batched, "task_gradient", counted)
     models, episodes = [model(seed) for seed in range(3)], [batch(seed) for seed in range(3)]
     params, rates = ([made[i] for made in models] for i in (0, 1))
-    engine(2).meta_gradients(params, rates, episodes, ALGORITHMS["metasgd"], steps=1)
+    engine(2).meta_gradients(params, rates, episodes, Objective(ALGORITHMS["metasgd"], 1))
     assert max(together) == 2
     assert sum(together) == 9
 
@@ -130,8 +131,8 @@ def test_a_gpu_gives_the_meta_gradient_of_the_reference() -> None:
     (params, rates), episodes, algorithm = model(0), batch(0), ALGORITHMS["metasgd"]
     there = [{name: value.cuda() for name, value in given.items()} for given in (params, rates)]
     moved = Episode(*(getattr(episodes, name).cuda() for name in ("support_x", "support_y", "query_x", "query_y")))
-    found = engine().meta_gradient(*there, moved, algorithm, steps=2)
-    expected = REFERENCE.meta_gradient(params, rates, episodes, algorithm, steps=2)
+    found = engine().meta_gradient(*there, moved, Objective(algorithm, 2))
+    expected = REFERENCE.meta_gradient(params, rates, episodes, Objective(algorithm, 2))
     for name, value in found.params.items():
         torch.testing.assert_close(value.cpu(), expected.params[name], rtol=1e-7, atol=1e-10)
     for name, value in found.inner_lr.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import ALGORITHMS, Algorithm
-from nilr.meta.engine.contract import Engine
+from nilr.meta.engine.contract import Engine, Objective
 from nilr.meta.engine.registry import ENGINES
 from nilr.meta.engine.workers import in_order
 from nilr.meta.inner_lr import SHARED, initial_rates, inner_rates, learned_gradient
@@ -171,7 +171,7 @@ def test_the_meta_gradient_is_that_of_an_independent_loop(
     learner, params, rates = model(arch, algorithm)
     episodes = batch()
     taken = inner_rates(algorithm, rates, params, learner.kinds)
-    outcome = engine(learner).meta_gradient(params, taken, episodes, algorithm, steps=steps)
+    outcome = engine(learner).meta_gradient(params, taken, episodes, Objective(algorithm, steps))
     loss, gradients = loop_gradients(arch, algorithm, params, rates, episodes, steps)
     assert outcome.query_loss.mean().item() == pytest.approx(loss.item(), rel=1e-10)
     expected = flat(gradients[: len(params)])
@@ -210,7 +210,7 @@ def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: type[En
     if not per_step:
         rates = {name: rate[0].reshape(()) for name, rate in rates.items()}
     episodes, weights = batch(), (0.3, 0.7)
-    outcome = engine(learner).meta_gradient(params, rates, episodes, algorithm, steps=2, loss_weights=weights)
+    outcome = engine(learner).meta_gradient(params, rates, episodes, Objective(algorithm, 2, weights))
     _, gradients = loop_gradients("conv4", algorithm, params, rates, episodes, 2, weights=weights)
     assert {name: value.shape for name, value in outcome.inner_lr.items()} == {n: r.shape for n, r in rates.items()}
     computed = [*(outcome.params[name] for name in params), *(outcome.inner_lr[name] for name in rates)]
@@ -265,7 +265,7 @@ def test_a_second_order_meta_gradient_is_the_slope_along_a_random_direction(
     learner, params, rates = model("conv4", algorithm)
     episodes = batch(seed=5)
     outcome = engine(learner).meta_gradient(
-        params, inner_rates(algorithm, rates, params, learner.kinds), episodes, algorithm, steps=2
+        params, inner_rates(algorithm, rates, params, learner.kinds), episodes, Objective(algorithm, 2)
     )
     in_rates = learned_gradient(algorithm, outcome.inner_lr) if algorithm.learns_rates else {}
     generator = torch.Generator().manual_seed(6)
@@ -329,7 +329,7 @@ def test_metasgds_rate_gradient_is_minus_inner_gradient_times_query_gradient(eng
     learner, params, rates = model("conv4", row)
     episodes = batch(n_episodes=1)
     episode = episodes[0]
-    outcome = engine(learner).meta_gradient(params, rates, episodes, row, steps=1)
+    outcome = engine(learner).meta_gradient(params, rates, episodes, Objective(row, 1))
 
     def gradient(at: Tensors, x: Tensor, y: Tensor) -> Tensors:
         leaves = {name: value.clone().requires_grad_() for name, value in at.items()}
@@ -417,9 +417,9 @@ def test_in_float32_the_error_is_no_larger_than_the_references(engine: type[Engi
         episodes = Episode(x[:, :5], labels[None], x[:, 5:], labels.repeat_interleave(5)[None])
         exact = [{key: value.double() for key, value in given.items()} for given in (params, rates)]
         wide = Episode(x[:, :5].double(), labels[None], x[:, 5:].double(), episodes.query_y)
-        truth = ENGINES["reference"](learner.double()).meta_gradient(*exact, wide, algorithm, steps=3)
+        truth = ENGINES["reference"](learner.double()).meta_gradient(*exact, wide, Objective(algorithm, 3))
         for who, used in (("engine", engine), ("reference", ENGINES["reference"])):
-            outcome = used(learner.float()).meta_gradient(params, rates, episodes, algorithm, steps=3)
+            outcome = used(learner.float()).meta_gradient(params, rates, episodes, Objective(algorithm, 3))
             error = flat([outcome.params[key].double() - truth.params[key] for key in params])
             errors[who].append(float(error.norm() / flat(list(truth.params.values())).norm()))
     medians = {who: sorted(values)[len(values) // 2] for who, values in errors.items()}

@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine.contract import Objective
 from nilr.meta.engine.registry import ENGINES
 from nilr.meta.inner_lr import initial_rates
 from nilr.models.registry import build_learner
@@ -63,7 +64,7 @@ def test_the_explicit_engine_does_at_least_the_needed_operations_and_hardly_more
     episodes = EpisodeSampler(PackedImages(pixels, (10,) * 3), 3, 2, 4, 0, "test").draw(range(2))
     with FlopCounterMode(display=False) as counter:
         rates = initial_rates(row, params, learner.kinds, 0)
-        ENGINES["explicit"](learner).meta_gradient(params, rates, episodes, row, steps=steps)
+        ENGINES["explicit"](learner).meta_gradient(params, rates, episodes, Objective(row, steps))
     counts = counter.get_flop_counts()["Global"]
     counted = sum(flop for operation, flop in counts.items() if "convolution" in str(operation))
     least = needed(32, 8).update(row, support=6, query=12, episodes=2, steps=steps)
