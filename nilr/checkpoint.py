@@ -1,6 +1,6 @@
 """The checkpoint: one sealed safetensors file that holds a learner's numbers and says how to rebuild it.
 
-The training state, for resuming, is kept in the same way. Reading a manifest does not import torch.
+Reading a manifest does not import torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKPOINT: Literal["nilr/checkpoint"] = "nilr/checkpoint"
-TRAINING_STATE = "nilr/training-state"
 
 
 class Part(BaseModel):
@@ -169,31 +168,6 @@ def read_manifest(path: Path) -> Manifest:
         CheckpointError: there is none, or its header is foreign, newer, truncated or damaged.
     """
     return _manifest(path, read_document(path, CHECKPOINT))
-
-
-def save_training_state(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, JsonValue]) -> None:
-    """Write what resuming needs, whole or not at all: tensors and JSON values by name.
-
-    Raises:
-        CheckpointError: a tensor is of a dtype that cannot be kept.
-        StoreError: the place cannot be written.
-    """
-    content = serialize(TRAINING_STATE, {"values": dict(values)}, tensors)
-    parse(path, content, TRAINING_STATE)
-    write_atomically(path, content)
-
-
-def load_training_state(path: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
-    """Read what `save_training_state` wrote, as tensors on the CPU and values.
-
-    Raises:
-        CheckpointError: there is none, or it is foreign, newer, truncated or damaged.
-    """
-    document, tensors = read(path, TRAINING_STATE)
-    values = document.get("values")
-    if not isinstance(values, dict):
-        raise CheckpointError(f"`{path}` holds no values to resume from", hint=FOREIGN)
-    return tensors, values
 
 
 def _checkpoint(path: Path, document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:

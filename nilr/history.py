@@ -94,8 +94,8 @@ class History:
         self._path = directory / HISTORY
         self._scalars: Any = None if tensorboard is None else _open_tensorboard(tensorboard)
 
-    def begin(self) -> None:
-        """Take away the history of a training that was killed before it saved anything."""
+    def clear(self) -> None:
+        """Remove the history of a training that was killed before its first save."""
         self._path.unlink(missing_ok=True)
 
     def trim(self, *, outer_step: int, validated_at: int) -> None:

@@ -1,22 +1,28 @@
-"""How far a training has come, and the reading of its state, with suspicion: a seal says nothing of who set it."""
+"""The training state, `training.safetensors`: everything that a resumed training continues from.
+
+A training state may come from anyone, so its values are checked as well as its SHA-256.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from nilr.checkpoint import load_training_state
 from nilr.config import TrainSettings
-from nilr.errors import CheckpointError
+from nilr.errors import CheckpointError, invalid_field
+from nilr.files import write_atomically
 from nilr.results.records import Mean
-from nilr.tensorfile import DAMAGED
+from nilr.tensorfile import DAMAGED, parse, read, serialize
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+FORMAT = "nilr/training-state"
 
 _Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 _Figure = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -26,80 +32,90 @@ class _Best(Mean):
     outer_step: _Count
 
 
-def _best(value: dict[str, Any]) -> dict[str, Any]:
-    _Best.model_validate(value, strict=True)
-    return value
+def _checked_by(validate: Callable[[dict[str, Any]], object]) -> AfterValidator:
+    """Return a validator that checks a dictionary and leaves it as it is."""
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            validate(value)
+        except ValidationError as error:
+            raise ValueError(invalid_field(error)) from None
+        return value
+
+    return AfterValidator(check)
 
 
-def _mean(value: dict[str, Any]) -> dict[str, Any]:
-    Mean.model_validate(value, strict=True)
-    return value
-
-
-def _settings(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    TrainSettings.model_validate({n: field for n, field in value.items() if n in TrainSettings.model_fields})
-    return value
+def _checked_as(model: type[BaseModel]) -> AfterValidator:
+    return _checked_by(lambda value: model.model_validate(value, strict=True))
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training has come; all of it is in the training state.
+    """The progress of a training.
 
     Attributes:
-        outer_step: completed updates.
+        outer_step: completed updates, including the skipped ones.
         validated_at: outer step of the last validation; -1 before the first.
         best: outer step and accuracy of the best validation.
         last_val: accuracy of the last validation.
         logged: the figures of the last logged update.
-        skipped: updates left out since a number was not finite.
-        skipped_in_a_row: of them, those at the end.
+        skipped: updates that were skipped because a number was not finite.
+        skipped_in_a_row: the number of skipped updates since the last successful one.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     outer_step: _Count = 0
     validated_at: Annotated[int, Field(strict=True, ge=-1)] = -1
-    best: Annotated[dict[str, Any], AfterValidator(_best)] | None = None
-    last_val: Annotated[dict[str, Any], AfterValidator(_mean)] | None = None
+    best: Annotated[dict[str, Any], _checked_as(_Best)] | None = None
+    last_val: Annotated[dict[str, Any], _checked_as(Mean)] | None = None
     logged: dict[str, _Figure | None] = dataclasses.field(default_factory=dict)
     skipped: _Count = 0
     skipped_in_a_row: _Count = 0
 
     def finished(self, settings: TrainSettings) -> bool:
-        """Tell whether no update and no validation is left."""
+        """Return whether no update and no validation remains."""
         validated = not settings.eval_every or self.validated_at >= self.outer_step
         return self.outer_step >= settings.outer_steps and validated
 
 
-class _Values(BaseModel):
-    settings: Annotated[dict[str, JsonValue], AfterValidator(_settings)]
+class TrainingState(BaseModel):
+    """The values of a training state, beside the tensors of the outer loop.
+
+    Attributes:
+        settings: the resolved settings, without paths.
+        data: name of the pack.
+        data_digest: digest of the pack.
+        progress: of the training.
+    """
+
+    settings: Annotated[dict[str, JsonValue], _checked_by(TrainSettings.from_stored)]
     data: str | None = None
     data_digest: str
     progress: Progress
 
 
-def progress_of(path: Path) -> Progress:
-    """Return how far the training of a state has come.
+def save_training_state(path: Path, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
+    """Write a training state atomically, after reading it back in memory.
 
     Raises:
-        CheckpointError: as `read_training_state`.
+        CheckpointError: a tensor has an unsupported dtype.
+        StoreError: the file cannot be written.
     """
-    return _Values.model_validate(read_training_state(path)[1]).progress
+    content = serialize(FORMAT, {"values": state.model_dump(mode="json")}, tensors)
+    parse(path, content, FORMAT)
+    write_atomically(path, content)
 
 
-def read_training_state(path: Path) -> tuple[dict[str, Tensor], dict[str, JsonValue]]:
-    """Read a training state, and check that its values are what a training goes on from.
+def load_training_state(path: Path) -> tuple[dict[str, Tensor], TrainingState]:
+    """Load a training state, with its tensors on the CPU, and check all of it.
 
     Raises:
-        CheckpointError: there is none, or it is foreign, newer, truncated or damaged.
+        CheckpointError: the file is missing, foreign, newer, truncated or damaged, or has invalid values.
     """
-    tensors, values = load_training_state(path)
+    document, tensors = read(path, FORMAT)
     try:
-        _Values.model_validate(values)
+        return tensors, TrainingState.model_validate(document.get("values"))
     except (ValidationError, RecursionError) as error:
-        why = ""
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            why = f": {'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}"
-        raise CheckpointError(f"`{path}` is no state of a training{why}", hint=DAMAGED) from error
-    return tensors, values
+        reason = f": {invalid_field(error)}" if isinstance(error, ValidationError) else ""
+        raise CheckpointError(f"`{path}` is not a valid training state{reason}", hint=DAMAGED) from error

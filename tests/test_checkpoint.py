@@ -14,10 +14,8 @@ from torch import Tensor
 import nilr
 from nilr.checkpoint import (
     load_checkpoint,
-    load_training_state,
     read_manifest,
     save_checkpoint,
-    save_training_state,
 )
 from nilr.errors import CheckpointError, StoreError
 from nilr.tensorfile import serialize
@@ -181,36 +179,6 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     with pytest.raises(StoreError, match="no space left on device"):
         save_checkpoint(path, params=params, inner_lr={}, **ORIGIN)
     assert path.read_bytes() == old
-
-
-def test_a_training_state_comes_back_as_it_was_saved(path: Path) -> None:
-    tensors = {
-        "adam/step/w": torch.tensor(3.0),
-        "adam/exp_avg/w": torch.tensor([[1e-30]]),
-        "rng": torch.get_rng_state(),
-    }
-    values = {"outer_step": 7, "best": None, "settings": {"seed": 2**62}}
-    save_training_state(path, tensors, values)
-    back, back_values = load_training_state(path)
-    assert back_values == values
-    assert set(back) == set(tensors)
-    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
-
-
-def test_a_training_state_is_no_checkpoint_nor_the_other_way_round(path: Path, params: dict[str, Tensor]) -> None:
-    save_training_state(path, {}, {})
-    with pytest.raises(CheckpointError, match="of format `nilr/training-state`, expected `nilr/checkpoint`"):
-        load_checkpoint(path)
-    save_checkpoint(path, params=params, inner_lr={}, **ORIGIN)
-    with pytest.raises(CheckpointError, match="of format `nilr/checkpoint`, expected `nilr/training-state`"):
-        load_training_state(path)
-
-
-def test_a_training_state_without_values_is_refused(path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_bytes(serialize("nilr/training-state", {"values": [1]}, {}))
-    with pytest.raises(CheckpointError, match="holds no values to resume from"):
-        load_training_state(path)
 
 
 def test_reading_a_manifest_does_not_import_torch(path: Path, params: dict[str, Tensor]) -> None:

@@ -12,9 +12,10 @@ import platformdirs
 import pytest
 import torch
 
-from nilr.checkpoint import save_checkpoint, save_training_state
+from nilr.checkpoint import save_checkpoint
 from nilr.errors import StoreError, UnknownNameError
 from nilr.store import Store
+from tests.training_states import write_state
 
 BAD_NAMES = ["", ".", "..", ".hidden", "-x", "a b", "a\n", "a\0b", "x" * 101, "ü", "a:b", "~"]
 
@@ -317,7 +318,7 @@ def test_a_lock_is_let_go_of_after_an_error(store: Store) -> None:
 
 def test_a_removed_model_is_gone_and_its_name_free(store: Store) -> None:
     save(store, "maml")
-    save_training_state(store.model_dir("maml") / "training.safetensors", {}, {})
+    write_state(store.model_dir("maml") / "training.safetensors", {}, {})
     kept = save(store, "anil")
     store.remove_model("maml")
     assert list((store.home / "models").iterdir()) == [kept.parent]

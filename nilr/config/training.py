@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,15 @@ class TrainSettings(ChunkSettings):
     )
     resume: str = setting("never", "never, auto (with --name), or the model (name or path) to go on with.", env=False)
     force: bool = setting(False, "Replace a model that has the same name.", env=False)
+
+    @classmethod
+    def from_stored(cls, values: Mapping[str, Any]) -> TrainSettings:
+        """Return stored settings: names that this version does not have are ignored, missing ones get defaults.
+
+        Raises:
+            ValidationError: a value is invalid.
+        """
+        return cls.model_validate({name: value for name, value in values.items() if name in cls.model_fields})
 
 
 # Finn clips at 10 a meta-gradient of query losses summed over 75 images and divided by the shots; ours are means over

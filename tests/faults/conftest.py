@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nilr.checkpoint import load_checkpoint, load_training_state
+from nilr.checkpoint import load_checkpoint
 from nilr.data.pack import verify_pack
 from nilr.errors import NilrError
 from nilr.files import TEMPORARY_PREFIX
 from nilr.tensorfile import digest_tensors
+from nilr.training_state import load_training_state
 
 HERE = Path(__file__).parent
 SCHEMAS = HERE.parents[1] / "docs" / "schemas"

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from nilr.checkpoint import load_checkpoint, load_training_state, read_manifest
+from nilr.checkpoint import load_checkpoint, read_manifest
 from nilr.config import PrepareDataSettings, ReportSettings
 from nilr.data.pack import PackInfo, verify_pack
 from nilr.data.pack_writer import PackWriter
@@ -36,6 +36,7 @@ from nilr.recipes.common.loading import load_model
 from nilr.reporting import SilentReporter
 from nilr.store import Store
 from nilr.tensorfile import serialize
+from nilr.training_state import load_training_state
 
 Case = Callable[[Path], object]
 CORPUS: dict[str, Case] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nilr.checkpoint import load_checkpoint, load_training_state
+from nilr.checkpoint import load_checkpoint
 from nilr.config import TrainSettings
 from nilr.data.pack import open_pack, verify_pack
 from nilr.errors import NilrError
@@ -17,6 +17,7 @@ from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter
 from nilr.tensorfile import digest_tensors
 from tests.faults.conftest import Nilr
+from tests.training_states import read_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,7 +30,7 @@ def checkpoint_numbers(path: Path) -> Any:
 
 
 def state_numbers(path: Path) -> Any:
-    tensors, values = load_training_state(path)
+    tensors, values = read_state(path)
     return digest_tensors(tensors), values
 
 

@@ -86,7 +86,7 @@ def test_training_saves_every_finished_update_and_the_hint_goes_on_bit_for_bit(
     hint = check_interrupted(running.wait(5), signum)
     done = history(work, "m")[-1]["outer_step"]
     assert f" {done}/40 " in nilr("models ls", work).out
-    assert hint == "hint: go on with `nilr meta-train --resume m`"
+    assert hint == "hint: resume with `nilr meta-train --resume m`"
     nilr(hint.split("`")[1].removeprefix("nilr "), work)
     assert model("m")(work) == model("whole")(work)
 

@@ -50,20 +50,6 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
     return OpenSplit(PackedImages(images.to(device), packed.class_sizes), packed, used)
 
 
-class Packs:
-    """Opens every split once, however often it is asked for."""
-
-    def __init__(self) -> None:
-        self._opened: dict[tuple[Path, str, torch.device], OpenSplit] = {}
-
-    def open_split(self, path: Path, split: str, device: torch.device) -> OpenSplit:
-        """See `open_split`."""
-        key = path.resolve(), split, device
-        if key not in self._opened:
-            self._opened[key] = open_split(path, split, device)
-        return self._opened[key]
-
-
 @dataclass(frozen=True)
 class LoadedModel:
     """A model from a checkpoint, rebuilt, on the device."""

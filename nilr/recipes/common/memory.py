@@ -35,7 +35,7 @@ def out_of_memory(device: torch.device, *, at_once: int, smaller: str, saved: Se
     if at_once > 1:
         flag = f"--episode-chunk {at_once // 2}"
         lower = f"compute fewer than {at_once} episodes at the same time: {flag}"
-    lower = "; ".join([lower, *(f"go on with `{command} {flag}`" for command in saved)])
+    lower = "; ".join([lower, *(f"resume with `{command} {flag}`" for command in saved)])
     return DeviceError(f"out of memory on `{device}`{name}: {peak} GiB of its {total} GiB taken at most", hint=lower)
 
 

@@ -174,7 +174,7 @@ def parse_stored_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:
         CheckpointError: they are none of a training.
     """
     try:
-        return TrainSettings.model_validate({n: v for n, v in stored.items() if n in TrainSettings.model_fields})
+        return TrainSettings.from_stored(stored)
     except ValidationError as error:
         raise CheckpointError(f"invalid stored setting {invalid_field(error)}") from error
 

@@ -1,47 +1,126 @@
-"""What a training starts from: an outer loop at its seed's weights and rates."""
+"""Everything that decides what a training starts from: settings, a stored state or a new model, data, weights."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from nilr.config import TrainSettings
-from nilr.episodes import stream_seed
+from nilr.episodes import EpisodeSampler, stream_seed
+from nilr.errors import StoreError, UsageError
+from nilr.files import remove_at_once
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.captured import Capture, capture_on
+from nilr.meta.captured import capture_on
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.registry import body_arguments, build_learner
+from nilr.recipes.common.loading import OpenSplit, open_split
+from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
+from nilr.recipes.meta_train.saving import TrainingRun
+from nilr.recipes.meta_train.training import Training
 from nilr.reporting import Reporter
+from nilr.runtime import prepare
+from nilr.store import TRAINING_STATE, Store, holds_model, newest_manifest
+from nilr.training_state import Progress, TrainingState, load_training_state
 
 
-class OuterLoops:
-    """Makes the outer loops of one command, whose work is captured together or not at all.
+def settings_by_seed(settings: TrainSettings) -> list[tuple[TrainSettings, str]]:
+    """Return the settings of each training, and a default name for its model.
+
+    Raises:
+        UsageError: several trainings are resumed by one path.
+    """
+    if settings.seeds == 1:
+        return [(settings, settings.algo)]
+    if "/" in settings.resume:
+        raise UsageError("--seeds resumes models by name, not by path", hint="give --resume the NAME of NAME-seed0")
+    by_name = settings.resume not in ("never", "auto")
+    base = settings.name or (settings.resume if by_name else None)
+    each = []
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        change: dict[str, Any] = {"seeds": 1, "seed": seed, "name": f"{base}-seed{seed}" if base is not None else None}
+        if by_name:
+            change["resume"] = f"{settings.resume}-seed{seed}"
+        each.append((settings.model_copy(update=change), f"{settings.algo}-seed{seed}"))
+    return each
+
+
+class Starter:
+    """Starts the trainings of one command. They share opened splits and the decision to capture updates.
 
     Args:
-        reporter: told why it could not be captured.
+        store: of models and packs.
+        resources: locks and files, released when the command ends.
+        reporter: shows why updates cannot be captured.
 
     Attributes:
-        notes: the same, for the result.
+        notes: the same reason, for the result.
     """
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, store: Store, resources: contextlib.ExitStack, reporter: Reporter) -> None:
         self.notes: list[str] = []
-        self._reporter = reporter
-        self._captures: dict[torch.device, Capture | None] = {}
+        self._store, self._resources, self._reporter = store, resources, reporter
+        self._open_split = functools.cache(open_split)
+        self._capture_on = functools.cache(lambda device: capture_on(device, self._note))
 
-    def make(self, settings: TrainSettings, row: Algorithm, image_size: int, device: torch.device) -> OuterLoop:
-        """Return the outer loop of a training.
+    def start(self, settings: TrainSettings, default_name: str, reporter: Reporter) -> TrainingRun:
+        """Return a new or restored training that is ready to run, with its model's directory locked.
 
         Args:
-            settings: resolved.
-            row: the algorithm, as resolved.
-            image_size: of the pack.
-            device: where to train.
+            settings: of this training.
+            default_name: the base of a new model's name, if the settings have none.
+            reporter: shows the progress of this training.
 
         Raises:
-            NilrError: the settings name what there is not.
+            NilrError: the settings name something that is missing, in use or does not fit.
         """
+        directory = find_model_to_resume(settings, self._store)
+        tensors: dict[str, Tensor] = {}
+        stored: TrainingState | None = None
+        if directory is not None:
+            self._resources.enter_context(_store_of(directory, self._store).lock(directory.name))
+            tensors, stored = _load_stored(directory)
+        settings, algorithm = _resolve(settings, stored, directory)
+        device = prepare(settings.device, settings.threads, settings.precision)
+        train, val = self._open_data(settings, stored, device)
+        outer = self._outer_loop(settings, algorithm, train.used.image_size, device)
+        samplers = _sampler(settings, train), _sampler(settings, val) if val is not None else None
+        if directory is None:
+            directory = self._resources.enter_context(_new_directory(settings, self._store, default_name))
+        training = Training(directory.name, settings, outer, train.used, *samplers, reporter)
+        run = TrainingRun(training, directory)
+        self._resources.callback(run.history.close)
+        if stored is None:
+            run.history.clear()
+        else:
+            run.restore(tensors, stored.progress)
+        _announce(training, self._reporter)
+        return run
+
+    def _open_data(
+        self, settings: TrainSettings, stored: TrainingState | None, device: torch.device
+    ) -> tuple[OpenSplit, OpenSplit | None]:
+        path = self._store.find_data(settings.data)
+        train = self._open_split(path, "train", device)
+        if stored is not None and stored.data_digest != train.used.digest:
+            raise StoreError(
+                f"`{path}` (digest {train.used.digest[:12]}) is not the pack that this model was trained on: "
+                f"`{stored.data}` ({stored.data_digest[:12]})",
+                hint="name that pack with --data",
+            )
+        return train, self._open_split(path, "val", device) if settings.eval_every else None
+
+    def _outer_loop(
+        self, settings: TrainSettings, algorithm: Algorithm, image_size: int, device: torch.device
+    ) -> OuterLoop:
         learner = build_learner(
             settings.arch,
             n_way=settings.n_way,
@@ -51,24 +130,124 @@ class OuterLoops:
         )
         params = {name: value.to(device) for name, value in learner.initial_params().items()}
         engine = choose_engine(settings.engine, learner, device, settings.precision, settings.episode_chunk)
-        if device not in self._captures:
-            self._captures[device] = capture_on(device, self._note)
         return OuterLoop(
-            row,
+            algorithm,
             params,
-            initial_rates(row, params, learner.kinds, stream_seed(settings.seed, "rates")),
+            initial_rates(algorithm, params, learner.kinds, stream_seed(settings.seed, "rates")),
             engine=engine,
             settings=OuterSettings(
                 settings.outer_lr,
                 settings.grad_clip,
-                row.inner_steps,
+                algorithm.inner_steps,
                 settings.outer_steps,
                 settings.outer_lr_schedule,
                 settings.multi_step_loss,
             ),
-            capture=self._captures[device] if engine.capturable else None,
+            capture=self._capture_on(device) if engine.capturable else None,
         )
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
         self._reporter.note(text)
+
+
+def find_model_to_resume(settings: TrainSettings, store: Store) -> Path | None:
+    """Return the directory of the model to resume, or None to train a new one.
+
+    Raises:
+        StoreError: the model is missing, or exists and must not be replaced.
+        UsageError: --resume and --name do not fit together.
+    """
+    if settings.resume == "never":
+        if settings.name is not None and not settings.force:
+            _require_free(settings.name, store)
+        return None
+    if settings.resume == "auto":
+        if settings.name is None:
+            raise UsageError("--resume auto needs --name", hint="or name the model: --resume NAME")
+        directory = store.model_dir(settings.name)
+        return directory if holds_model(directory) else None
+    directory = Path(settings.resume) if "/" in settings.resume else store.model_dir(settings.resume)
+    if not holds_model(directory):
+        known = ", ".join(store.model_names()) or "none"
+        raise StoreError(f"there is no model `{settings.resume}` to resume", hint=f"models in the store: {known}")
+    if settings.name not in (None, directory.absolute().name):
+        raise UsageError(
+            f"--resume names the model `{settings.resume}`, and --name another one: `{settings.name}`",
+            hint="leave --name out",
+        )
+    return directory
+
+
+def _store_of(directory: Path, store: Store) -> Store:
+    """Return the store that a model's directory belongs to; it may differ from the user's."""
+    models = directory.absolute().parent
+    return Store(models.parent) if models.name == "models" else store
+
+
+def _load_stored(directory: Path) -> tuple[dict[str, Tensor], TrainingState]:
+    """Load a training state. For a model without one, return no tensors, and the settings of its checkpoint."""
+    file = directory / TRAINING_STATE
+    manifest = None if file.exists() else newest_manifest(directory)
+    if manifest is None:
+        return load_training_state(file)
+    data, settings = manifest.data, manifest.settings
+    # `resolve` checks the settings, whose error names the setting alone
+    return {}, TrainingState.model_construct(
+        settings=settings, data=data.name, data_digest=data.digest, progress=Progress()
+    )
+
+
+def _resolve(
+    settings: TrainSettings, stored: TrainingState | None, directory: Path | None
+) -> tuple[TrainSettings, Algorithm]:
+    if stored is None or directory is None:
+        return resolve(settings)
+    if settings.resume != "auto":
+        settings = with_stored_settings(settings, stored.settings, stored.data)
+    settings, algorithm = resolve(settings)
+    check_unchanged(recorded_settings(settings), stored.settings, directory.name)
+    return settings, algorithm
+
+
+def _sampler(settings: TrainSettings, split: OpenSplit) -> EpisodeSampler:
+    return EpisodeSampler(
+        split.images, settings.n_way, settings.n_shot, settings.n_query, settings.seed, split.packed.name
+    )
+
+
+def _require_free(name: str, store: Store) -> None:
+    if holds_model(store.model_dir(name)):
+        raise StoreError(
+            f"model `{name}` exists in `{store.home}`",
+            hint="choose another --name, replace the model with --force, or resume it with --resume auto",
+        )
+
+
+@contextlib.contextmanager
+def _new_directory(settings: TrainSettings, store: Store, default_name: str) -> Iterator[Path]:
+    """Create and lock the directory of a new model; remove it at the end if nothing was saved."""
+    name = settings.name or store.fresh_model_name(default_name)
+    with store.lock(name):
+        directory = store.model_dir(name)
+        if holds_model(directory):
+            if not settings.force:
+                _require_free(name, store)  # another process may have trained it since the first check
+            remove_at_once(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            yield directory
+        finally:
+            if not holds_model(directory):
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _announce(training: Training, reporter: Reporter) -> None:
+    name, settings, progress = training.name, training.settings, training.progress
+    if progress.finished(settings):
+        reporter.note(f"model `{name}` is complete: {progress.outer_step} updates; nothing to do")
+        return
+    what = f"resumes after update {progress.outer_step}" if progress.outer_step else "new"
+    reporter.note(
+        f"model `{name}`: {what}; {settings.algo} on `{training.data.name}`, engine `{training.outer.engine.name}`"
+    )

@@ -16,7 +16,7 @@ from nilr.models.parameters import layer
 from nilr.reporting import Reporter
 from nilr.results.records import Record
 from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store
-from nilr.training_state import read_training_state
+from nilr.training_state import load_training_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -240,7 +240,7 @@ def check_file(file: Path) -> None:
         NilrError: the file is invalid.
     """
     if file.name == TRAINING_STATE:
-        read_training_state(file)
+        load_training_state(file)
     elif file.name == HISTORY:
         for _ in read_history(file):
             pass

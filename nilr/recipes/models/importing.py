@@ -26,7 +26,7 @@ from nilr.results.result import Result
 from nilr.runtime import environment
 from nilr.store import BEST, LAST, TRAINING_STATE, Store, holds_model
 from nilr.tensorfile import FOREIGN
-from nilr.training_state import read_training_state
+from nilr.training_state import load_training_state
 
 _EXPECTED = f"name directories that contain {LAST} or {BEST}"
 
@@ -151,10 +151,8 @@ def _are_of_one_training(files: Mapping[str, Path], manifests: Mapping[str, Mani
     if any(training != trainings[0] for training in trainings):
         return False
     if TRAINING_STATE in files:
-        state = read_training_state(files[TRAINING_STATE])[1]
-        settings = state["settings"]
-        seed = settings.get("seed") if isinstance(settings, dict) else None
-        if (state["data_digest"], seed) != trainings[0][:2]:
+        _, state = load_training_state(files[TRAINING_STATE])
+        if (state.data_digest, state.settings.get("seed")) != trainings[0][:2]:
             return False
     return len(manifests) < 2 or manifests[BEST].outer_step <= manifests[LAST].outer_step
 

@@ -24,7 +24,7 @@ from nilr.recipes.common.settings import recipe_digest, recorded_settings, resol
 from nilr.results.records import DataUsed
 from nilr.results.result import Result
 from nilr.store import TRAINING_STATE, Store, newest_manifest
-from nilr.training_state import progress_of
+from nilr.training_state import load_training_state
 
 _COMPUTING = {"device", "threads", "episode_chunk", "engine", "precision"}
 # Where a look happens; none of these changes what it measures.
@@ -153,7 +153,7 @@ class Plan:
 def _validated(directory: Path, settings: TrainSettings) -> bool:
     """Tell whether no validation is left; a model without a training state is imported, with its training finished."""
     state = directory / TRAINING_STATE
-    return not settings.eval_every or not state.exists() or progress_of(state).finished(settings)
+    return not settings.eval_every or not state.exists() or load_training_state(state)[1].progress.finished(settings)
 
 
 def command_of(look: ProbeSettings | RatesSettings) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.checkpoint import load_checkpoint, load_training_state, save_training_state
+from nilr.checkpoint import load_checkpoint
 from nilr.config import ProbeSettings, TrainSettings
 from nilr.data.pack import open_pack
 from nilr.errors import CheckpointError, EpisodeError
@@ -24,6 +24,7 @@ from nilr.recipes.common.settings import recipe_digest, recorded_settings, resol
 from nilr.reporting import SilentReporter
 from nilr.store import Store
 from nilr.tensorfile import serialize
+from tests.training_states import read_state, write_state
 
 OLD = Path(__file__).parent / "checkpoint-1"
 
@@ -66,11 +67,11 @@ def test_an_old_model_is_judged(pack: Path) -> None:
 def test_an_old_training_goes_on(pack: Path, home: Path) -> None:
     model = home / "models" / "old"
     shutil.copytree(OLD, model)
-    tensors, values = load_training_state(model / "training.safetensors")
+    tensors, values = read_state(model / "training.safetensors")
     # the pack of these tests in place of the one it was begun on
-    save_training_state(model / "training.safetensors", tensors, values | {"data_digest": open_pack(pack).info.digest})
+    write_state(model / "training.safetensors", tensors, values | {"data_digest": open_pack(pack).info.digest})
     meta_train.run(TrainSettings(resume="old", data=str(pack), outer_steps=5), SilentReporter())
-    state, _ = load_training_state(model / "training.safetensors")
+    state, _ = read_state(model / "training.safetensors")
     assert state["adam/step/params/head.bias"] == 5
     assert load_checkpoint(model / "last.safetensors").manifest.outer_step == 5
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.checkpoint import load_training_state
 from nilr.config import AdaptSettings, ProbeSettings, RatesSettings, TrainSettings
 from nilr.errors import DeviceError
 from nilr.meta import outer_loop
@@ -18,6 +17,7 @@ from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.recipes import adapt, meta_train, probe, rates
 from nilr.reporting import SilentReporter
 from nilr.store import Store
+from tests.training_states import read_state
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -43,7 +43,7 @@ def train(**settings: Any) -> Any:
 
 
 def state() -> dict[str, Any]:
-    tensors, _ = load_training_state(Store(None).model_dir("x") / "training.safetensors")
+    tensors, _ = read_state(Store(None).model_dir("x") / "training.safetensors")
     return {name: tensor.tolist() for name, tensor in tensors.items()}
 
 
@@ -59,9 +59,9 @@ def test_training_keeps_every_finished_update_and_says_the_command_that_goes_on(
             train(force=True, **(batched | {"eval_every": 0}))
     assert caught.value.hint == (
         "compute fewer than 4 episodes at the same time: --episode-chunk 2; "
-        "go on with `nilr meta-train --resume x --episode-chunk 2`"
+        "resume with `nilr meta-train --resume x --episode-chunk 2`"
     )
-    _, values = load_training_state(Store(None).model_dir("x") / "training.safetensors")
+    _, values = read_state(Store(None).model_dir("x") / "training.safetensors")
     assert values["progress"]["outer_step"] == 3
     meta_train.run(TrainSettings(resume="x", episode_chunk=2), SilentReporter())
     for name, value in state().items():
@@ -87,7 +87,7 @@ def test_memory_that_ends_within_an_update_leaves_what_was_saved_before(
         patched.setattr(outer_loop, "adam", failing)
         with pytest.raises(DeviceError, match=SAID):
             train(force=True, **(quick | {"save_every": 4}))
-    _, values = load_training_state(Store(None).model_dir("x") / "training.safetensors")
+    _, values = read_state(Store(None).model_dir("x") / "training.safetensors")
     assert values["progress"]["outer_step"] == 4
     meta_train.run(TrainSettings(resume="x"), SilentReporter())
     assert state() == whole
@@ -109,7 +109,7 @@ def test_memory_that_ends_within_an_update_of_one_seed_keeps_the_finished_update
     with pytest.raises(DeviceError, match=SAID) as caught:
         train(seeds=2, **(quick | {"eval_every": 0, "save_every": 100}))
     assert "--resume x-seed0" in (caught.value.hint or "")
-    _, values = load_training_state(home / "models" / "x-seed0" / "training.safetensors")
+    _, values = read_state(home / "models" / "x-seed0" / "training.safetensors")
     assert values["progress"]["outer_step"] == 4
     assert not (home / "models" / "x-seed1").exists()
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.checkpoint import load_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
@@ -23,6 +22,7 @@ from nilr.reporting import SilentReporter
 from nilr.results.making import TrainMetrics
 from nilr.results.result import Result
 from tests.meta.recording import Failing, Tapes
+from tests.training_states import read_state
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -54,7 +54,7 @@ def contents(home: Path) -> Callable[[str], tuple[Any, ...]]:
 
     def of(name: str) -> tuple[Any, ...]:
         directory = home / "models" / name
-        tensors, values = load_training_state(directory / "training.safetensors")
+        tensors, values = read_state(directory / "training.safetensors")
         lines = (directory / "history.jsonl").read_text().splitlines()
         return {n: t.tolist() for n, t in tensors.items()}, values["progress"], [json.loads(line) for line in lines]
 

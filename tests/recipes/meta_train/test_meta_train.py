@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.checkpoint import load_checkpoint, load_training_state, save_training_state
+from nilr.checkpoint import load_checkpoint
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import CheckpointError, DivergedError, EpisodeError, Interrupted, NilrError, StoreError, UsageError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter
+from tests.training_states import read_state, write_state
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -50,7 +51,7 @@ def contents(directory: Path) -> dict[str, Any]:
     for name in ("last", "best"):
         checkpoint = load_checkpoint(directory / f"{name}.safetensors")
         kept[name] = (checkpoint.digest, checkpoint.manifest.outer_step, checkpoint.manifest.metrics)
-    tensors, values = load_training_state(directory / "training.safetensors")
+    tensors, values = read_state(directory / "training.safetensors")
     kept["state"] = {name: tensor.tolist() for name, tensor in tensors.items()}
     kept["progress"] = values["progress"]
     return kept
@@ -94,7 +95,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(algo: str, updates: int, qu
     settings = TrainSettings(algo=algo, name="halved", **quick)
     with pytest.raises(Interrupted) as caught:
         meta_train.run(settings, SignalAt(updates))
-    assert caught.value.hint == "go on with `nilr meta-train --resume halved`"
+    assert caught.value.hint == "resume with `nilr meta-train --resume halved`"
     assert load_checkpoint(_models() / "halved" / "last.safetensors").manifest.outer_step == updates
     resumed = train(algo=algo, name="halved", resume="auto", **quick)
     assert contents(resumed) == contents(whole)
@@ -124,13 +125,13 @@ def test_an_interrupted_training_of_every_kind_of_rates_goes_on_bit_for_bit(
 
 def test_a_checkpoint_holds_the_rates_that_the_inner_loop_takes(quick: dict[str, Any]) -> None:
     sparse = train(**(quick | VARIANTS["sparse-maml"]))
-    state, _ = load_training_state(sparse / "training.safetensors")
+    state, _ = read_state(sparse / "training.safetensors")
     kept = load_checkpoint(sparse / "last.safetensors").inner_lr
     learned = {name.removeprefix("inner_lr/"): value for name, value in state.items() if name.startswith("inner_lr/")}
     assert min(float(value.min()) for value in learned.values()) < 0
     assert all(torch.equal(kept[name], value.relu()) for name, value in learned.items())
     scalar = train(**(quick | VARIANTS["one non-negative rate"]))
-    state, _ = load_training_state(scalar / "training.safetensors")
+    state, _ = read_state(scalar / "training.safetensors")
     kept = load_checkpoint(scalar / "last.safetensors").inner_lr
     assert kept.keys() == load_checkpoint(scalar / "last.safetensors").params.keys()
     assert {float(rate) for rate in kept.values()} == {float(state["inner_lr/all"])}
@@ -184,7 +185,7 @@ def test_a_result_and_a_checkpoint_record_what_was_resolved(quick: dict[str, Any
 def test_the_schedule_and_the_multi_step_loss_reach_the_outer_step(quick: dict[str, Any]) -> None:
     def learned(updates: int, **how: Any) -> dict[str, Any]:
         settings = quick | {"eval_every": 0, "outer_steps": updates} | how
-        return load_training_state(train(algo="lslr", inner_steps=2, **settings) / "training.safetensors")[0]
+        return read_state(train(algo="lslr", inner_steps=2, **settings) / "training.safetensors")[0]
 
     plain, cosine, weighed = (
         learned(2, **how) for how in ({}, {"outer_lr_schedule": "cosine"}, {"multi_step_loss": True})
@@ -203,12 +204,12 @@ def test_the_schedule_and_the_multi_step_loss_reach_the_outer_step(quick: dict[s
 def test_a_training_begun_before_the_newer_settings_goes_on(quick: dict[str, Any]) -> None:
     whole = train(algo="metasgd", name="whole", **(quick | {"outer_steps": 12}))
     state = train(algo="metasgd", name="older", **quick) / "training.safetensors"
-    tensors, values = load_training_state(state)
+    tensors, values = read_state(state)
     settings: Any = values["settings"]
     for name in ("rate_grain", "rate_per_step", "rate_constraint", "outer_lr_schedule", "multi_step_loss"):
         del settings[name]
     for name, resume in (("older", "auto"), (None, "older")):
-        save_training_state(state, tensors, values)
+        write_state(state, tensors, values)
         asked = quick if resume == "auto" else {"threads": 1}
         algo = {"algo": "metasgd"} if resume == "auto" else {}
         resumed = train(name=name, resume=resume, **(asked | algo | {"outer_steps": 12}))
@@ -258,12 +259,12 @@ def test_the_hint_of_an_interruption_names_a_pack_and_a_home_given_by_path(
 ) -> None:
     with pytest.raises(Interrupted) as caught:
         meta_train.run(TrainSettings(name="x", data=str(pack), home=home, **quick), SignalAt(1))
-    assert caught.value.hint == f"go on with `nilr meta-train --resume x --data {pack} --home {home}`"
+    assert caught.value.hint == f"resume with `nilr meta-train --resume x --data {pack} --home {home}`"
 
 
 def test_resume_by_name_refuses_another_name(quick: dict[str, Any]) -> None:
     train(name="x", **quick)
-    with pytest.raises(UsageError, match="goes on with `x`, not with `y`"):
+    with pytest.raises(UsageError, match="names the model `x`, and --name another one: `y`"):
         train(resume="x", name="y", **quick)
 
 
@@ -342,7 +343,7 @@ def test_best_is_the_checkpoint_of_the_highest_validation_and_stays(quick: dict[
     first_highest = min(step for step, mean in validations.items() if mean == highest)
     best = load_checkpoint(directory / "best.safetensors")
     assert best.manifest.outer_step == first_highest
-    state, _ = load_training_state(directory / "training.safetensors")
+    state, _ = read_state(directory / "training.safetensors")
     same = all(torch.equal(best.params[name], state[f"params/{name}"]) for name in best.params)
     assert same == (first_highest == 20)
 
@@ -415,7 +416,7 @@ def test_a_training_stopped_by_nan_goes_on_without_that_update(
 
 def test_no_more_than_ten_updates_in_a_row_are_left_out(quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, *range(4, 100))
-    with pytest.raises(DivergedError, match="outer step 12, episode 24, after 10 updates left out in a row"):
+    with pytest.raises(DivergedError, match="outer step 12, episode 24, after 10 skipped updates in a row"):
         train(name="x", on_nan="skip", **(quick | {"outer_steps": 40, "eval_every": 0}))
     assert load_checkpoint(_models() / "x" / "last.safetensors").manifest.outer_step == 12
 
@@ -506,19 +507,19 @@ def test_flags_override_a_preset_and_a_preset_overrides_defaults(preset: str) ->
 def test_a_sealed_state_with_values_of_no_training_is_refused(name: str, value: Any, quick: dict[str, Any]) -> None:
     directory = train(name="x", **quick | {"outer_steps": 1, "eval_every": 0})
     state = directory / "training.safetensors"
-    tensors, values = load_training_state(state)
-    save_training_state(state, tensors, values | {name: value})
-    with pytest.raises(CheckpointError, match="is no state of a training"):
+    tensors, values = read_state(state)
+    write_state(state, tensors, values | {name: value})
+    with pytest.raises(CheckpointError, match="is not a valid training state"):
         train(resume="x", threads=1)
 
 
 def test_a_state_that_lacks_a_value_is_refused(quick: dict[str, Any]) -> None:
     directory = train(name="x", **quick | {"outer_steps": 1, "eval_every": 0})
     state = directory / "training.safetensors"
-    tensors, values = load_training_state(state)
+    tensors, values = read_state(state)
     for name in ("progress", "data_digest", "settings"):
-        save_training_state(state, tensors, {n: v for n, v in values.items() if n != name})
-        with pytest.raises(CheckpointError, match=f"{name}: field required"):
+        write_state(state, tensors, {n: v for n, v in values.items() if n != name})
+        with pytest.raises(CheckpointError, match=f"`{name}`: field required"):
             train(resume="x", threads=1)
 
 
@@ -536,8 +537,8 @@ def test_a_state_that_lacks_a_value_is_refused(quick: dict[str, Any]) -> None:
 def test_a_sealed_state_with_moments_of_no_adam_is_refused(moment: str, change: Any, quick: dict[str, Any]) -> None:
     directory = train(name="x", **quick | {"outer_steps": 1, "eval_every": 0})
     state = directory / "training.safetensors"
-    tensors, values = load_training_state(state)
+    tensors, values = read_state(state)
     hostile = {n: change(t) if n.startswith(f"adam/{moment}/") else t for n, t in tensors.items()}
-    save_training_state(state, hostile, values)
+    write_state(state, hostile, values)
     with pytest.raises(CheckpointError):
         train(resume="x", outer_steps=2, threads=1)

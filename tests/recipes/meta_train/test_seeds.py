@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.checkpoint import load_checkpoint, load_training_state
+from nilr.checkpoint import load_checkpoint
 from nilr.config import TrainSettings
 from nilr.errors import Interrupted, StoreError, UsageError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter
 from nilr.results.making import TrainMetrics
 from nilr.results.result import Result
+from tests.training_states import read_state
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -25,7 +26,7 @@ def train(**settings: Any) -> Result[TrainMetrics]:
 
 
 def state(directory: Path) -> dict[str, list[float]]:
-    tensors, _ = load_training_state(directory / "training.safetensors")
+    tensors, _ = read_state(directory / "training.safetensors")
     return {name: tensor.tolist() for name, tensor in tensors.items()}
 
 

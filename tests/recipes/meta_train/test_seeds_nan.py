@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.checkpoint import load_training_state
 from nilr.config import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
@@ -18,6 +17,7 @@ from nilr.reporting import SilentReporter
 from nilr.results.making import TrainMetrics
 from nilr.results.result import Result
 from tests.recipes.listening import Listening
+from tests.training_states import read_state
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -54,7 +54,7 @@ def short(quick: dict[str, Any]) -> dict[str, Any]:
 
 
 def state(directory: Path) -> tuple[int, dict[str, list[float]]]:
-    tensors, values = load_training_state(directory / "training.safetensors")
+    tensors, values = read_state(directory / "training.safetensors")
     progress: Any = values["progress"]
     return progress["outer_step"], {name: tensor.tolist() for name, tensor in tensors.items()}
 
@@ -75,7 +75,7 @@ def test_the_seed_that_diverges_is_named_and_the_updates_of_all_are_kept(
         train(name="x", seeds=3, **settings)
     assert caught.value.message == "model `x-seed1`: the query loss is nan at outer step 5, episode 11"
     assert "--on-nan skip" in (caught.value.hint or "")
-    assert "the finished updates of all 3 models are saved" in (caught.value.hint or "")
+    assert "the completed updates of all 3 models are saved" in (caught.value.hint or "")
     kept = [state(models / f"x-seed{seed}") for seed in range(3)]
     assert [done for done, _ in kept] == [6, 5, 5]
     for seed, found in enumerate(kept):
@@ -109,7 +109,7 @@ def test_an_update_of_one_of_them_that_is_left_out_is_said_and_counted(
     listening = Listening()
     result = train(listening, name="x", seeds=3, on_nan="skip", **short)
     assert listening.notes[3:] == [
-        "model `x-seed1`: update 6 is left out: the query loss is nan at outer step 5, episode 11"
+        "model `x-seed1`: update 6 is skipped: the query loss is nan at outer step 5, episode 11"
     ]
     assert result.metrics.skipped_updates == 1
     assert result.metrics.outer_step == 8
@@ -124,7 +124,7 @@ def test_one_that_is_left_out_too_often_stops_all_and_nothing_is_lost(
 ) -> None:
     settings = short | {"outer_steps": 20}
     poison(monkeypatch, *range(4, 100))
-    with pytest.raises(DivergedError, match=r"`x-seed1`: .* outer step 12, episode 24, after 10 updates"):
+    with pytest.raises(DivergedError, match=r"`x-seed1`: .* outer step 12, episode 24, after 10 skipped updates"):
         train(name="x", seeds=3, on_nan="skip", **settings)
     kept = [state(models / f"x-seed{seed}") for seed in range(3)]
     assert [done for done, _ in kept] == [13, 12, 12]

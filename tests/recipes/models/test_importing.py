@@ -121,7 +121,7 @@ def test_a_model_that_came_with_its_training_state_goes_on_as_it_would_have(give
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"name": "m", "resume": "auto", **QUICK}, r"no training state \(training.safetensors\) to go on from"),
+        ({"name": "m", "resume": "auto", **QUICK}, r"no training state \(training.safetensors\) to resume from"),
         ({"name": "m", "resume": "auto", **QUICK, "outer_steps": 6}, "no training state"),
         ({"resume": "m"}, "no training state"),
         ({"name": "m", "resume": "auto", **QUICK, "filters": 5}, "begun with --filters 4, and this call says 5"),

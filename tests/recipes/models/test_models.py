@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.checkpoint import save_checkpoint, save_training_state
+from nilr.checkpoint import save_checkpoint
 from nilr.config import ModelSettings, ModelsSettings, Settings
 from nilr.errors import CheckpointError, StoreError
 from nilr.models.registry import build_learner
 from nilr.recipes import models
 from nilr.recipes.models import FileCheck, ModelCard, ModelRow
 from nilr.reporting import SilentReporter
+from tests.training_states import write_state
 
 ROW = {
     "name": "metasgd",
@@ -191,7 +192,7 @@ def test_whole_models_are_verified_file_by_file(home: Path) -> None:
     directory = save(home, "metasgd").parent
     save(home, "metasgd", "best")
     values = {"settings": {}, "data": "mini-imagenet", "data_digest": "0" * 64, "progress": {}}
-    save_training_state(directory / "training.safetensors", {}, values)
+    write_state(directory / "training.safetensors", {}, values)
     (directory / "history.jsonl").write_text(json.dumps({"outer_step": 1}) + '\n{"outer_st')
     save(home, "other")
     checks = verify_models(home)

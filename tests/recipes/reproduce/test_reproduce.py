@@ -158,7 +158,7 @@ def test_a_training_whose_last_validation_was_interrupted_is_not_done(
     calls.clear()
     _, notes = run(tiny(home))
     assert calls[0] == "train demo-maml-s0"
-    assert any(note.startswith("model `demo-maml-s0`: going on at update 2; ") for note in notes)
+    assert any(note.startswith("model `demo-maml-s0`: resumes after update 2; ") for note in notes)
     assert (model / "best.safetensors").exists()
     assert "probe demo-maml-s0" in calls
 
