@@ -53,15 +53,7 @@ META_INIT = Condition("meta-init")
 
 @dataclass(frozen=True)
 class Subject:
-    """A probed model.
-
-    Attributes:
-        params: the meta-initialisation, by name.
-        inner_lr: the inner rates, by name.
-        inner_steps: steps of the inner loop.
-        engine: executes the model.
-        edits: edited inner rates, by the edit's name.
-    """
+    """A probed model: its meta-initialisation, inner rates and engine, and the edited rates by the edit's name."""
 
     params: Mapping[str, Tensor]
     inner_lr: Mapping[str, Tensor]
@@ -79,10 +71,7 @@ class View:
     """The features of the evaluated episode under one condition, each computed at its first use.
 
     Attributes:
-        engine: executes the model.
-        params: its parameters under the condition.
-        episode: the evaluated episode.
-        batch_stats: whether support and query are normalised apart or together.
+        params: the parameters under the condition.
         layered: take the features from the layers' outputs, which a reading needs anyway.
     """
 
@@ -151,12 +140,6 @@ def read_episode(
     """Return every quantity of one episode.
 
     Each condition adapts once. A condition with more steps continues from the same condition with fewer.
-
-    Args:
-        subject: the model.
-        tasks: the evaluated episode, and those that the conditions adapt to.
-        quantities: what to measure.
-        batch_stats: whether support and query are normalised apart or together.
 
     Raises:
         ValueError: a condition adapts to an episode that `tasks` does not have.

@@ -69,13 +69,8 @@ def edited(inner_lr: Mapping[str, Tensor], params: Mapping[str, Tensor], name: s
     """Return the inner rates under an edit.
 
     Edits act on the rates at their grain: shuffles and means do not change a tensor with a single rate. Rates per step
-    are shuffled in the same order at every step; each step has its own mean.
-
-    Args:
-        inner_lr: the inner rates, by name.
-        params: the parameters that they move, by name.
-        name: an edit, or a number.
-        seed: of the shuffles; each tensor has its own random stream.
+    are shuffled in the same order at every step; each step has its own mean. For the shuffles, each tensor has its own
+    random stream, derived from `seed`.
 
     Raises:
         UnknownNameError: there is no such edit.
@@ -90,12 +85,7 @@ def edited(inner_lr: Mapping[str, Tensor], params: Mapping[str, Tensor], name: s
 
 
 def rates_of_part(inner_lr: Mapping[str, Tensor], params: Mapping[str, Tensor], parts: Sequence[str]) -> Params:
-    """Return only the rates of the given parts, so that nothing else moves.
-
-    Args:
-        inner_lr: the inner rates, by name.
-        params: all parameters of the learner, by name.
-        parts: `all`, `body`, `head` or names of layers.
+    """Return only the rates of the given parts (`all`, `body`, `head` or layers), so that nothing else moves.
 
     Raises:
         UnknownNameError: the learner does not have such a part.
@@ -117,17 +107,10 @@ def adapt(
     norm_matched: bool = False,
     first_step: int = 0,
 ) -> Mapping[str, Tensor]:
-    """Return the parameters adapted to one support set.
+    """Return the parameters adapted to one support set: images (N*K, C, H, W) and labels (N*K,).
 
-    Args:
-        engine: executes the inner loop.
-        params: the start, by name.
-        inner_lr: the inner rates, by name; without any, nothing moves.
-        support: images (N*K, C, H, W) and labels (N*K,).
-        steps: of the inner loop.
-        norm_matched: in every step, replace the rates of each tensor by `matched_rate`: a step of the same norm along
-            the plain gradient.
-        first_step: number of the first step, for rates per step.
+    With `norm_matched`, `matched_rate` replaces the rates of each tensor in every step: a step of the same norm along
+    the plain gradient. `first_step` is the number of the first step, for rates per step.
     """
     if not inner_lr:
         return params

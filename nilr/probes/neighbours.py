@@ -21,10 +21,7 @@ Distance = Literal["cosine", "euclidean"]
 def similarity(query: Tensor, support: Tensor, distance: Distance) -> Tensor:
     """Return the similarity (q, s) of query features (q, D) and support features (s, D).
 
-    Args:
-        query: features (q, D).
-        support: features (s, D).
-        distance: "cosine" gives the cosine, 0 for a zero vector; "euclidean" gives minus the squared distance.
+    That is the cosine, 0 for a zero vector, or minus the squared Euclidean distance.
     """
     if distance == "cosine":
         return normalize(query, dim=1) @ normalize(support, dim=1).T

@@ -84,14 +84,10 @@ def walk(
     *,
     steps: int,
 ) -> tuple[Walk, Params]:
-    """Run the inner loop on a support set; return its sums, and the largest |g| of every element.
+    """Run the inner loop on a support set, images (N*K, C, H, W) and labels (N*K,).
 
-    Args:
-        engine: computes the gradients.
-        params: the meta-initialisation, by name.
-        inner_lr: the inner rates, by name.
-        support: images (N*K, C, H, W) and labels (N*K,).
-        steps: of the inner loop.
+    Returns:
+        Its sums, and the largest |g| of every element.
     """
     at, names = dict(params), sorted(inner_lr)
     sums = torch.zeros(4, steps, len(names), dtype=torch.float64)

@@ -104,12 +104,7 @@ def svcca(before: Activations, after: Activations) -> float:
 
 
 def canonical_correlations(x: Tensor, y: Tensor, *, at_most: int) -> Tensor:
-    """Return the canonical correlations of the main components of `x` (n, C) and `y` (n, C').
-
-    Args:
-        x: one representation, a row per sample.
-        y: the other.
-        at_most: number of components to keep.
+    """Return the canonical correlations of the first `at_most` main components of `x` (n, C) and `y` (n, C').
 
     Returns:
         float64, largest first; empty if a representation has no variance.

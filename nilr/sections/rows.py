@@ -19,12 +19,7 @@ def build(row: Mapping[str, Quantity], values: Values) -> Row:
 
 
 def table(field: str, title: str) -> Callable[[ProbeMetrics, Format], Table | None]:
-    """Return what makes a section's table.
-
-    Args:
-        field: of `ModelProbe`.
-        title: of the column of choices.
-    """
+    """Return what makes the table of a field of `ModelProbe`; `title` is that of the column of choices."""
 
     def make(metrics: ProbeMetrics, text: Format) -> Table | None:
         rows = []

@@ -24,13 +24,8 @@ class Request:
     """A probe's settings, resolved for one model.
 
     Attributes:
-        settings: of the probe.
-        edits: of the inner rates. The first is the main one; `learned` is always included, since differences refer
-            to it.
+        edits: of the inner rates; the first is the main one, and `learned`, which differences refer to, is included.
         rules: of the neighbours; the first is the main one.
-        layers: of the body.
-        n_way: classes per episode.
-        inner_steps: steps of the inner loop.
     """
 
     settings: ProbeSettings

@@ -34,12 +34,9 @@ def paired_delta(values: Tensor, reference: Tensor, *, interval: Interval = "t",
 
 @dataclass(frozen=True)
 class Values:
-    """What a probe measured of one model.
+    """What a probe measured of one model: float64 (n_episodes,) by quantity, NaN where undefined.
 
-    Attributes:
-        by_quantity: float64 (n_episodes,) each; NaN where undefined.
-        interval: of the differences.
-        seed: of a bootstrap interval.
+    `interval` is that of the differences, `seed` that of a bootstrap interval.
     """
 
     by_quantity: Mapping[Quantity, Tensor]

@@ -36,14 +36,8 @@ def judge(
 ) -> dict[str, Values]:
     """Return the values of every model and control, by name.
 
-    Args:
-        settings: of the probe.
-        models: by the names that the result gives them.
-        plans: what to measure of each model and control, by name.
-        pairs: draws the episodes.
-        reporter: receives progress.
-        next_look: takes all values and the number of episodes so far; returns the number of episodes before the next
-            look, or None to stop.
+    `next_look` takes all values and the number of episodes so far. It returns the number of episodes before the next
+    look, or None to stop.
     """
     quantities = {name: plan.quantities() for name, plan in plans.items()}
     subjects = {name: _subject(settings, model, quantities[name]) for name, model in models.items()}

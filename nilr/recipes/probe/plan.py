@@ -26,7 +26,7 @@ class ProbePlan:
 
     Attributes:
         protocols: the main accuracy, by protocol.
-        sections: the plan of each requested section.
+        sections: the plan of each section; empty if it is not requested.
     """
 
     protocols: Mapping[str, Quantity]
