@@ -1,20 +1,20 @@
 """nilr measures what learned inner-loop learning rates do to a meta-learner's features.
 
-The map, in the order in which modules may import one another (upwards only):
+The map. A module imports from its own row or from a row above it:
 
-errors, config, reporting, files,
-signals                                 no torch: the words, the settings, the seams
-metrics, inference, episodes            numbers, what may be concluded from them, and draws
-models                                  learners: body + head
-meta                                    inner loop, outer loop, algorithms, engines, evaluation
-probes                                  nearest neighbours in feature space, before and after adaptation
-data                                    images -> one HDF5 file
-tensorfile, checkpoint, store           what is kept on disk
-results, runtime                        what was measured, and what it ran on
-commands                                the table of commands
-report                                  results -> figures, tables, pages
-recipes                                 one run(config, reporter) per command
-cli                                     Typer and rich, nowhere else
+errors, config, reporting, files, signals      errors, settings, progress, safe files; no torch
+metrics, inference, episodes                   numbers, confidence intervals and tests, drawing of episodes
+models                                         learners: body and head
+meta                                           inner loop, outer loop, algorithms, engines, evaluation
+probes                                         features before and after adaptation, and their classification
+data                                           images -> one HDF5 file
+tensorfile, checkpoint, history, training_state, store, results, runtime
+                                               files of models and results, and what a run ran on
+claims                                         the paper's claims, and whether results confirm them
+commands                                       the table of commands
+report, sections                               results -> figures, tables, pages
+recipes                                        one function (settings, reporter) -> result per command
+cli                                            the command line; the only code that uses Typer and rich
 """
 
 __version__ = "0.1.0"

@@ -38,9 +38,9 @@ class Command:
         name: as the user types it; a command of a group has two words.
         help: one sentence.
         settings: the settings model.
+        result: the type of the recipe's result; None if the command measures nothing, and so has no `--json`.
         recipe: import path of a function (settings, reporter) -> what the command returns.
         show: import path of a function (what the recipe returns, screen) -> None.
-        result: the type of the recipe's result; None if the command measures nothing, and so has no `--json`.
         stores_itself: whether the recipe stores its results itself, so that the command line does not.
         shares_schema: the command that has the same kind of result, and names its schema.
     """
@@ -48,9 +48,9 @@ class Command:
     name: str
     help: str
     settings: type[Settings]
+    result: type[Result[Any]] | None
     recipe: str
     show: str
-    result: type[Result[Any]] | None = None
     stores_itself: bool = False
     shares_schema: str | None = None
 
@@ -66,124 +66,52 @@ class Command:
 
 
 COMMANDS = (
-    Command(
-        "prepare-data",
-        "Pack Mini-ImageNet, or any class-labelled images, into one HDF5 file.",
-        PrepareDataSettings,
-        recipe="nilr.recipes.prepare_data:run",
-        show="nilr.cli.show.prepare_data:show",
-        result=Result[PrepareDataMetrics],
-    ),
-    Command(
-        "meta-train",
-        "Learn a meta-initialisation, and rates, from a packed dataset.",
-        TrainSettings,
-        recipe="nilr.recipes.meta_train:run",
-        show="nilr.cli.show.meta_train:show",
-        result=Result[TrainMetrics],
-    ),
-    Command(
-        "adapt",
-        "Adapt a model to one episode, or to your own labelled images.",
-        AdaptSettings,
-        recipe="nilr.recipes.adapt:run",
-        show="nilr.cli.show.adapt:show",
-        result=Result[AdaptMetrics],
-    ),
-    Command(
-        "probe",
-        "Judge features before and after adaptation.",
-        ProbeSettings,
-        recipe="nilr.recipes.probe:run",
-        show="nilr.cli.show.probe:show",
-        result=Result[ProbeMetrics],
-    ),
-    Command(
-        "rates",
-        "Describe the inner learning rates, layer by layer.",
-        RatesSettings,
-        recipe="nilr.recipes.rates:run",
-        show="nilr.cli.show.rates:show",
-        result=Result[RatesMetrics],
-    ),
-    Command(
-        "bench",
-        "Measure how fast this machine is, and how long a training will take.",
-        BenchSettings,
-        recipe="nilr.recipes.bench:run",
-        show="nilr.cli.show.bench:show",
-        result=Result[BenchMetrics],
-    ),
-    Command(
-        "reproduce",
-        "Run the whole experiment over several seeds, and compare the signs with the paper's.",
-        ReproduceSettings,
-        recipe="nilr.recipes.reproduce:run",
-        show="nilr.cli.show.reproduce:show",
-        result=Result[ReproduceMetrics],
-        stores_itself=True,
-    ),
-    Command(
-        "demo",
-        "Run every step on generated images, in under three minutes.",
-        DemoSettings,
-        recipe="nilr.recipes.demo:run",
-        show="nilr.cli.show.probe:show",
-        result=Result[ProbeMetrics],
-        stores_itself=True,
-        shares_schema="probe",
-    ),
-    Command(
-        "report",
-        "Make tables and figures from result files.",
-        ReportSettings,
-        recipe="nilr.recipes.report:run",
-        show="nilr.cli.show.report:show",
-    ),
-    Command(
-        "models ls",
-        "List all models.",
-        Settings,
-        recipe="nilr.recipes.models:list_models",
-        show="nilr.cli.show.models:show_list",
-    ),
-    Command(
-        "models show",
-        "Show a model's settings, metrics and inner rates.",
-        ModelSettings,
-        recipe="nilr.recipes.models:show_model",
-        show="nilr.cli.show.models:show_card",
-    ),
-    Command(
-        "models path",
-        "Print the path of a model's checkpoint.",
-        ModelSettings,
-        recipe="nilr.recipes.models:find_model",
-        show="nilr.cli.show.models:show_path",
-    ),
-    Command(
-        "models verify",
-        "Read all files of models, of all models by default, and check every digest.",
-        ModelsSettings,
-        recipe="nilr.recipes.models:verify_models",
-        show="nilr.cli.show.models:show_checks",
-    ),
-    Command(
-        "models rm",
-        "Remove models.",
-        ModelsSettings,
-        recipe="nilr.recipes.models:remove_models",
-        show="nilr.cli.show.models:show_removed",
-    ),
-    Command(
-        "models import",
-        "Check models from elsewhere, and copy them into the store.",
-        ImportSettings,
-        recipe="nilr.recipes.models.importing:run",
-        show="nilr.cli.show.models:show_imported",
-        result=Result[ImportMetrics],
-    ),
-)
+    Command("prepare-data", "Pack Mini-ImageNet, or any class-labelled images, into one HDF5 file.",
+            PrepareDataSettings, Result[PrepareDataMetrics],
+            "nilr.recipes.prepare_data:run", "nilr.cli.show.prepare_data:show"),
+    Command("meta-train", "Learn a meta-initialisation, and rates, from a packed dataset.",
+            TrainSettings, Result[TrainMetrics],
+            "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show"),
+    Command("adapt", "Adapt a model to one episode, or to your own labelled images.",
+            AdaptSettings, Result[AdaptMetrics],
+            "nilr.recipes.adapt:run", "nilr.cli.show.adapt:show"),
+    Command("probe", "Judge features before and after adaptation.",
+            ProbeSettings, Result[ProbeMetrics],
+            "nilr.recipes.probe:run", "nilr.cli.show.probe:show"),
+    Command("rates", "Describe the inner learning rates, layer by layer.",
+            RatesSettings, Result[RatesMetrics],
+            "nilr.recipes.rates:run", "nilr.cli.show.rates:show"),
+    Command("bench", "Measure how fast this machine is, and how long a training will take.",
+            BenchSettings, Result[BenchMetrics],
+            "nilr.recipes.bench:run", "nilr.cli.show.bench:show"),
+    Command("reproduce", "Run the whole experiment over several seeds, and compare the signs with the paper's.",
+            ReproduceSettings, Result[ReproduceMetrics],
+            "nilr.recipes.reproduce:run", "nilr.cli.show.reproduce:show", stores_itself=True),
+    Command("demo", "Run every step on generated images, in under three minutes.",
+            DemoSettings, Result[ProbeMetrics],
+            "nilr.recipes.demo:run", "nilr.cli.show.probe:show", stores_itself=True, shares_schema="probe"),
+    Command("report", "Make tables and figures from result files.",
+            ReportSettings, None,
+            "nilr.recipes.report:run", "nilr.cli.show.report:show"),
+    Command("models ls", "List all models.",
+            Settings, None,
+            "nilr.recipes.models:list_models", "nilr.cli.show.models:show_list"),
+    Command("models show", "Show a model's settings, metrics and inner rates.",
+            ModelSettings, None,
+            "nilr.recipes.models:show_model", "nilr.cli.show.models:show_card"),
+    Command("models path", "Print the path of a model's checkpoint.",
+            ModelSettings, None,
+            "nilr.recipes.models:find_model", "nilr.cli.show.models:show_path"),
+    Command("models verify", "Read all files of models, of all models by default, and check every digest.",
+            ModelsSettings, None,
+            "nilr.recipes.models:verify_models", "nilr.cli.show.models:show_checks"),
+    Command("models rm", "Remove models.",
+            ModelsSettings, None,
+            "nilr.recipes.models:remove_models", "nilr.cli.show.models:show_removed"),
+    Command("models import", "Check models from elsewhere, and copy them into the store.",
+            ImportSettings, Result[ImportMetrics],
+            "nilr.recipes.models.importing:run", "nilr.cli.show.models:show_imported"),
+)  # fmt: skip
 
 GROUPS = {"models": "List, show, check, remove and import the models in the store."}
 

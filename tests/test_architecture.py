@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import nilr
 
 PACKAGE = Path(__file__).parents[1] / "nilr"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -102,3 +105,9 @@ def test_files_and_functions_stay_short(file: Path) -> None:
 def test_every_module_stands_in_a_layer() -> None:
     areas = {area(file) for file in FILES} - {"__init__", "__main__"}
     assert areas == set().union(*LAYERS)
+
+
+def test_the_map_in_the_docstring_is_the_one_held_here() -> None:
+    rows = (nilr.__doc__ or "").split(":\n\n")[1].splitlines()
+    names = [re.split(r"\s{2,}", row)[0].split(", ") for row in rows if row and not row.startswith(" ")]
+    assert [set(row) for row in names] == list(LAYERS)

@@ -60,7 +60,7 @@ def test_every_table_fits_a_narrow_terminal(full: Result[Any], monkeypatch: pyte
     both = full.model_copy(update={"metrics": {"maml": full.metrics["maml"], "metasgd-2": full.metrics["maml"]}})
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown(both, Terminal())]
     assert max(map(len, lines)) <= 80
-    # nothing is broken in two: each row stands on one line, with its last cell
+    # no row is wrapped: each line has the last cell of its row
     for model in ("maml", "metasgd-2"):
         assert sum("-2.00 % ± 0.50 %" in line for line in lines if line.startswith(f" {model} ")) == 5
         assert sum(line.count("0.988") for line in lines if line.startswith(f" {model} ")) == 6

@@ -38,7 +38,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def given(home: Path, pack: Path, tmp_path: Path, one_thread: None) -> Path:
-    """Train a model, and return its directory, which stands outside the store now."""
+    """Train a model, and return its directory, which is outside the store."""
     meta_train.run(TrainSettings(name="m", **QUICK), SilentReporter())
     return Path(shutil.move(home / "models" / "m", tmp_path / "m"))
 
@@ -51,7 +51,7 @@ def change(path: Path, **origin: Any) -> None:
     save_checkpoint(path, params=old.params, inner_lr=old.inner_lr, **{**kept, **origin})
 
 
-def test_a_model_is_in_the_store_as_it_stood_elsewhere(given: Path, home: Path) -> None:
+def test_a_model_is_copied_unchanged(given: Path, home: Path) -> None:
     (given / "training.safetensors").unlink()
     (given / "meta-train.json").write_text("{}")
     assert bring(given) == {
@@ -71,7 +71,7 @@ def test_a_model_is_in_the_store_as_it_stood_elsewhere(given: Path, home: Path) 
     assert (given / "last.safetensors").exists()
 
 
-def test_twice_is_once_and_another_model_of_that_name_stays_unless_force_replaces_it(given: Path, home: Path) -> None:
+def test_only_force_replaces_another_model_with_the_same_name(given: Path, home: Path) -> None:
     bring(given)
     assert not bring(given)["m"].imported
     assert not bring(given, force=True)["m"].imported
@@ -87,7 +87,7 @@ def test_twice_is_once_and_another_model_of_that_name_stays_unless_force_replace
     assert [path.name for path in (home / "models").iterdir()] == ["m"]
 
 
-def test_a_name_may_be_given_to_one(given: Path, home: Path) -> None:
+def test_name_renames_one_model(given: Path, home: Path) -> None:
     assert list(bring(given, name="other")) == ["other"]
     with pytest.raises(UsageError, match="--name is for one model, and 2 are given"):
         bring(given, given, name="x")
@@ -109,7 +109,7 @@ def test_one_checkpoint_is_a_model_too(given: Path, home: Path) -> None:
     assert Store(home).find_model("b").checkpoint == "best"
 
 
-def test_a_model_that_came_with_its_training_state_goes_on_as_it_would_have(given: Path, home: Path) -> None:
+def test_an_imported_training_resumes_as_without_the_import(given: Path, home: Path) -> None:
     longer = {**QUICK, "outer_steps": 6}
     meta_train.run(TrainSettings(name="whole", **longer), SilentReporter())
     assert bring(given)["m"].resumable
@@ -129,7 +129,7 @@ def test_a_model_that_came_with_its_training_state_goes_on_as_it_would_have(give
         ({"name": "m", **QUICK}, "model `m` exists"),
     ],
 )
-def test_a_model_without_training_state_says_that_it_cannot_go_on(
+def test_a_model_without_training_state_cannot_be_resumed(
     given: Path, home: Path, flags: dict[str, Any], words: str
 ) -> None:
     (given / "training.safetensors").unlink()
@@ -176,7 +176,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a linked history": (lambda m: link(m / "history.jsonl"), "is not a regular file"),
     "a pipe": (lambda m: pipe(m / "history.jsonl"), "is not a regular file"),
     "a directory": (lambda m: folder(m / "history.jsonl"), "is not a regular file"),
-    "a history that is none": (lambda m: (m / "history.jsonl").write_text("{}\n"), "line 1: `outer_step`: "),
+    "an invalid history": (lambda m: (m / "history.jsonl").write_text("{}\n"), "line 1: `outer_step`: "),
     "nothing": (lambda m: [path.unlink() for path in m.iterdir()], "contains no checkpoint"),
     "checkpoints of other names": (
         lambda m: [(m / f"{name}.safetensors").rename(m / f"{name}-1.safetensors") for name in ("best", "last")],
@@ -194,7 +194,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda m: change(m / "last.safetensors", data={"name": "x", "digest": "0", "image_size": 16}),
         "belong to different trainings",
     ),
-    "settings that are none": (
+    "invalid settings": (
         lambda m: [of_seed(m / f"{name}.safetensors", n_shot="many") for name in ("best", "last")], "n_shot",
     ),
     "another architecture than the tensors": (
@@ -208,7 +208,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_what_cannot_be_used_is_one_error_and_nothing_is_imported(given: Path, home: Path, what: str) -> None:
+def test_an_invalid_model_is_one_error_and_nothing_is_imported(given: Path, home: Path, what: str) -> None:
     good = Path(shutil.copytree(given, given.parent / "good"))
     spoil, words = HOSTILE[what]
     spoil(given)
@@ -236,7 +236,7 @@ def test_a_model_that_changes_while_it_is_copied_is_not_imported(
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "history.jsonl"])
-def test_a_link_that_takes_a_file_s_place_after_the_check_is_not_imported(
+def test_a_link_that_replaces_a_file_after_the_check_is_not_imported(
     given: Path, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     whole = shutil.copyfile

@@ -76,7 +76,7 @@ def test_an_empty_store_lists_nothing(home: Path) -> None:
     assert list_models(home) == []
 
 
-def test_a_row_says_what_its_newest_checkpoint_says(home: Path) -> None:
+def test_a_row_describes_the_newest_checkpoint(home: Path) -> None:
     save(home, "metasgd", "best", outer_step=40)
     save(home, "metasgd")
     (row,) = list_models(home)
@@ -96,11 +96,11 @@ def test_a_row_says_what_its_newest_checkpoint_says(home: Path) -> None:
     assert row.saved_at is not None
 
 
-def test_a_training_with_updates_to_go_is_incomplete(home: Path) -> None:
+def test_an_unfinished_training_is_incomplete(home: Path) -> None:
     save(home, "metasgd", outer_step=99)
-    (home / "models" / "just-begun").mkdir()
+    (home / "models" / "just-started").mkdir()
     assert [(row.name, row.status, row.outer_step) for row in list_models(home)] == [
-        ("just-begun", "incomplete", None),
+        ("just-started", "incomplete", None),
         ("metasgd", "incomplete", 99),
     ]
 
@@ -117,7 +117,7 @@ def test_a_model_without_validation_has_no_accuracy(home: Path) -> None:
     assert [row.val_accuracy for row in list_models(home)] == [None, None]
 
 
-def test_models_that_cannot_be_read_stand_in_the_list_with_the_reason(home: Path) -> None:
+def test_unreadable_models_are_listed_with_the_reason(home: Path) -> None:
     save(home, "cut").write_bytes(b"")
     save(home, "directory", "best").unlink()
     (home / "models" / "directory" / "best.safetensors").mkdir()
@@ -163,7 +163,7 @@ def test_a_card_shows_the_rates_of_every_tensor_and_layer(home: Path) -> None:
     assert card.n_params == 54 + 108 + 16 + 6
 
 
-def test_a_card_groups_rates_by_the_names_that_layers_have_everywhere(home: Path) -> None:
+def test_a_card_groups_rates_by_layer(home: Path) -> None:
     names = ("body.block1.conv.weight", "body.block1.norm.bias", "body.block4.conv.weight", "head.bias")
     save(home, "metasgd", inner_lr={name: torch.tensor(0.1) for name in names})
     rows = show_model(home, "metasgd").rates_by_layer
@@ -182,7 +182,7 @@ def test_a_card_is_never_made_from_a_damaged_file(home: Path) -> None:
         show_model(home, "metasgd")
 
 
-def test_the_path_is_the_file_of_the_checkpoint_meant(home: Path) -> None:
+def test_a_model_is_found_as_its_best_or_the_named_checkpoint(home: Path) -> None:
     last, best = save(home, "metasgd"), save(home, "metasgd", "best")
     assert models.find_model(ModelSettings(home=home), SilentReporter()).file == best
     assert models.find_model(ModelSettings(home=home, model="metasgd@last"), SilentReporter()).file == last
@@ -206,7 +206,7 @@ def test_whole_models_are_verified_file_by_file(home: Path) -> None:
     assert [check.problem for check in checks] == [None] * 5
 
 
-def test_what_is_wrong_is_said_of_the_file_it_is_wrong_with(home: Path) -> None:
+def test_each_problem_is_reported_for_its_file(home: Path) -> None:
     last = save(home, "metasgd")
     flip_last_bit(save(home, "metasgd", "best"))
     (last.parent / "training.safetensors").write_bytes(last.read_bytes())
@@ -218,7 +218,7 @@ def test_what_is_wrong_is_said_of_the_file_it_is_wrong_with(home: Path) -> None:
     assert "line 2: input should be an object" in problems["history.jsonl"]
 
 
-def test_a_checkpoint_that_cannot_be_rebuilt_is_wrong(home: Path) -> None:
+def test_a_checkpoint_that_cannot_be_rebuilt_is_invalid(home: Path) -> None:
     save(home, "fewer", params={"head.bias": torch.zeros(2)}, inner_lr={})
     save(home, "unknown", architecture={"name": "conv99", "arguments": {}})
     save(home, "row", algorithm={"name": "metasgd"})
@@ -228,7 +228,7 @@ def test_a_checkpoint_that_cannot_be_rebuilt_is_wrong(home: Path) -> None:
     assert "cannot be rebuilt" in problems[2]
 
 
-def test_a_model_without_checkpoint_is_not_right(home: Path) -> None:
+def test_a_model_without_checkpoint_has_a_problem(home: Path) -> None:
     (home / "models" / "maml").mkdir(parents=True)
     assert [check.problem for check in verify_models(home)] == ["there is no checkpoint yet"]
 
@@ -248,7 +248,7 @@ def test_an_unknown_model_cannot_be_verified(home: Path) -> None:
         verify_models(home, "maml")
 
 
-def test_where_one_model_is_unknown_none_is_removed(home: Path) -> None:
+def test_no_model_is_removed_if_one_is_unknown(home: Path) -> None:
     kept = save(home, "metasgd")
     with pytest.raises(StoreError, match="no model `maml`"):
         models.remove_models(ModelsSettings(home=home, models=["metasgd", "maml"]), SilentReporter())
