@@ -1,4 +1,4 @@
-"""What a setting is, what every command takes, and the values that settings choose from."""
+"""Settings that several commands share, and the values to choose from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a model or a dataset may be called so."""
+    """Return whether a text is a valid name of a model or a dataset."""
     try:
         _MODEL_NAME.validate_python(text)
     except ValidationError:
@@ -52,11 +52,11 @@ def setting(
     """Describe one setting.
 
     Args:
-        default: its default.
-        help: its help text, with the unit; {algorithms} and {presets} stand for the names in those tables.
-        shown: the words that stand for a default of None, such as "as the algorithm's row".
+        default: the value if it is not set.
+        help: the help text, with the unit; {algorithms} and {presets} are replaced by the names in those tables.
+        shown: the text that help shows for a default of None, such as "the algorithm's default".
         short: a one-letter flag, such as `-q`.
-        env: whether `NILR_<FLAG>` may set it.
+        env: whether the environment variable `NILR_<FLAG>` may set it.
         bounds: `ge`, `gt`, `le`, `lt`.
     """
     extra: dict[str, Any] = {"shown": shown, "short": short, "env": env}
@@ -64,7 +64,7 @@ def setting(
 
 
 class Settings(BaseModel):
-    """What every command takes."""
+    """Settings of every command."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,34 +76,34 @@ class Settings(BaseModel):
     )
 
     def explicit(self) -> dict[str, Any]:
-        """Return the settings that were given, by name, leaving out all that stand at their default."""
+        """Return only the settings that were set, by name."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class MeasuringSettings(Settings):
-    """What every command that measures takes."""
+    """Settings of every command that writes a result."""
 
-    record_paths: bool = setting(False, "Record absolute paths as well, in the result and in checkpoints.")
+    record_paths: bool = setting(False, "Record absolute paths in the result and in checkpoints.")
 
 
 class DeviceSettings(MeasuringSettings):
-    """What every command that computes takes."""
+    """Settings of every command that computes."""
 
-    seed: int = setting(0, "Seed of every random stream.", ge=0, lt=2**63)
-    device: str = setting("auto", "Where to compute: auto, cpu, cuda or cuda:N.")
-    threads: int | None = setting(None, "CPU threads.", shown="one per core", ge=1)
-    engine: str = setting("auto", "How episodes are executed: auto, compiled, batched, explicit or reference.")
+    seed: int = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
+    device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
+    threads: int | None = setting(None, "Number of CPU threads.", shown="one per core", ge=1)
+    engine: str = setting("auto", "Implementation of the computation: auto, compiled, batched, explicit or reference.")
     precision: Precision = setting(
-        "float32", "What convolutions and products round their inputs to: float32, tf32 (on a GPU) or bf16."
+        "float32", "Precision of the inputs of convolutions and matrix products: float32, tf32 (GPU only) or bf16."
     )
 
 
 class ChunkSettings(DeviceSettings):
-    """What every command that computes several episodes at the same time takes."""
+    """Settings of every command that computes several episodes at the same time."""
 
     episode_chunk: int | None = setting(
         None,
-        "Most episodes to compute at the same time; fewer take less memory and give the same numbers.",
-        shown="64 in batched, else one per CPU thread",
+        "Maximum number of episodes to compute at the same time. Fewer need less memory; results are the same.",
+        shown="64 for the engine batched, else one per CPU thread",
         ge=1,
     )

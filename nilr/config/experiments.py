@@ -1,4 +1,4 @@
-"""The experiments of `nilr reproduce`, as data: what is trained, what is asked of each model, and on which pack."""
+"""The experiments of `nilr reproduce`: packs, trainings and probes of each preset."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Run:
     """A training that is repeated over seeds.
 
     Attributes:
-        name: what it is called.
-        why: what it is there for.
+        name: of the run.
+        why: its purpose.
         train: settings of `nilr meta-train`.
-        claimed: whether the paper's signs are about it, as CLAIMS has them for its algorithm.
-        varied: whether it is such a run trained with another choice, under which the signs are asked again.
-        counterpart: name of an earlier run that it is compared with, seed by seed; it differs from it in one choice.
-        edits: the edits of the rates that its models are probed with.
-        fewer_seeds: by how many its seeds are fewer than the experiment's; one is left at least.
+        claimed: whether the paper's claims are about this run.
+        varied: whether it repeats a claimed run with one setting changed, to check the claims again.
+        counterpart: name of an earlier run that it is compared with, seed by seed; one choice differs.
+        edits: the edits of the learned rates that its models are probed with.
+        fewer_seeds: the number of seeds less than the experiment's; at least one seed remains.
     """
 
     name: str
@@ -49,19 +49,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a preset does, in the order of `runs`.
+    """What a preset runs.
 
     Attributes:
-        data: the pack.
-        pack: settings of `nilr prepare-data` that make it of the sources, or of nothing where they say `synthetic`.
-        seeds: how many, by default.
-        train: what all trainings share.
-        runs: the trainings.
-        n_episodes: episodes of every probe.
-        n_episodes_again: episodes of the probes under other choices.
+        data: name of the pack.
+        pack: settings of `nilr prepare-data` that make the pack.
+        seeds: the default number of seeds.
+        train: settings that all trainings share.
+        runs: the trainings, in order.
+        n_episodes: number of episodes of every probe.
+        n_episodes_again: number of episodes of the probes with other choices.
         closer: further settings of the probe of the claimed runs' first seed.
-        choices: settings of `nilr probe`, by name, under which the paper's signs are asked again of the claimed runs.
-        home: of its own store; None for the user's.
+        choices: settings of `nilr probe`, by name, with which the claims are checked again.
+        home: the experiment's store; None: the user's store.
     """
 
     data: str
@@ -99,7 +99,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
 
 
 def _runs(*, maml: Mapping[str, Any], metasgd: Mapping[str, Any], one_step_lr: float) -> tuple[Run, ...]:
-    """Return the runs that the claim takes: the paper's two, and what each of them could be mistaken for."""
+    """Return the paper's two runs, and a control for each of them."""
     one_step = {"inner_steps": 1, "eval_inner_steps": 1, "inner_lr": one_step_lr}
     return (
         Run("maml", "the paper's first network", {"algo": "maml", **maml}, claimed=True),
@@ -120,7 +120,7 @@ def _runs(*, maml: Mapping[str, Any], metasgd: Mapping[str, Any], one_step_lr: f
 
 
 def _initial_rates(starts: Mapping[str, str]) -> tuple[Run, ...]:
-    """Return Meta-SGD's run from other initial rates, over fewer seeds."""
+    """Return Meta-SGD's run with other initial rates, with fewer seeds."""
     return tuple(
         Run(
             f"metasgd-init-{name}",
@@ -134,7 +134,7 @@ def _initial_rates(starts: Mapping[str, str]) -> tuple[Run, ...]:
     )
 
 
-# Why these sizes, this initial rate of Meta-SGD and this rate of one-step MAML: docs/reproduce.md.
+# docs/reproduce.md explains the sizes, the initial rate of Meta-SGD and the rate of one-step MAML.
 EXPERIMENTS: dict[str, Experiment] = {
     "paper": Experiment(
         data=MINI_IMAGENET,

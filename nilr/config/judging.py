@@ -1,4 +1,4 @@
-"""Settings of the commands that adapt a model and judge it."""
+"""Settings of the commands that adapt and evaluate models: `nilr probe`, `nilr adapt` and `nilr rates`."""
 
 from __future__ import annotations
 
@@ -16,114 +16,132 @@ from nilr.config.base import (
     setting,
 )
 
-# The table of edits, nilr/probes/edits.py, without importing torch; a test compares them.
+# The names in nilr/probes/edits.py, which imports torch; a test compares them.
 RATES = (
     "learned, zero-negative, zero-positive, absolute, negated, shuffled-signs, shuffled, tensor-mean, norm-matched or "
     "a number"
 )
-# The table of rules, nilr/probes/neighbours.py, likewise.
+# The names in nilr/probes/neighbours.py; a test compares them.
 NEIGHBOURS = "nearest, class-mean or attention"
 
 
 class TaskSettings(DeviceSettings):
-    """What `adapt`, `probe` and `rates` share: which episodes, and in how many steps the inner loop adapts to them."""
+    """Settings that `adapt`, `probe` and `rates` share: the episodes and the inner steps."""
 
-    data: str | None = setting(None, "Pack to judge on: a name or a path.", shown="the one trained on")
-    split: Split = setting("test", "Split whose classes the episodes draw.")
-    n_way: int | None = setting(None, "Classes per episode.", shown="as trained", ge=2, le=1000)
-    n_shot: int | None = setting(None, "Support images per class.", shown="as trained", ge=1, le=1000)
+    data: str | None = setting(
+        None, "Pack to evaluate on: a name or a path.", shown="the pack that the model was trained on"
+    )
+    split: Split = setting("test", "Split from which episodes are drawn.")
+    n_way: int | None = setting(None, "Number of classes per episode.", shown="as trained", ge=2, le=1000)
+    n_shot: int | None = setting(None, "Number of support images per class.", shown="as trained", ge=1, le=1000)
     inner_steps: int | None = setting(
-        None, "Gradient steps of the inner loop.", shown="the model's eval_inner_steps", ge=0, le=1000
+        None, "Number of gradient steps of the inner loop.", shown="--eval-inner-steps of the training", ge=0, le=1000
     )
 
 
 class JudgeSettings(TaskSettings):
-    """What `adapt` and `probe` share: how features are judged, and with which rates they are adapted."""
+    """Settings that `adapt` and `probe` share: how models are adapted and evaluated."""
 
-    n_query: int | None = setting(None, "Query images per class.", shown="as trained", ge=1, le=1000)
+    n_query: int | None = setting(None, "Number of query images per class.", shown="as trained", ge=1, le=1000)
     batch_stats: BatchStats = setting(
-        "apart", "Batch statistics of support and query in judging: a batch each, or one together."
+        "apart",
+        "Batches for batch normalisation: apart: support and query images are separate batches; together: one batch.",
     )
     adapt_part: tuple[str, ...] = setting(
         ("all",),
-        "Of what the inner loop moves, move this alone: all, body, head, or layers (repeat, or commas).",
+        "Parts of the network to adapt, if the algorithm adapts them: all, body, head, or names of layers (repeat "
+        "the flag or use commas).",
         shown="all",
     )
     rates: tuple[str, ...] = setting(
         ("learned",),
-        f"The inner rates to adapt with; `probe` takes several (repeat, or commas) on the same episodes: {RATES}.",
+        f"Inner rates to adapt with: {RATES}. `probe` accepts several (repeat the flag or use commas).",
         shown="learned",
     )
 
 
 class AdaptSettings(JudgeSettings):
-    """`nilr adapt`: one episode, or a user's own labelled images."""
+    """`nilr adapt`: adapt a model to one episode, or to labelled images."""
 
-    model: str | None = setting(None, "Model: a name, NAME@best, NAME@last or a path.", shown="the one trained last")
-    episode: int = setting(0, "Number of the seeded episode.", ge=0)
-    support: Path | None = setting(None, "A folder per class with labelled images to adapt on.", shown="an episode")
+    model: str | None = setting(
+        None, "Model: a name, NAME@best, NAME@last or a path.", shown="the latest trained model"
+    )
+    episode: int = setting(0, "Index of the episode; --seed fixes the sequence of episodes.", ge=0)
+    support: Path | None = setting(
+        None, "Folder with one subfolder of images per class, to adapt to.", shown="an episode of --data"
+    )
     query: Path | None = setting(
-        None, "Images to classify after --support: a folder per class, or just images.", shown="none"
+        None,
+        "Images to classify, with --support: a folder with one subfolder per class, or a folder of images.",
+        shown="none",
     )
-    name: str | None = setting(
-        None, "Name of the adapted model in the registry.", shown="a fresh one from the model's", env=False
-    )
-    force: bool = setting(False, "Replace a model that has the same name.", env=False)
+    name: str | None = setting(None, "Name of the adapted model in the store.", shown="MODEL-adapted", env=False)
+    force: bool = setting(False, "Replace a model with the same name.", env=False)
 
 
 class ProbeSettings(JudgeSettings, ChunkSettings):
-    """`nilr probe`: nearest neighbours in feature space, before and after adaptation."""
+    """`nilr probe`: measure how well neighbours in feature space classify, before and after adaptation."""
 
-    models: tuple[str, ...] = setting((), "Models: names, NAME@best, NAME@last or paths; default: the last trained.")
-    protocol: ProtocolChoice = setting("all", "Which features to judge.")
-    n_episodes: int = setting(600, "Episodes to judge; every model and protocol sees the same ones.", ge=1)
+    models: tuple[str, ...] = setting(
+        (), "Models: names, NAME@best, NAME@last or paths; default: the latest trained model."
+    )
+    protocol: ProtocolChoice = setting(
+        "all",
+        "Features to evaluate: before adaptation (meta-init), after adaptation to the same episode (same-task) or to "
+        "another one (cross-task), or all.",
+    )
+    n_episodes: int = setting(600, "Number of episodes, the same ones for every model and protocol.", ge=1)
     until_ci: float | None = setting(
         None,
-        "Go on after --n-episodes (and at least 50) until the half width of every difference's interval is at most "
-        "this, as a fraction: 0.002 is 0.2 points.",
-        shown="judge --n-episodes and no more",
+        "After --n-episodes (at least 50), evaluate more episodes until the 95 % interval of every difference has "
+        "at most this half width, as a fraction: 0.002 is 0.2 percentage points.",
+        shown="evaluate exactly --n-episodes",
         gt=0,
         lt=1,
     )
-    max_episodes: int = setting(20_000, "With --until-ci: where to stop all the same.", ge=50)
+    max_episodes: int = setting(20_000, "Maximum number of episodes with --until-ci.", ge=50)
     interval: Interval = setting(
-        "t", "95 % interval of the differences: Student's t, or a bootstrap (BCa, 9,999 resamples)."
+        "t", "Method for 95 % intervals of differences: Student's t, or bootstrap (BCa, 9,999 resamples)."
     )
     neighbours: tuple[str, ...] = setting(
         ("nearest",),
-        f"How labelled neighbours vote: {NEIGHBOURS}; several (repeat, or commas) judge the same features, and the "
-        "first is the main one.",
+        f"How neighbours classify a query: {NEIGHBOURS}. If there are several (repeat the flag or use commas), the "
+        "first one is the main one.",
         shown="nearest",
     )
-    distance: Distance = setting("cosine", "How near is measured.")
-    controls: bool = setting(False, "Judge raw pixels and an untrained body as well, on the same episodes.")
+    distance: Distance = setting("cosine", "Distance between features.")
+    controls: bool = setting(False, "Evaluate raw pixels and an untrained network too, on the same episodes.")
     task_b: TaskB = setting(
         "disjoint",
-        "cross-task: whether the judged task has none of the classes that are adapted to, is drawn freely, or has the "
-        "same classes and labels with other images.",
+        "Classes of the evaluated episode in cross-task, compared with the episode that the model is adapted to: "
+        "disjoint: other classes; any: independent; same-classes: the same classes and labels with other images.",
     )
     data_b: str | None = setting(
-        None, "Judge on this other pack, and adapt to --data in cross-task: a name or a path.", shown="--data for both"
+        None,
+        "Pack of the evaluated episodes, a name or a path; in cross-task, models are still adapted to --data.",
+        shown="--data",
     )
     layers: tuple[str, ...] = setting(
-        (), "Judge the flattened output of these layers too: all, or their names (repeat, or commas).", shown="none"
+        (), "Evaluate the outputs of these layers too: all, or names (repeat the flag or use commas).", shown="none"
     )
     similarity: bool = setting(
-        False, "Compare what the layers make of the query images before and after: CKA, SVCCA, cosines."
+        False, "Compare the outputs of each layer for the query images before and after adaptation: CKA, SVCCA, cosine."
     )
     own_head: bool = setting(
-        False, "Judge the model's own head too, on the judged task, before and after adaptation, with each of --rates."
+        False, "Evaluate the model's own head too, before and after adaptation, with each of --rates."
     )
-    steps_curve: bool = setting(False, "Judge after every inner step, from 0 to all.")
+    steps_curve: bool = setting(False, "Evaluate after every inner step, from 0 on.")
     shared_classes: bool = setting(
-        False, "Judge cross-task when adapted to 0, 1, ... all of the judged classes, in new images."
+        False, "Evaluate cross-task with 0, 1, ... all classes shared between the two episodes, with different images."
     )
 
 
 class RatesSettings(TaskSettings, ChunkSettings):
-    """`nilr rates`: how the inner rates are distributed, and what they make of real gradients."""
+    """`nilr rates`: describe the inner rates and their effect on real gradients."""
 
-    models: tuple[str, ...] = setting((), "Models: names, NAME@best, NAME@last or paths; default: the last trained.")
+    models: tuple[str, ...] = setting(
+        (), "Models: names, NAME@best, NAME@last or paths; default: the latest trained model."
+    )
     n_episodes: int = setting(
-        100, "Episodes whose support gradients the rates are held against; 0: look at the rates alone.", ge=0
+        100, "Number of episodes whose support gradients are compared with the rates; 0: describe only the rates.", ge=0
     )
