@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from nilr.config import ModelName
+from nilr.config.base import ModelName
 from nilr.errors import CheckpointError, invalid_field
 from nilr.files import write_atomically
 from nilr.tensorfile import DAMAGED, FOREIGN, parse, read, read_document, serialize

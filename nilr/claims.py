@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from nilr.config import Run
+from nilr.config.experiments import Run
 from nilr.inference import LEAST_SEEDS, over_seeds
 from nilr.probes.edits import LEARNED
 from nilr.results.probing import EditProbe, ModelProbe, ModelRates, ProbeMetrics

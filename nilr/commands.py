@@ -8,21 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nilr.config import (
-    AdaptSettings,
-    BenchSettings,
-    DemoSettings,
-    ImportSettings,
-    ModelSettings,
-    ModelsSettings,
-    PrepareDataSettings,
-    ProbeSettings,
-    RatesSettings,
-    ReportSettings,
-    ReproduceSettings,
-    Settings,
-    TrainSettings,
-)
+from nilr.config.base import Settings
+from nilr.config.benching import BenchSettings
+from nilr.config.judging import AdaptSettings, ProbeSettings, RatesSettings
+from nilr.config.keeping import DemoSettings, ImportSettings, ModelSettings, ModelsSettings, ReportSettings
+from nilr.config.packing import PrepareDataSettings
+from nilr.config.reproducing import ReproduceSettings
+from nilr.config.training import TrainSettings
 from nilr.results.benching import BenchMetrics
 from nilr.results.making import AdaptMetrics, ImportMetrics, PrepareDataMetrics, TrainMetrics
 from nilr.results.probing import ProbeMetrics, RatesMetrics

@@ -20,7 +20,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from nilr.checkpoint import Manifest, read_manifest
-from nilr.config import is_name
+from nilr.config.base import is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError
 from nilr.files import remove_at_once, remove_stale, storage_error
 

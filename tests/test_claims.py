@@ -12,7 +12,7 @@ from nilr.claims import (
     signs,
     signs_by_choice,
 )
-from nilr.config import Run
+from nilr.config.experiments import Run
 from nilr.results.probing import EditMetrics, EditProbe, Histogram, ModelProbe, ModelRates, ProtocolMetrics, RateFigures
 from nilr.results.records import Delta, Mean
 from nilr.results.reproducing import RunFigures

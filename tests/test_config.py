@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from typing import Any
 
@@ -7,9 +9,19 @@ import pytest
 from pydantic import ValidationError
 
 from nilr import config
-from nilr.config import PRESETS, DemoSettings, ProbeSettings, Settings, TrainSettings
+from nilr.config.base import Settings
+from nilr.config.judging import ProbeSettings
+from nilr.config.keeping import DemoSettings
+from nilr.config.packing import PrepareDataSettings
+from nilr.config.training import PRESETS, TrainSettings
 
-MODELS = [model for model in vars(config).values() if isinstance(model, type) and issubclass(model, Settings)]
+MODULES = [importlib.import_module(f"nilr.config.{found.name}") for found in pkgutil.iter_modules(config.__path__)]
+MODELS = {
+    value: None
+    for module in MODULES
+    for value in vars(module).values()
+    if isinstance(value, type) and issubclass(value, Settings)
+}
 FIELDS = [(model, name) for model in MODELS for name in model.model_fields]
 
 every_field = pytest.mark.parametrize(("model", "name"), FIELDS, ids=[f"{m.__name__}.{n}" for m, n in FIELDS])
@@ -31,7 +43,7 @@ def test_every_field_has_a_help_text_that_is_a_sentence_without_markup(model: ty
 
 @every_field
 def test_a_default_of_none_is_explained(model: type[Settings], name: str) -> None:
-    if model.model_fields[name].default is None and (model, name) not in {(config.PrepareDataSettings, "verify")}:
+    if model.model_fields[name].default is None and (model, name) not in {(PrepareDataSettings, "verify")}:
         assert extra(model, name)["shown"]
 
 

@@ -13,7 +13,9 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from nilr.config import PRESETS, ChunkSettings, DeviceSettings, JudgeSettings, MeasuringSettings, Settings, TaskSettings
+from nilr.config.base import ChunkSettings, DeviceSettings, MeasuringSettings, Settings
+from nilr.config.judging import JudgeSettings, TaskSettings
+from nilr.config.training import PRESETS
 from nilr.errors import UsageError
 from nilr.meta.algorithms import ALGORITHMS
 

@@ -13,7 +13,7 @@ import typer
 
 from nilr.cli.options import Invocation
 from nilr.commands import Command
-from nilr.config import Settings
+from nilr.config.base import Settings
 from nilr.errors import Interrupted, StoreError
 from nilr.files import resolve_links, storage_error
 from nilr.results.result import Result, to_json, write_result

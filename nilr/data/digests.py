@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from nilr.config import SPLITS
+from nilr.config.base import SPLITS
 
 Images = npt.NDArray[np.uint8]
 # Split, class and file name of an image.

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from nilr.config import SPLITS, is_name
+from nilr.config.base import SPLITS, is_name
 from nilr.data.digests import Images, bytes_sha256, combined_digest, content_digest, image_digests
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.errors import DataError

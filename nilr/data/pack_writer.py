@@ -18,7 +18,7 @@ from typing import Final, Self
 import h5py
 import numpy as np
 
-from nilr.config import SPLITS
+from nilr.config.base import SPLITS
 from nilr.data.digests import Images, Where, bytes_sha256, combined_digest, content_digest, equal_pairs, image_digests
 from nilr.data.pack import ARRAYS, FORMAT, FORMAT_VERSION, PackInfo, open_pack
 from nilr.errors import DataError, StoreError

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from nilr.config import Split
+from nilr.config.base import Split
 from nilr.data.digests import Images
 
 CLASSES: Final[dict[Split, range]] = {"train": range(64), "val": range(64, 80), "test": range(80, 100)}

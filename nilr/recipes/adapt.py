@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from nilr.checkpoint import Adaptation, save_checkpoint
-from nilr.config import AdaptSettings
+from nilr.config.judging import AdaptSettings
 from nilr.data.labelled import LabelledImages, read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import DivergedError, EpisodeError, StoreError, UsageError

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nilr.config import SYNTHETIC, DemoSettings, PrepareDataSettings, ProbeSettings, TrainSettings
+from nilr.config.base import SYNTHETIC
+from nilr.config.judging import ProbeSettings
+from nilr.config.keeping import DemoSettings
+from nilr.config.packing import PrepareDataSettings
+from nilr.config.training import TrainSettings
 from nilr.recipes import meta_train, prepare_data, probe
 from nilr.reporting import Reporter
 from nilr.results.probing import ProbeMetrics

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from nilr.config import MINI_IMAGENET, SYNTHETIC, PrepareDataSettings
+from nilr.config.base import MINI_IMAGENET, SYNTHETIC
+from nilr.config.packing import PrepareDataSettings
 from nilr.data import synthetic
 from nilr.data.digests import Where, equal_pairs, image_digests
 from nilr.data.pack import Pack, PackInfo, open_pack, verify_pack

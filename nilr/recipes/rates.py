@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nilr.config import RatesSettings
+from nilr.config.judging import RatesSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import DataError, NilrError, StoreError
 from nilr.meta.engine.workers import in_order

@@ -1,6 +1,6 @@
 """The sections of a probe's result, one file each: what it needs, how it is computed, shown and drawn.
 
-To add a section: write its file, list it here, and add its flag to `nilr.config.ProbeSettings` and its field to
+To add a section: write its file, list it here, and add its flag to `ProbeSettings` and its field to
 `nilr.results.ModelProbe`.
 """
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from nilr.config import PROTOCOLS, ProbeSettings
+from nilr.config.base import PROTOCOLS
+from nilr.config.judging import ProbeSettings
 from nilr.errors import UsageError
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import NeighbourAccuracy

@@ -29,7 +29,7 @@ from nilr_tasks import NilrTasks
 from PIL import Image
 from work import EPISODES
 
-from nilr.config import PrepareDataSettings
+from nilr.config.packing import PrepareDataSettings
 from nilr.data.pack import open_pack
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nilr.config import Settings
+from nilr.config.base import Settings
 from nilr.reporting import Reporter
 from nilr.results.probing import ModelProbe, ProtocolMetrics
 from nilr.results.records import DataUsed, Delta, Mean, ModelUsed

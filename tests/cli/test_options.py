@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from nilr.cli.boundary import run
-from nilr.config import PRESETS, ProbeSettings, Settings
+from nilr.config.base import Settings
+from nilr.config.judging import ProbeSettings
+from nilr.config.training import PRESETS
 from nilr.meta.algorithms import ALGORITHMS
 
 

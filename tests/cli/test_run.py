@@ -11,7 +11,7 @@ import pytest
 
 from nilr.cli.boundary import run
 from nilr.commands import COMMANDS, Command
-from nilr.config import Settings
+from nilr.config.base import Settings
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

@@ -25,7 +25,8 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint, read_manifest
-from nilr.config import PrepareDataSettings, ReportSettings
+from nilr.config.keeping import ReportSettings
+from nilr.config.packing import PrepareDataSettings
 from nilr.data.pack import PackInfo, verify_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.pickles import read_pickle_arrays

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config import AdaptSettings, ProbeSettings, TrainSettings
+from nilr.config.judging import AdaptSettings, ProbeSettings
+from nilr.config.training import TrainSettings
 from nilr.errors import DataError, DivergedError, EpisodeError, StoreError, UsageError
 from nilr.recipes import adapt, meta_train, probe
 from nilr.reporting import SilentReporter

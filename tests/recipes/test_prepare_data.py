@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nilr.config import PrepareDataSettings
+from nilr.config.packing import PrepareDataSettings
 from nilr.data.pack import open_pack
 from nilr.errors import DataError, NilrError, StoreError, UsageError
 from nilr.recipes import prepare_data

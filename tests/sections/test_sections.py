@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.config import ProbeSettings
+from nilr.config.judging import ProbeSettings
 from nilr.errors import UsageError
 from nilr.recipes.probe.plan import plan_model
 from nilr.results.probing import ModelProbe

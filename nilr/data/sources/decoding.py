@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from nilr.config import Resample
+from nilr.config.base import Resample
 from nilr.data.digests import Images
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.data.sources.members import Payload, Unreadable

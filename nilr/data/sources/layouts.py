@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from nilr.config import MINI_IMAGENET, SPLITS, PrepareDataSettings, Split
+from nilr.config.base import MINI_IMAGENET, SPLITS, Split
+from nilr.config.packing import PrepareDataSettings
 from nilr.data.sources.members import MAX_NAME, Listing, Member
 from nilr.data.sources.splits import (
     RAVI_CLASSES,

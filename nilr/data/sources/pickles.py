@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nilr.config import SPLITS, Split
+from nilr.config.base import SPLITS, Split
 from nilr.data.digests import Images
 from nilr.data.sources.members import Listing, Member, Payload, Unreadable
 from nilr.data.sources.unpickling import PickledArray, load_plain

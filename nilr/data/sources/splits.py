@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from nilr.config import SPLITS, Split
+from nilr.config.base import SPLITS, Split
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.data.sources.members import MAX_SPLIT_FILE_BYTES, SPLIT_FILES, Listing, Member, read_error
 from nilr.errors import DataError, UsageError

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from nilr.config import Resample
+from nilr.config.base import Resample
 from nilr.data.digests import Images, image_digests
 from nilr.data.sources.decoding import MAX_BYTES, decode_images
 from nilr.data.sources.members import Member, Payload, Unreadable, fetch_all

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
-from nilr.config import PRESETS, BenchSettings, TrainSettings
+from nilr.config.benching import BenchSettings
+from nilr.config.training import PRESETS, TrainSettings
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES, choose_engine
 from nilr.models.learner import Learner

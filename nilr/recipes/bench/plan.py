@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from nilr.config import BenchSettings, TrainSettings
+from nilr.config.benching import BenchSettings
+from nilr.config.training import TrainSettings
 from nilr.recipes.bench.worker import Job, Task
 from nilr.recipes.common.settings import resolve
 

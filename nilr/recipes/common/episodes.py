@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.config import TaskSettings
+from nilr.config.judging import TaskSettings
 from nilr.errors import EpisodeError
 from nilr.probes.edits import find_edit, rates_of_part
 from nilr.recipes.common.loading import LoadedModel

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from nilr.config import ChunkSettings, DeviceSettings
+from nilr.config.base import ChunkSettings, DeviceSettings
 from nilr.errors import DeviceError
 from nilr.meta.engine.workers import workers
 from nilr.reporting import Reporter

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import JsonValue
 
 from nilr.commands import schema_of
-from nilr.config import MeasuringSettings
+from nilr.config.base import MeasuringSettings
 from nilr.results.records import DataUsed, ModelUsed
 from nilr.results.result import SCHEMA_VERSION, Result
 from nilr.runtime import utc_now

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from nilr.config import PRESETS, TrainSettings
+from nilr.config.training import PRESETS, TrainSettings
 from nilr.errors import CheckpointError, StoreError, UnknownNameError, UsageError, invalid_field
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.inner_lr import bounds

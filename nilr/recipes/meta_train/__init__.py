@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from nilr.config import TrainSettings
+from nilr.config.training import TrainSettings
 from nilr.recipes.common.loading import load_model
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome

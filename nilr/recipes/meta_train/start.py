@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nilr.config import TrainSettings
+from nilr.config.training import TrainSettings
 from nilr.episodes import EpisodeSampler, stream_seed
 from nilr.errors import StoreError, UsageError
 from nilr.files import remove_at_once

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 from torch import Tensor
 
-from nilr.config import TrainSettings
+from nilr.config.training import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
 from nilr.meta.evaluation import evaluate

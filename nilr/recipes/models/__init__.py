@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
-from nilr.config import ModelSettings, ModelsSettings, Settings
+from nilr.config.base import Settings
+from nilr.config.keeping import ModelSettings, ModelsSettings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
 from nilr.history import completed_updates, read_history
 from nilr.models.parameters import layer

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from nilr.checkpoint import Manifest, read_manifest
-from nilr.config import ImportSettings
+from nilr.config.keeping import ImportSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
 from nilr.history import completed_updates

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nilr.claims import describe_probe
-from nilr.config import ProbeSettings
+from nilr.config.judging import ProbeSettings
 from nilr.errors import DataError
 from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
 from nilr.recipes.common.loading import (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nilr.config import ProbeSettings
+from nilr.config.judging import ProbeSettings
 from nilr.errors import UnknownNameError, UsageError
 from nilr.models.parameters import layer, part
 from nilr.probes.conditions import META_INIT, Quantity, layer_of

@@ -10,7 +10,11 @@ from typing import Any
 import torch
 
 from nilr.claims import MeasuredModel, describe_signs, run_figures, signs, signs_by_choice
-from nilr.config import EXPERIMENTS, PrepareDataSettings, ProbeSettings, ReportSettings, ReproduceSettings
+from nilr.config.experiments import EXPERIMENTS
+from nilr.config.judging import ProbeSettings
+from nilr.config.keeping import ReportSettings
+from nilr.config.packing import PrepareDataSettings
+from nilr.config.reproducing import ReproduceSettings
 from nilr.data.pack import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report

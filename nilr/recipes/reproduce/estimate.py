@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from nilr.config import BenchSettings, ProbeSettings
+from nilr.config.benching import BenchSettings
+from nilr.config.judging import ProbeSettings
 from nilr.meta.engine.registry import choose_engine
 from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.bench.plan import BenchPlan

@@ -15,8 +15,10 @@ from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, read_manifest
 from nilr.commands import result_types
-from nilr.config import EXPERIMENTS, Experiment, ProbeSettings, RatesSettings, ReproduceSettings, Run, TrainSettings
-from nilr.config.judging import TaskSettings
+from nilr.config.experiments import EXPERIMENTS, Experiment, Run
+from nilr.config.judging import ProbeSettings, RatesSettings, TaskSettings
+from nilr.config.reproducing import ReproduceSettings
+from nilr.config.training import TrainSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
 from nilr.models.registry import body_arguments

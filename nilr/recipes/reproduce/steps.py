@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nilr.config import ProbeSettings, RatesSettings
+from nilr.config.judging import ProbeSettings, RatesSettings
 from nilr.recipes import meta_train, probe, rates
 from nilr.recipes.reproduce.plan import Plan, Trained, command_of, read_kept
 from nilr.reporting import Reporter

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.config import BenchSettings
+from nilr.config.benching import BenchSettings
 from nilr.errors import NilrError
 from nilr.recipes.bench import turns as bench_turns
 from nilr.recipes.bench.plan import BenchPlan

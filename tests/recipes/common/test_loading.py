@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config import ProbeSettings, TrainSettings
+from nilr.config.judging import ProbeSettings
+from nilr.config.training import TrainSettings
 from nilr.data.pack import open_pack
 from nilr.errors import CheckpointError, EpisodeError
 from nilr.meta.algorithms import ALGORITHMS

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.config import TrainSettings
+from nilr.config.training import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
 from nilr.meta.captured import Capture

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config import TrainSettings
+from nilr.config.training import TrainSettings
 from nilr.errors import Interrupted, StoreError, UsageError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.config import TrainSettings
+from nilr.config.training import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
 from nilr.recipes import meta_train

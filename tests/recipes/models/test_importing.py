@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from nilr.checkpoint import load_checkpoint, save_checkpoint
-from nilr.config import ImportSettings, ModelsSettings, ReproduceSettings, Settings, TrainSettings
+from nilr.config.base import Settings
+from nilr.config.keeping import ImportSettings, ModelsSettings
+from nilr.config.reproducing import ReproduceSettings
+from nilr.config.training import TrainSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.recipes import meta_train
 from nilr.recipes.models import importing as models_import

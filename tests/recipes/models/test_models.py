@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from nilr.checkpoint import save_checkpoint
-from nilr.config import ModelSettings, ModelsSettings, Settings
+from nilr.config.base import Settings
+from nilr.config.keeping import ModelSettings, ModelsSettings
 from nilr.errors import CheckpointError, StoreError
 from nilr.models.registry import build_learner
 from nilr.recipes import models
@@ -141,7 +142,7 @@ def test_unreadable_models_are_listed_with_the_reason(home: Path) -> None:
 def test_listing_does_not_import_torch(home: Path) -> None:
     save(home, "metasgd")
     code = (
-        "import sys; from nilr.config import Settings; from nilr.recipes.models import list_models;"
+        "import sys; from nilr.config.base import Settings; from nilr.recipes.models import list_models;"
         "sys.exit('torch' in sys.modules or len(list_models(Settings(), None)) != 1)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

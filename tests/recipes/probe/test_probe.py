@@ -11,7 +11,9 @@ import torch
 from scipy.stats import ttest_rel
 from torch import Tensor
 
-from nilr.config import PROTOCOLS, ProbeSettings, TrainSettings
+from nilr.config.base import PROTOCOLS
+from nilr.config.judging import ProbeSettings
+from nilr.config.training import TrainSettings
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import CheckpointError, DataError, DivergedError, EpisodeError, StoreError, UsageError
 from nilr.probes.neighbours import RULES

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from docs.generate import schemas
 from nilr.cli.boundary import run
-from nilr.config import ProbeSettings, TrainSettings
+from nilr.config.judging import ProbeSettings
+from nilr.config.training import TrainSettings
 from nilr.data.pack import PackInfo
 from nilr.data.pack_writer import PackWriter
 from nilr.episodes import EpisodeSampler

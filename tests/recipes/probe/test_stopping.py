@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.config import ProbeSettings
+from nilr.config.judging import ProbeSettings
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import NeighbourAccuracy
 from nilr.recipes.probe.plan import ProbePlan

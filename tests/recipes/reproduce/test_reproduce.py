@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from nilr.checkpoint import read_manifest
-from nilr.config import EXPERIMENTS, ImportSettings, ReproduceSettings
+from nilr.config.experiments import EXPERIMENTS
+from nilr.config.keeping import ImportSettings
+from nilr.config.reproducing import ReproduceSettings
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import meta_train, probe, rates, report, reproduce
 from nilr.recipes.models import importing as models_import
@@ -205,7 +207,7 @@ def test_the_demo_ends_with_a_page_every_figure_and_the_verdict_on_the_command_l
 
 
 def test_what_is_kept_depends_on_the_question_the_model_and_the_pack_and_not_on_the_machine() -> None:
-    from nilr.config import ProbeSettings
+    from nilr.config.judging import ProbeSettings
 
     asked = ProbeSettings(n_episodes=5)
     digest = look_digest(asked, ["model"], "pack")
