@@ -67,7 +67,7 @@ COMMANDS = (
     Command("adapt", "Adapt a model to one episode, or to your own labelled images.",
             AdaptSettings, Result[AdaptMetrics],
             "nilr.recipes.adapt:run", "nilr.cli.show.adapt:show"),
-    Command("probe", "Judge features before and after adaptation.",
+    Command("probe", "Evaluate features before and after adaptation.",
             ProbeSettings, Result[ProbeMetrics],
             "nilr.recipes.probe:run", "nilr.cli.show.probe:show"),
     Command("rates", "Describe the inner learning rates, layer by layer.",

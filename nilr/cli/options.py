@@ -28,14 +28,14 @@ _JSON_HELP = "Also write the result to this file, and replace it if it exists; -
 # What stands for {algorithms} and {presets} in help texts.
 _NAMES = {"algorithms": ", ".join(ALGORITHMS), "presets": ", ".join(PRESETS)}
 
-_EVERYWHERE = "Everywhere"
+_ALL = "All commands"
 _PANELS: dict[type[Settings], str] = {
-    Settings: _EVERYWHERE,
-    MeasuringSettings: _EVERYWHERE,
+    Settings: _ALL,
+    MeasuringSettings: _ALL,
     DeviceSettings: "Computing",
     ChunkSettings: "Computing",
-    TaskSettings: "Judging",
-    JudgeSettings: "Judging",
+    TaskSettings: "Evaluation",
+    JudgeSettings: "Evaluation",
 }
 
 
@@ -110,7 +110,7 @@ def lower_first(sentence: str) -> str:
 def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
     """Yield the parameters that are not settings."""
     if json:
-        info = typer.Option("--json", metavar="PATH", help=_JSON_HELP, rich_help_panel=_EVERYWHERE)
+        info = typer.Option("--json", metavar="PATH", help=_JSON_HELP, rich_help_panel=_ALL)
         yield _parameter("json", str | None, info)
     for name, short, text in (("quiet", ["-q"], QUIET_HELP), ("debug", [], DEBUG_HELP)):
         info = typer.Option(
@@ -121,7 +121,7 @@ def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
             show_envvar=False,
             help=text,
             show_default=False,
-            rich_help_panel=_EVERYWHERE,
+            rich_help_panel=_ALL,
         )
         yield _parameter(name, bool | None, info)
 
