@@ -1,22 +1,19 @@
-"""What an experiment trains and asks, seed by seed, and what of it is done already."""
+"""The models of an experiment, what is measured of each, and what is finished."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from nilr.checkpoint import Manifest, read_manifest
-from nilr.commands import result_types
+from nilr.checkpoint import read_manifest
 from nilr.config.experiments import EXPERIMENTS, Experiment, Run
-from nilr.config.judging import ProbeSettings, RatesSettings, TaskSettings
+from nilr.config.judging import ProbeSettings, RatesSettings
 from nilr.config.reproducing import ReproduceSettings
 from nilr.config.training import TrainSettings
 from nilr.errors import NilrError
@@ -24,162 +21,150 @@ from nilr.history import completed_updates
 from nilr.models.registry import body_arguments
 from nilr.recipes.common.settings import recipe_digest, recorded_settings, resolve
 from nilr.results.records import DataUsed
-from nilr.results.result import Result
 from nilr.store import TRAINING_STATE, Store, newest_manifest
 from nilr.training_state import load_training_state
 
-_COMPUTING = {"device", "threads", "episode_chunk", "engine", "precision"}
-# Where a look happens; none of these changes what it measures.
+Measurement = ProbeSettings | RatesSettings
+
+# Settings that do not change what is measured.
 _PLACE = {"home", "data", "models", "device", "threads", "episode_chunk", "engine", "record_paths"}
 
 
 @dataclass(frozen=True)
-class Trained:
-    """One training of a run."""
+class PlannedModel:
+    """One model of an experiment: a run with one seed, and the settings of its training."""
 
     run: Run
     seed: int
-    model: str
-    settings: TrainSettings
+    name: str
+    training: TrainSettings
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An experiment as the user's flags have it.
+class ExperimentPlan:
+    """An experiment with the user's flags.
 
     Attributes:
-        settings: the command's.
-        store: where all of it lives.
-        pack: the pack's name or path.
+        settings: of the command.
+        store: the store that holds everything.
+        pack: name or path of the pack.
+        data: the pack.
     """
 
     settings: ReproduceSettings
     store: Store
     pack: str
+    data: DataUsed
 
     @property
     def experiment(self) -> Experiment:
-        """The preset's."""
+        """The preset's experiment."""
         return EXPERIMENTS[self.settings.preset]
 
     @property
     def name(self) -> str:
-        """What models and the folder are called after."""
-        return self.settings.name or self.settings.preset
+        """The name that models and the folder begin with."""
+        return experiment_name(self.settings)
 
     @property
     def folder(self) -> Path:
-        """Where the results and the report of the experiment stand."""
-        return self.store.home / "reproduce" / self.name
+        """The folder of the results and the report."""
+        return experiment_folder(self.settings, self.store)
 
     @cached_property
-    def trainings(self) -> list[Trained]:
-        """All of them, in order: run by run, each over all seeds."""
+    def models(self) -> list[PlannedModel]:
+        """All models, run by run, each over all seeds."""
         seeds = self.settings.seeds or self.experiment.seeds
         first = self.settings.seed
         return [
-            self._training(run, seed)
+            self._model(run, seed)
             for run in self.experiment.runs
             for seed in range(first, first + max(1, seeds - run.fewer_seeds))
         ]
 
-    @property
-    def _place(self) -> dict[str, Any]:
-        given = self.settings.model_dump(include={*_COMPUTING, "record_paths"})
-        return {"home": self.store.home, "data": self.pack, **given}
-
-    def _training(self, run: Run, seed: int) -> Trained:
+    def _model(self, run: Run, seed: int) -> PlannedModel:
         name = f"{self.name}-{run.name}-s{seed}"
         flags = self.settings.model_dump(include={"outer_steps", "filters"}, exclude_none=True)
         values = {**self.experiment.train, **run.train, **flags, **self._place}
-        return Trained(run, seed, name, TrainSettings(**values, seed=seed, name=name, resume="auto"))
+        return PlannedModel(run, seed, name, TrainSettings(**values, seed=seed, name=name, resume="auto"))
 
-    def probe(self, training: Trained) -> ProbeSettings:
-        """Return how a model is probed; that of a claimed run's first seed more closely."""
-        first = training.run.claimed and training.seed == self.settings.seed
-        closer = self.experiment.closer if first else {}
-        return self._probe(training, {"rates": training.run.edits, **closer}, self.experiment.n_episodes)
+    @property
+    def _place(self) -> dict[str, Any]:
+        shared = {"device", "threads", "episode_chunk", "engine", "precision", "record_paths"}
+        return {"home": self.store.home, "data": self.pack, **self.settings.model_dump(include=shared)}
 
-    def choices(self, training: Trained) -> dict[str, ProbeSettings]:
-        """Return how a model that the paper's signs are about is probed under each other choice."""
-        choices = self.experiment.choices if training.run.claimed else {}
-        n_episodes = self.experiment.n_episodes_again
-        return {name: self._probe(training, choice, n_episodes) for name, choice in choices.items()}
+    def measurements(self, model: PlannedModel) -> dict[str, Measurement]:
+        """Return the settings of everything that is measured of a model.
 
-    def _probe(self, training: Trained, asked: Mapping[str, Any], n_episodes: int) -> ProbeSettings:
-        n_episodes = self.settings.n_episodes or n_episodes
-        seed = self.settings.seed
-        return ProbeSettings(**self._place, models=(training.model,), n_episodes=n_episodes, seed=seed, **asked)
+        Returns:
+            "probe", which measures more of a claimed run's first seed; "rates"; and for a claimed run a probe for each
+            other choice, by the choice's name.
+        """
+        experiment, settings = self.experiment, self.settings
+        common = {**self._place, "models": (model.name,), "seed": settings.seed}
+        first = model.run.claimed and model.seed == settings.seed
+        probe = {"rates": model.run.edits, **(experiment.closer if first else {})}
+        n_episodes = settings.n_episodes or experiment.n_episodes
+        again = settings.n_episodes or experiment.n_episodes_again
+        choices = experiment.choices if model.run.claimed else {}
+        return {
+            "probe": ProbeSettings(**common, n_episodes=n_episodes, **probe),
+            "rates": RatesSettings(**common, n_episodes=min(100, n_episodes)),
+            **{name: ProbeSettings(**common, n_episodes=again, **choice) for name, choice in choices.items()},
+        }
 
-    def rates(self, training: Trained) -> RatesSettings:
-        """Return how a model's rates are looked at."""
-        n_episodes = min(100, self.settings.n_episodes or self.experiment.n_episodes)
-        return RatesSettings(**self._place, models=(training.model,), n_episodes=n_episodes, seed=self.settings.seed)
-
-    def manifest(self, training: Trained, data: DataUsed) -> Manifest | None:
-        """Return the manifest of a training that is finished, with these very settings on this very pack."""
+    def is_trained(self, model: PlannedModel) -> bool:
+        """Return whether a training with these settings on this pack is finished, with all its validations."""
+        directory = self.store.model_dir(model.name)
         with contextlib.suppress(NilrError, OSError):
-            directory = self.store.model_dir(training.model)
             found = newest_manifest(directory)
             if found is None:
-                return None
-            settings, row = resolve(training.settings)
-            arguments: dict[str, Any] = {
-                "n_way": settings.n_way,
-                "image_size": data.image_size,
-                **body_arguments(settings.arch, settings),
-            }
-            asked = recipe_digest(
-                {"name": settings.arch, "arguments": arguments},
-                row.to_stored(),
-                recorded_settings(settings),
-                data.digest,
-            )
+                return False
+            settings, algorithm = resolve(model.training)
+            body = body_arguments(settings.arch, settings)
+            arguments: dict[str, Any] = {"n_way": settings.n_way, "image_size": self.data.image_size, **body}
+            architecture: dict[str, Any] = {"name": settings.arch, "arguments": arguments}
+            recorded = recorded_settings(settings)
+            planned = recipe_digest(architecture, algorithm.to_stored(), recorded, self.data.digest)
             trained = recipe_digest(found.architecture.model_dump(), found.algorithm, found.settings, found.data.digest)
-            same = asked == trained and found.settings.get("seed") == training.seed
-            if same and completed_updates(directory, found) == settings.outer_steps and _validated(directory, settings):
-                return found
-        return None
+            same = planned == trained and found.settings.get("seed") == model.seed
+            finished = completed_updates(directory, found) == settings.outer_steps
+            return same and finished and _is_validated(directory, settings)
+        return False
 
-    def kept(self, training: Trained, look: ProbeSettings | RatesSettings, data: DataUsed) -> Path:
-        """Return where a look at a trained model is kept: its name holds a digest of all that it depends on.
+    def result_path(self, model: PlannedModel, measurement: Measurement) -> Path:
+        """Return the file of a measurement; its name holds a digest of everything that the result depends on.
 
         Raises:
-            NilrError: the model is not there.
+            NilrError: the model is missing.
         """
-        command = command_of(look)
-        model = read_manifest(self.store.find_model(training.model).file).tensors_sha256
-        return self.folder / f"{training.model}.{command}-{look_digest(look, [model], data.digest)}.json"
+        tensors = read_manifest(self.store.find_model(model.name).file).tensors_sha256
+        digest = measurement_digest(measurement, [tensors], self.data.digest)
+        return self.folder / f"{model.name}.{command_of(measurement)}-{digest}.json"
 
 
-def _validated(directory: Path, settings: TrainSettings) -> bool:
-    """Tell whether no validation is left; a model without a training state is imported, with its training finished."""
+def experiment_name(settings: ReproduceSettings) -> str:
+    """Return the experiment's name: the user's, or else the preset's."""
+    return settings.name or settings.preset
+
+
+def experiment_folder(settings: ReproduceSettings, store: Store) -> Path:
+    """Return the folder of the experiment's results and its report."""
+    return store.home / "reproduce" / experiment_name(settings)
+
+
+def _is_validated(directory: Path, settings: TrainSettings) -> bool:
+    # an imported model has no training state, and its training is finished
     state = directory / TRAINING_STATE
     return not settings.eval_every or not state.exists() or load_training_state(state)[1].progress.finished(settings)
 
 
-def command_of(look: ProbeSettings | RatesSettings) -> str:
-    """Return the name of the command with these settings."""
-    return "probe" if isinstance(look, ProbeSettings) else "rates"
+def command_of(measurement: Measurement) -> str:
+    """Return the name of the command that makes a measurement."""
+    return "probe" if isinstance(measurement, ProbeSettings) else "rates"
 
 
-def look_digest(look: TaskSettings, models: Sequence[str], data: str) -> str:
-    """Return a digest of what is asked, of which models, on which pack; settings at their default say nothing."""
-    asked = look.model_dump(mode="json", exclude=_PLACE, exclude_defaults=True)
-    return hashlib.sha256(json.dumps([asked, list(models), data], sort_keys=True).encode()).hexdigest()[:12]
-
-
-def read_kept(path: Path, command: str) -> Result[Any] | None:
-    """Return a result that was kept; None where there is none that can be read."""
-    try:
-        return result_types()[command].model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def model_runs(trainings: Sequence[Trained]) -> Mapping[str, list[Trained]]:
-    """Return the trainings of each run."""
-    runs: dict[str, list[Trained]] = {}
-    for training in trainings:
-        runs.setdefault(training.run.name, []).append(training)
-    return runs
+def measurement_digest(measurement: Measurement, models: Sequence[str], data: str) -> str:
+    """Return a digest of a measurement, its models and its pack; settings at their default do not count."""
+    settings = measurement.model_dump(mode="json", exclude=_PLACE, exclude_defaults=True)
+    return hashlib.sha256(json.dumps([settings, list(models), data], sort_keys=True).encode()).hexdigest()[:12]

@@ -21,10 +21,9 @@ import torch
 
 from nilr.errors import Interrupted, NilrError, UsageError
 from nilr.recipes.common.processes import Child, end
-from nilr.recipes.reproduce.plan import Plan, Trained
-from nilr.recipes.reproduce.steps import Steps
+from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel
+from nilr.recipes.reproduce.steps import measure, train
 from nilr.reporting import Reporter, SilentReporter
-from nilr.results.records import DataUsed
 from nilr.signals import ignore_repeated_signals, unwinding
 
 MOST = 8
@@ -43,12 +42,11 @@ def number_of_jobs(jobs: int | None, device: torch.device, models: int) -> int:
     return max(1, min(wanted, models))
 
 
-def work_ahead(plan: Plan, data: DataUsed, models: list[Trained], jobs: int, reporter: Reporter) -> None:
+def work_ahead(plan: ExperimentPlan, models: list[PlannedModel], jobs: int, reporter: Reporter) -> None:
     """Train the models and measure each trained one, several at a time, in the experiment's order.
 
     Args:
         plan: the experiment, with the threads of one job.
-        data: the pack.
         models: the models that are not finished, in order.
         jobs: number of models at a time.
         reporter: reports the progress of each model.
@@ -61,7 +59,7 @@ def work_ahead(plan: Plan, data: DataUsed, models: list[Trained], jobs: int, rep
     reporter.stage(f"reproduce, {jobs} models at a time", len(models), unit="models")
     workers: list[_Worker] = []
     try:
-        workers += [_Worker(plan, data) for _ in range(jobs)]
+        workers += [_Worker(plan) for _ in range(jobs)]
         busy = [worker for worker in workers if worker.begin(waiting)]
         while busy:
             ready = wait([worker.connection for worker in busy])
@@ -77,18 +75,16 @@ def work_ahead(plan: Plan, data: DataUsed, models: list[Trained], jobs: int, rep
 class _Worker(Child):
     """A process that trains and measures one model after the other."""
 
-    def __init__(self, plan: Plan, data: DataUsed) -> None:
-        super().__init__("an experiment", _work, plan, data)
-        self._model = ""
+    def __init__(self, plan: ExperimentPlan) -> None:
+        super().__init__("a model", _work, plan)
 
-    def begin(self, waiting: deque[Trained]) -> bool:
+    def begin(self, waiting: deque[PlannedModel]) -> bool:
         """Begin the next model, and return whether there is one."""
         if not waiting:
             return False
-        training = waiting.popleft()
-        self._model = training.model
-        self.task = f"`{training.model}`"
-        self.send(training)
+        model = waiting.popleft()
+        self.task = f"`{model.name}`"
+        self.send(model)
         return True
 
     def relay(self, reporter: Reporter) -> bool:
@@ -102,7 +98,7 @@ class _Worker(Child):
         if isinstance(message, dict):
             reporter.metric(**message)
         elif isinstance(message, str):
-            reporter.note(message if self._model in message else f"{self._model}: {message}")
+            reporter.note(message if self.task in message else f"{self.task}: {message}")
         elif isinstance(message, BaseException):
             raise message
         return message is None
@@ -145,22 +141,21 @@ class _Relay(SilentReporter):
             self._connection.send(message)
 
 
-def _work(connection: Connection, plan: Plan, data: DataUsed) -> None:
+def _work(connection: Connection, plan: ExperimentPlan) -> None:
     """Train and measure the models that the parent process sends, until it closes the connection."""
-    relay, models = _Relay(connection), queue.SimpleQueue[Trained]()
-    steps = Steps(plan, data, relay)
+    relay, models = _Relay(connection), queue.SimpleQueue[PlannedModel]()
     ignore_repeated_signals()  # a job scheduler, the terminal and the parent process may all send one
     try:
         with unwinding():
             threading.Thread(target=_receive, args=(connection, models), daemon=True).start()
             while True:
-                training = models.get()
-                relay.begin(f"{training.model} trained share")
-                steps.train(training)
-                questions = steps.questions(training).values()
-                for part, asked in enumerate(questions):
-                    relay.begin(f"{training.model} probed share", part, len(questions))
-                    steps.ask(training, asked)
+                model = models.get()
+                relay.begin(f"{model.name} trained share")
+                train(plan, model, relay)
+                measurements = plan.measurements(model).values()
+                for part, measurement in enumerate(measurements):
+                    relay.begin(f"{model.name} measured share", part, len(measurements))
+                    measure(plan, model, measurement, relay)
                 relay.begin("")
                 relay.send(None)
     except Interrupted as interrupted:
@@ -169,7 +164,7 @@ def _work(connection: Connection, plan: Plan, data: DataUsed) -> None:
         relay.send(portable(error))
 
 
-def _receive(connection: Connection, models: queue.SimpleQueue[Trained]) -> None:
+def _receive(connection: Connection, models: queue.SimpleQueue[PlannedModel]) -> None:
     """Receive models until the connection closes or the parent process ends; then end this process gracefully."""
     with contextlib.suppress(EOFError, OSError):
         while True:

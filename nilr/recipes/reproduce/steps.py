@@ -1,87 +1,70 @@
-"""The steps of an experiment: to train a model, and to ask it everything; what is done already stays."""
+"""The steps of an experiment: train a model and measure it, unless that is finished."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nilr.config.judging import ProbeSettings, RatesSettings
+from pydantic import ValidationError
+
+from nilr.commands import result_types
+from nilr.config.judging import ProbeSettings
 from nilr.recipes import meta_train, probe, rates
-from nilr.recipes.reproduce.plan import Plan, Trained, command_of, read_kept
+from nilr.recipes.reproduce.plan import ExperimentPlan, Measurement, PlannedModel, command_of
 from nilr.reporting import Reporter
-from nilr.results.records import DataUsed
 from nilr.results.result import Result, write_result
 
-Asked = ProbeSettings | RatesSettings
 
-
-class Answer(NamedTuple):
-    """A result, and the file that keeps it."""
-
-    path: Path
-    result: Result[Any]
-
-
-class Left(NamedTuple):
-    """What is not done.
+class Unfinished(NamedTuple):
+    """The part of an experiment that is not finished.
 
     Attributes:
-        train: trainings, in order.
-        ask: questions, by model; of one that is not trained all.
+        trainings: models to train, in order.
+        measurements: measurements by model, in order; all those of a model that is not trained.
     """
 
-    train: list[Trained]
-    ask: dict[str, list[Asked]]
+    trainings: list[PlannedModel]
+    measurements: dict[str, list[Measurement]]
 
 
-class Steps:
-    """What an experiment does with one model.
+def find_unfinished(plan: ExperimentPlan) -> Unfinished:
+    """Return the trainings and measurements of an experiment that are not finished."""
+    trainings = [model for model in plan.models if not plan.is_trained(model)]
+    measurements = {}
+    for model in plan.models:
+        missing = list(plan.measurements(model).values())
+        if model not in trainings:
+            missing = [one for one in missing if _read(plan.result_path(model, one), one) is None]
+        if missing:
+            measurements[model.name] = missing
+    return Unfinished(trainings, measurements)
 
-    Args:
-        plan: what it is.
-        data: the pack.
-        reporter: told of the progress.
-    """
 
-    def __init__(self, plan: Plan, data: DataUsed, reporter: Reporter) -> None:
-        self._plan, self._data, self._reporter = plan, data, reporter
+def train(plan: ExperimentPlan, model: PlannedModel, reporter: Reporter) -> None:
+    """Train a model, unless that is finished."""
+    if not plan.is_trained(model):
+        trained = meta_train.run(model.training, reporter)
+        write_result(plan.folder / f"{model.name}.meta-train.json", trained)
 
-    def left(self) -> Left:
-        """Return what of the whole experiment is not done."""
-        train = [training for training in self._plan.trainings if not self._trained(training)]
-        ask = {}
-        for training in self._plan.trainings:
-            questions = list(self.questions(training).values())
-            if training not in train:
-                questions = [asked for asked in questions if self._answer(training, asked)[1] is None]
-            if questions:
-                ask[training.model] = questions
-        return Left(train, ask)
 
-    def train(self, training: Trained) -> None:
-        """Train a model, unless that is done."""
-        if not self._trained(training):
-            trained = meta_train.run(training.settings, self._reporter)
-            write_result(self._plan.folder / f"{training.model}.meta-train.json", trained)
+def measure(
+    plan: ExperimentPlan, model: PlannedModel, measurement: Measurement, reporter: Reporter
+) -> tuple[Path, Result[Any]]:
+    """Return a result and its file; measure and write it unless the file exists."""
+    path = plan.result_path(model, measurement)
+    result = _read(path, measurement)
+    if result is None:
+        if isinstance(measurement, ProbeSettings):
+            result = probe.run(measurement, reporter)
+        else:
+            result = rates.run(measurement, reporter)
+        write_result(path, result)
+    return path, result
 
-    def questions(self, training: Trained) -> Mapping[str, Asked]:
-        """Return all that a model is asked: how it is probed, its rates, and each other choice of probing."""
-        plan = self._plan
-        return {"probe": plan.probe(training), "rates": plan.rates(training), **plan.choices(training)}
 
-    def ask(self, training: Trained, asked: Asked) -> Answer:
-        """Return the answer that was kept, or else measure and keep it."""
-        path, kept = self._answer(training, asked)
-        if kept is None:
-            command = probe if isinstance(asked, ProbeSettings) else rates
-            kept = command.run(asked, self._reporter)
-            write_result(path, kept)
-        return Answer(path, kept)
-
-    def _trained(self, training: Trained) -> bool:
-        return self._plan.manifest(training, self._data) is not None
-
-    def _answer(self, training: Trained, asked: Asked) -> tuple[Path, Result[Any] | None]:
-        path = self._plan.kept(training, asked, self._data)
-        return path, read_kept(path, command_of(asked))
+def _read(path: Path, measurement: Measurement) -> Result[Any] | None:
+    """Return a stored result; None if it is missing or invalid."""
+    try:
+        return result_types()[command_of(measurement)].model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -18,7 +18,7 @@ from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.recipes import meta_train
 from nilr.recipes.models import importing as models_import
 from nilr.recipes.models import list_models, remove_models, verify_models
-from nilr.recipes.reproduce.plan import Plan
+from nilr.recipes.reproduce.plan import ExperimentPlan
 from nilr.reporting import SilentReporter
 from nilr.results.making import ImportedModel
 from nilr.results.records import DataUsed
@@ -278,16 +278,20 @@ def test_a_model_in_use_is_not_replaced(given: Path, home: Path) -> None:
 @pytest.mark.parametrize("directory", sorted(COMMITTED.glob("cpu-*/")), ids=lambda path: path.name)
 def test_a_committed_model_is_the_experiment_s_own_training(directory: Path, home: Path) -> None:
     bring(directory)
-    plan = Plan(ReproduceSettings(preset="cpu", seeds=5), Store(home), "mini-imagenet-32")
-    training = next(training for training in plan.trainings if training.model == directory.name)
-    manifest = load_checkpoint(directory / "best.safetensors").manifest
-    # the digest of the real images at 32 px, as `nilr prepare-data` says it
+    # the digest of the real images at 32 px, as `nilr prepare-data` reports it
     digest = "acc9b6fe53c19676cc743a0a2abefacc538a7e9d19af766c85377c8f386bebc6"
-    assert plan.manifest(training, DataUsed(name="x", digest=digest, image_size=32)) == manifest
-    assert plan.manifest(training, DataUsed(name="x", digest="0" * 64, image_size=32)) is None
-    other = next(training for training in plan.trainings if training.model != directory.name)
-    bring(directory, name=other.model)
-    assert plan.manifest(other, DataUsed(name="x", digest=digest, image_size=32)) is None
+
+    def plan(digest: str) -> ExperimentPlan:
+        data = DataUsed(name="x", digest=digest, image_size=32)
+        return ExperimentPlan(ReproduceSettings(preset="cpu", seeds=5), Store(home), "mini-imagenet-32", data)
+
+    (model,) = (model for model in plan(digest).models if model.name == directory.name)
+    assert plan(digest).is_trained(model)
+    assert not plan("0" * 64).is_trained(model)
+    other = next(other for other in plan(digest).models if other.name != directory.name)
+    bring(directory, name=other.name)
+    assert not plan(digest).is_trained(other)
+    manifest = load_checkpoint(directory / "best.safetensors").manifest
     trained = json.loads((directory / "meta-train.json").read_text())
     assert trained["metrics"]["best_outer_step"] == manifest.outer_step
     assert trained["metrics"]["best_val_accuracy"] == manifest.metrics["best_val_accuracy"]

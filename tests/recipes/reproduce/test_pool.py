@@ -61,7 +61,7 @@ def test_several_at_a_time_come_to_the_same_results_in_the_same_files_as_one(tmp
 
     again = Listening()
     assert reproduce.run(tiny(tmp_path / "two", 2), again).metrics == two.metrics
-    assert again.notes[0] == "all trainings and probes are done"
+    assert again.notes[0] == "all trainings and probes are finished"
 
 
 def test_what_a_job_cannot_do_is_the_error_of_the_whole(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_signal_ends_all_processes_and_each_saves_what_it_has(
         rest = started.stderr.read()  # ends when no process of the experiment has it open any more
     assert started.returncode == (-how if how == signal.SIGKILL else 128 + how)
     assert "Traceback" not in rest
-    assert how == signal.SIGKILL or "hint: what is done is kept; the same command goes on" in rest
+    assert how == signal.SIGKILL or "hint: finished work is kept; run the same command again to continue" in rest
     for model in models:
         assert read_manifest(model / "last.safetensors").outer_step > 0
         assert (model / "training.safetensors").is_file()

@@ -17,9 +17,10 @@ from nilr.config.reproducing import ReproduceSettings
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import meta_train, probe, rates, report, reproduce
 from nilr.recipes.models import importing as models_import
-from nilr.recipes.reproduce.plan import Plan, look_digest, model_runs
+from nilr.recipes.reproduce.plan import ExperimentPlan, measurement_digest
 from nilr.report.contents import KINDS
 from nilr.reporting import SilentReporter
+from nilr.results.records import DataUsed
 from nilr.results.reproducing import ReproduceMetrics
 from nilr.results.result import Result
 from nilr.store import Store
@@ -84,7 +85,7 @@ def test_an_experiment_goes_on_where_it_was_interrupted_and_does_nothing_twice(
     monkeypatch.setattr(probe, "run", stopping)
     with pytest.raises(Interrupted) as interrupted:
         run(settings)
-    assert interrupted.value.hint == "what is done is kept; the same command goes on"
+    assert interrupted.value.hint == "finished work is kept; run the same command again to continue"
     again = ["probe demo-maml-s0"] * N_CHOICES
     assert calls == ["train demo-maml-s0", "probe demo-maml-s0", "rates demo-maml-s0", *again, "train demo-metasgd-s0"]
 
@@ -112,7 +113,7 @@ def test_an_experiment_goes_on_where_it_was_interrupted_and_does_nothing_twice(
     calls.clear()
     again, notes = run(settings)
     assert calls == []
-    assert notes[0] == "all trainings and probes are done"
+    assert notes[0] == "all trainings and probes are finished"
     assert again.metrics == result.metrics
 
     run(tiny(home, n_episodes=3))
@@ -192,7 +193,7 @@ def test_the_demo_ends_with_a_page_every_figure_and_the_verdict_on_the_command_l
                 break
         rest = started.stderr.read()
     assert started.returncode == 130
-    assert "hint: what is done is kept; the same command goes on" in rest
+    assert "hint: finished work is kept; run the same command again to continue" in rest
     folder = tmp_path / "nilr-reproduce" / "reproduce" / "demo"
     before = {path: path.stat().st_mtime_ns for path in folder.glob("demo-maml-*")}
     assert len(before) == 3 * (3 + N_CHOICES)  # of each seed its training, probe, rates and probes under other choices
@@ -210,13 +211,13 @@ def test_what_is_kept_depends_on_the_question_the_model_and_the_pack_and_not_on_
     from nilr.config.judging import ProbeSettings
 
     asked = ProbeSettings(n_episodes=5)
-    digest = look_digest(asked, ["model"], "pack")
-    assert digest == look_digest(
+    digest = measurement_digest(asked, ["model"], "pack")
+    assert digest == measurement_digest(
         ProbeSettings(n_episodes=5, threads=1, device="cpu", episode_chunk=1), ["model"], "pack"
     )
-    assert digest != look_digest(ProbeSettings(n_episodes=6), ["model"], "pack")
-    assert digest != look_digest(asked, ["other"], "pack")
-    assert digest != look_digest(asked, ["model"], "other")
+    assert digest != measurement_digest(ProbeSettings(n_episodes=6), ["model"], "pack")
+    assert digest != measurement_digest(asked, ["other"], "pack")
+    assert digest != measurement_digest(asked, ["model"], "other")
 
 
 def test_the_report_has_the_rates_of_models_with_a_dot_in_their_names(
@@ -232,8 +233,11 @@ def test_the_report_has_the_rates_of_models_with_a_dot_in_their_names(
 
 def test_other_initial_rates_have_two_seeds_fewer_and_one_at_least(home: Path) -> None:
     def seeds(settings: ReproduceSettings) -> dict[str, list[int]]:
-        trainings = Plan(settings, Store(home), "mini-imagenet-32").trainings
-        return {run: [t.seed for t in of_run] for run, of_run in model_runs(trainings).items()}
+        data = DataUsed(name="x", digest="x", image_size=32)
+        found: dict[str, list[int]] = {}
+        for model in ExperimentPlan(settings, Store(home), "x", data).models:
+            found.setdefault(model.run.name, []).append(model.seed)
+        return found
 
     by_default, five = seeds(ReproduceSettings()), seeds(ReproduceSettings(seeds=5, seed=1))
     assert by_default["metasgd"] == [0, 1, 2]
