@@ -80,9 +80,7 @@ class EpisodeSampler:
 
     Attributes:
         images: the images of one split.
-        n_way: N.
-        n_shot: K.
-        n_query: Q.
+        n_way, n_shot, n_query: N, K and Q.
         seed: the run's seed.
         stream: a name; episodes of different streams are independent.
     """
@@ -122,35 +120,24 @@ class EpisodeSampler:
         return self.load(*self.choose(indices))
 
     def choose(self, indices: Sequence[int] | Tensor, *, avoid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Choose classes and images.
+        """Choose the classes (E, N) and images (E, N, K + Q) of E episodes, as int64 positions in the split.
 
-        Args:
-            indices: numbers of the E episodes.
-            avoid: int64 class numbers (E, n) not to draw.
-
-        Returns:
-            Classes (E, N) and images (E, N, K + Q), as int64 positions in the split; support images come first.
+        Support images come first. Class numbers in `avoid`, int64 (E, n), are not drawn.
 
         Raises:
             EpisodeError: too few classes remain.
         """
         key = self._class_keys(indices)
         if avoid is not None:
-            self._check_room(avoid)
+            self._check_classes_left(avoid)
             key = (key >> 1 & _INT64_MAX).scatter(1, avoid, _INT64_MAX)
         classes = key.argsort(dim=1, stable=True)[:, : self.n_way]
         return classes, self._images_of(classes, key.gather(1, classes))
 
     def choose_images(self, indices: Sequence[int], classes: Tensor, *, avoid: Tensor) -> Tensor:
-        """Choose images of given classes.
+        """Choose images (E, n, K + Q) of given classes (E, n), as int64 positions in the split.
 
-        Args:
-            indices: numbers of the E episodes.
-            classes: int64 class numbers (E, n).
-            avoid: int64 images (E, n, m) of the same classes, as positions in the split, not to draw.
-
-        Returns:
-            Images (E, n, K + Q), as int64 positions in the split; support images come first.
+        Support images come first. Images in `avoid`, (E, n, m) positions in the same classes, are not drawn.
 
         Raises:
             EpisodeError: too few images of a class remain.
@@ -199,7 +186,7 @@ class EpisodeSampler:
             query_y=labels.repeat_interleave(self.n_query).expand(n_episodes, -1),
         )
 
-    def _check_room(self, avoid: Tensor) -> None:
+    def _check_classes_left(self, avoid: Tensor) -> None:
         classes = len(self.images.class_sizes)
         if classes - avoid.shape[1] < self.n_way:
             raise EpisodeError(

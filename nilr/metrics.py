@@ -85,7 +85,11 @@ def paired_difference(
         raise ValueError(f"paired values need one shape, not {tuple(values.shape)} and {tuple(reference.shape)}")
     differences = values.to(torch.float64) - reference.to(torch.float64)
     if bool((differences == differences[0]).all()):
-        return _constant(differences[0].item(), alone=differences.numel() == 1)
+        value = differences[0].item()
+        if differences.numel() == 1:
+            return PairedDifference(value, None, None, None, None, None, None)
+        verdict = "exactly zero" if value == 0 else "exactly constant"
+        return PairedDifference(value, 0.0, value, value, None, None, verdict)
     n, mean, spread = differences.numel(), differences.mean().item(), differences.std(correction=1).item()
     error = spread / math.sqrt(n)
     if interval == "bootstrap":
@@ -95,10 +99,3 @@ def paired_difference(
         low, high = mean - half, mean + half
     p = 2 * float(student.sf(abs(mean) / error, n - 1))
     return PairedDifference(mean, (high - low) / 2, low, high, p, mean / spread, None)
-
-
-def _constant(value: float, *, alone: bool) -> PairedDifference:
-    if alone:
-        return PairedDifference(value, None, None, None, None, None, None)
-    verdict = "exactly zero" if value == 0 else "exactly constant"
-    return PairedDifference(value, 0.0, value, value, None, None, verdict)

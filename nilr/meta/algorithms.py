@@ -15,16 +15,12 @@ class Algorithm:
     """What the inner loop moves, the order of the meta-gradient, and where the inner rates come from.
 
     Attributes:
-        name: its name on the command line.
         moves: the part of the learner that the inner loop moves.
         norm_adapted: whether the inner loop also moves norm scale and shift.
         order: 2: the exact meta-gradient; 1: inner gradients are constants.
-        grain: "fixed": one number for all parameters. Learned: one rate per "element", one per "tensor", or a single
-            "scalar".
-        inner_steps: gradient steps in training.
-        eval_inner_steps: gradient steps in validation and evaluation.
+        grain: "fixed", one given number; or learned rates: one per "element", one per "tensor", or a single "scalar".
+        inner_steps: gradient steps in training; `eval_inner_steps` in validation and evaluation.
         inner_lr_init: the fixed rate, or the initial learned rates (see `nilr.meta.inner_lr.initial_rates`).
-        paper: authors, title, year.
         per_step: whether each of the `inner_steps` has its own rates; later steps use those of the last one.
         constraint: on learned rates: "free", "non-negative" or "bounded:LOW,HIGH".
         rectified: whether the inner loop uses max(0, r) of a learned number r (see `nilr.meta.inner_lr`).

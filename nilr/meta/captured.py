@@ -44,11 +44,7 @@ def record_cuda_graph(function: Callable[[], T], *, device: torch.device) -> tup
 
 
 class Capture:
-    """Captures the functions of one command; after the first failure it tries no further ones.
-
-    Args:
-        record: captures a function, or raises a RuntimeError.
-        note: called with the reason of a failure.
+    """Captures functions, with a note of the first failure; after it no further ones are tried.
 
     Attributes:
         works: whether all attempts so far have succeeded; None before the first.
@@ -68,9 +64,9 @@ class Capture:
             return None
         try:
             recorded = self._record(function)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             self.works = False
             first: BaseException = error
             while first.__context__ is not None:  # leaving a failed capture raises a second error
@@ -88,12 +84,9 @@ def capture_on(device: torch.device, note: Callable[[str], object]) -> Capture |
 
 
 class Captured(Generic[T]):
-    """A function that is captured at its first call; one that cannot be captured runs as it is.
+    """A function that is captured at its first call; without `capture`, or if that fails, it runs as it is.
 
-    Args:
-        function: the work.
-        capture: how to capture it; None: it runs as it is.
-        changes: returns the tensors that the function changes. Capturing leaves them unchanged.
+    `changes` returns the tensors that the function changes. Capturing leaves them unchanged.
     """
 
     def __init__(

@@ -26,12 +26,6 @@ def initial_rates(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kin
 
     `inner_lr_init` is a number; `uniform:LOW,HIGH`, one draw for all rates; or `uniform-each:LOW,HIGH`, one draw each.
 
-    Args:
-        algorithm: the row.
-        params: the learner's parameters, by name.
-        kinds: their kinds, by name.
-        seed: seed of the draws.
-
     Returns:
         For every parameter that moves, a tensor of shape () (fixed, tensor) or of the parameter's shape (element). For
         scalar, one tensor of shape (). With a rate per step, a leading dimension K: (K, 1, ...), (K, ...) and (K,).
@@ -41,9 +35,7 @@ def initial_rates(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kin
     """
     form, low, high = _parse_init(algorithm.inner_lr_init)
     if form == "uniform-each" and not algorithm.learns_rates:
-        raise UsageError(
-            f"`{algorithm.name}` has one fixed rate, but `{algorithm.inner_lr_init}` draws one per element"
-        )
+        raise UsageError(f"`{algorithm.name}` has one fixed rate, but `{algorithm.inner_lr_init}` draws many")
     generator = torch.Generator().manual_seed(seed)
     shared = low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
     like = next(iter(params.values()))
@@ -58,14 +50,7 @@ def initial_rates(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kin
 
 
 def inner_rates(algorithm: Algorithm, learned: Tensors, params: Tensors, kinds: Mapping[str, Kind]) -> Params:
-    """Return the rates that the inner loop uses, for every parameter that moves (see `rate_at`).
-
-    Args:
-        algorithm: the row.
-        learned: the learned numbers, with the names and shapes of `initial_rates`.
-        params: the learner's parameters, by name.
-        kinds: their kinds, by name.
-    """
+    """Return the rates that the inner loop uses (see `rate_at`), from learned numbers with `initial_rates`' shapes."""
     rates = dict(learned)
     if algorithm.grain == "scalar":
         number = learned[SHARED]

@@ -51,16 +51,15 @@ class OuterSettings:
 
 
 class Report(NamedTuple):
-    """Mean query loss and accuracy of a batch, and whether its losses and meta-gradient are finite."""
+    """Mean query loss and accuracy of a batch, and whether Adam can use its losses and meta-gradient."""
 
     query_loss: float
     accuracy: float
     finite: bool
 
     @classmethod
-    def from_numbers(cls, numbers: Sequence[float]) -> Report:
-        """Return the report of what `OuterLoop.stage` returned."""
-        query_loss, accuracy, finite = numbers
+    def from_numbers(cls, query_loss: float, accuracy: float, finite: float) -> Report:
+        """Return the report from the numbers that `OuterLoop.stage` returns."""
         return cls(query_loss, accuracy, bool(finite))
 
 
@@ -123,22 +122,15 @@ class OuterLoop:
         return torch.stack([n.double() for n in (gradient.query_loss.mean(), gradient.accuracy.mean(), finite)])
 
     def apply(self, gradient: MetaGradient, report: Report, *, outer_step: int, first_episode: int) -> None:
-        """Take Adam's step along the staged meta-gradient.
-
-        Args:
-            gradient: the staged one.
-            report: its report.
-            outer_step: number of completed updates.
-            first_episode: number of the batch's first episode, for error messages.
+        """Take Adam's step along the staged meta-gradient, after `outer_step` completed updates.
 
         Raises:
             DivergedError: a query loss or a meta-gradient is not finite. Nothing has changed then.
         """
         if not report.finite:
             raise self._diverged(gradient, outer_step, first_episode)
-        settings = self.settings
-        if settings.outer_lr_schedule == "cosine":
-            rate = settings.outer_lr * cosine(outer_step, settings.outer_steps)
+        if self.settings.outer_lr_schedule == "cosine":
+            rate = self.settings.outer_lr * cosine(outer_step, self.settings.outer_steps)
             self._rate = self._rate.fill_(rate) if isinstance(self._rate, Tensor) else rate
         self._adam()
 
@@ -220,8 +212,8 @@ class OuterLoop:
         tensor = name.removeprefix("params/").replace("inner_lr/", "the rate of ", 1)
         problem = "is too large for Adam" if largest[name].isfinite() else "is not finite"
         return DivergedError(
-            f"the meta-gradient in `{tensor}` {problem} "
-            f"at outer step {outer_step}, episodes {first_episode} to {first_episode + len(losses) - 1}",
+            f"the meta-gradient in `{tensor}` {problem} at outer step {outer_step}, episodes {first_episode} to "
+            f"{first_episode + len(losses) - 1}",
             hint=_DIVERGED_HINT,
         )
 
@@ -233,21 +225,16 @@ class OuterLoop:
 
     def loss_weights(self, outer_step: int) -> tuple[float, ...] | None:
         """Return the weights of the query losses after each inner step; None: only the last one counts."""
-        settings = self.settings
-        if not settings.multi_step_loss:
-            return None
-        return multi_step_weights(outer_step, settings.outer_steps, settings.inner_steps)
+        s = self.settings
+        return multi_step_weights(outer_step, s.outer_steps, s.inner_steps) if s.multi_step_loss else None
 
 
 def meta_gradients(
     outers: Sequence[OuterLoop], batches: Sequence[Episode], loss_weights: LossWeights | None
 ) -> list[MetaGradient]:
-    """Return the meta-gradient of each outer loop on its own batch. No loop changes.
+    """Return the meta-gradient of each outer loop on its own batch; the loops differ only in their seed.
 
-    Args:
-        outers: loops of one architecture, algorithm, engine and settings.
-        batches: one batch per loop, with a leading E.
-        loss_weights: weights of the query losses after each inner step; None: only the last one counts.
+    No loop changes. `loss_weights` are those of `Objective`.
     """
     first = outers[0]
     return first.engine.meta_gradients(
@@ -283,7 +270,7 @@ def multi_step_weights(outer_step: int, outer_steps: int, inner_steps: int) -> t
 
 def _checked(tensor: Tensor, like: Tensor, name: str) -> Tensor:
     if tensor.shape != like.shape:
-        raise CheckpointError(f"`{name}` has shape {tuple(tensor.shape)} and not {tuple(like.shape)}")
+        raise CheckpointError(f"`{name}` has shape {tuple(tensor.shape)}, expected {tuple(like.shape)}", hint=_RESTART)
     if not tensor.is_floating_point() or not tensor.isfinite().all():
         raise CheckpointError(f"`{name}` of the training state has values that are not finite", hint=_RESTART)
     return tensor

@@ -30,10 +30,7 @@ class Update:
 class Updates:
     """Computes the updates of loops that differ only in their seed.
 
-    Args:
-        outers: the loops.
-        samplers: draw the episodes of each loop; all on one device.
-        n_episodes: per update and loop.
+    The samplers draw the loops' episodes on one device, `n_episodes` per update and loop.
     """
 
     def __init__(self, outers: Sequence[OuterLoop], samplers: Sequence[EpisodeSampler], n_episodes: int) -> None:
@@ -45,16 +42,12 @@ class Updates:
         self._stage = Captured(self._stage_updates, outers[0].capture)
 
     def compute(self, outer_step: int) -> list[Update]:
-        """Return the next update of each loop, to be passed to `OuterLoop.apply`; valid until the next call.
-
-        Args:
-            outer_step: number of updates that all loops have completed.
-        """
+        """Return each loop's update after `outer_step` completed ones, for `OuterLoop.apply`, until the next call."""
         self._first_episode.fill_(outer_step * self._n_episodes)
         self._set_weights(self.outers[0].loss_weights(outer_step))
         computed, reports = self._stage()
         return [
-            Update(episodes, gradient, Report.from_numbers(row))
+            Update(episodes, gradient, Report.from_numbers(*row))
             for (episodes, gradient), row in zip(computed, reports.tolist(), strict=True)
         ]
 

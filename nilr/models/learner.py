@@ -37,13 +37,9 @@ class Body(nn.Module):
 class Learner(nn.Module):
     """Body and head.
 
-    Args:
-        body: holds the body's parameters, and maps parameters and images (n, C, H, W) to features (n, feature_dim).
-        feature_dim: D, the length of a feature vector.
-        n_way: N, the number of classes of the head.
-
     Attributes:
-        kinds: the kind of every parameter, by name.
+        feature_dim: D, the length of a feature vector.
+        kinds: the kind of every parameter, by name, from the type of its module.
     """
 
     def __init__(self, body: Body, feature_dim: int, n_way: int) -> None:

@@ -13,20 +13,16 @@ from nilr.models.learner import Body, Learner
 
 
 class BodyRow(NamedTuple):
-    """How to build a body.
+    """A body's builder, and the names of its own arguments, which are also those of settings.
 
-    Attributes:
-        build: takes `image_size` and the arguments, and returns the body and D, the length of a feature vector.
-        arguments: the names of the body's own arguments; settings of the same names give their values.
+    The builder also takes `image_size`, and returns the body and D, the length of a feature vector.
     """
 
     build: Callable[..., tuple[Body, int]]
     arguments: tuple[str, ...]
 
 
-BODIES = {
-    "conv4": BodyRow(build_conv4, ("filters",)),
-}
+BODIES = {"conv4": BodyRow(build_conv4, ("filters",))}
 
 
 def find_body(arch: str) -> BodyRow:
@@ -50,14 +46,7 @@ def body_arguments(arch: str, settings: object) -> dict[str, int]:
 
 
 def build_learner(arch: str, *, n_way: int, image_size: int, seed: int = 0, **arguments: int) -> Learner:
-    """Build an initialised learner.
-
-    Args:
-        arch: a name in `BODIES`.
-        n_way: number of classes of the head.
-        image_size: height and width of the images, in pixels.
-        seed: seed of the initial weights.
-        arguments: the body's own arguments.
+    """Return an initialised learner: the body `arch` for square images of `image_size` pixels, with its own arguments.
 
     Raises:
         UnknownNameError: there is no such architecture.

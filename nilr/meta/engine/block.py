@@ -69,12 +69,7 @@ class Tangent(NamedTuple):
 
 @dataclass(frozen=True)
 class ConvBlock:
-    """A block for any input, from convolutions and passes over memory.
-
-    Attributes:
-        passes: the passes, in torch or in C.
-        precision: dtype of the inputs of convolutions; None: that of the planes.
-    """
+    """A block for any input. `precision` is the dtype of the inputs of convolutions; None: that of the planes."""
 
     passes: Passes
     precision: torch.dtype | None = None

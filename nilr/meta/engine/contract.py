@@ -121,13 +121,7 @@ class Engine(abc.ABC):
     ) -> Params:
         """Return the parameters adapted to one support set; keep nothing for differentiation.
 
-        Args:
-            params: where the inner loop starts, by name.
-            inner_lr: the inner rates, by name.
-            x: support images (N*K, C, H, W).
-            y: support labels (N*K,).
-            steps: gradient steps of the inner loop.
-            first_step: number of the first step; it selects among rates per step.
+        `x` (N*K, C, H, W) and `y` (N*K,) are the support's images and labels. Rates per step start at `first_step`.
         """
 
     @abc.abstractmethod

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from nilr.meta.engine.block import BlockParams
-from nilr.meta.engine.native import call, fast_images
+from nilr.meta.engine.native import call, empty_pooled, fast_images, sizes
 from nilr.meta.engine.passes import EPS
 
 TAPS = 27  # 3 pixel channels of 3 x 3
@@ -72,12 +72,12 @@ class ImageBlock:
     def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, Kept | None]:
         """Return a, and what the other passes need; `x` are the block's images."""
         c = len(params.scale)
-        (mean, rstd, turned), (exact, weight_v) = self._channels(c), self._exact(c)
+        mean, rstd, turned, exact, weight_v = self._channels(c)
         given = params.weight.flatten(1), *self.moments, c, EPS
         self._call("image_statistics", *given, mean, rstd, exact, weight_v, turned)
-        a = self._planes(c)
+        a = empty_pooled(self.x, c, self.x.dtype)
         h, where = (None, None) if last else (torch.empty_like(a), torch.empty_like(a, dtype=torch.uint8))
-        planes = *self._sizes(c), self._scratch(), h, a, where
+        planes = *sizes(self.x), c, self._scratch(), h, a, where
         self._call("image_forward", self.x, turned, mean, rstd, params.scale, params.shift, *planes, fast=True)
         return a, None if h is None or where is None else Kept(exact, weight_v, h, where)
 
@@ -88,7 +88,7 @@ class ImageBlock:
         u = None if last else torch.empty_like(kept.h)
         taps, dshift, dscale = self._sums(da, kept, params, None, u)
         c = len(params.scale)
-        gradient, core = self._empty(params), self._exact(c)[1]
+        gradient, core = self._empty(c), torch.empty(c, TAPS, dtype=torch.float64)
         given = taps, dshift, dscale, kept.rstd, kept.weight_v, self.moments.mean, params.scale, c
         self._call("image_gradient", *given, core, gradient.weight.flatten(1), *gradient[1:])
         return None, gradient, None if u is None else Gradient(u, dscale, core)
@@ -101,13 +101,13 @@ class ImageBlock:
         m_t = W_t p; q = mean(h y_t) = r diag(W V W_t'); r_t = -r^2 q.
         """
         c = len(params.scale)
-        (mean_t, q, turned), (rstd_t, weight_v_t) = self._channels(c), self._exact(c)
+        mean_t, q, turned, rstd_t, weight_v_t = self._channels(c)
         given = params_t.weight.flatten(1), *self.moments, kept.rstd, kept.weight_v, c
         self._call("image_statistics_tangent", *given, mean_t, q, rstd_t, weight_v_t, turned)
         rstd = kept.rstd.to(self.x.dtype)
         channels = rstd, mean_t, q, params.scale, params.shift, params_t.scale, params_t.shift
         h_t, a_t = torch.empty_like(kept.h), torch.empty_like(kept.h)
-        planes = *self._sizes(c), self._scratch(), h_t, a_t
+        planes = *sizes(self.x), c, self._scratch(), h_t, a_t
         self._call("image_tangent", self.x, turned, kept.h, kept.where, *channels, *planes, fast=True)
         return a_t, Tangent(rstd_t, weight_v_t, h_t)
 
@@ -118,9 +118,18 @@ class ImageBlock:
         sums_t = self._sums(da_t, kept, params, (gradient.u, tangent.h_t), None)
         v = kept.rstd, tangent.rstd_t, kept.weight_v, tangent.weight_v_t
         given = *v, gradient.core, gradient.dscale, self.moments.mean
-        outcome = self._empty(params)
-        scales = params.scale, params_t.scale, len(params.scale)
-        self._call("image_gradient_tangent", *sums_t, *given, *scales, outcome.weight.flatten(1), *outcome[1:])
+        c = len(params.scale)
+        outcome = self._empty(c)
+        self._call(
+            "image_gradient_tangent",
+            *sums_t,
+            *given,
+            params.scale,
+            params_t.scale,
+            c,
+            outcome.weight.flatten(1),
+            *outcome[1:],
+        )
         return None, outcome
 
     def _sums(
@@ -130,7 +139,7 @@ class ImageBlock:
         c = len(params.scale)
         sums = torch.empty(2 + TAPS, c, dtype=torch.float64)
         given = self.x, da.contiguous(memory_format=torch.channels_last), kept.h, kept.where, params.scale, params.shift
-        outcome = *self._sizes(c), self._scratch(), u, sums[:1], sums[1:2], sums[2:]
+        outcome = *sizes(self.x), c, self._scratch(), u, sums[:1], sums[1:2], sums[2:]
         self._call("image_backward", *given, *(more or (None, None)), *outcome, fast=True)
         return sums[2:], sums[:1], sums[1:2]
 
@@ -138,25 +147,13 @@ class ImageBlock:
         form = "avx512" if fast and self.x.dtype == torch.float32 and fast_images() else None
         call(kernel, *arguments, dtype=self.x.dtype, form=form)
 
-    def _channels(self, c: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Allocate two numbers per channel, and a weight as the kernels read it, (27, Co)."""
-        return self.x.new_empty(c), self.x.new_empty(c), self.x.new_empty(TAPS, c)
+    def _channels(self, c: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Allocate per channel two numbers and a transposed patch, and in float64 a number and a patch."""
+        exact = torch.empty(1, c, dtype=torch.float64), torch.empty(c, TAPS, dtype=torch.float64)
+        return self.x.new_empty(c), self.x.new_empty(c), self.x.new_empty(TAPS, c), *exact
 
-    def _exact(self, c: int) -> tuple[Tensor, Tensor]:
-        """Allocate a number and a patch per channel, in float64."""
-        return torch.empty(1, c, dtype=torch.float64), torch.empty(c, TAPS, dtype=torch.float64)
-
-    def _empty(self, params: BlockParams) -> BlockParams:
-        c = len(params.scale)
+    def _empty(self, c: int) -> BlockParams:
         return BlockParams(self.x.new_empty(c, 3, 3, 3), self.x.new_empty(c), self.x.new_empty(c))
-
-    def _planes(self, c: int) -> Tensor:
-        n, _, h, w = self.x.shape
-        return torch.empty((n, c, h // 2, w // 2), dtype=self.x.dtype, memory_format=torch.channels_last)
-
-    def _sizes(self, c: int) -> tuple[int, int, int, int]:
-        n, _, h, w = self.x.shape
-        return n, h, w, c
 
     def _scratch(self) -> Tensor:
         _, c, h, w = self.x.shape

@@ -40,11 +40,8 @@ def fast_images() -> bool:
 def call(kernel: str, *arguments: Tensor | float | None, dtype: torch.dtype, form: str | None = None) -> None:
     """Call a kernel with the memory of tensors, with numbers (int as int64, float as double), and with null for None.
 
-    Args:
-        kernel: its name.
-        arguments: planes (n, C, H, W) in channels-last memory; all other tensors contiguous.
-        dtype: of planes and channels; planes may also be uint8, and matrices float64.
-        form: the form of the kernel; by default that of the dtype.
+    Planes (n, C, H, W) are in channels-last memory, of `dtype` or uint8; matrices are of `dtype` or float64. By
+    default the form of the kernel is that of `dtype`.
 
     Raises:
         ValueError: the kernel cannot read a tensor's dtype or layout.
@@ -54,6 +51,18 @@ def call(kernel: str, *arguments: Tensor | float | None, dtype: torch.dtype, for
         raise RuntimeError("the kernels were not built")
     readable = [_readable(x, dtype) if isinstance(x, Tensor) else x for x in arguments]
     getattr(found, f"{kernel}_{form or _SUFFIX[dtype]}")(*map(_argument, readable))
+
+
+def sizes(x: Tensor) -> tuple[int, int, int]:
+    """Return n, H and W of planes (n, C, H, W), as the kernels take them before the number of channels."""
+    n, _, h, w = x.shape
+    return n, h, w
+
+
+def empty_pooled(x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+    """Allocate the pooled planes of planes (n, C, H, W)."""
+    n, h, w = sizes(x)
+    return torch.empty(n, channels, h // 2, w // 2, dtype=dtype, memory_format=torch.channels_last)
 
 
 def _readable(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nilr.meta.engine.native import call
+from nilr.meta.engine.native import call, empty_pooled, sizes
 
 EPS = 1e-5  # of nn.BatchNorm2d
 
@@ -163,50 +163,61 @@ class NativePasses(Passes):
     @override
     def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
         # `where` holds positions in the window
-        pooled, where = _pooled(y, y.dtype), _pooled(y, torch.uint8)
+        pooled, where = (empty_pooled(y, y.shape[1], dtype) for dtype in (y.dtype, torch.uint8))
         sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
-        _call("pool_statistics", y, scale, *_sizes(y), pooled, where, sums[:1], sums[1:])
+        _call("pool_statistics", y, scale, *sizes(y), y.shape[1], pooled, where, sums[:1], sums[1:])
         rstd = (sums[1] / positions(y) + EPS).rsqrt()
         return Statistics(pooled, where, sums[0].to(y.dtype), rstd.to(y.dtype))
 
     @override
     def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> Pair:
         a = torch.empty_like(pooled)
-        _call("normalise", pooled, mean, rstd, s, t, *_matrix(pooled), a)
+        _call("normalise", pooled, mean, rstd, s, t, positions(a), a.shape[1], a)
         return pooled, a
 
     @override
     def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> Channels3:
         u = torch.empty_like(a)
         sums = a.new_empty(2, a.shape[1], dtype=torch.float64)
-        _call("masked_sums", _planes(da), a, h, *(more or (None, None)), *_matrix(a), u, sums[:1], sums[1:])
+        _call(
+            "masked_sums",
+            da.contiguous(memory_format=self.memory_format),
+            a,
+            h,
+            *(more or (None, None)),
+            positions(a),
+            a.shape[1],
+            u,
+            sums[:1],
+            sums[1:],
+        )
         dshift, dscale = sums.to(a.dtype)
         return u, dshift, dscale
 
     @override
     def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels3, *, reuse: bool = False) -> Tensor:
         dy = y if reuse else torch.empty_like(y)
-        _call("spread", y, u, where, *channels, *_sizes(y), dy)
+        _call("spread", y, u, where, *channels, *sizes(y), y.shape[1], dy)
         return dy
 
     @override
     def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> Channels3:
-        taken = _pooled(y, y.dtype)
+        taken = empty_pooled(y, y.shape[1], y.dtype)
         sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
-        _call("tangent_statistics", y, y_t, where, mean, *_sizes(y), taken, sums[:1], sums[1:])
+        _call("tangent_statistics", y, y_t, where, mean, *sizes(y), y.shape[1], taken, sums[:1], sums[1:])
         total, crossed = (sums / positions(y)).to(y.dtype)
         return taken, total, crossed
 
     @override
     def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels6) -> Pair:
         a_t = torch.empty_like(a)
-        _call("normalise_tangent", taken, h, a, *channels, *_matrix(a), a_t)
+        _call("normalise_tangent", taken, h, a, *channels, positions(a), a.shape[1], a_t)
         return taken, a_t
 
     @override
     def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels5) -> Tensor:
         dy_t = torch.empty_like(planes[0])
-        _call("spread_tangent", *planes, *pooled, where, *channels, *_sizes(planes[0]), dy_t)
+        _call("spread_tangent", *planes, *pooled, where, *channels, *sizes(dy_t), dy_t.shape[1], dy_t)
         return dy_t
 
 
@@ -240,24 +251,6 @@ def _call(kernel: str, plane: Tensor, *arguments: Tensor | int | None) -> None:
         if isinstance(x, Tensor) and x.dim() == 1 and len(x) != plane.shape[1]:
             raise ValueError(f"{len(x)} channels of {x.dtype}, expected {plane.shape[1]}")
     call(kernel, plane, *arguments, dtype=plane.dtype)
-
-
-def _planes(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _pooled(y: Tensor, dtype: torch.dtype) -> Tensor:
-    n, c, h, w = y.shape
-    return torch.empty(n, c, h // 2, w // 2, dtype=dtype, memory_format=torch.channels_last)
-
-
-def _sizes(y: Tensor) -> tuple[int, int, int, int]:
-    n, c, h, w = y.shape
-    return n, h, w, c
-
-
-def _matrix(x: Tensor) -> tuple[int, int]:
-    return positions(x), x.shape[1]
 
 
 def positions(y: Tensor) -> int:

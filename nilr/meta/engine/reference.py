@@ -92,18 +92,10 @@ class ReferenceEngine(Engine):
 def adapt(
     loss: Loss, params: Tensors, inner_lr: Tensors, *, steps: int, order: Order = 0, first_step: int = 0
 ) -> Params:
-    """Take gradient steps on a loss; only the parameters that `inner_lr` names move, negative rates ascend.
+    """Return the parameters after gradient steps on a loss; those without a rate are the tensors of `params`.
 
-    Args:
-        loss: the support loss.
-        params: where to start, by name.
-        inner_lr: the inner rates, by name (see `rate_at`).
-        steps: number of steps.
-        order: 2: keep the graph through the inner gradients (exact); 1: inner gradients are constants; 0: no graph.
-        first_step: number of the first step, for rates per step.
-
-    Returns:
-        All parameters by name; those that did not move are the tensors of `params`.
+    Negative rates ascend; rates per step are those from `first_step` (see `rate_at`). The order 2 keeps the graph
+    through the inner gradients (exact), 1 takes inner gradients as constants, 0 keeps no graph.
     """
     adapted = dict(params)
     for step in range(first_step, first_step + steps):

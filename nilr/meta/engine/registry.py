@@ -23,22 +23,14 @@ AUTO = {"cpu": ("compiled", "explicit", "reference"), "cuda": ("batched", "refer
 
 
 def choose_engine(
-    name: str,
-    learner: Learner,
-    device: torch.device,
-    precision: str = "float32",
-    episode_chunk: int | None = None,
+    name: str, learner: Learner, device: torch.device, precision: str = "float32", episode_chunk: int | None = None
 ) -> Engine:
     """Return the named engine, bound to the learner.
 
     The choice is a fixed function of device, architecture and build, never of a timing.
 
-    Args:
-        name: a name in `ENGINES`; "auto": the first engine in `AUTO` that supports the learner on the device.
-        learner: what the engine executes.
-        device: where it executes.
-        precision: "bf16" rounds the inputs of convolutions; all other values leave them unchanged.
-        episode_chunk: the largest number of episodes computed at the same time; None: the engine decides.
+    "auto" is the first engine in `AUTO` that supports the learner on the device. The precision "bf16" rounds the inputs
+    of convolutions; all others leave them unchanged. `episode_chunk` is that of `Engine`.
 
     Raises:
         UnknownNameError: there is no such engine.

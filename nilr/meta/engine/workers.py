@@ -29,14 +29,9 @@ def in_order(
 ) -> Iterator[R]:
     """Do the work for each item, on as many CPU threads as torch may use, and yield the results in the items' order.
 
-    Memory does not grow with the number of items: at most two per thread are in progress or waiting to be yielded. On
-    other devices, and if torch may use only one thread, the items are processed one after another in this thread.
-
-    Args:
-        work: called for each item, in a thread in which torch uses one core.
-        items: consumed in the caller's thread.
-        device: where the work computes.
-        at_most: bound on the number of items processed at a time.
+    In each thread torch uses one core. `at_most` bounds the number of threads. The caller's thread consumes the items,
+    at most two per thread ahead, so memory does not grow with their number. On other devices, and if torch may use only
+    one thread, the caller's thread also does the work.
     """
     threads = workers(device, at_most)
     if workers(device) == 1:
