@@ -65,10 +65,7 @@ def replacing_directory(path: Path) -> Iterator[Path]:
     """Yield a new directory for files; on success flush them to disk and replace `path` by the directory.
 
     In any case `path` is the old directory (or link) or all of the new one; only a kill between two renames can leave
-    neither. What a SIGKILL leaves behind is removed as for `replacing`.
-
-    Raises:
-        StoreError: the parent cannot be created or written, or the disk is full.
+    neither. What a SIGKILL leaves behind is removed as for `replacing`, which raises the same errors.
     """
     with _temporary_beside(path) as temporary:
         place = temporary.with_suffix(_DIRECTORY)  # stale as soon as `temporary` is gone

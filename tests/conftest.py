@@ -52,7 +52,7 @@ def pack(home: Path) -> Path:
     layout = {split: {f"{split}{i:02d}": 8 for i in range(n)} for split, n in numbers.items()}
     path = home / "datasets" / "mini-imagenet.h5"
     info = PackInfo("mini-imagenet", 16, "bilinear", source="generated in a test", licence="none")
-    with PackWriter(path, info, layout) as writer:
+    with PackWriter.create(path, info, layout) as writer:
         for split, classes in layout.items():
             for name, n in classes.items():
                 colour = rng.uniform(60, 195, (1, 1, 1, 3))

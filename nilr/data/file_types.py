@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Final
 
 HEAD_SIZE: Final = 512
@@ -48,8 +49,7 @@ def describe_content(head: bytes) -> str:
 
 def _is_text(head: bytes) -> bool:
     try:
-        head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.end < len(head) - 3:  # else only the last character is cut
-            return False
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
     return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)

@@ -17,17 +17,11 @@ MAX_IMAGES: Final = 10_000
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with their classes.
+    """Images with their classes."""
 
-    Attributes:
-        images: uint8 (n, S, S, 3), in the order of `names`.
-        names: each image's path below the folder.
-        labels: the name of each image's folder; None for an image outside folders.
-    """
-
-    images: Images
-    names: list[str]
-    labels: list[str | None]
+    images: Images  # uint8 (n, S, S, 3), in the order of `names`
+    names: list[str]  # each image's path below the folder
+    labels: list[str | None]  # the name of each image's folder; None for an image outside folders
 
 
 def read_labelled(path: Path, size: int) -> LabelledImages:

@@ -44,56 +44,32 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class PackInfo:
-    """The attributes of a pack.
+    """The attributes of a pack."""
 
-    Attributes:
-        name: name of the dataset.
-        image_size: height and width of the images, in pixels.
-        resample: filter for images of another size.
-        source: kind of source, such as `class folders in tar`.
-        licence: note on the permitted use of the images.
-        created_at: ISO 8601, UTC.
-        digest: content digest, hex.
-    """
-
-    name: str
-    image_size: int
-    resample: str
-    source: str
-    licence: str
-    created_at: str = ""
-    digest: str = ""
+    name: str  # name of the dataset
+    image_size: int  # height and width of the images, in pixels
+    resample: str  # filter for images of another size
+    source: str  # kind of source, such as `class folders in tar`
+    licence: str  # note on the permitted use of the images
+    created_at: str = ""  # ISO 8601, UTC
+    digest: str = ""  # content digest, hex
 
 
 @dataclass(frozen=True)
 class PackedSplit:
-    """One split, mapped into memory; writes to the arrays stay private.
+    """One split, mapped into memory; writes to the arrays stay private."""
 
-    Attributes:
-        name: train, val or test.
-        class_names: the classes, in name order.
-        class_sizes: images per class, in class order.
-        digest: digest of the split's pixels by class, hex.
-        arrays: the arrays of the file by name.
-        sha256: the recorded SHA-256 of each array, hex.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    class_sizes: tuple[int, ...]
-    digest: str
-    arrays: Mapping[str, npt.NDArray[Any]]
-    sha256: Mapping[str, str]
+    name: str  # train, val or test
+    class_names: tuple[str, ...]  # the classes, in name order
+    class_sizes: tuple[int, ...]  # images per class, in class order
+    digest: str  # digest of the split's pixels by class, hex
+    arrays: Mapping[str, npt.NDArray[Any]]  # the arrays of the file by name
+    sha256: Mapping[str, str]  # the recorded SHA-256 of each array, hex
 
     @property
     def images(self) -> Images:
         """Images, uint8 (n, S, S, 3), grouped by class."""
         return self.arrays["images"]
-
-    @property
-    def image_size(self) -> int:
-        """Height and width of the images, in pixels."""
-        return int(self.images.shape[1])
 
     def filenames(self) -> list[str]:
         """Return the base name of each image's file, in the order of `images`."""
@@ -169,12 +145,7 @@ def open_pack(path: Path) -> Pack:
 
 
 def verify_pack(path: Path) -> Pack:
-    """Open a pack, read all of it and check every digest, including that of each image.
-
-    Raises:
-        DataError: as `open_pack`, or the content has changed since it was written.
-        StoreError: the file cannot be read.
-    """
+    """Open a pack, read all of it and check every digest; DataError if the content has changed."""
     pack = open_pack(path)
     for name in pack.splits:
         split = pack.open_split(name)

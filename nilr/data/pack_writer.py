@@ -8,12 +8,11 @@ import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -29,8 +28,7 @@ Layout = Mapping[str, Mapping[str, int]]
 _PIECE_BYTES: Final = 2**20
 
 
-@dataclass(frozen=True)
-class _WrittenClass:
+class _WrittenClass(NamedTuple):
     """Digests and file names of a class, in the order of its rows."""
 
     digests: list[bytes]
@@ -38,39 +36,47 @@ class _WrittenClass:
 
 
 class PackWriter:
-    """Write a pack: a context manager that replaces `path` on a clean exit, and leaves it unchanged otherwise.
+    """Write a pack, as `create` yields it. Each class is read back as soon as it is written."""
 
-    Each class is read back as soon as it is written. After the exit `info` contains the content digest.
+    _file: _PackFile
 
-    Args:
-        path: the pack.
-        info: its attributes; the writer sets `created_at` and `digest`.
-        layout: for each split its classes and the planned number of images of each; `write_class` may write fewer.
-
-    Raises:
-        DataError: at the exit, a class without images, or content that reads back differently.
-        StoreError: no space, or the place cannot be written.
-    """
-
-    def __init__(self, path: Path, info: PackInfo, layout: Layout) -> None:
+    def __init__(self, info: PackInfo, layout: Layout) -> None:
         self.info = replace(info, created_at=datetime.now(UTC).isoformat(timespec="seconds"))
-        self._path = path
         self._planned: Layout = {
             split: {name: layout[split][name] for name in sorted(layout[split], key=_encode)}
             for split in SPLITS
             if layout.get(split)
         }
         self._written: dict[tuple[str, str], _WrittenClass] = {}
-        self._context: AbstractContextManager[None, bool | None] = self._writing()
 
-    def __enter__(self) -> Self:
-        self._context.__enter__()
-        return self
+    @classmethod
+    @contextmanager
+    def create(cls, path: Path, info: PackInfo, layout: Layout) -> Iterator[Self]:
+        """Yield a writer; replace `path` by its pack on a clean exit, and leave `path` unchanged otherwise.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._context.__exit__(kind, error, trace)
+        Args:
+            path: the pack.
+            info: its attributes; the writer sets `created_at` and, at the exit, `digest`.
+            layout: for each split its classes and the planned number of images of each; fewer may be written.
+
+        Raises:
+            DataError: at the exit, a class without images, or content that reads back differently.
+            StoreError: no space, or the place cannot be written.
+        """
+        writer = cls(info, layout)
+        with ExitStack() as stack, replacing(path) as temporary:
+            writer._check_space(temporary.parent)
+            with _opened(temporary, writer._planned, info.image_size) as writer._file:
+                yield writer
+                written = writer._written_layout()
+                if written == writer._planned:
+                    writer._complete(writer._file, temporary)
+                else:
+                    # The second file stays locked until the final rename, or another process may remove it as stale.
+                    second = stack.enter_context(temporary_in(temporary.parent))
+                    writer._compact(second, written)
+                    second.replace(temporary)
+            open_pack(temporary)
 
     def write_class(
         self,
@@ -88,10 +94,6 @@ class PackWriter:
             images: n times uint8 (S, S, 3); n is at most the planned number.
             filenames: base name of each image's file.
             digests: `image_digests(images)`, if already computed.
-
-        Raises:
-            DataError: the file reads back differently.
-            StoreError: no space, or the place cannot be written.
         """
         planned, shape = self._planned[split][class_name], (self.info.image_size, self.info.image_size, 3)
         unfit = [f"{image.dtype} {image.shape}" for image in images if image.dtype != np.uint8 or image.shape != shape]
@@ -114,20 +116,6 @@ class PackWriter:
             if count[digest] > 1
         )
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with ExitStack() as stack, replacing(self._path) as temporary:
-            self._check_space(temporary.parent)
-            with _opened(temporary, self._planned, self.info.image_size) as self._file:
-                yield
-                layout = self._written_layout()
-                if layout == self._planned:
-                    self._complete(self._file, temporary)
-                else:
-                    # The second file stays locked until the final rename, or another process may remove it as stale.
-                    self._compact(stack.enter_context(temporary_in(temporary.parent)), layout).replace(temporary)
-            open_pack(temporary)
-
     def _check_space(self, directory: Path) -> None:
         needed = sum(sum(classes.values()) for classes in self._planned.values()) * self.info.image_size**2 * 3
         free = shutil.disk_usage(directory).free
@@ -142,26 +130,22 @@ class PackWriter:
         """Return the layout of the images written, which may be fewer than planned."""
         if not self._planned:
             raise DataError("there are no classes to pack", hint="give sources with one folder of images per class")
-        for split, classes in self._planned.items():
-            for name in classes:
-                if not self._written.get((split, name), _WrittenClass([], [])).digests:
-                    raise DataError(
-                        f"class `{name}` of split `{split}` has no usable image",
-                        hint="remove the class from the source",
-                    )
-        return {
-            split: {name: len(self._written[split, name].digests) for name in classes}
-            for split, classes in self._planned.items()
-        }
+        layout: dict[str, dict[str, int]] = {split: {} for split in self._planned}
+        for split, name in ((split, name) for split, classes in self._planned.items() for name in classes):
+            written = self._written.get((split, name))
+            if written is None or not written.digests:
+                hint = "remove the class from the source"
+                raise DataError(f"class `{name}` of split `{split}` has no usable image", hint=hint)
+            layout[split][name] = len(written.digests)
+        return layout
 
-    def _compact(self, path: Path, layout: Layout) -> Path:
+    def _compact(self, path: Path, layout: Layout) -> None:
         """Write the pack to `path`, without the gaps of images that were planned but not written."""
         with _opened(path, layout, self.info.image_size) as file:
             for split, classes in layout.items():
                 for name in classes:
                     file.write_images(split, name, self._file.read_images(split, name))
             self._complete(file, path)
-        return path
 
     def _complete(self, file: _PackFile, path: Path) -> None:
         """Add names, labels, digests and attributes; the digests are computed from what the file reads back."""

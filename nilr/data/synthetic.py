@@ -1,11 +1,11 @@
-"""Generated images with the structure of real ones: 100 classes, split 64/16/20, of seeded drawings.
+"""Generate images with the structure of real ones: 100 classes of seeded drawings, split 64/16/20.
 
-A class is an outline, a texture and a pair of hues. An image shows its class at a place, scale and rotation and under a
-light of its own, before a background with clutter that have nothing to do with the class. So pixels compared in place
-say little, while what tells classes apart can be learned, and carries over to classes never seen.
+A class is an outline, a texture and a pair of hues. An image shows its class at a random place, scale, rotation and
+light, before a background with clutter that does not depend on the class. So raw pixels say little about the class, but
+features that separate classes can be learned, and transfer to unseen classes.
 
-Image i of a class is a function of (seed, class, i, size) alone: packing fewer images changes none of them. On one kind
-of machine it is the same to the bit; another's sine may round a pixel differently.
+Image i of a class depends only on (seed, class, i, size): packing fewer images changes none of them. It is the same bit
+by bit on one kind of machine; the sine of another may round a pixel differently.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Plane = npt.NDArray[np.float32]
 Planes = tuple[Plane, Plane, Plane]
 Draw = Callable[[float, float], Plane]
 
-# Numbers drawn per class and per image; more than are used, so that a new one changes nothing that is there.
+# Random numbers per class and per image; more than are used, so that using another one changes no existing image.
 _CLASS_DRAWS: Final = 16
 _IMAGE_DRAWS: Final = 64
 _CLUTTER: Final = 3
@@ -36,40 +36,18 @@ _PIXELS_AT_ONCE: Final = 1 << 17
 
 
 @dataclass(frozen=True)
-class SyntheticClass:
-    """One generated class: images (n, S, S, 3) uint8, and a file name for each."""
-
-    split: Split
-    name: str
-    images: Images
-    filenames: list[str]
-
-
-@dataclass(frozen=True)
 class _Traits:
-    """What the images of a class have in common. Lengths are in radii of the object, angles in turns.
+    """What the images of a class have in common. Lengths are in radii of the object, angles in turns."""
 
-    Attributes:
-        lobes: bumps of the outline around the circle.
-        depth: how far they reach in.
-        pointed: whether they are spikes rather than waves.
-        aspect: height by width.
-        hole: radius of the hole, or 0.
-        weave: number of the texture.
-        frequency: its waves per radius, halved.
-        contrast: share of the way between the two colours that the texture goes.
-        hues: of the two colours.
-    """
-
-    lobes: int
-    depth: float
-    pointed: bool
-    aspect: float
-    hole: float
-    weave: int
-    frequency: float
-    contrast: float
-    hues: tuple[float, float]
+    lobes: int  # bumps of the outline around the circle
+    depth: float  # how far they reach in
+    pointed: bool  # whether they are spikes rather than waves
+    aspect: float  # height by width
+    hole: float  # radius of the hole, or 0
+    weave: int  # number of the texture
+    frequency: float  # its waves per radius, halved
+    contrast: float  # share of the way between the two colours that the texture goes
+    hues: tuple[float, float]  # of the two colours
 
 
 def class_name(index: int) -> str:
@@ -78,23 +56,17 @@ def class_name(index: int) -> str:
 
 
 def layout(images_per_class: int) -> dict[str, dict[str, int]]:
-    """Return how many images each class of each split gets, as a pack's writer wants to know."""
+    """Return the number of images of each class of each split."""
     return {split: {class_name(index): images_per_class for index in indices} for split, indices in CLASSES.items()}
 
 
-def generate(*, seed: int, images_per_class: int, image_size: int) -> Iterator[SyntheticClass]:
-    """Draw all classes, one after the other.
-
-    Args:
-        seed: another seed gives other classes.
-        images_per_class: n.
-        image_size: S, height and width in pixels.
-    """
+def generate(*, seed: int, images_per_class: int, image_size: int) -> Iterator[tuple[Split, str, Images, list[str]]]:
+    """Yield split, name, images and file names of each class; another seed gives other classes."""
     for split, indices in CLASSES.items():
         for index in indices:
             name = class_name(index)
             images = generate_class(seed, index, images_per_class, image_size)
-            yield SyntheticClass(split, name, images, [f"{name}-{i:05d}.png" for i in range(images_per_class)])
+            yield split, name, images, [f"{name}-{i:05d}.png" for i in range(images_per_class)]
 
 
 def generate_class(seed: int, class_index: int, n_images: int, size: int) -> Images:
@@ -139,7 +111,7 @@ def _draw_images(traits: _Traits, draws: Plane, grain: Plane) -> Images:
     columns: Iterator[Plane] = iter(draws.T[:, :, None, None])
 
     def draw(low: float, high: float) -> Plane:
-        """Take the next number of each image, between `low` and `high`."""
+        """Return the next random number of each image, between `low` and `high`."""
         drawn: Plane = next(columns) * np.float32(high - low) + np.float32(low)
         return drawn
 
@@ -190,23 +162,13 @@ def _inside(traits: _Traits, x: Plane, y: Plane) -> Plane:
     return np.minimum(inside, radius - traits.hole) if traits.hole else inside
 
 
-def _checks(x: Plane, y: Plane, frequency: float, phase: Plane) -> Plane:
-    waves: Plane = np.sin(frequency * x + phase) * np.sin(frequency * y + phase)
-    return waves
-
-
-def _dots(x: Plane, y: Plane, frequency: float, phase: Plane) -> Plane:
-    waves: Plane = np.sin(frequency * x + phase) + np.sin(frequency * y) - np.float32(0.7)
-    return waves
-
-
-# Each makes waves over the object's own coordinates; `_with_object` sharpens them.
+# Waves in the coordinates of the object; `_with_object` sharpens them.
 _WEAVES: Final[tuple[Callable[[Plane, Plane, float, Plane], Plane], ...]] = (
     lambda x, y, frequency, phase: np.sin(frequency * x + phase),
     lambda x, y, frequency, phase: np.sin(frequency * y + phase),
-    _checks,
+    lambda x, y, frequency, phase: np.sin(frequency * x + phase) * np.sin(frequency * y + phase),
     lambda x, y, frequency, phase: np.sin(frequency * np.hypot(x, y) + phase),
-    _dots,
+    lambda x, y, frequency, phase: np.sin(frequency * x + phase) + np.sin(frequency * y) - np.float32(0.7),
 )
 
 
@@ -216,7 +178,7 @@ def _turned(x: Plane, y: Plane, angle: Plane) -> tuple[Plane, Plane]:
 
 
 def _coverage(inside: Plane) -> Plane:
-    """Return the share of each pixel that is covered, from its centre's distance to the edge."""
+    """Return the covered share of each pixel, from the distance of its centre to the edge."""
     pixels: Plane = inside * np.float32(inside.shape[-1] / 2) + np.float32(0.5)
     return np.clip(pixels, 0, 1)
 

@@ -66,10 +66,8 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
         path = store.dataset_path(name)
         with store.lock(name, kind="dataset"):
             if path.exists() and not settings.force:
-                raise StoreError(
-                    f"the pack `{name}` already exists: `{path}`",
-                    hint="replace it with --force, or choose another name with --name",
-                )
+                hint = "replace it with --force, or choose another name with --name"
+                raise StoreError(f"the pack `{name}` already exists: `{path}`", hint=hint)
             packed = (_pack_synthetic if settings.synthetic else _pack_sources)(path, name, settings, reporter)
             pack = open_pack(path)
     return outcome.result(
@@ -127,7 +125,7 @@ def _pack_plan(path: Path, name: str, plan: Plan, settings: PrepareDataSettings,
     reporter.stage("packing", sum(sum(classes.values()) for classes in counts.values()), unit="images")
     broken: dict[str, str] = {}
     start = time.monotonic()
-    with warnings.catch_warnings(), PackWriter(path, info, counts) as writer:
+    with warnings.catch_warnings(), PackWriter.create(path, info, counts) as writer:
         # Pillow's warnings are either harmless or reported as errors here.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         for decoded in decode_classes(
@@ -166,9 +164,9 @@ def _pack_synthetic(path: Path, name: str, settings: PrepareDataSettings, report
     info = PackInfo(name, settings.image_size, "none", "generated", GENERATED_LICENCE)
     reporter.stage("drawing", sum(sum(classes.values()) for classes in layout.values()), unit="images")
     start = time.monotonic()
-    with PackWriter(path, info, layout) as writer:
+    with PackWriter.create(path, info, layout) as writer:
         for drawn in synthetic.generate(seed=settings.seed, images_per_class=n_images, image_size=settings.image_size):
-            writer.write_class(drawn.split, drawn.name, drawn.images, drawn.filenames)
+            writer.write_class(*drawn)
             reporter.advance(n_images)
     return _Packed(writer.duplicate_pairs(), time.monotonic() - start)
 
@@ -193,18 +191,17 @@ def _duplicate_pairs(pack: Pack) -> list[tuple[Where, Where]]:
 
 
 def _metrics(pack: Pack, packed: _Packed, reporter: Reporter) -> PrepareDataMetrics:
+    def refer(where: Where) -> ImageRef:
+        return ImageRef(split=where[0], class_name=where[1], filename=where[2])
+
     counts = pack.counts()
     if packed.pairs:
         across = sum(a[0] != b[0] for a, b in packed.pairs)
         reporter.note(f"{len(packed.pairs):,} pairs of images have the same pixels, {across:,} of them across splits")
     return PrepareDataMetrics(
-        splits={split: SplitCounts(classes=n.classes, images=n.images) for split, n in counts.items()},
-        duplicate_pairs=[(_reference(*a), _reference(*b)) for a, b in packed.pairs],
+        splits={split: SplitCounts(**n._asdict()) for split, n in counts.items()},
+        duplicate_pairs=[(refer(a), refer(b)) for a, b in packed.pairs],
         skipped=packed.skipped,
         warnings=packed.warnings,
         images_per_second=sum(n.images for n in counts.values()) / packed.seconds,
     )
-
-
-def _reference(split: str, class_name: str, filename: str) -> ImageRef:
-    return ImageRef(split=split, class_name=class_name, filename=filename)

@@ -317,7 +317,7 @@ CORPUS |= {f"image: {name}": imaged(content) for name, content in IMAGES.items()
 def packed(damage: Callable[[h5py.File], object]) -> Case:
     def read(place: Path) -> object:
         path = place / "x.h5"
-        writer = PackWriter(path, PackInfo("x", 8, "bilinear", source="", licence=""), {"train": {"a": 1}})
+        writer = PackWriter.create(path, PackInfo("x", 8, "bilinear", source="", licence=""), {"train": {"a": 1}})
         with writer as pack:
             pack.write_class("train", "a", np.zeros((1, 8, 8, 3), np.uint8), ["0.png"])
         with h5py.File(path, "r+") as file:

@@ -60,7 +60,7 @@ def packs() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as directory:
         path, old = Path(directory) / "x.h5", Path(directory) / "old.h5"
         layout = {"train": {"a": 2, "b": 1}, "val": {"c": 1}}
-        with PackWriter(path, PackInfo("x", 2, "bilinear", source="folders", licence=""), layout) as pack:
+        with PackWriter.create(path, PackInfo("x", 2, "bilinear", source="folders", licence=""), layout) as pack:
             for split, classes in layout.items():
                 for name, n in classes.items():
                     pack.write_class(split, name, np.full((n, 2, 2, 3), n, np.uint8), [f"{i}.png" for i in range(n)])

@@ -12,14 +12,7 @@ from typing import Final, NamedTuple
 
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.data.sources.folders import FolderReader
-from nilr.data.sources.members import (
-    PICKLE_SUFFIXES,
-    Listing,
-    Reader,
-    container_name,
-    is_unwanted_class,
-    read_error,
-)
+from nilr.data.sources.members import PICKLE_SUFFIXES, Listing, Reader, container_name, is_unwanted_class, read_error
 from nilr.data.sources.pickles import PickleReader
 from nilr.data.sources.tars import TarReader, is_compressed, is_tar
 from nilr.data.sources.zips import ZipReader
@@ -27,15 +20,10 @@ from nilr.errors import DataError, UsageError
 
 
 class Container(NamedTuple):
-    """A kind of file that contains images.
+    """A kind of file that contains images."""
 
-    Attributes:
-        matches: whether a file is of this kind, from its first `HEAD_SIZE` bytes, what these are, and its path.
-        reader: its reader, from its path, the path put before its members, and the synsets to list (None: all).
-    """
-
-    matches: Callable[[bytes, str, Path], bool]
-    reader: Callable[[Path, str, frozenset[str] | None], Reader]
+    matches: Callable[[bytes, str, Path], bool]  # of the file's first `HEAD_SIZE` bytes, their description, its path
+    reader: Callable[[Path, str, frozenset[str] | None], Reader]  # of its path, the prefix, the synsets to list
 
 
 CONTAINERS: Final = (

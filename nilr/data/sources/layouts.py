@@ -51,17 +51,11 @@ class _Located(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """How to find the class of an image.
+    """How to find the class of an image."""
 
-    Attributes:
-        name: its name in the pack's attribute `source`.
-        matches: whether the images have this layout.
-        class_of: returns the class of an image, or None.
-    """
-
-    name: str
-    matches: Callable[[Sequence[_Located]], bool]
-    class_of: Callable[[_Located], str | None]
+    name: str  # its name in the pack's attribute `source`
+    matches: Callable[[Sequence[_Located]], bool]  # whether the images have this layout
+    class_of: Callable[[_Located], str | None]  # returns the class of an image, or None
 
 
 def _are_flat(images: Sequence[_Located]) -> bool:
@@ -84,19 +78,12 @@ LAYOUTS: Final = (
 
 @dataclass
 class Plan:
-    """What to pack.
+    """What to pack."""
 
-    Attributes:
-        splits: the images of each class of each split.
-        kind: kind of the source, such as `class folders in tar`.
-        warnings: what the user should know about the pack.
-        notes: what was skipped.
-    """
-
-    splits: Splits
-    kind: str
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    splits: Splits  # the images of each class of each split
+    kind: str  # kind of the source, such as `class folders in tar`
+    warnings: list[str] = field(default_factory=list)  # what the user should know about the pack
+    notes: list[str] = field(default_factory=list)  # what was skipped
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images of each class, by split."""

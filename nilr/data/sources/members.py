@@ -38,19 +38,12 @@ Payload = bytes | npt.NDArray[np.uint8] | Unreadable
 
 
 class Member(NamedTuple):
-    """One image of a source.
+    """One image of a source."""
 
-    Attributes:
-        path: its path, with the names of the source and of the archives around it as directories.
-        size: bytes.
-        reader: the reader of its container.
-        where: its place, in a form that only the reader uses.
-    """
-
-    path: str
-    size: int
-    reader: Reader
-    where: Any
+    path: str  # its path, with the names of the source and of the archives around it as directories
+    size: int  # bytes
+    reader: Reader  # the reader of its container
+    where: Any  # its place, in a form that only the reader uses
 
     @property
     def filename(self) -> str:
@@ -60,23 +53,14 @@ class Member(NamedTuple):
 
 @dataclass
 class Listing:
-    """What the sources contain.
-
-    Attributes:
-        images: every image.
-        split_files: the content of each train.csv, val.csv and test.csv, by path.
-        pickles: pickles in an archive.
-        others: what each other file is, by path.
-        skipped_classes: classes that were not listed, because no split has them.
-        split_file_bytes: total size of `split_files`; files beyond `MAX_SPLIT_FILE_BYTES` count as others.
-    """
+    """What the sources contain; files are named by their path."""
 
     images: list[Member] = field(default_factory=list)
-    split_files: dict[str, bytes] = field(default_factory=dict)
-    pickles: list[Member] = field(default_factory=list)
-    others: dict[str, str] = field(default_factory=dict)
-    skipped_classes: set[str] = field(default_factory=set)
-    split_file_bytes: int = 0
+    split_files: dict[str, bytes] = field(default_factory=dict)  # content of each train.csv, val.csv and test.csv
+    pickles: list[Member] = field(default_factory=list)  # pickles in an archive
+    others: dict[str, str] = field(default_factory=dict)  # what each other file is
+    skipped_classes: set[str] = field(default_factory=set)  # not listed, because no split has them
+    split_file_bytes: int = 0  # total size of split files; those beyond `MAX_SPLIT_FILE_BYTES` count as others
 
     def add(self, member: Member, read: Callable[[int], bytes]) -> None:
         """Add a file; `read(n)` returns its first n bytes."""

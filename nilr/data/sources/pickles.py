@@ -12,7 +12,9 @@ belong to no split of Mini-ImageNet; they are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -114,20 +116,20 @@ def read_pickle_arrays(path: Path, content: bytes | None = None) -> PickleImages
     if {"image_data", "class_dict"} <= fields.keys():
         images = _images(path, "image_data", fields["image_data"])
         indices = _mapping(path, fields, "class_dict")
-        members = _unique(path, ((_name(name), _integers(path, "class_dict", i)) for name, i in indices.items()))
+        classes = [(_name(name), _integers(path, "class_dict", value)) for name, value in indices.items()]
     elif {"data", "labels"} <= fields.keys():
         images = _images(path, "data", fields["data"])
-        members = _members_by_label(path, fields, len(images))
+        classes = _classes_by_label(path, fields, len(images))
     else:
         raise DataError(
             f"`{path}` contains {_describe(loaded)}, not the images of a Mini-ImageNet pickle",
             hint=_FORMS,
         )
-    _check_members(path, members, len(images))
-    return PickleImages(_split_hint(path), {name: _take(images, members[name]) for name in sorted(members)})
+    _check_classes(path, classes, len(images))
+    return PickleImages(_split_hint(path), {name: _take(images, i) for name, i in sorted(classes, key=itemgetter(0))})
 
 
-def _members_by_label(path: Path, fields: Mapping[str, object], n_images: int) -> dict[str, Indices]:
+def _classes_by_label(path: Path, fields: Mapping[str, object], n_images: int) -> list[tuple[str, Indices]]:
     labels = _integers(path, "labels", fields["labels"])
     if len(labels) != n_images:
         raise _malformed(path, f"{len(labels)} labels for {n_images} images")
@@ -138,27 +140,21 @@ def _members_by_label(path: Path, fields: Mapping[str, object], n_images: int) -
     # Each file may count its labels from 0, although two splits never share a class.
     prefix = f"{split}-" if (split := _split_hint(path)) else ""
     found = np.unique(labels).tolist()
-    return _unique(path, ((names.get(i, f"{prefix}class{i:03d}"), np.flatnonzero(labels == i)) for i in found))
+    return [(names.get(i, f"{prefix}class{i:03d}"), np.flatnonzero(labels == i)) for i in found]
 
 
-def _unique(path: Path, classes: Iterable[tuple[str, Indices]]) -> dict[str, Indices]:
-    members: dict[str, Indices] = {}
-    for name, indices in classes:
-        if name in members:
-            raise _malformed(path, f"two classes are named `{name}`")
-        members[name] = indices
-    return members
-
-
-def _check_members(path: Path, members: Mapping[str, Indices], n_images: int) -> None:
-    if not members:
+def _check_classes(path: Path, classes: Sequence[tuple[str, Indices]], n_images: int) -> None:
+    if not classes:
         raise _malformed(path, "no classes")
-    for name, indices in members.items():
+    names = Counter(name for name, _ in classes)
+    for name, indices in classes:
+        if names[name] > 1:
+            raise _malformed(path, f"two classes are named `{name}`")
         if not len(indices):
             raise _malformed(path, f"no image of class `{name}`")
         if indices.min() < 0 or indices.max() >= n_images:
             raise _malformed(path, f"class `{name}` has an index outside the {n_images} images")
-    together = np.concatenate(list(members.values()))
+    together = np.concatenate([indices for _, indices in classes])
     if len(np.unique(together)) < len(together):
         raise _malformed(path, "an image is listed twice")
 

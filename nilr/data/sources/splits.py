@@ -118,11 +118,7 @@ def read_split_files(contents: Mapping[str, bytes], where: str) -> SplitTable:
 
 
 def read_split_folder(folder: Path) -> SplitTable:
-    """Read the three split files of a folder.
-
-    Raises:
-        DataError: a file is missing or too large, or as `read_split_files`.
-    """
+    """Read the three split files of a folder; DataError also if a file is missing or too large."""
     contents = {}
     for name in SPLIT_FILES:
         try:
@@ -153,19 +149,12 @@ def find_split_files(listing: Listing, paths: Sequence[Path]) -> tuple[SplitTabl
 
 @dataclass
 class Matched:
-    """The images that the rows of split files name.
+    """The images that the rows of split files name."""
 
-    Attributes:
-        splits: the images by split and class.
-        absent: classes without any image.
-        missing: rows without an image, in classes that have others.
-        original: whether rows were matched to ILSVRC's own files by number.
-    """
-
-    splits: Splits = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    original: bool = False
+    splits: Splits = field(default_factory=dict)  # the images by split and class
+    absent: list[str] = field(default_factory=list)  # classes without any image
+    missing: list[str] = field(default_factory=list)  # rows without an image, in classes that have others
+    original: bool = False  # whether rows were matched to ILSVRC's own files by number
 
 
 def match_split_files(table: SplitTable, images: Iterable[Member]) -> Matched:

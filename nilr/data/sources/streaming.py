@@ -25,19 +25,13 @@ Decoded = tuple[Images, list[bytes], list[str | None]]
 
 @dataclass(eq=False)
 class DecodedClass:
-    """A class whose images arrive in any order.
-
-    Attributes:
-        members: its images, as planned.
-        decoded: image, uint8 (S, S, 3), and digest of each decoded member, by its index in `members`.
-        broken: the reason for each unreadable image, by path.
-    """
+    """A class whose images arrive in any order."""
 
     split: str
     name: str
-    members: list[Member]
-    decoded: dict[int, tuple[Images, bytes]] = field(default_factory=dict)
-    broken: dict[str, str] = field(default_factory=dict)
+    members: list[Member]  # its images, as planned
+    decoded: dict[int, tuple[Images, bytes]] = field(default_factory=dict)  # pixels and digest, by index in `members`
+    broken: dict[str, str] = field(default_factory=dict)  # the reason for each unreadable image, by path
 
     @property
     def images(self) -> list[tuple[str, Images, bytes]]:

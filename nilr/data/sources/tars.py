@@ -31,11 +31,9 @@ from nilr.errors import DataError
 
 BLOCK: Final = tarfile.BLOCKSIZE
 _MAX_OFFSET: Final = 2**62
-_MAX_GAP: Final = 8 * BLOCK
 # Of an extended header, such as a long name.
 _MAX_HEADER: Final = 2**20
 _MAX_DEPTH: Final = 8
-_MAX_RUN: Final = 2**18
 # With small images, the next header is usually in the buffer.
 _BUFFER: Final = 2**16
 
@@ -93,13 +91,11 @@ class TarReader:
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
         """Read some members: in the order given, or from a compressed archive in its own order."""
         with self._open() as file:
-            for run in _runs(sorted(members, key=lambda member: member.where) if self._is_compressed() else members):
-                start, end = run[0].where, run[-1].where + run[-1].size
-                content = _read_at(file, start, end - start)
-                if len(content) < end - start:
+            for member in sorted(members, key=lambda member: member.where) if self._is_compressed() else members:
+                content = _read_at(file, member.where, member.size)
+                if len(content) < member.size:
                     raise self._truncated()
-                for member in run:
-                    yield member, content[member.where - start : member.where - start + member.size]
+                yield member, content
 
     def _head(self) -> bytes:
         with self._path.open("rb") as file:
@@ -222,17 +218,3 @@ def _read_head(file: io.BufferedIOBase, offset: int, size: int, n: int) -> bytes
 def _read_at(file: io.BufferedIOBase, offset: int, n: int) -> bytes:
     file.seek(offset)
     return file.read(n)
-
-
-def _runs(members: Iterable[Member]) -> Iterator[list[Member]]:
-    """Group consecutive members, so that each group is one read."""
-    run: list[Member] = []
-    for member in members:
-        if run:
-            gap = member.where - run[-1].where - run[-1].size
-            if not 0 <= gap <= _MAX_GAP or member.where + member.size - run[0].where > _MAX_RUN:
-                yield run
-                run = []
-        run.append(member)
-    if run:
-        yield run

@@ -10,12 +10,13 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import mmap
 import pickletools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,9 @@ def load_plain(path: Path, content: bytes | None = None) -> object:
             if what not in _POSSIBLE_PICKLES:
                 hint = "the download saved a web page; get the file itself" if "page" in what else None
                 raise DataError(f"`{path}` is {what}, not a pickle", hint=hint)
-            return _Machine().run(_Bounded(file))
+            file.seek(0)
+            # Reading beyond the end of a mapping or BytesIO returns what is left, and allocates no memory for the rest.
+            return _Machine().run(file if content is not None else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise storage_error(path, error, "read") from error
     except _ForbiddenError as error:
@@ -54,35 +57,14 @@ def load_plain(path: Path, content: bytes | None = None) -> object:
             f"`{path}` contains `{error}`, but only NumPy arrays of numbers and plain containers are supported",
             hint="loading this pickle in Python could run code; do not load it unless you trust its source",
         ) from error
-    except EOFError as error:
-        raise DataError(f"`{path}` is a truncated pickle", hint="download the file again") from error
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError, RecursionError) as error:
-        raise DataError(f"`{path}` is a damaged pickle, or not a pickle", hint="download the file again") from error
+        raise DataError(
+            f"`{path}` is a truncated or damaged pickle, or not a pickle", hint="download the file again"
+        ) from error
 
 
 class _ForbiddenError(Exception):
     """The pickle contains something other than arrays and plain containers."""
-
-
-class _Bounded:
-    """A file that raises EOFError, before allocating memory, if more is requested than it has."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        self.tell = file.tell
-
-    def read(self, n: int) -> bytes:
-        if n > self._size - self._file.tell():
-            raise EOFError
-        return self._file.read(n)
-
-    def readline(self) -> bytes:
-        line = self._file.readline()
-        if not line.endswith(b"\n"):
-            raise EOFError
-        return line
 
 
 @dataclass
@@ -132,16 +114,11 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin-1")
 
 
-def _scalar(dtype: _Dtype, raw: str | bytes) -> int | float | bool:
-    value: int | float | bool = _from_bytes(raw, dtype, ()).item()
-    return value
-
-
 _BUILDERS: Final[dict[str, Callable[..., object]]] = {
     "numpy.ndarray": lambda: None,
     "numpy.dtype": _dtype,
     "multiarray._reconstruct": lambda *_: PickledArray(),
-    "multiarray.scalar": _scalar,
+    "multiarray.scalar": lambda dtype, raw: _from_bytes(raw, dtype, ()).item(),
     "numeric._frombuffer": lambda *args: PickledArray(_from_bytes(*args)),
     "_codecs.encode": _encode,
     "collections.OrderedDict": lambda items=(): dict(_plain_keys(items)),
@@ -169,14 +146,8 @@ _LITERALS: Final = re.compile(
 )
 # Four per label of a million images; each may take 64 bytes of memory.
 _MAX_OPERATIONS: Final = 2**22
-_VALUES: Final[dict[str, Callable[[], object]]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_TUPLE": tuple,
-}
+_CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: Final[dict[str, Callable[[], object]]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
 _TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -188,8 +159,8 @@ class _Machine:
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: _Bounded) -> object:
-        operations = pickletools.genops(file)  # type: ignore[arg-type]  # reads, lines and places suffice
+    def run(self, file: IO[bytes] | mmap.mmap) -> object:
+        operations = pickletools.genops(file)  # type: ignore[arg-type]  # a mapping has the methods that it uses
         for n, (opcode, arg, _) in enumerate(operations):
             if n == _MAX_OPERATIONS:
                 raise _ForbiddenError(f"more than {n:,} instructions")
@@ -198,13 +169,15 @@ class _Machine:
                 return _plain(self._stack.pop())
             if _LITERALS.fullmatch(name):
                 self._stack.append(arg)
-            elif name in _VALUES:
-                self._stack.append(_VALUES[name]())
+            elif name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[name])
+            elif name in _EMPTY:
+                self._stack.append(_EMPTY[name]())
             elif name in _TUPLES:
                 self._stack.append(tuple(self._pop_last(_TUPLES[name])))
             elif name not in ("PROTO", "FRAME"):
                 self._step(name, arg)
-        raise EOFError
+        raise ValueError
 
     def _step(self, name: str, arg: Any) -> None:  # noqa: ANN401 - as the instruction has it
         stack = self._stack
@@ -226,9 +199,16 @@ class _Machine:
             case "STACK_GLOBAL":
                 stack.append(_builder(*self._pop_last(2)))
             case "REDUCE":
-                stack.append(_call(*self._pop_last(2)))
+                target, args = self._pop_last(2)
+                if not isinstance(target, _Builder):
+                    raise TypeError("call of a value")
+                stack.append(_BUILDERS[target.name](*args))
             case "BUILD":
-                stack.append(_build(*self._pop_last(2)))
+                target, state = self._pop_last(2)
+                if not isinstance(target, PickledArray | _Dtype):
+                    raise TypeError("state of a value")
+                target.build(state)
+                stack.append(target)
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 self._memo[arg] = stack[-1]
             case "MEMOIZE":
@@ -276,16 +256,3 @@ def _plain(value: object) -> object:
             seen.update(map(id, new))
             waiting += new
     return value
-
-
-def _call(target: object, args: tuple[object, ...]) -> object:
-    if not isinstance(target, _Builder):
-        raise TypeError("call of a value")
-    return _BUILDERS[target.name](*args)
-
-
-def _build(target: object, state: object) -> object:
-    if not isinstance(target, PickledArray | _Dtype):
-        raise TypeError("state of a value")
-    target.build(state)
-    return target

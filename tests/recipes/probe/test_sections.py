@@ -80,9 +80,9 @@ def other_pack(home: Path, *, image_size: int = 16) -> Path:
     """Pack 5 test classes of 6 images whose brightness says the class, as `other` in the store."""
     path = home / "datasets" / "other.h5"
     layout = {"test": {f"other{i}": 6 for i in range(5)}}
-    writer = PackWriter(path, PackInfo("other", image_size, "bilinear", source="x", licence="none"), layout)
+    info = PackInfo("other", image_size, "bilinear", source="x", licence="none")
     rng = np.random.default_rng(1)
-    with writer:
+    with PackWriter.create(path, info, layout) as writer:
         for i, name in enumerate(layout["test"]):
             pixels = 40 + 40 * i + rng.integers(0, 30, (6, image_size, image_size, 3))
             writer.write_class("test", name, pixels.astype(np.uint8), [f"{name}-{j}.png" for j in range(6)])
