@@ -1,4 +1,4 @@
-"""What `adapt`, `probe` and `rates` share: the size of episodes, the steps and the rates, as asked for or trained."""
+"""Episode size, inner steps and rates of `adapt`, `probe` and `rates`: from the settings, or from the models."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ class EpisodeSize:
 
 
 def episode_size(settings: TaskSettings, models: Sequence[LoadedModel]) -> EpisodeSize:
-    """Return the size of the judged episodes: as asked for, else as the models were trained.
+    """Return the episode size from the settings, or from the models' training if it is not set.
 
     Raises:
-        EpisodeError: the models were trained differently and nothing was asked for, or a head has another number of
-            classes.
+        EpisodeError: it is not set and the models differ, or a model's head has another number of classes.
     """
-    asked = settings.model_dump(include=set(EpisodeSize.__annotations__))
-    size = EpisodeSize(**{name: _one(name, asked.get(name), models) for name in EpisodeSize.__annotations__})
+    names = EpisodeSize.__annotations__
+    size = EpisodeSize(**{name: _size(name, getattr(settings, name, None), models) for name in names})
     for model in models:
         outputs = len(model.params["head.bias"])
         if outputs != size.n_way:
@@ -40,20 +39,20 @@ def episode_size(settings: TaskSettings, models: Sequence[LoadedModel]) -> Episo
 
 
 def inner_steps(settings: TaskSettings, model: LoadedModel) -> int:
-    """Return the steps of the inner loop: as asked for, else the model's own for judging."""
+    """Return the inner steps from the settings, or the model's for evaluation if they are not set."""
     return model.algorithm.eval_inner_steps if settings.inner_steps is None else settings.inner_steps
 
 
 def split_commas(values: Iterable[str]) -> tuple[str, ...]:
-    """Return the words of an option that may be repeated and may hold several, with commas between; each once."""
+    """Return the distinct values of a flag that may be repeated and may contain commas."""
     return tuple(dict.fromkeys(word.strip() for value in values for word in value.split(",")))
 
 
 def edit_names(values: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the edits that --rates asks for.
+    """Return the names of the edits in --rates.
 
     Raises:
-        UnknownNameError: there is no such edit.
+        UnknownNameError: an edit is unknown.
     """
     names = split_commas(values)
     for name in names:
@@ -62,30 +61,28 @@ def edit_names(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def unmoved_notes(models: Mapping[str, LoadedModel], parts: Sequence[str]) -> list[str]:
-    """Say of which models nothing moves, since their inner loop moves none of the parts.
+    """Return a note for each model whose inner loop adapts none of the parts.
 
     Raises:
-        UnknownNameError: a model has no such part.
+        UnknownNameError: a model does not have one of the parts.
     """
     return [
-        f"Nothing of {name} moves: {model.algorithm.name} moves the {model.algorithm.moves} alone, and --adapt-part is "
+        f"{name} is not adapted: {model.algorithm.name} adapts only the {model.algorithm.moves}, and --adapt-part is "
         f"{','.join(parts)}."
         for name, model in models.items()
         if not rates_of_part(model.inner_lr, model.params, parts)
     ]
 
 
-def _one(name: str, asked: int | None, models: Sequence[LoadedModel]) -> int:
-    if asked is not None:
-        return asked
+def _size(name: str, value: int | None, models: Sequence[LoadedModel]) -> int:
+    if value is not None:
+        return value
     trained = {model.ref.name: model.settings.get(name) for model in models}
-    values = set(trained.values())
-    value = values.pop()
+    first, *others = dict.fromkeys(trained.values())
     flag = "--" + name.replace("_", "-")
-    if values:
-        said = ", ".join(f"`{model}` {value}" for model, value in trained.items())
-        raise EpisodeError(f"the models were trained with different {flag}: {said}", hint=f"say which: {flag} {value}")
-    if not isinstance(value, int) or value < 1:
-        said = f"`{models[0].ref.name}` says that it was trained with {flag} {value}"
-        raise EpisodeError(f"{said}, which cannot be", hint=f"say with {flag} what to judge with")
-    return value
+    if others:
+        values = ", ".join(f"`{model}` {value}" for model, value in trained.items())
+        raise EpisodeError(f"the models were trained with different {flag}: {values}", hint=f"set {flag}")
+    if not isinstance(first, int) or first < 1:
+        raise EpisodeError(f"`{models[0].ref.name}` has an invalid stored setting: {flag} {first}", hint=f"set {flag}")
+    return first

@@ -1,4 +1,4 @@
-"""What most recipes open first: a split of a pack, and a model."""
+"""Open a split of a pack, and load a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COUNTS = TypeAdapter(dict[str, Annotated[int, Field(strict=True, ge=1)]])
 
 @dataclass(frozen=True)
 class OpenSplit:
-    """A verified split: its images on the device, its names, and what the result says of it."""
+    """A verified split: its images on the device, its names, and its entry in the result."""
 
     images: PackedImages
     packed: PackedSplit
@@ -38,10 +38,10 @@ class OpenSplit:
 
 
 def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
-    """Open and verify one split of a pack; on a GPU its images are copied there once, as uint8.
+    """Open and verify one split of a pack, and copy its images to the device, as uint8.
 
     Raises:
-        DataError: the pack cannot be used.
+        DataError: the pack is invalid.
     """
     pack = open_pack(path)
     packed = pack.open_split(split)
@@ -52,7 +52,7 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model from a checkpoint, rebuilt, on the device."""
+    """A model that was rebuilt from a checkpoint, on the device."""
 
     ref: ModelRef
     checkpoint: Checkpoint
@@ -64,12 +64,12 @@ class LoadedModel:
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """The resolved settings it was trained with."""
+        """The resolved settings of its training."""
         return self.checkpoint.manifest.settings
 
     @property
     def used(self) -> ModelUsed:
-        """What a result says of it."""
+        """Its entry in the result."""
         manifest = self.checkpoint.manifest
         seed = manifest.settings.get("seed")
         return ModelUsed(
@@ -93,16 +93,16 @@ def load_model(
     """Find a model, verify it and rebuild its learner.
 
     Args:
-        store: the registry.
-        reference: a name, NAME@best, NAME@last, a path, or None for the model trained last.
-        device: where its parameters go.
+        store: the store to search.
+        reference: a name, NAME@best, NAME@last or a path; None: the latest trained model.
+        device: the device of the parameters.
         engine: name of the engine, or "auto".
-        precision: of its convolutions.
+        precision: of convolutions and matrix products.
 
     Raises:
-        StoreError: there is no such model.
-        CheckpointError: its file cannot be used.
-        UsageError: the engine cannot execute it so.
+        StoreError: the model is missing.
+        CheckpointError: its file is invalid.
+        UsageError: the engine does not support the model, the device or the precision.
     """
     ref = store.find_model(reference)
     checkpoint = load_checkpoint(ref.file)
@@ -118,7 +118,7 @@ def load_model(
         reason = invalid_field(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise CheckpointError(f"`{ref.file}` cannot be rebuilt: {reason}", hint="train it again") from error
     if {name: value.shape for name, value in checkpoint.params.items()} != expected:
-        raise CheckpointError(f"`{ref.file}`: its tensors are not those of its architecture", hint="train it again")
+        raise CheckpointError(f"`{ref.file}`: its tensors do not fit its architecture", hint="train it again")
     learner = build_learner(manifest.architecture.name, **arguments)
     return LoadedModel(
         ref=ref,
@@ -134,16 +134,16 @@ def load_model(
 def load_models(
     store: Store, references: Sequence[str], *, device: torch.device, engine: str, precision: str = "float32"
 ) -> dict[str, LoadedModel]:
-    """Return models by the names that a result gives them, each file once; by default the one trained last.
+    """Return distinct models by the names that they have in a result; by default the latest trained one.
 
-    The name is NAME; NAME@CHECKPOINT where NAME stands twice; with a number after it where paths share that too.
+    If several models share a name, it becomes NAME@CHECKPOINT, and then NAME@CHECKPOINT (2), (3)...
 
     Raises:
-        StoreError: there is no such model.
-        CheckpointError: a file cannot be used.
+        StoreError: a model is missing.
+        CheckpointError: a file is invalid.
     """
-    asked: Sequence[str | None] = references or (None,)
-    loaded = [load_model(store, reference, device=device, engine=engine, precision=precision) for reference in asked]
+    refs: Sequence[str | None] = references or (None,)
+    loaded = [load_model(store, ref, device=device, engine=engine, precision=precision) for ref in refs]
     models = list({model.ref.file.resolve(): model for model in loaded}.values())
     names = [model.ref.name for model in models]
     labels = [
@@ -157,10 +157,10 @@ def load_models(
 
 
 def require_image_size(model: LoadedModel, data: DataUsed) -> None:
-    """Check that a model can look at the data's images.
+    """Check that the images of a pack have the size that a model was trained on.
 
     Raises:
-        DataError: they have another size than those it was trained on.
+        DataError: they have another size.
     """
     size = model.checkpoint.manifest.data.image_size
     if data.image_size != size:
@@ -170,20 +170,20 @@ def require_image_size(model: LoadedModel, data: DataUsed) -> None:
         )
 
 
-def find_evaluation_pack(store: Store, asked: str | None, model: LoadedModel) -> Path:
-    """Return the pack to judge on: the one asked for, else the one the model was trained on.
+def find_evaluation_pack(store: Store, name: str | None, model: LoadedModel) -> Path:
+    """Return the pack to evaluate on: the named one, or the pack that the model was trained on.
 
     Raises:
-        StoreError: it is not in the store.
-        DataError: the store's pack of that name is not the one the model was trained on.
+        StoreError: the pack is missing.
+        DataError: no pack is named, and the store has another pack with the name of the one that was trained on.
     """
     trained_on = model.checkpoint.manifest.data
-    path = store.find_data(asked if asked is not None else trained_on.name)
+    path = store.find_data(name if name is not None else trained_on.name)
     digest = open_pack(path).info.digest
-    if asked is None and digest != trained_on.digest:
+    if name is None and digest != trained_on.digest:
         raise DataError(
-            f"`{path}` holds other images (digest {digest[:12]}) than model `{model.ref.name}` was trained on "
+            f"`{path}` has other images (digest {digest[:12]}) than those that model `{model.ref.name}` was trained on "
             f"({trained_on.digest[:12]})",
-            hint=f"name the pack with --data, `--data {trained_on.name}` to judge on this one",
+            hint=f"name a pack with --data; `--data {trained_on.name}` evaluates on this one",
         )
     return path

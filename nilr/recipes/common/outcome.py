@@ -1,4 +1,4 @@
-"""From the beginning of a command to its result."""
+"""Make the result of a command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKS, _MODELS = ("data", "data_b", "verify"), ("model", "models")
 
 
 class Outcome:
-    """Takes the time when a command begins, and makes its result when it ends.
+    """Records the start of a command, and makes its result.
 
     Args:
         settings: the command's settings.
@@ -45,7 +45,7 @@ class Outcome:
         per_episode: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> Result[M]:
-        """Return the result; see `nilr.results.Result` for its fields."""
+        """Return the result; `nilr.results.result.Result` describes its fields."""
         return Result[M](
             schema_=f"nilr/{self.command}/{SCHEMA_VERSION}",
             command=self.command,
@@ -64,9 +64,9 @@ class Outcome:
 
 
 def absolute_paths(settings: MeasuringSettings) -> dict[str, JsonValue]:
-    """Return the absolute path of each place that the settings name, by field, and of the store; {} unless asked for.
+    """Return the absolute paths of the store and of every path, pack and model in the settings, by field.
 
-    Nothing needs to be there.
+    Without --record-paths, return {}. The paths need not exist.
     """
     if not settings.record_paths:
         return {}

@@ -1,4 +1,4 @@
-"""What a training is really run with: defaults, then the algorithm's row, then the preset, then the user's flags."""
+"""The settings of a training: resolved from defaults, algorithm, preset and flags; recorded; and compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.inner_lr import bounds
 from nilr.recipes.common.outcome import absolute_paths
 
-# Where the run happens and what it is called; none of these changes a number of the run.
+# Settings that change no number: where the training runs, and its name.
 _PLACE = {
     "home",
     "data",
@@ -32,7 +32,7 @@ _PLACE = {
     "tensorboard",
 }
 
-# What the algorithm's row says unless it is set: setting -> field of the row.
+# Settings that have their default in the algorithm's row: setting -> field of the row.
 _OF_THE_ROW = {
     "inner_steps": "inner_steps",
     "eval_inner_steps": "eval_inner_steps",
@@ -49,49 +49,46 @@ _ROW_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Algor
 
 
 def resolve(settings: TrainSettings) -> tuple[TrainSettings, Algorithm]:
-    """Fill in what the preset and the algorithm's row say, and return the row as it will be run.
+    """Return the settings with all values filled in, and the algorithm with the values that the settings change.
+
+    Flags override the preset, which overrides the algorithm's row.
 
     Raises:
-        UnknownNameError: no such preset or algorithm.
-        UsageError: a fixed rate for an algorithm that learns its rates, or the reverse; no such constraint; a
-            multi-step loss for one inner step.
+        UnknownNameError: the preset or the algorithm is unknown.
+        UsageError: the settings do not fit the algorithm, or the constraint is invalid.
     """
     merged = settings.model_copy(update=preset_values(settings) | settings.explicit())
     row = find_algorithm(merged.algo)
-    _check_kind_of_rates(merged, row)
-    given: dict[str, Any] = {field: getattr(merged, name) for name, field in _OF_THE_ROW.items()}
+    _check_rates(merged, row)
+    changes: dict[str, Any] = {field: getattr(merged, name) for name, field in _OF_THE_ROW.items()}
     if merged.inner_lr is not None:
-        given["inner_lr_init"] = repr(merged.inner_lr)
-    row = dataclasses.replace(row, **{field: value for field, value in given.items() if value is not None})
+        changes["inner_lr_init"] = repr(merged.inner_lr)
+    row = dataclasses.replace(row, **{field: value for field, value in changes.items() if value is not None})
     bounds(row.constraint)
     if merged.multi_step_loss and row.inner_steps == 1:
-        raise UsageError(
-            f"--multi-step-loss weighs the steps of the inner loop, and `{row.name}` takes one here",
-            hint="set --inner-steps",
-        )
-    filled = {name: getattr(row, field) for name, field in _OF_THE_ROW.items() if name not in _OF_LEARNED_RATES}
-    if row.learns_rates:
-        filled |= {name: getattr(row, _OF_THE_ROW[name]) for name in _OF_LEARNED_RATES}
-    else:
+        raise UsageError(f"--multi-step-loss needs several inner steps; `{row.name}` has 1", hint="set --inner-steps")
+    names = [name for name in _OF_THE_ROW if row.learns_rates or name not in _OF_LEARNED_RATES]
+    filled = {name: getattr(row, _OF_THE_ROW[name]) for name in names}
+    if not row.learns_rates:
         filled["inner_lr"] = float(row.inner_lr_init)
     return merged.model_copy(update=filled), row
 
 
-def _check_kind_of_rates(settings: TrainSettings, row: Algorithm) -> None:
+def _check_rates(settings: TrainSettings, row: Algorithm) -> None:
     if row.learns_rates and settings.inner_lr is not None:
-        raise UsageError(f"`{row.name}` learns its inner rates", hint="say where they start with --inner-lr-init")
-    asked = [name for name in _OF_LEARNED_RATES if getattr(settings, name) not in (None, False)]
-    if asked and not row.learns_rates:
+        raise UsageError(f"`{row.name}` learns its inner rates", hint="set their initial value with --inner-lr-init")
+    unused = [name for name in _OF_LEARNED_RATES if getattr(settings, name) not in (None, False)]
+    if unused and not row.learns_rates:
         learning = ", ".join(name for name, other in ALGORITHMS.items() if other.learns_rates)
-        hint = f"set it with --inner-lr, or take an --algo that learns its rates: {learning}"
-        raise UsageError(f"`{row.name}` has a fixed inner rate: {_flag(asked[0])} means nothing to it", hint=hint)
+        hint = f"set the inner rate with --inner-lr, or choose an --algo that learns its rates: {learning}"
+        raise UsageError(f"`{row.name}` has a fixed inner rate and does not support {_flag(unused[0])}", hint=hint)
 
 
 def preset_values(settings: TrainSettings) -> dict[str, Any]:
-    """Return what the preset sets.
+    """Return the settings of the preset, if there is one.
 
     Raises:
-        UnknownNameError: no such preset.
+        UnknownNameError: the preset is unknown.
     """
     if settings.preset is None:
         return {}
@@ -101,7 +98,7 @@ def preset_values(settings: TrainSettings) -> dict[str, Any]:
 
 
 def recorded_settings(settings: TrainSettings) -> dict[str, JsonValue]:
-    """Return the settings that a checkpoint and a result record: all but places on this machine, unless asked for."""
+    """Return the settings for checkpoints and results. They contain no paths, except with --record-paths."""
     record: dict[str, JsonValue] = settings.model_dump(
         mode="json", exclude={"home", "name", "resume", "force", "data", "tensorboard", "record_paths"}
     )
@@ -115,63 +112,61 @@ def recipe_digest(
     settings: Mapping[str, JsonValue],
     trained_on: str,
 ) -> str:
-    """Return what two trainings share that differ in nothing but their seed: a digest of all that changes a number.
+    """Return a digest of everything that changes a number of a training, except the seed.
 
     Args:
         architecture: name and arguments.
-        algorithm: the row, as resolved.
-        settings: as `recorded_settings` gives them.
+        algorithm: the resolved row.
+        settings: from `recorded_settings`.
         trained_on: digest of the pack.
     """
-    elsewhere = (*_PLACE, *_OF_THE_ROW, "inner_lr", "seed", "engine", "log_every")
-    # what stands at its default says nothing, so that models of versions that did not know it yet share the digest
-    told = {n: value for n, value in settings.items() if n not in elsewhere and value != _DEFAULTS.get(n)}
+    ignored = (*_PLACE, *_OF_THE_ROW, "inner_lr", "seed", "engine", "log_every")
+    # Defaults are left out: models of earlier versions, which lack newer settings, then have the same digest.
+    changed = {n: value for n, value in settings.items() if n not in ignored and value != _DEFAULTS.get(n)}
     row = {n: value for n, value in algorithm.items() if n != "paper" and value != _ROW_DEFAULTS.get(n)}
-    recipe = json.dumps([dict(architecture), row, told, trained_on], sort_keys=True)
+    recipe = json.dumps([dict(architecture), row, changed, trained_on], sort_keys=True)
     return hashlib.sha256(recipe.encode()).hexdigest()
 
 
-def check_unchanged(asked: dict[str, Any], stored: dict[str, JsonValue], model: str) -> None:
-    """Compare the settings asked for with those a training was begun with.
+def check_unchanged(settings: dict[str, Any], stored: dict[str, JsonValue], model: str) -> None:
+    """Check that a resumed training has the settings that it started with.
 
-    Only `outer_steps` may grow, and that only where nothing runs over the whole of them.
+    Only `outer_steps` may increase, and only if no schedule depends on it.
 
     Args:
-        asked: settings of this call, as `recorded_settings` gives them.
-        stored: settings in the training state; those of a version that had fewer are filled in.
-        model: the model's name, for the message.
+        settings: of this call, from `recorded_settings`.
+        stored: settings in the training state, perhaps of an earlier version that had fewer.
+        model: the model's name, for the error message.
 
     Raises:
-        StoreError: a setting differs; it is named with both values.
+        StoreError: a setting differs.
     """
-    begun = recorded_settings(resolve(parse_stored_settings(stored))[0])
-    spanning = [_flag(name) for name in ("outer_lr_schedule", "multi_step_loss") if begun[name] != _DEFAULTS[name]]
-    for name, value in asked.items():
-        before = begun[name]
-        grows = name == "outer_steps" and isinstance(before, int) and value >= before
-        if name in _PLACE or name == "on_nan" or value == before or (grows and not spanning):
+    before = recorded_settings(resolve(parse_stored_settings(stored))[0])
+    schedules = [_flag(name) for name in ("outer_lr_schedule", "multi_step_loss") if before[name] != _DEFAULTS[name]]
+    for name, value in settings.items():
+        old = before[name]
+        longer = name == "outer_steps" and isinstance(old, int) and value >= old
+        if name in _PLACE or name == "on_nan" or value == old or (longer and not schedules):
             continue
-        hint = f"repeat its settings, or take them from it with --resume {model}; only --outer-steps may grow"
-        if grows:
-            hint = f"a longer run would be another training, under its {' and '.join(spanning)}"
-        raise StoreError(
-            f"model `{model}` was begun with {_flag(name)} {before}, and this call says {value}", hint=hint
-        )
+        hint = f"use the same settings, or load them with --resume {model}; only --outer-steps may increase"
+        if longer:
+            hint = f"with {' and '.join(schedules)}, a longer training differs from the first update on"
+        raise StoreError(f"model `{model}` is trained with {_flag(name)} {old}, not with {value}", hint=hint)
 
 
 def with_stored_settings(settings: TrainSettings, stored: dict[str, JsonValue], data: JsonValue) -> TrainSettings:
-    """Return the settings a training was begun with, on the pack `data`, under this call's explicit flags."""
-    begun = parse_stored_settings(stored).model_dump()
+    """Return the stored settings of a training and its pack `data`, overridden by this call's preset and flags."""
+    values = parse_stored_settings(stored).model_dump()
     if data is not None:
-        begun["data"] = data
-    return settings.model_copy(update=begun | preset_values(settings) | settings.explicit())
+        values["data"] = data
+    return settings.model_copy(update=values | preset_values(settings) | settings.explicit())
 
 
 def parse_stored_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:
-    """Return the settings that stand in a checkpoint or a training state; those it does not know are at their default.
+    """Return the settings in a checkpoint or a training state; missing ones have their default.
 
     Raises:
-        CheckpointError: they are none of a training.
+        CheckpointError: a setting is invalid.
     """
     try:
         return TrainSettings.from_stored(stored)

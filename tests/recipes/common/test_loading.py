@@ -100,5 +100,5 @@ def test_a_model_that_was_trained_on_no_images_is_not_judged_on_as_many(
 ) -> None:
     model = resealed(tmp_path / "x.safetensors", "settings", **{name: value})
     settings = ProbeSettings(models=(model,), data=str(pack), n_episodes=2)
-    with pytest.raises(EpisodeError, match=rf"`x` says that it was trained with --n-.* {value}, which cannot be"):
+    with pytest.raises(EpisodeError, match=rf"`x` has an invalid stored setting: --n-.* {value}"):
         probe.run(settings, SilentReporter())

@@ -22,7 +22,7 @@ from tests.training_states import read_state
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
-SAID = r"^out of memory on `cpu`: \d+\.\d\d GiB of its \d+\.\d\d GiB taken at most$"
+SAID = r"^out of memory on `cpu`: \d+\.\d\d GiB of \d+\.\d\d GiB used at most$"
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, method: str, *, after: int = 0, engine: type = ExplicitEngine) -> None:
@@ -121,7 +121,7 @@ def test_a_training_without_a_finished_update_leaves_no_model_and_nothing_to_go_
     fail(monkeypatch, "meta_gradient")
     with pytest.raises(DeviceError, match=SAID) as caught:
         train(episode_chunk=1, **quick)
-    assert caught.value.hint == "take a smaller --n-query, --filters or --image-size, or --device cpu"
+    assert caught.value.hint == "use a smaller --n-query, --filters or --image-size, or --device cpu"
     assert not Store(None).model_dir("x").exists()
 
 
@@ -147,17 +147,17 @@ def trained(pack: Path, quick: dict[str, Any]) -> None:
         (
             lambda: probe.run(ProbeSettings(models=("x",), n_episodes=4), SilentReporter()),
             "features",
-            "take a smaller --n-query or --n-shot, or --device cpu",
+            "use a smaller --n-query or --n-shot, or --device cpu",
         ),
         (
             lambda: rates.run(RatesSettings(models=("x",), n_episodes=4), SilentReporter()),
             "support_gradient",
-            "take a smaller --n-shot, or --device cpu",
+            "use a smaller --n-shot, or --device cpu",
         ),
         (
             lambda: adapt.run(AdaptSettings(model="x"), SilentReporter()),
             "adapt",
-            "take fewer images (--n-query, --n-shot, --query), or --device cpu",
+            "use fewer images (--n-query, --n-shot, --query), or --device cpu",
         ),
     ],
     ids=["probe", "rates", "adapt"],
@@ -190,7 +190,7 @@ def small_gpu() -> Iterator[None]:
 @pytest.mark.usefixtures("small_gpu")
 def test_a_gpu_that_is_really_full_trains_with_the_flag_that_the_error_names(quick: dict[str, Any]) -> None:
     large = quick | {"device": "cuda", "meta_batch_size": 64, "filters": 64, "eval_every": 0, "outer_steps": 2}
-    with pytest.raises(DeviceError, match=r"out of memory on `cuda` \(.+\): \d+\.\d\d GiB of its ") as caught:
+    with pytest.raises(DeviceError, match=r"out of memory on `cuda` \(.+\): \d+\.\d\d GiB of ") as caught:
         train(**large)
     assert caught.value.hint == "compute fewer than 64 episodes at the same time: --episode-chunk 32"
     train(**large, episode_chunk=1)

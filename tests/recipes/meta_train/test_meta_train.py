@@ -219,15 +219,15 @@ def test_a_training_begun_before_the_newer_settings_goes_on(quick: dict[str, Any
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"outer_lr_schedule": "cosine"}, "another training, under its --outer-lr-schedule"),
-        ({"multi_step_loss": True, "inner_steps": 2}, "another training, under its --multi-step-loss"),
+        ({"outer_lr_schedule": "cosine"}, "with --outer-lr-schedule, a longer training differs"),
+        ({"multi_step_loss": True, "inner_steps": 2}, "with --multi-step-loss, a longer training differs"),
     ],
 )
 def test_what_runs_over_all_updates_does_not_let_them_grow(
     settings: dict[str, Any], said: str, quick: dict[str, Any]
 ) -> None:
     train(algo="lslr", name="x", **(quick | settings))
-    with pytest.raises(StoreError, match="--outer-steps 8, and this call says 12") as caught:
+    with pytest.raises(StoreError, match="--outer-steps 8, not with 12") as caught:
         train(resume="x", outer_steps=12, threads=1)
     assert said in (caught.value.hint or "")
 
@@ -307,12 +307,12 @@ def test_auto_starts_where_there_is_nothing(quick: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"outer_lr": 0.01}, "--outer-lr 0.001, and this call says 0.01"),
-        ({"algo": "fomaml"}, "--algo maml, and this call says fomaml"),
-        ({"outer_steps": 4}, "--outer-steps 8, and this call says 4"),
-        ({"seed": 9}, "--seed 0, and this call says 9"),
-        ({"n_shot": 2}, "--n-shot 1, and this call says 2"),
-        ({"outer_lr_schedule": "cosine"}, "--outer-lr-schedule constant, and this call says cosine"),
+        ({"outer_lr": 0.01}, "--outer-lr 0.001, not with 0.01"),
+        ({"algo": "fomaml"}, "--algo maml, not with fomaml"),
+        ({"outer_steps": 4}, "--outer-steps 8, not with 4"),
+        ({"seed": 9}, "--seed 0, not with 9"),
+        ({"n_shot": 2}, "--n-shot 1, not with 2"),
+        ({"outer_lr_schedule": "cosine"}, "--outer-lr-schedule constant, not with cosine"),
     ],
 )
 def test_a_changed_setting_is_named_and_nothing_is_touched(

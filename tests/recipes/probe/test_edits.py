@@ -150,7 +150,7 @@ def test_a_part_that_is_not_adapted_does_not_change_the_features(sgd: str, quick
     result = judge(sgd, "boil", adapt_part=("head",))
     assert result.metrics[sgd].same_task.delta.verdict == "exactly zero"
     assert result.metrics["boil"].same_task.delta.verdict == "exactly zero"
-    assert result.notes[0] == "Nothing of boil moves: boil moves the body alone, and --adapt-part is head."
+    assert result.notes[0] == "boil is not adapted: boil adapts only the body, and --adapt-part is head."
     assert result.notes[-1].startswith("This probe measured none of the paper's four signs")
     assert result.config["adapt_part"] == ["head"]
 
