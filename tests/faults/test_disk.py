@@ -29,7 +29,7 @@ def check_failed(done: Done, reason: int) -> None:
     """Check that a command failed with one error that gives the system's reason."""
     errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert (done.status, done.out, len(errors)) == (1, "", 1), done.err
-    assert os.strerror(reason).lower() in errors[0] or "no space" in errors[0], errors
+    assert os.strerror(reason).lower() in errors[0] or "not enough disk space" in errors[0], errors
     assert "Traceback" not in done.err
     assert "internal" not in done.err
 
