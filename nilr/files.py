@@ -101,11 +101,7 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def remove_at_once(path: Path) -> None:
-    """Remove a directory in one step for all other processes; of a link, remove the link only.
-
-    Raises:
-        OSError: it cannot be removed.
-    """
+    """Remove a directory in one step for all other processes, or OSError; of a link, remove the link only."""
     _remove(path.rename(path.with_name(f"{_REMOVED_PREFIX}{secrets.token_hex(6)}")))
 
 

@@ -25,11 +25,7 @@ class LabelledImages:
 
 
 def read_labelled(path: Path, size: int) -> LabelledImages:
-    """Read all images of a folder or archive at `size` pixels, in path order.
-
-    Raises:
-        DataError: the path is missing, contains no image or too many, or images are unreadable (all are listed).
-    """
+    """Read all images of a folder or archive at `size` pixels, in path order; DataError lists unreadable images."""
     members = sorted(list_sources([path]).images, key=lambda member: member.path)
     if len(members) > MAX_IMAGES:
         raise DataError(

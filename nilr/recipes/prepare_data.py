@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -141,21 +141,16 @@ def _pack_plan(path: Path, name: str, plan: Plan, settings: PrepareDataSettings,
             filenames, images, digests = zip(*decoded.images, strict=True) if decoded.images else ((), (), ())
             writer.write_class(decoded.split, decoded.name, images, filenames, digests)
         if broken and not settings.skip_broken:
-            raise _unreadable(broken)
+            image, reason = next(iter(broken.items()))
+            several = f"{len(broken):,} images are unusable; the first: " if len(broken) > 1 else "unusable image: "
+            hint = "nothing was packed; use --skip-broken to pack the other images"
+            raise DataError(f"{several}`{image}` {reason}", hint=hint)
     seconds = time.monotonic() - start
     packed = _Packed(writer.duplicate_pairs(), seconds, list(plan.warnings), sorted(broken), plan.notes)
     if broken:
         packed.warnings.append(f"skipped {len(broken):,} unreadable images")
         reporter.note(packed.warnings[-1])
     return packed
-
-
-def _unreadable(broken: Mapping[str, str]) -> DataError:
-    image, reason = next(iter(broken.items()))
-    several = f"{len(broken):,} images are unusable; the first: " if len(broken) > 1 else "unusable image: "
-    return DataError(
-        f"{several}`{image}` {reason}", hint="nothing was packed; use --skip-broken to pack the other images"
-    )
 
 
 def _pack_synthetic(path: Path, name: str, settings: PrepareDataSettings, reporter: Reporter) -> _Packed:

@@ -16,7 +16,7 @@ def test_there_are_100_classes_in_disjoint_splits_of_64_16_and_20() -> None:
     assert {n for classes in planned.values() for n in classes.values()} == {7}
 
 
-def test_all_classes_come_once_as_planned() -> None:
+def test_each_class_is_generated_once_as_planned() -> None:
     found: dict[str, dict[str, int]] = {split: {} for split in CLASSES}
     pixels = set()
     for split, name, images, filenames in generate(seed=0, images_per_class=2, image_size=8):

@@ -34,8 +34,6 @@ _START_OF_FRAME: Final = (0xC0, 0xC2)
 _START_OF_SCAN: Final = 0xDA
 _NEUTRAL: Final = frozenset({0xC4, 0xDB, 0xDD, 0xE0, 0xFE})
 
-_SIXTEEN_BITS: Final = ("I;16", "I;16B", "I;16L", "I;16N")
-
 
 class _ImageError(Exception):
     """The reason why an image is unusable."""
@@ -130,7 +128,7 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.array(image, np.int32)
         values[values == image.info.get("transparency")] = 65_535
         values += 128  # rounds to the nearest, in place: floats would take gigabytes for a large image

@@ -96,15 +96,8 @@ class PickleImages(NamedTuple):
 def read_pickle_arrays(path: Path, content: bytes | None = None) -> PickleImages:
     """Read the images of a Mini-ImageNet pickle.
 
-    The whole file is held in memory; if a class's images are consecutive, they are views of it.
-
-    Args:
-        path: the pickle, or only its name if `content` is given.
-        content: its bytes, if it is inside an archive.
-
-    Raises:
-        DataError: not a pickle, truncated, damaged, dangerous, or of another form.
-        StoreError: the file cannot be read.
+    The whole file is held in memory; if a class's images are consecutive, they are views of it. Arguments and errors
+    are those of `load_plain`; a pickle in another form is a DataError.
     """
     if phase := re.search(r"train_phase_(val|test)", path.name):
         raise DataError(

@@ -59,11 +59,7 @@ _NUMBERED: Final = re.compile(r"(n\d{8})(\d{8})\.jpg")
 
 
 def parse_split_classes(text: str) -> dict[Split, int]:
-    """Parse the numbers of train, val and test classes, such as `64/16/20`.
-
-    Raises:
-        UsageError: not three whole numbers, or no class to train on.
-    """
+    """Parse the numbers of train, val and test classes, such as `64/16/20`; UsageError if they are invalid."""
     parts = text.split("/")
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts) or int(parts[0]) == 0:
         raise UsageError(
@@ -76,10 +72,8 @@ def parse_split_classes(text: str) -> dict[Split, int]:
 def draw_split(classes: Collection[str], numbers: Mapping[Split, int], *, seed: int) -> dict[str, Split]:
     """Draw the split of each class; classes beyond the numbers get none.
 
-    The draw depends on the seed and the names only: classes are sorted by a hash of both.
-
-    Raises:
-        DataError: there are fewer classes than requested.
+    The draw depends on the seed and the names only: classes are sorted by a hash of both. Too few classes are a
+    DataError.
     """
     if sum(numbers.values()) > len(classes):
         requested = "/".join(str(numbers[split]) for split in SPLITS)

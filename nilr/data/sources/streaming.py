@@ -56,9 +56,6 @@ def decode_classes(
         resample: filter for images of another size.
         workers: decoding threads; None for one per core.
         advance: called with the number of images decoded since the last call.
-
-    Raises:
-        DataError: a source can no longer be read.
     """
     workers = workers or n_cores()
     chunk_images = max(1, min(_CHUNK_IMAGES, _CHUNK_PIXELS // image_size**2))

@@ -29,7 +29,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
         ("x.txt", b"hello", "is a text file", "docs/datasets.md"),
     ],
 )
-def test_a_source_of_another_kind_is_called_what_it_is(
+def test_the_error_for_an_unsupported_source_says_what_it_is(
     name: str, content: bytes, message: str, hint: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -39,12 +39,12 @@ def test_a_source_of_another_kind_is_called_what_it_is(
     assert f"`{tmp_path / name}`" in caught.value.message
 
 
-def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_source_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no `.*nowhere\.tar`"):
         list_sources([tmp_path / "nowhere.tar"])
 
 
-def test_a_source_without_an_image_says_what_it_found(tmp_path: Path) -> None:
+def test_the_error_for_a_source_without_images_says_what_it_contains(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="it contains no file"):
         list_sources([tmp_path])
     (tmp_path / "n01").mkdir()
@@ -59,14 +59,14 @@ def test_a_source_given_twice_is_refused(tmp_path: Path) -> None:
         list_sources([tmp_path, tmp_path / "." / "x" / ".."])
 
 
-def test_a_file_is_known_by_its_content_not_by_its_name(tmp_path: Path) -> None:
+def test_a_container_is_recognised_by_content_not_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     with tarfile.open(tmp_path / "really-a-tar.zip", "w:gz") as archive:
         archive.add(tmp_path / "a.png", "n01/a.png")
     assert [image.path for image in list_sources([tmp_path / "really-a-tar.zip"]).images] == ["really-a-tar/n01/a.png"]
 
 
-def test_archives_beside_loose_images_are_left_alone(tmp_path: Path) -> None:
+def test_archives_beside_loose_images_are_skipped(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "a.png").write_bytes(PNG)
@@ -77,7 +77,7 @@ def test_archives_beside_loose_images_are_left_alone(tmp_path: Path) -> None:
     assert listing.others == {"source/all.tar": "a tar archive"}
 
 
-def test_a_member_that_stands_twice_is_the_later_one(tmp_path: Path) -> None:
+def test_the_later_of_two_members_with_one_path_counts(tmp_path: Path) -> None:
     for content in (b"old", b"newer"):
         (tmp_path / "a.png").write_bytes(content)
         with tarfile.open(tmp_path / "x.tar", "a") as archive:
@@ -86,7 +86,7 @@ def test_a_member_that_stands_twice_is_the_later_one(tmp_path: Path) -> None:
     assert list(image.reader.fetch([image])) == [(image, b"newer")]
 
 
-def test_links_in_a_folder_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_in_a_folder_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "n01").mkdir(parents=True)
     (source / "n01" / "a.png").write_bytes(PNG)
@@ -100,7 +100,7 @@ def test_links_in_a_folder_are_followed_but_not_in_circles(tmp_path: Path) -> No
     assert listing.others == dict.fromkeys(["source/n03", "source/n04"], "a link to a folder that is already listed")
 
 
-def test_a_pipe_is_named_and_never_opened(tmp_path: Path) -> None:
+def test_a_pipe_is_reported_and_never_opened(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "n01").mkdir(parents=True)
     (source / "n01" / "a.png").write_bytes(PNG)
@@ -123,7 +123,7 @@ def test_a_pipe_is_named_and_never_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("a/b", "a_b"), ("a/b_c", "a_b/c")])
-def test_two_classes_of_a_pickle_never_become_one(names: tuple[str, str], tmp_path: Path) -> None:
+def test_two_classes_of_a_pickle_are_never_merged(names: tuple[str, str], tmp_path: Path) -> None:
     content = {"image_data": np.zeros((2, 84, 84, 3), np.uint8), "class_dict": {names[0]: [0], names[1]: [1]}}
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(DataError, match=f"has classes '{names[0]}' and '{names[1]}', which would get the same name"):
@@ -140,7 +140,7 @@ def test_a_pickle_in_an_archive_is_not_read_beyond_a_gigabyte(tmp_path: Path) ->
         list_sources([tmp_path / "x.zip"])
 
 
-def test_tables_are_held_up_to_a_bound_of_all_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_total_size_of_split_files_is_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(members, "MAX_SPLIT_FILE_BYTES", 10)
     for name in ("a.png", "train.csv", "val.csv"):
         (tmp_path / name).write_bytes(PNG)
@@ -148,7 +148,7 @@ def test_tables_are_held_up_to_a_bound_of_all_together(monkeypatch: pytest.Monke
     assert [path.rpartition("/")[2] for path in listing.split_files] == ["train.csv"]
 
 
-def test_pickles_stand_for_folders_of_images(tmp_path: Path) -> None:
+def test_pickles_are_listed_as_folders_of_images(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 84, 84, 3), np.uint8)
     for split in ("train", "val"):
         content = {"image_data": images, "class_dict": {f"n{split}1": [0, 2], f"n{split}2": [1, 3]}}

@@ -40,13 +40,13 @@ def reason(payload: Payload) -> str:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-def test_an_image_at_the_size_keeps_its_pixels(kind: str) -> None:
+def test_an_image_of_the_pack_size_keeps_its_pixels(kind: str) -> None:
     pixels = random_pixels()
     assert np.array_equal(decoded(encoded(Image.fromarray(pixels), kind)), pixels)
     assert np.array_equal(decoded(pixels), pixels)
 
 
-def test_a_jpeg_at_the_size_is_what_the_decoder_gives() -> None:
+def test_a_jpeg_of_the_pack_size_is_not_resized() -> None:
     content = encoded(Image.fromarray(random_pixels()), "JPEG")
     assert np.array_equal(decoded(content), np.asarray(Image.open(io.BytesIO(content))))
 
@@ -77,7 +77,7 @@ EXIF[0x0112] = 6
         jpeg()[:20] + b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\0" + jpeg()[20:],
     ],
 )
-def test_every_kind_of_jpeg_is_what_pillow_makes_of_the_whole_file(content: bytes) -> None:
+def test_every_kind_of_jpeg_is_decoded_as_by_pillow(content: bytes) -> None:
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     expected = image if image.size == (16, 16) else image.resize((16, 16), Image.Resampling.BILINEAR)
     assert np.array_equal(decoded(content, 16), np.asarray(expected))
@@ -96,7 +96,7 @@ def test_without_the_fast_decoder_pillow_gives_the_same_pixels(monkeypatch: pyte
 @with_the_fast_decoder
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_the_fast_decoder_decodes_plain_jpegs_and_to_the_pixels_of_pillow(subsampling: int, progressive: bool) -> None:
+def test_the_fast_decoder_gives_the_pixels_of_pillow(subsampling: int, progressive: bool) -> None:
     photo = Image.fromarray(random_pixels(11, 13)).resize((84, 84), Image.Resampling.BICUBIC)
     content = encoded(photo, "JPEG", quality=90, subsampling=subsampling, progressive=progressive)
     place = np.zeros((84, 84, 3), np.uint8)
@@ -119,7 +119,7 @@ def test_a_jpeg_with_a_second_frame_of_another_size_is_not_decoded_at_the_first_
         assert decode_images([content], 16, "bilinear")[1] != [None]
 
 
-def test_no_damage_to_a_jpeg_is_taken_otherwise_than_pillow_takes_it() -> None:
+def test_a_damaged_jpeg_is_refused_or_decoded_as_by_pillow() -> None:
     rng, original = np.random.default_rng(0), jpeg(progressive=True)
     for _ in range(500):
         content = bytearray(original)
@@ -135,7 +135,7 @@ def test_no_damage_to_a_jpeg_is_taken_otherwise_than_pillow_takes_it() -> None:
             assert np.array_equal(images[0], np.asarray(image))
 
 
-def test_a_broken_image_leaves_its_neighbours_in_their_places() -> None:
+def test_a_broken_image_does_not_shift_the_others() -> None:
     pixels = random_pixels()
     images, reasons = decode_images([pixels, b"no image", pixels[::-1]], 8, "bilinear")
     assert [bool(reason) for reason in reasons] == [False, True, False]
@@ -143,7 +143,7 @@ def test_a_broken_image_leaves_its_neighbours_in_their_places() -> None:
     assert np.array_equal(images[2], pixels[::-1])
 
 
-def test_the_whole_of_an_oblong_image_is_resized() -> None:
+def test_an_oblong_image_is_resized_without_cropping() -> None:
     # Left half red, right half blue: a crop to the centre would lose nothing of that, but a crop to a side would.
     image = Image.new("RGB", (64, 16), "red")
     image.paste("blue", (32, 0, 64, 16))
@@ -155,8 +155,9 @@ def test_the_whole_of_an_oblong_image_is_resized() -> None:
 
 def test_resampling_follows_the_filter() -> None:
     content = encoded(Image.fromarray(random_pixels(16, 16)), "PNG")
-    by_filter = {name: decode_images([content], 8, name)[0].tobytes() for name in ("bilinear", "nearest", "lanczos")}  # type: ignore[arg-type]
-    assert len(set(by_filter.values())) == 3
+    for name in ("bilinear", "nearest", "lanczos"):
+        expected = Image.fromarray(random_pixels(16, 16)).resize((8, 8), Image.Resampling[name.upper()])
+        assert np.array_equal(decode_images([content], 8, name)[0][0], np.asarray(expected))  # type: ignore[arg-type]
 
 
 def test_grey_palette_and_two_level_images_become_rgb() -> None:
@@ -181,7 +182,7 @@ def test_each_grey_of_sixteen_bits_becomes_the_nearest_of_eight() -> None:
     assert np.array_equal(pixels[..., 0], np.rint(values / 257))
 
 
-def test_what_is_transparent_becomes_white() -> None:
+def test_transparency_becomes_white() -> None:
     image = Image.new("RGBA", (8, 8), (255, 0, 0, 255))
     image.paste((0, 0, 0, 0), (0, 0, 4, 8))
     assert decoded(encoded(image, "PNG"))[0, [0, 7]].tolist() == [[255, 255, 255], [255, 0, 0]]
@@ -222,7 +223,7 @@ def test_the_first_frame_of_an_animation_is_taken() -> None:
     assert decoded(content)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_what_is_not_an_image_is_called_what_it_is() -> None:
+def test_the_reason_says_what_a_file_is_if_not_an_image() -> None:
     assert reason(b"<!DOCTYPE html><html>") == "is not an image but an HTML page"
     assert reason(b"") == "is not an image but an empty file"
     assert reason(b"%PDF-1.7") == "is not an image but a PDF document"

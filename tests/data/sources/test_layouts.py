@@ -27,7 +27,7 @@ def whole(split_of: dict[str, str] | None = None, per_class: int = 600) -> list[
     return [f"{prefix[c]}/{c}/{i}.jpg" for c in RAVI_SPLIT_OF for i in range(per_class)]
 
 
-def test_the_whole_of_mini_imagenet_passes_for_itself() -> None:
+def test_complete_mini_imagenet_is_accepted() -> None:
     made = plan(whole(), "mini-imagenet")
     assert {split: sum(n.values()) for split, n in made.counts().items()} == {
         "train": 38400,
@@ -41,13 +41,13 @@ def test_the_whole_of_mini_imagenet_passes_for_itself() -> None:
     assert made.kind == "class folders in folder"
 
 
-def test_one_image_less_is_not_mini_imagenet() -> None:
+def test_mini_imagenet_with_a_missing_image_is_refused() -> None:
     with pytest.raises(DataError, match="found train 64 classes, 38,399 images; val 16") as caught:
         plan(whole()[1:], "mini-imagenet")
     assert "--name" in (caught.value.hint or "")
 
 
-def test_another_split_of_its_classes_is_put_right_under_its_name_only() -> None:
+def test_another_split_of_its_classes_is_replaced_only_under_its_name() -> None:
     split_of: dict[str, str] = dict(RAVI_SPLIT_OF)
     split_of["n01532829"], split_of["n01930112"] = "test", "train"
     made = plan(whole(split_of), "mini-imagenet")
@@ -59,12 +59,12 @@ def test_another_split_of_its_classes_is_put_right_under_its_name_only() -> None
     assert "n01532829" in plan(whole(split_of), "mine").splits["test"]
 
 
-def test_of_all_of_ilsvrc_the_classes_of_mini_imagenet_are_taken() -> None:
+def test_other_classes_than_those_of_mini_imagenet_are_skipped() -> None:
     made = plan([*whole(), "s/n99999999/a.jpg"], "mini-imagenet")
     assert made.notes == ["skipped 1 classes that belong to no split: n99999999"]
 
 
-def test_classes_without_ids_pass_with_a_warning() -> None:
+def test_classes_without_ids_give_a_warning() -> None:
     names = {split: [f"{split}{i}" for i in range(len(classes))] for split, classes in RAVI_CLASSES.items()}
     paths = [f"s/{split}/{c}/{i}.jpg" for split, classes in names.items() for c in classes for i in range(600)]
     assert plan(paths, "mini-imagenet").warnings == [
@@ -82,23 +82,23 @@ def test_classes_without_ids_pass_with_a_warning() -> None:
         ("s/test/group/cat/1.jpg", "test", "cat"),
     ],
 )
-def test_the_folders_of_a_path_say_split_and_class(path: str, split: str, class_name: str) -> None:
+def test_the_folders_of_a_path_determine_split_and_class(path: str, split: str, class_name: str) -> None:
     assert plan([path]).counts() == {split: {class_name: 1}}
 
 
-def test_names_of_files_say_the_class_where_folders_do_not() -> None:
+def test_file_names_determine_the_class_if_folders_do_not() -> None:
     made = plan(["s/images/n01532829_1.JPEG", "s/images/n0185567200000001.jpg"])
     assert made.counts() == {"train": {"n01532829": 1}, "val": {"n01855672": 1}}
     assert made.kind == "flat images in folder"
 
 
-def test_images_outside_the_split_folders_are_left_out_with_a_warning() -> None:
+def test_images_outside_the_split_folders_are_skipped_with_a_warning() -> None:
     made = plan(["s/train/cat/1.jpg", "s/test/dog/1.jpg", "s/more/cat/2.jpg"])
     assert made.counts() == {"train": {"cat": 1}, "test": {"dog": 1}}
     assert made.warnings == ["skipped 1 images outside the split folders"]
 
 
-def test_a_draw_that_is_asked_for_goes_before_the_sources_own_split() -> None:
+def test_a_requested_draw_takes_precedence_over_split_folders() -> None:
     made = plan(["s/train/cat/1.jpg", "s/test/cat/2.jpg", "s/train/dog/1.jpg"], split_classes="1/0/1")
     assert {split: len(classes) for split, classes in made.splits.items()} == {"train": 1, "test": 1}
     assert sum(sum(classes.values()) for classes in made.counts().values()) == 3

@@ -64,7 +64,7 @@ def test_a_pickle_of_python_2_is_read(tmp_path: Path) -> None:
     assert_is_the_cache(save_as_python2(tmp_path / "x.pkl", {"image_data": IMAGES, "class_dict": CLASSES}))
 
 
-def test_the_python_2_pickle_of_these_tests_is_what_python_calls_one(tmp_path: Path) -> None:
+def test_python_loads_the_python_2_pickle_of_these_tests(tmp_path: Path) -> None:
     path = save_as_python2(tmp_path / "x.pkl", {"image_data": IMAGES, "labels": [1, 2]})
     content = pickle.loads(path.read_bytes(), encoding="latin1")
     np.testing.assert_array_equal(content["image_data"], IMAGES)
@@ -99,7 +99,7 @@ def test_a_category_split_pickle_is_read(tmp_path: Path, data: object, labels: o
     np.testing.assert_array_equal(found.classes["val-class065"], IMAGES[[1, 3]])
 
 
-def test_category_names_are_taken_where_they_are_given(tmp_path: Path) -> None:
+def test_category_names_are_used_if_present(tmp_path: Path) -> None:
     content = {"data": IMAGES, "labels": [0, 0, 1, 1, 1, 1], "catname2label": {"n07": 0, "n03": 1}}
     found = read_pickle_arrays(save_as_python2(tmp_path / "x.pickle", content))
     assert {name: len(images) for name, images in found.classes.items()} == {"n03": 4, "n07": 2}
@@ -197,7 +197,7 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     ],
 )
-def test_a_file_that_is_no_pickle_is_called_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
+def test_the_error_for_another_file_says_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
     path = tmp_path / "mini-imagenet-cache-train.pkl"
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"train.pkl` is {what}, not a pickle"):
@@ -223,7 +223,7 @@ def test_a_length_beyond_the_file_takes_no_memory(tmp_path: Path, opcode: bytes)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # by pickletools, of odd escapes
-def test_no_damaged_byte_escapes_as_another_error(tmp_path: Path) -> None:
+def test_a_damaged_byte_gives_no_other_error_than_data_error(tmp_path: Path) -> None:
     whole = pickle.dumps({"image_data": IMAGES[:, :2, :2], "class_dict": CLASSES}, 4)
     path = tmp_path / "x.pkl"
     for place in range(len(whole)):
@@ -259,14 +259,12 @@ def test_no_damaged_byte_escapes_as_another_error(tmp_path: Path) -> None:
         ({"data": IMAGES, "labels": "abcdef"}, "0 labels for 6 images"),
     ],
 )
-def test_what_is_not_of_the_published_form_is_refused_with_what_it_holds(
-    tmp_path: Path, content: object, message: str
-) -> None:
+def test_a_pickle_in_another_form_is_refused_with_its_content(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_pickle_arrays(save(tmp_path / "x.pkl", content))
 
 
-def test_a_pickle_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
+def test_a_missing_pickle_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot read `.*x.pkl`: no such file"):
         read_pickle_arrays(tmp_path / "x.pkl")
 

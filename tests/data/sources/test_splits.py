@@ -55,19 +55,19 @@ def test_a_draw_depends_on_the_seed_and_the_names_alone() -> None:
     assert drawn.keys() < set(names)
 
 
-def test_a_draw_stays_what_it_was() -> None:
+def test_a_draw_matches_the_recorded_one() -> None:
     # Recorded when the draw was defined: a change would change every pack made with --split-classes.
     drawn = draw_split("abcdef", parse_split_classes("3/1/2"), seed=0)
     assert drawn == {"f": "train", "c": "train", "b": "train", "e": "val", "d": "test", "a": "test"}
 
 
-def test_too_many_classes_are_refused_with_both_numbers() -> None:
+def test_requesting_too_many_classes_is_refused_with_both_numbers() -> None:
     with pytest.raises(DataError, match="--split-classes 2/1/1 needs 4 classes, but the source has 3"):
         draw_split("abc", parse_split_classes("2/1/1"), seed=0)
 
 
 @pytest.mark.parametrize("text", ["", "64", "64/16", "64/16/20/1", "a/b/c", "-1/1/1", "0/1/1", "1.5/1/1"])
-def test_numbers_that_make_no_split_are_refused(text: str) -> None:
+def test_invalid_numbers_of_classes_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="invalid numbers of train, val and test classes"):
         parse_split_classes(text)
 
@@ -92,7 +92,7 @@ def test_split_files_are_read_whatever_their_line_ends_and_column_order() -> Non
         (b"filename,label\nx.jpg,dog\n", r"class `dog` is in both train\.csv and val\.csv"),
     ],
 )
-def test_what_is_not_a_split_file_is_refused(content: bytes, message: str) -> None:
+def test_an_invalid_split_file_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_split_files(ONE_ROW | {"train.csv": content}, "x")
 
@@ -103,7 +103,7 @@ def test_all_three_files_must_be_in_the_folder_that_was_given(tmp_path: Path) ->
         read_split_folder(tmp_path)
 
 
-def test_split_files_in_the_source_go_before_those_beside_it(tmp_path: Path) -> None:
+def test_split_files_in_the_source_take_precedence_over_those_beside_it(tmp_path: Path) -> None:
     for name, content in ONE_ROW.items():
         (tmp_path / name).write_bytes(content)
     beside = find_split_files(Listing(), [tmp_path / "images"])
@@ -117,7 +117,7 @@ def test_split_files_in_the_source_go_before_those_beside_it(tmp_path: Path) -> 
     assert find_split_files(Listing(split_files={"s/train.csv": ONE_ROW["train.csv"]}), [tmp_path]) is None
 
 
-def test_equal_names_are_told_apart_by_the_folder_of_the_class() -> None:
+def test_equal_file_names_are_resolved_by_the_class_folder() -> None:
     images = members("s/cat/1.jpg", "s/dog/1.jpg", "s/cow/1.jpg", "s/more/cow/1.jpg")
     table = read_split_files(
         {
@@ -132,7 +132,7 @@ def test_equal_names_are_told_apart_by_the_folder_of_the_class() -> None:
     assert found == ["s/cat/1.jpg", "s/dog/1.jpg", "s/more/cow/1.jpg"]
 
 
-def test_a_class_of_ilsvrc_that_has_too_few_images_lacks_them() -> None:
+def test_missing_images_of_an_ilsvrc_class_are_listed() -> None:
     images = members(*[f"s/n01532829/n01532829_{number}.JPEG" for number in (9, 10, 200)])
     rows = b"".join(b"n01532829%08d.jpg,n01532829\n" % index for index in (1, 3, 4))
     matched = match_split_files(read_split_files({"train.csv": b"filename,label\n" + rows}, "x"), images)
@@ -144,7 +144,7 @@ def test_a_class_of_ilsvrc_that_has_too_few_images_lacks_them() -> None:
     assert matched.original
 
 
-def test_a_table_is_not_cut_where_it_becomes_too_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_split_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(splits, "MAX_SPLIT_FILE_BYTES", 40)
     for name, content in ONE_ROW.items():
         (tmp_path / name).write_bytes(content + b"d.jpg,ant\n" * 3)

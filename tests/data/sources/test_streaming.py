@@ -49,7 +49,7 @@ def classes_of(reader: Scattered, sizes: Iterable[int]) -> dict[str, list[Member
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_every_image_comes_to_its_class_and_place_whatever_the_order(workers: int) -> None:
+def test_images_in_any_order_get_to_their_class_and_place(workers: int) -> None:
     classes = classes_of(Scattered(), (300, 1, 64, 65))
     advanced: list[int] = []
     decoded = {c.name: c for c in made({"train": classes}, advanced, workers)}
@@ -62,12 +62,12 @@ def test_every_image_comes_to_its_class_and_place_whatever_the_order(workers: in
         assert decoded[name].broken == {m.path: "is bad" for m in members if m.where % 100 == 99}
 
 
-def test_a_source_that_fails_on_the_way_ends_it_with_its_error() -> None:
+def test_an_error_of_a_source_is_raised() -> None:
     with pytest.raises(DataError, match="the source is gone"):
         list(made({"train": classes_of(Scattered(fails_after=200), (300,))}, []))
 
 
-def test_an_image_of_too_many_bytes_is_not_even_read() -> None:
+def test_an_image_of_too_many_bytes_is_not_read() -> None:
     member = Member("s/c/huge.png", 2**40, Scattered(fails_after=0), 0)
     (decoded,) = made({"train": {"c": [member]}}, [])
     assert decoded.broken == {"s/c/huge.png": "has 1,099,511,627,776 bytes, more than the limit of 268,435,456"}
