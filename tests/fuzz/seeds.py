@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 import tempfile
@@ -73,6 +74,7 @@ def packs() -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for target, seeds in {"pickle": pickles(), "manifest": manifests(), "pack": packs()}.items():
         (CORPUS / target).mkdir(parents=True, exist_ok=True)
         for name, content in seeds.items():
