@@ -1,8 +1,7 @@
-"""What may be concluded from measured numbers: bootstrap intervals, many comparisons, sample sizes, seeds.
+"""Statistical inference: bootstrap intervals, multiple comparisons, sample sizes, seeds.
 
-Two kinds of interval must not be confused. One over episodes is conditional on one trained model and on the split's
-classes: it says how well the mean over further episodes is known. One over seeds says what another training run would
-give, and a claim about an algorithm needs that one.
+An interval over episodes is conditional on one trained model and on the split's classes: it shows how precise the mean
+over episodes is. An interval over seeds shows what another training would give. A claim about an algorithm needs that.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from torch import Tensor
 LEAST_SEEDS = 3
 
 _RESAMPLES = 9_999
-# Resampled values held in memory at once.
+# The most resampled values in memory.
 _CHUNK = 4_000_000
-# In standard errors: beyond it a difference of the wrong sign is found with less than 1e-8.
+# In standard errors: beyond it, the probability to find a difference of the wrong sign is below 1e-8.
 _NEAR = 5.0
 
 
@@ -30,7 +29,7 @@ def bootstrap_interval(values: Tensor, *, seed: int = 0) -> tuple[float, float]:
 
     Args:
         values: shape (n,), not all equal.
-        seed: of the resamples.
+        seed: of the resampling.
     """
     import numpy as np
     from scipy.stats import bootstrap
@@ -48,9 +47,9 @@ def bootstrap_interval(values: Tensor, *, seed: int = 0) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number: up to 0.05, a false rejection anywhere among them stays that unlikely.
+    """Return p-values adjusted for their number, whether or not the tests are independent.
 
-    Holm: A Simple Sequentially Rejective Multiple Test Procedure, 1979. It needs no independence.
+    Holm: A Simple Sequentially Rejective Multiple Test Procedure, 1979.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -87,23 +86,23 @@ def power(effect: float, spread: float, n: int) -> float:
     from scipy.stats import t as student
 
     critical, noncentral = float(student.ppf(0.975, n - 1)), abs(effect) * math.sqrt(n) / spread
-    # Of no account further out, where scipy gives NaN now and then.
+    # negligible beyond _NEAR, where scipy sometimes returns NaN
     wrong_sign = float(nct.cdf(-critical, n - 1, noncentral)) if noncentral < _NEAR else 0.0
     return float(nct.sf(critical, n - 1, noncentral)) + wrong_sign
 
 
 @dataclass(frozen=True)
 class SeedInference:
-    """What several training runs, alike but for their seed, say together.
+    """The inference from several trainings that differ only in their seed.
 
     Attributes:
-        mean: over seeds, each of which counts once whatever its number of episodes.
+        mean: over seeds, each with the same weight.
         spread: sample standard deviation between seeds; None for one seed.
         ci95: half width of the 95 % t interval with n - 1 degrees of freedom; None for one seed.
-        p: of the two-sided t-test against zero; None for one seed, or without spread.
-        n: seeds.
-        verdict: "positive" or "negative" where the interval leaves out zero, else "undecided"; always "undecided" under
-            three seeds.
+        p: of the two-sided t-test against zero; None for one seed, or if all means are equal.
+        n: number of seeds.
+        verdict: "positive" or "negative" if the interval excludes zero and there are at least three seeds, else
+            "undecided".
     """
 
     mean: float
@@ -115,15 +114,15 @@ class SeedInference:
 
 
 def over_seeds(means: Sequence[float]) -> SeedInference:
-    """Judge a difference by its means in several training runs, one per seed.
+    """Return the inference on a difference from its mean in each seed.
 
     Raises:
-        ValueError: there is none.
+        ValueError: `means` is empty.
     """
     from scipy.stats import t as student
 
     if not means:
-        raise ValueError("there is no seed to judge by")
+        raise ValueError("no seed")
     values = torch.tensor(means, dtype=torch.float64)
     n, mean = len(means), values.mean().item()
     if n == 1:

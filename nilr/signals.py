@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: how a process is stopped, at every stage of its life."""
+"""SIGINT, SIGTERM and SIGHUP: how a process stops, at every stage of its life."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from nilr.errors import Interrupted
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-
 _repeats_ignored = False
 
 
 class StopRequest:
-    """Whether one of the signals that stop a process has arrived.
+    """Whether a signal has arrived.
 
     Attributes:
         signum: the first signal; None before it.
-        urgent: whether a second one has arrived: leave now, save nothing.
+        urgent: whether a second signal has arrived: exit now, save nothing.
     """
 
     def __init__(self) -> None:
@@ -30,20 +29,20 @@ class StopRequest:
         self.urgent = False
 
     def __bool__(self) -> bool:
-        """Tell whether to stop."""
+        """Return whether to stop."""
         return self.signum is not None
 
     def raise_if_set(self) -> None:
-        """Raise `Interrupted` where a signal has arrived."""
+        """Raise `Interrupted` if a signal has arrived."""
         if self.signum is not None:
             raise Interrupted(self.signum)
 
 
 @contextlib.contextmanager
 def stopping_gracefully() -> Iterator[StopRequest]:
-    """Turn the first signal into a request that the block may honour when its state is whole.
+    """Turn the first signal into a request that the block honours when its state is consistent.
 
-    The second one raises `Interrupted` at once, wherever the block is. Outside the main thread signals are left alone.
+    The second signal raises `Interrupted` at once. Outside the main thread signals are not handled.
     """
     request = StopRequest()
 
@@ -59,9 +58,9 @@ def stopping_gracefully() -> Iterator[StopRequest]:
 
 @contextlib.contextmanager
 def unwinding() -> Iterator[None]:
-    """Let a signal raise `Interrupted`, so that locks are let go and temporary files removed.
+    """Let a signal raise `Interrupted`, so that locks are released and temporary files removed.
 
-    SIGINT too: a shell that starts a process in the background lets it ignore SIGINT.
+    This includes SIGINT in a background process, for which a shell sets it to be ignored.
     """
 
     def handle(signum: int) -> None:
@@ -73,9 +72,9 @@ def unwinding() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_the_process() -> Iterator[None]:
-    """Let a signal end the process on the spot, while it imports and has nothing to lose.
+    """Let a signal end the process at once, while it imports modules and has nothing to save.
 
-    A compiled module that is interrupted while it is imported hides the interruption behind errors of its own.
+    A compiled module that is interrupted during its import hides the interruption behind errors of its own.
     """
 
     def handle(signum: int) -> None:
@@ -88,7 +87,7 @@ def ending_the_process() -> Iterator[None]:
 
 
 def ignore_repeated_signals() -> None:
-    """Let only the first signal count in this process: several processes may send one for the same reason."""
+    """Ignore all signals after the first one in this process: several processes may send one for the same reason."""
     global _repeats_ignored
     _repeats_ignored = True
 
@@ -97,11 +96,6 @@ def ignore_signals() -> None:
     """Ignore signals from now on, so that none changes the status of a process that is about to exit."""
     for signum in STOPPING:
         signal.signal(signum, signal.SIG_IGN)
-
-
-def _kept_alive(signum: int) -> bool:
-    """Tell whether `nohup` lets the process outlive its terminal."""
-    return signum == signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN
 
 
 @contextlib.contextmanager
@@ -121,7 +115,9 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
             raised.append(interrupted)
             raise
 
-    before = {signum: signal.signal(signum, handler) for signum in STOPPING if not _kept_alive(signum)}
+    # nohup sets SIGHUP to be ignored, so that the process outlives its terminal
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {signum: signal.signal(signum, handler) for signum in STOPPING if signum not in ignored}
     try:
         yield
     except Exception as error:
@@ -130,5 +126,5 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
         raise
     finally:
         for signum, previous in before.items():
-            if signal.getsignal(signum) is handler:  # else signals are ignored from now on
+            if signal.getsignal(signum) is handler:  # else repeated signals are ignored
                 signal.signal(signum, previous)

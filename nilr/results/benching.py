@@ -1,4 +1,4 @@
-"""What `nilr bench` puts into its result: timings of engines, and what follows from them."""
+"""The metrics of `nilr bench`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from nilr.results.records import Record
 
 
 class Timing(Record):
-    """How long one engine takes for a task: the median over the rounds, the fastest and the slowest.
+    """The seconds that one engine takes for a task: the median over the rounds, the fastest and the slowest.
 
     `flop` counts the convolutions that the task needs; `share_of_attainable` is their rate, as a fraction of
-    `attainable_flop_per_second`. Memory is what the engine's process held before its first turn and at most: resident,
-    with Python and torch; on a CUDA device, its tensors there.
+    `attainable_flop_per_second`. Memory is that of the engine's process before its first turn, and its peak: resident
+    memory, with Python and torch; on a CUDA device, that of its tensors.
     """
 
     episodes: int
@@ -28,9 +28,9 @@ class Timing(Record):
 
 
 class EngineBench(Record):
-    """One engine: an outer step, from drawing its episodes to Adam; and adapting to episodes and judging them.
+    """One engine: an outer step, from drawing its episodes to Adam; and adapting to episodes and evaluating them.
 
-    Where outer steps are captured in a CUDA graph, `update_uncaptured` has their kernels launched one by one.
+    If outer steps are captured in a CUDA graph, `update_uncaptured` has the timing without capture.
     """
 
     update: Timing
@@ -39,14 +39,14 @@ class EngineBench(Record):
 
 
 class ConvolutionRate(Record):
-    """How fast one of the network's convolutions is by itself, forward, on a batch of query images."""
+    """The rate of one of the network's convolutions alone, forward, on a batch of query images."""
 
     convolution: str
     flop_per_second: FiniteFloat
 
 
 class PresetTime(Record):
-    """How long a training by a preset will take, validations included, with the engine that `auto` takes."""
+    """The time of a training with a preset, with its validations, with the engine that `auto` chooses."""
 
     algo: str
     engine: str
@@ -60,7 +60,7 @@ class PresetTime(Record):
 class BenchMetrics(Record):
     """`nilr bench`: engines by algorithm and name, and presets by name.
 
-    `attainable_flop_per_second` is that of the fastest of the network's convolutions, on all threads.
+    `attainable_flop_per_second` is the rate of the fastest of the network's convolutions, on all threads.
     """
 
     attainable_flop_per_second: FiniteFloat

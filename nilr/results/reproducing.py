@@ -1,4 +1,4 @@
-"""What `nilr reproduce` concludes."""
+"""The metrics of `nilr reproduce`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Finding = Literal["confirmed", "refuted", "undecided"]
 
 
 class OverSeeds(Record):
-    """A difference over training runs that are alike but for their seed, in fractions of accuracy.
+    """A difference over trainings that differ only in their seed, in fractions of accuracy.
 
-    Each seed's mean counts once, whatever its number of episodes; `ci95` is half the 95 % t interval with n_seeds - 1
-    degrees of freedom, null for one seed, as are `spread`, the standard deviation between seeds, and p. `verdict` is
-    positive or negative where the interval leaves out zero, else undecided; always undecided under three seeds.
+    Each seed's mean has the same weight. `ci95` is half the width of the 95 % t interval with n_seeds - 1 degrees of
+    freedom, `spread` the standard deviation between seeds, p that of the t-test; null for one seed. `verdict` is
+    positive or negative if the interval excludes zero and there are at least three seeds, else undecided.
     """
 
     mean: FiniteFloat
@@ -29,7 +29,7 @@ class OverSeeds(Record):
 
 
 class Sign(Record):
-    """One of the paper's four signs: what it claims of the difference to meta-init, and what was found."""
+    """One of the paper's four signs: the claimed sign of the difference to meta-init, and the finding."""
 
     run: str
     protocol: str
@@ -39,10 +39,9 @@ class Sign(Record):
 
 
 class RunFigures(Record):
-    """One run over seeds: differences to meta-init, and of each edit of the rates to the learned ones.
+    """One run over seeds: differences to meta-init, and of each edit of the rates to the learned rates.
 
-    `to_counterpart` is by how much more its models gain over meta-init than those of the run `counterpart` of the same
-    seeds, on the same episodes.
+    `to_counterpart` is its difference to meta-init minus that of the run `counterpart`, on the same seeds and episodes.
     """
 
     why: str
@@ -55,9 +54,9 @@ class RunFigures(Record):
 
 
 class ReproduceMetrics(Record):
-    """`nilr reproduce`. `files` are the results that it is made of, in the experiment's folder.
+    """`nilr reproduce`. `files` are the results that it is made from, in the experiment's folder.
 
-    `choices` has the same signs, as they are found with one choice of probing or of training made otherwise.
+    `choices` has the findings on the same signs if one choice of probing or training is made differently.
     """
 
     signs: list[Sign]

@@ -59,7 +59,7 @@ def work_ahead(plan: ExperimentPlan, models: list[PlannedModel], jobs: int, repo
     reporter.stage(f"reproduce, {jobs} models at a time", len(models), unit="models")
     workers: list[_Worker] = []
     try:
-        workers += [_Worker(plan) for _ in range(jobs)]
+        workers.extend(_Worker(plan) for _ in range(jobs))  # one by one: a signal may arrive in between
         busy = [worker for worker in workers if worker.begin(waiting)]
         while busy:
             ready = wait([worker.connection for worker in busy])
@@ -105,20 +105,19 @@ class _Worker(Child):
 
 
 class _Relay(SilentReporter):
-    """Sends the progress of a model, and notes for the user, to the parent process."""
+    """Sends the progress of a step, and notes for the user, to the parent process."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._label = ""
+        self._label: str | None = None
         self._done, self._total = 0, 0
-        self._part, self._parts = 0, 1
         self._sent_at = 0.0
 
-    def begin(self, label: str, part: int = 0, parts: int = 1) -> None:
-        """Name the progress that follows, and which of several equal parts it is."""
-        if self._label not in ("", label):
+    def begin(self, label: str | None) -> None:
+        """Remove the progress of the last step, and name that of the next one."""
+        if self._label:
             self.send({self._label: None})
-        self._label, self._part, self._parts = label, part, parts
+        self._label = label
 
     def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
         """Begin to count."""
@@ -129,7 +128,7 @@ class _Relay(SilentReporter):
         self._done += n
         if time.monotonic() - self._sent_at > _SECONDS_BETWEEN_REPORTS:
             self._sent_at = time.monotonic()
-            self.send({self._label: (self._part + self._done / max(self._done, self._total)) / self._parts})
+            self.send({f"{self._label}": self._done / max(self._done, self._total)})
 
     def note(self, message: str) -> None:
         """Send the note."""
@@ -150,13 +149,12 @@ def _work(connection: Connection, plan: ExperimentPlan) -> None:
             threading.Thread(target=_receive, args=(connection, models), daemon=True).start()
             while True:
                 model = models.get()
-                relay.begin(f"{model.name} trained share")
+                relay.begin(f"{model.name} training share")
                 train(plan, model, relay)
-                measurements = plan.measurements(model).values()
-                for part, measurement in enumerate(measurements):
-                    relay.begin(f"{model.name} measured share", part, len(measurements))
+                for name, measurement in plan.measurements(model).items():
+                    relay.begin(f"{model.name} {name} share")
                     measure(plan, model, measurement, relay)
-                relay.begin("")
+                relay.begin(None)
                 relay.send(None)
     except Interrupted as interrupted:
         relay.send(Interrupted(interrupted.signum))

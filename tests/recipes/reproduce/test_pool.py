@@ -56,7 +56,7 @@ def test_several_at_a_time_come_to_the_same_results_in_the_same_files_as_one(tmp
     assert two.models == one.models
     assert results(tmp_path / "two") == results(tmp_path / "one")
     assert (two.config["jobs"], one.config["jobs"]) == (2, 1)
-    begun = [note for note in reporter.notes if "a new model" in note]
+    begun = [note for note in reporter.notes if ": new; " in note]
     assert len(begun) == len(set(begun)) == 4  # each training was one process's
 
     again = Listening()
