@@ -1,4 +1,4 @@
-"""The checkpoint: one sealed safetensors file that holds a learner's numbers and says how to rebuild it.
+"""The checkpoint: one safetensors file with the tensors of a learner, and a manifest to rebuild it.
 
 Reading a manifest does not import torch.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -31,14 +31,14 @@ class Part(BaseModel):
 
 
 class Architecture(Part):
-    """The learner's builder, by name, and what it is called with (`n_way`, `image_size`, `filters`...)."""
+    """Name and arguments of the learner's builder (`n_way`, `image_size`, `filters`...)."""
 
     name: str
     arguments: dict[str, JsonValue]
 
 
 class TrainedOn(Part):
-    """The pack that the model was trained on."""
+    """The pack that a model was trained on."""
 
     name: ModelName
     digest: str
@@ -46,7 +46,7 @@ class TrainedOn(Part):
 
 
 class Adaptation(Part):
-    """How an adapted model was adapted: with which edit of its parent's rates, in which parts, in how many steps."""
+    """How an adapted model was adapted: edit of its parent's rates, parts and number of steps."""
 
     rates: str
     adapt_part: list[str]
@@ -54,7 +54,7 @@ class Adaptation(Part):
 
 
 class Parent(Part):
-    """The model that an adapted one was adapted from, the digest of its tensors, and how."""
+    """The model that an adapted model comes from, with the digest of its tensors."""
 
     name: str
     digest: str
@@ -62,18 +62,16 @@ class Parent(Part):
 
 
 class Manifest(Part):
-    """What stands in a checkpoint's header; enough to rebuild the learner.
+    """The header of a checkpoint; enough to rebuild the learner.
 
     Attributes:
-        saved_at: UTC, of fixed width, so that text order is time order.
-        architecture: the builder's name and arguments.
+        saved_at: UTC, in a fixed-width format: the order of the texts is the order in time.
         algorithm: the resolved row of the algorithm table.
-        settings: the resolved settings of the run.
-        data: the pack trained on.
-        outer_step: completed outer updates.
-        metrics: what was measured when it was saved.
-        engine: how episodes were executed.
-        parent: the model this one was adapted from, if it was.
+        settings: the resolved settings of the training.
+        outer_step: completed updates.
+        metrics: of the training when the checkpoint was saved.
+        engine: the implementation that computed the updates.
+        parent: the model that this one was adapted from, if any.
         tensors_sha256: over names, dtypes, shapes and bytes of all tensors, in name order.
     """
 
@@ -92,29 +90,15 @@ class Manifest(Part):
     tensors_sha256: str
 
 
-class Origin(TypedDict):
-    """The keywords of `save_checkpoint` that go into the manifest as they are; see `Manifest`."""
-
-    architecture: Mapping[str, Any]
-    algorithm: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    data: Mapping[str, Any]
-    outer_step: int
-    metrics: Mapping[str, Any]
-    engine: str
-    parent: Mapping[str, Any] | None
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A meta-initialisation (or adapted parameters) with its inner rates.
 
     Attributes:
-        manifest: where it comes from.
+        manifest: how to rebuild the learner, and its history.
         params: parameters by name, float32 or float64, on the CPU.
-        inner_lr: the rates that the inner loop takes, of the parameters that it moves, by name: one number of shape (),
-            or of the parameter's shape; or a rate per step, (K, 1, ...) or (K, ...), with one dimension more than the
-            parameter.
+        inner_lr: the inner rates of the adapted parameters, by name. The shape is () or the parameter's; rates per step
+            have one dimension more than the parameter: (K, 1, ...) or (K, ...).
     """
 
     manifest: Manifest
@@ -128,44 +112,48 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path, *, params: Mapping[str, Tensor], inner_lr: Mapping[str, Tensor], **origin: Unpack[Origin]
+    path: Path,
+    *,
+    params: Mapping[str, Tensor],
+    inner_lr: Mapping[str, Tensor],
+    **manifest: Any,  # noqa: ANN401 - the fields of `Manifest`, which checks them
 ) -> Manifest:
-    """Write a checkpoint, whole or not at all, after reading it back in memory.
+    """Write a checkpoint atomically, after reading it back in memory.
 
     Args:
-        path: the file to replace.
+        path: the file to write or replace.
         params: parameters by name; float32 or float64, finite, on any device.
-        inner_lr: rates by parameter name, of the shapes that `Checkpoint` names.
-        origin: what goes into the manifest.
+        inner_lr: rates by parameter name, with the shapes in `Checkpoint`.
+        manifest: the fields of `Manifest` from `architecture` to `parent`.
 
     Raises:
-        CheckpointError: a tensor is not finite, or of another dtype, or a rate does not fit its parameter.
-        StoreError: the place cannot be written.
+        CheckpointError: a tensor is not finite or has another dtype, a rate does not fit its parameter, or a field of
+            the manifest is invalid.
+        StoreError: the file cannot be written.
     """
     tensors = {f"params/{name}": tensor for name, tensor in params.items()}
     tensors |= {f"inner_lr/{name}": tensor for name, tensor in inner_lr.items()}
     saved_at = datetime.now(UTC).isoformat(timespec="microseconds")
-    content = serialize(CHECKPOINT, {"saved_at": saved_at, **origin}, tensors)
+    content = serialize(CHECKPOINT, {"saved_at": saved_at, **manifest}, tensors)
     checkpoint = _checkpoint(path, *parse(path, content, CHECKPOINT))
     write_atomically(path, content)
     return checkpoint.manifest
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint and check all of it.
+    """Load a checkpoint and check all of it.
 
     Raises:
-        CheckpointError: there is none, or it is foreign, newer, truncated or damaged, or holds a number that is not
-            finite.
+        CheckpointError: the file is missing, foreign, newer, truncated or damaged, or a number is not finite.
     """
     return _checkpoint(path, *read(path, CHECKPOINT))
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a checkpoint's manifest from the header alone, in a millisecond; the tensors are not checked.
+    """Read a checkpoint's manifest from the header alone; the tensors are not read.
 
     Raises:
-        CheckpointError: there is none, or its header is foreign, newer, truncated or damaged.
+        CheckpointError: the file is missing, or its header is foreign, newer, truncated or damaged.
     """
     return _manifest(path, read_document(path, CHECKPOINT))
 
@@ -176,16 +164,16 @@ def _checkpoint(path: Path, document: dict[str, Any], tensors: dict[str, Tensor]
     for key, tensor in tensors.items():
         part, _, name = key.partition("/")
         if part not in parts:
-            raise CheckpointError(f"`{path}`: `{key}` is neither a parameter nor a rate", hint=FOREIGN)
+            raise CheckpointError(f"`{path}`: `{key}` is not a parameter or a rate", hint=FOREIGN)
         if not tensor.isfinite().all():
-            raise CheckpointError(f"`{path}`: `{key}` holds numbers that are not finite", hint=DAMAGED)
+            raise CheckpointError(f"`{path}`: `{key}` has numbers that are not finite", hint=DAMAGED)
         parts[part][name] = tensor
     params, inner_lr = parts["params"], parts["inner_lr"]
     if not params:
-        raise CheckpointError(f"`{path}` holds no parameters", hint=FOREIGN)
+        raise CheckpointError(f"`{path}` has no parameters", hint=FOREIGN)
     for name, rate in inner_lr.items():
         if name not in params or not _fits(rate, params[name]):
-            raise CheckpointError(f"`{path}`: `inner_lr/{name}` fits no parameter", hint=FOREIGN)
+            raise CheckpointError(f"`{path}`: `inner_lr/{name}` does not fit a parameter", hint=FOREIGN)
     return Checkpoint(manifest, params, inner_lr)
 
 

@@ -1,4 +1,4 @@
-"""The history of a training: one JSON line per logged update and per validation; for TensorBoard too where asked."""
+"""The history of a training: a JSON line per logged update and per validation, and TensorBoard events on request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_LINE = 2**20
 
 
 class Line(BaseModel):
-    """A line of a history, as far as it is read again."""
+    """The fields of a line that are read again."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -36,20 +36,20 @@ class Line(BaseModel):
 
 
 def check_history(path: Path) -> None:
-    """Check that what stands in a history's place, if anything, is a file.
+    """Check that a history is a regular file or missing: a link may lead anywhere, and a pipe may block forever.
 
     Raises:
-        CheckpointError: it is a link, which may lead anywhere, or a pipe or the like, on which to wait for ever.
+        CheckpointError: it is something else.
     """
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-        raise CheckpointError(f"`{path}` is a link, or no file at all", hint="take it away")
+        raise CheckpointError(f"`{path}` is not a regular file", hint="remove it")
 
 
 def read_history(path: Path) -> Iterator[Line]:
-    """Yield the lines of a history; a last one that a kill cut short is none.
+    """Yield the lines of a history. A truncated final line is skipped.
 
     Raises:
-        CheckpointError: it cannot be read, or a line is none of a history.
+        CheckpointError: the file cannot be read, or a line is invalid.
     """
     check_history(path)
     number = 0
@@ -80,14 +80,14 @@ def completed_updates(directory: Path, newest: Manifest) -> int:
 
 
 class History:
-    """`history.jsonl` in a model's directory.
+    """Writes the history of a model.
 
     Args:
         directory: the model's.
-        tensorboard: a directory for TensorBoard's event file, or None.
+        tensorboard: directory for TensorBoard's event file; None: write none.
 
     Raises:
-        NilrError: TensorBoard was asked for and is not installed.
+        NilrError: TensorBoard is requested and not installed.
     """
 
     def __init__(self, directory: Path, tensorboard: Path | None = None) -> None:
@@ -99,14 +99,14 @@ class History:
         self._path.unlink(missing_ok=True)
 
     def trim(self, *, outer_step: int, validated_at: int) -> None:
-        """Drop the lines that a resumed run will write again, and a line that a kill cut short.
+        """Remove the lines that a resumed training writes again, and a truncated line.
 
         Args:
-            outer_step: updates that are not run again.
-            validated_at: outer step of the last validation that is not run again.
+            outer_step: completed updates of the training state.
+            validated_at: outer step of the state's last validation.
 
         Raises:
-            CheckpointError: see `check_history`.
+            CheckpointError: the history is not a regular file.
         """
         check_history(self._path)
         if not self._path.exists():
@@ -123,10 +123,10 @@ class History:
         write_atomically(self._path, "".join(kept).encode())
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line.
+        """Append one line.
 
         Args:
-            line: figures by name, among them `outer_step`.
+            line: figures by name, including `outer_step`.
 
         Raises:
             StoreError: the file cannot be written.
@@ -141,13 +141,13 @@ class History:
                 self._scalars.add_scalar(name, number, line["outer_step"])
 
     def close(self) -> None:
-        """Write what waits for TensorBoard."""
+        """Write the remaining TensorBoard events."""
         if self._scalars is not None:
             self._scalars.close()
 
 
 def _numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the figures of a line: of an interval its mean, of figures by layer each layer's."""
+    """Yield the figures of a line: the mean of an interval, and each layer's figure."""
     for name, value in line.items():
         if isinstance(value, dict):
             yield from [(name, value["mean"])] if "mean" in value else [(f"{name}/{of}", n) for of, n in value.items()]

@@ -1,4 +1,4 @@
-"""The store on disk: where packs, models and results live, and what a name means.
+"""The store: the files of packs, models and results, and how names refer to them.
 
 <home>/datasets/<name>.h5
 <home>/models/<name>/{best,last,training}.safetensors, history.jsonl
@@ -36,9 +36,9 @@ class ModelRef:
     """One checkpoint of one model.
 
     Attributes:
-        name: the registry name, or the base name of a path.
+        name: the model's name in the store, or the last part of its path.
         directory: the model's directory.
-        checkpoint: "best" or "last"; the stem of a file that is neither.
+        checkpoint: "best" or "last", or the stem of another file.
         file: the checkpoint.
     """
 
@@ -49,57 +49,58 @@ class ModelRef:
 
 
 class Store:
-    """The datasets, models and results of a user. Making one touches nothing on disk.
+    """The packs, models and results of a user. Creating a `Store` writes nothing.
 
     Args:
-        home: its directory; None for NILR_HOME, else the platform's directory for user data.
+        home: its directory; None: NILR_HOME, or the platform's directory for user data.
 
     Raises:
-        StoreError: it is None, and nothing says where that is.
+        StoreError: the user has no home directory.
     """
 
     def __init__(self, home: Path | None = None) -> None:
         self.home = Path(home or os.environ.get("NILR_HOME") or _user_data()).absolute()
+        self._datasets, self._models = self.home / "datasets", self.home / "models"
 
     def dataset_path(self, name: str) -> Path:
-        """Return where the pack of that name stands, or would.
+        """Return the file of a pack, which may not exist.
 
         Raises:
-            StoreError: it cannot be a name.
+            StoreError: the name is invalid.
         """
         return self._datasets / f"{_checked('dataset', name)}.h5"
 
     def find_data(self, ref: str) -> Path:
-        """Return the file of a pack, given by name or, with a `/` in it, by path.
+        """Return the file of a pack from its name, or from its path, which contains a `/`.
 
         Raises:
-            StoreError: it is not there; the packs that are there are listed.
+            StoreError: the pack does not exist. The hint lists the packs in the store.
         """
         path = Path(ref) if _is_path(ref) else self.dataset_path(ref)
         with _storage(path):
             if path.is_file():
                 return path
             if _is_path(ref):
-                raise StoreError(f"there is no pack `{ref}`", hint="`nilr prepare-data` makes one")
+                raise StoreError(f"there is no pack `{ref}`", hint="make one with `nilr prepare-data`")
             known = sorted(file.stem for file in self._datasets.glob("*.h5") if is_name(file.stem))
-        hint = "pack it with `nilr prepare-data SOURCE...`, or images to try with `nilr prepare-data --synthetic`"
+        hint = "make one with `nilr prepare-data SOURCE...`, or with `nilr prepare-data --synthetic`"
         if known:
-            hint = f"known: {', '.join(known)}; `nilr prepare-data` packs more"
+            hint = f"known: {', '.join(known)}; make another one with `nilr prepare-data`"
         raise StoreError(f"no dataset `{ref}` in `{self._datasets}`", hint=_as_path(ref) + hint)
 
     def model_dir(self, name: str) -> Path:
-        """Return where the model of that name stands, or would.
+        """Return the directory of a model, which may not exist.
 
         Raises:
-            StoreError: it cannot be a name.
+            StoreError: the name is invalid.
         """
         return self._models / _checked("model", name)
 
     def require_model(self, name: str) -> Path:
-        """Return the directory of the model of that name.
+        """Return the directory of a model.
 
         Raises:
-            StoreError: there is none; the known ones are listed.
+            StoreError: the model does not exist. The hint lists the models in the store.
         """
         directory = self.model_dir(name)
         with _storage(directory):
@@ -109,7 +110,7 @@ class Store:
         return directory
 
     def model_names(self) -> list[str]:
-        """Return the names of all models, those without a checkpoint included, in order.
+        """Return the sorted names of all models, including those without a checkpoint.
 
         Raises:
             StoreError: the store cannot be read.
@@ -119,16 +120,16 @@ class Store:
         return []
 
     def find_model(self, ref: str | None) -> ModelRef:
-        """Return the checkpoint that a MODEL argument means.
+        """Return the checkpoint that a MODEL argument refers to.
 
         Args:
-            ref: a name, or with a `/` in it the path of a directory or a .safetensors file; `@best` or `@last` after
-                it says which checkpoint, else best where validation chose one, else last. None for the model trained
-                last (adapted ones do not count).
+            ref: a name, or the path (with a `/`) of a directory or a .safetensors file. `@best` or `@last` selects a
+                checkpoint; the default is best if it exists, else last. None: the latest trained model; adapted models
+                are ignored.
 
         Raises:
-            StoreError: it is not there; the known models are listed.
-            UnknownNameError: neither best nor last stands after the `@`.
+            StoreError: the model does not exist. The hint lists the models in the store.
+            UnknownNameError: the text after `@` is not best or last.
         """
         if ref is None:
             return _pick(self._trained_last(), None)
@@ -141,15 +142,15 @@ class Store:
             if path.is_dir():
                 return _pick(path, wanted)
             if path.suffix != ".safetensors" or not path.is_file():
-                hint = f"expected a model's directory or .safetensors file; models in the store: {self._known()}"
+                hint = f"expected a directory or a .safetensors file; models in the store: {self._known()}"
                 raise StoreError(f"there is no model at `{base}`", hint=hint)
         if wanted is not None:
-            raise StoreError(f"`{base}` is one checkpoint", hint=f"leave @{wanted} out, or name its directory")
-        own = path.stem in CHECKPOINTS
-        return ModelRef(path.absolute().parent.name if own else path.stem, path.parent, path.stem, path)
+            raise StoreError(f"`{base}` is a single checkpoint", hint=f"remove @{wanted}, or name the directory")
+        name = path.absolute().parent.name if path.stem in CHECKPOINTS else path.stem
+        return ModelRef(name, path.parent, path.stem, path)
 
-    def fresh_model_name(self, base: str) -> str:
-        """Make the directory of a new model, and return its name: base, base-2, base-3...
+    def new_model_name(self, base: str) -> str:
+        """Create the directory of a new model, and return its name: base, base-2, base-3...
 
         Two processes never get the same name.
 
@@ -171,21 +172,19 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str, *, kind: str = "model") -> Iterator[None]:
-        """Hold a model (or a thing of another kind) for this process alone.
-
-        The system lets go of it whatever way the process ends.
+        """Lock a model, or something of another kind, for this process. The lock ends with the process.
 
         Raises:
-            StoreError: another process holds it, or the store cannot be written.
+            StoreError: another process has the lock, or the store cannot be written.
         """
-        held = _checked(kind, name) if kind == "model" else f"{kind}@{_checked(kind, name)}"
-        path = self.home / "locks" / f"{held}.lock"
+        file = _checked(kind, name) if kind == "model" else f"{kind}@{_checked(kind, name)}"
+        path = self.home / "locks" / f"{file}.lock"
         lock = FileLock(path, timeout=0)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout as error:
-            hint = "wait until that has ended, or take another --name"
+            hint = "wait until it ends, or choose another --name"
             raise StoreError(f"{kind} `{name}` is in use by another process", hint=hint) from error
         except OSError as error:
             raise storage_error(path, error, "lock") from error
@@ -197,27 +196,19 @@ class Store:
             lock.release()
 
     def remove_model(self, name: str) -> None:
-        """Remove a model, at once for all who look for it; a link is removed, never what it points to.
+        """Remove a model atomically; of a link, only the link.
 
         Raises:
-            StoreError: there is none, a process trains it, or the store cannot be written.
+            StoreError: the model does not exist or is in use, or the store cannot be written.
         """
         directory = self.require_model(name)
         with self.lock(name), _storage(directory, "remove"):
             remove_at_once(directory)
 
     def result_path(self, command: str) -> Path:
-        """Return a fresh path for a command's result; names sort by time."""
+        """Return a new path for a command's result. Names sort by time."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         return self.home / "results" / f"{stamp}-{command}-{secrets.token_hex(3)}.json"
-
-    @property
-    def _datasets(self) -> Path:
-        return self.home / "datasets"
-
-    @property
-    def _models(self) -> Path:
-        return self.home / "models"
 
     def _trained_last(self) -> Path:
         newest: tuple[str, Path] | None = None
@@ -226,29 +217,32 @@ class Store:
             if manifest is not None and manifest.parent is None and (newest is None or manifest.saved_at > newest[0]):
                 newest = (manifest.saved_at, self.model_dir(name))
         if newest is None:
-            others = f"; models that do not count: {self._known()}" if self.model_names() else ""
+            names = self.model_names()
+            others = f"; ignored, because they are adapted or unreadable: {', '.join(names)}" if names else ""
             hint = f"train one with `nilr meta-train`{others}"
             raise StoreError(f"there is no trained model in `{self._models}` yet", hint=hint)
         return newest[1]
 
     def _known(self) -> str:
-        return ", ".join(self.model_names()) or "none; `nilr meta-train` trains one"
+        return ", ".join(self.model_names()) or "none; train one with `nilr meta-train`"
 
 
 def _user_data() -> Path:
     try:
         return platformdirs.user_data_path("nilr", appauthor=False)
     except RuntimeError as error:
-        raise StoreError("this user has no home directory", hint="name the store's with --home or NILR_HOME") from error
+        raise StoreError(
+            "this user has no home directory", hint="set the store's directory with --home or NILR_HOME"
+        ) from error
 
 
 def holds_model(directory: Path) -> bool:
-    """Tell whether a checkpoint, or a training's state, stands in a directory."""
+    """Return whether a directory has a checkpoint or a training state."""
     return any(directory.glob("*.safetensors"))
 
 
 def newest_manifest(directory: Path) -> Manifest | None:
-    """Return the manifest of a model's last checkpoint, else of its best; None where neither can be read."""
+    """Return the manifest of a model's last checkpoint, or else of its best one; None if neither can be read."""
     for checkpoint in reversed(CHECKPOINTS):
         with contextlib.suppress(CheckpointError, OSError):
             return read_manifest(directory / CHECKPOINTS[checkpoint])
@@ -260,9 +254,9 @@ def _pick(directory: Path, wanted: str | None) -> ModelRef:
     with _storage(directory):
         there = [checkpoint for checkpoint, file in CHECKPOINTS.items() if (directory / file).is_file()]
     if not there:
-        raise StoreError(f"model `{name}` has no checkpoint yet", hint="`nilr models ls` shows how far it is")
+        raise StoreError(f"model `{name}` has no checkpoint yet", hint="`nilr models ls` shows its progress")
     if wanted is not None and wanted not in there:
-        hint = f"take `{name}@{there[0]}`; best is there once a validation chose it (--eval-every)"
+        hint = f"use `{name}@{there[0]}`; best exists after the first validation (--eval-every)"
         raise StoreError(f"model `{name}` has no checkpoint `{wanted}`", hint=hint)
     chosen = wanted or there[0]
     return ModelRef(name, directory, chosen, directory / CHECKPOINTS[chosen])
@@ -278,7 +272,7 @@ def _split(ref: str) -> tuple[str, str | None]:
 
 
 def _as_path(name: str) -> str:
-    return f"for the one in this directory write `./{name}`; " if Path(name).exists() else ""
+    return f"for the one in the working directory write `./{name}`; " if Path(name).exists() else ""
 
 
 def _is_path(ref: str) -> bool:
@@ -287,8 +281,8 @@ def _is_path(ref: str) -> bool:
 
 def _checked(what: str, name: str) -> str:
     if not is_name(name):
-        hint = f"a name has 1 to {_NAME_LENGTH} of A-Z a-z 0-9 . _ - and begins with a letter or digit"
-        raise StoreError(f"`{ascii(name)[1:-1][:60]}` cannot be the name of a {what}", hint=hint)
+        hint = f"use 1 to {_NAME_LENGTH} of A-Z a-z 0-9 . _ - and start with a letter or digit"
+        raise StoreError(f"`{ascii(name)[1:-1][:60]}` is not a valid name of a {what}", hint=hint)
     return name
 
 

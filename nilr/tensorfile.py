@@ -1,8 +1,8 @@
-"""A sealed safetensors file: tensors, a JSON document, and a check over all of it.
+"""A safetensors file with tensors, a JSON document and checksums over both.
 
-The header's metadata holds two strings: `nilr`, the document, and `nilr_sha256`, the SHA-256 of that text. The document
-holds the SHA-256 of the tensors, which safetensors itself does not check. So a flipped bit anywhere is seen, and
-nothing is ever unpickled. torch is imported where tensors are touched: reading a document takes milliseconds.
+The header's metadata has two strings: `nilr`, the document, and `nilr_sha256`, the SHA-256 of that text. The document
+contains the SHA-256 of the tensors, which safetensors does not check itself. Every changed bit is therefore detected,
+and nothing is unpickled. torch is imported only for tensors: reading a document takes milliseconds.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ DTYPES = {
     "nilr/checkpoint": ("F32", "F64"),
     "nilr/training-state": ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL"),
 }
-FOREIGN = "give a file that `nilr meta-train` or `nilr adapt` wrote"
-DAMAGED = "take another checkpoint of the model (NAME@best, NAME@last), or train it again"
+FOREIGN = "choose a file that `nilr meta-train` or `nilr adapt` wrote"
+DAMAGED = "use another checkpoint of the model (NAME@best, NAME@last), or train it again"
 
 _MAX_HEADER = 8 * 2**20
 
@@ -51,12 +51,12 @@ def serialize(kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tens
 
     Args:
         kind: the file's format, a key of `DTYPES`.
-        document: JSON values by name; format, versions and the digest of the tensors are added.
+        document: JSON values by name; format, versions and the tensors' digest are added.
         tensors: by name, on any device; they may share memory.
     """
     from safetensors.torch import save
 
-    # copies, since safetensors refuses tensors that share memory, such as views of one buffer
+    # copies, because safetensors rejects tensors that share memory, such as views of one buffer
     kept = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     sealed = {
         "format": kind,
@@ -70,12 +70,12 @@ def serialize(kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tens
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the document and tensors of a file, checked.
+    """Read and check a file, and return its document and tensors.
 
     Raises:
-        CheckpointError: there is none, or it is foreign, newer, truncated or damaged.
+        CheckpointError: the file is missing, foreign, newer, truncated or damaged.
     """
-    read_document(path, kind)  # what is none of ours is refused before all of it is read
+    read_document(path, kind)  # a foreign file is rejected before all of it is read
     try:
         return parse(path, path.read_bytes(), kind)
     except OSError as error:
@@ -83,14 +83,14 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_document(path: Path, kind: str) -> dict[str, Any]:
-    """Return the document of a file from its header alone; the tensors are not checked.
+    """Return the document of a file from its header alone; the tensors are not read.
 
     Raises:
-        CheckpointError: there is none, or its header is foreign, newer, truncated or damaged.
+        CheckpointError: the file is missing, or its header is foreign, newer, truncated or damaged.
     """
     try:
         if not path.is_file():
-            raise CheckpointError(f"there is no file `{path}`", hint="`nilr models ls` shows the models")
+            raise CheckpointError(f"there is no file `{path}`", hint="`nilr models ls` lists the models")
         with path.open("rb") as handle:
             size = os.fstat(handle.fileno()).st_size
             prefix = handle.read(8)
@@ -101,10 +101,15 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
 
 
 def parse(path: Path, content: bytes, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the document and tensors of a whole file's bytes, checked; `path` is for messages.
+    """Check the bytes of a file, and return its document and tensors.
+
+    Args:
+        path: the file, for error messages.
+        content: all its bytes.
+        kind: the expected format.
 
     Raises:
-        CheckpointError: see `read`.
+        CheckpointError: the content is foreign, newer, truncated or damaged.
     """
     from safetensors.torch import load
 
@@ -119,7 +124,7 @@ def parse(path: Path, content: bytes, kind: str) -> tuple[dict[str, Any], dict[s
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"`{path}` is damaged: {error}", hint=DAMAGED) from error
     if digest_tensors(tensors) != document.get("tensors_sha256"):
-        raise CheckpointError(f"`{path}` is damaged: its tensors do not have the recorded SHA-256", hint=DAMAGED)
+        raise CheckpointError(f"`{path}` is damaged: the SHA-256 of its tensors is not the recorded one", hint=DAMAGED)
     return document, tensors
 
 
@@ -128,10 +133,10 @@ def _entries(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _header(path: Path, head: bytes, size: int) -> dict[str, Any]:
-    """Return the JSON header that `head` begins with, after checking that the file's size is what it says."""
+    """Return the JSON header at the start of `head`, after comparing the file's size with it."""
     end = 8 + int.from_bytes(head[:8], "little")
     if len(head) < 8 or end - 8 > _MAX_HEADER or (size >= end and head[8:9] != b"{"):
-        raise CheckpointError(f"`{path}` is no safetensors file", hint=FOREIGN)
+        raise CheckpointError(f"`{path}` is not a safetensors file", hint=FOREIGN)
     try:
         header: dict[str, Any] = json.loads(head[8:end]) if size >= end else {}
         ends = [int(entry["data_offsets"][1]) for entry in _entries(header).values() if entry["dtype"]]
@@ -145,7 +150,7 @@ def _header(path: Path, head: bytes, size: int) -> dict[str, Any]:
 
 
 def _document(path: Path, header: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Return the header's document, after checking its seal, kind and version."""
+    """Return the header's document, after checking its SHA-256, format and version."""
     metadata = header.get("__metadata__") or {}
     try:
         text = metadata["nilr"]
@@ -153,16 +158,16 @@ def _document(path: Path, header: dict[str, Any], kind: str) -> dict[str, Any]:
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(f"`{path}` is a safetensors file that nilr did not write", hint=FOREIGN) from error
     if not sealed:
-        raise CheckpointError(f"`{path}` is damaged: its manifest does not have the recorded SHA-256", hint=DAMAGED)
+        raise CheckpointError(f"`{path}` is damaged: the SHA-256 of its manifest is not the recorded one", hint=DAMAGED)
     try:
         document: dict[str, Any] = json.loads(text, parse_float=_finite, parse_constant=_finite)
         found, version = document["format"], document["format_version"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(f"`{path}` has a manifest that nilr did not write", hint=FOREIGN) from error
     if found != kind:
-        raise CheckpointError(f"`{path}` is of format `{found}`, expected `{kind}`", hint=FOREIGN)
+        raise CheckpointError(f"`{path}` has the format `{found}`, expected `{kind}`", hint=FOREIGN)
     if version != FORMAT_VERSION:
-        hint = f"it comes from another nilr than this {nilr.__version__}: upgrade nilr, or train the model again"
+        hint = f"this is nilr {nilr.__version__}: upgrade nilr, or train the model again"
         raise CheckpointError(f"`{path}` has format version {version}, expected {FORMAT_VERSION}", hint=hint)
     return document
 
@@ -170,7 +175,7 @@ def _document(path: Path, header: dict[str, Any], kind: str) -> dict[str, Any]:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is no number of JSON, or too large for one")
+        raise ValueError(f"{text} is not a finite number")
     return number
 
 

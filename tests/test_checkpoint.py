@@ -87,7 +87,7 @@ def test_a_number_that_is_not_finite_is_refused_and_the_old_file_stays(
     save_checkpoint(path, params=params, inner_lr=inner_lr, **ORIGIN)
     old = path.read_bytes()
     (params if part == "params" else inner_lr)["head.weight"] = torch.tensor([[0.0, number]])
-    with pytest.raises(CheckpointError, match=f"`{part}/head.weight` holds numbers that are not finite"):
+    with pytest.raises(CheckpointError, match=f"`{part}/head.weight` has numbers that are not finite"):
         save_checkpoint(path, params=params, inner_lr=inner_lr, **ORIGIN)
     assert path.read_bytes() == old
     assert [file.name for file in path.parent.iterdir()] == ["last.safetensors"]
@@ -96,7 +96,7 @@ def test_a_number_that_is_not_finite_is_refused_and_the_old_file_stays(
 def test_a_stored_number_that_is_not_finite_is_refused(path: Path, params: dict[str, Tensor]) -> None:
     manifest = save_checkpoint(path, params=params, inner_lr={}, **ORIGIN).model_dump()
     path.write_bytes(serialize("nilr/checkpoint", manifest, {"params/w": torch.tensor([float("nan")])}))
-    with pytest.raises(CheckpointError, match="`params/w` holds numbers that are not finite"):
+    with pytest.raises(CheckpointError, match="`params/w` has numbers that are not finite"):
         load_checkpoint(path)
 
 
@@ -111,11 +111,11 @@ def test_a_rate_per_step_comes_back(path: Path, params: dict[str, Tensor]) -> No
 @pytest.mark.parametrize(
     ("rates", "what"),
     [
-        ({"body.weight": torch.tensor(0.1)}, "`inner_lr/body.weight` fits no parameter"),
-        ({"head.weight": torch.zeros(2)}, "`inner_lr/head.weight` fits no parameter"),
-        ({"head.weight": torch.zeros(3, 2, 1)}, "`inner_lr/head.weight` fits no parameter"),
-        ({"head.weight": torch.zeros(0, 1, 2)}, "`inner_lr/head.weight` fits no parameter"),
-        ({"head.bias": torch.zeros(2, 1, 1)}, "`inner_lr/head.bias` fits no parameter"),
+        ({"body.weight": torch.tensor(0.1)}, "`inner_lr/body.weight` does not fit a parameter"),
+        ({"head.weight": torch.zeros(2)}, "`inner_lr/head.weight` does not fit a parameter"),
+        ({"head.weight": torch.zeros(3, 2, 1)}, "`inner_lr/head.weight` does not fit a parameter"),
+        ({"head.weight": torch.zeros(0, 1, 2)}, "`inner_lr/head.weight` does not fit a parameter"),
+        ({"head.bias": torch.zeros(2, 1, 1)}, "`inner_lr/head.bias` does not fit a parameter"),
         ({"head.weight": torch.zeros(1, 2, dtype=torch.int64)}, "`inner_lr/head.weight` is I64"),
     ],
 )
@@ -130,10 +130,10 @@ def test_a_rate_that_does_not_fit_is_refused(
 def test_a_file_without_parameters_or_with_other_tensors_is_refused(path: Path, params: dict[str, Tensor]) -> None:
     manifest = save_checkpoint(path, params=params, inner_lr={}, **ORIGIN).model_dump()
     path.write_bytes(serialize("nilr/checkpoint", manifest, {}))
-    with pytest.raises(CheckpointError, match="holds no parameters"):
+    with pytest.raises(CheckpointError, match="has no parameters"):
         load_checkpoint(path)
     path.write_bytes(serialize("nilr/checkpoint", manifest, {"weights/w": torch.zeros(1)}))
-    with pytest.raises(CheckpointError, match="`weights/w` is neither a parameter nor a rate"):
+    with pytest.raises(CheckpointError, match="`weights/w` is not a parameter or a rate"):
         load_checkpoint(path)
 
 
@@ -162,7 +162,7 @@ def test_a_flipped_bit_in_the_tensors_is_seen_by_loading(path: Path, params: dic
     content[-1] ^= 1
     path.write_bytes(content)
     read_manifest(path)
-    with pytest.raises(CheckpointError, match="its tensors do not have the recorded SHA-256"):
+    with pytest.raises(CheckpointError, match="the SHA-256 of its tensors is not the recorded one"):
         load_checkpoint(path)
 
 

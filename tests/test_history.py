@@ -142,7 +142,7 @@ def test_what_is_no_file_in_a_historys_place_is_refused_and_never_followed(kind:
     else:
         path.symlink_to(outside)
     for use in (lambda: History(tmp_path).trim(outer_step=1, validated_at=0), lambda: list(read_history(path))):
-        with pytest.raises(CheckpointError, match=r"history\.jsonl` is a link, or no file at all"):
+        with pytest.raises(CheckpointError, match=r"history\.jsonl` is not a regular file"):
             use()
     if kind == "pipe":
         closing.join()

@@ -83,19 +83,19 @@ def test_a_store_that_is_only_looked_at_is_not_made(store: Store) -> None:
 
 @pytest.mark.parametrize("name", [*BAD_NAMES, "../x", "a/b", "/etc/passwd"])
 def test_what_cannot_be_a_name_is_refused_in_one_line(store: Store, name: str) -> None:
-    for refuse in (store.dataset_path, store.model_dir, store.fresh_model_name, store.remove_model):
-        with pytest.raises(StoreError, match="cannot be the name of a") as caught:
+    for refuse in (store.dataset_path, store.model_dir, store.new_model_name, store.remove_model):
+        with pytest.raises(StoreError, match="is not a valid name of a") as caught:
             refuse(name)
         assert "\n" not in caught.value.message
         assert len(caught.value.message) < 120
-    with pytest.raises(StoreError, match="cannot be the name of a model"), store.lock(name):
+    with pytest.raises(StoreError, match="is not a valid name of a model"), store.lock(name):
         pass
 
 
 @pytest.mark.parametrize("ref", BAD_NAMES)
 def test_a_reference_that_is_no_name_is_refused(store: Store, ref: str) -> None:
     for find in (store.find_data, store.find_model):
-        with pytest.raises(StoreError, match="cannot be the name of a"):
+        with pytest.raises(StoreError, match="is not a valid name of a"):
             find(ref)
 
 
@@ -177,7 +177,7 @@ def test_an_unknown_model_lists_the_known_ones(store: Store) -> None:
 
 
 def test_a_model_without_a_checkpoint_says_so(store: Store) -> None:
-    store.fresh_model_name("maml")
+    store.new_model_name("maml")
     with pytest.raises(StoreError, match="model `maml` has no checkpoint yet"):
         store.find_model("maml")
 
@@ -199,7 +199,7 @@ def test_a_file_of_another_name_is_a_model_of_that_name(store: Store, tmp_path: 
     path = save(store, "maml").rename(tmp_path / "ours.safetensors")
     found = store.find_model(str(path))
     assert (found.name, found.checkpoint, found.file) == ("ours", "ours", path)
-    with pytest.raises(StoreError, match="is one checkpoint"):
+    with pytest.raises(StoreError, match="is a single checkpoint"):
         store.find_model(f"{path}@best")
 
 
@@ -225,7 +225,7 @@ def test_no_model_means_the_one_trained_last(store: Store) -> None:
     save(store, "zeta")
     save(store, "alpha")
     save(store, "alpha-adapted", parent={"name": "alpha", "digest": "ab"})
-    store.fresh_model_name("maml")
+    store.new_model_name("maml")
     assert store.find_model(None).name == "alpha"
     save(store, "zeta")
     save(store, "alpha", "best")
@@ -242,7 +242,7 @@ def test_the_default_model_is_found_beside_broken_ones(store: Store) -> None:
 
 
 def test_without_any_trained_model_the_hint_is_to_train(store: Store) -> None:
-    for expected in ("train one with `nilr meta-train`", "models that do not count: maml-adapted"):
+    for expected in ("train one with `nilr meta-train`", "they are adapted or unreadable: maml-adapted"):
         with pytest.raises(StoreError, match="there is no trained model in") as caught:
             store.find_model(None)
         assert expected in (caught.value.hint or "")
@@ -259,17 +259,17 @@ def test_models_are_listed_in_order_without_what_is_none(store: Store) -> None:
 
 
 def test_fresh_names_count_up(store: Store) -> None:
-    assert [store.fresh_model_name("maml") for _ in range(3)] == ["maml", "maml-2", "maml-3"]
+    assert [store.new_model_name("maml") for _ in range(3)] == ["maml", "maml-2", "maml-3"]
     assert store.model_names() == ["maml", "maml-2", "maml-3"]
 
 
 def test_a_fresh_name_of_the_longest_base_is_a_name(store: Store) -> None:
-    assert store.fresh_model_name("x" * 100) == "x" * 100
-    assert store.fresh_model_name("x" * 100) == "x" * 98 + "-2"
+    assert store.new_model_name("x" * 100) == "x" * 100
+    assert store.new_model_name("x" * 100) == "x" * 98 + "-2"
 
 
 def test_processes_never_share_a_fresh_name(store: Store) -> None:
-    code = "from nilr.store import Store\nfor _ in range(20): print(Store().fresh_model_name('maml'))"
+    code = "from nilr.store import Store\nfor _ in range(20): print(Store().new_model_name('maml'))"
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     names = [name for process in processes for name in process.communicate()[0].split()]
     assert [process.returncode for process in processes] == [0, 0, 0]
@@ -322,7 +322,7 @@ def test_a_removed_model_is_gone_and_its_name_free(store: Store) -> None:
     kept = save(store, "anil")
     store.remove_model("maml")
     assert list((store.home / "models").iterdir()) == [kept.parent]
-    assert store.fresh_model_name("maml") == "maml"
+    assert store.new_model_name("maml") == "maml"
 
 
 def test_a_model_can_be_removed_while_its_file_is_read(store: Store) -> None:
@@ -363,7 +363,7 @@ def test_a_store_that_cannot_be_written_is_one_clear_error(
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StoreError, match=r"cannot write `.*models`: the reason") as caught:
-        store.fresh_model_name("maml")
+        store.new_model_name("maml")
     assert caught.value.hint
     with pytest.raises(StoreError, match=r"cannot lock `.*maml\.lock`: the reason"), store.lock("maml"):
         pass
@@ -372,7 +372,7 @@ def test_a_store_that_cannot_be_written_is_one_clear_error(
 def test_a_file_in_the_place_of_the_store_is_one_clear_error(store: Store) -> None:
     store.home.write_bytes(b"")
     with pytest.raises(StoreError, match="cannot write"):
-        store.fresh_model_name("maml")
+        store.new_model_name("maml")
     with pytest.raises(StoreError, match="cannot lock"), store.lock("maml"):
         pass
 
@@ -381,7 +381,7 @@ def test_a_file_in_the_place_of_the_models_is_one_clear_error(store: Store) -> N
     store.home.mkdir()
     (store.home / "models").write_bytes(b"")
     with pytest.raises(StoreError, match=r"cannot write .*file exists"):
-        store.fresh_model_name("maml")
+        store.new_model_name("maml")
     with pytest.raises(StoreError, match=r"cannot read .*not a directory"):
         store.model_names()
 

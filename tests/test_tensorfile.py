@@ -115,7 +115,7 @@ def test_a_file_with_bytes_after_its_end_is_refused(content: bytes) -> None:
 def test_what_is_no_safetensors_file_is_refused_as_such(foreign: bytes, tmp_path: Path) -> None:
     path = tmp_path / "foreign.safetensors"
     path.write_bytes(foreign)
-    with pytest.raises(CheckpointError, match="is no safetensors file") as caught:
+    with pytest.raises(CheckpointError, match="is not a safetensors file") as caught:
         read_document(path, KIND)
     assert str(path) in caught.value.message
     assert caught.value.hint
@@ -158,12 +158,12 @@ def test_a_tensor_renamed_or_left_out_is_seen(content: bytes) -> None:
     header = json.loads(content[8 : 8 + length])
     header["c"] = header.pop("b")
     renamed = json.dumps(header).encode()
-    with pytest.raises(CheckpointError, match="its tensors do not have the recorded SHA-256"):
+    with pytest.raises(CheckpointError, match="the SHA-256 of its tensors is not the recorded one"):
         parse(Path("x"), struct.pack("<Q", len(renamed)) + renamed + content[8 + length :], KIND)
     del header["c"], header["a"]
     header["a"] = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     fewer = json.dumps(header).encode()
-    with pytest.raises(CheckpointError, match="its tensors do not have the recorded SHA-256"):
+    with pytest.raises(CheckpointError, match="the SHA-256 of its tensors is not the recorded one"):
         parse(Path("x"), struct.pack("<Q", len(fewer)) + fewer + content[8 + length : 8 + length + 8], KIND)
 
 
@@ -188,7 +188,7 @@ def test_a_newer_version_is_refused_with_both_versions() -> None:
 
 
 def test_a_file_of_another_kind_is_refused_with_both_kinds(content: bytes) -> None:
-    with pytest.raises(CheckpointError, match="of format `nilr/training-state`, expected `nilr/checkpoint`"):
+    with pytest.raises(CheckpointError, match="has the format `nilr/training-state`, expected `nilr/checkpoint`"):
         parse(Path("x.safetensors"), content, "nilr/checkpoint")
 
 

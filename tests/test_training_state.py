@@ -51,7 +51,7 @@ def test_settings_that_a_later_version_adds_are_kept(path: Path) -> None:
 
 def test_a_training_state_and_a_checkpoint_are_not_confused(path: Path) -> None:
     save_training_state(path, {}, state())
-    with pytest.raises(CheckpointError, match="of format `nilr/training-state`, expected `nilr/checkpoint`"):
+    with pytest.raises(CheckpointError, match="has the format `nilr/training-state`, expected `nilr/checkpoint`"):
         load_checkpoint(path)
     origin: dict[str, Any] = {"algorithm": {}, "settings": {}, "metrics": {}, "engine": "explicit", "parent": None}
     save_checkpoint(
@@ -63,7 +63,7 @@ def test_a_training_state_and_a_checkpoint_are_not_confused(path: Path) -> None:
         outer_step=0,
         **origin,
     )
-    with pytest.raises(CheckpointError, match="of format `nilr/checkpoint`, expected `nilr/training-state`"):
+    with pytest.raises(CheckpointError, match="has the format `nilr/checkpoint`, expected `nilr/training-state`"):
         load_training_state(path)
 
 

@@ -245,7 +245,7 @@ def _store_adapted(
 ) -> str:
     """Save the adapted parameters as a new model with its parent and its rates; return its name."""
     manifest = model.checkpoint.manifest
-    name = settings.name or store.fresh_model_name(f"{model.ref.name}-adapted")
+    name = settings.name or store.new_model_name(f"{model.ref.name}-adapted")
     path = store.model_dir(name) / LAST
     try:
         with store.lock(name):

@@ -227,7 +227,7 @@ def _require_free(name: str, store: Store) -> None:
 @contextlib.contextmanager
 def _new_directory(settings: TrainSettings, store: Store, default_name: str) -> Iterator[Path]:
     """Create and lock the directory of a new model; remove it at the end if nothing was saved."""
-    name = settings.name or store.fresh_model_name(default_name)
+    name = settings.name or store.new_model_name(default_name)
     with store.lock(name):
         directory = store.model_dir(name)
         if holds_model(directory):

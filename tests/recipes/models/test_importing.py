@@ -98,7 +98,7 @@ def test_name_renames_one_model(given: Path, home: Path) -> None:
         bring(given, given)
     with pytest.raises(UsageError, match="no model to import"):
         bring()
-    with pytest.raises(StoreError, match="cannot be the name of a model"):
+    with pytest.raises(StoreError, match="is not a valid name of a model"):
         bring(given, name="../m")
     assert [row.name for row in list_models(Settings(home=home), SilentReporter())] == ["other"]
 
@@ -127,8 +127,8 @@ def test_an_imported_training_resumes_as_without_the_import(given: Path, home: P
         ({"name": "m", "resume": "auto", **QUICK}, r"no training state \(training.safetensors\) to resume from"),
         ({"name": "m", "resume": "auto", **QUICK, "outer_steps": 6}, "no training state"),
         ({"resume": "m"}, "no training state"),
-        ({"name": "m", "resume": "auto", **QUICK, "filters": 5}, "begun with --filters 4, and this call says 5"),
-        ({"name": "m", "resume": "auto", **QUICK, "seed": 1}, "begun with --seed 0, and this call says 1"),
+        ({"name": "m", "resume": "auto", **QUICK, "filters": 5}, "is trained with --filters 4, not with 5"),
+        ({"name": "m", "resume": "auto", **QUICK, "seed": 1}, "is trained with --seed 0, not with 1"),
         ({"name": "m", **QUICK}, "model `m` exists"),
     ],
 )
@@ -169,9 +169,9 @@ def of_seed(path: Path, seed: object = 7, **more: object) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a flipped bit": (lambda m: flip(m / "best.safetensors"), "do not have the recorded SHA-256"),
-    "a flipped bit of the state": (lambda m: flip(m / "training.safetensors"), "do not have the recorded SHA-256"),
-    "a cut": (lambda m: (m / "last.safetensors").write_bytes(b"\x08"), "is no safetensors file"),
+    "a flipped bit": (lambda m: flip(m / "best.safetensors"), "tensors is not the recorded one"),
+    "a flipped bit of the state": (lambda m: flip(m / "training.safetensors"), "tensors is not the recorded one"),
+    "a cut": (lambda m: (m / "last.safetensors").write_bytes(b"\x08"), "is not a safetensors file"),
     "a state in a checkpoint's place": (
         lambda m: shutil.copy(m / "training.safetensors", m / "last.safetensors"), "expected `nilr/checkpoint`",
     ),
@@ -205,7 +205,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
             m / "last.safetensors",
             architecture={"name": "conv4", "arguments": {"n_way": 3, "image_size": 16, "filters": 5}},
         ),
-        "its tensors are not those of its architecture",
+        "its tensors do not fit its architecture",
     ),
 }  # fmt: skip
 

@@ -134,7 +134,7 @@ def test_unreadable_models_are_listed_with_the_reason(home: Path) -> None:
         "half": "unreadable",
         "odd": "unreadable",
     }
-    assert "is no safetensors file" in (rows["half"].problem or "")
+    assert "is not a safetensors file" in (rows["half"].problem or "")
     assert rows["good"].problem is None
     assert (rows["odd"].problem or "").startswith("manifest field `n_shot`: input should be a valid integer")
 
@@ -179,7 +179,7 @@ def test_a_card_without_rates_has_no_rows(home: Path) -> None:
 
 def test_a_card_is_never_made_from_a_damaged_file(home: Path) -> None:
     flip_last_bit(save(home, "metasgd"))
-    with pytest.raises(CheckpointError, match="its tensors do not have the recorded SHA-256"):
+    with pytest.raises(CheckpointError, match="the SHA-256 of its tensors is not the recorded one"):
         show_model(home, "metasgd")
 
 
@@ -214,7 +214,7 @@ def test_each_problem_is_reported_for_its_file(home: Path) -> None:
     (last.parent / "history.jsonl").write_text('{"outer_step": 1}\n[]\nx\n')
     problems = {check.file: check.problem or "" for check in verify_models(home, "metasgd")}
     assert problems["last.safetensors"] == ""
-    assert "its tensors do not have the recorded SHA-256" in problems["best.safetensors"]
+    assert "the SHA-256 of its tensors is not the recorded one" in problems["best.safetensors"]
     assert "expected `nilr/training-state`" in problems["training.safetensors"]
     assert "line 2: input should be an object" in problems["history.jsonl"]
 
@@ -224,7 +224,7 @@ def test_a_checkpoint_that_cannot_be_rebuilt_is_invalid(home: Path) -> None:
     save(home, "unknown", architecture={"name": "conv99", "arguments": {}})
     save(home, "row", algorithm={"name": "metasgd"})
     problems = [check.problem or "" for check in verify_models(home, "fewer", "unknown", "row")]
-    assert "its tensors are not those of its architecture" in problems[0]
+    assert "its tensors do not fit its architecture" in problems[0]
     assert problems[1]
     assert "cannot be rebuilt" in problems[2]
 

@@ -135,7 +135,7 @@ def test_models_that_were_imported_are_not_trained_again_and_give_the_same_numbe
     assert [call for call in calls if call.startswith("train")] == ["train demo-maml-1step-s0"]
     assert again.metrics == trained.metrics
     assert again.models == trained.models
-    with pytest.raises(StoreError, match="begun with --outer-steps 2, and this call says 1"):
+    with pytest.raises(StoreError, match="is trained with --outer-steps 2, not with 1"):
         run(tiny(other, outer_steps=1))
 
 
@@ -169,7 +169,7 @@ def test_a_training_whose_last_validation_was_interrupted_is_not_done(
 @pytest.mark.usefixtures("reports")
 def test_a_model_trained_otherwise_is_not_taken_for_the_experiment_s(home: Path) -> None:
     reproduce.run(tiny(home), SilentReporter())
-    with pytest.raises(StoreError, match="begun with --filters 4, and this call says 5"):
+    with pytest.raises(StoreError, match="is trained with --filters 4, not with 5"):
         reproduce.run(tiny(home, filters=5), SilentReporter())
 
 
