@@ -129,7 +129,7 @@ class EpisodeSampler:
         """
         key = self._class_keys(indices)
         if avoid is not None:
-            self._check_classes_left(avoid)
+            self._check_classes_left(avoid.shape[1])
             key = (key >> 1 & _INT64_MAX).scatter(1, avoid, _INT64_MAX)
         classes = key.argsort(dim=1, stable=True)[:, : self.n_way]
         return classes, self._images_of(classes, key.gather(1, classes))
@@ -186,12 +186,12 @@ class EpisodeSampler:
             query_y=labels.repeat_interleave(self.n_query).expand(n_episodes, -1),
         )
 
-    def _check_classes_left(self, avoid: Tensor) -> None:
-        classes = len(self.images.class_sizes)
-        if classes - avoid.shape[1] < self.n_way:
+    def _check_classes_left(self, avoided: int) -> None:
+        classes, needed = len(self.images.class_sizes), self.n_way + avoided
+        if classes < needed:
             raise EpisodeError(
-                f"a task of {self.n_way} classes disjoint from {avoid.shape[1]} others needs "
-                f"{self.n_way + avoid.shape[1]} classes, but `{self.stream}` has {classes}",
+                f"a task of {self.n_way} classes disjoint from {avoided} others needs {needed} classes, but "
+                f"`{self.stream}` has {classes}",
                 hint="lower --n-way, or use --task-b any",
             )
 

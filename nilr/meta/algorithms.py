@@ -45,11 +45,7 @@ class Algorithm:
         return self.grain != "fixed"
 
     def moved(self, kinds: Mapping[str, Kind]) -> list[str]:
-        """Return the names of the parameters that the inner loop moves.
-
-        Args:
-            kinds: the kinds of all parameters, by name.
-        """
+        """Return the names of the parameters that the inner loop moves, from the kinds of all parameters by name."""
         return [
             name
             for name, kind in kinds.items()

@@ -90,10 +90,7 @@ class Captured(Generic[T]):
     """
 
     def __init__(
-        self,
-        function: Callable[[], T],
-        capture: Capture | None,
-        changes: Callable[[], Iterable[Tensor]] = tuple,
+        self, function: Callable[[], T], capture: Capture | None, changes: Callable[[], Iterable[Tensor]] = tuple
     ) -> None:
         self._function, self._capture, self._changes = function, capture, changes
         self._recorded: tuple[Callable[[], object], T] | None = None

@@ -38,7 +38,13 @@ def evaluate(
     def evaluate_part(numbers: range) -> Tensor:
         episodes = sampler.draw(numbers)
         logits = engine.adapted_logits(params, inner_lr, episodes, steps=steps)
-        _require_finite(logits, sampler.stream, numbers, steps)
+        broken = (~logits.isfinite().flatten(1).all(1)).nonzero()
+        if len(broken):
+            number = numbers[int(broken[0])]
+            raise DivergedError(
+                f"the logits of {sampler.stream} episode {number} are not finite after {steps} inner steps",
+                hint="lower --inner-lr, --outer-lr or --eval-inner-steps",
+            )
         return accuracy(logits, episodes.query_y)
 
     outcomes = []
@@ -49,12 +55,3 @@ def evaluate(
         for _ in outcome:
             on_episode()
     return torch.cat(outcomes).cpu()
-
-
-def _require_finite(logits: Tensor, stream: str, numbers: range, steps: int) -> None:
-    broken = (~logits.isfinite().flatten(1).all(1)).nonzero()
-    if len(broken):
-        raise DivergedError(
-            f"the logits of {stream} episode {numbers[int(broken[0])]} are not finite after {steps} inner steps",
-            hint="lower --inner-lr, --outer-lr or --eval-inner-steps",
-        )

@@ -101,10 +101,9 @@ def bounds(constraint: str) -> tuple[float, float]:
     Raises:
         UsageError: the constraint is invalid.
     """
-    if constraint == "free":
-        return -math.inf, math.inf
-    if constraint == "non-negative":
-        return 0.0, math.inf
+    named = {"free": (-math.inf, math.inf), "non-negative": (0.0, math.inf)}
+    if constraint in named:
+        return named[constraint]
     form, _, numbers = constraint.partition(":")
     try:
         if form != "bounded":

@@ -36,7 +36,7 @@ class OuterSettings:
     Attributes:
         outer_lr: Adam's rate.
         grad_clip: bound on every element of the meta-gradient, or None.
-        inner_steps: steps of the inner loop.
+        inner_steps: gradient steps of the inner loop.
         outer_steps: updates of the whole run; the two schedules below depend on it.
         outer_lr_schedule: whether Adam's rate is constant or falls (see `cosine`).
         multi_step_loss: whether the query losses after earlier inner steps count at first (see `multi_step_weights`).
@@ -56,11 +56,6 @@ class Report(NamedTuple):
     query_loss: float
     accuracy: float
     finite: bool
-
-    @classmethod
-    def from_numbers(cls, query_loss: float, accuracy: float, finite: float) -> Report:
-        """Return the report from the numbers that `OuterLoop.stage` returns."""
-        return cls(query_loss, accuracy, bool(finite))
 
 
 class OuterLoop:
@@ -172,22 +167,10 @@ class OuterLoop:
         Raises:
             CheckpointError: a tensor is missing, has another shape, or holds invalid values.
         """
-        try:
-            for section, tensors in (("params", self.params), ("inner_lr", self._rates)):
-                for name, value in tensors.items():
-                    value.copy_(_checked(state[f"{section}/{name}"], value, name))
-            if any(name.startswith("adam/") for name in state):
-                self._load_moments(state)
-        except KeyError as error:
-            raise CheckpointError(f"the training state lacks the tensor {error}", hint=_RESTART) from None
-
-    def _load_moments(self, state: Tensors) -> None:
-        for name, moments in self._moments.items():
-            stored = {m: _checked(state[f"adam/{m}/{name}"], value, f"adam/{m}/{name}") for m, value in moments.items()}
-            if stored["step"] < 0 or (stored["exp_avg_sq"] < 0).any():
-                raise CheckpointError(f"Adam's stored moments for `{name}` are invalid", hint=_RESTART)
-            for moment, value in stored.items():
-                moments[moment].copy_(value)
+        with_moments = any(name.startswith("adam/") for name in state)
+        for name, value in self.state().items():
+            if with_moments or not name.startswith("adam/"):
+                value.copy_(_checked(state, name, value))
 
     def _no_moments(self, value: Tensor) -> Params:
         """Return Adam's state before the first step; without capture, the step count is on the CPU."""
@@ -268,9 +251,16 @@ def multi_step_weights(outer_step: int, outer_steps: int, inner_steps: int) -> t
     return (*(earlier,) * (inner_steps - 1), 1 - (inner_steps - 1) * earlier)
 
 
-def _checked(tensor: Tensor, like: Tensor, name: str) -> Tensor:
+def _checked(state: Tensors, name: str, like: Tensor) -> Tensor:
+    if name not in state:
+        raise CheckpointError(f"the training state lacks the tensor `{name}`", hint=_RESTART)
+    tensor, problem = state[name], None
     if tensor.shape != like.shape:
-        raise CheckpointError(f"`{name}` has shape {tuple(tensor.shape)}, expected {tuple(like.shape)}", hint=_RESTART)
-    if not tensor.is_floating_point() or not tensor.isfinite().all():
-        raise CheckpointError(f"`{name}` of the training state has values that are not finite", hint=_RESTART)
+        problem = f"has shape {tuple(tensor.shape)}, expected {tuple(like.shape)}"
+    elif not tensor.is_floating_point() or not tensor.isfinite().all():
+        problem = "has values that are not finite"
+    elif name.startswith(("adam/step/", "adam/exp_avg_sq/")) and (tensor < 0).any():
+        problem = "has negative values"
+    if problem is not None:
+        raise CheckpointError(f"the tensor `{name}` of the training state {problem}", hint=_RESTART)
     return tensor

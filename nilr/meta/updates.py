@@ -47,8 +47,8 @@ class Updates:
         self._set_weights(self.outers[0].loss_weights(outer_step))
         computed, reports = self._stage()
         return [
-            Update(episodes, gradient, Report.from_numbers(*row))
-            for (episodes, gradient), row in zip(computed, reports.tolist(), strict=True)
+            Update(episodes, gradient, Report(query_loss, accuracy, bool(finite)))
+            for (episodes, gradient), (query_loss, accuracy, finite) in zip(computed, reports.tolist(), strict=True)
         ]
 
     def _set_weights(self, weights: Sequence[float] | None) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-Part = Literal["body", "head"]
 Kind = Literal["convolution weight", "norm scale", "norm shift", "head weight", "head bias"]
 
 
-def part(name: str) -> Part:
+def part(name: str) -> Literal["body", "head"]:
     """Return the part of the learner that a parameter belongs to."""
     return "head" if name.startswith("head.") else "body"
 

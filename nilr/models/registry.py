@@ -37,11 +37,7 @@ def find_body(arch: str) -> BodyRow:
 
 
 def body_arguments(arch: str, settings: object) -> dict[str, int]:
-    """Return the values of the body's own arguments, from the attributes of `settings`.
-
-    Raises:
-        UnknownNameError: there is no such architecture.
-    """
+    """Return the values of the body's own arguments, from the attributes of `settings`."""
     return {name: getattr(settings, name) for name in find_body(arch).arguments}
 
 

@@ -120,7 +120,7 @@ def compare(peer: Learn2Learn, algo: str, images: Images, updates: int, seed: in
         parts = ([getattr(e, f.name) for e in episodes] for f in dataclasses.fields(Episode))
         batch = Episode(*map(torch.stack, parts))
         (gradient,) = meta_gradients([loop], [batch], None)
-        report = Report.from_numbers(*loop.stage(gradient).tolist())
+        report = Report(*loop.stage(gradient).tolist())
         loop.apply(gradient, report, outer_step=update, first_episode=update * EPISODES_PER_UPDATE)
         if update + 1 in (1, updates) or update % 10 == 9:
             rates = [loop.inner_lr[name] for name in params] if algo == "metasgd" else []

@@ -10,6 +10,7 @@ from nilr.meta.outer_loop import OuterLoop, Report, meta_gradients
 def take_step(outer: OuterLoop, episodes: Episode, *, outer_step: int, first_episode: int) -> MetaGradient:
     """Compute the meta-gradient of a batch, apply it and return it."""
     gradient = meta_gradients([outer], [episodes], outer.loss_weights(outer_step))[0]
-    report = Report.from_numbers(*outer.stage(gradient).tolist())
+    query_loss, accuracy, finite = outer.stage(gradient).tolist()
+    report = Report(query_loss, accuracy, bool(finite))
     outer.apply(gradient, report, outer_step=outer_step, first_episode=first_episode)
     return gradient

@@ -107,7 +107,7 @@ def test_what_is_not_finite_is_seen_in_the_parameters_and_in_their_rates(part: s
     outer = loop(GivenEngine(1.0))
     gradient = meta_gradients([outer], [EPISODES], None)[0]
     getattr(gradient, part)["head.bias"].fill_(math.inf)
-    report = Report.from_numbers(*outer.stage(gradient).tolist())
+    report = Report(*outer.stage(gradient).tolist())
     named = "`head.bias`" if part == "params" else "`the rate of head.bias`"
     with pytest.raises(DivergedError, match=f"in {named} is not finite at outer step 3, episodes 6 to 7"):
         outer.apply(gradient, report, outer_step=3, first_episode=6)
@@ -130,14 +130,16 @@ def test_a_state_that_lacks_a_tensor_is_refused() -> None:
     take_step(outer, EPISODES, outer_step=0, first_episode=0)
     state = outer.state()
     del state["adam/exp_avg/params/head.bias"]
-    with pytest.raises(CheckpointError, match=r"lacks the tensor 'adam/exp_avg/params/head\.bias'"):
+    with pytest.raises(CheckpointError, match=r"lacks the tensor `adam/exp_avg/params/head\.bias`"):
         loop(GivenEngine(0.3)).load_state(state)
 
 
 def test_a_state_of_another_shape_is_refused() -> None:
     state = loop(GivenEngine(0.3)).state()
     state["params/head.bias"] = torch.zeros(3)
-    with pytest.raises(CheckpointError, match=r"`head\.bias` has shape \(3,\), expected \(2,\)"):
+    with pytest.raises(
+        CheckpointError, match=r"`params/head\.bias` of the training state has shape \(3,\), expected \(2,\)"
+    ):
         loop(GivenEngine(0.3)).load_state(state)
 
 

@@ -36,10 +36,8 @@ class BatchedEngine(ExplicitEngine):
         return self.episode_chunk or _EPISODES_AT_ONCE
 
     @override
-    def meta_gradient(
-        self, params: Tensors, inner_lr: Tensors, episodes: Episode, objective: Objective
-    ) -> MetaGradient:
-        return self.meta_gradients([params], [inner_lr], [episodes], objective)[0]
+    def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
+        return self.meta_gradients([params], [inner_lr], [batch], objective)[0]
 
     @override
     @torch.no_grad()

@@ -89,9 +89,7 @@ class Engine(abc.ABC):
         return 1
 
     @abc.abstractmethod
-    def meta_gradient(
-        self, params: Tensors, inner_lr: Tensors, episodes: Episode, objective: Objective
-    ) -> MetaGradient:
+    def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
         """Return losses, accuracies and the meta-gradient of a batch of E episodes, reduced in episode order.
 
         Losses and accuracies are those after the last inner step.

@@ -39,24 +39,21 @@ class ExplicitEngine(Engine):
 
     @override
     @torch.no_grad()
-    def meta_gradient(
-        self, params: Tensors, inner_lr: Tensors, episodes: Episode, objective: Objective
-    ) -> MetaGradient:
+    def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
         algorithm, steps, weights = objective
         total = {name: torch.zeros_like(value) for name, value in params.items()}
         total_lr = {name: torch.zeros_like(value) for name, value in inner_lr.items() if algorithm.learns_rates}
         rates = _rates_by_step(params, inner_lr, range(steps))
-        losses: list[Tensor] = []
-        accuracies: list[Tensor] = []
+        losses, accuracies = list[Tensor](), list[Tensor]()
 
         def gradient_of(i: int) -> TaskGradient:
-            episode = episodes[i]
+            episode = batch[i]
             support, query = self._images(episode.support_x), self._images(episode.query_x)
             task = Task(support, episode.support_y, query, episode.query_y)
             return task_gradient(params, rates, task, exact=algorithm.order == 2, weights=weights)
 
-        device, at_most = episodes.query_x.device, self.episode_chunk
-        for i, gradient in enumerate(in_order(gradient_of, range(len(episodes)), device=device, at_most=at_most)):
+        device, at_most = batch.query_x.device, self.episode_chunk
+        for i, gradient in enumerate(in_order(gradient_of, range(len(batch)), device=device, at_most=at_most)):
             for name, value in gradient.params.items():
                 total[name] += value
             for step, change in enumerate(gradient.rates):
@@ -64,9 +61,9 @@ class ExplicitEngine(Engine):
                     of_step = rate_at(value, change[name], step)
                     of_step += change[name].sum_to_size(of_step.shape)
             losses.append(gradient.loss)
-            accuracies.append(accuracy(gradient.logits, episodes.query_y[i]))
+            accuracies.append(accuracy(gradient.logits, batch.query_y[i]))
         for value in (*total.values(), *total_lr.values()):
-            value /= len(episodes)
+            value /= len(batch)
         return MetaGradient(torch.stack(losses), torch.stack(accuracies), total, total_lr)
 
     @override

@@ -11,7 +11,6 @@ the number of episodes, each with its own parameters.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -27,13 +26,9 @@ Kept = Any  # what a block's pass keeps for its later passes
 
 
 class Images(NamedTuple):
-    """Images as the blocks read them.
+    """Images (n, C, H, W) as the blocks read them, or those of G episodes side by side, (n, G*C, H, W).
 
-    Attributes:
-        x: (n, C, H, W); or those of G episodes side by side, (n, G*C, H, W).
-        blocks: the network's blocks; the first one may be made for these images.
-        groups: G; None for a single episode, whose tensors have no leading G.
-        memory_format: that of the blocks' planes.
+    The first block may be made for these images. `groups` is G; None for a single episode, without a leading G.
     """
 
     x: Tensor
@@ -65,8 +60,7 @@ class HeadKept(NamedTuple):
     dlogits: Tensor
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(NamedTuple):
     """A forward and backward pass: the loss, the logits, the gradient, and what the Hessian needs."""
 
     loss: Tensor

@@ -16,9 +16,7 @@ from nilr.meta.engine.native import call, empty_pooled, sizes
 
 EPS = 1e-5  # of nn.BatchNorm2d
 
-Channels3 = tuple[Tensor, Tensor, Tensor]
-Channels5 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-Channels6 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Channels = tuple[Tensor, ...]
 Pair = tuple[Tensor, Tensor]
 
 
@@ -45,26 +43,26 @@ class Passes(abc.ABC):
         """Return h = (pooled - m) r and a = relu(s h + t). h may overwrite `pooled`."""
 
     @abc.abstractmethod
-    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> Channels3:
+    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return u = da where a > 0, sum u, and sum u h, plus the sum of the product of `more`."""
 
     @abc.abstractmethod
-    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels3, *, reuse: bool = False) -> Tensor:
+    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels, *, reuse: bool = False) -> Tensor:
         """Return b + c y, plus k u at the pooled positions; channels b, c, k. `reuse` overwrites y."""
 
     @abc.abstractmethod
-    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> Channels3:
+    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return y_t at the pooled positions, and the means of y_t and of (y - m) y_t over all positions."""
 
     @abc.abstractmethod
-    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels6) -> Pair:
+    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels) -> Pair:
         """Return h_t = r (taken - m_t - h q), and a_t = s_t h + s h_t + t_t where a > 0.
 
         The channels are r, m_t, q, s, s_t, t_t. h_t may overwrite `taken`.
         """
 
     @abc.abstractmethod
-    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels5) -> Tensor:
+    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels) -> Tensor:
         """Return b_t + c_t y + c y_t, plus k_t u + k u_t at the pooled positions.
 
         The planes are y, y_t; the pooled planes u, u_t; the channels b_t, c_t, c, k_t, k.
@@ -93,29 +91,29 @@ class AtenPasses(Passes):
         return h, torch.addcmul(_wide(t), h, _wide(s)).relu_()
 
     @override
-    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> Channels3:
+    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> tuple[Tensor, Tensor, Tensor]:
         u = da * (a > 0)
         product = u * h if more is None else torch.addcmul(u * h, *more)
         return u, self._sum(u), self._sum(product)
 
     @override
-    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels3, *, reuse: bool = False) -> Tensor:
+    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels, *, reuse: bool = False) -> Tensor:
         b, c, k = (_wide(channel) for channel in channels)
         return self._scatter(y.mul_(c).add_(b) if reuse else torch.addcmul(b, y, c), where, u * k)
 
     @override
-    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> Channels3:
+    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         crossed = self._sum((y - _wide(mean)) * y_t) / positions(y)
         return self._gather(y_t, where), self._sum(y_t) / positions(y), crossed
 
     @override
-    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels6) -> Pair:
+    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels) -> Pair:
         r, m_t, q, s, s_t, t_t = (_wide(channel) for channel in channels)
         h_t = (taken - m_t - h * q) * r
         return h_t, torch.addcmul(t_t + h * s_t, h_t, s) * (a > 0)
 
     @override
-    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels5) -> Tensor:
+    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels) -> Tensor:
         (y, y_t), (u, u_t) = planes, pooled
         b_t, c_t, c, k_t, k = (_wide(channel) for channel in channels)
         dy_t = torch.addcmul(b_t, y, c_t).addcmul_(y_t, c)
@@ -176,7 +174,7 @@ class NativePasses(Passes):
         return pooled, a
 
     @override
-    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> Channels3:
+    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> tuple[Tensor, Tensor, Tensor]:
         u = torch.empty_like(a)
         sums = a.new_empty(2, a.shape[1], dtype=torch.float64)
         _call(
@@ -195,13 +193,13 @@ class NativePasses(Passes):
         return u, dshift, dscale
 
     @override
-    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels3, *, reuse: bool = False) -> Tensor:
+    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels, *, reuse: bool = False) -> Tensor:
         dy = y if reuse else torch.empty_like(y)
         _call("spread", y, u, where, *channels, *sizes(y), y.shape[1], dy)
         return dy
 
     @override
-    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> Channels3:
+    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         taken = empty_pooled(y, y.shape[1], y.dtype)
         sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
         _call("tangent_statistics", y, y_t, where, mean, *sizes(y), y.shape[1], taken, sums[:1], sums[1:])
@@ -209,13 +207,13 @@ class NativePasses(Passes):
         return taken, total, crossed
 
     @override
-    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels6) -> Pair:
+    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels) -> Pair:
         a_t = torch.empty_like(a)
         _call("normalise_tangent", taken, h, a, *channels, positions(a), a.shape[1], a_t)
         return taken, a_t
 
     @override
-    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels5) -> Tensor:
+    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels) -> Tensor:
         dy_t = torch.empty_like(planes[0])
         _call("spread_tangent", *planes, *pooled, where, *channels, *sizes(dy_t), dy_t.shape[1], dy_t)
         return dy_t

@@ -31,9 +31,7 @@ class ReferenceEngine(Engine):
         return True
 
     @override
-    def meta_gradient(
-        self, params: Tensors, inner_lr: Tensors, episodes: Episode, objective: Objective
-    ) -> MetaGradient:
+    def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
         algorithm, steps, loss_weights = objective
         start = {name: value.detach().requires_grad_() for name, value in params.items()}
         learned = algorithm.learns_rates
@@ -42,7 +40,7 @@ class ReferenceEngine(Engine):
         total = [torch.zeros_like(leaf) for leaf in leaves]
         weights = (1.0,) if loss_weights is None else loss_weights
         losses, accuracies = [], []
-        for episode in (episodes[i] for i in range(len(episodes))):
+        for episode in (batch[i] for i in range(len(batch))):
             support_loss = self._loss(episode.support_x, episode.support_y)
             adapted, query_losses = start, []
             for step in range(steps):
@@ -55,7 +53,7 @@ class ReferenceEngine(Engine):
             total = [a + b for a, b in zip(total, gradients, strict=True)]
             losses.append(query_losses[-1].detach())
             accuracies.append(accuracy(logits.detach(), episode.query_y))
-        mean = [value / len(episodes) for value in total]
+        mean = [value / len(batch) for value in total]
         return MetaGradient(
             query_loss=torch.stack(losses),
             accuracy=torch.stack(accuracies),

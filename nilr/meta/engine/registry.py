@@ -36,20 +36,16 @@ def choose_engine(
         UnknownNameError: there is no such engine.
         UsageError: the engine does not support the learner, the device or the precision, or was not built.
     """
-    engine = _find(name, learner, device)
-    if precision == "bf16" and not engine.has_precision:
-        raise UsageError(f"the engine `{engine.name}` does not support --precision bf16", hint="use float32")
-    return engine(learner, precision=torch.bfloat16 if precision == "bf16" else None, episode_chunk=episode_chunk)
-
-
-def _find(name: str, learner: Learner, device: torch.device) -> type[Engine]:
     if name == "auto":
-        return next(ENGINES[name] for name in AUTO[device.type] if ENGINES[name].supports(learner, device))
+        name = next(other for other in AUTO[device.type] if ENGINES[other].supports(learner, device))
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ("auto", *ENGINES))
-    if not ENGINES[name].supports(learner, device):
+    engine = ENGINES[name]
+    if not engine.supports(learner, device):
         raise UsageError(
             f"the engine `{name}` does not support this architecture on `{device}`, or was not built on this machine",
             hint="use --engine auto",
         )
-    return ENGINES[name]
+    if precision == "bf16" and not engine.has_precision:
+        raise UsageError(f"the engine `{name}` does not support --precision bf16", hint="use --precision float32")
+    return engine(learner, precision=torch.bfloat16 if precision == "bf16" else None, episode_chunk=episode_chunk)

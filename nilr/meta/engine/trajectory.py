@@ -56,12 +56,8 @@ def task_gradient(
 ) -> TaskGradient:
     """Return the meta-gradient of a task.
 
-    Args:
-        params: the meta-initialisation, by name.
-        rates: the rates of each step, by name; they broadcast to their parameters.
-        task: support and query.
-        exact: second order; otherwise inner gradients are constants.
-        weights: weights of the query losses after each step; None: only the last one counts.
+    `rates` are those of each step, which broadcast to their parameters. `exact` is second order; otherwise inner
+    gradients are constants. `weights` are those of `Objective`.
     """
     if weights is None and rates and first_needed(rates[0]):
         return _head_task_gradient(params, rates, task, exact=exact)
