@@ -1,8 +1,8 @@
 """Read pickles without unpickling: a small stack machine that builds only NumPy arrays and plain containers.
 
-Python's own `pickle` imports and calls whatever the file names. A restricted `find_class` does not stop it from
-allocating any amount of memory or from crashing on deeply nested keys. Here `pickletools` decodes the instructions,
-nothing is imported or called by name, and every length is checked against the file before it is read.
+Python's own `pickle` imports and calls any function that the file names. A restricted `find_class` does not stop it
+from allocating any amount of memory or from crashing on deeply nested keys. Here `pickletools` decodes the
+instructions, nothing is imported or called by name, and a length beyond the end of the file allocates nothing.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Dtype:
 
     value: np.dtype[Any]
 
-    def build(self, state: Any) -> None:  # noqa: ANN401 - whatever the file holds
+    def build(self, state: Any) -> None:  # noqa: ANN401 - any content of the file
         order: Any = _text(state[1])
         self.value = self.value.newbyteorder(order)
 
@@ -84,7 +84,7 @@ class PickledArray:
 
     value: npt.NDArray[Any] | None = None
 
-    def build(self, state: Any) -> None:  # noqa: ANN401 - whatever the file holds
+    def build(self, state: Any) -> None:  # noqa: ANN401 - any content of the file
         """Set the value from NumPy's state of an array: version, shape, dtype, whether in Fortran order, bytes."""
         _, shape, dtype, fortran, raw = state
         self.value = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
