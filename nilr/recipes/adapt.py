@@ -250,7 +250,9 @@ def _store_adapted(
     try:
         with store.lock(name):
             if holds_model(path.parent) and not settings.force:
-                raise StoreError(f"model `{name}` exists in `{store.home}`", hint="use another --name, or --force")
+                raise StoreError(
+                    f"model `{name}` exists in `{store.home}`", hint="choose another --name, or replace it with --force"
+                )
             save_checkpoint(
                 path,
                 params=adapted,
