@@ -23,7 +23,7 @@ from nilr.errors import DivergedError, EpisodeError, StoreError, UsageError
 from nilr.probes.edits import NORM_MATCHED, adapt, edited, rates_of_part
 from nilr.probes.features import episode_features
 from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
-from nilr.recipes.common.loading import LoadedModel, find_evaluation_pack, load_model, open_split, require_image_size
+from nilr.recipes.common.loading import LoadedModel, load_model, open_evaluation_split
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
@@ -114,8 +114,7 @@ def _draw_task(settings: AdaptSettings, store: Store, model: LoadedModel, device
     if settings.query is not None:
         raise UsageError("--query needs --support", hint="add --support, a directory with one folder per class")
     size = episode_size(settings, [model])
-    split = open_split(find_evaluation_pack(store, settings.data, model), settings.split, device)
-    require_image_size(model, split.used)
+    split = open_evaluation_split(store, settings.data, settings.split, [model], device)
     sampler = EpisodeSampler(split.images, size.n_way, size.n_shot, size.n_query, settings.seed, settings.split)
     classes, images = sampler.choose([settings.episode])
     filenames = split.packed.filenames()

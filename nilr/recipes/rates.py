@@ -17,14 +17,7 @@ from nilr.meta.engine.workers import in_order
 from nilr.models.parameters import layer
 from nilr.probes.rate_statistics import Walk, larger, signal, spread, walk, without_signal
 from nilr.recipes.common.episodes import EpisodeSize, episode_size, inner_steps
-from nilr.recipes.common.loading import (
-    LoadedModel,
-    OpenSplit,
-    find_evaluation_pack,
-    load_models,
-    open_split,
-    require_image_size,
-)
+from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
@@ -83,10 +76,7 @@ def _open_split(
     reason = "--n-episodes is 0"
     if settings.n_episodes:
         try:
-            split = open_split(find_evaluation_pack(store, settings.data, models[0]), settings.split, device)
-            for model in models:
-                require_image_size(model, split.used)
-            return split, []
+            return open_evaluation_split(store, settings.data, settings.split, models, device), []
         except (StoreError, DataError) as error:
             if settings.data is not None:
                 raise

@@ -156,34 +156,32 @@ def load_models(
     }
 
 
-def require_image_size(model: LoadedModel, data: DataUsed) -> None:
-    """Check that the images of a pack have the size that a model was trained on.
+def open_evaluation_split(
+    store: Store, pack: str | None, split: str, models: Sequence[LoadedModel], device: torch.device
+) -> OpenSplit:
+    """Open the split to evaluate models on; without `pack`, that of the pack that the first model was trained on.
 
     Raises:
-        DataError: they have another size.
+        StoreError: the pack is not in the store.
+        DataError: the pack is unusable, has images of another size than a model was trained on, or has the name of the
+            pack that the first model was trained on, but other images.
     """
-    size = model.checkpoint.manifest.data.image_size
-    if data.image_size != size:
-        raise DataError(
-            f"`{data.name}` has images of {data.image_size} px, and model `{model.ref.name}` was trained on {size} px",
-            hint=f"pack the images with --image-size {size}",
-        )
-
-
-def find_evaluation_pack(store: Store, name: str | None, model: LoadedModel) -> Path:
-    """Return the pack to evaluate on: the named one, or the pack that the model was trained on.
-
-    Raises:
-        StoreError: the pack is missing.
-        DataError: no pack is named, and the store has another pack with the name of the one that was trained on.
-    """
-    trained_on = model.checkpoint.manifest.data
-    path = store.find_data(name if name is not None else trained_on.name)
+    trained_on = models[0].checkpoint.manifest.data
+    path = store.find_data(trained_on.name if pack is None else pack)
     digest = open_pack(path).info.digest
-    if name is None and digest != trained_on.digest:
+    if pack is None and digest != trained_on.digest:
         raise DataError(
-            f"`{path}` has other images (digest {digest[:12]}) than those that model `{model.ref.name}` was trained on "
-            f"({trained_on.digest[:12]})",
+            f"`{path}` has other images (digest {digest[:12]}) than those model `{models[0].ref.name}` was trained "
+            f"on ({trained_on.digest[:12]})",
             hint=f"name a pack with --data; `--data {trained_on.name}` evaluates on this one",
         )
-    return path
+    opened = open_split(path, split, device)
+    for model in models:
+        size = model.checkpoint.manifest.data.image_size
+        if opened.used.image_size != size:
+            raise DataError(
+                f"`{opened.used.name}` has images of {opened.used.image_size} px, and model `{model.ref.name}` was "
+                f"trained on {size} px",
+                hint=f"pack the images with --image-size {size}",
+            )
+    return opened

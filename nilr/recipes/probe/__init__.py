@@ -13,14 +13,7 @@ from nilr.claims import describe_probe
 from nilr.config.judging import ProbeSettings
 from nilr.errors import DataError
 from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
-from nilr.recipes.common.loading import (
-    LoadedModel,
-    OpenSplit,
-    find_evaluation_pack,
-    load_models,
-    open_split,
-    require_image_size,
-)
+from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, compare_with_untrained
@@ -105,17 +98,14 @@ def _open_splits(
     Raises:
         NilrError: a pack is unusable, has images of another size, or is given twice.
     """
-    split = open_split(find_evaluation_pack(store, settings.data, models[0]), settings.split, device)
-    judged = split
-    if settings.data_b is not None:
-        judged = open_split(store.find_data(settings.data_b), settings.split, device)
-        if judged.used.digest == split.used.digest:
-            raise DataError(
-                f"--data-b `{settings.data_b}` has the same images as `{split.used.name}`", hint="omit --data-b"
-            )
-    for model in models:
-        require_image_size(model, split.used)
-        require_image_size(model, judged.used)
+    split = open_evaluation_split(store, settings.data, settings.split, models, device)
+    if settings.data_b is None:
+        return split, split
+    judged = open_evaluation_split(store, settings.data_b, settings.split, models, device)
+    if judged.used.digest == split.used.digest:
+        raise DataError(
+            f"--data-b `{settings.data_b}` has the same images as `{split.used.name}`", hint="omit --data-b"
+        )
     return split, judged
 
 

@@ -270,7 +270,7 @@ def test_a_pack_with_the_same_name_and_other_images_is_an_error(maml: str, pack:
         for name, size in zip(split.class_names, split.class_sizes, strict=True):
             writer.write_class("test", name, images[start : start + size], [f"{i}.png" for i in range(size)])
             start += size
-    with pytest.raises(DataError, match="holds other images"):
+    with pytest.raises(DataError, match="has other images"):
         judge(maml)
     assert judge(maml, data="mini-imagenet").metrics
 
