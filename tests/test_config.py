@@ -61,7 +61,7 @@ def test_a_field_has_one_type_wherever_it_stands() -> None:
             assert seen.setdefault(name, annotation) == annotation, f"{model.__name__}.{name}"
 
 
-def test_only_what_must_be_said_each_time_stays_out_of_the_environment() -> None:
+def test_only_these_settings_have_no_environment_variable() -> None:
     kept_out = {name for model, name in FIELDS if not extra(model, name)["env"]}
     assert kept_out == {"home", "name", "force", "resume", "verify"}
 
@@ -76,7 +76,7 @@ def test_a_preset_is_made_of_training_settings(name: str) -> None:
     TrainSettings(**PRESETS[name])
 
 
-def test_explicit_leaves_defaults_out_even_where_they_are_given_their_own_value() -> None:
+def test_explicit_returns_only_the_settings_that_were_set() -> None:
     assert ProbeSettings(n_episodes=600).explicit() == {"n_episodes": 600}
     assert ProbeSettings().explicit() == {}
 

@@ -17,7 +17,7 @@ def lines(directory: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
 
 
-def test_lines_that_will_be_written_again_are_dropped(tmp_path: Path) -> None:
+def test_lines_that_a_resumed_training_writes_again_are_removed(tmp_path: Path) -> None:
     history = History(tmp_path)
     for step in (2, 4, 6, 8):
         history.append({"outer_step": step, "query_loss": 1.0})
@@ -103,7 +103,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_line_that_is_none_of_a_history_is_one_error_that_names_it(tmp_path: Path, what: str) -> None:
+def test_an_invalid_line_is_an_error_with_its_number(tmp_path: Path, what: str) -> None:
     path = tmp_path / "history.jsonl"
     path.write_text('{"outer_step": 1}\n' + BROKEN[what], encoding="utf-8", errors="surrogateescape")
     with pytest.raises(CheckpointError) as caught:
@@ -112,7 +112,7 @@ def test_a_line_that_is_none_of_a_history_is_one_error_that_names_it(tmp_path: P
     assert "\n" not in caught.value.message
 
 
-def test_what_a_history_holds_is_read_and_a_last_line_that_was_cut_short_is_none(tmp_path: Path) -> None:
+def test_lines_are_read_and_a_truncated_final_line_is_skipped(tmp_path: Path) -> None:
     history = History(tmp_path)
     history.append({"outer_step": 2, "query_loss": 1.5, "share_negative_by_layer": {"head": 0.25}})
     history.append({"outer_step": 2, "val_accuracy": {"mean": 0.5, "ci95": None, "n_episodes": 1}})
@@ -127,7 +127,7 @@ def test_what_a_history_holds_is_read_and_a_last_line_that_was_cut_short_is_none
 
 
 @pytest.mark.parametrize("kind", ["dangling link", "link", "pipe", "directory"])
-def test_what_is_no_file_in_a_historys_place_is_refused_and_never_followed(kind: str, tmp_path: Path) -> None:
+def test_a_history_that_is_not_a_regular_file_is_an_error(kind: str, tmp_path: Path) -> None:
     path, outside = tmp_path / "history.jsonl", tmp_path / "outside"
     if kind == "link":
         outside.write_bytes(b'{"outer_step": 1}\n')

@@ -58,7 +58,7 @@ def test_the_home_is_the_argument_else_the_variable_else_the_users(
     assert Store().home == platformdirs.user_data_path("nilr", appauthor=False)
 
 
-def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_directory_is_an_error_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NILR_HOME", "HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.getuid", lambda: 54_321)
@@ -72,7 +72,7 @@ def test_the_home_stays_where_it_was_when_the_process_moves(tmp_path: Path, monk
     assert Store(Path("here")).home == tmp_path / "here"
 
 
-def test_a_store_that_is_only_looked_at_is_not_made(store: Store) -> None:
+def test_reading_a_store_does_not_create_it(store: Store) -> None:
     assert store.model_names() == []
     with pytest.raises(StoreError):
         store.find_data("mini-imagenet")
@@ -82,7 +82,7 @@ def test_a_store_that_is_only_looked_at_is_not_made(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", [*BAD_NAMES, "../x", "a/b", "/etc/passwd"])
-def test_what_cannot_be_a_name_is_refused_in_one_line(store: Store, name: str) -> None:
+def test_an_invalid_name_is_an_error_of_one_line(store: Store, name: str) -> None:
     for refuse in (store.dataset_path, store.model_dir, store.new_model_name, store.remove_model):
         with pytest.raises(StoreError, match="is not a valid name of a") as caught:
             refuse(name)
@@ -93,14 +93,14 @@ def test_what_cannot_be_a_name_is_refused_in_one_line(store: Store, name: str) -
 
 
 @pytest.mark.parametrize("ref", BAD_NAMES)
-def test_a_reference_that_is_no_name_is_refused(store: Store, ref: str) -> None:
+def test_an_invalid_reference_is_an_error(store: Store, ref: str) -> None:
     for find in (store.find_data, store.find_model):
         with pytest.raises(StoreError, match="is not a valid name of a"):
             find(ref)
 
 
 @pytest.mark.parametrize("name", ["a", "A-1", "maml.v2_x", "0" * 100])
-def test_a_good_name_is_taken(store: Store, name: str) -> None:
+def test_a_valid_name_is_accepted(store: Store, name: str) -> None:
     assert store.model_dir(name) == store.home / "models" / name
     assert store.dataset_path(name) == store.home / "datasets" / f"{name}.h5"
 
@@ -113,13 +113,13 @@ def test_data_is_found_by_name_and_by_path(store: Store, tmp_path: Path, monkeyp
     assert store.find_data("./mini-imagenet.h5") == Path("mini-imagenet.h5")
 
 
-def test_missing_data_says_how_to_get_it(store: Store) -> None:
+def test_a_missing_pack_has_a_hint_how_to_make_it(store: Store) -> None:
     with pytest.raises(StoreError, match=re.escape(f"no dataset `birds` in `{store.home}/datasets`")) as caught:
         store.find_data("birds")
     assert "nilr prepare-data" in (caught.value.hint or "")
 
 
-def test_missing_data_lists_the_packs_that_are_there(store: Store) -> None:
+def test_the_hint_for_a_missing_pack_lists_the_packs_in_the_store(store: Store) -> None:
     pack(store, "synthetic")
     pack(store, "cars")
     with pytest.raises(StoreError) as caught:
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_is_not_there_names_the_one_that_is(store: Store) -> N
     assert "`maml@last`" in (caught.value.hint or "")
 
 
-def test_only_best_and_last_stand_after_the_at(store: Store) -> None:
+def test_only_best_and_last_are_valid_after_the_at(store: Store) -> None:
     save(store, "maml")
     with pytest.raises(UnknownNameError, match="unknown checkpoint `first`") as caught:
         store.find_model("maml@first")
@@ -176,7 +176,7 @@ def test_an_unknown_model_lists_the_known_ones(store: Store) -> None:
     assert caught.value.hint == "known: anil, maml"
 
 
-def test_a_model_without_a_checkpoint_says_so(store: Store) -> None:
+def test_a_model_without_a_checkpoint_is_an_error(store: Store) -> None:
     store.new_model_name("maml")
     with pytest.raises(StoreError, match="model `maml` has no checkpoint yet"):
         store.find_model("maml")
@@ -221,7 +221,7 @@ def test_a_path_without_a_model_is_named(store: Store, tmp_path: Path) -> None:
         store.find_model(str(tmp_path))
 
 
-def test_no_model_means_the_one_trained_last(store: Store) -> None:
+def test_the_default_model_is_the_latest_trained_one(store: Store) -> None:
     save(store, "zeta")
     save(store, "alpha")
     save(store, "alpha-adapted", parent={"name": "alpha", "digest": "ab"})
@@ -249,7 +249,7 @@ def test_without_any_trained_model_the_hint_is_to_train(store: Store) -> None:
         save(store, "maml-adapted", parent={"name": "maml", "digest": "ab"})
 
 
-def test_models_are_listed_in_order_without_what_is_none(store: Store) -> None:
+def test_only_models_are_listed_in_order(store: Store) -> None:
     save(store, "b")
     save(store, "a")
     (store.home / "models" / ".tmp-0").mkdir()
@@ -302,14 +302,14 @@ def test_a_model_in_use_can_be_neither_locked_nor_removed(store: Store, holder: 
         pass
 
 
-def test_a_killed_process_lets_go_of_its_model(store: Store, holder: subprocess.Popen[str]) -> None:
+def test_a_killed_process_releases_its_lock(store: Store, holder: subprocess.Popen[str]) -> None:
     holder.kill()
     holder.wait()
     with store.lock("maml"):
         pass
 
 
-def test_a_lock_is_let_go_of_after_an_error(store: Store) -> None:
+def test_a_lock_is_released_after_an_error(store: Store) -> None:
     with pytest.raises(ValueError, match="mine"), store.lock("maml"):
         raise ValueError("mine")
     with store.lock("maml"):

@@ -112,7 +112,7 @@ def test_a_file_with_bytes_after_its_end_is_refused(content: bytes) -> None:
         struct.pack("<Q", 10**7) + b"{}",
     ],
 )
-def test_what_is_no_safetensors_file_is_refused_as_such(foreign: bytes, tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_an_error(foreign: bytes, tmp_path: Path) -> None:
     path = tmp_path / "foreign.safetensors"
     path.write_bytes(foreign)
     with pytest.raises(CheckpointError, match="is not a safetensors file") as caught:
@@ -192,7 +192,7 @@ def test_a_file_of_another_kind_is_refused_with_both_kinds(content: bytes) -> No
         parse(Path("x.safetensors"), content, "nilr/checkpoint")
 
 
-def test_a_dtype_that_the_kind_does_not_hold_is_refused_with_the_known_ones() -> None:
+def test_an_unsupported_dtype_is_an_error_with_the_supported_ones() -> None:
     content = serialize("nilr/checkpoint", {}, {"a": torch.zeros(1, dtype=torch.float16)})
     with pytest.raises(CheckpointError, match="`a` is F16, expected one of F32, F64"):
         parse(Path("x.safetensors"), content, "nilr/checkpoint")

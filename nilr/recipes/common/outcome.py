@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +10,6 @@ from pydantic import JsonValue
 
 from nilr.commands import schema_of
 from nilr.config.base import MeasuringSettings
-from nilr.results.records import DataUsed, ModelUsed
 from nilr.results.result import SCHEMA_VERSION, Result
 from nilr.runtime import utc_now
 from nilr.store import Store
@@ -33,33 +31,21 @@ class Outcome:
         self.started_at = utc_now()
         self._began = time.monotonic()
 
-    def result(
-        self,
-        metrics: M,
-        *,
-        config: Mapping[str, JsonValue],
-        environment: Mapping[str, JsonValue],
-        models: Sequence[ModelUsed] = (),
-        data: DataUsed | None = None,
-        data_b: DataUsed | None = None,
-        per_episode: Mapping[str, Any] | None = None,
-        notes: Sequence[str] = (),
-    ) -> Result[M]:
-        """Return the result; `nilr.results.result.Result` describes its fields."""
+    def result(self, metrics: M, **fields: Any) -> Result[M]:  # noqa: ANN401 - pydantic checks the fields of `Result`
+        """Return the result.
+
+        Args:
+            metrics: of the command.
+            fields: further fields of `Result`: config, models, data, per_episode, notes, environment...
+        """
         return Result[M](
             schema_=f"nilr/{self.command}/{SCHEMA_VERSION}",
             command=self.command,
-            config=dict(config),
-            models=list(models),
-            data=data,
-            data_b=data_b,
             metrics=metrics,
-            per_episode=dict(per_episode or {}),
-            notes=list(notes),
             paths=self._paths,
-            environment=dict(environment),
             started_at=self.started_at,
             duration_seconds=time.monotonic() - self._began,
+            **fields,
         )
 
 

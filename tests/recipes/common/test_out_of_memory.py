@@ -48,7 +48,7 @@ def state() -> dict[str, Any]:
     return {name: tensor.tolist() for name, tensor in tensors.items()}
 
 
-def test_training_keeps_every_finished_update_and_says_the_command_that_goes_on(
+def test_training_saves_every_completed_update_and_the_hint_resumes_it(
     quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batched = quick | {"engine": "batched", "meta_batch_size": 4}
@@ -69,7 +69,7 @@ def test_training_keeps_every_finished_update_and_says_the_command_that_goes_on(
         torch.testing.assert_close(torch.tensor(value), torch.tensor(whole[name]), rtol=1e-3, atol=1e-4)
 
 
-def test_memory_that_ends_within_an_update_leaves_what_was_saved_before(
+def test_running_out_of_memory_within_an_update_keeps_the_last_save(
     quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take, calls = outer_loop.adam, 0
@@ -94,7 +94,7 @@ def test_memory_that_ends_within_an_update_leaves_what_was_saved_before(
     assert state() == whole
 
 
-def test_memory_that_ends_within_an_update_of_one_seed_keeps_the_finished_updates_of_the_other(
+def test_running_out_of_memory_within_an_update_of_one_seed_saves_the_other_seed(
     home: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take, calls = outer_loop.adam, 0
@@ -115,7 +115,7 @@ def test_memory_that_ends_within_an_update_of_one_seed_keeps_the_finished_update
     assert not (home / "models" / "x-seed1").exists()
 
 
-def test_a_training_without_a_finished_update_leaves_no_model_and_nothing_to_go_on_with(
+def test_a_training_without_a_completed_update_leaves_no_model(
     quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(monkeypatch, "meta_gradient")
@@ -125,7 +125,7 @@ def test_a_training_without_a_finished_update_leaves_no_model_and_nothing_to_go_
     assert not Store(None).model_dir("x").exists()
 
 
-def test_a_validation_that_is_too_much_says_what_it_computes_at_the_same_time(
+def test_the_hint_for_a_validation_has_its_number_of_episodes(
     quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(monkeypatch, "adapted_logits", after=1, engine=BatchedEngine)  # the first is update 1's accuracy before
@@ -162,7 +162,9 @@ def trained(pack: Path, quick: dict[str, Any]) -> None:
     ],
     ids=["probe", "rates", "adapt"],
 )
-def test_judging_says_what_takes_less(run: Any, method: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hint_of_a_command_says_how_to_use_less_memory(
+    run: Any, method: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fail(monkeypatch, method)
     with pytest.raises(DeviceError, match=SAID) as caught:
         run()
@@ -170,7 +172,7 @@ def test_judging_says_what_takes_less(run: Any, method: str, hint: str, monkeypa
 
 
 @pytest.mark.usefixtures("trained")
-def test_a_probe_on_several_threads_is_told_of_fewer_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hint_for_a_probe_on_several_threads_is_fewer_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     fail(monkeypatch, "features")
     with pytest.raises(DeviceError, match=SAID) as caught:
         probe.run(ProbeSettings(models=("x",), n_episodes=4, threads=4, episode_chunk=3), SilentReporter())

@@ -78,7 +78,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 @pytest.mark.parametrize(
     "settings", [{"algo": "metasgd"}, {"algo": "maml", "multi_step_loss": True, "outer_steps": 24}]
 )
-def test_captured_and_uncaptured_trainings_of_several_seeds_are_one(
+def test_captured_and_uncaptured_trainings_give_the_same_models(
     settings: dict[str, Any],
     recording: Callable[[Tapes | Failing], None],
     train: Callable[..., Result[TrainMetrics]],
@@ -98,7 +98,7 @@ def test_captured_and_uncaptured_trainings_of_several_seeds_are_one(
     ]
 
 
-def test_a_captured_training_that_was_stopped_goes_on_bit_for_bit_and_those_behind_catch_up(
+def test_a_captured_training_resumes_bit_for_bit_and_slower_seeds_catch_up(
     recording: Callable[[Tapes | Failing], None],
     train: Callable[..., Result[TrainMetrics]],
     contents: Callable[[str], tuple[Any, ...]],
@@ -113,7 +113,7 @@ def test_a_captured_training_that_was_stopped_goes_on_bit_for_bit_and_those_behi
 
 
 @pytest.mark.parametrize("on_nan", ["stop", "skip"])
-def test_a_captured_update_that_is_not_finite_is_named_and_the_state_before_it_kept(
+def test_a_captured_update_that_is_not_finite_is_reported_and_the_previous_state_kept(
     on_nan: str,
     recording: Callable[[Tapes | Failing], None],
     train: Callable[..., Result[TrainMetrics]],

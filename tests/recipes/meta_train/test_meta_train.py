@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(quick: dict
 
 @pytest.mark.parametrize("algo", ["maml", "metasgd"])
 @pytest.mark.parametrize("updates", [1, 3, 4, 7])
-def test_an_interrupted_training_goes_on_bit_for_bit(algo: str, updates: int, quick: dict[str, Any]) -> None:
+def test_an_interrupted_training_resumes_bit_for_bit(algo: str, updates: int, quick: dict[str, Any]) -> None:
     whole = train(algo=algo, name="whole", **quick)
     settings = TrainSettings(algo=algo, name="halved", **quick)
     with pytest.raises(Interrupted) as caught:
@@ -112,7 +112,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_an_interrupted_training_of_every_kind_of_rates_goes_on_bit_for_bit(
+def test_an_interrupted_training_with_any_kind_of_rates_resumes_bit_for_bit(
     variant: str, quick: dict[str, Any]
 ) -> None:
     settings = quick | {"outer_steps": 20, "outer_lr": 0.01} | VARIANTS[variant]
@@ -123,7 +123,7 @@ def test_an_interrupted_training_of_every_kind_of_rates_goes_on_bit_for_bit(
     assert contents(train(resume="halved", threads=1)) == contents(whole)
 
 
-def test_a_checkpoint_holds_the_rates_that_the_inner_loop_takes(quick: dict[str, Any]) -> None:
+def test_a_checkpoint_has_the_rates_that_the_inner_loop_uses(quick: dict[str, Any]) -> None:
     sparse = train(**(quick | VARIANTS["sparse-maml"]))
     state, _ = read_state(sparse / "training.safetensors")
     kept = load_checkpoint(sparse / "last.safetensors").inner_lr
@@ -143,7 +143,7 @@ def test_a_checkpoint_holds_the_rates_that_the_inner_loop_takes(quick: dict[str,
 @pytest.mark.parametrize(
     ("constraint", "low", "high"), [("non-negative", 0.0, 1.0), ("bounded:-0.005,0.025", -0.005, 0.025)]
 )
-def test_constrained_rates_keep_to_it_and_reach_its_edge(
+def test_constrained_rates_stay_in_their_range_and_reach_its_bound(
     constraint: str, low: float, high: float, quick: dict[str, Any]
 ) -> None:
     settings = quick | {"algo": "metasgd", "inner_lr_init": "0.02", "outer_lr": 0.01, "eval_every": 0}
@@ -171,7 +171,7 @@ def test_the_history_keeps_the_share_of_negative_rates_by_layer(quick: dict[str,
     assert (fixed["share_negative"], fixed["share_negative_by_layer"]) == (None, None)
 
 
-def test_a_result_and_a_checkpoint_record_what_was_resolved(quick: dict[str, Any]) -> None:
+def test_a_result_and_a_checkpoint_record_the_resolved_settings(quick: dict[str, Any]) -> None:
     result = meta_train.run(TrainSettings(algo="lslr", multi_step_loss=True, **quick), SilentReporter())
     told = {"rate_grain": "tensor", "rate_per_step": True, "rate_constraint": "free", "inner_lr_init": "0.01"}
     told |= {"outer_lr_schedule": "constant", "multi_step_loss": True, "inner_lr": None}
@@ -201,7 +201,7 @@ def test_the_schedule_and_the_multi_step_loss_reach_the_outer_step(quick: dict[s
     assert not torch.equal(weighed[f"adam/exp_avg/{name}"], plain[f"adam/exp_avg/{name}"])
 
 
-def test_a_training_begun_before_the_newer_settings_goes_on(quick: dict[str, Any]) -> None:
+def test_a_training_state_without_newer_settings_resumes(quick: dict[str, Any]) -> None:
     whole = train(algo="metasgd", name="whole", **(quick | {"outer_steps": 12}))
     state = train(algo="metasgd", name="older", **quick) / "training.safetensors"
     tensors, values = read_state(state)
@@ -223,7 +223,7 @@ def test_a_training_begun_before_the_newer_settings_goes_on(quick: dict[str, Any
         ({"multi_step_loss": True, "inner_steps": 2}, "with --multi-step-loss, a longer training differs"),
     ],
 )
-def test_what_runs_over_all_updates_does_not_let_them_grow(
+def test_a_training_with_a_schedule_cannot_be_extended(
     settings: dict[str, Any], said: str, quick: dict[str, Any]
 ) -> None:
     train(algo="lslr", name="x", **(quick | settings))
@@ -268,7 +268,7 @@ def test_resume_by_name_refuses_another_name(quick: dict[str, Any]) -> None:
         train(resume="x", name="y", **quick)
 
 
-def test_a_training_killed_before_it_saved_anything_begins_anew(quick: dict[str, Any]) -> None:
+def test_a_training_killed_before_its_first_save_starts_again(quick: dict[str, Any]) -> None:
     whole = train(name="whole", **quick)
     killed = _models() / "killed"
     killed.mkdir()
@@ -277,7 +277,7 @@ def test_a_training_killed_before_it_saved_anything_begins_anew(quick: dict[str,
 
 
 @pytest.mark.parametrize("older", ["missing", "of an earlier update"])
-def test_a_kill_between_the_state_and_the_last_checkpoint_is_made_good(older: str, quick: dict[str, Any]) -> None:
+def test_a_kill_between_saving_the_state_and_the_checkpoint_is_repaired(older: str, quick: dict[str, Any]) -> None:
     whole = train(name="whole", **quick)
     killed = train(name="killed", **(quick | {"outer_steps": 4}))
     last = (killed / "last.safetensors").read_bytes()
@@ -293,14 +293,14 @@ def test_more_outer_steps_extend_a_finished_training(quick: dict[str, Any]) -> N
     assert contents(longer) == contents(whole)
 
 
-def test_a_finished_training_is_left_as_it_is(quick: dict[str, Any]) -> None:
+def test_resuming_a_complete_training_changes_nothing(quick: dict[str, Any]) -> None:
     directory = train(name="x", **quick)
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
     train(name="x", resume="auto", **quick)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
-def test_auto_starts_where_there_is_nothing(quick: dict[str, Any]) -> None:
+def test_resume_auto_starts_a_new_training_if_there_is_none(quick: dict[str, Any]) -> None:
     assert train(name="new", resume="auto", **quick).name == "new"
 
 
@@ -315,7 +315,7 @@ def test_auto_starts_where_there_is_nothing(quick: dict[str, Any]) -> None:
         ({"outer_lr_schedule": "cosine"}, "--outer-lr-schedule constant, not with cosine"),
     ],
 )
-def test_a_changed_setting_is_named_and_nothing_is_touched(
+def test_resuming_with_a_changed_setting_is_an_error_that_names_it(
     change: dict[str, Any], said: str, quick: dict[str, Any]
 ) -> None:
     directory = train(algo="maml", name="x", **quick)
@@ -326,7 +326,7 @@ def test_a_changed_setting_is_named_and_nothing_is_touched(
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
-def test_a_name_is_not_taken_twice_without_force(quick: dict[str, Any]) -> None:
+def test_an_existing_model_is_replaced_only_with_force(quick: dict[str, Any]) -> None:
     first = contents(train(name="x", **quick))
     with pytest.raises(StoreError, match="model `x` exists"):
         train(name="x", seed=1, **quick)
@@ -387,7 +387,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_episode_and_keeps_the_sta
     assert load_checkpoint(_models() / "x" / "last.safetensors").manifest.outer_step == 5
 
 
-def test_an_update_that_is_not_finite_is_left_out_where_asked_and_counted(
+def test_with_on_nan_skip_an_update_that_is_not_finite_is_skipped_and_counted(
     quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorter = train(name="shorter", **(quick | {"outer_steps": 5, "eval_every": 0}))
@@ -402,7 +402,7 @@ def test_an_update_that_is_not_finite_is_left_out_where_asked_and_counted(
     assert "nan at outer step 5, episode 11" in history[-1]["skipped"]
 
 
-def test_a_training_stopped_by_nan_goes_on_without_that_update(
+def test_a_training_stopped_by_nan_resumes_without_that_update(
     quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, 11)
@@ -414,7 +414,7 @@ def test_a_training_stopped_by_nan_goes_on_without_that_update(
     assert resumed["progress"] == whole["progress"]
 
 
-def test_no_more_than_ten_updates_in_a_row_are_left_out(quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_ten_updates_in_a_row_are_skipped(quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, *range(4, 100))
     with pytest.raises(DivergedError, match="outer step 12, episode 24, after 10 skipped updates in a row"):
         train(name="x", on_nan="skip", **(quick | {"outer_steps": 40, "eval_every": 0}))
@@ -504,7 +504,7 @@ def test_flags_override_a_preset_and_a_preset_overrides_defaults(preset: str) ->
         ("settings", {"n_way": "three"}),
     ],
 )
-def test_a_sealed_state_with_values_of_no_training_is_refused(name: str, value: Any, quick: dict[str, Any]) -> None:
+def test_a_training_state_with_invalid_values_is_an_error(name: str, value: Any, quick: dict[str, Any]) -> None:
     directory = train(name="x", **quick | {"outer_steps": 1, "eval_every": 0})
     state = directory / "training.safetensors"
     tensors, values = read_state(state)
@@ -513,7 +513,7 @@ def test_a_sealed_state_with_values_of_no_training_is_refused(name: str, value: 
         train(resume="x", threads=1)
 
 
-def test_a_state_that_lacks_a_value_is_refused(quick: dict[str, Any]) -> None:
+def test_a_training_state_with_a_missing_value_is_an_error(quick: dict[str, Any]) -> None:
     directory = train(name="x", **quick | {"outer_steps": 1, "eval_every": 0})
     state = directory / "training.safetensors"
     tensors, values = read_state(state)
@@ -534,7 +534,9 @@ def test_a_state_that_lacks_a_value_is_refused(quick: dict[str, Any]) -> None:
         ("exp_avg", lambda old: old.long()),
     ],
 )
-def test_a_sealed_state_with_moments_of_no_adam_is_refused(moment: str, change: Any, quick: dict[str, Any]) -> None:
+def test_a_training_state_with_invalid_adam_moments_is_an_error(
+    moment: str, change: Any, quick: dict[str, Any]
+) -> None:
     directory = train(name="x", **quick | {"outer_steps": 1, "eval_every": 0})
     state = directory / "training.safetensors"
     tensors, values = read_state(state)

@@ -36,7 +36,7 @@ def models(home: Path) -> Path:
 
 
 @pytest.mark.parametrize("algo", ["maml", "metasgd"])
-def test_each_seed_comes_to_what_it_comes_to_alone(algo: str, models: Path, quick: dict[str, Any]) -> None:
+def test_each_seed_gives_the_same_model_as_if_trained_alone(algo: str, models: Path, quick: dict[str, Any]) -> None:
     result = train(algo=algo, name="both", seed=3, seeds=2, **quick)
     assert result.config["name"] == ["both-seed3", "both-seed4"]
     assert result.config["seeds"] == 2
@@ -55,7 +55,7 @@ def test_each_seed_comes_to_what_it_comes_to_alone(algo: str, models: Path, quic
     assert result.metrics.best_val_accuracy is None
 
 
-def test_the_batched_engine_trains_them_in_each_operation(models: Path, quick: dict[str, Any]) -> None:
+def test_the_batched_engine_computes_all_seeds_in_one_operation(models: Path, quick: dict[str, Any]) -> None:
     quick |= {"outer_steps": 3, "eval_every": 0}
     train(algo="metasgd", name="batched", seeds=2, engine="batched", **quick)
     train(algo="metasgd", name="plain", seeds=2, engine="reference", **quick)
@@ -67,7 +67,7 @@ def test_the_batched_engine_trains_them_in_each_operation(models: Path, quick: d
             torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
 
 
-def test_without_a_name_every_run_gets_fresh_ones(quick: dict[str, Any]) -> None:
+def test_without_a_name_every_model_gets_a_new_name(quick: dict[str, Any]) -> None:
     quick |= {"outer_steps": 1, "eval_every": 0}
     names = [train(algo="maml", seeds=2, **quick).config["name"] for _ in range(2)]
     assert names == [["maml-seed0", "maml-seed1"], ["maml-seed0-2", "maml-seed1-2"]]
@@ -84,7 +84,7 @@ class Stopping(SilentReporter):
 
 
 @pytest.mark.parametrize("resume", ["auto", "stopped"])
-def test_what_was_stopped_goes_on_and_those_behind_catch_up(resume: str, models: Path, quick: dict[str, Any]) -> None:
+def test_stopped_trainings_resume_and_slower_seeds_catch_up(resume: str, models: Path, quick: dict[str, Any]) -> None:
     settings = {"algo": "metasgd", "seeds": 2, **quick}
     train(name="whole", **settings)
     with pytest.raises(Interrupted) as stopped:
@@ -99,14 +99,14 @@ def test_what_was_stopped_goes_on_and_those_behind_catch_up(resume: str, models:
         assert state(models / f"whole-seed{seed}") == state(models / f"stopped-seed{seed}")
 
 
-def test_a_name_that_is_taken_is_said_before_anything_is_trained(models: Path, quick: dict[str, Any]) -> None:
+def test_an_existing_name_is_an_error_before_any_training(models: Path, quick: dict[str, Any]) -> None:
     train(algo="maml", name="x-seed1", **{**quick, "outer_steps": 1, "eval_every": 0})
     with pytest.raises(StoreError, match="`x-seed1` exists"):
         train(algo="maml", name="x", seeds=2, **quick)
     assert [path.name for path in models.iterdir()] == ["x-seed1"]
 
 
-def test_several_do_not_go_on_with_one_path(models: Path) -> None:
+def test_several_seeds_cannot_resume_one_path(models: Path) -> None:
     with pytest.raises(UsageError, match="by name"):
         train(seeds=2, resume=str(models / "x"))
 

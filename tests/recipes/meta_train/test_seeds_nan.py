@@ -86,7 +86,7 @@ def test_the_seed_that_diverges_is_named_and_the_updates_of_all_are_kept(
             assert found == expected
 
 
-def test_what_one_of_them_stopped_goes_on_without_that_update(
+def test_trainings_stopped_by_one_seed_resume_without_that_update(
     models: Path, short: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, 11)
@@ -102,7 +102,7 @@ def test_what_one_of_them_stopped_goes_on_without_that_update(
         assert state(models / f"x-seed{seed}") == alone(models, seed, short, on_nan="skip")
 
 
-def test_an_update_of_one_of_them_that_is_left_out_is_said_and_counted(
+def test_a_skipped_update_of_one_seed_is_reported_and_counted(
     models: Path, short: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, 11)
@@ -119,7 +119,7 @@ def test_an_update_of_one_of_them_that_is_left_out_is_said_and_counted(
         assert state(models / f"x-seed{seed}") == alone(models, seed, short, on_nan="skip")
 
 
-def test_one_that_is_left_out_too_often_stops_all_and_nothing_is_lost(
+def test_too_many_skipped_updates_of_one_seed_stop_all_and_are_saved(
     models: Path, short: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = short | {"outer_steps": 20}
@@ -132,7 +132,7 @@ def test_one_that_is_left_out_too_often_stops_all_and_nothing_is_lost(
     assert kept[2] == alone(models, 2, settings, outer_steps=12)
 
 
-def test_a_validation_of_one_of_them_that_diverges_names_it_and_keeps_the_updates_of_all(
+def test_a_validation_that_diverges_names_its_seed_and_keeps_the_updates_of_all(
     models: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = quick | {"save_every": 100, "eval_every": 3, "outer_steps": 6}
@@ -146,7 +146,7 @@ def test_a_validation_of_one_of_them_that_diverges_names_it_and_keeps_the_update
         assert found == alone(models, seed, settings, outer_steps=3, eval_every=0)
 
 
-def test_a_first_update_of_one_of_them_that_diverges_leaves_what_the_others_did(
+def test_a_seed_that_diverges_at_its_first_update_leaves_the_other_seeds_updates(
     models: Path, short: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, 0)
