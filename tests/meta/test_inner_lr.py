@@ -121,7 +121,7 @@ def test_the_gradient_in_the_learned_numbers_is_that_of_the_formula(algorithm: A
         torch.testing.assert_close(found[name], leaf.grad, rtol=1e-12, atol=1e-14)
 
 
-def test_a_rectified_number_below_zero_stands_still_and_still_learns() -> None:
+def test_a_rectified_number_below_zero_gives_rate_zero_and_still_has_a_gradient() -> None:
     algorithm = row(rectified=True)
     numbers = {BIAS: torch.tensor([-0.3, 0.0, 0.2])}
     assert inner_rates(algorithm, numbers, PARAMS, KINDS)[BIAS].tolist() == pytest.approx([0, 0, 0.2])

@@ -113,7 +113,7 @@ def test_what_is_not_finite_is_seen_in_the_parameters_and_in_their_rates(part: s
         outer.apply(gradient, report, outer_step=3, first_episode=6)
 
 
-def test_a_loaded_state_goes_on_bit_for_bit() -> None:
+def test_a_loaded_state_continues_bit_for_bit() -> None:
     whole, other = loop(GivenEngine(0.3)), loop(GivenEngine(0.3))
     for outer in (whole, other):
         take_step(outer, EPISODES, outer_step=0, first_episode=0)
@@ -155,7 +155,7 @@ def test_a_constrained_rate_is_brought_back_after_the_step_and_leaves_as_soon_as
     assert all((rate > 0).all() for rate in outer.inner_lr.values())
 
 
-def test_a_rectified_rate_goes_on_below_zero_and_has_to_come_all_the_way_back() -> None:
+def test_a_rectified_number_keeps_falling_below_zero_and_must_rise_again_from_there() -> None:
     engine = GivenEngine(1.0)
     outer = loop(engine, row={"inner_lr_init": "0.005", "rectified": True})
     rate = outer.state()["inner_lr/head.bias"]
@@ -211,7 +211,7 @@ def test_the_losses_of_earlier_steps_weigh_at_first_and_not_later() -> None:
 
 
 @pytest.mark.parametrize("grain", ["element", "tensor", "scalar"])
-def test_a_loaded_state_of_every_grain_goes_on_bit_for_bit(grain: str) -> None:
+def test_a_loaded_state_of_every_grain_continues_bit_for_bit(grain: str) -> None:
     kind = {"grain": grain, "per_step": True, "inner_steps": 3, "rectified": True, "inner_lr_init": "0.005"}
     whole, other = (loop(GivenEngine(0.3), row=kind, outer_lr_schedule="cosine") for _ in range(2))
     for outer in (whole, other):

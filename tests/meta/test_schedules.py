@@ -27,7 +27,7 @@ def test_the_weights_are_maml_plus_pluss_at_its_epochs(epoch: int, steps: int) -
 
 
 @pytest.mark.parametrize("outer_step", range(0, 150, 7))
-def test_the_weights_sum_to_one_and_none_of_them_vanishes_before_its_time(outer_step: int) -> None:
+def test_the_weights_sum_to_one_and_none_falls_below_its_minimum(outer_step: int) -> None:
     weights = multi_step_weights(outer_step, 1000, 5)
     assert weights is not None
     assert sum(weights) == pytest.approx(1)

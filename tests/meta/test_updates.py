@@ -235,7 +235,7 @@ def test_an_update_is_no_more_operations_than_the_documentation_says(
     assert most / 2 < seen.value.args[0] <= most
 
 
-def test_an_engine_that_waits_is_found_out() -> None:
+def test_an_engine_that_waits_for_the_device_cannot_be_captured() -> None:
     assert not ENGINES["explicit"].capturable
     recorder, notes = Tapes(), list[str]()
     train(loops("maml", Capture(recorder.record, notes.append), engine=ENGINES["explicit"]), last=1)

@@ -1,9 +1,19 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from nilr.episodes import Episode
 from nilr.errors import EpisodeError, UnknownNameError
+from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine.contract import Objective
+from nilr.meta.engine.registry import choose_engine
+from nilr.meta.inner_lr import initial_rates
+from nilr.models.learner import Body, Learner, Tensors
 from nilr.models.parameters import layer, part
-from nilr.models.registry import BODIES, build_learner
+from nilr.models.registry import BODIES, BodyRow, body_arguments, build_learner, parameter_shapes
 
 
 @pytest.mark.parametrize("arch", BODIES)
@@ -62,3 +72,67 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownNameError) as caught:
         build_learner("vgg", n_way=5, image_size=16, filters=4)
     assert "conv4" in (caught.value.hint or "")
+
+
+class Residual(Body):
+    """A body with other module names, two convolutions in a layer, and an argument of its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.block1 = nn.Module()
+        self.block1.first = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.block1.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.block1.batch = nn.BatchNorm2d(width, track_running_stats=False)
+
+    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        y = F.conv2d(x, params["block1.first.weight"], padding=1)
+        z = y + F.conv2d(F.relu(y), params["block1.second.weight"], padding=1)
+        z = F.batch_norm(z, None, None, params["block1.batch.weight"], params["block1.batch.bias"], training=True)
+        return {"block1": F.adaptive_avg_pool2d(z, 1)}
+
+
+@pytest.fixture
+def residual(monkeypatch: pytest.MonkeyPatch) -> Learner:
+    monkeypatch.setitem(BODIES, "residual", BodyRow(lambda *, image_size, width: (Residual(width), width), ("width",)))
+    return build_learner("residual", n_way=2, image_size=8, width=5, seed=1)
+
+
+def test_a_body_of_any_module_names_has_kinds_layers_and_initial_weights(residual: Learner) -> None:
+    assert residual.kinds == {
+        "body.block1.first.weight": "convolution weight",
+        "body.block1.second.weight": "convolution weight",
+        "body.block1.batch.weight": "norm scale",
+        "body.block1.batch.bias": "norm shift",
+        "head.weight": "head weight",
+        "head.bias": "head bias",
+    }
+    assert {layer(name) for name in residual.kinds} == {"block1", "head"}
+    params = residual.initial_params()
+    assert list(params) == list(residual.kinds)
+    assert (params["body.block1.batch.weight"] == 1).all()
+    assert (params["body.block1.batch.bias"] == 0).all()
+    # Glorot: uniform within sqrt(6 / (fan in + fan out))
+    assert 0 < params["body.block1.first.weight"].abs().max() <= (6 / (9 * 3 + 9 * 5)) ** 0.5
+
+
+def test_a_body_takes_its_own_arguments_from_settings_and_no_others(residual: Learner) -> None:
+    settings = SimpleNamespace(filters=7, width=5)
+    assert body_arguments("residual", settings) == {"width": 5}
+    assert body_arguments("conv4", settings) == {"filters": 7}
+    shapes = parameter_shapes("residual", n_way=2, image_size=8, width=5)
+    assert shapes == {name: value.shape for name, value in residual.named_parameters()}
+    with pytest.raises(TypeError):
+        build_learner("residual", n_way=2, image_size=8, filters=7)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_new_body_is_executed_and_learned_by_the_reference_engine(residual: Learner) -> None:
+    engine = choose_engine("auto", residual, torch.device("cpu"))
+    assert engine.name == "reference"
+    x, y = torch.rand(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([[0, 0, 1, 1]])
+    params = residual.initial_params()
+    row = ALGORITHMS["boil"]
+    rates = initial_rates(row, params, residual.kinds, 0)
+    assert set(rates) == {name for name in residual.kinds if not name.startswith("head.")}
+    gradient = engine.meta_gradient(params, rates, Episode(x, y, x, y), Objective(row, 2))
+    assert all(value.abs().max() > 0 for value in gradient.params.values())

@@ -1,4 +1,4 @@
-/* The kernels of images.c for processors with AVX-512, in float: 16 channels to a vector.
+/* The kernels of images.c for processors with AVX-512, in float: 16 channels per vector.
 
    A 4x4 window of one pixel channel fills one vector, and holds all four 3x3 patches that the window's pooled value may
    have come from; so one permutation gives each channel the pixel of its own patch. */
@@ -15,7 +15,7 @@
 #define TAPS 27
 #define PIXELS 3
 #define LANES 16
-#define TILE 2 /* pooled positions whose 8 convolution outputs are made at once, for two vectors of channels */
+#define TILE 2 /* pooled positions whose 8 convolution outputs are computed together, for two vectors of channels */
 
 int64_t nilr_fast_images(void)
 {
@@ -140,7 +140,7 @@ INLINE void add(__mmask16 of, double *to, __m512 value)
     _mm512_mask_storeu_pd(to + 8, second, _mm512_add_pd(_mm512_maskz_loadu_pd(second, to + 8), high));
 }
 
-/* Ask for a row of both planes and of `where`: halves of it are read in turn, which no processor foresees. */
+/* Prefetch a row of both planes and of `where`: its halves are read in turn, which hardware does not predict. */
 INLINE void fetch_row(const float *da, const float *hat, const uint8_t *where, int64_t size)
 {
     for (int64_t i = 0; i < size; i += 64 / sizeof(float)) {

@@ -1,4 +1,4 @@
-/* The passes over memory of the Conv4 block that no single tensor operation does, for one thread.
+/* The passes over memory of the Conv4 block for which torch has no single operation, for one thread.
 
    Arrays are channels-last: full planes (n, H, W, C), pooled planes (n, H/2, W/2, C), channels (C). `where` holds for
    each pooled value which of its window's four positions it came from: 0 1 / 2 3. The formulas stand in conv_block.py;
@@ -17,7 +17,7 @@
 #define NILR_KERNEL
 #endif
 
-/* Raised with every change of a kernel's arguments or meaning; native.py must agree. */
+/* Increase it with every change of a kernel's arguments or meaning; native.py must have the same number. */
 const int64_t nilr_kernels_version = 3;
 
 #define REAL float
@@ -68,7 +68,7 @@ NILR_KERNEL void NAMED(pool_statistics)(
             const double rounding = image_mean[k] - m[k];
             const double within = image_centred[k] - positions * rounding * rounding;
             mean[k] += d / (i + 1);
-            /* a row's sum is rounded, so `within` may fall below zero where a channel is constant; NaN stays NaN */
+            /* a row's sum is rounded, so `within` may be negative for a constant channel; NaN stays NaN */
             centred[k] += (within < 0 ? 0 : within) + d * d * positions * i / (i + 1);
         }
         for (int64_t r = 0; r < ph; r++)
@@ -192,7 +192,7 @@ NILR_KERNEL void NAMED(tangent_statistics)(
     }
 }
 
-/* h_t = r (taken - m_t - h q), in place of taken; a_t = s_t h + s h_t + t_t where a > 0. */
+/* h_t = r (taken - m_t - h q), overwrites taken; a_t = s_t h + s h_t + t_t where a > 0. */
 NILR_KERNEL void NAMED(normalise_tangent)(
     REAL *restrict taken, const REAL *restrict h, const REAL *restrict a, const REAL *restrict r,
     const REAL *restrict m_t, const REAL *restrict q, const REAL *restrict s, const REAL *restrict s_t,

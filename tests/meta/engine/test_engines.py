@@ -197,7 +197,9 @@ SHAPES = {
 @every_engine
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("order", [1, 2])
-def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: type[Engine], shape: str, order: Any) -> None:
+def test_rates_of_any_shape_and_per_step_have_the_gradient_of_autograd(
+    engine: type[Engine], shape: str, order: Any
+) -> None:
     per_step = shape != "a number"
     algorithm = dataclasses.replace(ALGORITHMS["metasgd"], order=order, per_step=per_step)
     learner, params, _ = model("conv4", algorithm)
@@ -221,7 +223,7 @@ def test_rates_of_any_shape_and_per_step_have_their_own_gradient(engine: type[En
 
 @pytest.mark.usefixtures("one_thread")
 @every_engine
-def test_steps_taken_one_by_one_take_their_own_rates_and_the_last_one_after_that(engine: type[Engine]) -> None:
+def test_single_steps_use_the_rates_of_their_number_and_later_steps_the_last_ones(engine: type[Engine]) -> None:
     learner, params, _ = model("conv4", ALGORITHMS["metasgd"])
     rates = {
         name: torch.tensor([0.1, -0.2], dtype=torch.float64).reshape(2, *(1,) * v.dim()) for name, v in params.items()
@@ -355,7 +357,7 @@ def test_features_are_those_of_the_definition(engine: type[Engine]) -> None:
 
 
 @every_engine
-def test_episodes_beside_one_another_give_what_they_give_alone(engine: type[Engine]) -> None:
+def test_parallel_episodes_give_the_results_of_single_ones(engine: type[Engine]) -> None:
     learner, params, rates = model("conv4", ALGORITHMS["metasgd"])
     episodes = batch(n_episodes=12)
 

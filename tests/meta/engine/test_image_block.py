@@ -97,7 +97,7 @@ def test_the_moments_are_those_of_all_patches(h: int, w: int, dtype: torch.dtype
 
 
 @every_dtype
-def test_a_filter_that_sees_next_to_nothing_is_normalised_as_in_float64(dtype: torch.dtype) -> None:
+def test_a_filter_with_a_tiny_variance_is_normalised_as_in_float64(dtype: torch.dtype) -> None:
     smooth = torch.linspace(0.4, 0.6, 32, dtype=torch.float64).expand(2, 3, 32, 32)
     smooth = smooth + 1e-3 * images(2, 32, 32, torch.float64)
     x = smooth.to(dtype).contiguous(memory_format=torch.channels_last)
@@ -112,7 +112,7 @@ def test_a_filter_that_sees_next_to_nothing_is_normalised_as_in_float64(dtype: t
 
 
 @every_dtype
-def test_images_that_change_are_looked_at_anew(dtype: torch.dtype) -> None:
+def test_moments_are_computed_again_after_images_change(dtype: torch.dtype) -> None:
     x = images(2, 16, 16, dtype)
     first = image_block(x)
     again = image_block(x)

@@ -102,5 +102,5 @@ def test_work_sees_the_callers_grad_mode(enabled: bool) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_one_thread_works_in_the_callers_own() -> None:
+def test_with_one_thread_the_caller_does_the_work() -> None:
     assert set(in_order(lambda _: threading.get_ident(), range(4), device=CPU)) == {threading.get_ident()}
