@@ -21,8 +21,7 @@ from nilr.models.learner import Learner
 from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.bench.flops import NeededFlop
 from nilr.recipes.bench.plan import BenchPlan
-from nilr.recipes.bench.turns import Turns, take_turns
-from nilr.recipes.bench.worker import Job, Turn
+from nilr.recipes.bench.worker import Job, Turn, Turns, take_turns
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
 from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing

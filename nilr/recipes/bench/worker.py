@@ -1,8 +1,13 @@
-"""One process for each engine and task, so that each has a peak of memory of its own; they work in turns."""
+"""The processes of a bench: one for each engine and task, so that each has its own peak of memory.
+
+The engines work on one task in turns, so that all meet the same state of the machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Literal
@@ -22,6 +27,7 @@ from nilr.models.learner import Learner, Params
 from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.bench.flops import NeededFlop, convolution_rate, seconds_each
 from nilr.recipes.common.processes import Child
+from nilr.reporting import Reporter
 from nilr.runtime import peak_memory, prepare
 
 Task = Literal["update", "evaluation", "convolution"]
@@ -82,6 +88,9 @@ class Turn:
     notes: tuple[str, ...] = ()
 
 
+Turns = dict[Job, list[Turn]]
+
+
 class Worker(Child):
     """A process that does one job, a turn at a time.
 
@@ -105,6 +114,58 @@ class Worker(Child):
             return answer
         message, hint = answer
         raise NilrError(f"timing `{self.job.engine}` failed: {message}", hint=hint)
+
+
+def take_turns(
+    jobs: Sequence[Job], convolution: Job, rounds: int, reporter: Reporter
+) -> tuple[Turns, list[list[float]]]:
+    """Do every job once as a warm-up and then once in every round; measure the convolutions after each task.
+
+    Args:
+        jobs: repeated ones are done once. Jobs that differ only in engine or capture are one task.
+        convolution: the job that measures the convolutions alone.
+        rounds: number of rounds.
+        reporter: reports every turn.
+
+    Returns:
+        The turns of every job, and the operations per second of each convolution in each of their turns.
+
+    Raises:
+        NilrError: a process failed.
+    """
+    turns: Turns = {}
+    rates = []
+    with contextlib.closing(Worker(convolution)) as alone:
+        alone.turn()
+        for task in _tasks(jobs):
+            turns |= _measure(task, rounds, reporter)
+            rates.append(alone.turn().values)
+    return turns, rates
+
+
+def _tasks(jobs: Sequence[Job]) -> list[list[Job]]:
+    tasks: dict[Job, list[Job]] = {}
+    for job in dict.fromkeys(jobs):
+        tasks.setdefault(dataclasses.replace(job, engine="", captured=True), []).append(job)
+    return list(tasks.values())
+
+
+def _measure(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
+    turns: Turns = {job: [] for job in jobs}
+    first = jobs[0]
+    shots = f"{first.n_way}-way {first.n_shot}-shot, {first.steps} step{'s' if first.steps != 1 else ''}"
+    title = f"{first.algorithm.name} {first.task}, {shots}: {', '.join(job.label for job in jobs)}"
+    reporter.stage(title, (rounds + 1) * len(jobs), unit="turns")
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(contextlib.closing(Worker(job))) for job in jobs]
+        for number in range(rounds + 1):
+            for worker in workers:
+                turn = worker.turn()
+                if number:  # the first turn warms up
+                    turns[worker.job].append(turn)
+                    reporter.metric(**{worker.job.label: turn.values[0]})
+                reporter.advance()
+    return turns
 
 
 def serve(connection: Connection, job: Job) -> None:

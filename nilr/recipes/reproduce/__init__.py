@@ -19,9 +19,16 @@ from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.reproduce.estimate import estimate_seconds
-from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel, experiment_folder, experiment_name
+from nilr.recipes.reproduce.plan import (
+    ExperimentPlan,
+    PlannedModel,
+    experiment_folder,
+    experiment_name,
+    find_unfinished,
+    measure,
+    train,
+)
 from nilr.recipes.reproduce.pool import number_of_jobs, work_ahead
-from nilr.recipes.reproduce.steps import find_unfinished, measure, train
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, ModelUsed
 from nilr.results.reproducing import ReproduceMetrics

@@ -14,8 +14,7 @@ from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.bench.plan import BenchPlan
 from nilr.recipes.bench.worker import Job, work_of
 from nilr.recipes.common.settings import resolve
-from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel
-from nilr.recipes.reproduce.steps import Unfinished
+from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel, Unfinished
 from nilr.reporting import Reporter
 from nilr.store import newest_manifest
 

@@ -1,4 +1,4 @@
-"""The models of an experiment, what is measured of each, and what is finished."""
+"""The models of an experiment: their trainings, what is measured of each, and what is finished."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
 
 from nilr.checkpoint import read_manifest
+from nilr.commands import result_types, schema_of
 from nilr.config.experiments import EXPERIMENTS, Experiment, Run
 from nilr.config.judging import ProbeSettings, RatesSettings
 from nilr.config.reproducing import ReproduceSettings
@@ -19,8 +22,11 @@ from nilr.config.training import TrainSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
 from nilr.models.registry import body_arguments
+from nilr.recipes import meta_train, probe, rates
 from nilr.recipes.common.settings import recipe_digest, recorded_settings, resolve
+from nilr.reporting import Reporter
 from nilr.results.records import DataUsed
+from nilr.results.result import Result, write_result
 from nilr.store import TRAINING_STATE, Store, newest_manifest
 from nilr.training_state import load_training_state
 
@@ -140,7 +146,7 @@ class ExperimentPlan:
         """
         tensors = read_manifest(self.store.find_model(model.name).file).tensors_sha256
         digest = measurement_digest(measurement, [tensors], self.data.digest)
-        return self.folder / f"{model.name}.{command_of(measurement)}-{digest}.json"
+        return self.folder / f"{model.name}.{schema_of(measurement)}-{digest}.json"
 
 
 def experiment_name(settings: ReproduceSettings) -> str:
@@ -159,12 +165,57 @@ def _is_validated(directory: Path, settings: TrainSettings) -> bool:
     return not settings.eval_every or not state.exists() or load_training_state(state)[1].progress.finished(settings)
 
 
-def command_of(measurement: Measurement) -> str:
-    """Return the name of the command that makes a measurement."""
-    return "probe" if isinstance(measurement, ProbeSettings) else "rates"
-
-
 def measurement_digest(measurement: Measurement, models: Sequence[str], data: str) -> str:
     """Return a digest of a measurement, its models and its pack; settings at their default do not count."""
     settings = measurement.model_dump(mode="json", exclude=_PLACE, exclude_defaults=True)
     return hashlib.sha256(json.dumps([settings, list(models), data], sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Unfinished(NamedTuple):
+    """The trainings of an experiment that are not finished, and the measurements by model, in order."""
+
+    trainings: list[PlannedModel]
+    measurements: dict[str, list[Measurement]]
+
+
+def find_unfinished(plan: ExperimentPlan) -> Unfinished:
+    """Return the trainings and measurements of an experiment that are not finished."""
+    trainings = [model for model in plan.models if not plan.is_trained(model)]
+    measurements = {}
+    for model in plan.models:
+        missing = list(plan.measurements(model).values())
+        if model not in trainings:
+            missing = [one for one in missing if _read(plan.result_path(model, one), one) is None]
+        if missing:
+            measurements[model.name] = missing
+    return Unfinished(trainings, measurements)
+
+
+def train(plan: ExperimentPlan, model: PlannedModel, reporter: Reporter) -> None:
+    """Train a model, unless that is finished."""
+    if not plan.is_trained(model):
+        trained = meta_train.run(model.training, reporter)
+        write_result(plan.folder / f"{model.name}.meta-train.json", trained)
+
+
+def measure(
+    plan: ExperimentPlan, model: PlannedModel, measurement: Measurement, reporter: Reporter
+) -> tuple[Path, Result[Any]]:
+    """Return a result and its file; measure and write it unless the file exists."""
+    path = plan.result_path(model, measurement)
+    result = _read(path, measurement)
+    if result is None:
+        if isinstance(measurement, ProbeSettings):
+            result = probe.run(measurement, reporter)
+        else:
+            result = rates.run(measurement, reporter)
+        write_result(path, result)
+    return path, result
+
+
+def _read(path: Path, measurement: Measurement) -> Result[Any] | None:
+    """Return a stored result; None if it is missing or invalid."""
+    try:
+        return result_types()[schema_of(measurement)].model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -21,8 +21,7 @@ import torch
 
 from nilr.errors import Interrupted, NilrError, UsageError
 from nilr.recipes.common.processes import Child, end
-from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel
-from nilr.recipes.reproduce.steps import measure, train
+from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel, measure, train
 from nilr.reporting import Reporter, SilentReporter
 from nilr.signals import ignore_repeated_signals, unwinding
 

@@ -11,7 +11,7 @@ import torch
 
 from nilr.config.benching import BenchSettings
 from nilr.errors import NilrError
-from nilr.recipes.bench import turns as bench_turns
+from nilr.recipes.bench import worker as bench_worker
 from nilr.recipes.bench.plan import BenchPlan
 from nilr.recipes.bench.worker import Job, Turn, Worker
 from nilr.reporting import SilentReporter
@@ -47,13 +47,13 @@ class FakeWorker:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     entries: list[str] = []
     monkeypatch.setattr(FakeWorker, "log", entries, raising=False)
-    monkeypatch.setattr(bench_turns, "Worker", FakeWorker)
+    monkeypatch.setattr(bench_worker, "Worker", FakeWorker)
     return entries
 
 
 def test_engines_take_turns_on_one_task_after_a_turn_that_does_not_count(log: list[str]) -> None:
     (a, _), (b, _) = jobs("a"), jobs("b")
-    turns, rates = bench_turns.take_turns([a, b, a], plan().convolution("a"), 2, SilentReporter())
+    turns, rates = bench_worker.take_turns([a, b, a], plan().convolution("a"), 2, SilentReporter())
     assert log == [
         "convolution a",
         *["update a", "update b"] * 3,
@@ -68,7 +68,7 @@ def test_engines_take_turns_on_one_task_after_a_turn_that_does_not_count(log: li
 
 def test_jobs_of_different_tasks_have_rounds_of_their_own(log: list[str]) -> None:
     wanted = [*jobs("a"), *jobs("b")]
-    turns, rates = bench_turns.take_turns(wanted, plan().convolution("a"), 1, SilentReporter())
+    turns, rates = bench_worker.take_turns(wanted, plan().convolution("a"), 1, SilentReporter())
     assert set(turns) == set(wanted)
     assert len(rates) == 2
     assert log.index("evaluation a") > log.index("close a")
@@ -83,7 +83,7 @@ def test_a_task_says_how_many_steps_it_takes(log: list[str], steps: int, said: s
             titles.append(title)
 
     evaluation = jobs("a", eval_inner_steps=steps)[1]
-    bench_turns.take_turns([evaluation], plan().convolution("a"), 1, Stages())
+    bench_worker.take_turns([evaluation], plan().convolution("a"), 1, Stages())
     assert titles == [f"maml evaluation, 2-way 1-shot, {said}: a"]
 
 
