@@ -80,11 +80,9 @@ class Interrupted(KeyboardInterrupt):
         self.hint = hint
 
 
-def invalid_field(error: ValidationError, *, ignore: str = "") -> str:
-    """Describe the first fault as "`field`: reason", without faults of type `ignore`; "" if there is none."""
-    for details in error.errors():
-        if details["type"] != ignore:
-            where = ".".join(str(part) for part in details["loc"])
-            reason = details["msg"].removeprefix("Value error, ")
-            return (f"`{where}`: " if where else "") + reason[:1].lower() + reason[1:]
-    return ""
+def invalid_field(error: ValidationError) -> str:
+    """Describe the first fault as "`field`: reason"."""
+    details = error.errors()[0]
+    where = ".".join(str(part) for part in details["loc"])
+    reason = details["msg"].removeprefix("Value error, ")
+    return (f"`{where}`: " if where else "") + reason[:1].lower() + reason[1:]

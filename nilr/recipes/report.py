@@ -1,4 +1,4 @@
-"""Report: tables and figures from result files."""
+"""Tables and figures from result files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,21 +23,22 @@ from nilr.report.markdown import markdown
 from nilr.report.page import page
 from nilr.report.reading import Source, read_result
 from nilr.report.style import NARROW, WIDE, check_matplotlib, png, svg
-from nilr.report.subjects import probed, reading
+from nilr.report.subjects import probed
 from nilr.reporting import Reporter
+from nilr.results.records import ModelUsed
 from nilr.store import HISTORY, Store
 
-_SUFFIXES: dict[str, ReportFormat] = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md"}
+_FORMATS: dict[str, ReportFormat] = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md"}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was made.
+    """A report.
 
     Attributes:
-        material: what the results say.
-        contents: the parts; figures that were left out among them.
-        written: the files, the main one first.
+        material: what it is made from.
+        contents: its parts.
+        written: its files, the main one first.
     """
 
     material: Material
@@ -45,10 +47,10 @@ class Report:
 
 
 def run(settings: ReportSettings, reporter: Reporter) -> Report:
-    """Read results, and write a page, a Markdown text or pictures of them where `out` says.
+    """Read results, and write a page, a Markdown text or pictures to `out` if it is given.
 
     Raises:
-        NilrError: a result cannot be read, there is nothing to draw with, or the place cannot be written.
+        NilrError: a result cannot be read, matplotlib is missing, or `out` cannot be written.
     """
     store = Store(settings.home)
     out, form = settings.out, _format(settings)
@@ -64,48 +66,43 @@ def run(settings: ReportSettings, reporter: Reporter) -> Report:
 
 
 def _format(settings: ReportSettings) -> ReportFormat:
-    if settings.format is not None:
-        return settings.format
-    suffix = "" if settings.out is None else settings.out.suffix.lower()
-    if settings.out is not None and suffix not in _SUFFIXES:
+    if settings.format is not None or settings.out is None:
+        return settings.format or "html"
+    form = _FORMATS.get(settings.out.suffix.lower())
+    if form is None:
         raise UsageError(
-            f"`--out {settings.out}` does not say what to write", hint="end it with .html or .md, or add --format"
+            f"the format of `--out {settings.out}` is unknown", hint="end the name with .html or .md, or add --format"
         )
-    return _SUFFIXES.get(suffix, "html")
+    return form
 
 
-def figures_folder(out: Path, form: ReportFormat) -> Path:
-    """Return the folder of the figures: `NAME-figures` beside the text, or `out` itself where there is none."""
+def _figures_folder(out: Path, form: ReportFormat) -> Path:
+    """Return the folder for figures: `NAME-figures` beside the text, or `out` itself for pictures alone."""
     return out if form == "png" else out.with_name(f"{out.stem}-figures")
 
 
 def _check_place(out: Path, form: ReportFormat, *, force: bool) -> None:
-    """Refuse before the work what would be lost by it, or cannot be written."""
-    folder = figures_folder(out, form)
+    """Check, before any work, that the report can be written and overwrites nothing without `force`."""
+    folder = _figures_folder(out, form)
     if form != "png" and out.is_dir():
         raise StoreError(f"cannot write `{out}`: it is a directory", hint="give --out the name of a file")
     if folder.exists() and not folder.is_dir():
-        raise StoreError(f"`{folder}` is a file, and the figures go into a folder of that name", hint="move it away")
+        raise StoreError(f"cannot write figures to `{folder}`: it is a file", hint="move it, or choose another --out")
     for path in (out, folder):
         if path.exists() and not force:
-            raise StoreError(f"`{path}` is there already", hint="replace it with --force, or choose another --out")
+            raise StoreError(f"`{path}` already exists", hint="replace it with --force, or choose another --out")
 
 
 def _newest(store: Store) -> Path:
-    """Return the store's newest result of a probe.
-
-    Raises:
-        StoreError: there is none.
-    """
     found = sorted((store.home / "results").glob("*-probe-*.json"))
     if not found:
-        raise StoreError(f"there is no result of a probe in `{store.home / 'results'}`", hint="name result files")
+        raise StoreError(f"no result of a probe in `{store.home / 'results'}`", hint="give the paths of result files")
     return found[-1]
 
 
 def _write(out: Path, form: ReportFormat, made: Contents, reporter: Reporter) -> list[Path]:
     """Write the figures, and then the text that shows them."""
-    folder = figures_folder(out, form)
+    folder = _figures_folder(out, form)
     written, pictures = [], {}
     reporter.stage("figures", len(made.figures), unit="figures")
     for kind, drawing in made.figures:
@@ -116,7 +113,9 @@ def _write(out: Path, form: ReportFormat, made: Contents, reporter: Reporter) ->
         if form == "html":
             pictures[kind.name] = (wide, svg(drawing.draw, NARROW))
         reporter.advance()
-    _remove_stale(folder, written)
+    for name in (f"{kind.name}.{suffix}" for kind in KINDS for suffix in ("svg", "png")):
+        if folder / name not in written:  # from an earlier report
+            (folder / name).unlink(missing_ok=True)
     if form == "png":
         return written
     by = f"nilr {__version__}"
@@ -125,50 +124,39 @@ def _write(out: Path, form: ReportFormat, made: Contents, reporter: Reporter) ->
     return [out, *written]
 
 
-def _remove_stale(folder: Path, written: Sequence[Path]) -> None:
-    """Take away figures that an earlier report left and this one does not have."""
-    for kind in KINDS:
-        for suffix in ("svg", "png"):
-            path = folder / f"{kind.name}.{suffix}"
-            if path not in written:
-                path.unlink(missing_ok=True)
-
-
-def _histories(store: Store, sources: Sequence[Source]) -> Iterator[History]:
-    """Yield the histories of the results' models that stand in the store, under that name and with that digest."""
-    seen = set()
-    for source in sources:
-        with reading(source):
-            models = [(str(m["name"]), str(m["checkpoint"]), str(m["digest"])) for m in source.result.get("models", [])]
-        for name, checkpoint, digest in models:
-            if digest in seen:
-                continue
-            seen.add(digest)
-            history = _history(store, name, checkpoint, digest)
-            if history is not None:
+def _histories(store: Store, sources: Sequence[Source[Any]]) -> Iterator[History]:
+    """Yield the histories of the results' models, from models in the store with the same name and digest."""
+    models: dict[str, ModelUsed] = {}
+    for model in (model for source in sources for model in source.result.models):
+        models.setdefault(model.digest, model)
+    for model in models.values():
+        with contextlib.suppress(NilrError, OSError):
+            if history := _history(store, model):
                 yield history
 
 
-def _history(store: Store, name: str, checkpoint: str, digest: str) -> History | None:
-    with contextlib.suppress(NilrError, OSError):
-        directory = store.model_dir(name)
-        manifest = read_manifest(directory / f"{checkpoint}.safetensors")
-        if manifest.tensors_sha256 == digest:
-            check_history(directory / HISTORY)
-            text = (directory / HISTORY).read_text(encoding="utf-8", errors="replace")
-            return _read_history(name, text, judged=manifest.outer_step)
-    return None
-
-
-def _read_history(label: str, text: str, *, judged: int) -> History | None:
-    """Return what can be read of a history; None where that is too little."""
-    lines: list[Line] = []
-    for line in text.splitlines():
-        with contextlib.suppress(ValidationError):
-            lines.append(Line.model_validate_json(line))
-    told = [(line, line.share_negative) for line in lines if line.share_negative is not None]
-    if len(told) < 2:
+def _history(store: Store, model: ModelUsed) -> History | None:
+    directory = store.model_dir(model.name)
+    manifest = read_manifest(directory / f"{model.checkpoint}.safetensors")
+    if manifest.tensors_sha256 != model.digest:
         return None
-    layered = [line.share_negative_by_layer for line, _ in told if line.share_negative_by_layer is not None]
-    by_layer = {name: [shares.get(name, 0.0) for shares in layered] for name in (layered[-1] if layered else ())}
-    return History(label, [line.outer_step for line, _ in told], [share for _, share in told], by_layer, judged)
+    check_history(directory / HISTORY)
+    text = (directory / HISTORY).read_text(encoding="utf-8", errors="replace")
+    return _read_history(model.name, text, evaluated=manifest.outer_step)
+
+
+def _read_history(label: str, text: str, *, evaluated: int) -> History | None:
+    """Return the readable lines of a history; None if fewer than two of them have shares of negative rates."""
+    steps, shares, layered = [], [], []
+    for text_line in text.splitlines():
+        with contextlib.suppress(ValidationError):
+            line = Line.model_validate_json(text_line)
+            if line.share_negative is not None:
+                steps.append(line.outer_step)
+                shares.append(line.share_negative)
+                if line.share_negative_by_layer is not None:
+                    layered.append(line.share_negative_by_layer)
+    if len(steps) < 2:
+        return None
+    by_layer = {name: [one.get(name, 0.0) for one in layered] for name in (layered[-1] if layered else ())}
+    return History(label, steps, shares, by_layer, evaluated)

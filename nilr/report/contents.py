@@ -1,14 +1,19 @@
-"""What a report holds: every figure that the material allows, and a word on those that it does not."""
+"""The contents of a report: every figure whose numbers the material has, and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from nilr.claims import claim_word
 from nilr.report.figures import curves, edits, history, learned_rates, protocols, seeds, similarity
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
-from nilr.report.verdict import verdicts
-from nilr.report.words import NOTHING
+from nilr.report.numbers import NOTHING, points
+from nilr.report.reading import Source
+from nilr.results.probing import ProbeMetrics
+from nilr.results.reproducing import Sign
+from nilr.results.result import Result
 
 KINDS: tuple[Kind, ...] = (
     protocols.KIND,
@@ -26,20 +31,20 @@ class Contents:
     """The parts of a report.
 
     Attributes:
-        title: of all of it.
-        measured: one line on what was judged, for each result.
-        notes: what the results themselves say, each once.
-        verdict: what experiments found of the paper's signs, tables with their titles.
-        figures: drawn ones, in order.
-        left_out: those that lack their numbers.
-        models: the models, and how they were trained.
+        title: of the report.
+        measured: one line for each way of probing.
+        verdict: findings of experiments on the paper's signs: titles and tables.
+        notes: of the results, without repetitions.
+        figures: in order.
+        left_out: figures that lack their numbers.
+        models: and how they were trained.
         files: the results, with their digests.
     """
 
     title: str
     measured: Sequence[str]
-    notes: Sequence[str]
     verdict: Sequence[tuple[str, Table]]
+    notes: Sequence[str]
     figures: Sequence[tuple[Kind, Drawing]]
     left_out: Sequence[Kind]
     models: Table
@@ -47,47 +52,62 @@ class Contents:
 
 
 def contents(material: Material) -> Contents:
-    """Return what a report of the material holds."""
+    """Return the contents of a report on the material."""
+    sources = material.sources
     made = [(kind, kind.make(material)) for kind in KINDS]
+    probes = [source.result for source in sources if source.command == "probe"]
+    files = [(s.name, s.result.schema_, s.result.started_at[:19], s.sha256[:16]) for s in sources]
     return Contents(
-        title="What the inner rates do to the features",
-        measured=list(dict.fromkeys(line for source in material.sources if (line := _measured(source.result)))),
-        notes=list(dict.fromkeys(note for source in material.sources for note in source.result.get("notes", []))),
-        verdict=list(verdicts(material.sources)),
+        title="Effect of the inner learning rates on the features",
+        measured=list(dict.fromkeys(_measured(result) for result in probes)),
+        verdict=_verdict(sources),
+        notes=list(dict.fromkeys(note for source in sources for note in source.result.notes)),
         figures=[(kind, drawing) for kind, drawing in made if drawing is not None],
         left_out=[kind for kind, drawing in made if drawing is None],
-        models=_models(material),
-        files=Table(
-            ("file", "result", "made at", "SHA-256"),
-            [(s.name, s.result["schema"], s.result["started_at"][:19], s.sha256[:16]) for s in material.sources],
-        ),
+        models=_models(sources),
+        files=Table(("file", "result", "started at", "SHA-256"), files),
     )
 
 
-def _measured(result: dict[str, object]) -> str | None:
-    """Say on what a probe's episodes were drawn."""
-    config, data = result.get("config"), result.get("data")
-    if result.get("command") != "probe" or not isinstance(config, dict) or not isinstance(data, dict):
-        return None
-    task = f"{config.get('n_way')}-way {config.get('n_shot')}-shot, {config.get('n_query')} queries per class"
+def _measured(result: Result[ProbeMetrics]) -> str:
+    """Describe the episodes of a probe and how it classifies them."""
+    config, data = result.config, result.data_b or result.data
     rules = config.get("neighbours")
-    rule = f"{rules[0] if isinstance(rules, list) and rules else rules} neighbour by {config.get('distance')}"
-    where = f"the {data.get('split')} split of {data.get('name')} ({data.get('image_size')} px)"
-    return f"{task}, on {where}; {rule}, tasks A and B {config.get('task_b')}"
+    rule = rules[0] if isinstance(rules, list) and rules else rules
+    where = f"the {data.split} split of {data.name} ({data.image_size} px)" if data else "an unknown split"
+    return (
+        f"{config.get('n_way')}-way {config.get('n_shot')}-shot episodes with {config.get('n_query')} queries per "
+        f"class, from {where}; neighbours: {rule}, distance: {config.get('distance')}, task B: {config.get('task_b')}"
+    )
 
 
-def _models(material: Material) -> Table:
-    rows = []
-    for source in material.sources:
-        for model in source.result.get("models", []):
-            seed = model.get("seed")
-            row = (
-                f"{model['name']}@{model['checkpoint']}",
-                str(model["algo"]),
-                f"{model['outer_step']:,}",
-                NOTHING if seed is None else str(seed),
-                str(model["digest"])[:12],
-            )
-            if row not in rows:
-                rows.append(row)
-    return Table(("model", "algorithm", "updates", "seed", "digest"), rows)
+def _verdict(sources: Sequence[Source[Any]]) -> list[tuple[str, Table]]:
+    """Return the findings of experiments on the paper's signs."""
+    header = ("run", "protocol", "claimed", "measured delta to meta-init, points", "seeds", "finding")
+    tables = []
+    for metrics in (source.result.metrics for source in sources if source.command == "reproduce"):
+        tables.append(("The paper's four signs", Table(header, [_row(sign) for sign in metrics.signs])))
+        rows = [(choice, *_row(sign)) for choice, signs in metrics.choices.items() for sign in signs]
+        if rows:
+            tables.append(("The paper's four signs under other choices", Table(("choice", *header), rows)))
+    return tables
+
+
+def _row(sign: Sign) -> tuple[str, ...]:
+    measured = sign.measured
+    return sign.run, sign.protocol, claim_word(sign.claimed), points(measured), str(measured.n_seeds), sign.finding
+
+
+def _models(sources: Sequence[Source[Any]]) -> Table:
+    rows = [
+        (
+            f"{model.name}@{model.checkpoint}",
+            model.algo,
+            f"{model.outer_step:,}",
+            NOTHING if model.seed is None else str(model.seed),
+            model.digest[:12],
+        )
+        for source in sources
+        for model in source.result.models
+    ]
+    return Table(("model", "algorithm", "updates", "seed", "digest"), list(dict.fromkeys(rows)))

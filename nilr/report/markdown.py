@@ -1,4 +1,4 @@
-"""The report as Markdown, with its figures beside it."""
+"""The report as Markdown text, with its figures in a folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
     """Return the report as Markdown text.
 
     Args:
-        contents: what it holds.
-        figures: the folder of the figures, as a path relative to the text.
+        contents: of the report.
+        figures: the folder of the figures, relative to the text.
         made_by: the program and its version.
     """
     return "\n".join(_lines(contents, figures, made_by)) + "\n"
@@ -29,14 +29,14 @@ def _lines(contents: Contents, figures: str, made_by: str) -> Iterator[str]:
     yield from (f"{plain(line)}\n" for line in contents.notes)
     for kind, drawing in contents.figures:
         yield f"## {kind.title}\n"
-        # What stands in angle brackets may hold spaces.
+        # the angle brackets allow spaces in the path
         yield f"![{plain(drawing.sentence)}](<{figures}/{kind.name}.svg>)\n"
         yield f"{plain(drawing.sentence)}\n"
         if drawing.caution:
             yield f"*{plain(drawing.caution)}*\n"
         yield from _table(drawing.table)
     if contents.left_out:
-        yield "## Left out\n"
+        yield "## Figures left out\n\nThe results lack the numbers for these figures. They need:\n"
         yield from (f"- {kind.title}: {kind.needs}" for kind in contents.left_out)
         yield ""
     yield "## Models and files\n"
@@ -53,5 +53,5 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def plain(text: str) -> str:
-    """Return text in which nothing is Markdown or HTML."""
+    """Return text with the characters of Markdown and HTML escaped."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""The page: one HTML file that asks nothing of any network, follows the reader's light or dark, and prints."""
+"""The report as one HTML file, which loads nothing, follows the reader's light or dark scheme, and prints well."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nilr.report.contents import Contents
 from nilr.report.figures.figure import Drawing, Kind, Table
 from nilr.report.style import COLOURS, inline
 
-# More of them would stand between the reader and the figures.
+# more of them follow the figures
 _FEW_NOTES = 3
 
 
@@ -17,7 +17,7 @@ def page(contents: Contents, pictures: Mapping[str, tuple[str, str]], *, made_by
     """Return the page as HTML text.
 
     Args:
-        contents: what it holds.
+        contents: of the report.
         pictures: each figure as SVG documents, wide and narrow, by its kind's name.
         made_by: the program and its version.
     """
@@ -50,7 +50,7 @@ def _body(contents: Contents, pictures: Mapping[str, tuple[str, str]]) -> Iterat
     for kind, drawing in contents.figures:
         yield from _section(kind, drawing, pictures[kind.name])
     if not few:
-        yield '<section id="notes"><h2>What each result says itself</h2>'
+        yield '<section id="notes"><h2>Notes in the results</h2>'
         yield from _notes(contents.notes)
         yield "</section>"
 
@@ -68,13 +68,14 @@ def _section(kind: Kind, drawing: Drawing, pictures: tuple[str, str]) -> Iterato
     if drawing.caution:
         yield f' <span class="caution">{escape(drawing.caution)}</span>'
     yield "</figcaption></figure>"
-    yield f"<details{' open' if drawing.open else ''}><summary>The numbers</summary>{_table(drawing.table)}</details>"
+    yield f"<details{' open' if drawing.open else ''}><summary>Numbers</summary>{_table(drawing.table)}</details>"
     yield "</section>"
 
 
 def _foot(contents: Contents, made_by: str) -> Iterator[str]:
     if contents.left_out:
-        yield '<section id="left-out"><h2>Left out</h2><p>Of these the results given hold no numbers.</p><dl>'
+        yield '<section id="left-out"><h2>Figures left out</h2>'
+        yield "<p>The results lack the numbers for these figures. They need:</p><dl>"
         for kind in contents.left_out:
             yield f"<dt>{escape(kind.title)}</dt><dd>{_code(kind.needs)}</dd>"
         yield "</dl></section>"
@@ -83,7 +84,7 @@ def _foot(contents: Contents, made_by: str) -> Iterator[str]:
 
 
 def _code(text: str) -> str:
-    """Return escaped text with `...` as code."""
+    """Return escaped text, with text between backticks as code."""
     parts = [escape(part) for part in text.split("`")]
     return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
 

@@ -1,7 +1,7 @@
-"""How figures look: colours that the colour-blind tell apart, one drawing for paper and for screens light and dark.
+"""The look of figures: colours for colour-blind readers, and one drawing for paper and for light and dark screens.
 
-The colours are those of Okabe and Ito (Color Universal Design, 2008); on a dark ground they are lightened. Shapes and
-hatching say everything that colours say.
+The colours are those of Okabe and Ito (Color Universal Design, 2008), lighter on a dark background. Shapes and hatching
+repeat whatever colours show.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nilr.errors import NilrError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
 
-# name -> on light ground and paper, on dark ground
+# Strings: reports without figures need no matplotlib.
+Axes: TypeAlias = "matplotlib.axes.Axes"
+Figure: TypeAlias = "matplotlib.figure.Figure"
+
+# name -> on a light background and on paper, on a dark background
 COLOURS = {
     "paper": ("#ffffff", "#16191d"),
     "ink": ("#1c2126", "#e6e9ec"),
@@ -34,13 +39,13 @@ COLOURS = {
 
 
 def colour(name: str) -> str:
-    """Return a colour as it is drawn; pages turn it into a variable that follows the reader's scheme."""
+    """Return a colour for a light background; `inline` replaces it with a variable of the page."""
     return COLOURS[name][0]
 
 
-# What each protocol looks like everywhere: colour, marker.
+# protocol -> colour, marker
 PROTOCOL_STYLE = {"meta-init": ("ink", "D"), "same-task": ("blue", "o"), "cross-task": ("vermillion", "s")}
-# Models beside one another: colour, line.
+# Lines of one panel: colour, line style.
 LINES: tuple[tuple[str, Any], ...] = (
     ("blue", "-"),
     ("vermillion", (0, (5, 2))),
@@ -96,17 +101,17 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Frame:
-    """The space that a figure is drawn in.
+    """The space for a figure.
 
     Attributes:
-        width: in pixels at 72 to the inch, so that a font's size is in pixels too.
+        width: in pixels at 72 per inch, so that font sizes are in pixels too.
     """
 
     width: int
 
     @property
     def narrow(self) -> bool:
-        """Whether panels go below one another, as on a telephone."""
+        """Whether panels are placed below one another, for a phone."""
         return self.width < 500
 
     def figure(self, height: float) -> Figure:
@@ -115,50 +120,74 @@ class Frame:
 
         return Figure(figsize=(self.width / 72, height / 72), dpi=72, layout="constrained")
 
+    def panels(
+        self, n: int, columns: int, *, row: float, margin: float = 0, sharex: bool = False, sharey: bool = False
+    ) -> tuple[Figure, list[Axes], list[Axes]]:
+        """Return a figure with a grid of panels.
+
+        Args:
+            n: panels.
+            columns: of the grid, at most; one in a narrow frame.
+            row: height of a row, in pixels.
+            margin: height of the rest, in pixels.
+            sharex: whether panels share their horizontal axis.
+            sharey: whether they share their vertical axis.
+
+        Returns:
+            The figure, its n panels row by row, and those of the first column.
+        """
+        columns = 1 if self.narrow else min(n, columns)
+        rows = -(-n // columns)
+        figure = self.figure(margin + rows * row)
+        grid: Any = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
+        for axes in grid.flat[n:]:
+            axes.set_visible(False)
+        return figure, list(grid.flat[:n]), list(grid[:, 0])
+
     def label(self, text: str) -> str:
-        """Return a label that leaves room for what it labels."""
+        """Return a label, shortened so that it leaves room for what it labels."""
         longest = 14 if self.narrow else 30
-        # matplotlib leaves out of its legends what begins with an underscore.
+        # matplotlib omits legend entries that begin with an underscore
         shown = f" {text}" if text.startswith("_") else text
         return shown if len(shown) <= longest else f"{shown[: longest - 5]}…{shown[-4:]}"
 
 
-Draw = Callable[[Frame], "Figure"]
+Draw: TypeAlias = Callable[[Frame], Figure]
 
 
 def check_matplotlib() -> None:
-    """Make sure that there is something to draw with.
+    """Check that matplotlib is installed.
 
     Raises:
-        NilrError: matplotlib cannot be imported.
+        NilrError: it cannot be imported.
     """
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise NilrError(
-            f"figures are drawn with matplotlib, which cannot be imported: {error}",
-            hint="pip install 'matplotlib>=3.9'; without --out a report is a table and needs none",
+            f"drawing figures needs matplotlib, which cannot be imported: {error}",
+            hint="pip install 'matplotlib>=3.9', or omit --out: the table on the terminal needs no matplotlib",
         ) from error
 
 
 def svg(draw: Draw, width: int) -> str:
-    """Return a figure as an SVG document for light ground and for print."""
+    """Return a figure as an SVG document for a light background and for print."""
     text = _saved(draw, width, format="svg").decode()
     return re.sub(r"\s*<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
 
 
 def png(draw: Draw) -> bytes:
-    """Return a figure as a PNG image for light ground and for print, 200 pixels to the inch."""
+    """Return a figure as a PNG image for a light background and for print, at 200 pixels per inch."""
     return _saved(draw, WIDE, format="png", dpi=200)
 
 
 def inline(svg: str, *, look: str, prefix: str, described: str) -> str:
-    """Return an SVG document as an element of a page, whose colours and fonts are the page's variables.
+    """Return an SVG document as an element of a page, with the page's colour and font variables.
 
     Args:
         svg: the document.
         look: the element's class.
-        prefix: goes before every id, which must be unique in the page.
+        prefix: of every id, so that ids are unique in the page.
         described: the text alternative, escaped.
     """
     text = re.sub(r"\bid=\"", f'id="{prefix}', svg[svg.index("<svg") :])
@@ -170,14 +199,14 @@ def inline(svg: str, *, look: str, prefix: str, described: str) -> str:
     return re.sub(r"<svg [^>]*?viewBox=", lambda _: head, text, count=1, flags=re.DOTALL)
 
 
-def _saved(draw: Draw, width: int, **how: Any) -> bytes:  # noqa: ANN401 - savefig's own keywords
+def _saved(draw: Draw, width: int, **how: Any) -> bytes:  # noqa: ANN401 - savefig's keywords
     import matplotlib as mpl
 
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if how["format"] == "svg" else {"Software": None}
     settings: Any = _SETTINGS
     with mpl.rc_context(settings), warnings.catch_warnings():
-        # A name in a script that the font lacks: the page's own fonts have it.
+        # The fonts of the page have glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         draw(Frame(width)).savefig(buffer, metadata=metadata, **how)
     return buffer.getvalue()

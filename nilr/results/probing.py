@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
+import math
+from typing import Annotated, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from nilr.results.records import Delta, Mean, Record
+
+
+def _check_number(text: str) -> str:
+    if not math.isfinite(float(text)):
+        raise ValueError("not a finite number")
+    return text
+
+
+Number = Annotated[str, AfterValidator(_check_number)]
 
 
 class ProtocolMetrics(Record):
@@ -66,8 +85,8 @@ class ModelProbe(Record):
     own_head: dict[str, HeadProbe] = Field(default_factory=dict)
     neighbours: dict[str, Row] = Field(default_factory=dict)
     layers: dict[str, Row] = Field(default_factory=dict)
-    steps: dict[str, Row] = Field(default_factory=dict)
-    shared_classes: dict[str, Row] = Field(default_factory=dict)
+    steps: dict[Number, Row] = Field(default_factory=dict)
+    shared_classes: dict[Number, Row] = Field(default_factory=dict)
     similarity: dict[str, dict[str, dict[str, Mean | None]]] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
@@ -83,6 +102,12 @@ class Histogram(Record):
 
     edges: list[FiniteFloat]
     counts: list[int]
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if len(self.edges) != len(self.counts) + 1:
+            raise ValueError(f"{len(self.counts)} counts need {len(self.counts) + 1} edges, not {len(self.edges)}")
+        return self
 
 
 class RateFigures(Record):

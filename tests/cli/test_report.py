@@ -45,7 +45,7 @@ def test_omitted_figures_are_listed_with_what_they_need(saved: str, capsys: pyte
     ("args", "status", "said"),
     [
         (["missing.json"], 1, "error: cannot read `missing.json`: no such file or directory"),
-        (["--out", "report.pdf"], 2, "error: `--out report.pdf` does not say what to write"),
+        (["--out", "report.pdf"], 2, "error: the format of `--out report.pdf` is unknown"),
         (["--format", "pdf"], 2, "--format"),
     ],
 )

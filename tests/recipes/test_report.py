@@ -33,7 +33,7 @@ def make(*results: Path, **settings: Any) -> report.Report:
     return report.run(ReportSettings(results=results, **settings), SilentReporter())
 
 
-def test_a_page_is_written_with_its_pictures_beside_it(saved: Path, tmp_path: Path) -> None:
+def test_a_page_is_written_with_a_folder_of_its_figures(saved: Path, tmp_path: Path) -> None:
     made = make(saved, out=tmp_path / "new" / "report.html")
     assert made.written == [
         tmp_path / "new" / "report.html",
@@ -47,34 +47,34 @@ def test_a_page_is_written_with_its_pictures_beside_it(saved: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "form", "begins"), [("a.md", None, "# "), ("a.txt", "md", "# "), ("a", "html", "<!doctype")]
 )
-def test_the_form_is_as_the_name_ends_or_as_asked_for(
+def test_the_format_follows_the_name_unless_it_is_given(
     saved: Path, tmp_path: Path, name: str, form: str | None, begins: str
 ) -> None:
     made = make(saved, out=tmp_path / name, format=form)
     assert made.written[0].read_text(encoding="utf-8").startswith(begins)
 
 
-def test_pictures_alone_go_into_the_folder(saved: Path, tmp_path: Path) -> None:
+def test_pictures_alone_are_written_to_the_given_folder(saved: Path, tmp_path: Path) -> None:
     made = make(saved, out=tmp_path / "pictures", format="png")
     assert [path.name for path in made.written] == ["protocols.svg", "protocols.png"]
     assert not list(tmp_path.glob("*.html"))
 
 
-def test_a_name_that_says_nothing_is_refused_before_the_work(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"report\.pdf.* does not say what to write"):
+def test_an_unknown_format_is_refused(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"the format of `--out .*report\.pdf` is unknown"):
         make(saved, out=tmp_path / "report.pdf")
 
 
 def test_nothing_is_replaced_without_force(saved: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     out.write_text("mine")
-    with pytest.raises(StoreError, match="is there already"):
+    with pytest.raises(StoreError, match="already exists"):
         make(saved, out=out)
     assert out.read_text() == "mine"
     assert make(saved, out=out, force=True).written[0].read_text() != "mine"
 
 
-def test_figures_of_an_earlier_report_do_not_stay_behind(saved: Path, tmp_path: Path) -> None:
+def test_stale_figures_of_an_earlier_report_are_removed(saved: Path, tmp_path: Path) -> None:
     full = tmp_path / "full.json"
     full.write_text(json.dumps(full_probe()), encoding="utf-8")
     out = tmp_path / "report.html"
@@ -86,7 +86,7 @@ def test_figures_of_an_earlier_report_do_not_stay_behind(saved: Path, tmp_path: 
     assert sorted((tmp_path / "report-figures").iterdir()) == sorted([*after[1:], mine])
 
 
-def test_a_failure_in_drawing_leaves_the_page_that_was_there(
+def test_a_failure_while_drawing_leaves_the_old_page(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "report.html"
@@ -111,7 +111,7 @@ def test_without_matplotlib_a_page_cannot_be_drawn_but_a_table_can(
     assert make(saved).contents.figures
 
 
-def test_a_bad_file_among_good_ones_is_named_and_nothing_is_written(saved: Path, tmp_path: Path) -> None:
+def test_one_invalid_file_is_named_and_nothing_is_written(saved: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text("{}")
     with pytest.raises(ResultError, match=r"bad\.json"):
@@ -119,11 +119,11 @@ def test_a_bad_file_among_good_ones_is_named_and_nothing_is_written(saved: Path,
     assert not list(tmp_path.glob("report*"))
 
 
-def test_a_file_that_is_named_twice_counts_once(saved: Path) -> None:
+def test_a_file_that_is_given_twice_counts_once(saved: Path) -> None:
     assert len(make(saved, saved).material.sources) == 1
 
 
-def test_without_a_result_the_newest_probe_is_taken(saved: Path) -> None:
+def test_the_default_is_the_newest_probe_in_the_store(saved: Path) -> None:
     with pytest.raises(StoreError, match="no result of a probe"):
         make()
     results = Store(None).home / "results"
@@ -134,9 +134,7 @@ def test_without_a_result_the_newest_probe_is_taken(saved: Path) -> None:
 
 
 @pytest.mark.usefixtures("pack", "one_thread")
-def test_real_results_are_drawn_and_the_history_is_found_by_name_and_digest(
-    quick: dict[str, Any], tmp_path: Path
-) -> None:
+def test_histories_are_found_in_the_store_by_name_and_digest(quick: dict[str, Any], tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         settings = TrainSettings(algo="metasgd", name=f"s{seed}", seed=seed, inner_lr_init="0.001", **quick)
         meta_train.run(settings, SilentReporter())
@@ -148,7 +146,7 @@ def test_real_results_are_drawn_and_the_history_is_found_by_name_and_digest(
     made = make(path, out=tmp_path / "report.html")
     assert [kind.name for kind, _ in made.contents.figures] == ["protocols", "seeds", "share-negative"]
     assert [history.label for history in made.material.histories] == ["s0", "s1", "s2"]
-    assert all(history.judged == history.steps[-1] for history in made.material.histories)
+    assert all(history.evaluated == history.steps[-1] for history in made.material.histories)
     assert all(set(history.by_layer) > {"block1", "head"} for history in made.material.histories)
     changed = json.loads(to_json(judged))
     changed["models"][1]["digest"] = "0" * 64
@@ -156,7 +154,7 @@ def test_real_results_are_drawn_and_the_history_is_found_by_name_and_digest(
     assert [history.label for history in make(path).material.histories] == ["s0", "s2"]
 
 
-def test_a_history_keeps_what_can_be_read_of_it() -> None:
+def test_unreadable_lines_of_a_history_are_skipped() -> None:
     lines = [
         {"outer_step": 1, "share_negative": 0.0, "share_negative_by_layer": {"block1": 0.0}},
         {"outer_step": 2, "val_accuracy": {"mean": 0.4}},
@@ -165,14 +163,14 @@ def test_a_history_keeps_what_can_be_read_of_it() -> None:
     odd = ["[" * 100_000, '{"outer_step": 4, "share_negative": NaN}', '{"outer_step": 4, "share_negative": "0.5"}']
     odd.append('{"outer_step": 4, "share_negative": 0.5, "share_negative_by_layer": {"block1": "many"}}')
     text = "\n".join([*(json.dumps(line) for line in lines), *odd, '{"outer_step": 4, "share_ne'])
-    history = report._read_history("m", text, judged=3)
+    history = report._read_history("m", text, evaluated=3)
     assert history is not None
     assert (list(history.steps), list(history.share_negative)) == ([1, 3], [0.0, 0.25])
     assert history.by_layer == {"block1": [0.0, 0.5]}
-    assert report._read_history("m", json.dumps({"outer_step": 1, "share_negative": None}), judged=1) is None
+    assert report._read_history("m", json.dumps({"outer_step": 1, "share_negative": None}), evaluated=1) is None
 
 
-def test_a_result_without_anything_to_draw_says_what_would_have_it(tmp_path: Path) -> None:
+def test_a_report_without_figures_lists_what_they_need(tmp_path: Path) -> None:
     path = tmp_path / "empty.json"
     path.write_text(json.dumps(result("probe", {}, [])))
     made = make(path, out=tmp_path / "report.html")

@@ -1,4 +1,4 @@
-"""Results that hold everything a report can draw."""
+"""Results with the numbers of every figure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from nilr.report.figures.figure import History, Material
-from nilr.report.reading import Source
+from nilr.report.reading import RESULTS, Source
 from nilr.report.subjects import probed
 
 PROTOCOLS = ("meta-init", "same-task", "cross-task")
@@ -97,7 +97,7 @@ def result(command: str, metrics: Any, models: list[dict[str, Any]], **change: A
         "data": {"name": "mini-imagenet", "digest": "mini", "image_size": 84, "split": "test"},
         "metrics": metrics,
         "per_episode": {},
-        "notes": ["Of the paper's four signs, measured here: all."],
+        "notes": ["a note"],
         "environment": {},
         "started_at": "2026-01-01T00:00:00.000000+00:00",
         "duration_seconds": 1.0,
@@ -117,7 +117,7 @@ def full_probe(seeds: int = 1) -> dict[str, Any]:
 
 
 def rates_of(count: int, edges: list[float], counts: list[int], share_negative: float) -> dict[str, Any]:
-    """Return the figures of some tensors' rates."""
+    """Return statistics of some tensors' rates."""
     return {
         "count": count,
         "mean": (edges[0] + edges[-1]) / 2,
@@ -151,9 +151,15 @@ def full_rates(name: str = "metasgd") -> dict[str, Any]:
 
 
 def material(*results: dict[str, Any], histories: tuple[History, ...] = ()) -> Material:
-    """Return what a report is made of, as if read from files."""
-    sources = [Source(f"{i}.json", "0" * 64, str(content["command"]), content) for i, content in enumerate(results)]
+    """Return the material of a report, as if read from files."""
+    sources = [source(f"{i}.json", content) for i, content in enumerate(results)]
     return Material(sources, probed(sources), histories)
+
+
+def source(name: str, content: dict[str, Any]) -> Source[Any]:
+    """Return a result as if read from a file."""
+    command = content["command"]
+    return Source(name, "0" * 64, command, RESULTS[command].model_validate(content))
 
 
 HISTORY = History(
@@ -165,5 +171,5 @@ HISTORY = History(
 
 
 def everything() -> Material:
-    """Return material for every kind of figure."""
+    """Return material with the numbers of every kind of figure."""
     return material(full_probe(seeds=2), full_rates(), histories=(HISTORY,))

@@ -15,6 +15,7 @@ from tests.report.material import (
     full_probe,
     full_rates,
     material,
+    rates_of,
     rates_result,
     result,
     used,
@@ -46,10 +47,9 @@ def test_every_figure_is_drawn_wide_and_narrow(kind: Kind) -> None:
 
 @every_kind
 def test_a_figure_without_its_numbers_is_left_out_and_says_what_has_them(kind: Kind) -> None:
-    empty = material(result("meta-train", {}, []))
+    empty = material()
     assert kind.make(empty) is None
     assert kind in contents(empty).left_out
-    assert kind.needs
 
 
 def test_a_figure_is_the_same_picture_every_time() -> None:
@@ -62,7 +62,7 @@ def test_a_figure_is_the_same_picture_every_time() -> None:
 
 def test_few_models_are_told_one_by_one() -> None:
     assert sentence("protocols", material(one(0.021, -0.012))) == (
-        "Same-task adaptation changes accuracy by +2.10 ± 0.30 points in m; cross-task adaptation changes accuracy by "
+        "Same-task adaptation changes accuracy by +2.10 ± 0.30 points in m. Cross-task adaptation changes accuracy by "
         "−1.20 ± 0.30 points in m."  # noqa: RUF001
     )
 
@@ -72,15 +72,15 @@ def test_many_models_are_counted_by_the_side_of_their_interval() -> None:
     metrics = {name: cells(0.4, value, value) for name, value in values.items()}
     probe = result("probe", metrics, [used(name, "maml", 0, None) for name in values])
     assert sentence("protocols", material(probe)).startswith(
-        "Same-task adaptation raises accuracy in 2 of 4 models and lowers it in 1; in 1 no difference is found "
-        "(largest: −3.00 ± 0.30 points in down); cross-task"  # noqa: RUF001
+        "Same-task adaptation raises accuracy in 2 of 4 models, lowers it in 1, and has no clear effect in 1. "
+        "The largest difference is −3.00 ± 0.30 points, in down. Cross-task"  # noqa: RUF001
     )
 
 
 def test_a_probe_of_meta_init_alone_is_a_figure_too() -> None:
     metrics = {"m": {"meta-init": cells(0.4, 0, 0)["meta-init"]}}
     probe = material(result("probe", metrics, [used("m", "maml", 0, "r")]))
-    assert sentence("protocols", probe) == "Before adaptation the nearest labelled neighbour is right for m 40.0 %."
+    assert sentence("protocols", probe) == "Accuracy before adaptation: m 40.0 %."
     drawing = KINDS[0].make(probe)
     assert drawing is not None
     svg(drawing.draw, NARROW)
@@ -109,9 +109,9 @@ def test_three_seeds_that_agree_give_a_verdict_and_two_never_do() -> None:
 
     # mean 2, spread 0.1, t(0.975, 2) = 4.30: 4.30 * 0.1 / sqrt(3) = 0.25
     assert sentence("seeds", seeds(0.019, 0.02, 0.021)).startswith(
-        "maml same-task, 3 seeds: +2.00 ± 0.25 points, with a spread of 0.10 between seeds: positive; maml cross-task"
+        "maml, same-task, 3 seeds: +2.00 ± 0.25 points, standard deviation 0.10, positive; maml, cross-task"
     )
-    assert "undecided, too few seeds for a verdict (at least 3)" in sentence("seeds", seeds(0.02, 0.02001))
+    assert "undecided (a verdict needs at least 3 seeds)" in sentence("seeds", seeds(0.02, 0.02001))
     assert next(kind for kind in KINDS if kind.name == "seeds").make(seeds(0.02)) is None
 
 
@@ -135,44 +135,28 @@ def test_recipes_of_one_algorithm_are_told_apart_by_name_over_seeds() -> None:
     models.append(("demo-maml-1step-s1", 1, "b"))
     probes = (result("probe", {name: cells(0.4, 0.02, 0.02)}, [used(name, "maml", i, r)]) for name, i, r in models)
     said = sentence("seeds", material(*probes))
-    assert said.startswith("maml same-task, 2 seeds")
-    assert "maml-1step same-task, 2 seeds" in said
+    assert said.startswith("maml, same-task, 2 seeds")
+    assert "maml-1step, same-task, 2 seeds" in said
 
 
 def test_edits_are_compared_with_the_learned_rates() -> None:
     said = sentence("edits", material(full_probe()))
     # The fixture's last edit changes same-task by 0.4 points times 7, downwards; the interval is 0.3 wide.
     assert said.startswith(
-        "Same-task: against the learned rates 14 of 14 edits change accuracy, many comparisons considered; the largest "
-        "change is that of 0.01 in maml, −2.80 ± 0.30 points."  # noqa: RUF001
+        "Same-task: compared with the learned rates, accuracy changes in 14 of 14 edits (p below 0.05 after Holm's "
+        "correction). The largest change is −2.80 ± 0.30 points, with 0.01 in maml."  # noqa: RUF001
     )
 
 
 def test_the_rates_are_summed_over_layers_by_their_number() -> None:
-    layers = {
-        "block1": {
-            "count": 300,
-            "mean": 0.1,
-            "share_negative": 0.0,
-            "histogram": {"edges": [0.0, 0.2], "counts": [300]},
-        },
-        "head": {
-            "count": 100,
-            "mean": 0.0,
-            "share_negative": 0.5,
-            "histogram": {"edges": [-0.1, 0.1], "counts": [100]},
-        },
-    }
+    layers = {"block1": rates_of(300, [0.0, 0.2], [300], 0.0), "head": rates_of(100, [-0.1, 0.1], [100], 0.5)}
     assert sentence("rates", material(rates_result("sgd", layers))) == (
-        "In sgd 12.5 % of the rates are negative, most of all in head (50.0 %)."
+        "Negative rates: 12.5 % in sgd (50.0 % in head, the largest share)."
     )
 
 
 def test_a_bin_around_zero_is_cut_there() -> None:
-    edges, counts = [-0.1, 0.1], [100]
-    layers = {
-        "head": {"count": 100, "mean": 0.0, "share_negative": 0.5, "histogram": {"edges": edges, "counts": counts}}
-    }
+    layers = {"head": rates_of(100, [-0.1, 0.1], [100], 0.5)}
     drawing = next(kind for kind in KINDS if kind.name == "rates").make(material(rates_result("sgd", layers)))
     assert drawing is not None
     patches = drawing.draw(Frame(WIDE)).axes[0].patches
@@ -183,11 +167,12 @@ def test_a_bin_around_zero_is_cut_there() -> None:
 def test_the_history_says_where_the_share_ends_and_which_layer_leads() -> None:
     # The fixture's share grows by 3 % every 100 updates from 0 to 900; the head's by 5 %.
     assert sentence("share-negative", material(histories=(HISTORY,))) == (
-        "In metasgd 27.0 % of the rates are negative after 900 updates, from 0.0 % at 0; most of all in head (45.0 %)."
+        "In metasgd, 27.0 % of the rates are negative after 900 updates (0.0 % after 0). The layer with the largest "
+        "share is head (45.0 %)."
     )
     other = dataclasses.replace(HISTORY, label="other", share_negative=[0.1] * 10, by_layer={})
     said = sentence("share-negative", material(histories=(HISTORY, other)))
-    assert said.startswith("At the end of training between 10.0 % (other) and 27.0 % (metasgd)")
+    assert said.startswith("At the end of training, between 10.0 % (other) and 27.0 % (metasgd)")
 
 
 def test_layers_are_drawn_of_models_with_negative_rates_and_no_legend_lies_over_a_line() -> None:
@@ -232,7 +217,7 @@ def test_curves_say_where_adaptation_moves_most_and_steps_come_in_order() -> Non
     drawing = next(kind for kind in KINDS if kind.name == "steps").make(material(content))
     assert drawing is not None
     assert [row[1] for row in drawing.table.rows[:33:3]] == [str(k) for k in range(11)]
-    assert "maml: same-task moves accuracy most at step 10 (+2.09 ± 0.30 points)" in drawing.sentence
+    assert "maml: the largest same-task difference is +2.09 ± 0.30 points, after step 10;" in drawing.sentence
 
 
 def test_a_single_step_has_no_halves() -> None:
@@ -245,7 +230,7 @@ def test_a_single_step_has_no_halves() -> None:
 
 def test_a_map_says_where_the_features_change_most() -> None:
     assert sentence("similarity", material(full_probe())).startswith(
-        "cka of maml (same-task) is least in block4 (0.83), cka of maml (cross-task) is least in block4 (0.77)"
+        "cka of maml (same-task) is lowest in block4 (0.83), cka of maml (cross-task) is lowest in block4 (0.77)"
     )
 
 
@@ -258,7 +243,7 @@ def test_a_measure_that_is_undefined_everywhere_is_left_blank() -> None:
     content["metrics"]["metasgd"]["similarity"] = {"same-task": {"block1": {"cka": None}}}
     drawing = next(kind for kind in KINDS if kind.name == "similarity").make(material(content))
     assert drawing is not None
-    assert drawing.sentence.startswith("svcca of maml (same-task) is least in block4")
+    assert drawing.sentence.startswith("svcca of maml (same-task) is lowest in block4")
     assert "metasgd" not in drawing.sentence
     svg(drawing.draw, NARROW)
 

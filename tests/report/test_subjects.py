@@ -1,14 +1,12 @@
 from typing import Any
 
-import pytest
-
-from nilr.errors import ResultError
-from nilr.report.subjects import Measure, groups, measure, probed
+from nilr.report.figures.figure import Material
+from nilr.report.subjects import by_protocol, groups
 from tests.report.material import cells, full_probe, material, result, used
 
 
-def labels(found: Any) -> list[list[str]]:
-    return [[subject.label for subject in group] for group in groups(found.subjects)]
+def labels(found: Material) -> list[list[str]]:
+    return [[subject.label for subject, _ in group] for group in groups(found.subjects)]
 
 
 def one(name: str, seed: int | None, recipe: str | None, **change: Any) -> dict[str, Any]:
@@ -17,65 +15,55 @@ def one(name: str, seed: int | None, recipe: str | None, **change: Any) -> dict[
     )
 
 
-def test_models_of_one_recipe_are_seeds_whatever_file_they_stand_in() -> None:
+def test_models_with_one_recipe_are_seeds_of_one_group_across_files() -> None:
     assert labels(material(full_probe(seeds=2), one("maml-s7", 7, full_probe()["models"][0]["recipe"]))) == [
         ["maml-s0", "maml-s1", "maml-s7"],
         ["metasgd-s0", "metasgd-s1"],
     ]
 
 
-def test_a_seed_that_was_probed_twice_counts_once() -> None:
+def test_a_seed_in_two_results_counts_once() -> None:
     assert labels(material(one("a", 0, "r"), one("b", 0, "r"), one("c", 1, "r"))) == [["a", "c"]]
 
 
-def test_models_without_a_recipe_are_never_put_together() -> None:
+def test_models_without_a_recipe_or_a_seed_are_never_grouped() -> None:
     assert labels(material(one("a", 0, None), one("b", 1, None))) == [["a"], ["b"]]
+    assert labels(material(one("a", None, "r"), one("b", 1, "r"))) == [["a"], ["b"]]
 
 
-def test_models_judged_in_different_ways_are_never_put_together() -> None:
-    config = result("probe", {}, [])["config"] | {"distance": "euclidean"}
+def test_models_probed_in_different_ways_are_never_grouped() -> None:
+    base = result("probe", {}, [])["config"]
     other = {"name": "birds", "digest": "birds", "image_size": 84, "split": "test"}
-    found = material(one("a", 0, "r"), one("b", 1, "r", config=config), one("c", 2, "r", data=other))
-    assert labels(found) == [["a"], ["b"], ["c"]]
+    found = material(
+        one("a", 0, "r"),
+        one("b", 1, "r", config=base | {"distance": "euclidean"}),
+        one("c", 2, "r", config=base | {"rates": ["absolute", "learned"]}),
+        one("d", 3, "r", data=other),
+        one("e", 4, "r", config=base | {"n_episodes": 7}),
+    )
+    assert labels(found) == [["a", "e"], ["b"], ["c"], ["d"]]
 
 
-def test_a_control_is_no_model() -> None:
+def test_a_control_is_shown_but_has_no_group() -> None:
     content = one("a", 0, "r")
     content["metrics"]["raw pixels"] = {"meta-init": cells(0.3, 0, 0)["meta-init"]}
     assert labels(material(content)) == [["a"]]
-    assert [subject.label for subject in material(content).subjects] == ["a", "raw pixels"]
+    subjects = material(content).subjects
+    assert [(s.label, s.model and s.model.name, list(by_protocol(s.probe))) for s in subjects] == [
+        ("a", "a", ["meta-init", "same-task", "cross-task"]),
+        ("raw pixels", None, ["meta-init"]),
+    ]
 
 
-def test_a_name_that_stands_in_two_files_is_told_apart_by_them() -> None:
+def test_a_name_in_two_files_is_labelled_with_the_file() -> None:
     assert [s.label for s in material(one("a", 0, "r"), one("a", 1, "r")).subjects] == ["a (0.json)", "a (1.json)"]
 
 
-def test_bounds_are_taken_as_given_else_symmetric() -> None:
-    assert measure({"mean": 0.5, "ci95": 0.125}) == Measure(0.5, 0.375, 0.625)
-    assert measure({"mean": 0.5, "ci95": 0.125, "low": 0.4, "high": 0.65}) == Measure(0.5, 0.4, 0.65)
-    assert measure({"mean": 0.5, "ci95": None}) == Measure(0.5, None, None)
-    assert measure({"mean": 0.5, "ci95": None, "p": 0.01, "p_holm": 0.04}).p == 0.04
-    assert measure({"mean": 0.5, "ci95": None, "p": 0.01}).p == 0.01
-
-
-@pytest.mark.parametrize(
-    ("given", "sign"),
-    [
-        (Measure(1, 0.5, 2), 1),
-        (Measure(-1, -2, -0.5, p=0.01), -1),
-        (Measure(1, 0.5, 2, p=0.2), 0),
-        (Measure(1, -1, 3), 0),
-        (Measure(1, None, None), 0),
-    ],
-)
-def test_a_difference_is_found_on_the_side_of_its_interval_unless_many_comparisons_take_it_away(
-    given: Measure, sign: int
-) -> None:
-    assert given.found == sign
-
-
-def test_a_surprise_names_the_file() -> None:
-    content = one("a", 0, "r")
-    content["metrics"]["a"]["edits"] = {"negated": {"same-task": {"accuracy": {"mean": None}}}}
-    with pytest.raises(ResultError, match=r"`0\.json` does not read as nilr/probe/1"):
-        probed(material(content).sources)
+def test_the_paper_s_signs_belong_to_models_of_its_algorithms() -> None:
+    subjects = material(full_probe()).subjects
+    assert [(s.label, s.claims) for s in subjects] == [
+        ("maml", {"same-task": 1, "cross-task": -1}),
+        ("metasgd", {"same-task": -1, "cross-task": 1}),
+    ]
+    other = result("probe", {"a": cells(0.4, 0.01, 0.02)}, [used("a", "anil", 0, "r")])
+    assert material(other).subjects[0].claims == {}

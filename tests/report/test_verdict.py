@@ -1,3 +1,5 @@
+"""The findings of an experiment on the paper's signs, in a page and in Markdown."""
+
 from typing import Any
 
 from nilr.report.contents import contents
@@ -7,18 +9,19 @@ from tests.report.test_page import page_of
 
 
 def experiment() -> list[dict[str, Any]]:
-    """Return a conclusion on maml with one-step maml as a control, and the probes of both."""
+    """Return the result of an experiment on maml, with one-step maml as a control, and probes of both."""
     models = [used("demo-maml-s0", "maml", 0, "a"), used("demo-maml-1step-s0", "maml", 0, "b")]
     measured = {"mean": 0.021, "ci95": 0.0025, "spread": 0.001, "p": 0.01, "n_seeds": 3, "verdict": "positive"}
+    measured["seeds"] = {}
     sign = {"run": "maml", "protocol": "same-task", "claimed": 1, "finding": "confirmed", "measured": measured}
-    runs = {name: {"models": [f"demo-{name}-s0"]} for name in ("maml", "maml-1step")}
+    runs = {name: {"why": "", "models": [f"demo-{name}-s0"], "to_meta_init": {}} for name in ("maml", "maml-1step")}
     other = {**sign, "finding": "refuted", "measured": {**measured, "mean": -0.013}}
-    metrics = {"signs": [sign], "choices": {"5-shot": [other]}, "runs": runs}
+    metrics = {"signs": [sign], "choices": {"5-shot": [other]}, "runs": runs, "files": []}
     concluded = result("reproduce", metrics, models, notes=["a", "b", "c", "d"])
     return [concluded, *(result("probe", {it["name"]: cells(0.4, 0.02, 0.02)}, [it]) for it in models)]
 
 
-def test_the_verdict_on_each_sign_stands_before_every_figure_with_its_interval_and_seeds() -> None:
+def test_the_finding_on_each_sign_precedes_the_figures_with_its_interval_and_seeds() -> None:
     given = material(*experiment())
     html = page_of(given)
     row = ("maml", "same-task", "gain", "+2.10 ± 0.25", "3", "confirmed")
@@ -28,23 +31,24 @@ def test_the_verdict_on_each_sign_stands_before_every_figure_with_its_interval_a
     assert text.index("## The paper's four signs") < text.index(f"| {' | '.join(row)} |") < text.index("![")
 
 
-def test_the_signs_under_other_choices_stand_in_a_table_of_their_own() -> None:
+def test_the_signs_under_other_choices_have_their_own_table() -> None:
     row = ("5-shot", "maml", "same-task", "gain", "\N{MINUS SIGN}1.30 ± 0.25", "3", "refuted")
     given = material(*experiment())
     assert "".join(f"<td>{cell}</td>" for cell in row) in page_of(given).partition("other choices</h2>")[2]
     assert f"| {' | '.join(row)} |" in markdown(contents(given), figures="figures", made_by="nilr 0")
 
 
-def test_a_report_without_an_experiment_has_no_verdict() -> None:
+def test_a_report_without_an_experiment_has_no_findings() -> None:
     given = material(*experiment()[1:])
     assert contents(given).verdict == []
     assert "four signs</h2>" not in page_of(given)
 
 
-def test_the_paper_s_signs_are_not_marked_at_an_experiment_s_controls() -> None:
+def test_an_experiment_s_controls_have_no_claimed_signs() -> None:
+    signs = {"same-task": 1, "cross-task": -1}
     given = material(*experiment())
-    assert [(subject.label, subject.control) for subject in given.subjects] == [
-        ("demo-maml-s0", False),
-        ("demo-maml-1step-s0", True),
+    assert [(subject.label, subject.claims) for subject in given.subjects] == [
+        ("demo-maml-s0", signs),
+        ("demo-maml-1step-s0", {}),
     ]
-    assert not any(subject.control for subject in material(*experiment()[1:]).subjects)
+    assert all(subject.claims == signs for subject in material(*experiment()[1:]).subjects)

@@ -1,1 +1,1 @@
-"""One module per figure: what it needs, how it is drawn, and the sentence that says what it shows."""
+"""One module per figure: what it needs, how it is drawn, and its sentence and table."""

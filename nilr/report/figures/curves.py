@@ -1,60 +1,52 @@
-"""Accuracy along something: the layers of the body, the steps of the inner loop, the share of common classes."""
+"""Accuracy along an axis: the layers of the body, the steps of the inner loop, or the fraction of shared classes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from nilr.report.figures.figure import Drawing, Kind, Material, Table
-from nilr.report.style import PROTOCOL_STYLE, Frame, colour
-from nilr.report.subjects import PROTOCOLS, Cell, Cells, Subject
-from nilr.report.words import NOTHING, accuracy, listed, percent, points
+from nilr.config.base import PROTOCOLS
+from nilr.report.figures.figure import Drawing, Kind, Material, Table, protocol_legend
+from nilr.report.numbers import accuracy, bounds, listed, percent, points
+from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
+from nilr.report.subjects import ADAPTED, by_protocol
+from nilr.results.probing import ModelProbe, ProtocolMetrics, Row
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Curves = Mapping[str, Cells]
-"""By position along the axis, then protocol."""
+Curves = Mapping[str, Mapping[str, ProtocolMetrics]]
+"""By position on the axis, then by protocol."""
 
 
 @dataclass(frozen=True)
 class Along:
-    """What runs along the axis.
+    """An axis.
 
     Attributes:
-        name: on the axis, with its unit.
-        at: words for a position in a sentence.
-        of: gets a subject's curves.
+        name: its label.
+        at: the words before a position in a sentence.
+        rows: returns a model's rows by position.
         numeric: whether positions are numbers.
     """
 
     name: str
     at: str
-    of: Callable[[Subject], Curves]
+    rows: Callable[[ModelProbe], Mapping[str, Row]]
     numeric: bool
 
 
+LAYERS = Along("layer", "after", lambda probe: probe.layers, numeric=False)
+STEPS = Along("inner steps", "after step", lambda probe: probe.steps, numeric=True)
+SHARED = Along("shared classes, fraction", "at a fraction of", lambda probe: probe.shared_classes, numeric=True)
+
+
 def make(along: Along, material: Material) -> Drawing | None:
-    """Return the figure of all models that have such curves."""
-    subjects = [subject for subject in material.subjects if len(along.of(subject)) > 1]
-    if not subjects:
+    """Return the figure of all models with at least two positions."""
+    curves = {subject.label: ordered(along, along.rows(subject.probe)) for subject in material.subjects}
+    found = {label: curve for label, curve in curves.items() if len(curve) > 1}
+    if not found:
         return None
-    found = {subject.label: _ordered(along, subject) for subject in subjects}
     return Drawing(lambda frame: draw(along, found, frame), sentence(along, found), table(along, found))
 
-
-def _ordered(along: Along, subject: Subject) -> Curves:
-    curves = along.of(subject)
-    if not along.numeric:
-        return curves
-    return dict(sorted(curves.items(), key=lambda item: float(item[0])))
-
-
-LAYERS = Along("block of the body", "after", lambda subject: subject.layers, numeric=False)
-STEPS = Along("inner steps", "at step", lambda subject: subject.steps, numeric=True)
-SHARED = Along("share of classes that both tasks have", "at a share of", lambda subject: subject.shared, numeric=True)
 
 LAYERS_KIND = Kind("layers", "Layer by layer", "`nilr probe MODEL --layers all`", partial(make, LAYERS))
 STEPS_KIND = Kind("steps", "By inner step", "`nilr probe MODEL --steps-curve`", partial(make, STEPS))
@@ -62,77 +54,72 @@ SHARED_KIND = Kind("shared-classes", "By shared classes", "`nilr probe MODEL --s
 KINDS = (LAYERS_KIND, STEPS_KIND, SHARED_KIND)
 
 
+def ordered(along: Along, rows: Mapping[str, Row]) -> Curves:
+    """Return the rows that have a protocol; numeric positions in ascending order."""
+    positions = sorted(rows, key=float) if along.numeric else rows
+    return {position: row for position in positions if (row := by_protocol(rows[position]))}
+
+
 def sentence(along: Along, found: Mapping[str, Curves]) -> str:
-    """Say where adaptation does most for the features, and where it harms them most."""
-    return " ".join(_extremes(along, label, curves) for label, curves in list(found.items())[:3]) + (
-        f" {len(found) - 3} more models are drawn." if len(found) > 3 else ""
-    )
+    """Describe the positions with the largest differences, for the first three models."""
+    sentences = [_extremes(along, label, curves) for label, curves in list(found.items())[:3]]
+    if len(found) > 3:
+        sentences.append(f"The figure shows {len(found) - 3} more models.")
+    return " ".join(sentences)
 
 
 def _extremes(along: Along, label: str, curves: Curves) -> str:
     parts = []
-    for protocol in PROTOCOLS[1:]:
-        deltas = {position: cells[protocol].delta for position, cells in curves.items() if protocol in cells}
-        known = {position: delta for position, delta in deltas.items() if delta is not None}
-        if known:
-            position, delta = max(known.items(), key=lambda item: abs(item[1].mean))
-            parts.append(f"{protocol} moves accuracy most {along.at} {position} ({points(delta)} points)")
+    for protocol in ADAPTED:
+        measured = {position: row[protocol].delta for position, row in curves.items() if protocol in row}
+        deltas = {position: delta for position, delta in measured.items() if delta is not None}
+        if deltas:
+            position, delta = max(deltas.items(), key=lambda item: abs(item[1].mean))
+            parts.append(f"the largest {protocol} difference is {points(delta)} points, {along.at} {position}")
     if not parts:
-        ends = [(position, cells) for position, cells in curves.items() if cells]
-        (first, start), (last, end) = ends[0], ends[-1]
-        protocol = next(iter(start))
-        from_to = [percent(cells[protocol].accuracy.mean) for cells in (start, end) if protocol in cells]
-        parts.append(
-            f"{protocol} accuracy goes from {from_to[0]} {along.at} {first} to {from_to[-1]} {along.at} {last}"
-        )
-    return f"{label}: {listed(parts)}."
+        rows = list(curves.items())
+        first = next(iter(rows[0][1]))
+        ends = [
+            f"{percent(row[first].accuracy.mean)} {along.at} {position}"
+            for position, row in (rows[0], rows[-1])
+            if first in row
+        ]
+        parts.append(f"{first} accuracy is {listed(ends)}")
+    return f"{label}: {'; '.join(parts)}."
 
 
 def table(along: Along, found: Mapping[str, Curves]) -> Table:
-    """Return the numbers."""
+    """Return a row for each model, position and protocol."""
     rows = [
-        (
-            label,
-            position,
-            protocol,
-            accuracy(cell.accuracy),
-            points(cell.delta) if cell.delta else NOTHING,
-        )
+        (label, position, protocol, accuracy(metrics.accuracy), points(metrics.delta))
         for label, curves in found.items()
-        for position, cells in curves.items()
-        for protocol, cell in cells.items()
+        for position, row in curves.items()
+        for protocol, metrics in row.items()
     ]
-    return Table(("model", along.name, "protocol", "accuracy", "difference, points"), rows)
+    return Table(("model", along.name, "protocol", "accuracy", "delta to meta-init, points"), rows)
 
 
 def draw(along: Along, found: Mapping[str, Curves], frame: Frame) -> Figure:
     """Draw a panel for each model, and in it a curve with its interval for each protocol."""
-    from matplotlib.lines import Line2D
-
     columns = 1 if frame.narrow else min(len(found), 3)
-    deep = -(-len(found) // columns)
-    figure = frame.figure(52 + deep * (250 if columns > 1 else 230))
-    grid = figure.subplots(deep, columns, squeeze=False, sharey=True)
-    for axes, (label, curves) in zip(grid.flat, found.items(), strict=False):
+    row = 250 if columns > 1 else 230
+    figure, panels, first_column = frame.panels(len(found), columns, row=row, margin=52, sharey=True)
+    for axes, (label, curves) in zip(panels, found.items(), strict=True):
         axes.set_title(frame.label(label) if columns < 3 else frame.label(label)[:22])
         _panel(axes, along, curves)
-    for axes in grid.flat[len(found) :]:
-        axes.set_visible(False)
-    for axes in grid[:, 0]:
+    for axes in first_column:
         axes.set_ylabel("accuracy, %")
-    present = [p for p in PROTOCOLS if any(p in cells for curves in found.values() for cells in curves.values())]
-    styles = [(protocol, *PROTOCOL_STYLE[protocol]) for protocol in present]
-    handles = [Line2D([], [], color=colour(name), marker=marker, label=label) for label, name, marker in styles]
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, columnspacing=1.0, handlelength=1.6)
+    present = [p for p in PROTOCOLS if any(p in row for curves in found.values() for row in curves.values())]
+    protocol_legend(figure, present, ncols=3, columnspacing=1.0, handlelength=1.6)
     return figure
 
 
-def _panel(axes: Any, along: Along, curves: Curves) -> None:  # noqa: ANN401 - Axes
+def _panel(axes: Axes, along: Along, curves: Curves) -> None:
     positions = [float(position) for position in curves] if along.numeric else list(range(len(curves)))
     for protocol in PROTOCOLS:
-        found = [(x, cells[protocol]) for x, cells in zip(positions, curves.values(), strict=True) if protocol in cells]
-        if found:
-            _curve(axes, [x for x, _ in found], [cell for _, cell in found], PROTOCOL_STYLE[protocol])
+        curve = [(x, row[protocol]) for x, row in zip(positions, curves.values(), strict=True) if protocol in row]
+        if curve:
+            _curve(axes, [x for x, _ in curve], [metrics for _, metrics in curve], protocol)
     if along.numeric:
         from matplotlib.ticker import MaxNLocator
 
@@ -142,10 +129,10 @@ def _panel(axes: Any, along: Along, curves: Curves) -> None:  # noqa: ANN401 - A
     axes.set_xlabel(along.name)
 
 
-def _curve(axes: Any, x: Sequence[float], cells: Sequence[Cell], style: tuple[str, str]) -> None:  # noqa: ANN401 - Axes
-    name, marker = style
-    means = [cell.accuracy.mean for cell in cells]
-    low = [100 * (cell.accuracy.mean if cell.accuracy.low is None else cell.accuracy.low) for cell in cells]
-    high = [100 * (cell.accuracy.mean if cell.accuracy.high is None else cell.accuracy.high) for cell in cells]
+def _curve(axes: Axes, x: Sequence[float], metrics: Sequence[ProtocolMetrics], protocol: str) -> None:
+    name, marker = PROTOCOL_STYLE[protocol]
+    means = [100 * one.accuracy.mean for one in metrics]
+    intervals = [bounds(one.accuracy) or (one.accuracy.mean, one.accuracy.mean) for one in metrics]
+    low, high = ([100 * bound for bound in side] for side in zip(*intervals, strict=True))
     axes.fill_between(x, low, high, color=colour(name), alpha=0.16, linewidth=0)
-    axes.plot(x, [100 * mean for mean in means], color=colour(name), marker=marker)
+    axes.plot(x, means, color=colour(name), marker=marker)

@@ -1,46 +1,47 @@
-"""What a figure is, and the material that figures are made of."""
+"""What a figure is, what it is made from, and parts that several figures draw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nilr.report.numbers import Estimate, bounds
 from nilr.report.reading import Source
-from nilr.report.style import Draw
+from nilr.report.style import PROTOCOL_STYLE, Axes, Draw, Figure, colour
 from nilr.report.subjects import Subject
 
 
 @dataclass(frozen=True)
 class History:
-    """What a model's `history.jsonl` says of its rates.
+    """The share of negative rates during a training, from the model's `history.jsonl`.
 
     Attributes:
         label: the model's name.
         steps: outer updates.
-        share_negative: at each of them, as a fraction.
-        by_layer: the same by layer, where it was kept.
-        judged: the update of the checkpoint that the results are of.
+        share_negative: a fraction for each of them.
+        by_layer: the same for each layer, for the last of the steps.
+        evaluated: the update of the checkpoint that the results evaluate.
     """
 
     label: str
     steps: Sequence[int]
     share_negative: Sequence[float]
     by_layer: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    judged: int | None = None
+    evaluated: int | None = None
 
 
 @dataclass(frozen=True)
 class Material:
-    """All that a report is made of.
+    """What a report is made from.
 
     Attributes:
         sources: the results.
-        subjects: the probed models and controls.
-        histories: of models with learned rates, as far as they were found.
+        subjects: the models and controls in results of probes.
+        histories: of models with learned rates, as far as the store has them.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[Source[Any]]
     subjects: Sequence[Subject]
     histories: Sequence[History] = ()
 
@@ -55,14 +56,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that can be drawn.
+    """A figure of given material.
 
     Attributes:
         draw: draws it into a frame.
-        sentence: what it shows, from its numbers.
+        sentence: what it shows.
         table: its numbers.
-        caution: what it does not show.
-        open: whether a page shows the table without being asked.
+        caution: how to read it, and its limits.
+        open: whether the page shows the table at first.
     """
 
     draw: Draw
@@ -79,8 +80,8 @@ class Kind:
     Attributes:
         name: of its files.
         title: above it.
-        needs: what provides it.
-        make: returns it, or None where the material does not hold what it needs.
+        needs: what provides its numbers.
+        make: returns it; None if the material lacks its numbers.
     """
 
     name: str
@@ -89,7 +90,24 @@ class Kind:
     make: Callable[[Material], Drawing | None]
 
 
-def quiet_spines(axes: Any) -> None:  # noqa: ANN401 - matplotlib's Axes
-    """Leave the value axis's grid alone on the page."""
+def hide_rows(axes: Axes) -> None:
+    """Remove the grid and the ticks of a vertical axis of names."""
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
+
+
+def draw_interval(axes: Axes, estimate: Estimate, y: float, protocol: str) -> None:
+    """Draw a mean and its interval at height y, in percent, in the style of a protocol."""
+    name, marker = PROTOCOL_STYLE[protocol]
+    if interval := bounds(estimate):
+        axes.plot([100 * bound for bound in interval], (y, y), color=colour(name), solid_capstyle="butt")
+    axes.plot(100 * estimate.mean, y, marker=marker, color=colour(name), linestyle="none")
+
+
+def protocol_legend(figure: Figure, protocols: Iterable[str], *others: Any, ncols: int, **layout: float) -> None:  # noqa: ANN401 - artists
+    """Draw a legend of protocols above the panels, and of other artists."""
+    from matplotlib.lines import Line2D
+
+    styles = [(protocol, *PROTOCOL_STYLE[protocol]) for protocol in protocols]
+    handles = [Line2D([], [], color=colour(name), marker=marker, label=label) for label, name, marker in styles]
+    figure.legend(handles=[*handles, *others], loc="outside upper left", ncols=ncols, **layout)

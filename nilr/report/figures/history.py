@@ -1,21 +1,17 @@
-"""The share of negative rates over training, of models whose history is at hand."""
+"""The share of negative rates during training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nilr.report.figures.figure import Drawing, History, Kind, Material, Table
-from nilr.report.style import LINES, Frame, colour
-from nilr.report.words import percent
+from nilr.report.numbers import percent
+from nilr.report.style import LINES, Axes, Figure, Frame, colour
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-_FEW = 3  # lines whose legend stands in one column
+_COLUMN = 3  # entries in a legend of one column
 _POINTS = 250  # of a line that is 250 to 400 pixels wide
-_CAUTION = "A dot marks the checkpoint that was judged."
+_CAUTION = "A dot marks the checkpoint that the results evaluate."
 
 
 def make(material: Material) -> Drawing | None:
@@ -28,37 +24,37 @@ def make(material: Material) -> Drawing | None:
 
 KIND = Kind(
     "share-negative",
-    "Negative rates over training",
-    "a model that learns its rates (metasgd), trained in this store (--home): its history.jsonl is read",
+    "Negative rates during training",
+    "the `history.jsonl` of a model with learned rates (such as metasgd), trained in this store (`--home`)",
     make,
 )
 
 
 def sentence(found: Sequence[History]) -> str:
-    """Say where the share of negative rates ends, and in which layer it is largest."""
+    """Return the share of negative rates at the end, and the layer with the largest share."""
     last = {history.label: history.share_negative[-1] for history in found}
     if len(last) == 1:
         history = found[0]
-        said = f"In {history.label} {percent(history.share_negative[-1])} of the rates are negative"
-        said += (
-            f" after {history.steps[-1]:,} updates, from {percent(history.share_negative[0])} at {history.steps[0]:,}"
+        text = (
+            f"In {history.label}, {percent(history.share_negative[-1])} of the rates are negative after "
+            f"{history.steps[-1]:,} updates ({percent(history.share_negative[0])} after {history.steps[0]:,})"
         )
     else:
         low, high = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
-        said = (
-            f"At the end of training between {percent(last[low])} ({low}) and {percent(last[high])} ({high}) of the "
+        text = (
+            f"At the end of training, between {percent(last[low])} ({low}) and {percent(last[high])} ({high}) of the "
             "rates are negative"
         )
     layers = {(h.label, name): shares[-1] for h in found for name, shares in h.by_layer.items() if shares}
     if layers:
         (label, layer), share = max(layers.items(), key=lambda item: item[1])
-        where = f" of {label}" if len(found) > 1 else ""
-        said += f"; most of all in {layer}{where} ({percent(share)})"
-    return f"{said}."
+        of = f" of {label}" if len(found) > 1 else ""
+        text += f". The layer with the largest share is {layer}{of} ({percent(share)})"
+    return f"{text}."
 
 
 def table(found: Sequence[History]) -> Table:
-    """Return first, largest and last share, for each model and layer."""
+    """Return the first, the largest and the last share of each model and layer."""
     rows = []
     for history in found:
         for name, shares in {"all rates": history.share_negative, **history.by_layer}.items():
@@ -67,35 +63,31 @@ def table(found: Sequence[History]) -> Table:
 
 
 def draw(found: Sequence[History], frame: Frame) -> Figure:
-    """Draw the models beside one another; and a panel for the layers of each of which some were negative."""
+    """Draw a panel with all models, and a panel with the layers of each model that has negative rates."""
     layered = [history for history in found if any(map(any, history.by_layer.values()))]
-    columns = 1 if frame.narrow else 2
-    deep = -(-(1 + len(layered)) // columns)
-    figure = frame.figure(deep * 240 + 10)
-    grid = figure.subplots(deep, columns if layered else 1, squeeze=False)
-    axes = grid.flat[0]
+    figure, panels, _ = frame.panels(1 + len(layered), 2, row=240, margin=10)
     for history, (name, line) in zip(found, _cycled(len(found)), strict=True):
-        label = frame.label(history.label)
-        _plot(axes, history.steps, history.share_negative, color=colour(name), linestyle=line, label=label)
-        judged = history.judged
-        if judged is not None:
-            nearest = min(range(len(history.steps)), key=lambda i: abs(history.steps[i] - judged))
-            axes.plot(judged, 100 * history.share_negative[nearest], color=colour(name), marker="o", markersize=8)
-    named = len(found) <= len(LINES)  # the names of more would hide their lines; the table has them
-    _dress(axes, "all rates" if named else f"all rates, {len(found)} models", len(found))
-    for axes, history in zip(grid.flat[1:], layered, strict=False):
+        style = {"color": colour(name), "linestyle": line, "label": frame.label(history.label)}
+        _plot(panels[0], history.steps, history.share_negative, **style)
+        evaluated = history.evaluated
+        if evaluated is not None:
+            nearest = min(range(len(history.steps)), key=lambda i: abs(history.steps[i] - evaluated))
+            share = 100 * history.share_negative[nearest]
+            panels[0].plot(evaluated, share, color=colour(name), marker="o", markersize=8)
+    # a legend of more models would cover their lines; the table names them
+    title = "all rates" if len(found) <= len(LINES) else f"all rates, {len(found)} models"
+    _finish(panels[0], title, len(found))
+    for axes, history in zip(panels[1:], layered, strict=True):
         for (layer, shares), (name, line) in zip(history.by_layer.items(), _cycled(len(history.by_layer)), strict=True):
             _plot(axes, history.steps[-len(shares) :], shares, color=colour(name), linestyle=line, label=layer)
-        _dress(axes, frame.label(history.label), len(history.by_layer))
-    for axes in grid.flat[1 + len(layered) :]:
-        axes.set_visible(False)
+        _finish(axes, frame.label(history.label), len(history.by_layer))
     return figure
 
 
-def _plot(axes: Any, steps: Sequence[int], shares: Sequence[float], **style: Any) -> None:  # noqa: ANN401 - Axes
-    """Draw no more points than a line can show, the last among them."""
-    apart = max(1, -(-len(shares) // _POINTS))
-    shown = slice((len(shares) - 1) % apart, None, apart)
+def _plot(axes: Axes, steps: Sequence[int], shares: Sequence[float], **style: Any) -> None:  # noqa: ANN401 - Line2D's
+    """Draw no more points than a line can show, with the last one."""
+    stride = max(1, -(-len(shares) // _POINTS))
+    shown = slice((len(shares) - 1) % stride, None, stride)
     axes.plot(steps[shown], [100 * share for share in shares[shown]], **style)
 
 
@@ -103,13 +95,14 @@ def _cycled(n: int) -> list[tuple[str, Any]]:
     return [LINES[i % len(LINES)] for i in range(n)]
 
 
-def _dress(axes: Any, title: str, lines: int) -> None:  # noqa: ANN401 - Axes
+def _finish(axes: Axes, title: str, lines: int) -> None:
+    """Add title, labels and a legend above the lines."""
     axes.set_title(title)
     axes.set_xlabel("outer updates")
     axes.set_ylabel("negative rates, %")
     axes.set_ylim(bottom=0)
     if 1 < lines <= len(LINES):
-        columns = 2 if lines > _FEW else 1
+        columns = 2 if lines > _COLUMN else 1
         rows = -(-lines // columns)
-        axes.set_ylim(top=axes.get_ylim()[1] * (1 + rows / 8))  # room for the legend above the lines
+        axes.set_ylim(top=axes.get_ylim()[1] * (1 + rows / 8))  # room for the legend
         axes.legend(loc="upper left", ncols=columns, handlelength=2.4, columnspacing=1.0, labelspacing=0.2)

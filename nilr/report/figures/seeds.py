@@ -1,4 +1,4 @@
-"""Several seeds side by side: each seed's difference, and what they say together."""
+"""Several seeds: each seed's difference, and the inference over all of them."""
 
 from __future__ import annotations
 
@@ -6,40 +6,35 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nilr.inference import LEAST_SEEDS, SeedInference, over_seeds
-from nilr.report.figures.figure import Drawing, Kind, Material, Table, quiet_spines
-from nilr.report.figures.protocols import interval
-from nilr.report.style import PROTOCOL_STYLE, Frame, colour
-from nilr.report.subjects import ADAPTED, Measure, Subject, groups
-from nilr.report.words import p_value, points, signed
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows
+from nilr.report.numbers import bounds, p_value, points, signed
+from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
+from nilr.report.subjects import ADAPTED, Subject, by_protocol, groups
+from nilr.results.records import Delta, ModelUsed
 
 _CAUTION = (
-    "Each seed counts once. The wide bar is a 95 % t interval over seeds, with one degree of freedom less than seeds; "
-    "under three seeds the verdict is always undecided. Episodes of several seeds are never pooled."
+    "Each seed counts once; episodes of different seeds are never pooled. The wide bar is the 95 % interval over seeds "
+    "(Student's t, seeds - 1 degrees of freedom). With fewer than three seeds the verdict is always undecided."
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One group of seeds under one protocol.
+    """A group of seeds under one protocol.
 
     Attributes:
-        label: the algorithm; where several recipes have it, what the names of the models share.
-        names: the models'.
+        label: the algorithm; if several groups have that algorithm, the common part of the models' names.
         protocol: same-task or cross-task.
-        seeds: each seed's difference.
-        together: what they say.
+        deltas: each seed's difference, by model.
+        together: the inference over seeds.
     """
 
     label: str
-    names: Sequence[str]
     protocol: str
-    seeds: Sequence[Measure]
+    deltas: dict[str, Delta]
     together: SeedInference
 
 
@@ -54,28 +49,28 @@ def make(material: Material) -> Drawing | None:
 KIND = Kind(
     "seeds",
     "Over seeds",
-    "probe results of models that differ in nothing but `meta-train --seed`, three or more for a verdict",
+    "results of `nilr probe` for models that differ only in `meta-train --seed`, at least three for a verdict",
     make,
 )
 
 
 def rows(subjects: Sequence[Subject]) -> list[Row]:
-    """Return what each group of two or more seeds says, protocol by protocol."""
+    """Return a row for each protocol and group of two or more seeds."""
     found = []
     several = [group for group in groups(subjects) if len(group) > 1]
-    for group, label in zip(several, _labels(several), strict=True):
+    labels = _labels([[model for _, model in group] for group in several])
+    for group, label in zip(several, labels, strict=True):
         for protocol in ADAPTED:
-            deltas = {s.label: d for s in group if protocol in s.cells and (d := s.cells[protocol].delta)}
+            measured = {s.label: by_protocol(s.probe).get(protocol) for s, _ in group}
+            deltas = {name: metrics.delta for name, metrics in measured.items() if metrics and metrics.delta}
             if len(deltas) > 1:
-                together = over_seeds([delta.mean for delta in deltas.values()])
-                found.append(Row(label, list(deltas), protocol, list(deltas.values()), together))
+                found.append(Row(label, protocol, deltas, over_seeds([delta.mean for delta in deltas.values()])))
     return found
 
 
-def _labels(several: Sequence[Sequence[Subject]]) -> list[str]:
-    """Return what each group is called: its algorithm, or what its models' names share where several have that one."""
-    algorithms = [str(group[0].used.get("algo")) for group in several]
-    shared = short_names([[str(subject.used.get("name")) for subject in group] for group in several])
+def _labels(several: Sequence[Sequence[ModelUsed]]) -> list[str]:
+    algorithms = [group[0].algo for group in several]
+    shared = short_names([[model.name for model in group] for group in several])
     labels = [
         name if name and algorithms.count(algorithm) > 1 else algorithm
         for name, algorithm in zip(shared, algorithms, strict=True)
@@ -87,9 +82,9 @@ def _labels(several: Sequence[Sequence[Subject]]) -> list[str]:
 
 
 def short_names(several: Sequence[Sequence[str]]) -> list[str]:
-    """Return what the names of each group share, less a word before a hyphen with which all groups begin.
+    """Return the common start of each group's names, without the first words if all groups begin with them.
 
-    `demo-maml-s0`, `demo-maml-s1` and `demo-maml-1step-s0`, `demo-maml-1step-s1` are `maml` and `maml-1step`.
+    `demo-maml-s0`, `demo-maml-s1` and `demo-maml-1step-s0`, `demo-maml-1step-s1` become `maml` and `maml-1step`.
     """
     shared = [re.sub(r"[-_.](s|seed)?\d*[-_.]?$", "", _common(group)) for group in several]
     start = _common(shared)
@@ -98,69 +93,68 @@ def short_names(several: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _common(names: Sequence[str]) -> str:
-    """Return the longest text with which all of them begin."""
+    """Return the longest text that all names begin with."""
     alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     return "".join(letters[0] for letters in alike)
 
 
 def sentence(found: Sequence[Row]) -> str:
-    """Say the verdict on each group, with the spread between seeds."""
+    """Return the verdict on each group, with the standard deviation between seeds."""
     parts = []
     for row in found:
         together = row.together
-        few = f", too few seeds for a verdict (at least {LEAST_SEEDS})" if together.n < LEAST_SEEDS else ""
+        few = f" (a verdict needs at least {LEAST_SEEDS} seeds)" if together.n < LEAST_SEEDS else ""
         parts.append(
-            f"{row.label} {row.protocol}, {together.n} seeds: {points(_measure(together))} points, with a spread of "
-            f"{100 * (together.spread or 0):.2f} between seeds: {together.verdict}{few}"
+            f"{row.label}, {row.protocol}, {together.n} seeds: {points(together)} points, "
+            f"standard deviation {100 * (together.spread or 0):.2f}, {together.verdict}{few}"
         )
     return "; ".join(parts) + "."
 
 
 def table(found: Sequence[Row]) -> Table:
-    """Return the numbers."""
-    header = ("models of", "protocol", "each seed, points", "mean over seeds", "spread", "p", "verdict", "models")
-    return Table(
-        header,
-        [
-            (
-                row.label,
-                row.protocol,
-                ", ".join(signed(100 * seed.mean) for seed in row.seeds),
-                points(_measure(row.together)),
-                f"{100 * (row.together.spread or 0):.2f}",
-                p_value(row.together.p),
-                row.together.verdict,
-                ", ".join(row.names),
-            )
-            for row in found
-        ],
+    """Return a row for each group and protocol."""
+    header = (
+        "group",
+        "protocol",
+        "delta of each seed, points",
+        "mean over seeds, points",
+        "standard deviation",
+        "p",
+        "verdict",
+        "models",
     )
+    rows = [
+        (
+            row.label,
+            row.protocol,
+            ", ".join(signed(100 * delta.mean) for delta in row.deltas.values()),
+            points(row.together),
+            f"{100 * (row.together.spread or 0):.2f}",
+            p_value(row.together.p),
+            row.together.verdict,
+            ", ".join(row.deltas),
+        )
+        for row in found
+    ]
+    return Table(header, rows)
 
 
 def draw(found: Sequence[Row], frame: Frame) -> Figure:
-    """Draw the seeds as small marks, and their mean with its interval over seeds below them."""
+    """Draw the seeds as small markers, and below them their mean with its interval over seeds."""
     figure = frame.figure(64 + 62 * len(found))
     axes = figure.subplots()
-    quiet_spines(axes)
+    hide_rows(axes)
     for y, row in enumerate(found):
-        name, marker = PROTOCOL_STYLE[row.protocol]
-        step = 0.4 / len(row.seeds)
-        for i, seed in enumerate(row.seeds):
-            interval(axes, seed, y - 0.34 + i * step, (name, marker))
-        together = _measure(row.together)
-        if together.low is not None and together.high is not None:
+        for i, delta in enumerate(row.deltas.values()):
+            draw_interval(axes, delta, y - 0.34 + i * 0.4 / len(row.deltas), row.protocol)
+        if interval := bounds(row.together):
             bar: dict[str, Any] = {"linewidth": 7, "alpha": 0.4, "solid_capstyle": "butt"}
-            axes.plot((100 * together.low, 100 * together.high), (y + 0.25, y + 0.25), color=colour(name), **bar)
-        axes.plot(100 * together.mean, y + 0.25, marker="|", markersize=15, markeredgewidth=2.4, color=colour("ink"))
+            name, _ = PROTOCOL_STYLE[row.protocol]
+            axes.plot([100 * bound for bound in interval], (y + 0.25, y + 0.25), color=colour(name), **bar)
+        mean = 100 * row.together.mean
+        axes.plot(mean, y + 0.25, marker="|", markersize=15, markeredgewidth=2.4, color=colour("ink"))
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    labels = [f"{frame.label(row.label)}\n{row.protocol}" for row in found]
-    axes.set_yticks(range(len(found)), labels)
+    axes.set_yticks(range(len(found)), [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set_xlabel("difference to meta-init, points")
+    axes.set_xlabel("delta to meta-init, points")
     return figure
-
-
-def _measure(together: SeedInference) -> Measure:
-    if together.ci95 is None:
-        return Measure(together.mean, None, None)
-    return Measure(together.mean, together.mean - together.ci95, together.mean + together.ci95)

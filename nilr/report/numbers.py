@@ -1,0 +1,116 @@
+"""Means and their intervals, and how numbers are written in sentences and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from nilr.results.records import Delta
+
+NOTHING = "\N{EN DASH}"
+
+_LEVEL = 0.05
+_BARS = "▁▂▃▄▅▆▇█"
+_MINUS = "\N{MINUS SIGN}"
+
+
+class Estimate(Protocol):
+    """A mean, and half the width of its 95 % interval if it has one."""
+
+    @property
+    def mean(self) -> float: ...  # noqa: D102
+    @property
+    def ci95(self) -> float | None: ...  # noqa: D102
+
+
+def bounds(estimate: Estimate) -> tuple[float, float] | None:
+    """Return the bounds of the 95 % interval: the stored ones, else symmetric ones."""
+    if estimate.ci95 is None:
+        return None
+    low, high = (estimate.low, estimate.high) if isinstance(estimate, Delta) else (None, None)
+    return (
+        estimate.mean - estimate.ci95 if low is None else low,
+        estimate.mean + estimate.ci95 if high is None else high,
+    )
+
+
+def corrected_p(delta: Delta) -> float | None:
+    """Return p, corrected for the number of differences in its result if the result has that."""
+    return delta.p if delta.p_holm is None else delta.p_holm
+
+
+def sign_found(delta: Delta) -> int:
+    """Return the sign of a difference whose interval excludes zero and whose corrected p is below 0.05, else 0."""
+    interval, p = bounds(delta), corrected_p(delta)
+    if interval is None or (p is not None and p >= _LEVEL):
+        return 0
+    return 1 if interval[0] > 0 else -1 if interval[1] < 0 else 0
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Return a fraction in percent."""
+    return f"{signed(100 * value, digits, plus=False)} %"
+
+
+def signed(value: float, digits: int = 2, *, plus: bool = True) -> str:
+    """Return a number with its sign."""
+    text = f"{value:+.{digits}f}" if plus else f"{value:.{digits}f}"
+    return text.replace("-", _MINUS)
+
+
+def points(delta: Estimate | None) -> str:
+    """Return a difference of accuracies in percentage points, with its interval."""
+    if delta is None:
+        return NOTHING
+    mean, interval = signed(100 * delta.mean), bounds(delta)
+    if interval is None:
+        return mean
+    if interval == (0, 0):
+        return "exactly 0"
+    low, high = interval
+    if abs((delta.mean - low) - (high - delta.mean)) < 5e-5:
+        return f"{mean} ± {100 * (high - delta.mean):.2f}"
+    return f"{mean} [{signed(100 * low)}, {signed(100 * high)}]"
+
+
+def accuracy(mean: Estimate) -> str:
+    """Return an accuracy in percent, with its interval."""
+    if mean.ci95 is None:
+        return percent(mean.mean, 2)
+    return f"{100 * mean.mean:.2f} ± {100 * mean.ci95:.2f} %"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value with two significant digits."""
+    if p is None:
+        return NOTHING
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def listed(parts: Sequence[str], longest: int = 4) -> str:
+    """Return a list in words, with at most `longest` of its parts."""
+    shown = list(parts[:longest])
+    if len(parts) > longest:
+        shown.append(f"{len(parts) - longest} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "none"
+
+
+def spark(values: Sequence[float]) -> str:
+    """Return a line of small bars, scaled from the smallest to the largest value."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in values)
+
+
+def thinned(values: Sequence[float], longest: int) -> list[float]:
+    """Return at most `longest` of the values, evenly spaced, with the first and the last."""
+    if len(values) <= longest:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (longest - 1))] for i in range(longest)]

@@ -1,0 +1,74 @@
+from typing import Any
+
+import pytest
+
+from nilr.report.numbers import accuracy, bounds, corrected_p, listed, p_value, points, sign_found, spark, thinned
+from nilr.results.records import Delta, Mean
+
+
+def delta(mean: float, ci95: float | None, **more: Any) -> Delta:
+    return Delta(mean=mean, ci95=ci95, p=more.pop("p", None), **more)
+
+
+def test_stored_bounds_precede_symmetric_ones() -> None:
+    assert bounds(Mean(mean=0.5, ci95=0.125, n_episodes=2)) == (0.375, 0.625)
+    assert bounds(delta(0.5, 0.125)) == (0.375, 0.625)
+    assert bounds(delta(0.5, 0.125, low=0.4, high=0.65)) == (0.4, 0.65)
+    assert bounds(delta(0.5, None)) is None
+
+
+def test_the_p_value_is_the_corrected_one_if_there_is_one() -> None:
+    assert corrected_p(delta(0.5, None, p=0.01, p_holm=0.04)) == 0.04
+    assert corrected_p(delta(0.5, None, p=0.01)) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "sign"),
+    [
+        (delta(1, 1, low=0.5, high=2), 1),
+        (delta(-1, 0.5, p=0.01), -1),
+        (delta(1, 0.5, p=0.2), 0),
+        (delta(1, 0.5, p=0.01, p_holm=0.2), 0),
+        (delta(1, 2), 0),
+        (delta(1, None), 0),
+    ],
+)
+def test_a_difference_is_found_if_its_interval_and_its_corrected_p_agree(given: Delta, sign: int) -> None:
+    assert sign_found(given) == sign
+
+
+def test_a_difference_is_in_points_with_its_interval() -> None:
+    assert points(delta(0.0123, 0.003)) == "+1.23 ± 0.30"
+    assert points(delta(0.01, 0.015, low=-0.01, high=0.02)) == "+1.00 [\N{MINUS SIGN}1.00, +2.00]"
+    assert points(delta(0.0, 0.0)) == "exactly 0"
+    assert points(delta(-0.01, None)) == "\N{MINUS SIGN}1.00"
+    assert points(None) == "\N{EN DASH}"
+
+
+def test_an_accuracy_is_in_percent() -> None:
+    assert accuracy(Mean(mean=0.5, ci95=0.01, n_episodes=2)) == "50.00 ± 1.00 %"
+    assert accuracy(Mean(mean=0.5, ci95=None, n_episodes=1)) == "50.00 %"
+
+
+@pytest.mark.parametrize(("p", "text"), [(None, "\N{EN DASH}"), (1e-9, "< 0.0001"), (0.0123, "0.012")])
+def test_a_p_value_is_short(p: float | None, text: str) -> None:
+    assert p_value(p) == text
+
+
+def test_a_list_reads_like_a_sentence() -> None:
+    assert listed([]) == "none"
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert listed(list("abcdef")) == "a, b, c, d and 2 more"
+
+
+def test_a_spark_is_scaled_from_the_smallest_to_the_largest_value() -> None:
+    assert spark([0.0, 0.5, 1.0]) == "▁▅█"
+    assert spark([3.0, 3.0]) == "▁▁"
+    assert spark([]) == ""
+
+
+def test_thinning_keeps_both_ends() -> None:
+    values = [float(i) for i in range(100)]
+    assert thinned(values, 5) == [0.0, 25.0, 50.0, 74.0, 99.0]
+    assert thinned(values[:3], 5) == values[:3]
