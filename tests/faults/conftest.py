@@ -1,4 +1,4 @@
-"""Commands that are killed, starved or stopped: how they are run, and what must hold of the store afterwards."""
+"""Runs commands that are killed, stopped or short of disk space, and checks the store afterwards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ANY_CHANGE, NEEDS_SPACE = 0, 1
 
 @dataclass(frozen=True)
 class Done:
-    """A command that has ended; `changes` counts the calls by which it changed what is in the watched directory."""
+    """A command that has ended; `changes` counts its calls that changed the watched directory."""
 
     status: int
     out: str
@@ -52,12 +52,12 @@ class Done:
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.002)
 
 
 def wait_to_catch(pid: int, signum: int) -> None:
-    """Wait until a process has a handler of its own for a signal, or is over."""
+    """Wait until a process handles a signal, or has ended."""
 
     def catches() -> bool:
         try:
@@ -85,7 +85,7 @@ class Running:
         return status
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds, or the command is over."""
+        """Wait until the condition holds, or the command has ended."""
         until(lambda: condition() or self.poll() is not None)
 
     def wait_to_say(self, words: str) -> None:
@@ -177,7 +177,7 @@ def nilr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nilr]:
 
 
 def draw_images(directory: Path, *, splits: dict[str, int]) -> None:
-    """Write classes of 6 noisy images of 16 px, and a file among them that is no image."""
+    """Write classes of 6 noisy images of 16 px, and one invalid image."""
     rng = np.random.default_rng(0)
     for split, classes in splits.items():
         for i in range(classes):
@@ -206,7 +206,7 @@ def prepared(nilr: Nilr, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work(prepared: Path, tmp_path: Path) -> Path:
-    """Return a directory of this test's own, with a copy of the prepared store."""
+    """Return a directory with a copy of the prepared store, for one test."""
     return fresh(prepared, tmp_path / "work")
 
 
@@ -236,7 +236,7 @@ def temporary_files(work: Path) -> list[Path]:
 
 
 def check_store(home: Path) -> None:
-    """Check that every file under a final name is complete and verifies, and that there is no file of another kind."""
+    """Check that every file under a final name is valid, and that there are no other files."""
     left = temporary_files(home)
     for file in sorted(path for path in home.rglob("*") if path.is_file()):
         if file.parent.name == "locks" or any(path == file or path in file.parents for path in left):
@@ -266,7 +266,7 @@ def _check_file(file: Path) -> None:
 
 
 def model_bits(directory: Path) -> dict[str, Any]:
-    """Return all that a model's files hold, but the time at which they were written."""
+    """Return the contents of a model's files, except the time at which they were written."""
     bits: dict[str, Any] = {}
     for file in sorted(directory.iterdir()):
         if file.name == "training.safetensors":

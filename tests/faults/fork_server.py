@@ -65,7 +65,7 @@ def start(request: dict[str, Any], count: mmap.mmap, ours: tuple[int, int]) -> i
 
 
 def become(request: dict[str, Any], count: mmap.mmap) -> NoReturn:
-    """Be the command, in a process of its own."""
+    """Run the command, in the forked process."""
     from nilr.__main__ import main
 
     status = 70
@@ -90,7 +90,7 @@ def become(request: dict[str, Any], count: mmap.mmap) -> NoReturn:
 
 
 def pose_as(host: str) -> None:
-    """Take another host name, for this process alone and where the system allows it."""
+    """Change the host name for this process only, if the system allows it."""
     new_uts = 0x04000000
     if ctypes.CDLL(None).unshare(new_uts) == 0:
         socket.sethostname(host)

@@ -1,4 +1,4 @@
-"""The commands that something goes wrong with, and what they make when nothing does."""
+"""The commands that faults are injected into, and their output without a fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faults.conftest import PACK, TRAIN, check_store, model_bits
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command that something goes wrong with.
+    """A command that faults are injected into.
 
     Attributes:
         line: the command.
@@ -64,7 +64,7 @@ SCENARIOS = {
 
 
 def check_untouched(work: Path, prepared: Path, *new_toys: str) -> None:
-    """Check that a command that failed left every other file as it was, and no file broken."""
+    """Check that a failed command changed no other file, and left no invalid file."""
     check_store(work / "home")
     assert model("base")(work) == model("base")(prepared)
     assert packed("toy")(work) in (packed("toy")(prepared), *new_toys)

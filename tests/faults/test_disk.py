@@ -37,7 +37,7 @@ def check_failed(done: Done, reason: int) -> None:
 def check_faults(
     nilr: Nilr, prepared: Path, work: Path, scenario: Scenario, fault: str, choose: Callable[[int], list[int]]
 ) -> int:
-    """Let the chosen ones of the calls that need the disk fail, and check what is left and what comes of it."""
+    """Let some of the calls that need the disk fail; check the store and the next run."""
     whole = nilr(scenario.line, fresh(prepared, work), arm={"which": NEEDS_SPACE})
     wanted, new_toy = scenario.bits(work), packed("toy")(work)
     chosen = choose(whole.changes)
@@ -81,7 +81,7 @@ def test_a_disk_that_fails_at_any_call_is_one_error(
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a file system of 16 MB of its own, or skip."""
+    """Return a separate file system of 16 MB, or skip the test."""
     directory = tmp_path / "disk"
     directory.mkdir()
     mounted = subprocess.run(

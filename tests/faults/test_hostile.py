@@ -1,4 +1,4 @@
-"""A corpus of hostile files: each is refused with one clear error, writes nothing elsewhere, and takes little.
+"""A corpus of hostile files: each is refused with one clear error, writes no other file, and uses few resources.
 
 Every entry of `CORPUS` writes its file into a directory and reads it as a command would.
 """
@@ -54,7 +54,7 @@ def png(width: int = 8, height: int = 8, data: bytes | None = None, *, extra: by
 
 
 def pack_source(source: Path) -> None:
-    """Pack a source, which must fail, and check that no pack is there afterwards."""
+    """Pack a source, which must fail, and check that no pack was made."""
     home = source.parent / "home"
     settings = PrepareDataSettings(sources=(source,), name="x", image_size=8, home=home)
     try:
@@ -173,7 +173,7 @@ CORPUS["tar: a sparse member of 8 GiB"] = sparse_tar
 
 
 def nested_tars(place: Path) -> None:
-    """Put a thousand tars into one another, half a kilobyte each."""
+    """Nest a thousand tars of half a kilobyte each."""
     inner = member("a/0.png", size=len(png())).tobuf() + png().ljust(512, b"\0")
     size, heads = len(inner), []
     for _ in range(1000):
@@ -184,7 +184,7 @@ def nested_tars(place: Path) -> None:
 
 
 def many_long_names(place: Path) -> None:
-    """Let a thousand headers, each of which names what comes next, follow one another."""
+    """Write a thousand consecutive headers, each of which names the next one."""
     head = member("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=5).tobuf() + b"name".ljust(512, b"\0")
     (place / "x.tar").write_bytes(head * 1000 + member("train/a/0.png").tobuf() + bytes(1024))
     pack_source(place / "x.tar")
@@ -255,7 +255,7 @@ def zip_bomb(place: Path) -> None:
 
 
 def lying_zip(place: Path) -> None:
-    """Write a member that says 16 bytes and unpacks to 200 MiB."""
+    """Write a member that declares 16 bytes and unpacks to 200 MiB."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("train/a/0.png", bytes(200 * 2**20))
@@ -265,7 +265,7 @@ def lying_zip(place: Path) -> None:
 
 
 def overlapping_zip(place: Path) -> None:
-    """Let two entries of the directory stand for the same bytes."""
+    """Let two entries of the directory refer to the same bytes."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("train/a/0.png", png())
@@ -530,7 +530,7 @@ def test_every_hostile_input_is_refused_with_one_clear_error(
 
 @pytest.mark.slow
 def test_the_whole_corpus_is_read_in_little_memory(tmp_path: Path) -> None:
-    """Read all of it in one process that may take 512 MiB of memory more than it has after its imports."""
+    """Read the corpus in one process, which may use at most 512 MiB more memory than after its imports."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.test_hostile", str(tmp_path)],
@@ -540,7 +540,7 @@ def test_the_whole_corpus_is_read_in_little_memory(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {}
 
 
-def test_the_same_without_the_hostile_part_is_taken(tmp_path: Path) -> None:
+def test_the_same_input_without_the_hostile_part_is_accepted(tmp_path: Path) -> None:
     harmless = {
         "tar": tarred(GOOD),
         "zip": zipped(("train/a/0.png", png())),

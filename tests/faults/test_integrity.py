@@ -1,4 +1,4 @@
-"""Every flipped bit and every cut of a pack, a checkpoint and a training state is seen, or changes no number."""
+"""Every flipped bit and every truncation of a pack, checkpoint or training state is detected, or has no effect."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 def check(home: Path, quick: dict[str, Any], kind: str, *, flips: int, cuts: int) -> tuple[int, int]:
-    """Damage a file in many ways, and return how many flips were seen and how many changed nothing."""
+    """Damage a file in many ways, and return how many flips were detected and how many had no effect."""
     if kind != "pack":
         meta_train.run(TrainSettings(name="x", **(quick | {"outer_steps": 2, "eval_every": 0})), SilentReporter())
     name, numbers = KINDS[kind]
@@ -105,7 +105,7 @@ COMMANDS = {
 
 
 def check_command(nilr: Nilr, work: Path, kind: str, *, flips: int, cuts: int) -> int:
-    """Damage a file in many ways, each of which the command that verifies it must report; return how many it was."""
+    """Damage a file in many ways, each of which the verifying command must report; return their number."""
     name, command = COMMANDS[kind]
     path, numbers = work / "home" / name, KINDS[kind][1]
     whole, truth, rng = path.read_bytes(), numbers(path), random.Random(1)

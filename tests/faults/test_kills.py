@@ -21,7 +21,7 @@ SIGKILLED = 128 + signal.SIGKILL
 
 
 def check_kills(nilr: Nilr, prepared: Path, work: Path, scenario: Scenario, choose: Callable[[int], list[int]]) -> int:
-    """Kill the command at the chosen ones of its changes, and check what is left and what comes of it."""
+    """Kill the command at some of its changes; check the store and the next run."""
     whole = nilr(scenario.line, fresh(prepared, work))
     wanted, new_toy = scenario.bits(work), packed("toy")(work)
     chosen = choose(whole.changes)

@@ -1,4 +1,4 @@
-"""No absolute path, user or host name stands in anything that is kept, unless --record-paths asks for it."""
+"""No stored file holds an absolute path, a user name or a host name, except with --record-paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USER, HOST, PLACE = "quentin-telltale", "telltale-host", "his-secret-place"
 
 @pytest.fixture
 def place(prepared: Path, tmp_path: Path) -> Path:
-    """Return a directory whose path would give a user away, with a store and sources in it."""
+    """Return a directory whose path contains a user name, with a store and sources."""
     work = fresh(prepared, tmp_path / USER / PLACE / "work")
     draw_images(work / "own", splits={"": 3})
     for file in (work / "own").rglob("broken.png"):
@@ -24,7 +24,7 @@ def place(prepared: Path, tmp_path: Path) -> Path:
 
 
 def use_everything(nilr: Nilr, work: Path, *, more: str = "") -> list[Path]:
-    """Run every command that measures, with paths wherever one can be given, and return the files that they made."""
+    """Run every measuring command with paths wherever possible, and return the files that they made."""
     before = set(work.rglob("*"))
     env = {"HOME": str(work.parents[1]), "USER": USER, "LOGNAME": USER, "HOST": HOST}
     pack, base, own = work / "home/datasets/mine.h5", work / "home/models/base", work / "own"
@@ -49,7 +49,7 @@ def tells(file: Path) -> list[str]:
     return [word for word in words if word.encode() in content or word in file.name]
 
 
-def test_nothing_that_is_kept_names_a_user_a_host_or_a_place(nilr: Nilr, place: Path) -> None:
+def test_no_stored_file_names_a_user_a_host_or_a_path(nilr: Nilr, place: Path) -> None:
     made = use_everything(nilr, place)
     assert len(made) > 15
     assert {file.name: tells(file) for file in made if tells(file)} == {}

@@ -1,4 +1,4 @@
-"""A signal at any moment: the status says so, the store is whole, and the next run makes the same bits."""
+"""A signal at any moment: the exit status reports it, the store stays valid, and the next run makes the same bits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ every_command = pytest.mark.parametrize("name", SCENARIOS)
 
 
 def check_interrupted(done: Done, signum: int) -> str:
-    """Check that a command left as after a signal, with one error, and return its hint."""
+    """Check that a command ended by a signal reported one error, and return its hint."""
     assert done.status == 128 + signum, done.err
     *_, error, hint = done.err.splitlines()
     assert error == f"error: interrupted by {signal.Signals(signum).name}"
@@ -92,7 +92,7 @@ def test_training_saves_every_finished_update_and_the_hint_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
-def test_a_validation_is_dropped_and_done_again(nilr: Nilr, work: Path, signum: int) -> None:
+def test_an_interrupted_validation_is_repeated(nilr: Nilr, work: Path, signum: int) -> None:
     line = TRAIN.replace("--eval-episodes 2", "--eval-episodes 300").replace("--outer-steps 6", "--outer-steps 2")
     nilr(f"{line} --name whole", work)
     running = nilr.start(f"{line} --name m", work)
@@ -105,7 +105,7 @@ def test_a_validation_is_dropped_and_done_again(nilr: Nilr, work: Path, signum: 
 
 
 @pytest.mark.parametrize("repeats", REPEATS)
-def test_a_second_signal_leaves_at_once_and_saves_no_half_of_an_update(
+def test_a_second_signal_exits_at_once_and_saves_no_unfinished_update(
     nilr: Nilr, prepared: Path, work: Path, repeats: int, count: Count
 ) -> None:
     drawn = random.Random(repeats)
@@ -157,7 +157,7 @@ def process(line: str, work: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("repeats", [pytest.param(1), pytest.param(10, marks=[pytest.mark.slow])])
 @pytest.mark.parametrize("name", ["prepare-data", "meta-train", "adapt", "probe"])
-def test_a_signal_while_the_process_starts_is_as_quiet(
+def test_a_signal_while_the_process_starts_reports_one_error(
     prepared: Path, work: Path, name: str, repeats: int, count: Count
 ) -> None:
     drawn = random.Random(f"{name} {repeats}")

@@ -1,4 +1,4 @@
-"""Several processes on one store: whoever must wait is told so, and no file is ever broken."""
+"""Several processes on one store: the one that must wait reports it, and every file stays valid."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_model_may_be_removed_and_a_pack_replaced_during_a_probe(nilr: Nilr, w
     assert (work / "probe.json").read_text().split('"metrics"')[1].split('"environment"')[0] == alone
 
 
-def test_a_lock_of_a_killed_process_is_no_lock(nilr: Nilr, work: Path) -> None:
+def test_the_lock_of_a_killed_process_is_released(nilr: Nilr, work: Path) -> None:
     line = f"{LONG} --name m --resume auto"
     killed = nilr.start(line, work)
     killed.wait_to_say("meta-train: 0/60")
@@ -94,7 +94,7 @@ def test_a_lock_of_a_killed_process_is_no_lock(nilr: Nilr, work: Path) -> None:
 def test_no_interleaving_breaks_a_file(
     nilr: Nilr, prepared: Path, work: Path, rounds: int, count: Callable[[str, int], None]
 ) -> None:
-    """Three commands at a time, begun and perhaps killed at random, with `ls` beside them, on one store."""
+    """Run three commands at a time, started and sometimes killed at random, with `ls`, on one store."""
     drawn = random.Random(rounds)
     for i in range(rounds):
         if i % 10 == 0:

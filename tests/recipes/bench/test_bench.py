@@ -77,7 +77,7 @@ def test_figures_follow_from_the_turns_by_hand(two_seconds: list[Job]) -> None:
     assert preset.seconds == pytest.approx(60_000 * preset.seconds_per_update + 60 * 125.0)
 
 
-def test_presets_of_the_shape_that_is_timed_anyway_cost_no_turn_more(two_seconds: list[Job]) -> None:
+def test_presets_with_the_shape_of_a_timed_algorithm_need_no_further_turns(two_seconds: list[Job]) -> None:
     measure()
     one_engine = [job for job in two_seconds if job.engine == "reference"]
     assert [(job.algorithm.name, job.task) for job in one_engine] == [
@@ -105,7 +105,7 @@ def test_an_engine_that_was_not_built_is_named(two_seconds: list[Job], monkeypat
     assert any("warp" in note for note in result.notes)
 
 
-def test_an_engine_without_the_precision_is_not_said_to_be_missing(two_seconds: list[Job]) -> None:
+def test_an_engine_without_the_precision_is_reported_as_such(two_seconds: list[Job]) -> None:
     result = measure(precision="bf16")
     assert result.metrics.unavailable[-1] == "reference"
     assert any("--precision" in note and "reference" in note for note in result.notes)
@@ -124,7 +124,7 @@ def test_on_a_gpu_updates_are_timed_without_capture_as_well(
     assert uncaptured[0].label == "batched, uncaptured"
 
 
-def test_uneven_turns_are_told(two_seconds: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uneven_turns_are_reported(two_seconds: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("differ" in note for note in measure().notes) or bench.UNEVEN < 1.5
     monkeypatch.setattr(bench, "UNEVEN", 1.4)
     assert any("by a factor of up to 1.5" in note for note in measure().notes)
@@ -141,6 +141,8 @@ def test_uneven_turns_are_told(two_seconds: list[Job], monkeypatch: pytest.Monke
         ({"device": "cuda:99"}, DeviceError),
     ],
 )
-def test_what_is_not_there_is_refused_before_anything_is_timed(change: dict[str, Any], error: type[Exception]) -> None:
+def test_a_missing_name_or_device_is_refused_before_anything_is_timed(
+    change: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         measure(**change)

@@ -51,7 +51,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return entries
 
 
-def test_engines_take_turns_on_one_task_after_a_turn_that_does_not_count(log: list[str]) -> None:
+def test_engines_take_turns_on_one_task_after_a_warm_up(log: list[str]) -> None:
     (a, _), (b, _) = jobs("a"), jobs("b")
     turns, rates = bench_worker.take_turns([a, b, a], plan().convolution("a"), 2, SilentReporter())
     assert log == [
@@ -75,7 +75,7 @@ def test_jobs_of_different_tasks_have_rounds_of_their_own(log: list[str]) -> Non
 
 
 @pytest.mark.parametrize(("steps", "said"), [(0, "0 steps"), (1, "1 step"), (2, "2 steps")])
-def test_a_task_says_how_many_steps_it_takes(log: list[str], steps: int, said: str) -> None:
+def test_the_title_of_a_task_has_its_number_of_steps(log: list[str], steps: int, said: str) -> None:
     titles: list[str] = []
 
     class Stages(SilentReporter):
@@ -94,7 +94,7 @@ def worker() -> Iterator[Worker]:
     made.close()
 
 
-def test_a_process_of_its_own_tells_seconds_and_memory(worker: Worker) -> None:
+def test_a_worker_measures_seconds_and_memory(worker: Worker) -> None:
     first, second = worker.turn(), worker.turn()
     assert first.values[0] > 0
     assert 10_000_000 < first.memory_before <= first.peak_memory <= second.peak_memory
@@ -109,7 +109,7 @@ def test_a_process_that_was_killed_is_an_error_that_names_the_engine(worker: Wor
         worker.turn()
 
 
-def test_what_goes_wrong_in_a_process_is_said_by_the_parent() -> None:
+def test_the_error_of_a_worker_is_raised_by_the_parent() -> None:
     worker = Worker(dataclasses.replace(jobs("reference")[0], engine="warp"))
     with pytest.raises(NilrError, match="timing `warp` failed: unknown engine `warp`") as caught:
         worker.turn()
@@ -118,7 +118,7 @@ def test_what_goes_wrong_in_a_process_is_said_by_the_parent() -> None:
     assert "reference" in caught.value.hint
 
 
-def test_a_preset_decides_where_no_flag_does() -> None:
+def test_a_preset_decides_settings_without_a_flag() -> None:
     settings = BenchSettings(n_query=3)
     training = BenchPlan(settings, torch.device("cpu")).training(preset="finn-5shot")
     assert (training.n_shot, training.meta_batch_size, training.n_query) == (5, 2, 3)

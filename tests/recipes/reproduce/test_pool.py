@@ -19,7 +19,7 @@ from nilr.checkpoint import read_manifest
 from nilr.config.reproducing import ReproduceSettings
 from nilr.errors import DivergedError, NilrError, UnknownNameError, UsageError
 from nilr.recipes import reproduce
-from nilr.recipes.reproduce import pool as reproduce_jobs
+from nilr.recipes.reproduce import pool
 from nilr.recipes.reproduce.pool import number_of_jobs, portable
 from tests.recipes.listening import Listening
 
@@ -48,7 +48,7 @@ def threads_left_as_they_were() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_report")
-def test_several_at_a_time_come_to_the_same_results_in_the_same_files_as_one(tmp_path: Path) -> None:
+def test_two_models_at_a_time_give_the_same_results_and_files_as_one(tmp_path: Path) -> None:
     reporter = Listening()
     two = reproduce.run(tiny(tmp_path / "two", 2), reporter)
     one = reproduce.run(tiny(tmp_path / "one", 1, threads=1), Listening())
@@ -64,7 +64,7 @@ def test_several_at_a_time_come_to_the_same_results_in_the_same_files_as_one(tmp
     assert again.notes[0] == "all trainings and probes are finished"
 
 
-def test_what_a_job_cannot_do_is_the_error_of_the_whole(tmp_path: Path) -> None:
+def test_the_error_of_a_job_is_the_error_of_the_experiment(tmp_path: Path) -> None:
     home = tmp_path / "home"
     model = home / "models" / "demo-metasgd-s0"
     model.mkdir(parents=True)
@@ -148,7 +148,7 @@ class UnsendableError(Exception):
         (UnsendableError("a", "b"), RuntimeError, "UnsendableError: a b"),
     ],
 )
-def test_an_error_comes_over_with_its_kind_its_words_and_its_traceback(
+def test_an_error_is_sent_with_its_kind_its_message_and_its_traceback(
     error: Exception, kind: type[Exception], text: str
 ) -> None:
     try:
@@ -160,7 +160,7 @@ def test_an_error_comes_over_with_its_kind_its_words_and_its_traceback(
     assert "raise error" in sent.__notes__[0]
 
 
-def test_a_cpu_does_one_job_per_thread_a_gpu_one_and_neither_more_than_there_are_models(
+def test_a_cpu_runs_one_job_per_thread_and_a_gpu_one_but_never_more_than_models(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
@@ -171,4 +171,4 @@ def test_a_cpu_does_one_job_per_thread_a_gpu_one_and_neither_more_than_there_are
     assert number_of_jobs(None, gpu, models=20) == 1
     assert number_of_jobs(5, gpu, models=20) == 5
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert number_of_jobs(None, cpu, models=20) == reproduce_jobs.MOST
+    assert number_of_jobs(None, cpu, models=20) == pool.MOST

@@ -34,7 +34,7 @@ RUNS = ["maml", "metasgd", "maml-1step", "metasgd-nonneg"]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that grows by a word for each training, probe and look at rates."""
+    """Return a list that records each training, probe and measurement of rates."""
     made: list[str] = []
 
     def counting(module: Any, word: str) -> None:
@@ -54,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Write no report, which takes longer than all the rest; return a list of what would have been asked for."""
+    """Replace the report, which is slow; return a list of the settings it is called with."""
     asked: list[Any] = []
     monkeypatch.setattr(report, "run", lambda settings, _reporter: asked.append(settings))
     return asked
@@ -70,7 +70,7 @@ def run(settings: ReproduceSettings) -> tuple[Result[ReproduceMetrics], list[str
     return reproduce.run(settings, reporter), reporter.notes
 
 
-def test_an_experiment_goes_on_where_it_was_interrupted_and_does_nothing_twice(
+def test_an_interrupted_experiment_continues_and_repeats_nothing(
     home: Path, calls: list[str], reports: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tiny(home)
@@ -139,7 +139,7 @@ def test_models_that_were_imported_are_not_trained_again_and_give_the_same_numbe
         run(tiny(other, outer_steps=1))
 
 
-def test_a_training_whose_last_validation_was_interrupted_is_not_done(
+def test_a_training_whose_last_validation_was_interrupted_is_not_finished(
     home: Path, calls: list[str], reports: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo = EXPERIMENTS["demo"]
@@ -167,13 +167,13 @@ def test_a_training_whose_last_validation_was_interrupted_is_not_done(
 
 
 @pytest.mark.usefixtures("reports")
-def test_a_model_trained_otherwise_is_not_taken_for_the_experiment_s(home: Path) -> None:
+def test_a_model_with_other_settings_is_not_used(home: Path) -> None:
     reproduce.run(tiny(home), SilentReporter())
     with pytest.raises(StoreError, match="is trained with --filters 4, not with 5"):
         reproduce.run(tiny(home, filters=5), SilentReporter())
 
 
-def test_a_pack_that_is_not_there_is_one_error_with_the_command_that_makes_it(home: Path) -> None:
+def test_a_missing_pack_is_one_error_with_the_command_that_makes_it(home: Path) -> None:
     with pytest.raises(StoreError, match="no dataset `mini-imagenet-32`") as error:
         reproduce.run(ReproduceSettings(home=home, preset="cpu"), SilentReporter())
     assert error.value.hint is not None
@@ -207,7 +207,7 @@ def test_the_demo_ends_with_a_page_every_figure_and_the_verdict_on_the_command_l
     assert {path.stem for path in (folder / "report-figures").glob("*.svg")} == {kind.name for kind in KINDS}
 
 
-def test_what_is_kept_depends_on_the_question_the_model_and_the_pack_and_not_on_the_machine() -> None:
+def test_the_digest_of_a_measurement_depends_on_settings_model_and_pack_but_not_on_the_machine() -> None:
     from nilr.config.judging import ProbeSettings
 
     asked = ProbeSettings(n_episodes=5)
@@ -231,7 +231,7 @@ def test_the_report_has_the_rates_of_models_with_a_dot_in_their_names(
     assert asked == ["v0.1-metasgd-s0.probe", "v0.1-metasgd-s0.rates"]
 
 
-def test_other_initial_rates_have_two_seeds_fewer_and_one_at_least(home: Path) -> None:
+def test_other_initial_rates_have_two_seeds_less_and_at_least_one(home: Path) -> None:
     def seeds(settings: ReproduceSettings) -> dict[str, list[int]]:
         data = DataUsed(name="x", digest="x", image_size=32)
         found: dict[str, list[int]] = {}
