@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from nilr.claims import claim_word
-from nilr.report.figures import curves, edits, history, learned_rates, protocols, seeds, similarity
+from nilr.report.figures import history, learned_rates, protocols, seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, points
 from nilr.report.reading import Source
 from nilr.results.probing import ProbeMetrics
 from nilr.results.reproducing import Sign
 from nilr.results.result import Result
+from nilr.sections import SECTIONS
 
 KINDS: tuple[Kind, ...] = (
     protocols.KIND,
     seeds.KIND,
-    edits.KIND,
     learned_rates.KIND,
     history.KIND,
-    *curves.KINDS,
-    similarity.KIND,
+    *(section.figure for section in SECTIONS if section.figure is not None),
 )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nilr.probes.conditions import Condition, Quantity
-from nilr.report.figures import edits
 from nilr.results.probing import EditMetrics, EditProbe, ProbeMetrics
+from nilr.sections import edits_figure
 from nilr.sections.protocols import p_cell, p_header
 from nilr.sections.section import Cell, Format, Request, Section, Table
 from nilr.sections.values import Values
@@ -44,4 +44,4 @@ def _table(metrics: ProbeMetrics, text: Format) -> Table | None:
     return Table(header, rows, names=3)
 
 
-SECTION = Section("edits", "rates", _plan, _build, _table, edits.KIND)
+SECTION = Section("edits", "rates", _plan, _build, _table, edits_figure.KIND)

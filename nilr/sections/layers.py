@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nilr.report.figures.curves import LAYERS_KIND
+from nilr.sections.curves import LAYERS_KIND
 from nilr.sections.rows import Rows, build, table
 from nilr.sections.section import Request, Section
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nilr.report.figures.curves import SHARED_KIND
+from nilr.sections.curves import SHARED_KIND
 from nilr.sections.rows import Rows, build, table
 from nilr.sections.section import Request, Section
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import Similarity
 from nilr.probes.similarity import MEASURES, WITHIN
-from nilr.report.figures import similarity
 from nilr.results.probing import ProbeMetrics
 from nilr.results.records import Mean
+from nilr.sections import similarity_figure
 from nilr.sections.section import Format, Request, Section, Table
 from nilr.sections.values import Values, mean_where_defined
 
@@ -54,4 +54,4 @@ def _table(metrics: ProbeMetrics, _text: Format) -> Table | None:
     return Table(("model", "layer", "protocol", *_HEADER.values()), rows, names=3) if rows else None
 
 
-SECTION = Section("similarity", "similarity", _plan, _build, _table, similarity.KIND)
+SECTION = Section("similarity", "similarity", _plan, _build, _table, similarity_figure.KIND)

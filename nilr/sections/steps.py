@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nilr.probes.conditions import META_INIT, Condition
-from nilr.report.figures.curves import STEPS_KIND
+from nilr.sections.curves import STEPS_KIND
 from nilr.sections.rows import Rows, build, table
 from nilr.sections.section import Request, Section
 

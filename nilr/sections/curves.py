@@ -51,7 +51,6 @@ def make(along: Along, material: Material) -> Drawing | None:
 LAYERS_KIND = Kind("layers", "Layer by layer", "`nilr probe MODEL --layers all`", partial(make, LAYERS))
 STEPS_KIND = Kind("steps", "By inner step", "`nilr probe MODEL --steps-curve`", partial(make, STEPS))
 SHARED_KIND = Kind("shared-classes", "By shared classes", "`nilr probe MODEL --shared-classes`", partial(make, SHARED))
-KINDS = (LAYERS_KIND, STEPS_KIND, SHARED_KIND)
 
 
 def ordered(along: Along, rows: Mapping[str, Row]) -> Curves:
