@@ -11,7 +11,14 @@ from typing import Any
 from nilr.config.base import Settings
 from nilr.config.benching import BenchSettings
 from nilr.config.judging import AdaptSettings, ProbeSettings, RatesSettings
-from nilr.config.keeping import DemoSettings, ImportSettings, ModelSettings, ModelsSettings, ReportSettings
+from nilr.config.keeping import (
+    DemoSettings,
+    ImportSettings,
+    ModelSettings,
+    ModelsSettings,
+    RemoveSettings,
+    ReportSettings,
+)
 from nilr.config.packing import PrepareDataSettings
 from nilr.config.reproducing import ReproduceSettings
 from nilr.config.training import TrainSettings
@@ -97,8 +104,8 @@ COMMANDS = (
     Command("models verify", "Read all files of models, of all models by default, and check every digest.",
             ModelsSettings, None,
             "nilr.recipes.models:verify_models", "nilr.cli.show.models:show_checks"),
-    Command("models rm", "Remove models.",
-            ModelsSettings, None,
+    Command("models rm", "Remove models, after a confirmation.",
+            RemoveSettings, None,
             "nilr.recipes.models:remove_models", "nilr.cli.show.models:show_removed"),
     Command("models import", "Check models from elsewhere, and copy them into the store.",
             ImportSettings, Result[ImportMetrics],

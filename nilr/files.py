@@ -9,6 +9,7 @@ import io
 import os
 import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +23,13 @@ _REMOVED_PREFIX = ".removed-nilr-"
 _DIRECTORY = ".d"
 _STALE = re.compile(f"({re.escape(TEMPORARY_PREFIX)}|{re.escape(_REMOVED_PREFIX)})[0-9a-f]{{12}}({_DIRECTORY})?")
 
-_NO_SPACE = "free some space, or choose another place with --home"
-_NO_PERMISSION = "check the permissions, or choose another place with --home"
+_NO_SPACE = "free some space, or choose another place with {flag}"
+_NO_PERMISSION = "check the permissions, or choose another place with {flag}"
 _NOT_A_DIRECTORY = "a part of this path is a file; choose another place"
 _HINTS = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
-    errno.EROFS: "choose a writable place with --home or NILR_HOME",
+    errno.EROFS: "choose a writable place with {flag}",
     errno.EACCES: _NO_PERMISSION,
     errno.EPERM: _NO_PERMISSION,
     errno.EEXIST: _NOT_A_DIRECTORY,
@@ -36,10 +37,60 @@ _HINTS = {
 }
 
 
-def storage_error(path: Path, error: OSError, doing: str = "write") -> StoreError:
-    """Return the error for an operating system's error about `path`, with a hint."""
+def storage_error(path: Path, error: OSError, doing: str = "write", *, flag: str = "--home") -> StoreError:
+    """Return the error for an operating system's error about `path`, which `flag` sets, with a hint."""
     reason = error.strerror or str(error)
-    return StoreError(f"cannot {doing} `{path}`: {reason.lower()}", hint=_HINTS.get(error.errno or 0))
+    return StoreError(
+        f"cannot {doing} `{path}`: {reason.lower()}", hint=_HINTS.get(error.errno or 0, "").format(flag=flag) or None
+    )
+
+
+def check_output(path: Path, flag: str, *, folder: bool = False) -> None:
+    """Check before the work that a file or folder can be written, in a directory that exists.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    if path.is_dir() and not folder:
+        raise StoreError(f"cannot write `{path}`: it is a directory", hint=f"give {flag} the name of a file")
+    if path.exists() and not path.is_dir():
+        if folder:
+            raise StoreError(f"cannot write `{path}`: it is a file", hint=f"give {flag} the name of a directory")
+        if not path.is_file():
+            return  # a pipe or a device
+    directory = path if path.is_dir() else resolve_links(path).parent
+    if not directory.exists():
+        hint = f"correct {flag}, or create the directory: mkdir -p {shlex.quote(str(directory))}"
+        raise StoreError(f"cannot write `{path}`: there is no directory `{directory}`", hint=hint)
+    check_writable(directory, path, flag)
+
+
+def check_writable(directory: Path, path: Path, flag: str = "--home") -> None:
+    """Check that `path` can be created below `directory`, which exists.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    reason = 0
+    if not directory.is_dir():
+        reason = errno.ENOTDIR
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        reason = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
+    if reason:
+        raise storage_error(path, OSError(reason, os.strerror(reason)), flag=flag)
+
+
+def expand_home(path: str) -> str:
+    """Replace a leading `~`, which a shell leaves in `--home=~/x`, by the user's home directory.
+
+    Raises:
+        StoreError: the user is unknown.
+    """
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser raises for `~` in a plain file name
+    user, slash, _ = path.partition("/")
+    if expanded == path and user.startswith("~") and slash and not os.path.lexists(user):
+        raise StoreError(f"`{path}`: `{user}` has no home directory", hint="write the absolute path")
+    return expanded
 
 
 @contextlib.contextmanager

@@ -160,6 +160,6 @@ def _open_tensorboard(directory: Path) -> object:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise NilrError(
-            "--tensorboard needs TensorBoard, which is not installed", hint="pip install 'nilr[tensorboard]'"
+            "--tensorboard needs TensorBoard, which is not installed", hint="install it: pip install tensorboard"
         ) from error
     return SummaryWriter(log_dir=str(directory))

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError
-from nilr.files import remove_at_once, remove_stale, storage_error
+from nilr.files import expand_home, remove_at_once, remove_stale, storage_error
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 TRAINING_STATE, HISTORY = "training.safetensors", "history.jsonl"
@@ -59,7 +59,7 @@ class Store:
     """
 
     def __init__(self, home: Path | None = None) -> None:
-        self.home = Path(home or os.environ.get("NILR_HOME") or _user_data()).absolute()
+        self.home = Path(expand_home(str(home or os.environ.get("NILR_HOME") or _user_data()))).absolute()
         self._datasets, self._models = self.home / "datasets", self.home / "models"
 
     def dataset_path(self, name: str) -> Path:

@@ -63,7 +63,7 @@ def test_a_field_has_one_type_wherever_it_stands() -> None:
 
 def test_only_these_settings_have_no_environment_variable() -> None:
     kept_out = {name for model, name in FIELDS if not extra(model, name)["env"]}
-    assert kept_out == {"home", "name", "force", "resume", "verify"}
+    assert kept_out == {"home", "name", "force", "resume", "verify", "yes"}
 
 
 def test_defaults_are_within_their_bounds() -> None:

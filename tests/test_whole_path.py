@@ -91,7 +91,7 @@ def test_generated_images_to_probe_result_as_a_user_types_it(nilr: Terminal) -> 
     assert nilr("models verify").stdout.count(" ok") == 9
     assert "algorithm.name" in nilr("models show metasgd").stdout
     assert Path(nilr("models path metasgd@last").stdout.strip()).name == "last.safetensors"
-    nilr("models rm metasgd")
+    nilr("models rm metasgd --yes")
     assert not (nilr.home / "models" / "metasgd").exists()
     missing = nilr("models path metasgd", status=1)
     assert missing.stdout == ""

@@ -16,7 +16,8 @@ from nilr.commands import COMMANDS, GROUPS
 HELP = "Measure what learned inner-loop learning rates do to a meta-learner's features."
 EPILOG = (
     "Environment variables set options: NILR_OUTER_STEPS=100 is --outer-steps 100. Exceptions are --name, --json, "
-    "--force, --resume and --verify. Every command that measures also stores its result in the store."
+    "--force, --resume, --verify and --yes. Unknown variables that start with NILR_ are named in a warning. Every "
+    "command that measures also stores its result in the store."
 )
 
 

@@ -95,7 +95,7 @@ def _from_typer(error: typer.TyperException) -> UsageError:
         hint = f"known: {', '.join(commands)}"
     possible = getattr(error, "possibilities", None)
     if possible:
-        hint = f"perhaps {', '.join(sorted(possible))}; {hint}"
+        hint = f"perhaps {', '.join(possible)}; {hint}"
     message = " ".join(getattr(error, "message", str(error)).replace("'", "`").split())
     return UsageError(lower_first(message), hint=hint)
 
@@ -144,12 +144,14 @@ def _expected(error: BaseException) -> NilrError | None:
 
 
 def _print_error(message: str, hint: str | None) -> None:
+    lines = []
     for kind, text in (("error", message), ("hint", hint)):
         line = printable(text or "")
         if len(line) > _LONGEST_LINE:  # a file may contain names of any length
             line = f"{line[:_LONGEST_LINE]}... and {len(line) - _LONGEST_LINE:,} more characters"
         if line:
-            typer.echo(f"{kind}: {line}", err=True)
+            lines.append(f"{kind}: {line}\n")
+    typer.echo("".join(lines), err=True, nl=False)  # one write, so that no other process writes between them
 
 
 def _discard_output() -> None:

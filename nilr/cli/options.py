@@ -151,7 +151,7 @@ def _option(name: str, field: FieldInfo, panel: str | None) -> Any:  # noqa: ANN
         *([extra["short"]] if extra["short"] else []),
         help=describe(field),
         metavar=SWITCH if switch else None,
-        envvar=f"NILR_{name.upper()}" if extra["env"] else None,
+        envvar=envvar(name, field),
         show_envvar=False,
         show_default=False,
         min=getattr(bounds.get(annotated_types.Ge), "ge", None),
@@ -166,6 +166,11 @@ def describe(field: FieldInfo) -> str:
     if default is None and not any(field.default is value for value in (None, False, ())):
         default = str(field.default)
     return f"{text} Default: {default}." if default else text
+
+
+def envvar(name: str, field: FieldInfo) -> str | None:
+    """Return the environment variable of a field, if it has one."""
+    return f"NILR_{name.upper()}" if _extra(field)["env"] and name not in ARGUMENTS else None
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pkgutil
 import sys
@@ -12,10 +11,12 @@ from typing import Any
 import typer
 
 from nilr.cli.options import Invocation
+from nilr.cli.variables import variable_warnings
 from nilr.commands import Command
 from nilr.config.base import Settings
-from nilr.errors import Interrupted, StoreError
-from nilr.files import resolve_links, storage_error
+from nilr.config.keeping import RemoveSettings
+from nilr.errors import Interrupted, NilrError, StoreError, UsageError
+from nilr.files import check_output, check_writable, expand_home, resolve_links, storage_error
 from nilr.results.result import Result, to_json, write_result
 from nilr.signals import ending_the_process
 
@@ -27,7 +28,12 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
 
     Recipe and display are imported here: help must not wait for torch.
     """
-    _check_destination(invocation.json)
+    _check_working_directory()
+    for warning in () if invocation.quiet else variable_warnings(os.environ):
+        typer.echo(f"warning: {warning}", err=True)
+    invocation.json = _checked_destination(invocation.json)
+    if isinstance(settings, RemoveSettings) and not settings.yes:
+        _confirm_removal(settings)
     if command.stored:
         _check_store(settings.home, command.schema)
     with ending_the_process():
@@ -57,10 +63,44 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         screen.line(note)
 
 
-def _check_destination(json: str | None) -> None:
-    """Check before the work that `--json` is not a directory."""
-    if json is not None and json not in STANDARD_OUTPUT and Path(json).is_dir():
-        raise StoreError(f"cannot write `{json}`: it is a directory", hint="give --json the name of a file")
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()  # noqa: PTH109 - only whether there is one
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise StoreError(f"cannot use the working directory: {reason}", hint="change to one that exists") from error
+
+
+def _checked_destination(json: str | None) -> str | None:
+    """Return where `--json` is written, after checking before the work that it can be."""
+    if json is None or json in STANDARD_OUTPUT:
+        return json
+    json = expand_home(json)
+    if not json or json.endswith("/"):
+        raise StoreError(f"cannot write `{json}`: it is no file", hint="give --json the name of a file")
+    check_output(Path(json), "--json")
+    return json
+
+
+def _confirm_removal(settings: RemoveSettings) -> None:
+    """Ask on the terminal whether to remove models that exist.
+
+    Raises:
+        UsageError: there is no terminal.
+        NilrError: the answer is not yes.
+    """
+    from nilr.store import Store
+
+    for name in settings.models:
+        Store(settings.home).require_model(name)
+    if not settings.models:
+        return
+    names = ", ".join(f"`{name}`" for name in dict.fromkeys(settings.models))
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"removing {names} needs a confirmation, but there is no terminal", hint="add --yes")
+    typer.echo(f"remove {names}? [y/N] ", err=True, nl=False)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise NilrError("not confirmed; nothing was removed")
 
 
 def _check_store(home: Path | None, schema: str) -> None:
@@ -68,12 +108,7 @@ def _check_store(home: Path | None, schema: str) -> None:
     from nilr.store import Store
 
     path = Store(home).result_path(schema)
-    place = next(parent for parent in path.parents if parent.exists())
-    if not place.is_dir():
-        raise storage_error(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
-    if not os.access(place, os.W_OK):
-        reason = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
-        raise storage_error(path, OSError(reason, os.strerror(reason)))
+    check_writable(next(parent for parent in path.parents if parent.exists()), path)
 
 
 def _store(home: Path | None, result: Result[Any]) -> Path:

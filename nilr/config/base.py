@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+from nilr.files import expand_home
 
 Resample = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
 Split = Literal["train", "val", "test"]
@@ -74,6 +76,13 @@ class Settings(BaseModel):
         shown="NILR_HOME, else the user data directory",
         env=False,
     )
+
+    @field_validator("*")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:  # noqa: ANN401 - the value of any field
+        if isinstance(value, tuple):
+            return tuple(map(cls._expand_home, value))
+        return type(value)(expand_home(str(value))) if isinstance(value, str | Path) else value
 
     def explicit(self) -> dict[str, Any]:
         """Return only the settings that were set, by name."""

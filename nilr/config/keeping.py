@@ -40,9 +40,15 @@ class ModelSettings(Settings):
 
 
 class ModelsSettings(Settings):
-    """`nilr models verify` (default: all models) and `nilr models rm`."""
+    """`nilr models verify` (default: all models)."""
 
     models: tuple[str, ...] = setting((), "Names of models.")
+
+
+class RemoveSettings(ModelsSettings):
+    """`nilr models rm`."""
+
+    yes: bool = setting(False, "Do not ask for confirmation; required without a terminal.", short="-y", env=False)
 
 
 class ImportSettings(MeasuringSettings):

@@ -104,7 +104,7 @@ class TrainSettings(ChunkSettings):
     )
     log_every: int = setting(10, "Number of updates between lines of history.jsonl.", ge=1)
     tensorboard: Path | None = setting(
-        None, "Directory for TensorBoard event files (requires the extra `tensorboard`).", shown="none"
+        None, "Directory for TensorBoard event files (requires the package `tensorboard`).", shown="none"
     )
     resume: str = setting(
         "never", "Training to resume: never, a model (name or path), or auto: the model --name if it exists.", env=False

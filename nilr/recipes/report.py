@@ -15,7 +15,7 @@ from nilr.checkpoint import read_manifest
 from nilr.config.base import ReportFormat
 from nilr.config.keeping import ReportSettings
 from nilr.errors import NilrError, StoreError, UsageError
-from nilr.files import resolve_links, write_atomically
+from nilr.files import check_output, resolve_links, write_atomically
 from nilr.history import Line, check_history
 from nilr.report.contents import KINDS, Contents, contents
 from nilr.report.figures.figure import History, Material
@@ -84,10 +84,10 @@ def _figures_folder(out: Path, form: ReportFormat) -> Path:
 def _check_place(out: Path, form: ReportFormat, *, force: bool) -> None:
     """Check, before any work, that the report can be written and overwrites nothing without `force`."""
     folder = _figures_folder(out, form)
-    if form != "png" and out.is_dir():
-        raise StoreError(f"cannot write `{out}`: it is a directory", hint="give --out the name of a file")
+    check_output(out, "--out", folder=form == "png")
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"cannot write figures to `{folder}`: it is a file", hint="move it, or choose another --out")
+    check_output(folder, "--out", folder=True)
     for path in (out, folder):
         if path.exists() and not force:
             raise StoreError(f"`{path}` already exists", hint="replace it with --force, or choose another --out")

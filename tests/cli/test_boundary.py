@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -77,6 +78,28 @@ def test_every_error_is_one_line_a_hint_and_a_status(
     assert capsys.readouterr() == ("", said)
 
 
+class Raw(io.RawIOBase):
+    """A file that records each write of the process."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any, /) -> int:
+        self.writes.append(bytes(content))
+        return len(content)
+
+
+def test_error_and_hint_are_one_write(install: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("probe", raising(DataError("broken", hint="mend it")))
+    raw = Raw()
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True))
+    run(["-q", "probe"])
+    assert raw.writes == [b"error: broken\nhint: mend it\n"]
+
+
 @pytest.mark.parametrize("args", [["--debug", "probe"], ["probe", "--debug"]])
 def test_a_traceback_is_shown_under_debug(
     install: Any, home: Path, capsys: pytest.CaptureFixture[str], args: list[str]
@@ -111,7 +134,12 @@ def test_markup_and_control_characters_in_a_path_are_shown_as_text(
         ),
         (
             ["probe", "--n-wya", "3"],
-            "error: no such option: --n-wya\nhint: perhaps --n-query, --n-way; see `nilr probe --help`\n",
+            "error: no such option: --n-wya\nhint: perhaps --n-way, --n-query; see `nilr probe --help`\n",
+        ),
+        (
+            ["meta-train", "--outer-stepz", "3"],
+            "error: no such option: --outer-stepz\n"
+            "hint: perhaps --outer-steps, --rate-per-step, --no-rate-per-step; see `nilr meta-train --help`\n",
         ),
         (["--frobnicate"], "error: no such option: --frobnicate\nhint: see `nilr --help`\n"),
         (["probe", "--n-way"], "error: option `--n-way` requires an argument\nhint: see `nilr --help`\n"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from nilr.checkpoint import save_checkpoint
 from nilr.cli.boundary import run
 from nilr.models.registry import build_learner
+from tests.cli.screens import Terminal
 
 
 @pytest.fixture
@@ -67,9 +69,42 @@ def test_verify_names_the_broken_file_and_fails(home: Path, capsys: pytest.Captu
 
 
 def test_rm_removes_what_is_named(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["models", "rm", "tiny"]) == 0
+    assert run(["models", "rm", "--yes", "tiny", "tiny"]) == 0
     assert not model.parent.exists()
     assert capsys.readouterr() == ("", "removed: tiny\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "removed"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
+)
+def test_rm_on_a_terminal_needs_a_yes(model: Path, monkeypatch: pytest.MonkeyPatch, answer: str, removed: bool) -> None:
+    stderr = Terminal()
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    monkeypatch.setattr("sys.stderr", stderr)
+    assert run(["models", "rm", "tiny"]) == (0 if removed else 1)
+    assert stderr.getvalue().startswith("remove `tiny`? [y/N] ")
+    assert ("error: not confirmed; nothing was removed\n" in stderr.getvalue()) is not removed
+    assert model.exists() is not removed
+
+
+def test_rm_without_a_terminal_needs_yes_as_a_flag(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    monkeypatch.setenv("NILR_YES", "1")
+    assert run(["-q", "models", "rm", "tiny"]) == 2
+    assert model.exists()
+    assert capsys.readouterr().err == (
+        "error: removing `tiny` needs a confirmation, but there is no terminal\nhint: add --yes\n"
+    )
+
+
+def test_rm_names_a_missing_model_before_it_asks(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["models", "rm", "tiny", "tinny"]) == 1
+    assert model.exists()
+    assert capsys.readouterr().err.startswith("error: no model `tinny` in ")
 
 
 def test_rm_without_a_name_removes_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +136,7 @@ def test_import_copies_models_and_lists_them(home: Path, capsys: pytest.CaptureF
     assert run(["-q", "models", "import", *sources]) == 0
     assert capsys.readouterr() == ("", "")
     assert run(["models", "show", "cpu-maml-s0"]) == 0
-    assert run(["models", "rm", "cpu-maml-s0"]) == 0
+    assert run(["models", "rm", "cpu-maml-s0", "-y"]) == 0
 
 
 def test_import_of_nothing_is_an_error_of_the_command_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

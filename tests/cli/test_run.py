@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -10,6 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from nilr.cli.boundary import run
+from nilr.cli.variables import KNOWN
 from nilr.commands import COMMANDS, Command
 from nilr.config.base import Settings
 
@@ -46,7 +50,7 @@ def test_json_is_the_only_text_on_standard_output(probes: list[Settings], capsys
 
 
 def test_json_to_a_path_gives_the_same_as_is_stored(probes: list[Settings], home: Path, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "a [b].json"
+    path = tmp_path / "a [b].json"
     assert run(["probe", "--json", str(path)]) == 0
     (stored,) = home.glob("results/*.json")
     assert path.read_bytes() == stored.read_bytes()
@@ -69,6 +73,116 @@ def test_json_to_a_directory_is_refused_before_the_work(
     assert capsys.readouterr().err == (
         f"error: cannot write `{tmp_path}`: it is a directory\nhint: give --json the name of a file\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("json", "reason"),
+    [
+        ("no/such/x.json", "there is no directory `{}/no/such`"),
+        ("dangling", "there is no directory `{}/gone`"),
+        ("file/x.json", "not a directory"),
+        ("no/", "it is no file"),
+    ],
+)
+def test_a_mistyped_path_of_json_is_refused_before_the_work(
+    probes: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str], json: str, reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone" / "x.json")
+    assert run(["probe", "--json", f"{tmp_path}/{json}"]) == 1
+    assert probes == []
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: cannot write `{tmp_path}/{json}`: {reason.format(tmp_path)}\nhint: ")
+    assert "--home" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "report x.json --out no/such/report.html",
+        "report x.json --out no/such/report.md",
+        "report x.json --out no/such/figures --format png",
+        "meta-train --tensorboard no/such",
+        "probe --json no/such/x.json",
+        "models import x --json no/such/x.json",
+    ],
+)
+def test_every_output_path_lies_in_a_directory_that_exists(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(args.split()) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: cannot write `no/such")
+    assert f"mkdir -p {tmp_path}/no" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_directory(
+    probes: list[Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user, work = tmp_path / "user", tmp_path / "work"
+    user.mkdir()
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(user))
+    assert run(["probe", "~/model", "--data=~/a.h5", "--home=~/x", "--json=~/x.json"]) == 0
+    assert probes[0].explicit() == {"models": (f"{user}/model",), "data": f"{user}/a.h5", "home": user / "x"}
+    assert (user / "x.json").is_file()
+    monkeypatch.setenv("NILR_HOME", "~/y")
+    monkeypatch.setenv("NILR_DATA_B", "~/b.h5")
+    assert run(["probe"]) == 0
+    assert probes[1].explicit() == {"data_b": f"{user}/b.h5"}
+    assert sorted(path.name for path in user.iterdir()) == ["x", "x.json", "y"]
+    assert run(["probe", "--home=~no-such-user/x"]) == 1
+    assert "`~no-such-user` has no home directory" in capsys.readouterr().err
+    assert list(work.iterdir()) == []
+
+
+def test_a_misspelt_variable_is_named_with_the_nearest_one(
+    probes: list[Settings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("NILR_N_EPISODE", "nilr_seed", "NILR_NAME", "NILR_MODELS", "NILR_XYZZY", "NILR_OUTER_STEPS", "NILR_QUIET")
+    for name in names:
+        monkeypatch.setenv(name, "0")
+    assert run(["probe"]) == 0
+    assert capsys.readouterr().err.splitlines()[:5] == [
+        "warning: the environment variable NILR_MODELS is ignored: give MODEL on the command line",
+        "warning: the environment variable NILR_NAME is ignored: give --name on the command line",
+        "warning: the environment variable NILR_N_EPISODE is unknown and ignored: perhaps NILR_N_EPISODES",
+        "warning: the environment variable NILR_XYZZY is unknown and ignored: `nilr COMMAND --help` lists the options",
+        "warning: the environment variable nilr_seed is unknown and ignored: perhaps NILR_SEED",
+    ]
+    assert run(["-q", "probe"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_every_variable_that_is_read_anywhere_is_known() -> None:
+    root = Path(__file__).parents[2]
+    files = [
+        root / "hatch_build.py",
+        *root.glob("nilr/**/*.py"),
+        *root.glob("tests/**/conftest.py"),
+        *root.glob("docs/*.md"),
+    ]
+    found = {
+        name
+        for file in files
+        for name in re.findall(r"environ.*?\b(NILR_[A-Z_]+)|`(NILR_[A-Z_]+)[`=]", file.read_text())
+    }
+    read = {name for pair in found for name in pair if name}
+    assert {"NILR_HOME", "NILR_MINI_IMAGENET"} <= read <= KNOWN
+
+
+@pytest.mark.parametrize("args", ["probe", "models ls", "prepare-data --synthetic", "report"])
+def test_a_working_directory_that_was_removed_is_one_error(tmp_path: Path, args: str) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os, sys; from nilr.cli.boundary import run; os.rmdir(os.getcwd()); sys.exit(run({args.split()}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, check=False)
+    said = "error: cannot use the working directory: no such file or directory\nhint: change to one that exists\n"
+    assert (done.stderr, done.stdout, done.returncode) == (said, "", 1)
 
 
 def test_json_to_a_pipe_is_written_into_it(probes: list[Settings], tmp_path: Path) -> None:
@@ -100,9 +214,17 @@ def test_a_store_that_cannot_be_written_is_refused_before_the_work(
 
 
 def test_a_result_is_stored_even_where_its_copy_cannot_be_written(
-    probes: list[Settings], home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    install: Any, probe_result: Any, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").touch()
-    assert run(["probe", "--json", str(tmp_path / "file" / "x.json")]) == 1
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def recipe(*_: object) -> Any:
+        place.rmdir()
+        place.touch()
+        return probe_result
+
+    install("probe", recipe)
+    assert run(["probe", "--json", str(place / "x.json")]) == 1
     assert len(list(home.glob("results/*.json"))) == 1
     assert "error: cannot write" in capsys.readouterr().err

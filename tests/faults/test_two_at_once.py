@@ -26,8 +26,8 @@ MIX = (
     "probe base --n-episodes 3",
     f"{PACK} --name toy --force",
     f"{PACK} --name new --force",
-    "models rm m",
-    "models rm a",
+    "models rm m --yes",
+    "models rm a --yes",
     "models ls",
     "models verify base",
     "models import copy --name m --force",
@@ -41,7 +41,7 @@ def test_the_second_training_of_a_name_is_refused_and_the_first_is_not_disturbed
     nilr(f"{LONG} --name whole", work)
     first = nilr.start(f"{LONG} --name m", work)
     first.wait_to_say("meta-train: 0/60")
-    for line in (f"{LONG} --name m", f"{LONG} --name m --resume auto", f"{LONG} --name m --force", "models rm m"):
+    for line in (f"{LONG} --name m", f"{LONG} --name m --resume auto", f"{LONG} --name m --force", "models rm m --yes"):
         second = nilr(line, work, status=1)
         assert second.err.startswith("error: model `m` ")
         assert "is in use by another process" in second.err or "exists in" in second.err
@@ -71,7 +71,7 @@ def test_a_model_may_be_removed_and_a_pack_replaced_during_a_probe(nilr: Nilr, w
     alone = (work / "probe.json").read_text().split('"metrics"')[1].split('"environment"')[0]
     running = nilr.start(line, work)
     running.wait_to_say("probe")
-    nilr("models rm base", work)
+    nilr("models rm base --yes", work)
     nilr(f"{PACK} --name toy --seed 1 --force", work)
     assert running.poll() is None, "the probe must still run for this test to mean anything"
     assert running.wait().status == 0

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from nilr.config.training import TrainSettings
+from nilr.files import check_output
 from nilr.recipes.common.loading import load_model
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
@@ -31,6 +32,8 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     """
     outcome = Outcome(settings)
     store = Store(settings.home)
+    if settings.tensorboard is not None:
+        check_output(settings.tensorboard, "--tensorboard", folder=True)
     with contextlib.ExitStack() as resources:
         starter = Starter(store, resources, reporter)
         runs: list[TrainingRun] = []

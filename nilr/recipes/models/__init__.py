@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.config.base import Settings
-from nilr.config.keeping import ModelSettings, ModelsSettings
+from nilr.config.keeping import ModelSettings, ModelsSettings, RemoveSettings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
 from nilr.history import completed_updates, read_history
 from nilr.models.parameters import layer
@@ -141,7 +141,7 @@ def verify_models(settings: ModelsSettings, reporter: Reporter) -> list[FileChec
     return [check for ref in settings.models or store.model_names() for check in _verify(store, ref)]
 
 
-def remove_models(settings: ModelsSettings, reporter: Reporter) -> Sequence[str]:
+def remove_models(settings: RemoveSettings, reporter: Reporter) -> Sequence[str]:
     """Remove models, all or none, and return their names.
 
     Raises:
@@ -150,12 +150,12 @@ def remove_models(settings: ModelsSettings, reporter: Reporter) -> Sequence[str]
     """
     if not settings.models:
         raise UsageError("no model is named", hint="name one or more; `nilr models ls` lists them")
-    store = Store(settings.home)
-    for name in settings.models:
+    store, names = Store(settings.home), list(dict.fromkeys(settings.models))
+    for name in names:
         store.require_model(name)
-    for name in settings.models:
+    for name in names:
         store.remove_model(name)
-    return settings.models
+    return names
 
 
 def _row(name: str, directory: Path) -> ModelRow:
