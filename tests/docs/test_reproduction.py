@@ -24,7 +24,7 @@ def test_the_histories_of_imported_models_are_drawn(tmp_path: Path) -> None:
     models_import.run(ImportSettings(home=tmp_path, sources=(source,)), SilentReporter())
     made = report.run(ReportSettings(home=tmp_path, results=(source / "probe-398a4960aadf.json",)), SilentReporter())
     (history,) = made.material.histories
-    assert (history.steps[0], history.steps[-1], history.judged) == (1, 9000, 8000)
+    assert (history.steps[0], history.steps[-1], history.evaluated) == (1, 9000, 8000)
     # `share_negative` of cpu-metasgd-s0/meta-train.json
     assert history.share_negative[-1] == 0.235916091524156
     assert sorted(history.by_layer) == ["block1", "block2", "block3", "block4", "head"]
