@@ -2,7 +2,8 @@
 
 The map. A module imports from its own row or from a row above it:
 
-errors, config, reporting, files, signals      errors, settings, progress, safe files; no torch
+errors, words, config, reporting, files, signals
+                                               errors, settings, progress, safe files; no torch
 metrics, inference, episodes                   numbers, confidence intervals and tests, drawing of episodes
 models                                         learners: body and head
 meta                                           inner loop, outer loop, algorithms, engines, evaluation

@@ -21,6 +21,7 @@ from nilr.probes.edits import LEARNED
 from nilr.results.probing import EditProbe, ModelProbe, ModelRates, ProbeMetrics
 from nilr.results.records import Delta
 from nilr.results.reproducing import Finding, OverSeeds, RunFigures, Sign
+from nilr.words import counted, signed
 
 # algorithm -> protocol -> the sign of the claimed change
 CLAIMS: dict[str, dict[str, int]] = {
@@ -79,7 +80,7 @@ def describe_probe(algorithms: Mapping[str, str], metrics: ProbeMetrics) -> str:
 
 def _describe_delta(delta: Delta, claimed: int) -> str:
     finding = _judge(claimed, delta.mean, decided=delta.ci95 is not None and abs(delta.mean) > delta.ci95)
-    points = f"{100 * delta.mean:+z.2f}"
+    points = signed(100 * delta.mean)
     if delta.ci95 is None:
         return f"{finding} ({points} points, one episode)"
     if delta.verdict is not None:
@@ -204,5 +205,4 @@ def describe_signs(found: Sequence[Sign]) -> list[str]:
 
 def _describe_seeds(measured: OverSeeds) -> str:
     width = "" if measured.ci95 is None else f" ± {100 * measured.ci95:.2f}"
-    seeds = "1 seed" if measured.n_seeds == 1 else f"{measured.n_seeds} seeds"
-    return f"{100 * measured.mean:+z.2f}{width} points over {seeds}"
+    return f"{signed(100 * measured.mean)}{width} points over {counted(measured.n_seeds, 'seed')}"

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from nilr import __version__
 from nilr.errors import DeviceError, UsageError
+from nilr.words import counted
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
@@ -57,7 +58,8 @@ def find_device(device: str) -> torch.device:
         raise UsageError(f"invalid device `{device}`", hint="known: auto, cpu, cuda, cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise DeviceError(
-            f"there is no device `{device}`: torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices",
+            f"there is no device `{device}`: torch {torch.__version__} finds "
+            f"{counted(torch.cuda.device_count(), 'CUDA device')}",
             hint="use --device cpu, or install a torch build for this GPU and its driver",
         )
     return torch.device(device)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 import nilr
 from nilr.errors import CheckpointError
+from nilr.words import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,7 +146,7 @@ def _header(path: Path, head: bytes, size: int) -> dict[str, Any]:
         raise CheckpointError(f"`{path}` is damaged: its header cannot be read", hint=DAMAGED) from error
     if size != whole:
         what = "truncated" if size < whole else "damaged"
-        raise CheckpointError(f"`{path}` is {what}: it has {size} bytes, expected {whole}", hint=DAMAGED)
+        raise CheckpointError(f"`{path}` is {what}: it has {counted(size, 'byte')}, expected {whole}", hint=DAMAGED)
     return header
 
 

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 KEPT = {"tensorfile", "checkpoint", "history", "training_state", "store", "results", "runtime"}
 LAYERS = (
-    {"errors", "config", "reporting", "files", "signals"},
+    {"errors", "words", "config", "reporting", "files", "signals"},
     {"metrics", "inference", "episodes"},
     {"models"},
     {"meta"},

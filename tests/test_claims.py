@@ -63,7 +63,7 @@ def probe(same_task: Delta | None = None, cross_task: Delta | None = None) -> Mo
         (
             "maml",
             Delta(mean=0.0, ci95=0.0, p=None, verdict="exactly zero"),
-            "same-task gain undecided (+0.00 points, exactly zero)",
+            "same-task gain undecided (0.00 points, exactly zero)",
         ),
         (
             "maml",

@@ -21,6 +21,7 @@ from nilr.cli.options import Invocation, lower_first, usage_error
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import storage_error
 from nilr.signals import unwinding
+from nilr.words import counted
 
 BROKEN_PIPE = 128 + 13
 _LONGEST_LINE = 4000
@@ -148,7 +149,7 @@ def _print_error(message: str, hint: str | None) -> None:
     for kind, text in (("error", message), ("hint", hint)):
         line = printable(text or "")
         if len(line) > _LONGEST_LINE:  # a file may contain names of any length
-            line = f"{line[:_LONGEST_LINE]}... and {len(line) - _LONGEST_LINE:,} more characters"
+            line = f"{line[:_LONGEST_LINE]}... and {counted(len(line) - _LONGEST_LINE, 'more character')}"
         if line:
             lines.append(f"{kind}: {line}\n")
     typer.echo("".join(lines), err=True, nl=False)  # one write, so that no other process writes between them

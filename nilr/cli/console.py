@@ -45,9 +45,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def number(value: float) -> str:
-    """Format a number with four significant digits."""
-    return f"{value:.4g}"
+def number(value: float, digits: int = 4) -> str:
+    """Format a number with `digits` significant digits; a longer whole part is written out up to a billion."""
+    text = f"{value:z.{digits}g}"
+    return f"{value:.0f}" if "e+" in text and abs(value) < 1e9 else text
 
 
 def share(value: float, *, percent: bool) -> str:
@@ -127,4 +128,7 @@ class Screen:
 
     def delta(self, delta: Estimate | None) -> Cell:
         """Return a difference of fractions as a cell: signed, with half the width of its interval."""
-        return None if delta is None else f"{'+' if delta.mean > 0 else ''}{self.mean(delta)}"
+        if delta is None:
+            return None
+        text = self.mean(delta) or ""
+        return f"+{text}" if delta.mean > 0 and float(text.split()[0]) else text

@@ -122,8 +122,7 @@ class PlainReporter(Reporter):
 
     def _print_state(self) -> None:
         self._last_line, self._printed = self._clock(), self._done
-        counted = self._done > 0 or self._total is not None
-        state = f"{self._title}: {_count(self._done, self._total, self._unit)}" if counted else str(self._title)
+        state = ": ".join(filter(None, (self._title, _count(self._done, self._total, self._unit))))
         self.note(", ".join(filter(None, (state, *self._pace(), _text(self._metrics, percent=False)))))
 
     def _pace(self) -> list[str]:
@@ -161,4 +160,7 @@ def _text(metrics: dict[str, float], *, percent: bool) -> str:
 
 
 def _count(done: int, total: float | None, unit: str) -> str:
-    return f"{done} {unit}" if total is None else f"{done}/{total:.0f} {unit}"
+    if total is None and done == 0:
+        return ""  # not counted
+    shown, last = (f"{done}", done) if total is None else (f"{done}/{total:.0f}", total)
+    return f"{shown} {unit.removesuffix('s') if last == 1 else unit}"

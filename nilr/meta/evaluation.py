@@ -13,6 +13,7 @@ from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.workers import in_order
 from nilr.metrics import accuracy
 from nilr.models.learner import Tensors
+from nilr.words import counted
 
 
 @torch.no_grad()
@@ -42,7 +43,7 @@ def evaluate(
         if len(broken):
             number = numbers[int(broken[0])]
             raise DivergedError(
-                f"the logits of {sampler.stream} episode {number} are not finite after {steps} inner steps",
+                f"the logits of {sampler.stream} episode {number} are not finite after {counted(steps, 'inner step')}",
                 hint="lower --inner-lr, --outer-lr or --eval-inner-steps",
             )
         return accuracy(logits, episodes.query_y)

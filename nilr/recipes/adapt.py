@@ -32,6 +32,7 @@ from nilr.results.records import DataUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.store import BEST, HISTORY, LAST, TRAINING_STATE, Store, holds_model
+from nilr.words import counted
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     how = Adaptation(
         rates=edits[0], adapt_part=list(split_commas(settings.adapt_part)), inner_steps=inner_steps(settings, model)
     )
-    steps = f"{how.inner_steps} step{'s' if how.inner_steps != 1 else ''}"
-    reporter.note(f"adapting `{model.ref.name}` to {len(task.episode.support_y)} images in {steps}")
+    images, steps = counted(len(task.episode.support_y), "image"), counted(how.inner_steps, "step")
+    reporter.note(f"adapting `{model.ref.name}` to {images} in {steps}")
     adapted = _adapt(model, task.episode, how, settings.seed)
     metrics = _evaluate(model, adapted, task, settings)
     name = _store_adapted(store, settings, model, adapted, metrics, how)
@@ -138,7 +139,7 @@ def _read_task(path: Path, settings: AdaptSettings, model: LoadedModel, device: 
     outputs = len(model.params["head.bias"])
     if len(classes) != outputs:
         raise EpisodeError(
-            f"`{path}` has {len(classes)} classes, but model `{model.ref.name}` has a head for {outputs}",
+            f"`{path}` has {counted(len(classes), 'class')}, but model `{model.ref.name}` has a head for {outputs}",
             hint=f"use {outputs} class folders, or a model trained with --n-way {len(classes)}",
         )
     query = (

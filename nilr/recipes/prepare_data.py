@@ -28,6 +28,7 @@ from nilr.results.records import DataUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, keep_freed_memory
 from nilr.store import Store
+from nilr.words import counted
 
 IMAGENET_LICENCE: Final = "ImageNet's terms: non-commercial research and education; do not redistribute"
 OTHER_LICENCE: Final = "that of the source"
@@ -71,7 +72,7 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
             packed = (_pack_synthetic if settings.synthetic else _pack_sources)(path, name, settings, reporter)
             pack = open_pack(path)
     return outcome.result(
-        _metrics(pack, packed, reporter),
+        _metrics(pack, packed),
         config={
             **settings.model_dump(mode="json", exclude={"home"}),
             "name": pack.info.name,
@@ -148,8 +149,7 @@ def _pack_plan(path: Path, name: str, plan: Plan, settings: PrepareDataSettings,
     seconds = time.monotonic() - start
     packed = _Packed(writer.duplicate_pairs(), seconds, list(plan.warnings), sorted(broken), plan.notes)
     if broken:
-        packed.warnings.append(f"skipped {len(broken):,} unreadable images")
-        reporter.note(packed.warnings[-1])
+        packed.warnings.append(f"skipped {counted(len(broken), 'unreadable image')}")
     return packed
 
 
@@ -185,14 +185,11 @@ def _duplicate_pairs(pack: Pack) -> list[tuple[Where, Where]]:
     return equal_pairs(images)
 
 
-def _metrics(pack: Pack, packed: _Packed, reporter: Reporter) -> PrepareDataMetrics:
+def _metrics(pack: Pack, packed: _Packed) -> PrepareDataMetrics:
     def refer(where: Where) -> ImageRef:
         return ImageRef(split=where[0], class_name=where[1], filename=where[2])
 
     counts = pack.counts()
-    if packed.pairs:
-        across = sum(a[0] != b[0] for a, b in packed.pairs)
-        reporter.note(f"{len(packed.pairs):,} pairs of images have the same pixels, {across:,} of them across splits")
     return PrepareDataMetrics(
         splits={split: SplitCounts(**n._asdict()) for split, n in counts.items()},
         duplicate_pairs=[(refer(a), refer(b)) for a, b in packed.pairs],

@@ -15,6 +15,7 @@ from nilr.results.probing import ProbeMetrics
 from nilr.results.reproducing import Sign
 from nilr.results.result import Result
 from nilr.sections import SECTIONS
+from nilr.words import counted
 
 KINDS: tuple[Kind, ...] = (
     protocols.KIND,
@@ -74,9 +75,11 @@ def _measured(result: Result[ProbeMetrics]) -> str:
     rules = config.get("neighbours")
     rule = rules[0] if isinstance(rules, list) and rules else rules
     where = f"the {data.split} split of {data.name} ({data.image_size} px)" if data else "an unknown split"
+    n_query = config.get("n_query")
+    queries = counted(n_query, "query", "queries") if isinstance(n_query, int) else "an unknown number of queries"
     return (
-        f"{config.get('n_way')}-way {config.get('n_shot')}-shot episodes with {config.get('n_query')} queries per "
-        f"class, from {where}; neighbours: {rule}, distance: {config.get('distance')}, task B: {config.get('task_b')}"
+        f"{config.get('n_way')}-way {config.get('n_shot')}-shot episodes with {queries} per class, "
+        f"from {where}; neighbours: {rule}, distance: {config.get('distance')}, task B: {config.get('task_b')}"
     )
 
 

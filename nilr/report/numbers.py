@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from nilr.results.records import Delta
+from nilr.words import signed
 
 NOTHING = "\N{EN DASH}"
 
 _LEVEL = 0.05
 _BARS = "▁▂▃▄▅▆▇█"
-_MINUS = "\N{MINUS SIGN}"
 
 
 class Estimate(Protocol):
@@ -49,13 +49,7 @@ def sign_found(delta: Delta) -> int:
 
 def percent(value: float, digits: int = 1) -> str:
     """Return a fraction in percent."""
-    return f"{signed(100 * value, digits, plus=False)} %"
-
-
-def signed(value: float, digits: int = 2, *, plus: bool = True) -> str:
-    """Return a number with its sign."""
-    text = f"{value:+.{digits}f}" if plus else f"{value:.{digits}f}"
-    return text.replace("-", _MINUS)
+    return f"{100 * value:z.{digits}f} %"
 
 
 def points(delta: Estimate | None) -> str:
@@ -85,11 +79,6 @@ def p_value(p: float | None) -> str:
     if p is None:
         return NOTHING
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def listed(parts: Sequence[str], longest: int = 4) -> str:

@@ -95,7 +95,7 @@ _SETTINGS: dict[str, Any] = {
     "hatch.linewidth": 0.9,
     "svg.fonttype": "none",
     "svg.hashsalt": "nilr",
-    "axes.unicode_minus": True,
+    "axes.unicode_minus": False,
 }
 
 

@@ -12,6 +12,7 @@ from nilr.report.numbers import accuracy, bounds, listed, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, by_protocol
 from nilr.results.probing import ModelProbe, ProtocolMetrics, Row
+from nilr.words import counted
 
 Curves = Mapping[str, Mapping[str, ProtocolMetrics]]
 """By position on the axis, then by protocol."""
@@ -63,7 +64,7 @@ def sentence(along: Along, found: Mapping[str, Curves]) -> str:
     """Describe the positions with the largest differences, for the first three models."""
     sentences = [_extremes(along, label, curves) for label, curves in list(found.items())[:3]]
     if len(found) > 3:
-        sentences.append(f"The figure shows {len(found) - 3} more models.")
+        sentences.append(f"The figure shows {counted(len(found) - 3, 'more model')}.")
     return " ".join(sentences)
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from nilr.probes.edits import LEARNED
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows, protocol_legend
-from nilr.report.numbers import NOTHING, accuracy, counted, points, sign_found
+from nilr.report.numbers import NOTHING, accuracy, points, sign_found
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject
 from nilr.results.probing import EditMetrics, EditProbe
+from nilr.words import counted
 
 _SPREAD = {"same-task": -0.16, "cross-task": 0.16}
 _CAUTION = "All edits start from the same meta-initialisation, which was learned together with the learned rates."

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from nilr.results.probing import ModelProbe, ProbeMetrics, ProtocolMetrics
 from nilr.results.records import Delta
 from nilr.sections.section import Format, Table
+from nilr.words import signed
 
 
 def table(metrics: ProbeMetrics, text: Format) -> Table:
@@ -14,7 +15,7 @@ def table(metrics: ProbeMetrics, text: Format) -> Table:
     rows = []
     for name, model in metrics.items():
         for protocol, found in by_protocol(model):
-            effect = None if found.delta is None or found.delta.d is None else f"{found.delta.d:+.2f}"
+            effect = None if found.delta is None or found.delta.d is None else signed(found.delta.d)
             means = (text.mean(found.accuracy), text.delta(found.delta))
             rows.append((name, protocol, *means, effect, p_cell(found.delta), str(found.accuracy.n_episodes)))
     header = ("model", "protocol", "accuracy", "delta to meta-init", "d", p_header(metrics), "episodes")

@@ -50,7 +50,7 @@ def _table(metrics: ProbeMetrics, _text: Format) -> Table | None:
         for layer in next(iter(model.similarity.values()), {}):
             for protocol, maps in model.similarity.items():
                 means = [maps[layer].get(measure) for measure in _HEADER]
-                rows.append((name, layer, protocol, *(None if mean is None else f"{mean.mean:.3f}" for mean in means)))
+                rows.append((name, layer, protocol, *(None if mean is None else f"{mean.mean:z.3f}" for mean in means)))
     return Table(("model", "layer", "protocol", *_HEADER.values()), rows, names=3) if rows else None
 
 

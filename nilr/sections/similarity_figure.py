@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
-from nilr.report.numbers import listed, signed
+from nilr.report.numbers import listed
 from nilr.report.style import Axes, Figure, Frame
 from nilr.report.subjects import Subject
 from nilr.results.records import Mean
@@ -57,7 +57,7 @@ def sentence(found: Sequence[Map]) -> str:
         name = one.measures[0]
         means = {layer: measures[name].mean for layer, measures in one.layers.items() if name in measures}
         layer, lowest = min(means.items(), key=lambda item: item[1])
-        parts.append(f"{name} of {one.label} ({one.protocol}) is lowest in {layer} ({signed(lowest, plus=False)})")
+        parts.append(f"{name} of {one.label} ({one.protocol}) is lowest in {layer} ({lowest:z.2f})")
     return f"{listed(parts)}."
 
 
@@ -73,7 +73,7 @@ def table(found: Sequence[Map]) -> Table:
 
 
 def _cell(mean: Mean) -> str:
-    text = signed(mean.mean, 4, plus=False)
+    text = f"{mean.mean:z.4f}"
     return text if mean.ci95 is None else f"{text} ± {mean.ci95:.4f}"
 
 
@@ -99,7 +99,7 @@ def _map(axes: Axes, one: Map, frame: Frame) -> None:
             if value == value:
                 # not quite black and white: cells keep their colours in a dark page, and so do their numbers
                 ink = "#000001" if value > 0.45 else "#fffffe"
-                axes.text(x + 0.5, y + 0.5, signed(value, plus=False), ha="center", va="center", color=ink)
+                axes.text(x + 0.5, y + 0.5, f"{value:z.2f}", ha="center", va="center", color=ink)
     axes.set_xticks([x + 0.5 for x in range(len(layers))], layers)
     axes.set_yticks([y + 0.5 for y in range(len(names))], [frame.label(name) for name in names])
     axes.invert_yaxis()

@@ -65,7 +65,7 @@ def test_verify_names_the_broken_file_and_fails(home: Path, capsys: pytest.Captu
     assert run(["models", "verify"]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[1].startswith("broken  last.safetensors  ")
-    assert err.startswith("error: 1 of 1 files are invalid: broken/last.safetensors\n")
+    assert err.startswith("error: 1 of 1 file failed the check: broken/last.safetensors\n")
 
 
 def test_rm_removes_what_is_named(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

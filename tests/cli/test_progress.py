@@ -91,7 +91,7 @@ def test_a_terminal_shows_count_metrics_in_percent_and_notes() -> None:
     assert "a [note]" in shown
     assert "3/4 episodes" in shown
     assert "accuracy 25.00 %" in shown
-    assert "1 images" in shown
+    assert "1 image " in shown
 
 
 @pytest.mark.parametrize("no_color", [True, False])

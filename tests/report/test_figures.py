@@ -63,7 +63,7 @@ def test_a_figure_is_the_same_picture_every_time() -> None:
 def test_few_models_are_told_one_by_one() -> None:
     assert sentence("protocols", material(one(0.021, -0.012))) == (
         "Same-task adaptation changes accuracy by +2.10 ± 0.30 points in m. Cross-task adaptation changes accuracy by "
-        "−1.20 ± 0.30 points in m."  # noqa: RUF001
+        "-1.20 ± 0.30 points in m."
     )
 
 
@@ -73,7 +73,7 @@ def test_many_models_are_counted_by_the_side_of_their_interval() -> None:
     probe = result("probe", metrics, [used(name, "maml", 0, None) for name in values])
     assert sentence("protocols", material(probe)).startswith(
         "Same-task adaptation raises accuracy in 2 of 4 models, lowers it in 1, and has no clear effect in 1. "
-        "The largest difference is −3.00 ± 0.30 points, in down. Cross-task"  # noqa: RUF001
+        "The largest difference is -3.00 ± 0.30 points, in down. Cross-task"
     )
 
 
@@ -144,7 +144,7 @@ def test_edits_are_compared_with_the_learned_rates() -> None:
     # The fixture's last edit changes same-task by 0.4 points times 7, downwards; the interval is 0.3 wide.
     assert said.startswith(
         "Same-task: compared with the learned rates, accuracy changes in 14 of 14 edits (p below 0.05 after Holm's "
-        "correction). The largest change is −2.80 ± 0.30 points, with 0.01 in maml."  # noqa: RUF001
+        "correction). The largest change is -2.80 ± 0.30 points, with 0.01 in maml."
     )
 
 

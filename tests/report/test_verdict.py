@@ -32,7 +32,7 @@ def test_the_finding_on_each_sign_precedes_the_figures_with_its_interval_and_see
 
 
 def test_the_signs_under_other_choices_have_their_own_table() -> None:
-    row = ("5-shot", "maml", "same-task", "gain", "\N{MINUS SIGN}1.30 ± 0.25", "3", "refuted")
+    row = ("5-shot", "maml", "same-task", "gain", "-1.30 ± 0.25", "3", "refuted")
     given = material(*experiment())
     assert "".join(f"<td>{cell}</td>" for cell in row) in page_of(given).partition("other choices</h2>")[2]
     assert f"| {' | '.join(row)} |" in markdown(contents(given), figures="figures", made_by="nilr 0")

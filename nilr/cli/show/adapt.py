@@ -5,6 +5,7 @@ from __future__ import annotations
 from nilr.cli.console import Screen, number
 from nilr.results.making import AdaptMetrics
 from nilr.results.result import Result
+from nilr.words import counted
 
 MOST_ROWS = 20
 
@@ -23,4 +24,4 @@ def show(result: Result[AdaptMetrics], screen: Screen) -> None:
             [(p.image, p.label, p.before, p.after, screen.share(p.probabilities.get(p.after))) for p in shown],
         )
     if len(metrics.predictions) > MOST_ROWS:
-        screen.line(f"... and {len(metrics.predictions) - MOST_ROWS} more predictions, in the result file")
+        screen.line(f"... and {counted(len(metrics.predictions) - MOST_ROWS, 'more prediction')}, in the result file")

@@ -49,7 +49,7 @@ def _timing_cells(task: str, engine: str, timing: Timing, screen: Screen) -> tup
         f"{task} {timing.episodes}x{timing.inner_steps}",
         engine,
         number(timing.seconds),
-        f"{timing.seconds_fastest:.3g}-{timing.seconds_slowest:.3g}",
+        f"{number(timing.seconds_fastest, 3)}-{number(timing.seconds_slowest, 3)}",
         number(timing.episodes_per_second),
         screen.share(timing.share_of_attainable),
         f"{timing.peak_memory_bytes / _MEGA:.0f}",

@@ -12,6 +12,7 @@ from nilr.recipes.models import FileCheck, ModelCard, ModelRow
 from nilr.results.making import ImportMetrics
 from nilr.results.result import Result
 from nilr.store import ModelRef
+from nilr.words import counted
 
 _LIST = ("name", "status", "algo", "arch", "task", "updates", "val accuracy", "saved at", "parent", "problem")
 
@@ -79,7 +80,9 @@ def show_checks(checks: list[FileCheck], screen: Screen) -> None:
     screen.answer.table(("model", "file", "finding"), [(c.model, c.file, c.problem or "ok") for c in checks])
     invalid = [f"{check.model}/{check.file}" for check in checks if check.problem]
     if invalid:
-        raise CheckpointError(f"{len(invalid)} of {len(checks)} files are invalid: {', '.join(invalid)}")
+        raise CheckpointError(
+            f"{len(invalid)} of {counted(len(checks), 'file')} failed the check: {', '.join(invalid)}"
+        )
 
 
 def show_removed(names: Sequence[str], screen: Screen) -> None:

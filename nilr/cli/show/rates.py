@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nilr.cli.console import Cell, Screen
+from nilr.cli.console import Cell, Screen, number
 from nilr.results.probing import RatesMetrics
 from nilr.results.records import Mean
 from nilr.results.result import Result
+from nilr.words import counted
 
 
 def show(result: Result[RatesMetrics], screen: Screen) -> None:
@@ -16,7 +17,7 @@ def show(result: Result[RatesMetrics], screen: Screen) -> None:
     Each has all rates first, then those of each kind, layer and tensor.
     """
     for (name, model), used in zip(result.metrics.items(), result.models, strict=True):
-        steps = f"{model.inner_steps} inner {'step' if model.inner_steps == 1 else 'steps'}"
+        steps = counted(model.inner_steps, "inner step")
         screen.line(f"{name}@{used.checkpoint} ({used.algo}, update {used.outer_step}, {steps})")
         groups = [("all", model.all), *model.kinds.items(), *model.layers.items(), *model.tensors.items()]
         distribution = []
@@ -36,8 +37,8 @@ def show(result: Result[RatesMetrics], screen: Screen) -> None:
     episodes = [model.all.step_norm.n_episodes for model in result.metrics.values() if model.all.step_norm]
     if episodes and result.data is not None:
         screen.line(
-            f"gradients of {episodes[0]} episodes of the {result.data.split} split of `{result.data.name}`; the result "
-            "file also has quantiles and histograms"
+            f"gradients of {counted(episodes[0], 'episode')} of the {result.data.split} split of `{result.data.name}`; "
+            "the result file also has quantiles and histograms"
         )
 
 
@@ -48,4 +49,4 @@ def _mean(mean: Mean | None, written: Callable[[float], Cell]) -> Cell:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}"
+    return number(value, 3)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -26,6 +26,7 @@ from nilr.data.sources.splits import (
     parse_split_classes,
 )
 from nilr.errors import DataError
+from nilr.words import counted
 
 _SPLIT_FOLDERS: Final[Mapping[str, Split]] = {
     "train": "train",
@@ -137,18 +138,16 @@ def _plan_by_table(listing: Listing, settings: PrepareDataSettings, table: Split
         )
     if matched.missing:
         raise DataError(
-            f"{len(matched.missing):,} images in the split files of `{where}` are missing from the sources, "
-            f"such as `{matched.missing[0]}`",
+            f"the sources lack {counted(len(matched.missing), 'image')} of the split files of `{where}`, such as "
+            f"`{matched.missing[0]}`",
             hint="give all sources; for ILSVRC, give complete classes",
         )
     plan = Plan(matched.splits, _kind("ILSVRC with split files" if matched.original else "split files", listing))
     if matched.absent:
-        plan.warnings.append(
-            f"the sources lack {len(matched.absent)} classes of the split files: {_some(matched.absent)}"
-        )
+        plan.warnings.append(f"the sources lack {_classes(matched.absent)} of the split files: {_some(matched.absent)}")
     n_used = sum(sum(classes.values()) for classes in plan.counts().values())
     if n_used < len(listing.images):
-        plan.notes.append(f"skipped {len(listing.images) - n_used:,} images that are in no split file")
+        plan.notes.append(f"skipped {counted(len(listing.images) - n_used, 'image')} outside the split files")
     return plan
 
 
@@ -175,7 +174,7 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, name: str) ->
     else:
         split_of = _published_split(classes, name)
     if unused := sorted(set(classes) - set(split_of)):
-        plan.notes.append(f"skipped {len(unused)} classes that belong to no split: {_some(unused)}")
+        plan.notes.append(f"skipped {_classes(unused)} without a split: {_some(unused)}")
     for split in SPLITS:
         chosen = [class_name for class_name in sorted(classes) if split_of.get(class_name) == split]
         if chosen:
@@ -196,18 +195,18 @@ def _locate(image: Member) -> _Located:
 def _split_of_folders(classes: _Classes, name: str, plan: Plan) -> dict[str, Split]:
     """Return the split in the folders, or the published one if the folders contradict it for Mini-ImageNet."""
     if n_outside := sum(len(parts.pop(None, ())) for parts in classes.values()):
-        plan.warnings.append(f"skipped {n_outside:,} images outside the split folders")
+        plan.warnings.append(f"skipped {counted(n_outside, 'image')} outside the split folders")
     split_of = {c: split for c, parts in classes.items() for split in parts if split}
     shared = sorted(c for c, parts in classes.items() if len(parts) > 1)
     published = RAVI_SPLIT_OF.keys() >= split_of.keys()
     if shared and not published:
         raise DataError(
-            f"{len(shared)} classes are in several splits, such as {_some(shared, 3)}, "
+            f"several splits share {_classes(shared)}, such as {_some(shared, 3)}, "
             "but each class must belong to one split",
             hint="draw a new split of all classes with --split-classes 64/16/20",
         )
     if published and (shared or (name == MINI_IMAGENET and any(split_of[c] != RAVI_SPLIT_OF[c] for c in split_of))):
-        reason = f"divide {len(shared)} classes between splits" if shared else "differ from it"
+        reason = f"divide {_classes(shared)} between splits" if shared else "differ from it"
         plan.warnings.append(
             "the published split of Mini-ImageNet (Ravi and Larochelle) is used, because the folders of the sources "
             + reason
@@ -221,7 +220,7 @@ def _published_split(classes: _Classes, name: str) -> dict[str, Split]:
     if known >= classes.keys() or (name == MINI_IMAGENET and known <= classes.keys()):
         return {class_name: RAVI_SPLIT_OF[class_name] for class_name in classes if class_name in known}
     raise DataError(
-        f"the split of the {len(classes)} classes ({_some(sorted(classes), 3)}) is unknown",
+        f"the split of the {_classes(classes)} ({_some(sorted(classes), 3)}) is unknown",
         hint="use folders train, val and test, read the split with --split-files, or draw one with "
         "--split-classes 64/16/20",
     )
@@ -231,7 +230,7 @@ def _check_mini_imagenet(splits: Splits) -> list[str]:
     """Return warnings; raise DataError if the classes or the numbers of images are not those of Mini-ImageNet."""
     sizes = {split: [len(images) for images in splits.get(split, {}).values()] for split in SPLITS}
     if any(sizes[split] != [RAVI_IMAGES_PER_CLASS] * len(RAVI_CLASSES[split]) for split in SPLITS):
-        found = "; ".join(f"{split} {len(sizes[split])} classes, {sum(sizes[split]):,} images" for split in SPLITS)
+        found = "; ".join(f"{s} {_classes(sizes[s])}, {counted(sum(sizes[s]), 'image')}" for s in SPLITS)
         raise DataError(
             f"this is not Mini-ImageNet, which has 64/16/20 classes with 38,400/9,600/12,000 images: found {found}",
             hint="give all of its archives, or ILSVRC with --split-files; use --name for another dataset, "
@@ -244,7 +243,7 @@ def _check_mini_imagenet(splits: Splits) -> list[str]:
             hint="use --name for another split",
         )
     if unlike:
-        return [f"{len(unlike)} classes have no Mini-ImageNet id, so their split cannot be checked"]
+        return [f"the split of {_classes(unlike)} without a Mini-ImageNet id cannot be checked"]
     return []
 
 
@@ -252,10 +251,14 @@ def _skipped(listing: Listing) -> list[str]:
     notes = []
     if listing.others:
         some = _some([f"`{name}` ({what})" for name, what in listing.others.items()], 3)
-        notes.append(f"skipped {len(listing.others):,} files that are not images: {some}")
+        notes.append(f"skipped {counted(len(listing.others), 'file')} other than images: {some}")
     if listing.skipped_classes:
-        notes.append(f"skipped {len(listing.skipped_classes)} classes that are not in the split")
+        notes.append(f"skipped {_classes(listing.skipped_classes)} outside the split")
     return notes
+
+
+def _classes(found: Sized) -> str:
+    return counted(len(found), "class")
 
 
 def _kind(layout: str, listing: Listing) -> str:

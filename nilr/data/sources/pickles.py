@@ -26,6 +26,7 @@ from nilr.data.digests import Images
 from nilr.data.sources.members import Listing, Member, Payload, Unreadable
 from nilr.data.sources.unpickling import PickledArray, load_plain
 from nilr.errors import DataError
+from nilr.words import counted
 
 # The largest published pickle has 813 MB.
 _MAX_BYTES: Final = 2**30
@@ -125,7 +126,7 @@ def read_pickle_arrays(path: Path, content: bytes | None = None) -> PickleImages
 def _classes_by_label(path: Path, fields: Mapping[str, object], n_images: int) -> list[tuple[str, Indices]]:
     labels = _integers(path, "labels", fields["labels"])
     if len(labels) != n_images:
-        raise _malformed(path, f"{len(labels)} labels for {n_images} images")
+        raise _malformed(path, f"{counted(len(labels), 'label')} for {counted(n_images, 'image')}")
     names = {}
     if fields.get("catname2label"):
         named = _mapping(path, fields, "catname2label")
@@ -146,7 +147,7 @@ def _check_classes(path: Path, classes: Sequence[tuple[str, Indices]], n_images:
         if not len(indices):
             raise _malformed(path, f"no image of class `{name}`")
         if indices.min() < 0 or indices.max() >= n_images:
-            raise _malformed(path, f"class `{name}` has an index outside the {n_images} images")
+            raise _malformed(path, f"class `{name}` has an index outside the {counted(n_images, 'image')}")
     together = np.concatenate([indices for _, indices in classes])
     if len(np.unique(together)) < len(together):
         raise _malformed(path, "an image is listed twice")
@@ -156,7 +157,8 @@ def _images(path: Path, name: str, value: object) -> Images:
     if isinstance(value, list | tuple):
         parts = [_array(item) for item in value]
         if not parts or any(part.shape != parts[0].shape or part.dtype != np.uint8 for part in parts):
-            raise _malformed(path, f"{name} is a list of {len(parts)} items that are not uint8 images of one size")
+            items = counted(len(parts), "item")
+            raise _malformed(path, f"{name} is a list of {items} that are not uint8 images of one size")
         images = np.stack(parts)
     else:
         images = _array(value)

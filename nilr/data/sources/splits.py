@@ -20,6 +20,7 @@ from nilr.config.base import SPLITS, Split
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.data.sources.members import MAX_SPLIT_FILE_BYTES, SPLIT_FILES, Listing, Member, read_error
 from nilr.errors import DataError, UsageError
+from nilr.words import counted
 
 # File names by split and class, in the order of the rows.
 SplitTable = Mapping[Split, Mapping[str, Sequence[str]]]
@@ -76,9 +77,9 @@ def draw_split(classes: Collection[str], numbers: Mapping[Split, int], *, seed: 
     DataError.
     """
     if sum(numbers.values()) > len(classes):
-        requested = "/".join(str(numbers[split]) for split in SPLITS)
+        requested, needed = "/".join(str(numbers[split]) for split in SPLITS), counted(sum(numbers.values()), "class")
         raise DataError(
-            f"--split-classes {requested} needs {sum(numbers.values())} classes, but the source has {len(classes)}",
+            f"--split-classes {requested} needs {needed}, but the source has {len(classes)}",
             hint="use smaller numbers, or add sources",
         )
     drawn = iter(sorted(classes, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode(errors="replace")).digest()))

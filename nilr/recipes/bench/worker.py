@@ -29,6 +29,7 @@ from nilr.recipes.bench.flops import NeededFlop, convolution_rate, seconds_each
 from nilr.recipes.common.processes import Child
 from nilr.reporting import Reporter
 from nilr.runtime import peak_memory, prepare
+from nilr.words import counted
 
 Task = Literal["update", "evaluation", "convolution"]
 
@@ -153,7 +154,7 @@ def _tasks(jobs: Sequence[Job]) -> list[list[Job]]:
 def _measure(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
     turns: Turns = {job: [] for job in jobs}
     first = jobs[0]
-    shots = f"{first.n_way}-way {first.n_shot}-shot, {first.steps} step{'s' if first.steps != 1 else ''}"
+    shots = f"{first.n_way}-way {first.n_shot}-shot, {counted(first.steps, 'step')}"
     title = f"{first.algorithm.name} {first.task}, {shots}: {', '.join(job.label for job in jobs)}"
     reporter.stage(title, (rounds + 1) * len(jobs), unit="turns")
     with contextlib.ExitStack() as stack:

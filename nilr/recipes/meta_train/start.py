@@ -30,6 +30,7 @@ from nilr.reporting import Reporter
 from nilr.runtime import prepare
 from nilr.store import TRAINING_STATE, Store, holds_model, newest_manifest
 from nilr.training_state import Progress, TrainingState, load_training_state
+from nilr.words import counted
 
 
 def settings_by_seed(settings: TrainSettings) -> list[tuple[TrainSettings, str]]:
@@ -245,7 +246,7 @@ def _new_directory(settings: TrainSettings, store: Store, default_name: str) -> 
 def _announce(training: Training, reporter: Reporter) -> None:
     name, settings, progress = training.name, training.settings, training.progress
     if progress.finished(settings):
-        reporter.note(f"model `{name}` is complete: {progress.outer_step} updates; nothing to do")
+        reporter.note(f"model `{name}` is complete: {counted(progress.outer_step, 'update')}; nothing to do")
         return
     what = f"resumes after update {progress.outer_step}" if progress.outer_step else "new"
     reporter.note(

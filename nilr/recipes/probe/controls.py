@@ -13,6 +13,7 @@ from nilr.metrics import paired_difference
 from nilr.models.registry import build_learner
 from nilr.probes.conditions import Subject
 from nilr.recipes.common.loading import LoadedModel
+from nilr.words import signed
 
 # A model in the registry cannot have a name with a space.
 UNTRAINED, RAW_PIXELS = "untrained body", "raw pixels"
@@ -44,5 +45,5 @@ def compare_with_untrained(accuracies: Mapping[str, Tensor]) -> str:
             continue
         difference = paired_difference(values, accuracies[UNTRAINED])
         width = "" if difference.ci95 is None else f" ± {100 * difference.ci95:.2f}"
-        parts.append(f"{name} {100 * difference.mean:+.2f}{width} points")
+        parts.append(f"{name} {signed(100 * difference.mean)}{width} points")
     return f"Features before adaptation, compared with an untrained body's: {'; '.join(parts)}."

@@ -17,6 +17,7 @@ from nilr.recipes.common.settings import resolve
 from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel, Unfinished
 from nilr.reporting import Reporter
 from nilr.store import newest_manifest
+from nilr.words import counted
 
 
 def estimate_seconds(
@@ -47,8 +48,9 @@ def estimate_seconds(
     seconds /= 1 if device.type == "cuda" else min(jobs, all_threads)
     n_probes = sum(len(of_model) for of_model in probes.values())
     reporter.note(
-        f"to do: {len(updates)} of {len(plan.models)} trainings ({sum(updates.values()):,} updates), "
-        f"{n_probes} probes: about {max(1, round(seconds / 60))} minutes on this machine at its present load"
+        f"to do: {len(updates)} of {counted(len(plan.models), 'training')} "
+        f"({counted(sum(updates.values()), 'update')}), {counted(n_probes, 'probe')}: "
+        f"about {counted(max(1, round(seconds / 60)), 'minute')} on this machine at its present load"
     )
     return seconds
 

@@ -24,6 +24,7 @@ from nilr.recipes.common.processes import Child, end
 from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel, measure, train
 from nilr.reporting import Reporter, SilentReporter
 from nilr.signals import ignore_repeated_signals, unwinding
+from nilr.words import counted
 
 MOST = 8
 _SECONDS_BETWEEN_REPORTS = 0.5
@@ -55,7 +56,7 @@ def work_ahead(plan: ExperimentPlan, models: list[PlannedModel], jobs: int, repo
         Interrupted: a signal arrived; trainings save what is finished.
     """
     waiting = deque(models)
-    reporter.stage(f"reproduce, {jobs} models at a time", len(models), unit="models")
+    reporter.stage(f"reproduce, {counted(jobs, 'model')} at a time", len(models), unit="models")
     workers: list[_Worker] = []
     try:
         workers.extend(_Worker(plan) for _ in range(jobs))  # one by one: a signal may arrive in between

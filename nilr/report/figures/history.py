@@ -8,6 +8,7 @@ from typing import Any
 from nilr.report.figures.figure import Drawing, History, Kind, Material, Table
 from nilr.report.numbers import percent
 from nilr.report.style import LINES, Axes, Figure, Frame, colour
+from nilr.words import counted
 
 _COLUMN = 3  # entries in a legend of one column
 _POINTS = 250  # of a line that is 250 to 400 pixels wide
@@ -37,7 +38,7 @@ def sentence(found: Sequence[History]) -> str:
         history = found[0]
         text = (
             f"In {history.label}, {percent(history.share_negative[-1])} of the rates are negative after "
-            f"{history.steps[-1]:,} updates ({percent(history.share_negative[0])} after {history.steps[0]:,})"
+            f"{counted(history.steps[-1], 'update')} ({percent(history.share_negative[0])} after {history.steps[0]:,})"
         )
     else:
         low, high = min(last, key=last.__getitem__), max(last, key=last.__getitem__)

@@ -7,9 +7,10 @@ from typing import Any
 
 from nilr.config.base import PROTOCOLS
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows, protocol_legend
-from nilr.report.numbers import NOTHING, accuracy, corrected_p, counted, listed, p_value, percent, points, sign_found
+from nilr.report.numbers import NOTHING, accuracy, corrected_p, listed, p_value, percent, points, sign_found
 from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject, by_protocol
+from nilr.words import counted
 
 CAUTION = (
     "Intervals are over episodes, for these trained models and these test classes only; conclusions about an algorithm "

@@ -10,10 +10,11 @@ from typing import Any
 
 from nilr.inference import LEAST_SEEDS, SeedInference, over_seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows
-from nilr.report.numbers import bounds, p_value, points, signed
+from nilr.report.numbers import bounds, p_value, points
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject, by_protocol, groups
 from nilr.results.records import Delta, ModelUsed
+from nilr.words import counted, signed
 
 _CAUTION = (
     "Each seed counts once; episodes of different seeds are never pooled. The wide bar is the 95 % interval over seeds "
@@ -105,7 +106,7 @@ def sentence(found: Sequence[Row]) -> str:
         together = row.together
         few = f" (a verdict needs at least {LEAST_SEEDS} seeds)" if together.n < LEAST_SEEDS else ""
         parts.append(
-            f"{row.label}, {row.protocol}, {together.n} seeds: {points(together)} points, "
+            f"{row.label}, {row.protocol}, {counted(together.n, 'seed')}: {points(together)} points, "
             f"standard deviation {100 * (together.spread or 0):.2f}, {together.verdict}{few}"
         )
     return "; ".join(parts) + "."

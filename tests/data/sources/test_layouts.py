@@ -61,14 +61,14 @@ def test_another_split_of_its_classes_is_replaced_only_under_its_name() -> None:
 
 def test_other_classes_than_those_of_mini_imagenet_are_skipped() -> None:
     made = plan([*whole(), "s/n99999999/a.jpg"], "mini-imagenet")
-    assert made.notes == ["skipped 1 classes that belong to no split: n99999999"]
+    assert made.notes == ["skipped 1 class without a split: n99999999"]
 
 
 def test_classes_without_ids_give_a_warning() -> None:
     names = {split: [f"{split}{i}" for i in range(len(classes))] for split, classes in RAVI_CLASSES.items()}
     paths = [f"s/{split}/{c}/{i}.jpg" for split, classes in names.items() for c in classes for i in range(600)]
     assert plan(paths, "mini-imagenet").warnings == [
-        "100 classes have no Mini-ImageNet id, so their split cannot be checked"
+        "the split of 100 classes without a Mini-ImageNet id cannot be checked"
     ]
 
 
@@ -95,7 +95,7 @@ def test_file_names_determine_the_class_if_folders_do_not() -> None:
 def test_images_outside_the_split_folders_are_skipped_with_a_warning() -> None:
     made = plan(["s/train/cat/1.jpg", "s/test/dog/1.jpg", "s/more/cat/2.jpg"])
     assert made.counts() == {"train": {"cat": 1}, "test": {"dog": 1}}
-    assert made.warnings == ["skipped 1 images outside the split folders"]
+    assert made.warnings == ["skipped 1 image outside the split folders"]
 
 
 def test_a_requested_draw_takes_precedence_over_split_folders() -> None:

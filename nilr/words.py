@@ -1,0 +1,14 @@
+"""How counts and signed numbers are written in text."""
+
+from __future__ import annotations
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun; `plural` is for nouns that take neither `s` nor, after an `s`, `es`."""
+    return f"{n:,} {noun if n == 1 else plural or noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Return a number with its sign; one that is rounded to zero has none."""
+    text = f"{value:+z.{digits}f}"
+    return text if float(text) else text[1:]

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nilr.words import counted, signed
+
+PACKAGE = Path(__file__).parents[1] / "nilr"
+
+
+@pytest.mark.parametrize(
+    ("n", "noun", "text"),
+    [
+        (1, "minute", "1 minute"),
+        (0, "image", "0 images"),
+        (2, "class", "2 classes"),
+        (38_400, "image", "38,400 images"),
+    ],
+)
+def test_a_count_has_the_noun_in_its_number(n: int, noun: str, text: str) -> None:
+    assert counted(n, noun) == text
+
+
+def test_an_irregular_plural_is_given() -> None:
+    assert [counted(n, "query", "queries") for n in (1, 2)] == ["1 query", "2 queries"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.234, "+1.23"), (-1.236, "-1.24"), (-0.001, "0.00"), (0.001, "0.00"), (-0.0, "0.00"), (0.005001, "+0.01")],
+)
+def test_a_number_that_is_rounded_to_zero_has_no_sign(value: float, text: str) -> None:
+    assert signed(value) == text
+
+
+def test_no_text_of_the_product_has_another_minus() -> None:
+    """One minus, "-", in tables, sentences, figures and pages."""
+    assert [path for path in PACKAGE.rglob("*.py") if re.search(r"\u2212|MINUS SIGN", path.read_text("utf-8"))] == []
+
+
+def test_no_module_makes_plurals_of_its_own() -> None:
+    own = re.compile(r"""['"]s?['"] if |== 1 else f?['"]s""")
+    found = {path.name for path in PACKAGE.rglob("*.py") if own.search(path.read_text("utf-8"))}
+    assert found <= {"words.py"}
