@@ -118,16 +118,14 @@ def _values(parameter: Any) -> str:  # noqa: ANN401
     described = parameter.type_descriptor
     if described.choices is not None:
         return " ".join(f"`{choice}`" for choice in described.choices)
+    if parameter.metavar == "PATH":
+        return "path or `-`"
+    if parameter.param_type_name == "argument":
+        return ""
     if parameter.metavar is not None:
-        return "path or `-`" if parameter.metavar == "PATH" else ""
-    low, high = parameter.min, parameter.max
+        return parameter.metavar.replace("<int>", "whole number").replace("<float>", "number").replace("**", "\\*\\*")
     one = get_args(described.annotation)[0] if parameter.multiple else described.annotation
-    kind = {int: "whole number", float: "number", str: "text", Path: "path"}[one]
-    if low is None and high is None:
-        return kind
-    if low is None:
-        return f"{kind}, at most {high}"
-    return f"{kind}, at least {low}" if high is None else f"{kind}, {low} to {high}"
+    return {str: "text", Path: "path"}[one]
 
 
 def _cell(text: str) -> str:

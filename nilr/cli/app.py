@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from nilr import __version__
 from nilr.cli.options import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, typer_function
@@ -21,15 +22,32 @@ EPILOG = (
 )
 
 
+class _PlainHelp:
+    """Shows the option `--help` like every other switch, without a type."""
+
+    def get_help_option(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer does not export these classes
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        option.metavar = SWITCH
+        return option
+
+
+class _Command(_PlainHelp, TyperCommand):
+    pass
+
+
+class _Group(_PlainHelp, TyperGroup):
+    pass
+
+
 def build_app() -> typer.Typer:
     """Return the whole command line."""
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich", help=HELP, epilog=EPILOG)
+    app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode="rich", help=HELP, epilog=EPILOG)
     app.callback()(_set_common_options)
-    groups = {name: typer.Typer(help=text) for name, text in GROUPS.items()}
+    groups = {name: typer.Typer(cls=_Group, help=text) for name, text in GROUPS.items()}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
         function = typer_function(command.settings, partial(run_command, command), json=command.result is not None)
-        groups.get(group, app).command(name, help=command.help)(function)
+        groups.get(group, app).command(name, cls=_Command, help=command.help)(function)
     for name, sub_app in groups.items():
         app.add_typer(sub_app, name=name)
     return app

@@ -10,14 +10,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import typer
 from pydantic import ValidationError
 
 from nilr.cli.app import build_app
 from nilr.cli.console import printable
-from nilr.cli.options import Invocation, lower_first, usage_error
+from nilr.cli.options import Invocation, lower_first, source_of, usage_error
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import storage_error
 from nilr.signals import unwinding
@@ -90,7 +89,7 @@ def _from_typer(error: typer.TyperException) -> UsageError:
     hint = f"see `{ctx.command_path} --help`" if ctx else "see `nilr --help`"
     parameter, cause = getattr(error, "param", None), error.__cause__
     if parameter is not None and isinstance(cause, ValidationError):
-        return usage_error(_source_of(parameter, ctx), cause.errors()[0], hint)
+        return usage_error(source_of(parameter, ctx), cause.errors()[0], hint)
     commands = getattr(getattr(ctx, "command", None), "commands", None)
     if commands and not hasattr(error, "option_name"):
         hint = f"known: {', '.join(commands)}"
@@ -99,14 +98,6 @@ def _from_typer(error: typer.TyperException) -> UsageError:
         hint = f"perhaps {', '.join(possible)}; {hint}"
     message = " ".join(getattr(error, "message", str(error)).replace("'", "`").split())
     return UsageError(lower_first(message), hint=hint)
-
-
-def _source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not export these classes
-    """Return the environment variable, the flag or the argument that a parameter's value came from."""
-    source = ctx.get_parameter_source(parameter.name) if ctx else None
-    if source is not None and source.name == "ENVIRONMENT":
-        return str(parameter.envvar)
-    return str(parameter.opts[0]) if parameter.param_type_name == "option" else str(parameter.metavar)
 
 
 def _report(error: BaseException) -> int:

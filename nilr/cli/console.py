@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,8 @@ UNKNOWN = "-"
 
 # Output that does not go to a terminal is not wrapped at 80 columns.
 _UNLIMITED_WIDTH = 100_000
+# Columns between two cells and beside a table on a terminal, and what a very long name leaves to the other columns.
+_GAP, _EDGES, _LONGEST_WORD = 2, 2, 20
 
 
 class Estimate(Protocol):
@@ -63,6 +66,52 @@ def make_console(stream: TextIO) -> Console:
     return Console(file=stream, force_terminal=terminal, width=width, markup=False, highlight=False, emoji=False)
 
 
+class _Column:
+    """The widths that a column needs.
+
+    Attributes:
+        width: with every cell in one line; its title may be wrapped between words.
+        narrowest: with cells that are wrapped between words.
+        title: with its title in one line.
+    """
+
+    def __init__(self, title: str, cells: Sequence[str]) -> None:
+        words = [*title.split(), *(word for cell in cells for word in cell.split())]
+        self.narrowest = max(map(cell_len, words), default=0)
+        self.width = max(self.narrowest, *map(cell_len, cells), 0)
+        self.title = cell_len(title)
+
+
+def _tables(columns: Mapping[int, _Column], names: Sequence[int], space: int) -> list[dict[int, int]]:
+    """Divide columns into tables that fit into `space`; return the widths of each. All have the columns `names`."""
+    values = [i for i in columns if i not in names]
+    widths = {i: columns[i].width for i in columns}
+
+    def total(some: Iterable[int]) -> int:
+        return sum(widths[i] + _GAP for i in some)
+
+    least = sum(columns[i].narrowest + _GAP for i in names)
+    together = least + total(values) <= space + _GAP
+    wanted = total(values) if together else min(max((total([i]) for i in values), default=0), space // 2)
+    for i in sorted(names, key=widths.__getitem__, reverse=True):  # wrap names, the longest first
+        excess = total(names) + wanted - space - _GAP
+        widths[i] = max(columns[i].narrowest, widths[i] - max(0, excess))
+    longest_word = min(max((columns[i].narrowest for i in values), default=0), _LONGEST_WORD)
+    if names and (excess := total(names) + longest_word - space) > 0:  # break a very long name
+        widths[max(names, key=widths.__getitem__)] -= excess
+    room = space + _GAP - total(names)
+    parts: list[list[int]] = [[]]
+    for i in values:
+        widths[i] = min(widths[i], room - _GAP)
+        if parts[-1] and total([*parts[-1], i]) > room:
+            parts.append([])
+        parts[-1].append(i)
+    for part in parts:
+        for i in part:
+            widths[i] += max(0, min(room - total(part), columns[i].title - widths[i]))
+    return [{i: widths[i] for i in (*names, *part)} for part in parts]
+
+
 class Screen:
     """Writes results for people.
 
@@ -92,27 +141,39 @@ class Screen:
         """Write a table; a cell that is None is unknown.
 
         To save width, a terminal shows no column without any value. It omits the first of several name columns if all
-        rows have the same name in it.
+        rows have the same name in it. Columns that do not fit beside each other follow in further tables, which repeat
+        the names; they omit rows without any value.
 
         Args:
             header: one title per column.
             rows: one cell per column.
-            names: number of leading columns that hold names; these are never cut.
+            names: number of leading columns that hold names.
         """
         if self._quiet:
             return
-        terminal, all_rows = self._console.is_terminal, list(rows)
+        all_rows = list(rows)
         shown = list(range(len(header)))
-        if terminal and all_rows:
+        if self._console.is_terminal and all_rows:
             same_name = names > 1 and len({row[0] for row in all_rows}) == 1
             shown = [i for i in shown if any(row[i] for row in all_rows) and not (i == 0 and same_name)]
+        parts = [dict.fromkeys(shown, self._console.width)]
+        if self._console.is_terminal:
+            texts = {i: [printable(row[i] or UNKNOWN) for row in all_rows] for i in shown}
+            columns = {i: _Column(header[i], texts[i]) for i in shown}
+            parts = _tables(columns, [i for i in shown if i < names], self._console.width - _EDGES)
+        for part in parts:
+            kept = [row for row in all_rows if part is parts[0] or any(row[i] for i in part if i >= names)]
+            self._print_table(header, kept, part)
+
+    def _print_table(self, header: Sequence[str], rows: Sequence[Sequence[Cell]], widths: Mapping[int, int]) -> None:
+        terminal = self._console.is_terminal
         table = Table(
             box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 1 if terminal else 2, 0, 0)
         )
-        for i in shown:
-            table.add_column(header[i], no_wrap=i < names)
-        for row in all_rows:
-            table.add_row(*[Text(UNKNOWN if (cell := row[i]) is None else printable(cell)) for i in shown])
+        for i, width in widths.items():
+            table.add_column(header[i], width=width if terminal else None, overflow="fold")
+        for row in rows:
+            table.add_row(*[Text(UNKNOWN if (cell := row[i]) is None else printable(cell)) for i in widths])
         self._console.print(table)
 
     def share(self, value: float | None) -> Cell:

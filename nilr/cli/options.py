@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-import annotated_types
 import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -24,6 +23,8 @@ SWITCH = ""
 QUIET_HELP = "Print errors only."
 DEBUG_HELP = "Show tracebacks."
 _JSON_HELP = "Also write the result to this file, and replace it if it exists; - for standard output."
+
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 # What stands for {algorithms} and {presets} in help texts.
 _NAMES = {"algorithms": ", ".join(ALGORITHMS), "presets": ", ".join(PRESETS)}
@@ -79,7 +80,9 @@ def typer_function(
             validated = settings(**given)
         except ValidationError as error:
             details = error.errors()[0]
-            raise usage_error(flag(str(details["loc"][0])), details, f"see `{ctx.command_path} --help`") from error
+            name = str(details["loc"][0])
+            where = next(source_of(parameter, ctx) for parameter in ctx.command.params if parameter.name == name)
+            raise usage_error(where, details, f"see `{ctx.command_path} --help`") from error
         run(validated, invocation)
 
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
@@ -99,6 +102,14 @@ def usage_error(where: str, details: Mapping[str, Any], hint: str) -> UsageError
     """
     reason = details["msg"].removeprefix("Value error, ")
     return UsageError(f"`{where}` cannot be `{details['input']}`: {lower_first(reason)}", hint=hint)
+
+
+def source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not export these classes
+    """Return the environment variable, the flag or the argument that a parameter's value came from."""
+    source = ctx.get_parameter_source(parameter.name) if ctx else None
+    if source is not None and source.name == "ENVIRONMENT":
+        return str(parameter.envvar)
+    return str(parameter.opts[0]) if parameter.param_type_name == "option" else str(parameter.metavar)
 
 
 def lower_first(sentence: str) -> str:
@@ -143,19 +154,17 @@ def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
 
 
 def _option(name: str, field: FieldInfo, panel: str | None) -> Any:  # noqa: ANN401 - an object of Typer
-    extra, bounds = _extra(field), {type(bound): bound for bound in field.metadata}
+    extra = _extra(field)
     switch = bool in (field.annotation, *get_args(field.annotation))
     spelled = f"{flag(name)}/--no-{flag(name)[2:]}" if switch and field.default is not False else flag(name)
     return typer.Option(
         spelled,
         *([extra["short"]] if extra["short"] else []),
         help=describe(field),
-        metavar=SWITCH if switch else None,
+        metavar=SWITCH if switch else _numbers(field),
         envvar=envvar(name, field),
         show_envvar=False,
         show_default=False,
-        min=getattr(bounds.get(annotated_types.Ge), "ge", None),
-        max=getattr(bounds.get(annotated_types.Le), "le", None),
         rich_help_panel=panel,
     )
 
@@ -171,6 +180,21 @@ def describe(field: FieldInfo) -> str:
 def envvar(name: str, field: FieldInfo) -> str | None:
     """Return the environment variable of a field, if it has one."""
     return f"NILR_{name.upper()}" if _extra(field)["env"] and name not in ARGUMENTS else None
+
+
+def _numbers(field: FieldInfo) -> str | None:
+    """Return the kind and the range of a number, such as `<int>, 1 to 4096`; None for other values."""
+    kind = next((kind for kind in (int, float) if kind in (field.annotation, *get_args(field.annotation))), None)
+    if kind is None:
+        return None
+    bounds = {name: _bound(getattr(data, name)) for data in field.metadata for name in _BOUNDS if hasattr(data, name)}
+    if bounds.keys() == {"ge", "le"}:
+        return f"<{kind.__name__}>, {bounds['ge']} to {bounds['le']}"
+    return ", ".join([f"<{kind.__name__}>", *(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items())])
+
+
+def _bound(value: float) -> str:
+    return f"2**{int(value).bit_length() - 1}" if value > 2**53 else f"{value}"
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

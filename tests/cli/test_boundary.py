@@ -160,7 +160,7 @@ def test_markup_and_control_characters_in_a_path_are_shown_as_text(
         ),
         (
             ["meta-train", "--outer-lr", "nan"],
-            "error: `--outer-lr` cannot be `nan`: input should be less than or equal to 1000\n"
+            "error: `--outer-lr` cannot be `nan`: input should be a finite number\n"
             "hint: see `nilr meta-train --help`\n",
         ),
         (

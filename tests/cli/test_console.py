@@ -1,10 +1,19 @@
 from __future__ import annotations
 
 import io
+import json
+import pkgutil
+import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from nilr.cli.console import Screen, duration, make_console, number, printable, share
+from nilr.cli.show.models import show_list
+from nilr.commands import COMMANDS, result_types
+from nilr.recipes.models import ModelRow
 from tests.cli.screens import Terminal
 
 
@@ -44,7 +53,7 @@ def test_a_line_on_a_terminal_breaks_between_words_and_never_within_a_path() -> 
 def test_a_terminal_shows_whole_names_and_no_column_of_which_nothing_is_known() -> None:
     stream = Terminal()
     console = make_console(stream)
-    console.width = 30
+    console.width = 40
     header = ("name", "words", "unknown")
     Screen(console).table(header, [("a-name-of-some-length", "several words in a row", None)])
     assert "a-name-of-some-length" in stream.getvalue()
@@ -67,3 +76,87 @@ def test_a_pipe_gets_every_column_and_nothing_is_cut() -> None:
     stream = io.StringIO()
     Screen(make_console(stream)).table(("name", "words", "unknown"), [("x", "y" * 200, None)])
     assert stream.getvalue().split() == ["name", "words", "unknown", "x", "y" * 200, "-"]
+
+
+COMMITTED = Path(__file__).parents[2] / "docs" / "reproduction" / "cpu"
+
+
+def at_80_columns(show: Callable[[Screen], None]) -> str:
+    stream = Terminal()
+    console = make_console(stream)
+    console.width = 80
+    screen = Screen(console)
+    screen.__dict__["answer"] = screen
+    show(screen)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+    assert max(map(cell_len, text.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    return text
+
+
+def test_columns_that_do_not_fit_follow_in_a_further_table_with_the_names() -> None:
+    header = ("name", *"abcdef", "problem")
+    cells = [f"{letter}-" + letter * 20 for letter in "abcdef"]
+    rows = [("first", *cells, None), ("second", *cells, "a reason of several words that is longer than one line " * 2)]
+    text = at_80_columns(lambda screen: screen.table(header, rows))
+    lines = [line.split() for line in text.splitlines() if line.startswith((" first", " second"))]
+    assert [words[0] for words in lines] == ["first", "second", "first", "second", "second"]
+    assert [cell for words in lines[::2][:2] for cell in words[1:]] == cells
+
+
+def test_long_names_are_wrapped_between_words_and_all_cells_are_whole() -> None:
+    cells = ("metasgd-init-draw", "cross-task", "+0.09 % ± 0.18 %")
+    rows = [(choice, *cells) for choice in ("learned rates that start at uniform:0.005,0.1", "euclidean distance", "b")]
+    text = at_80_columns(lambda screen: screen.table(("choice", "run", "protocol", "delta"), rows, names=3))
+    assert text.count("metasgd-init-draw  cross-task  +0.09 % ± 0.18 %") == 3
+
+
+def test_a_name_wider_than_the_terminal_loses_no_letter() -> None:
+    name = "".join(chr(ord("a") + i % 26) for i in range(100))
+    words = at_80_columns(lambda screen: screen.table(("name", "status"), [(name, "complete")])).split()
+    assert "".join(word for word in words if word not in ("name", "status", "complete") and word.isalpha()) == name
+    assert {"status", "complete"} <= set(words)
+
+
+@pytest.mark.parametrize("name", ["reproduce.json", "probe-s0-s1.json", "probe-3000-metasgd.json"])
+def test_no_word_of_a_real_result_is_cut_at_80_columns(name: str) -> None:
+    content = json.loads((COMMITTED / name).read_text("utf-8"))
+    result = result_types()[content["command"]].model_validate(content)
+    show = next(command.show for command in COMMANDS if command.schema == result.command)
+    wide = io.StringIO()
+    console = make_console(wide)
+    console._force_terminal = True  # percent, as on the narrow one
+    pkgutil.resolve_name(show)(result, Screen(console))
+    words = set(re.sub(r"\x1b\[[0-9;]*m|\u2500", "", wide.getvalue()).split())
+    text = at_80_columns(lambda screen: pkgutil.resolve_name(show)(result, screen))
+    assert words - set(text.split()) == set()
+
+
+def test_no_word_of_the_list_of_models_is_cut_at_80_columns() -> None:
+    long = "metasgd-5shot-non-negative-s0"
+    rows = [
+        ModelRow(
+            name=long,
+            status="complete",
+            algo="sparse-maml",
+            arch="conv4",
+            n_way=5,
+            n_shot=1,
+            outer_step=60000,
+            outer_steps=60000,
+            val_accuracy=0.4567,
+            saved_at="2026-01-01T00:00:00",
+        ),
+        ModelRow(name="a", status="unreadable", problem="`/home/someone/models/a/last.safetensors` is truncated"),
+        ModelRow(name="b", status="complete", parent=long),
+    ]
+    words = at_80_columns(lambda screen: show_list(rows, screen)).split()
+    assert {"complete", "sparse-maml", "60000/60000", "45.67", "2026-01-01", long, "truncated"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(9999.6, "10000"), (23_310.4, "23310"), (1.5e12, "1.5e+12"), (-0.0, "0"), (float("inf"), "inf"), (1e-7, "1e-07")],
+)
+def test_a_number_for_people_has_no_exponent_below_a_billion(value: float, text: str) -> None:
+    assert number(value) == text

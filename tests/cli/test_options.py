@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nilr.cli.boundary import run
+from nilr.cli.options import _numbers
+from nilr.commands import COMMANDS
 from nilr.config.base import Settings
 from nilr.config.judging import ProbeSettings
-from nilr.config.training import PRESETS
+from nilr.config.training import PRESETS, TrainSettings
 from nilr.meta.algorithms import ALGORITHMS
 
 
@@ -98,3 +101,39 @@ def test_help_lists_the_rows_of_the_tables(capsys: pytest.CaptureFixture[str], m
     shown = capsys.readouterr().out
     assert f"Algorithm: {', '.join(ALGORITHMS)}. Default: maml." in shown
     assert f" {', '.join(PRESETS)}. Default: none." in shown
+
+
+@pytest.mark.parametrize("command", [[], ["models"], *(command.name.split() for command in COMMANDS)], ids=" ".join)
+def test_help_shows_switches_without_a_type_and_ranges_in_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run([*command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert not re.search(r"<bool>|None|range|<=|>=", shown.replace("Default: none", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("filters", "<int>, 1 to 4096"),
+        ("save_every", "<int>, at least 1"),
+        ("outer_lr", "<float>, above 0, at most 1000"),
+        ("grad_clip", "<float>, above 0"),
+        ("seed", "<int>, at least 0, below 2**63"),
+        ("until_ci", "<float>, above 0, below 1"),
+        ("algo", None),
+        ("norm_adapted", None),
+    ],
+)
+def test_a_range_says_which_ends_belong_to_it(name: str, text: str | None) -> None:
+    fields = TrainSettings.model_fields | ProbeSettings.model_fields
+    assert _numbers(fields[name]) == text
+
+
+def test_a_number_that_is_out_of_range_names_the_variable_it_came_from(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NILR_UNTIL_CI", "1")
+    assert run(["probe"]) == 2
+    assert capsys.readouterr().err.startswith("error: `NILR_UNTIL_CI` cannot be `1.0`: ")
