@@ -70,6 +70,10 @@ class Store:
         """
         return self._datasets / f"{_checked('dataset', name)}.h5"
 
+    def packs(self) -> list[Path]:
+        """Return the files of all packs, sorted by name."""
+        return sorted(file for file in self._datasets.glob("*.h5") if is_name(file.stem))
+
     def find_data(self, ref: str) -> Path:
         """Return the file of a pack from its name, or from its path, which contains a `/`.
 
@@ -82,7 +86,7 @@ class Store:
                 return path
             if _is_path(ref):
                 raise StoreError(f"there is no pack `{ref}`", hint="make one with `nilr prepare-data`")
-            known = sorted(file.stem for file in self._datasets.glob("*.h5") if is_name(file.stem))
+            known = [pack.stem for pack in self.packs()]
         hint = "make one with `nilr prepare-data SOURCE...`, or with `nilr prepare-data --synthetic`"
         if known:
             hint = f"known: {', '.join(known)}; make another one with `nilr prepare-data`"

@@ -23,7 +23,7 @@ from nilr.errors import DivergedError, EpisodeError, StoreError, UsageError
 from nilr.probes.edits import NORM_MATCHED, adapt, edited, rates_of_part
 from nilr.probes.features import episode_features
 from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
-from nilr.recipes.common.loading import LoadedModel, load_model, open_evaluation_split
+from nilr.recipes.common.loading import LoadedModel, load_model, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
@@ -94,7 +94,11 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
         },
         models=[model.used],
         data=task.data,
-        notes=[*unmoved_notes({model.ref.name: model}, how.adapt_part), f"the adapted model is `{name}`"],
+        notes=[
+            *(training_pack_notes({model.ref.name: model}, task.data) if task.data else []),
+            *unmoved_notes({model.ref.name: model}, how.adapt_part),
+            f"the adapted model is `{name}`",
+        ],
         environment=environment(device, model.engine.name),
     )
 

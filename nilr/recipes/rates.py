@@ -17,7 +17,7 @@ from nilr.meta.engine.workers import in_order
 from nilr.models.parameters import layer
 from nilr.probes.rate_statistics import Walk, larger, signal, spread, walk, without_signal
 from nilr.recipes.common.episodes import EpisodeSize, episode_size, inner_steps
-from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split
+from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
@@ -41,7 +41,7 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     device = prepare(settings.device, settings.threads, settings.precision)
     models = load_models(store, settings.models, device=device, engine=settings.engine, precision=settings.precision)
     loaded = list(models.values())
-    split, notes = _open_split(settings, store, loaded, device)
+    split, notes = _open_split(settings, store, models, device)
     size = episode_size(settings, loaded) if split else None
     metrics = {}
     for name, model in models.items():
@@ -66,9 +66,9 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
 
 
 def _open_split(
-    settings: RatesSettings, store: Store, models: Sequence[LoadedModel], device: torch.device
+    settings: RatesSettings, store: Store, models: Mapping[str, LoadedModel], device: torch.device
 ) -> tuple[OpenSplit | None, list[str]]:
-    """Return the split that gives the episodes; or None, and a note on the missing statistics.
+    """Return the split that gives the episodes, or None, with notes on its pack or on the missing statistics.
 
     Raises:
         NilrError: the requested pack is unusable.
@@ -76,7 +76,8 @@ def _open_split(
     reason = "--n-episodes is 0"
     if settings.n_episodes:
         try:
-            return open_evaluation_split(store, settings.data, settings.split, models, device), []
+            opened = open_evaluation_split(store, settings.data, settings.split, list(models.values()), device)
+            return opened, training_pack_notes(models, opened.used)
         except (StoreError, DataError) as error:
             if settings.data is not None:
                 raise

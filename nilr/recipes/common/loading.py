@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from nilr.checkpoint import Checkpoint, load_checkpoint
 from nilr.data.pack import PackedSplit, open_pack
 from nilr.episodes import PackedImages
-from nilr.errors import CheckpointError, DataError, invalid_field
+from nilr.errors import CheckpointError, DataError, NilrError, invalid_field
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import choose_engine
@@ -159,22 +160,14 @@ def load_models(
 def open_evaluation_split(
     store: Store, pack: str | None, split: str, models: Sequence[LoadedModel], device: torch.device
 ) -> OpenSplit:
-    """Open the split to evaluate models on; without `pack`, that of the pack that the first model was trained on.
+    """Open the split to evaluate models on; without `pack`, that of the pack that all of them were trained on.
 
     Raises:
         StoreError: the pack is not in the store.
-        DataError: the pack is unusable, has images of another size than a model was trained on, or has the name of the
-            pack that the first model was trained on, but other images.
+        DataError: the pack is unusable or has images of another size than a model was trained on; or no pack is given,
+            and the models were trained on several, or on one that is not in the store.
     """
-    trained_on = models[0].checkpoint.manifest.data
-    path = store.find_data(trained_on.name if pack is None else pack)
-    digest = open_pack(path).info.digest
-    if pack is None and digest != trained_on.digest:
-        raise DataError(
-            f"`{path}` has other images (digest {digest[:12]}) than those model `{models[0].ref.name}` was trained "
-            f"on ({trained_on.digest[:12]})",
-            hint=f"name a pack with --data; `--data {trained_on.name}` evaluates on this one",
-        )
+    path = store.find_data(pack) if pack is not None else _training_pack(store, models)
     opened = open_split(path, split, device)
     for model in models:
         size = model.checkpoint.manifest.data.image_size
@@ -185,3 +178,44 @@ def open_evaluation_split(
                 hint=f"pack the images with --image-size {size}",
             )
     return opened
+
+
+def training_pack_notes(models: Mapping[str, LoadedModel], data: DataUsed) -> list[str]:
+    """Name the models, by their names in the result, that were trained on other images than the evaluated pack's."""
+    return [
+        f"Model `{name}` was trained on the pack `{trained_on.name}`, and is evaluated on `{data.name}`."
+        for name, model in models.items()
+        if (trained_on := model.checkpoint.manifest.data).digest != data.digest
+    ]
+
+
+def _training_pack(store: Store, models: Sequence[LoadedModel]) -> Path:
+    packs = [model.checkpoint.manifest.data for model in models]
+    first = packs[0]
+    if len({pack.digest for pack in packs}) > 1:
+        trained = ", ".join(
+            f"`{model.ref.name}` on `{pack.name}` (digest {pack.digest[:12]})"
+            for model, pack in zip(models, packs, strict=True)
+        )
+        raise DataError(
+            f"the models were trained on different packs: {trained}",
+            hint=f"name the pack to evaluate all of them on, for example --data {first.name}",
+        )
+    path = find_training_pack(store, first.name, first.digest)
+    if path is None:
+        path = store.find_data(first.name)
+        raise DataError(
+            f"`{path}` has other images (digest {open_pack(path).info.digest[:12]}) than those model "
+            f"`{models[0].ref.name}` was trained on ({first.digest[:12]})",
+            hint=f"name a pack with --data; `--data {first.name}` evaluates on this one",
+        )
+    return path
+
+
+def find_training_pack(store: Store, name: str, digest: str) -> Path | None:
+    """Return the pack in the store with this content digest, preferably the one of that name; None if there is none."""
+    for path in sorted(store.packs(), key=lambda path: path.stem != name):
+        with contextlib.suppress(NilrError, OSError):
+            if open_pack(path).info.digest == digest:
+                return path
+    return None

@@ -22,7 +22,7 @@ from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.registry import body_arguments, build_learner
-from nilr.recipes.common.loading import OpenSplit, open_split
+from nilr.recipes.common.loading import OpenSplit, find_training_pack, open_split
 from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
 from nilr.recipes.meta_train.saving import TrainingRun
 from nilr.recipes.meta_train.training import Training
@@ -109,7 +109,10 @@ class Starter:
     def _open_data(
         self, settings: TrainSettings, stored: TrainingState | None, device: torch.device
     ) -> tuple[OpenSplit, OpenSplit | None]:
-        path = self._store.find_data(settings.data)
+        path = None
+        if stored is not None and settings.data == stored.data:
+            path = find_training_pack(self._store, stored.data, stored.data_digest)
+        path = path or self._store.find_data(settings.data)
         train = self._open_split(path, "train", device)
         if stored is not None and stored.data_digest != train.used.digest:
             raise StoreError(

@@ -13,7 +13,7 @@ from nilr.claims import describe_probe
 from nilr.config.judging import ProbeSettings
 from nilr.errors import DataError
 from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
-from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split
+from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, compare_with_untrained
@@ -73,7 +73,10 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         data=split.used,
         data_b=data_b,
         per_episode={name: plans[name].layout(of_model.listed) for name, of_model in values.items()},
-        notes=_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
+        notes=[
+            *training_pack_notes(models, judged.used),
+            *_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
+        ],
         environment=environment(device, loaded[0].engine.name),
     )
 
