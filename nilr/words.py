@@ -1,4 +1,4 @@
-"""How counts and signed numbers are written in text."""
+"""How counts and numbers are written in text."""
 
 from __future__ import annotations
 
@@ -12,3 +12,9 @@ def signed(value: float, digits: int = 2) -> str:
     """Return a number with its sign; one that is rounded to zero has none."""
     text = f"{value:+z.{digits}f}"
     return text if float(text) else text[1:]
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Format a number with `digits` significant digits; a longer whole part is written out up to a billion."""
+    text = f"{value:z.{digits}g}"
+    return f"{value:.0f}" if "e+" in text and abs(value) < 1e9 else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -97,6 +98,7 @@ def _from_typer(error: typer.TyperException) -> UsageError:
     if possible:
         hint = f"perhaps {', '.join(possible)}; {hint}"
     message = " ".join(getattr(error, "message", str(error)).replace("'", "`").split())
+    message = re.sub(r"argument\(s\) \((\S+)\)$", r"argument (\1)", message).replace("argument(s)", "arguments")
     return UsageError(lower_first(message), hint=hint)
 
 

@@ -48,12 +48,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def number(value: float, digits: int = 4) -> str:
-    """Format a number with `digits` significant digits; a longer whole part is written out up to a billion."""
-    text = f"{value:z.{digits}g}"
-    return f"{value:.0f}" if "e+" in text and abs(value) < 1e9 else text
-
-
 def share(value: float, *, percent: bool) -> str:
     """Format a fraction, as it is or in percent."""
     return f"{100 * value:z.2f} %" if percent else f"{value:z.4f}"

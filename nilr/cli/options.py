@@ -20,7 +20,7 @@ from nilr.meta.algorithms import ALGORITHMS
 
 ARGUMENTS = {"sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL"}
 SWITCH = ""
-QUIET_HELP = "Print errors only."
+QUIET_HELP = "Print errors only; results are stored all the same."
 DEBUG_HELP = "Show tracebacks."
 _JSON_HELP = "Also write the result to this file, and replace it if it exists; - for standard output."
 

@@ -10,8 +10,9 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from nilr.cli.console import duration, number, printable, share
+from nilr.cli.console import duration, printable, share
 from nilr.reporting import Reporter, SilentReporter
+from nilr.words import number
 
 INTERVAL = 10.0
 

@@ -164,8 +164,12 @@ def test_markup_and_control_characters_in_a_path_are_shown_as_text(
             "hint: see `nilr meta-train --help`\n",
         ),
         (
+            ["adapt", "one", "two", "three"],
+            "error: got unexpected extra arguments (two three)\nhint: see `nilr adapt --help`\n",
+        ),
+        (
             ["adapt", "one", "two"],
-            "error: got unexpected extra argument(s) (two)\nhint: see `nilr adapt --help`\n",
+            "error: got unexpected extra argument (two)\nhint: see `nilr adapt --help`\n",
         ),
     ],
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nilr.cli.console import Screen, number
+from nilr.cli.console import Screen
 from nilr.results.making import AdaptMetrics
 from nilr.results.result import Result
-from nilr.words import counted
+from nilr.words import counted, number
 
 MOST_ROWS = 20
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nilr.cli.console import Cell, Screen, duration, number
+from nilr.cli.console import Cell, Screen, duration
 from nilr.results.benching import BenchMetrics, Timing
 from nilr.results.result import Result
+from nilr.words import number
 
 _MEGA, _GIGA = 1e6, 1e9
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from nilr.cli.console import Cell, Screen, number
+from nilr.cli.console import Cell, Screen
 from nilr.results.making import TrainMetrics
 from nilr.results.result import Result
+from nilr.words import number
 
 
 def show(result: Result[TrainMetrics], screen: Screen) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import typer
 
-from nilr.cli.console import Screen, number
+from nilr.cli.console import Screen
 from nilr.errors import CheckpointError
 from nilr.recipes.models import FileCheck, ModelCard, ModelRow
 from nilr.results.making import ImportMetrics
 from nilr.results.result import Result
 from nilr.store import ModelRef
-from nilr.words import counted
+from nilr.words import counted, number
 
 _LIST = ("name", "status", "algo", "arch", "task", "updates", "val accuracy", "saved at", "parent", "problem")
 

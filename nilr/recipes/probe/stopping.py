@@ -11,6 +11,7 @@ from nilr.config.judging import ProbeSettings
 from nilr.inference import episodes_for_half_width, holm, power
 from nilr.results.probing import ModelProbe, ProbeMetrics
 from nilr.results.records import Delta, Record
+from nilr.words import number
 
 # A spread estimated from fewer episodes is too uncertain to stop on.
 LEAST_EPISODES = 50
@@ -91,7 +92,7 @@ def precision_note(metrics: ProbeMetrics, *, until_ci: float | None) -> str | No
     wanted = until_ci or round(half, -math.floor(math.log10(half)))  # one significant digit
     needed = ""
     if wanted < widest.ci95:
-        needed = f"; ± {100 * wanted:.2g} needs about {episodes_for_half_width(spread, wanted):,} episodes"
+        needed = f"; ± {number(100 * wanted, 2)} needs about {episodes_for_half_width(spread, wanted):,} episodes"
     return (
         f"Over {n:,} episodes, every paired interval is ± {100 * widest.ci95:.2f} points or narrower{needed}. "
         f"A true difference of 1 point would be found with a probability of {100 * power(_POINT, spread, n):.0f} %."

@@ -11,6 +11,7 @@ from nilr.report.reading import Source
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import labelled
 from nilr.results.probing import RateFigures
+from nilr.words import number
 
 
 class Layer(NamedTuple):
@@ -61,7 +62,7 @@ def sentence(found: Sequence[Layer]) -> str:
 def table(found: Sequence[Layer]) -> Table:
     """Return a row for each model and layer."""
     rows = [
-        (label, name, f"{rates.count:,}", f"{rates.mean:.4g}", percent(rates.share_negative, 2))
+        (label, name, f"{rates.count:,}", number(rates.mean), percent(rates.share_negative, 2))
         for label, name, rates in found
     ]
     return Table(("model", "layer", "rates", "mean", "negative"), rows)
