@@ -1,4 +1,4 @@
-"""Builds the C kernels of the `compiled` engine when nilr is installed; without a C compiler nilr goes on without."""
+"""Builds the C kernels of the `compiled` engine when nilr is installed. Without a C compiler, that engine is missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class KernelHook(BuildHookInterface):
     """Compiles the kernels beside themselves and puts the library into the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Build the library, or say why there is none."""
+        """Build the library, or warn why it is missing."""
         root = Path(self.root)
         problem = compile_kernels(root / SOURCES, root / LIBRARY)
         if problem is not None:
@@ -34,8 +34,18 @@ class KernelHook(BuildHookInterface):
 
 
 def compile_kernels(sources: Path, library: Path) -> str | None:
-    """Compile the C files of a directory into `library`, whole or not at all; return what went wrong, or None."""
-    library.unlink(missing_ok=True)  # one of an older source would be worse than none
+    """Compile the C files of a directory into `library`, and return the problem if that fails.
+
+    The library of an earlier build serves running programs until the new one replaces it. After a failure there is no
+    library, since that of an older source would be wrong.
+    """
+    problem = _compile(sorted(sources.glob("*.c")), library)
+    if problem is not None:
+        library.unlink(missing_ok=True)
+    return problem
+
+
+def _compile(sources: list[Path], library: Path) -> str | None:
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     if shutil.which(compiler[0]) is None:
         return f"there is no C compiler `{compiler[0]}`"
@@ -43,7 +53,7 @@ def compile_kernels(sources: Path, library: Path) -> str | None:
         built = Path(directory) / library.name
         # -DNILR_PLAIN: a compiler that cannot build one function for several processors builds it for the oldest
         for flags in (FLAGS, [*FLAGS, "-DNILR_PLAIN"]):
-            command = [*compiler, *flags, *map(str, sorted(sources.glob("*.c"))), "-o", str(built), *LIBRARIES]
+            command = [*compiler, *flags, *map(str, sources), "-o", str(built), *LIBRARIES]
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             if run.returncode == 0:
                 built.replace(library)

@@ -96,7 +96,7 @@ def test_nothing_prints_and_nothing_asserts(file: Path) -> None:
 @every_file
 def test_files_and_functions_stay_short(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 500
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 50, node.name

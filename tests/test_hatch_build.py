@@ -1,4 +1,4 @@
-"""Building the kernels: whole or not at all, and never in the way of an installation."""
+"""Building the kernels: a complete library or none, and an installation in any case."""
 
 import importlib.util
 import shutil
@@ -47,6 +47,21 @@ def test_a_source_that_does_not_compile_leaves_nothing(build: ModuleType, tmp_pa
     source.write_text("int f(void) { return }")
     assert build.compile_kernels(tmp_path, tmp_path / "_kernels.so")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.c"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_an_earlier_library_stays_in_place_until_the_new_one_is_compiled(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, seen, compiler = tmp_path / "_kernels.so", tmp_path / "seen", tmp_path / "compiler"
+    library.write_bytes(b"of an earlier build")
+    (tmp_path / "whole.c").write_text("int whole = 1;")
+    compiler.write_text(f'#!/bin/sh\ncp "{library}" "{seen}" && exec cc "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    assert build.compile_kernels(tmp_path, library) is None
+    assert seen.read_bytes() == b"of an earlier build"
+    assert library.read_bytes().startswith(b"\x7fELF")
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
