@@ -14,6 +14,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -48,16 +49,27 @@ class Episode:
         return self.support_x.shape[0]
 
 
+class ImageRows(Protocol):
+    """A tensor of images, or what selects them from a file."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of selected images."""
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """Return the images at int64 `index` of shape (n,)."""
+
+
 @dataclass(frozen=True)
 class PackedImages:
-    """All images of a split in one tensor: in memory, memory-mapped or on a device.
+    """All images of a split.
 
     Attributes:
         images: uint8 of shape (n, H, W, C), grouped by class.
         class_sizes: images per class, in class order.
     """
 
-    images: Tensor
+    images: ImageRows
     class_sizes: tuple[int, ...]
 
     @property

@@ -29,9 +29,12 @@ Where = tuple[str, str, str]
 MAX_ALL_PAIRS: Final = 20
 
 
-def bytes_sha256(array: npt.NDArray[Any]) -> str:
-    """Return the SHA-256 of an array's bytes, in C order, as hex."""
-    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()
+def bytes_sha256(parts: Iterable[npt.NDArray[Any]]) -> str:
+    """Return the SHA-256 of the bytes of an array in C order, given in parts, as hex."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def image_digests(images: Iterable[Images]) -> list[bytes]:

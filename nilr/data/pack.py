@@ -1,8 +1,9 @@
-"""Open, check and serve a pack: one HDF5 file whose arrays are mapped into memory.
+"""Open, check and serve a pack: one HDF5 file.
 
-Each array is one contiguous run of bytes, so images are served from the file's pages: a third of a millisecond per
-episode, where HDF5's own selections take 8 to 190. Only the structure in docs/file-formats.md is accepted, and every
-offset and length is checked against the file before it is mapped.
+Each array is one contiguous run of bytes, so images are read at their offsets: less than a millisecond per episode,
+where HDF5's own selections take 8 to 190. They are not mapped into memory, because a mapped file that is truncated, or
+on a failing disk, kills the process. Only the structure in docs/file-formats.md is accepted, and every offset and
+length is checked against the file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Mapping
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -29,6 +32,7 @@ FORMAT: Final = "nilr-pack"
 FORMAT_VERSION: Final = 1
 ARRAYS: Final = ("images", "labels", "classes", "filenames")
 
+_CHUNK: Final = 64  # images that are read at once
 _REPACK: Final = "pack the data again with `nilr prepare-data --force`"
 _PACK: Final = "create a pack with `nilr prepare-data`"
 # What h5py and the conversions below raise for a broken file.
@@ -55,21 +59,69 @@ class PackInfo:
     digest: str = ""  # content digest, hex
 
 
+class ImageFile:
+    """The images of a split in a pack's file, which stays open: uint8 (n, S, S, 3), grouped by class.
+
+    Args:
+        path: the pack.
+        offset: position of the first image, in bytes.
+        shape: (n, S, S, 3).
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...]) -> None:
+        self._path, self._offset, self.shape = path, offset, shape
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, rows: Iterable[int]) -> Images:
+        """Return the images at the given positions, (len(rows), S, S, 3).
+
+        Raises:
+            DataError: the file was truncated after it was opened.
+            StoreError: it cannot be read.
+        """
+        rows = list(rows)
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        size = math.prod(self.shape[1:])
+        if rows:
+            content = images.data.cast("B")
+            for i, row in enumerate(rows):
+                self._fill(content[i * size : (i + 1) * size], row * size)
+        return images
+
+    def __iter__(self) -> Iterator[Images]:
+        """Read all images one after another, each (S, S, 3); see `read`."""
+        for start in range(0, self.shape[0], _CHUNK):
+            chunk = np.empty((min(_CHUNK, self.shape[0] - start), *self.shape[1:]), np.uint8)
+            self._fill(chunk.data.cast("B"), start * chunk[0].size)
+            yield from chunk
+
+    def _fill(self, rest: memoryview, position: int) -> None:
+        position += self._offset
+        while rest:
+            try:
+                n_read = os.preadv(self._file, [rest], position)
+            except OSError as error:
+                raise storage_error(self._path, error, "read") from error
+            if not n_read:
+                raise DataError(
+                    f"`{self._path}` was truncated while it was in use: there is nothing at byte {position:,}",
+                    hint=f"copy it again, or {_REPACK}",
+                )
+            rest, position = rest[n_read:], position + n_read
+
+
 @dataclass(frozen=True)
 class PackedSplit:
-    """One split, mapped into memory; writes to the arrays stay private."""
+    """One split: its images in the file, all else in memory."""
 
     name: str  # train, val or test
     class_names: tuple[str, ...]  # the classes, in name order
     class_sizes: tuple[int, ...]  # images per class, in class order
     digest: str  # digest of the split's pixels by class, hex
-    arrays: Mapping[str, npt.NDArray[Any]]  # the arrays of the file by name
+    images: ImageFile
+    arrays: Mapping[str, npt.NDArray[Any]]  # the other arrays by name
     sha256: Mapping[str, str]  # the recorded SHA-256 of each array, hex
-
-    @property
-    def images(self) -> Images:
-        """Images, uint8 (n, S, S, 3), grouped by class."""
-        return self.arrays["images"]
 
     def filenames(self) -> list[str]:
         """Return the base name of each image's file, in the order of `images`."""
@@ -109,8 +161,9 @@ class Pack:
                 hint="choose one of these splits, or pack the data again with another split",
             )
         split = self._splits[name]
-        for array_name, array in split.arrays.items():
-            if verify and bytes_sha256(array) != split.sha256[array_name]:
+        for array_name in ARRAYS if verify else ():
+            content = split.images if array_name == "images" else [split.arrays[array_name]]
+            if bytes_sha256(content) != split.sha256[array_name]:
                 raise DataError(
                     f"the {array_name} of split `{name}` in `{self.path}` have changed since they were written: "
                     "SHA-256 differs",
@@ -149,8 +202,9 @@ def verify_pack(path: Path) -> Pack:
     pack = open_pack(path)
     for name in pack.splits:
         split = pack.open_split(name)
-        classes = np.split(split.images, np.cumsum(split.class_sizes)[:-1])
-        if combined_digest(combined_digest(image_digests(images)) for images in classes).hex() != split.digest:
+        digests = iter(image_digests(split.images))
+        classes = (combined_digest(itertools.islice(digests, size)) for size in split.class_sizes)
+        if combined_digest(classes).hex() != split.digest:
             raise _damaged(path, f"the digest of split `{name}` does not match its images")
     return pack
 
@@ -214,33 +268,39 @@ def _read_split(path: Path, file: h5py.File, name: str, image_size: int) -> Pack
     group = _member(path, file, name, h5py.Group)
     if set(group) != set(ARRAYS):
         raise _damaged(path, f"split `{name}` contains {sorted(group)}")
-    arrays = {array_name: _map_array(path, group, array_name) for array_name in ARRAYS}
-    n_images = len(arrays["images"])
+    datasets = {array_name: _member(path, group, array_name, h5py.Dataset) for array_name in ARRAYS}
+    offsets = {array_name: _offset(path, dataset) for array_name, dataset in datasets.items()}
+    n_images = len(datasets["images"])
     shapes = {"images": (n_images, image_size, image_size, 3), "labels": (n_images,), "filenames": (n_images,)}
     dtypes = {"images": "|u1", "labels": "<i8"}
-    for array_name, array in arrays.items():
-        text = f"|S{array.dtype.itemsize}"
-        if array.shape != shapes.get(array_name, (array.size,)) or array.dtype.str != dtypes.get(array_name, text):
-            raise _damaged(path, f"`{name}/{array_name}` is {array.dtype} of shape {array.shape}")
+    for array_name, dataset in datasets.items():
+        dtype, text = np.dtype(dataset.dtype.str), f"|S{dataset.dtype.itemsize}"
+        if dataset.shape != shapes.get(array_name, (dataset.size,)) or dtype.str != dtypes.get(array_name, text):
+            raise _damaged(path, f"`{name}/{array_name}` is {dtype} of shape {dataset.shape}")
+    images = ImageFile(path, offsets.pop("images"), datasets["images"].shape)
+    arrays = {
+        # h5py would take apart the strings of a fixed length
+        array_name: np.fromfile(path, datasets[array_name].dtype.str, datasets[array_name].size, offset=offset)
+        for array_name, offset in offsets.items()
+    }
     labels, classes = arrays["labels"], tuple(value.decode() for value in arrays["classes"].tolist())
     in_order = np.all(labels[1:] >= labels[:-1]) and labels[0] >= 0 and labels[-1] < len(classes)
     sizes: list[int] = np.bincount(labels, minlength=len(classes)).tolist() if in_order else [0]
     if not all(sizes) or any(a >= b for a, b in itertools.pairwise(classes)):
         raise _damaged(path, f"the classes of split `{name}` are not in order")
     sha256 = {array_name: _text(group.attrs[f"{array_name}_sha256"]) for array_name in ARRAYS}
-    return PackedSplit(name, classes, tuple(sizes), _text(group.attrs["digest"]), arrays, sha256)
+    return PackedSplit(name, classes, tuple(sizes), _text(group.attrs["digest"]), images, arrays, sha256)
 
 
-def _map_array(path: Path, group: h5py.Group, name: str) -> npt.NDArray[Any]:
-    dataset = _member(path, group, name, h5py.Dataset)
+def _offset(path: Path, dataset: h5py.Dataset) -> int:
+    """Return the position of a dataset in the file, in bytes; DataError if it is not one run of bytes there."""
     properties, offset = dataset.id.get_create_plist(), dataset.id.get_offset()
     if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count() or offset is None:
         raise _damaged(path, f"`{dataset.name}` is not one run of bytes in this file")
     n_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
     if not n_bytes or offset + n_bytes > path.stat().st_size:
         raise _damaged(path, f"`{dataset.name}` is empty or extends beyond the end of the file")
-    # Copy-on-write, because torch.from_numpy warns about a read-only array.
-    return np.memmap(path, np.dtype(dataset.dtype.str), "c", offset, dataset.shape)
+    return int(offset)
 
 
 def _member(path: Path, group: h5py.Group, name: str, kind: type[Any]) -> Any:  # noqa: ANN401 - h5py is untyped

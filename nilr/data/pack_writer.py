@@ -166,7 +166,7 @@ class PackWriter:
         _set_attribute(group, "images_sha256", file.images_sha256(split))
         for name in ARRAYS[1:]:
             read_back = np.memmap(path, group[name].dtype.str, "r", group[name].id.get_offset(), group[name].shape)
-            _set_attribute(group, f"{name}_sha256", bytes_sha256(read_back))
+            _set_attribute(group, f"{name}_sha256", bytes_sha256([read_back]))
         digest = combined_digest(combined_digest(written.digests) for written in classes)
         _set_attribute(group, "digest", digest.hex())
         return digest

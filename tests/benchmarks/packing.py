@@ -30,12 +30,12 @@ from PIL import Image
 from work import EPISODES
 
 from nilr.config.packing import PrepareDataSettings
-from nilr.data.pack import open_pack
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.members import fetch_all
 from nilr.data.sources.streaming import n_cores
-from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.episodes import EpisodeSampler
+from nilr.recipes.common.loading import open_split
 from nilr.recipes.prepare_data import run
 from nilr.reporting import SilentReporter
 from nilr.runtime import keep_freed_memory
@@ -123,9 +123,8 @@ def pack_rows(archives: Sequence[Path], home: Path, rounds: int) -> list[str]:
 
 
 def episode_rows(pack: Path, rounds: int) -> list[str]:
-    """Compare drawing the episodes of an update, from a mapped pack, with the update itself."""
-    split = open_pack(pack).open_split("train")
-    sampler = EpisodeSampler(PackedImages(torch.from_numpy(split.images), split.class_sizes), 5, 1, 15, 0, "train")
+    """Compare drawing the episodes of an update, from the pack, with the update itself."""
+    sampler = EpisodeSampler(open_split(pack, "train", torch.device("cpu")).images, 5, 1, 15, 0, "train")
     engine = NilrTasks("compiled", sampler.draw(range(N_EPISODES)))
     draw: list[float] = []
     update: dict[str, list[float]] = {"maml": [], "metasgd": []}

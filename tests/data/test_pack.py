@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import subprocess
@@ -10,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 
 from nilr.data.pack import Counts, PackInfo, open_pack, verify_pack
 from nilr.data.pack_writer import PackWriter
@@ -78,7 +78,7 @@ def test_a_pack_gives_back_what_was_written_grouped_by_class_in_name_order(pack_
     assert train.class_names == ("ant", "cat")
     assert train.class_sizes == (2, 3)
     ant, cat = sorted([20, 21], key=sha), sorted([1, 2, 3], key=sha)
-    np.testing.assert_array_equal(train.images, pixels(*ant, *cat))
+    np.testing.assert_array_equal([*train.images], pixels(*ant, *cat))
     assert train.filenames() == [{20: "x", 21: "y"}.get(v, str(v)) + ".png" for v in ant + cat]
     assert set(pack.open_split("test").filenames()) == {"é.png", "b.png"}
 
@@ -123,7 +123,7 @@ def test_the_same_pixels_give_the_same_rows_whatever_order_they_came_in(tmp_path
         with writer(tmp_path / "x.h5", {"train": {"a": 9}}) as pack:
             pack.write_class("train", "a", images[chosen], [f"{i}" for i in chosen])
         split = open_pack(tmp_path / "x.h5").open_split("train")
-        rows.append((np.array(split.images).tobytes(), split.filenames()))
+        rows.append((np.array([*split.images]).tobytes(), split.filenames()))
     assert rows[0] == rows[1]
 
 
@@ -136,7 +136,7 @@ def test_images_that_are_not_written_leave_no_gap(tmp_path: Path) -> None:
     assert verify_pack(path).info == pack.info
     train = open_pack(path).open_split("train")
     assert train.class_sizes == (2, 3)
-    np.testing.assert_array_equal(train.images, pixels(*sorted([1, 2], key=sha), *sorted([7, 8, 9], key=sha)))
+    np.testing.assert_array_equal([*train.images], pixels(*sorted([1, 2], key=sha), *sorted([7, 8, 9], key=sha)))
     assert [file.name for file in tmp_path.iterdir()] == ["short.h5"]
 
 
@@ -158,12 +158,38 @@ def test_duplicate_pairs_are_found_within_and_across_splits_each_once(tmp_path: 
     assert pairs == [(one, two), (one, three), (two, three)]
 
 
-def test_images_go_to_torch_without_a_copy_and_writes_stay_private(pack_path: Path) -> None:
+def test_images_are_read_at_any_positions(pack_path: Path) -> None:
     images = open_pack(pack_path).open_split("train").images
-    tensor = torch.from_numpy(images)
-    assert tensor.data_ptr() == images.ctypes.data
-    tensor.zero_()
-    verify_pack(pack_path)
+    in_order = np.array([*images])
+    np.testing.assert_array_equal(images.read([4, 0, 0, 3]), in_order[[4, 0, 0, 3]])
+    assert images.read([]).shape == (0, S, S, 3)
+
+
+def test_a_pack_that_is_truncated_while_it_is_open_is_an_error(pack_path: Path) -> None:
+    images = open_pack(pack_path).open_split("train").images
+    os.truncate(pack_path, 1000)
+    for read in (lambda: images.read([4]), lambda: list(images)):
+        with pytest.raises(DataError, match="was truncated while it was in use"):
+            read()
+
+
+def test_a_disk_that_cannot_be_read_is_an_error(pack_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    images = open_pack(pack_path).open_split("train").images
+    monkeypatch.setattr("os.preadv", fail)
+    with pytest.raises(StoreError, match=r"cannot read .*input/output error"):
+        images.read([0])
+
+
+def test_a_pack_that_is_replaced_while_it_is_open_keeps_its_images(pack_path: Path) -> None:
+    images = open_pack(pack_path).open_split("train").images
+    before = np.array([*images])
+    other = pack_path.with_name("other")
+    other.write_bytes(b"another file")
+    other.replace(pack_path)
+    np.testing.assert_array_equal([*images], before)
 
 
 def test_names_that_are_not_utf8_are_kept_readable(tmp_path: Path) -> None:
@@ -329,7 +355,10 @@ def test_every_flipped_bit_is_harmless_or_a_nilr_error(pack_path: Path) -> None:
 def contents(path: Path) -> list[Any]:
     pack = open_pack(path)
     splits = [pack.open_split(name) for name in pack.splits]
-    return [pack.info, *((s.class_names, s.class_sizes, s.filenames(), s.images.tobytes()) for s in splits)]
+    return [
+        pack.info,
+        *((s.class_names, s.class_sizes, s.filenames(), np.array([*s.images]).tobytes()) for s in splits),
+    ]
 
 
 def flip(path: Path, offset: int) -> None:

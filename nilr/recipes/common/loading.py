@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
 from nilr.checkpoint import Checkpoint, load_checkpoint
-from nilr.data.pack import PackedSplit, open_pack
+from nilr.data.pack import ImageFile, PackedSplit, open_pack
 from nilr.episodes import PackedImages
 from nilr.errors import CheckpointError, DataError, NilrError, invalid_field
 from nilr.meta.algorithms import Algorithm
@@ -38,17 +38,32 @@ class OpenSplit:
     used: DataUsed
 
 
+class _ImagesOnDisk:
+    """A pack's images as `PackedImages` uses them: read from the file whenever they are selected."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, file: ImageFile) -> None:
+        self._file = file
+
+    def index_select(self, _dim: int, index: Tensor) -> Tensor:
+        """Read the images at `index`, int64 (n,)."""
+        return torch.from_numpy(self._file.read(index.tolist()))
+
+
 def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
-    """Open and verify one split of a pack, and copy its images to the device, as uint8.
+    """Open and verify one split of a pack; to a GPU its images are copied, as uint8.
 
     Raises:
         DataError: the pack is invalid.
     """
     pack = open_pack(path)
     packed = pack.open_split(split)
-    images = torch.from_numpy(packed.images)
+    images: Tensor | _ImagesOnDisk = _ImagesOnDisk(packed.images)
+    if device.type != "cpu":
+        images = images.index_select(0, torch.arange(sum(packed.class_sizes))).to(device)
     used = DataUsed(name=pack.info.name, digest=pack.info.digest, image_size=pack.info.image_size, split=split)
-    return OpenSplit(PackedImages(images.to(device), packed.class_sizes), packed, used)
+    return OpenSplit(PackedImages(images, packed.class_sizes), packed, used)
 
 
 @dataclass(frozen=True)

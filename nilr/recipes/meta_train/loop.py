@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from nilr.errors import DivergedError, Interrupted
+from nilr.errors import DataError, DivergedError, Interrupted, StoreError
 from nilr.meta.engine.workers import workers
 from nilr.meta.updates import Updates
 from nilr.recipes.common.memory import out_of_memory
@@ -29,6 +29,8 @@ def train_together(runs: Sequence[TrainingRun], stop: StopRequest) -> None:
     Raises:
         Interrupted: a signal arrived. All runs are saved, except after a second signal.
         DivergedError: a number is not finite. The completed updates of all runs are saved.
+        DataError, StoreError: the pack cannot be read any more, or a model cannot be saved. The completed updates of
+            all runs are saved as far as possible.
         DeviceError: the device ran out of memory. Completed updates are saved; if an update was being applied, its run
             keeps its last save.
     """
@@ -98,7 +100,7 @@ def _update(runs: Sequence[TrainingRun], updates: Updates, step: int) -> None:
 
 @contextlib.contextmanager
 def _saving_on_failure(runs: Sequence[TrainingRun], stop: StopRequest) -> Iterator[None]:
-    """Save what is complete if the block is interrupted or a training diverges, and complete the hint."""
+    """Save what is complete if the block is interrupted or fails, and complete the hint."""
     try:
         yield
     except Interrupted as interrupted:
@@ -113,6 +115,14 @@ def _saving_on_failure(runs: Sequence[TrainingRun], stop: StopRequest) -> Iterat
                 run.save()
         others = f"; the completed updates of all {len(runs)} models are saved" if len(runs) > 1 else ""
         raise DivergedError(error.message, hint=f"{error.hint}{others}") from error
+    except (DataError, StoreError) as error:
+        with contextlib.suppress(StoreError):  # the disk that failed may be that of the models
+            for run in runs:
+                if run.unsaved_updates:
+                    run.save()
+        resume = " and ".join(f"`{run.resume_command()}`" for run in runs if run.resumable)
+        hints = [error.hint, f"resume with {resume}" if resume else None]
+        raise type(error)(error.message, hint="; then ".join(filter(None, hints)) or None) from error
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
 from nilr.meta.captured import Capture
 from nilr.recipes import meta_train
+from nilr.recipes.common import loading
 from nilr.recipes.meta_train import start as outer_loops
 from nilr.reporting import SilentReporter
 from nilr.results.making import TrainMetrics
@@ -35,6 +37,8 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tapes | Failing], No
 
     def by(recorder: Tapes | Failing) -> None:
         monkeypatch.setattr(outer_loops, "capture_on", lambda device, note: Capture(recorder.record, note))
+        # a GPU has the images in its memory
+        monkeypatch.setattr(loading, "_ImagesOnDisk", lambda file: torch.from_numpy(np.array([*file])))
 
     return by
 

@@ -264,7 +264,7 @@ def test_a_pack_with_the_same_name_and_other_images_is_an_error(maml: str, pack:
     opened = open_pack(pack)
     split = opened.open_split("test")
     layout = {"test": dict(zip(split.class_names, split.class_sizes, strict=True))}
-    images = split.images[::-1].copy()
+    images = np.stack([*split.images])[::-1]
     with PackWriter.create(pack, opened.info, layout) as writer:
         start = 0
         for name, size in zip(split.class_names, split.class_sizes, strict=True):
