@@ -100,10 +100,12 @@ def _tables(columns: Mapping[int, _Column], names: Sequence[int], space: int) ->
         if parts[-1] and total([*parts[-1], i]) > room:
             parts.append([])
         parts[-1].append(i)
-    for part in parts:
-        for i in part:
-            widths[i] += max(0, min(room - total(part), columns[i].title - widths[i]))
-    return [{i: widths[i] for i in (*names, *part)} for part in parts]
+    tables = [{i: widths[i] for i in (*names, *part)} for part in parts]
+    for table in tables:
+        for i, width in table.items():  # room for titles in one line
+            spare = space + _GAP - sum(table.values()) - _GAP * len(table)
+            table[i] += max(0, min(spare, columns[i].title - width))
+    return tables
 
 
 class Screen:
