@@ -62,47 +62,32 @@ class Parent(Part):
 
 
 class Manifest(Part):
-    """The header of a checkpoint; enough to rebuild the learner.
-
-    Attributes:
-        saved_at: UTC, in a fixed-width format: the order of the texts is the order in time.
-        algorithm: the resolved row of the algorithm table.
-        settings: the resolved settings of the training.
-        outer_step: completed updates.
-        metrics: of the training when the checkpoint was saved.
-        engine: the implementation that computed the updates.
-        parent: the model that this one was adapted from, if any.
-        tensors_sha256: over names, dtypes, shapes and bytes of all tensors, in name order.
-    """
+    """The header of a checkpoint; enough to rebuild the learner."""
 
     format: Literal["nilr/checkpoint"]
     format_version: Literal[1]
     nilr_version: str
+    # UTC, in a fixed-width format: the order of the texts is the order in time
     saved_at: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$")
     architecture: Architecture
-    algorithm: dict[str, JsonValue]
-    settings: dict[str, JsonValue]
+    algorithm: dict[str, JsonValue]  # the resolved row of the algorithm table
+    settings: dict[str, JsonValue]  # the resolved settings of the training
     data: TrainedOn
-    outer_step: int = Field(ge=0)
-    metrics: dict[str, JsonValue]
-    engine: str
-    parent: Parent | None
-    tensors_sha256: str
+    outer_step: int = Field(ge=0)  # completed updates
+    metrics: dict[str, JsonValue]  # of the training when the checkpoint was saved
+    engine: str  # the implementation that computed the updates
+    parent: Parent | None  # the model that this one was adapted from, if any
+    tensors_sha256: str  # over names, dtypes, shapes and bytes of all tensors, in name order
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A meta-initialisation (or adapted parameters) with its inner rates.
+    """A meta-initialisation (or adapted parameters) with its inner rates."""
 
-    Attributes:
-        manifest: how to rebuild the learner, and its history.
-        params: parameters by name, float32 or float64, on the CPU.
-        inner_lr: the inner rates of the adapted parameters, by name. The shape is () or the parameter's; rates per step
-            have one dimension more than the parameter: (K, 1, ...) or (K, ...).
-    """
-
-    manifest: Manifest
-    params: dict[str, Tensor]
+    manifest: Manifest  # how to rebuild the learner, and its history
+    params: dict[str, Tensor]  # parameters by name, float32 or float64, on the CPU
+    # the inner rates of the adapted parameters, by name. The shape is () or the parameter's; rates per step have one
+    # dimension more than the parameter: (K, 1, ...) or (K, ...).
     inner_lr: dict[str, Tensor]
 
     @property

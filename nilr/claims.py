@@ -90,20 +90,13 @@ def _describe_delta(delta: Delta, claimed: int) -> str:
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """What an experiment has measured of one trained model.
+    """What an experiment has measured of one trained model."""
 
-    Attributes:
-        seed: of its training.
-        model: its name.
-        probe: with the protocol of the paper.
-        rates: its learned rates.
-        choices: its probes under other choices, by the choice's name.
-    """
-
-    seed: int
-    model: str
-    probe: ModelProbe
-    rates: ModelRates
+    seed: int  # of its training
+    model: str  # its name
+    probe: ModelProbe  # with the protocol of the paper
+    rates: ModelRates  # its learned rates
+    # its probes under other choices, by the choice's name
     choices: Mapping[str, ModelProbe] = field(default_factory=dict)
 
 

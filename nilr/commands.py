@@ -31,27 +31,17 @@ from nilr.results.result import Result
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """One command."""
 
-    Attributes:
-        name: as the user types it; a command of a group has two words.
-        help: one sentence.
-        settings: the settings model.
-        result: the type of the recipe's result; None if the command measures nothing, and so has no `--json`.
-        recipe: import path of a function (settings, reporter) -> what the command returns.
-        show: import path of a function (what the recipe returns, screen) -> None.
-        stores_itself: whether the recipe stores its results itself, so that the command line does not.
-        shares_schema: the command that has the same kind of result, and names its schema.
-    """
-
-    name: str
-    help: str
-    settings: type[Settings]
+    name: str  # as the user types it; a command of a group has two words
+    help: str  # one sentence
+    settings: type[Settings]  # the settings model
+    # the type of the recipe's result; None if the command measures nothing, and so has no `--json`
     result: type[Result[Any]] | None
-    recipe: str
-    show: str
-    stores_itself: bool = False
-    shares_schema: str | None = None
+    recipe: str  # import path of a function (settings, reporter) -> what the command returns
+    show: str  # import path of a function (what the recipe returns, screen) -> None
+    stores_itself: bool = False  # whether the recipe stores its results itself, so that the command line does not
+    shares_schema: str | None = None  # the command that has the same kind of result, and names its schema
 
     @property
     def stored(self) -> bool:

@@ -26,19 +26,12 @@ _INT64_MAX = torch.iinfo(torch.int64).max
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode, or E of them with a leading E on every tensor.
+    """One episode, or E of them with a leading E on every tensor."""
 
-    Attributes:
-        support_x: (N*K, C, H, W) float32.
-        support_y: (N*K,) int64 in [0, N).
-        query_x: (N*Q, C, H, W) float32.
-        query_y: (N*Q,) int64 in [0, N).
-    """
-
-    support_x: Tensor
-    support_y: Tensor
-    query_x: Tensor
-    query_y: Tensor
+    support_x: Tensor  # (N*K, C, H, W) float32
+    support_y: Tensor  # (N*K,) int64 in [0, N)
+    query_x: Tensor  # (N*Q, C, H, W) float32
+    query_y: Tensor  # (N*Q,) int64 in [0, N)
 
     def __getitem__(self, index: int | slice) -> Episode:
         """Return one episode of a batch, or with a slice some of them as a batch."""
@@ -62,15 +55,10 @@ class ImageRows(Protocol):
 
 @dataclass(frozen=True)
 class PackedImages:
-    """All images of a split.
+    """All images of a split."""
 
-    Attributes:
-        images: uint8 of shape (n, H, W, C), grouped by class.
-        class_sizes: images per class, in class order.
-    """
-
-    images: ImageRows
-    class_sizes: tuple[int, ...]
+    images: ImageRows  # uint8 of shape (n, H, W, C), grouped by class
+    class_sizes: tuple[int, ...]  # images per class, in class order
 
     @property
     def device(self) -> torch.device:
@@ -91,18 +79,15 @@ class EpisodeSampler:
     """Draws episodes from images grouped by class.
 
     Attributes:
-        images: the images of one split.
         n_way, n_shot, n_query: N, K and Q.
-        seed: the run's seed.
-        stream: a name; episodes of different streams are independent.
     """
 
-    images: PackedImages
+    images: PackedImages  # the images of one split
     n_way: int
     n_shot: int
     n_query: int
-    seed: int
-    stream: str
+    seed: int  # the run's seed
+    stream: str  # a name; episodes of different streams are independent
 
     def __post_init__(self) -> None:
         """Check that the split has enough classes and images.

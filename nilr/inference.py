@@ -93,23 +93,14 @@ def power(effect: float, spread: float, n: int) -> float:
 
 @dataclass(frozen=True)
 class SeedInference:
-    """The inference from several trainings that differ only in their seed.
+    """The inference from several trainings that differ only in their seed."""
 
-    Attributes:
-        mean: over seeds, each with the same weight.
-        spread: sample standard deviation between seeds; None for one seed.
-        ci95: half width of the 95 % t interval with n - 1 degrees of freedom; None for one seed.
-        p: of the two-sided t-test against zero; None for one seed, or if all means are equal.
-        n: number of seeds.
-        verdict: "positive" or "negative" if the interval excludes zero and there are at least three seeds, else
-            "undecided".
-    """
-
-    mean: float
-    spread: float | None
-    ci95: float | None
-    p: float | None
-    n: int
+    mean: float  # over seeds, each with the same weight
+    spread: float | None  # sample standard deviation between seeds; None for one seed
+    ci95: float | None  # half width of the 95 % t interval with n - 1 degrees of freedom; None for one seed
+    p: float | None  # of the two-sided t-test against zero; None for one seed, or if all means are equal
+    n: int  # number of seeds
+    # "positive" or "negative" if the interval excludes zero and there are at least three seeds, else "undecided"
     verdict: str
 
 

@@ -34,26 +34,17 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean of paired differences, its 95 % interval, and the two-sided paired t-test.
+    """The mean of paired differences, its 95 % interval, and the two-sided paired t-test."""
 
-    Attributes:
-        mean: of the differences.
-        ci95: half the width of the interval; None for one pair, 0 for zero variance.
-        low: the interval's lower bound; a bootstrap interval need not be symmetric around the mean.
-        high: its upper bound.
-        p: of the t-test; None for zero variance.
-        d: effect size, the mean over the standard deviation of the differences (Cohen: Statistical Power Analysis for
-            the Behavioral Sciences, 1988; there d_z); None for zero variance.
-        verdict: "exactly zero" or "exactly constant" for zero variance, otherwise None.
-    """
-
-    mean: float
-    ci95: float | None
-    low: float | None
-    high: float | None
-    p: float | None
+    mean: float  # of the differences
+    ci95: float | None  # half the width of the interval; None for one pair, 0 for zero variance
+    low: float | None  # the interval's lower bound; a bootstrap interval need not be symmetric around the mean
+    high: float | None  # its upper bound
+    p: float | None  # of the t-test; None for zero variance
+    # effect size, the mean over the standard deviation of the differences (Cohen: Statistical Power Analysis for the
+    # Behavioral Sciences, 1988; there d_z); None for zero variance
     d: float | None
-    verdict: str | None
+    verdict: str | None  # "exactly zero" or "exactly constant" for zero variance, otherwise None
 
 
 def mean_interval(values: Tensor) -> MeanInterval:

@@ -33,19 +33,12 @@ _NAME_LENGTH = 100
 
 @dataclass(frozen=True)
 class ModelRef:
-    """One checkpoint of one model.
+    """One checkpoint of one model."""
 
-    Attributes:
-        name: the model's name in the store, or the last part of its path.
-        directory: the model's directory.
-        checkpoint: "best" or "last", or the stem of another file.
-        file: the checkpoint.
-    """
-
-    name: str
-    directory: Path
-    checkpoint: str
-    file: Path
+    name: str  # the model's name in the store, or the last part of its path
+    directory: Path  # the model's directory
+    checkpoint: str  # "best" or "last", or the stem of another file
+    file: Path  # the checkpoint
 
 
 class Store:

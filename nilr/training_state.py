@@ -51,27 +51,18 @@ def _checked_as(model: type[BaseModel]) -> AfterValidator:
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a training.
-
-    Attributes:
-        outer_step: completed updates, including the skipped ones.
-        validated_at: outer step of the last validation; -1 before the first.
-        best: outer step and accuracy of the best validation.
-        last_val: accuracy of the last validation.
-        logged: the figures of the last logged update.
-        skipped: updates that were skipped because a number was not finite.
-        skipped_in_a_row: the number of skipped updates since the last successful one.
-    """
+    """The progress of a training."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    outer_step: _Count = 0
+    outer_step: _Count = 0  # completed updates, including the skipped ones
+    # outer step of the last validation; -1 before the first
     validated_at: Annotated[int, Field(strict=True, ge=-1)] = -1
-    best: Annotated[dict[str, Any], _checked_as(_Best)] | None = None
-    last_val: Annotated[dict[str, Any], _checked_as(Mean)] | None = None
-    logged: dict[str, _Figure | None] = dataclasses.field(default_factory=dict)
-    skipped: _Count = 0
-    skipped_in_a_row: _Count = 0
+    best: Annotated[dict[str, Any], _checked_as(_Best)] | None = None  # outer step and accuracy of the best validation
+    last_val: Annotated[dict[str, Any], _checked_as(Mean)] | None = None  # accuracy of the last validation
+    logged: dict[str, _Figure | None] = dataclasses.field(default_factory=dict)  # the figures of the last logged update
+    skipped: _Count = 0  # updates that were skipped because a number was not finite
+    skipped_in_a_row: _Count = 0  # the number of skipped updates since the last successful one
 
     def finished(self, settings: TrainSettings) -> bool:
         """Return whether no update and no validation remains."""
@@ -80,19 +71,13 @@ class Progress:
 
 
 class TrainingState(BaseModel):
-    """The values of a training state, beside the tensors of the outer loop.
+    """The values of a training state, beside the tensors of the outer loop."""
 
-    Attributes:
-        settings: the resolved settings, without paths.
-        data: name of the pack.
-        data_digest: digest of the pack.
-        progress: of the training.
-    """
-
+    # the resolved settings, without paths
     settings: Annotated[dict[str, JsonValue], _checked_by(TrainSettings.from_stored)]
-    data: str | None = None
-    data_digest: str
-    progress: Progress
+    data: str | None = None  # name of the pack
+    data_digest: str  # digest of the pack
+    progress: Progress  # of the training
 
 
 def save_training_state(path: Path, tensors: Mapping[str, Tensor], state: TrainingState) -> None:

@@ -24,56 +24,34 @@ CAUSAL_TABLE = (
 
 @dataclass(frozen=True)
 class Run:
-    """A training that is repeated over seeds.
+    """A training that is repeated over seeds."""
 
-    Attributes:
-        name: of the run.
-        why: its purpose.
-        train: settings of `nilr meta-train`.
-        claimed: whether the paper's claims are about this run.
-        varied: whether it repeats a claimed run with one setting changed, to check the claims again.
-        counterpart: name of an earlier run that it is compared with, seed by seed; one choice differs.
-        edits: the edits of the learned rates that its models are probed with.
-        fewer_seeds: the number of seeds less than the experiment's; at least one seed remains.
-    """
-
-    name: str
-    why: str
-    train: Mapping[str, Any]
-    claimed: bool = False
-    varied: bool = False
-    counterpart: str | None = None
-    edits: tuple[str, ...] = ("learned",)
-    fewer_seeds: int = 0
+    name: str  # of the run
+    why: str  # its purpose
+    train: Mapping[str, Any]  # settings of `nilr meta-train`
+    claimed: bool = False  # whether the paper's claims are about this run
+    varied: bool = False  # whether it repeats a claimed run with one setting changed, to check the claims again
+    counterpart: str | None = None  # name of an earlier run that it is compared with, seed by seed; one choice differs
+    edits: tuple[str, ...] = ("learned",)  # the edits of the learned rates that its models are probed with
+    fewer_seeds: int = 0  # the number of seeds less than the experiment's; at least one seed remains
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a preset runs.
+    """What a preset runs."""
 
-    Attributes:
-        data: name of the pack.
-        pack: settings of `nilr prepare-data` that make the pack.
-        seeds: the default number of seeds.
-        train: settings that all trainings share.
-        runs: the trainings, in order.
-        n_episodes: number of episodes of every probe.
-        n_episodes_again: number of episodes of the probes with other choices.
-        closer: further settings of the probe of the claimed runs' first seed.
-        choices: settings of `nilr probe`, by name, with which the claims are checked again.
-        home: the experiment's store; None: the user's store.
-    """
-
-    data: str
-    pack: Mapping[str, Any]
-    seeds: int
-    train: Mapping[str, Any]
-    runs: tuple[Run, ...]
-    n_episodes: int
-    n_episodes_again: int
+    data: str  # name of the pack
+    pack: Mapping[str, Any]  # settings of `nilr prepare-data` that make the pack
+    seeds: int  # the default number of seeds
+    train: Mapping[str, Any]  # settings that all trainings share
+    runs: tuple[Run, ...]  # the trainings, in order
+    n_episodes: int  # number of episodes of every probe
+    n_episodes_again: int  # number of episodes of the probes with other choices
+    # further settings of the probe of the claimed runs' first seed
     closer: Mapping[str, Any] = field(default_factory=dict)
+    # settings of `nilr probe`, by name, with which the claims are checked again
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    home: Path | None = None
+    home: Path | None = None  # the experiment's store; None: the user's store
 
 
 _CLOSER: dict[str, Any] = {

@@ -12,32 +12,21 @@ from nilr.models.parameters import Kind, part
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What the inner loop moves, the order of the meta-gradient, and where the inner rates come from.
-
-    Attributes:
-        moves: the part of the learner that the inner loop moves.
-        norm_adapted: whether the inner loop also moves norm scale and shift.
-        order: 2: the exact meta-gradient; 1: inner gradients are constants.
-        grain: "fixed", one given number; or learned rates: one per "element", one per "tensor", or a single "scalar".
-        inner_steps: gradient steps in training; `eval_inner_steps` in validation and evaluation.
-        inner_lr_init: the fixed rate, or the initial learned rates (see `nilr.meta.inner_lr.initial_rates`).
-        per_step: whether each of the `inner_steps` has its own rates; later steps use those of the last one.
-        constraint: on learned rates: "free", "non-negative" or "bounded:LOW,HIGH".
-        rectified: whether the inner loop uses max(0, r) of a learned number r (see `nilr.meta.inner_lr`).
-    """
+    """What the inner loop moves, the order of the meta-gradient, and where the inner rates come from."""
 
     name: str
-    moves: Literal["all", "body", "head"]
-    norm_adapted: bool
-    order: Literal[1, 2]
+    moves: Literal["all", "body", "head"]  # the part of the learner that the inner loop moves
+    norm_adapted: bool  # whether the inner loop also moves norm scale and shift
+    order: Literal[1, 2]  # 2: the exact meta-gradient; 1: inner gradients are constants
+    # "fixed", one given number; or learned rates: one per "element", one per "tensor", or a single "scalar"
     grain: Literal["fixed", "element", "tensor", "scalar"]
-    inner_steps: int
+    inner_steps: int  # gradient steps in training; `eval_inner_steps` in validation and evaluation
     eval_inner_steps: int
-    inner_lr_init: str
+    inner_lr_init: str  # the fixed rate, or the initial learned rates (see `nilr.meta.inner_lr.initial_rates`)
     paper: str
-    per_step: bool = False
-    constraint: str = "free"
-    rectified: bool = False
+    per_step: bool = False  # whether each of the `inner_steps` has its own rates; later steps use those of the last one
+    constraint: str = "free"  # on learned rates: "free", "non-negative" or "bounded:LOW,HIGH"
+    rectified: bool = False  # whether the inner loop uses max(0, r) of a learned number r (see `nilr.meta.inner_lr`)
 
     @property
     def learns_rates(self) -> bool:

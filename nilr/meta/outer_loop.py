@@ -31,22 +31,14 @@ _RESTART = "restart the training with --force"
 
 @dataclass(frozen=True)
 class OuterSettings:
-    """How an outer step is taken.
+    """How an outer step is taken."""
 
-    Attributes:
-        outer_lr: Adam's rate.
-        grad_clip: bound on every element of the meta-gradient, or None.
-        inner_steps: gradient steps of the inner loop.
-        outer_steps: updates of the whole run; the two schedules below depend on it.
-        outer_lr_schedule: whether Adam's rate is constant or falls (see `cosine`).
-        multi_step_loss: whether the query losses after earlier inner steps count at first (see `multi_step_weights`).
-    """
-
-    outer_lr: float
-    grad_clip: float | None
-    inner_steps: int
-    outer_steps: int
-    outer_lr_schedule: OuterLRSchedule = "constant"
+    outer_lr: float  # Adam's rate
+    grad_clip: float | None  # bound on every element of the meta-gradient, or None
+    inner_steps: int  # gradient steps of the inner loop
+    outer_steps: int  # updates of the whole run; the two schedules below depend on it
+    outer_lr_schedule: OuterLRSchedule = "constant"  # whether Adam's rate is constant or falls (see `cosine`)
+    # whether the query losses after earlier inner steps count at first (see `multi_step_weights`)
     multi_step_loss: bool = False
 
 

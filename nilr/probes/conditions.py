@@ -25,19 +25,12 @@ from nilr.probes.tasks import Task, Tasks
 
 @dataclass(frozen=True)
 class Condition:
-    """How a model arrives at the parameters that are evaluated.
+    """How a model arrives at the parameters that are evaluated."""
 
-    Attributes:
-        protocol: `meta-init` (no adaptation), `same-task` or `cross-task`.
-        edit: of the inner rates; see `nilr.probes.edits`.
-        steps: of the inner loop; None: the model's `inner_steps`.
-        shared: of `Task`.
-    """
-
-    protocol: str
-    edit: str = LEARNED
-    steps: int | None = None
-    shared: int | None = None
+    protocol: str  # `meta-init` (no adaptation), `same-task` or `cross-task`
+    edit: str = LEARNED  # of the inner rates; see `nilr.probes.edits`
+    steps: int | None = None  # of the inner loop; None: the model's `inner_steps`
+    shared: int | None = None  # of `Task`
 
     @property
     def task(self) -> Task:
@@ -68,18 +61,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class View:
-    """The features of the evaluated episode under one condition, each computed at its first use.
-
-    Attributes:
-        params: the parameters under the condition.
-        layered: take the features from the layers' outputs, which a reading needs anyway.
-    """
+    """The features of the evaluated episode under one condition, each computed at its first use."""
 
     engine: Engine
-    params: Mapping[str, Tensor]
+    params: Mapping[str, Tensor]  # the parameters under the condition
     episode: Episode
     batch_stats: BatchStats
-    layered: bool = False
+    layered: bool = False  # take the features from the layers' outputs, which a reading needs anyway
 
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:

@@ -58,21 +58,13 @@ def _histogram(ascending: Tensor) -> dict[str, list[float] | list[int]]:
 
 @dataclass(frozen=True)
 class Walk:
-    """Sums over the elements of each of T tensors at every step of an inner loop, for rates a and gradients g.
+    """Sums over the elements of each of T tensors at every step of an inner loop, for rates a and gradients g."""
 
-    Attributes:
-        names: of the tensors.
-        ascent: sum of |a| g^2 where a is negative, (steps, T) float64.
-        total: sum of |a| g^2, (steps, T).
-        step: sum of (a g)^2, (steps, T).
-        gradient: sum of g^2, (steps, T).
-    """
-
-    names: Sequence[str]
-    ascent: Tensor
-    total: Tensor
-    step: Tensor
-    gradient: Tensor
+    names: Sequence[str]  # of the tensors
+    ascent: Tensor  # sum of |a| g^2 where a is negative, (steps, T) float64
+    total: Tensor  # sum of |a| g^2, (steps, T)
+    step: Tensor  # sum of (a g)^2, (steps, T)
+    gradient: Tensor  # sum of g^2, (steps, T)
 
 
 @torch.no_grad()

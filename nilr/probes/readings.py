@@ -14,17 +14,11 @@ from nilr.probes.similarity import MEASURES, Activations
 
 @dataclass(frozen=True)
 class NeighbourAccuracy:
-    """The share of the queries that their labelled neighbours classify correctly.
+    """The share of the queries that their labelled neighbours classify correctly."""
 
-    Attributes:
-        neighbours: a name in `nilr.probes.neighbours.RULES`.
-        distance: of two features.
-        layer: classify by the flattened output of this layer; None: by the features.
-    """
-
-    neighbours: str
-    distance: Distance
-    layer: str | None = None
+    neighbours: str  # a name in `nilr.probes.neighbours.RULES`
+    distance: Distance  # of two features
+    layer: str | None = None  # classify by the flattened output of this layer; None: by the features
 
     def __call__(self, view: View, _before: View) -> float:
         """Return the accuracy on the view's episode."""

@@ -25,17 +25,11 @@ MIN_IMAGES = 4
 
 @dataclass(frozen=True)
 class Activations:
-    """A layer's outputs for n images.
+    """A layer's outputs for n images."""
 
-    Attributes:
-        values: (n, ...); (n, C, H, W) has channels at positions.
-        images: identity of each image; see `identities`.
-        labels: class of each image, int64 (n,).
-    """
-
-    values: Tensor
-    images: tuple[str, ...]
-    labels: Tensor
+    values: Tensor  # (n, ...); (n, C, H, W) has channels at positions
+    images: tuple[str, ...]  # identity of each image; see `identities`
+    labels: Tensor  # class of each image, int64 (n,)
 
     @property
     def flat(self) -> Tensor:

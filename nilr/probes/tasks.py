@@ -22,15 +22,10 @@ Choice = tuple[Tensor, Tensor]
 
 
 class Task(NamedTuple):
-    """What a model adapts to: B under `same-task`, A under `cross-task`.
+    """What a model adapts to: B under `same-task`, A under `cross-task`."""
 
-    Attributes:
-        protocol: `same-task` or `cross-task`.
-        shared: number of classes that A and B have in common; None: as `TaskPairs.task_b` says.
-    """
-
-    protocol: str
-    shared: int | None = None
+    protocol: str  # `same-task` or `cross-task`
+    shared: int | None = None  # number of classes that A and B have in common; None: as `TaskPairs.task_b` says
 
 
 @dataclass(frozen=True)
@@ -43,17 +38,12 @@ class Tasks:
 
 @dataclass(frozen=True)
 class TaskPairs:
-    """Draws the evaluated episodes B and the independent episodes A.
+    """Draws the evaluated episodes B and the independent episodes A."""
 
-    Attributes:
-        judged: draws episode B.
-        adapted: draws episode A from a random stream of its own.
-        task_b: "disjoint", A and B have no class in common; "any", both are drawn freely; "same-classes", A has B's
-            classes with other images.
-    """
-
-    judged: EpisodeSampler
-    adapted: EpisodeSampler
+    judged: EpisodeSampler  # draws episode B
+    adapted: EpisodeSampler  # draws episode A from a random stream of its own
+    # "disjoint", A and B have no class in common; "any", both are drawn freely; "same-classes", A has B's classes
+    # with other images
     task_b: Literal["disjoint", "any", "same-classes"]
 
     def draw(self, index: int, tasks: Iterable[Task]) -> Tasks:

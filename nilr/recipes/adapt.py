@@ -37,19 +37,12 @@ from nilr.words import counted
 
 @dataclass(frozen=True)
 class Task:
-    """An episode with names.
+    """An episode with names."""
 
-    Attributes:
-        episode: support and query; the query label -1 means unknown.
-        classes: name of each class, by label.
-        query_names: name of each query image.
-        data: the pack; None for the user's own images.
-    """
-
-    episode: Episode
-    classes: list[str]
-    query_names: list[str]
-    data: DataUsed | None
+    episode: Episode  # support and query; the query label -1 means unknown
+    classes: list[str]  # name of each class, by label
+    query_names: list[str]  # name of each query image
+    data: DataUsed | None  # the pack; None for the user's own images
 
 
 @with_memory_hint("fewer images (--n-query, --n-shot, --query), or --device cpu", at_once=1)

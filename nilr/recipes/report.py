@@ -33,17 +33,11 @@ _FORMATS: dict[str, ReportFormat] = {".html": "html", ".htm": "html", ".md": "md
 
 @dataclass(frozen=True)
 class Report:
-    """A report.
+    """A report."""
 
-    Attributes:
-        material: what it is made from.
-        contents: its parts.
-        written: its files, the main one first.
-    """
-
-    material: Material
-    contents: Contents
-    written: Sequence[Path]
+    material: Material  # what it is made from
+    contents: Contents  # its parts
+    written: Sequence[Path]  # its files, the main one first
 
 
 def run(settings: ReportSettings, reporter: Reporter) -> Report:

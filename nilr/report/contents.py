@@ -28,27 +28,16 @@ KINDS: tuple[Kind, ...] = (
 
 @dataclass(frozen=True)
 class Contents:
-    """The parts of a report.
+    """The parts of a report."""
 
-    Attributes:
-        title: of the report.
-        measured: one line for each way of probing.
-        verdict: findings of experiments on the paper's signs: titles and tables.
-        notes: of the results, without repetitions.
-        figures: in order.
-        left_out: figures that lack their numbers.
-        models: and how they were trained.
-        files: the results, with their digests.
-    """
-
-    title: str
-    measured: Sequence[str]
-    verdict: Sequence[tuple[str, Table]]
-    notes: Sequence[str]
-    figures: Sequence[tuple[Kind, Drawing]]
-    left_out: Sequence[Kind]
-    models: Table
-    files: Table
+    title: str  # of the report
+    measured: Sequence[str]  # one line for each way of probing
+    verdict: Sequence[tuple[str, Table]]  # findings of experiments on the paper's signs: titles and tables
+    notes: Sequence[str]  # of the results, without repetitions
+    figures: Sequence[tuple[Kind, Drawing]]  # in order
+    left_out: Sequence[Kind]  # figures that lack their numbers
+    models: Table  # and how they were trained
+    files: Table  # the results, with their digests
 
 
 def contents(material: Material) -> Contents:

@@ -32,19 +32,12 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Source(Generic[M]):
-    """A result file.
+    """A result file."""
 
-    Attributes:
-        name: the file's base name.
-        sha256: of its bytes.
-        command: from its schema.
-        result: its content.
-    """
-
-    name: str
-    sha256: str
-    command: str
-    result: Result[M]
+    name: str  # the file's base name
+    sha256: str  # of its bytes
+    command: str  # from its schema
+    result: Result[M]  # its content
 
 
 def read_result(path: Path) -> Source[Any]:

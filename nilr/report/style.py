@@ -101,13 +101,9 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Frame:
-    """The space for a figure.
+    """The space for a figure."""
 
-    Attributes:
-        width: in pixels at 72 per inch, so that font sizes are in pixels too.
-    """
-
-    width: int
+    width: int  # in pixels at 72 per inch, so that font sizes are in pixels too
 
     @property
     def narrow(self) -> bool:

@@ -18,21 +18,13 @@ ADAPTED = PROTOCOLS[1:]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, or a control, in one probe's result.
+    """A model, or a control, in one probe's result."""
 
-    Attributes:
-        label: its name, with the file's name if several results contain that name.
-        source: the result.
-        probe: its metrics.
-        model: which model; None for a control.
-        claims: the signs that the paper claims of it, by protocol.
-    """
-
-    label: str
-    source: Source[ProbeMetrics]
-    probe: ModelProbe
-    model: ModelUsed | None
-    claims: Mapping[str, int] = field(default_factory=dict)
+    label: str  # its name, with the file's name if several results contain that name
+    source: Source[ProbeMetrics]  # the result
+    probe: ModelProbe  # its metrics
+    model: ModelUsed | None  # which model; None for a control
+    claims: Mapping[str, int] = field(default_factory=dict)  # the signs that the paper claims of it, by protocol
 
 
 def by_protocol(entry: ModelProbe | Row | EditProbe) -> dict[str, ProtocolMetrics]:

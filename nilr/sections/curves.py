@@ -20,19 +20,12 @@ Curves = Mapping[str, Mapping[str, ProtocolMetrics]]
 
 @dataclass(frozen=True)
 class Along:
-    """An axis.
+    """An axis."""
 
-    Attributes:
-        name: its label.
-        at: the words before a position in a sentence.
-        rows: returns a model's rows by position.
-        numeric: whether positions are numbers.
-    """
-
-    name: str
-    at: str
-    rows: Callable[[ModelProbe], Mapping[str, Row]]
-    numeric: bool
+    name: str  # its label
+    at: str  # the words before a position in a sentence
+    rows: Callable[[ModelProbe], Mapping[str, Row]]  # returns a model's rows by position
+    numeric: bool  # whether positions are numbers
 
 
 LAYERS = Along("layer", "after", lambda probe: probe.layers, numeric=False)

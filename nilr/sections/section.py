@@ -22,16 +22,12 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class Request:
-    """A probe's settings, resolved for one model.
-
-    Attributes:
-        edits: of the inner rates; the first is the main one, and `learned`, which differences refer to, is included.
-        rules: of the neighbours; the first is the main one.
-    """
+    """A probe's settings, resolved for one model."""
 
     settings: ProbeSettings
+    # of the inner rates; the first is the main one, and `learned`, which differences refer to, is included
     edits: Sequence[str]
-    rules: Sequence[str]
+    rules: Sequence[str]  # of the neighbours; the first is the main one
     layers: Sequence[str]
     n_way: int
     inner_steps: int
@@ -74,27 +70,18 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Section(Generic[Entry]):
-    """One section of a probe's result.
+    """One section of a probe's result."""
 
-    Attributes:
-        field: its name in `ModelProbe` and `per_episode`.
-        flag: the setting that requests it.
-        plan: returns the quantities that it measures, in the layout of the result; empty if it is not requested.
-        build: returns the result of one entry of the plan.
-        table: returns its table for the terminal; None if no model has this section.
-        figure: its figure in the report.
-        protocols: the protocols that it evaluates, at least one of which must be requested.
-        of_controls: whether controls have it too, as far as it needs no adaptation.
-    """
-
-    field: str
-    flag: str
+    field: str  # its name in `ModelProbe` and `per_episode`
+    flag: str  # the setting that requests it
+    # returns the quantities that it measures, in the layout of the result; empty if it is not requested
     plan: Callable[[Request], Mapping[str, Entry]]
-    build: Callable[[Entry, Values], object]
+    build: Callable[[Entry, Values], object]  # returns the result of one entry of the plan
+    # returns its table for the terminal; None if no model has this section
     table: Callable[[ProbeMetrics, Format], Table | None]
-    figure: Kind | None = None
-    protocols: Sequence[str] = PROTOCOLS
-    of_controls: bool = False
+    figure: Kind | None = None  # its figure in the report
+    protocols: Sequence[str] = PROTOCOLS  # the protocols that it evaluates, at least one of which must be requested
+    of_controls: bool = False  # whether controls have it too, as far as it needs no adaptation
 
     def entries(self, request: Request) -> dict[str, Entry]:
         """Return the plan of a model if the section is requested."""

@@ -24,35 +24,23 @@ LossWeights = Sequence[float] | Tensor  # one weight per inner step
 
 
 class Objective(NamedTuple):
-    """What a meta-gradient is the gradient of.
+    """What a meta-gradient is the gradient of."""
 
-    Attributes:
-        algorithm: the row; it decides the order of the gradient, and whether the rates have one.
-        steps: K, gradient steps of the inner loop.
-        loss_weights: weights of the query losses after steps 1 to K, for the gradient of their weighted sum (Antoniou,
-            Edwards, Storkey: How to train your MAML, 2019). None: only the last loss counts.
-    """
-
-    algorithm: Algorithm
-    steps: int
+    algorithm: Algorithm  # the row; it decides the order of the gradient, and whether the rates have one
+    steps: int  # K, gradient steps of the inner loop
+    # weights of the query losses after steps 1 to K, for the gradient of their weighted sum (Antoniou, Edwards,
+    # Storkey: How to train your MAML, 2019). None: only the last loss counts.
     loss_weights: LossWeights | None = None
 
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """The outcome of one batch of E episodes.
+    """The outcome of one batch of E episodes."""
 
-    Attributes:
-        query_loss: query loss after adaptation, per episode, (E,).
-        accuracy: query accuracy after adaptation, per episode, (E,).
-        params: gradient of the mean query loss with respect to every parameter, by name.
-        inner_lr: gradient with respect to every inner rate, in the rate's shape; empty if rates are not learned.
-    """
-
-    query_loss: Tensor
-    accuracy: Tensor
-    params: Params
-    inner_lr: Params
+    query_loss: Tensor  # query loss after adaptation, per episode, (E,)
+    accuracy: Tensor  # query accuracy after adaptation, per episode, (E,)
+    params: Params  # gradient of the mean query loss with respect to every parameter, by name
+    inner_lr: Params  # gradient with respect to every inner rate, in the rate's shape; empty if rates are not learned
 
 
 class Engine(abc.ABC):
@@ -62,15 +50,11 @@ class Engine(abc.ABC):
         learner: body and head. The engine uses its structure, not its parameters.
         precision: dtype of the inputs of convolutions; None: the dtype of the parameters.
         episode_chunk: the largest number of episodes computed at the same time; None: the engine decides.
-
-    Attributes:
-        name: the name that checkpoints and results record.
-        has_precision: whether the engine supports a `precision`.
-        capturable: whether its meta-gradients never wait for the device, so that `nilr.meta.captured` can capture them.
     """
 
-    name: ClassVar[str]
-    has_precision: ClassVar[bool] = False
+    name: ClassVar[str]  # the name that checkpoints and results record
+    has_precision: ClassVar[bool] = False  # whether the engine supports a `precision`
+    # whether its meta-gradients never wait for the device, so that `nilr.meta.captured` can capture them.
     capturable: ClassVar[bool] = False
 
     def __init__(

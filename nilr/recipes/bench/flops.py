@@ -26,19 +26,12 @@ _LEAST_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution of a network.
+    """One convolution of a network."""
 
-    Attributes:
-        image: shape of one input, (Ci, H, W).
-        weight: shape of its weight, (Co, Ci, H, W).
-        options: stride, padding, dilation and groups, as `torch.conv2d` takes them.
-        flop: operations per image, forward; a multiplication and an addition are two.
-    """
-
-    image: tuple[int, ...]
-    weight: tuple[int, ...]
-    options: tuple[Any, ...]
-    flop: int
+    image: tuple[int, ...]  # shape of one input, (Ci, H, W)
+    weight: tuple[int, ...]  # shape of its weight, (Co, Ci, H, W)
+    options: tuple[Any, ...]  # stride, padding, dilation and groups, as `torch.conv2d` takes them
+    flop: int  # operations per image, forward; a multiplication and an addition are two
 
     def __str__(self) -> str:
         """Return channels and size of the input."""
@@ -47,17 +40,11 @@ class Convolution:
 
 @dataclass(frozen=True)
 class NeededFlop:
-    """Operations that a network needs per image.
+    """Operations that a network needs per image."""
 
-    Attributes:
-        convolutions: the network's convolutions, in order.
-        forward: of a forward pass.
-        loss_pass: of a forward and a backward pass.
-    """
-
-    convolutions: tuple[Convolution, ...]
-    forward: int
-    loss_pass: int
+    convolutions: tuple[Convolution, ...]  # the network's convolutions, in order
+    forward: int  # of a forward pass
+    loss_pass: int  # of a forward and a backward pass
 
     @classmethod
     def of(cls, learner: Learner, image_size: int) -> NeededFlop:

@@ -38,17 +38,10 @@ _LEAST_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does repeatedly; the fields without a comment are settings of the training.
+    """What one process does repeatedly; the fields without a comment are settings of the training."""
 
-    Attributes:
-        task: "update", one outer step from drawing its episodes to Adam; "evaluation", adapting to episodes and
-            judging them; "convolution", only the network's convolutions.
-        episodes: episodes of an update or of an evaluation.
-        steps: steps of the inner loop.
-        seed: of weights and images.
-        captured: whether updates are captured in a CUDA graph, if device and engine support it.
-    """
-
+    # "update", one outer step from drawing its episodes to Adam; "evaluation", adapting to episodes and judging them;
+    # "convolution", only the network's convolutions
     task: Task
     engine: str
     algorithm: Algorithm
@@ -58,13 +51,13 @@ class Job:
     n_way: int
     n_shot: int
     n_query: int
-    episodes: int
-    steps: int
-    seed: int
+    episodes: int  # episodes of an update or of an evaluation
+    steps: int  # steps of the inner loop
+    seed: int  # of weights and images
     precision: str
     device: str
     threads: int | None
-    captured: bool = True
+    captured: bool = True  # whether updates are captured in a CUDA graph, if device and engine support it
 
     @property
     def label(self) -> str:
@@ -74,19 +67,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Turn:
-    """What a turn measured.
+    """What a turn measured."""
 
-    Attributes:
-        values: seconds of the task; for "convolution", the operations per second of each convolution.
-        memory_before: bytes that the process held before its first turn.
-        peak_memory: the most bytes that it has held.
-        notes: for the user.
-    """
-
-    values: list[float]
-    memory_before: int
-    peak_memory: int
-    notes: tuple[str, ...] = ()
+    values: list[float]  # seconds of the task; for "convolution", the operations per second of each convolution
+    memory_before: int  # bytes that the process held before its first turn
+    peak_memory: int  # the most bytes that it has held
+    notes: tuple[str, ...] = ()  # for the user
 
 
 Turns = dict[Job, list[Turn]]

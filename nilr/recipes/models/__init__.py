@@ -26,28 +26,21 @@ FILES = (BEST, LAST, TRAINING_STATE, HISTORY)
 
 
 class ModelRow(Record):
-    """One model in a list; a value that the checkpoint does not contain is None.
-
-    Attributes:
-        status: complete, incomplete (its training has not finished) or unreadable.
-        outer_step: completed outer updates, of `outer_steps`.
-        val_accuracy: accuracy of the best validation, a fraction.
-        parent: the model it was adapted from.
-        problem: why it is unreadable.
-    """
+    """One model in a list; a value that the checkpoint does not contain is None."""
 
     name: str
+    # complete, incomplete (its training has not finished) or unreadable
     status: Literal["complete", "incomplete", "unreadable"]
     algo: str | None = None
     arch: str | None = None
     n_way: int | None = None
     n_shot: int | None = None
-    outer_step: int | None = None
+    outer_step: int | None = None  # completed outer updates, of `outer_steps`
     outer_steps: int | None = None
-    val_accuracy: float | None = None
+    val_accuracy: float | None = None  # accuracy of the best validation, a fraction
     saved_at: str | None = None
-    parent: str | None = None
-    problem: str | None = None
+    parent: str | None = None  # the model it was adapted from
+    problem: str | None = None  # why it is unreadable
 
 
 class RateRow(Record):
@@ -62,20 +55,14 @@ class RateRow(Record):
 
 
 class ModelCard(Record):
-    """The contents of one checkpoint.
-
-    Attributes:
-        n_params: number of scalar parameters.
-        rates_by_tensor: the inner rates of every tensor that the inner loop changes.
-        rates_by_layer: the same, all tensors of a layer (`block1`, ..., `head`) together.
-    """
+    """The contents of one checkpoint."""
 
     name: str
     checkpoint: str
     manifest: Manifest
-    n_params: int
-    rates_by_tensor: list[RateRow]
-    rates_by_layer: list[RateRow]
+    n_params: int  # number of scalar parameters
+    rates_by_tensor: list[RateRow]  # the inner rates of every tensor that the inner loop changes
+    rates_by_layer: list[RateRow]  # the same, all tensors of a layer (`block1`, ..., `head`) together
 
 
 class FileCheck(Record):

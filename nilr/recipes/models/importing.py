@@ -33,21 +33,13 @@ _EXPECTED = f"name directories that contain {LAST} or {BEST}"
 
 @dataclass(frozen=True)
 class Source:
-    """A model to import, with valid files.
+    """A model to import, with valid files."""
 
-    Attributes:
-        path: the user's SOURCE.
-        name: its name in the store.
-        files: its files, by their names in the store.
-        manifests: the manifests of its checkpoints, by the same names.
-        row: its row in a list of models.
-    """
-
-    path: Path
-    name: str
-    files: Mapping[str, Path]
-    manifests: Mapping[str, Manifest]
-    row: ModelRow
+    path: Path  # the user's SOURCE
+    name: str  # its name in the store
+    files: Mapping[str, Path]  # its files, by their names in the store
+    manifests: Mapping[str, Manifest]  # the manifests of its checkpoints, by the same names
+    row: ModelRow  # its row in a list of models
 
 
 def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:

@@ -22,15 +22,10 @@ from nilr.sections.values import Values
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """What a probe measures of one model or control.
+    """What a probe measures of one model or control."""
 
-    Attributes:
-        protocols: the main accuracy, by protocol.
-        sections: the plan of each section; empty if it is not requested.
-    """
-
-    protocols: Mapping[str, Quantity]
-    sections: Mapping[Section[Any], Mapping[str, Any]]
+    protocols: Mapping[str, Quantity]  # the main accuracy, by protocol
+    sections: Mapping[Section[Any], Mapping[str, Any]]  # the plan of each section; empty if it is not requested
 
     @property
     def before(self) -> Quantity:

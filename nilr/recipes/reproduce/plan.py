@@ -48,19 +48,12 @@ class PlannedModel:
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """An experiment with the user's flags.
+    """An experiment with the user's flags."""
 
-    Attributes:
-        settings: of the command.
-        store: the store that holds everything.
-        pack: name or path of the pack.
-        data: the pack.
-    """
-
-    settings: ReproduceSettings
-    store: Store
-    pack: str
-    data: DataUsed
+    settings: ReproduceSettings  # of the command
+    store: Store  # the store that holds everything
+    pack: str  # name or path of the pack
+    data: DataUsed  # the pack
 
     @property
     def experiment(self) -> Experiment:

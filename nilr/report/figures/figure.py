@@ -14,36 +14,23 @@ from nilr.report.subjects import Subject
 
 @dataclass(frozen=True)
 class History:
-    """The share of negative rates during a training, from the model's `history.jsonl`.
+    """The share of negative rates during a training, from the model's `history.jsonl`."""
 
-    Attributes:
-        label: the model's name.
-        steps: outer updates.
-        share_negative: a fraction for each of them.
-        by_layer: the same for each layer, for the last of the steps.
-        evaluated: the update of the checkpoint that the results evaluate.
-    """
-
-    label: str
-    steps: Sequence[int]
-    share_negative: Sequence[float]
+    label: str  # the model's name
+    steps: Sequence[int]  # outer updates
+    share_negative: Sequence[float]  # a fraction for each of them
+    # the same for each layer, for the last of the steps
     by_layer: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    evaluated: int | None = None
+    evaluated: int | None = None  # the update of the checkpoint that the results evaluate
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a report is made from.
+    """What a report is made from."""
 
-    Attributes:
-        sources: the results.
-        subjects: the models and controls in results of probes.
-        histories: of models with learned rates, as far as the store has them.
-    """
-
-    sources: Sequence[Source[Any]]
-    subjects: Sequence[Subject]
-    histories: Sequence[History] = ()
+    sources: Sequence[Source[Any]]  # the results
+    subjects: Sequence[Subject]  # the models and controls in results of probes
+    histories: Sequence[History] = ()  # of models with learned rates, as far as the store has them
 
 
 @dataclass(frozen=True)
@@ -56,38 +43,23 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of given material.
+    """A figure of given material."""
 
-    Attributes:
-        draw: draws it into a frame.
-        sentence: what it shows.
-        table: its numbers.
-        caution: how to read it, and its limits.
-        open: whether the page shows the table at first.
-    """
-
-    draw: Draw
-    sentence: str
-    table: Table
-    caution: str | None = None
-    open: bool = False
+    draw: Draw  # draws it into a frame
+    sentence: str  # what it shows
+    table: Table  # its numbers
+    caution: str | None = None  # how to read it, and its limits
+    open: bool = False  # whether the page shows the table at first
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of figure.
+    """A kind of figure."""
 
-    Attributes:
-        name: of its files.
-        title: above it.
-        needs: what provides its numbers.
-        make: returns it; None if the material lacks its numbers.
-    """
-
-    name: str
-    title: str
-    needs: str
-    make: Callable[[Material], Drawing | None]
+    name: str  # of its files
+    title: str  # above it
+    needs: str  # what provides its numbers
+    make: Callable[[Material], Drawing | None]  # returns it; None if the material lacks its numbers
 
 
 def hide_rows(axes: Axes) -> None:

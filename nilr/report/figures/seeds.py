@@ -24,19 +24,12 @@ _CAUTION = (
 
 @dataclass(frozen=True)
 class Row:
-    """A group of seeds under one protocol.
+    """A group of seeds under one protocol."""
 
-    Attributes:
-        label: the algorithm; if several groups have that algorithm, the common part of the models' names.
-        protocol: same-task or cross-task.
-        deltas: each seed's difference, by model.
-        together: the inference over seeds.
-    """
-
-    label: str
-    protocol: str
-    deltas: dict[str, Delta]
-    together: SeedInference
+    label: str  # the algorithm; if several groups have that algorithm, the common part of the models' names
+    protocol: str  # same-task or cross-task
+    deltas: dict[str, Delta]  # each seed's difference, by model
+    together: SeedInference  # the inference over seeds
 
 
 def make(material: Material) -> Drawing | None:
