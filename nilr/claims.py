@@ -18,9 +18,9 @@ from typing import Any, get_args
 from nilr.config.experiments import Run
 from nilr.inference import LEAST_SEEDS, over_seeds
 from nilr.probes.edits import LEARNED
-from nilr.results.probing import EditProbe, ModelProbe, ModelRates, ProbeMetrics
+from nilr.results.probe import EditProbe, ModelProbe, ModelRates, ProbeMetrics
 from nilr.results.records import Delta
-from nilr.results.reproducing import Finding, OverSeeds, RunFigures, Sign
+from nilr.results.reproduce import Finding, OverSeeds, RunFigures, Sign
 from nilr.words import counted, signed
 
 # algorithm -> protocol -> the sign of the claimed change
@@ -60,12 +60,7 @@ def learned_delta(probe: ModelProbe | EditProbe, protocol: str, which: str = "de
 
 
 def describe_probe(algorithms: Mapping[str, str], metrics: ProbeMetrics) -> str:
-    """Return the last line of a probe: its finding on each of the paper's signs, over episodes.
-
-    Args:
-        algorithms: algorithm of each model, by the model's name.
-        metrics: of the probe, by the model's name.
-    """
+    """Return the last line of a probe: its finding on each of the paper's signs, over episodes."""
     findings = [
         f"{name} {protocol} {claim_word(claimed)} {_describe_delta(delta, claimed)}"
         for name, algorithm in algorithms.items()
@@ -107,12 +102,7 @@ def combine_seeds(means: Mapping[str, float]) -> OverSeeds:
 
 
 def run_figures(run: Run, models: Mapping[str, Sequence[MeasuredModel]]) -> RunFigures:
-    """Return the differences of one run, over its seeds.
-
-    Args:
-        run: the run.
-        models: its models and those of its counterpart, by the run's name.
-    """
+    """Return the differences of one run, over its seeds."""
     seeds = models[run.name]
     to_meta_init = _over_seeds(seeds)
     counterpart = _over_seeds(models[run.counterpart]) if run.counterpart else {}
@@ -150,12 +140,7 @@ def _by_protocol(probes: Mapping[int, ModelProbe | EditProbe], which: str) -> di
 
 
 def signs(algorithms: Mapping[str, str], measured: Mapping[str, Mapping[str, OverSeeds]]) -> list[Sign]:
-    """Return the finding on each of the paper's signs, over seeds.
-
-    Args:
-        algorithms: algorithm of each run that the paper's signs are about, by the run's name.
-        measured: the difference to the meta-initialisation, by run and protocol.
-    """
+    """Return the finding on each of the paper's signs, over seeds."""
     return [
         Sign(
             run=run,
@@ -173,12 +158,7 @@ def signs(algorithms: Mapping[str, str], measured: Mapping[str, Mapping[str, Ove
 def signs_by_choice(
     algorithms: Mapping[str, str], models: Mapping[str, Sequence[MeasuredModel]]
 ) -> dict[str, list[Sign]]:
-    """Return the finding on each of the paper's signs under each other choice of probing.
-
-    Args:
-        algorithms: algorithm of each run that the paper's signs are about, by the run's name.
-        models: the models of each run.
-    """
+    """Return the finding on each of the paper's signs under each other choice of probing."""
     choices = dict.fromkeys(name for run in algorithms for model in models[run] for name in model.choices)
     return {name: signs(algorithms, {run: _over_seeds(models[run], name) for run in algorithms}) for name in choices}
 

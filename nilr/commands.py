@@ -1,4 +1,4 @@
-"""The table of commands: what each is called, what it takes, which function runs it, and what it returns.
+"""The table of commands: name, settings, recipe and type of the result.
 
 Functions are import paths, so that the table imports neither torch nor rich.
 """
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from nilr.config.base import Settings
-from nilr.config.benching import BenchSettings
-from nilr.config.judging import AdaptSettings, ProbeSettings, RatesSettings
-from nilr.config.keeping import (
+from nilr.config.commands import (
+    BenchSettings,
     DemoSettings,
     ImportSettings,
     ModelSettings,
     ModelsSettings,
+    PrepareDataSettings,
     RemoveSettings,
     ReportSettings,
+    ReproduceSettings,
 )
-from nilr.config.packing import PrepareDataSettings
-from nilr.config.reproducing import ReproduceSettings
-from nilr.config.training import TrainSettings
-from nilr.results.benching import BenchMetrics
-from nilr.results.making import AdaptMetrics, ImportMetrics, PrepareDataMetrics, TrainMetrics
-from nilr.results.probing import ProbeMetrics, RatesMetrics
-from nilr.results.reproducing import ReproduceMetrics
+from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
+from nilr.config.meta_train import TrainSettings
+from nilr.results.bench import BenchMetrics
+from nilr.results.commands import AdaptMetrics, ImportMetrics, PrepareDataMetrics, TrainMetrics
+from nilr.results.probe import ProbeMetrics, RatesMetrics
+from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
 
 

@@ -90,11 +90,7 @@ class EpisodeSampler:
     stream: str  # a name; episodes of different streams are independent
 
     def __post_init__(self) -> None:
-        """Check that the split has enough classes and images.
-
-        Raises:
-            EpisodeError: it has too few.
-        """
+        """Check that the split has enough classes and images; EpisodeError if it has too few."""
         sizes = self.images.class_sizes
         if len(sizes) < self.n_way:
             raise EpisodeError(

@@ -1,4 +1,4 @@
-"""All errors that nilr raises on purpose."""
+"""All of nilr's own exceptions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class NilrError(Exception):
-    """An error that depends on files, data or the machine, and that the user can act on. The exit status is 1.
+    """An error that the user can act on. The exit status is 1.
 
     Args:
         message: what is wrong, with the value and the place; one line, no full stop.
@@ -32,7 +32,7 @@ class UsageError(NilrError):
 
 
 class UnknownNameError(UsageError):
-    """A name that is in no table; the hint lists the known names."""
+    """An unknown name; the hint lists the known names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         super().__init__(f"unknown {kind} `{name}`", hint=f"known: {', '.join(known)}")
@@ -81,7 +81,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def invalid_field(error: ValidationError) -> str:
-    """Describe the first fault as "`field`: reason"."""
+    """Describe the first validation error as "`field`: reason"."""
     details = error.errors()[0]
     where = ".".join(str(part) for part in details["loc"])
     reason = details["msg"].removeprefix("Value error, ")

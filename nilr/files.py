@@ -66,11 +66,7 @@ def check_output(path: Path, flag: str, *, folder: bool = False) -> None:
 
 
 def check_writable(directory: Path, path: Path, flag: str = "--home") -> None:
-    """Check that `path` can be created below `directory`, which exists.
-
-    Raises:
-        StoreError: it cannot.
-    """
+    """Check that `path` can be created below `directory`, which exists; StoreError if it cannot."""
     reason = 0
     if not directory.is_dir():
         reason = errno.ENOTDIR

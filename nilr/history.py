@@ -101,10 +101,6 @@ class History:
     def trim(self, *, outer_step: int, validated_at: int) -> None:
         """Remove the lines that a resumed training writes again, and a truncated line.
 
-        Args:
-            outer_step: completed updates of the training state.
-            validated_at: outer step of the state's last validation.
-
         Raises:
             CheckpointError: the history is not a regular file.
         """
@@ -123,14 +119,7 @@ class History:
         write_atomically(self._path, "".join(kept).encode())
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Append one line.
-
-        Args:
-            line: figures by name, including `outer_step`.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
+        """Append one line; StoreError if the file cannot be written."""
         try:
             with self._path.open("a", encoding="utf-8") as history:
                 history.write(json.dumps(line) + "\n")

@@ -105,11 +105,7 @@ class SeedInference:
 
 
 def over_seeds(means: Sequence[float]) -> SeedInference:
-    """Return the inference on a difference from its mean in each seed.
-
-    Raises:
-        ValueError: `means` is empty.
-    """
+    """Return the inference on a difference from its mean in each seed; ValueError if `means` is empty."""
     from scipy.stats import t as student
 
     if not means:

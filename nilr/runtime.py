@@ -99,13 +99,7 @@ def total_memory(device: torch.device) -> int:
 def environment(
     device: torch.device | None = None, engine: str | None = None, *, captured: bool | None = None
 ) -> dict[str, JsonValue]:
-    """Return what a result records about the machine, without names of hosts and users.
-
-    Args:
-        device: where the run computed.
-        engine: how it executed episodes.
-        captured: whether updates ran as CUDA graphs, if that was possible.
-    """
+    """Return what a result records about the machine, without names of hosts and users."""
     name = None
     if device is not None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -56,11 +56,7 @@ class Store:
         self._datasets, self._models = self.home / "datasets", self.home / "models"
 
     def dataset_path(self, name: str) -> Path:
-        """Return the file of a pack, which may not exist.
-
-        Raises:
-            StoreError: the name is invalid.
-        """
+        """Return the file of a pack, which may not exist; StoreError if the name is invalid."""
         return self._datasets / f"{_checked('dataset', name)}.h5"
 
     def packs(self) -> list[Path]:
@@ -86,11 +82,7 @@ class Store:
         raise StoreError(f"no dataset `{ref}` in `{self._datasets}`", hint=_as_path(ref) + hint)
 
     def model_dir(self, name: str) -> Path:
-        """Return the directory of a model, which may not exist.
-
-        Raises:
-            StoreError: the name is invalid.
-        """
+        """Return the directory of a model, which may not exist; StoreError if the name is invalid."""
         return self._models / _checked("model", name)
 
     def require_model(self, name: str) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import CheckpointError, invalid_field
 from nilr.files import write_atomically
 from nilr.results.records import Mean

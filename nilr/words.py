@@ -4,17 +4,17 @@ from __future__ import annotations
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun; `plural` is for nouns that take neither `s` nor, after an `s`, `es`."""
+    """Return a number with its noun; `plural` is the plural form, if it is irregular."""
     return f"{n:,} {noun if n == 1 else plural or noun + ('es' if noun.endswith('s') else 's')}"
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """Return a number with its sign; one that is rounded to zero has none."""
+    """Return a number with its sign, or without one if it is rounded to zero."""
     text = f"{value:+z.{digits}f}"
     return text if float(text) else text[1:]
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Format a number with `digits` significant digits; a longer whole part is written out up to a billion."""
+    """Format a number with `digits` significant digits; whole numbers below a billion are not abbreviated."""
     text = f"{value:z.{digits}g}"
     return f"{value:.0f}" if "e+" in text and abs(value) < 1e9 else text

@@ -13,9 +13,9 @@ from nilr.claims import (
     signs_by_choice,
 )
 from nilr.config.experiments import Run
-from nilr.results.probing import EditMetrics, EditProbe, Histogram, ModelProbe, ModelRates, ProtocolMetrics, RateFigures
+from nilr.results.probe import EditMetrics, EditProbe, Histogram, ModelProbe, ModelRates, ProtocolMetrics, RateFigures
 from nilr.results.records import Delta, Mean
-from nilr.results.reproducing import RunFigures
+from nilr.results.reproduce import RunFigures
 
 ACCURACY = Mean(mean=0.4, ci95=0.0001, n_episodes=1000)
 RATES = RateFigures(

@@ -10,10 +10,9 @@ from pydantic import ValidationError
 
 from nilr import config
 from nilr.config.base import Settings
-from nilr.config.judging import ProbeSettings
-from nilr.config.keeping import DemoSettings
-from nilr.config.packing import PrepareDataSettings
-from nilr.config.training import PRESETS, TrainSettings
+from nilr.config.commands import DemoSettings, PrepareDataSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import PRESETS, TrainSettings
 
 MODULES = [importlib.import_module(f"nilr.config.{found.name}") for found in pkgutil.iter_modules(config.__path__)]
 MODELS = {

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from docs.generate import schemas
 from nilr.commands import result_types
 from nilr.errors import StoreError
-from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
-from nilr.results.making import (
+from nilr.results.bench import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
+from nilr.results.commands import (
     AdaptMetrics,
     ImageRef,
     ImportedModel,
@@ -22,7 +22,7 @@ from nilr.results.making import (
     SplitCounts,
     TrainMetrics,
 )
-from nilr.results.probing import (
+from nilr.results.probe import (
     Histogram,
     ModelProbe,
     ModelRates,
@@ -31,7 +31,7 @@ from nilr.results.probing import (
     TensorRates,
 )
 from nilr.results.records import DataUsed, Delta, Mean, ModelUsed
-from nilr.results.reproducing import OverSeeds, ReproduceMetrics, RunFigures, Sign
+from nilr.results.reproduce import OverSeeds, ReproduceMetrics, RunFigures, Sign
 from nilr.results.result import Result, to_json, write_result
 
 PAIR = (

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint, save_checkpoint
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import CheckpointError
 from nilr.training_state import Progress, TrainingState, load_training_state, save_training_state
 from tests.training_states import read_state, write_state

@@ -1,4 +1,4 @@
-"""The one place where exceptions become a line on stderr and an exit status."""
+"""Convert exceptions into a message on stderr and an exit status, in this one place."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _run_and_report(args: Sequence[str], invocation: Invocation) -> int:
         status = _report(error)
         try:
             sys.stdout.flush()
-        except OSError:  # the error that was just reported
+        except OSError:  # already reported
             _discard_output()
     return status
 
@@ -112,7 +112,7 @@ def _report(error: BaseException) -> int:
     if expected is None:
         _print_error(
             f"internal: {type(error).__name__}: {error}",
-            "this is a fault in nilr; run it again with --debug to see where",
+            "this is a bug in nilr; run the command again with --debug for the traceback",
         )
         return 1
     _print_error(expected.message, expected.hint)
@@ -120,7 +120,7 @@ def _report(error: BaseException) -> int:
 
 
 def _expected(error: BaseException) -> NilrError | None:
-    """Return an error that a user can act on; None if `error` is a fault in the program."""
+    """Return an error that a user can act on; None if `error` is a bug."""
     if isinstance(error, NilrError):
         return error
     if (
@@ -130,7 +130,7 @@ def _expected(error: BaseException) -> NilrError | None:
     ):
         return NilrError("out of memory", hint="close other programs, or use smaller images, episodes or batches")
     if isinstance(error, OSError) and error.strerror:
-        if error.filename is None and error.errno in _WRITE_ERRORS:  # an error of a file would name it
+        if error.filename is None and error.errno in _WRITE_ERRORS:  # file errors have a filename
             hint = "redirect the output elsewhere"
             return StoreError(f"cannot write to standard output: {error.strerror.lower()}", hint=hint)
         return storage_error(Path(error.filename or "."), error, "use")

@@ -109,12 +109,7 @@ def _tables(columns: Mapping[int, _Column], names: Sequence[int], space: int) ->
 
 
 class Screen:
-    """Writes results for people.
-
-    Args:
-        console: the output, usually stderr.
-        quiet: write nothing.
-    """
+    """Writes results for people."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
@@ -139,11 +134,6 @@ class Screen:
         To save width, a terminal shows no column without any value. It omits the first of several name columns if all
         rows have the same name in it. Columns that do not fit beside each other follow in further tables, which repeat
         the names; they omit rows without any value.
-
-        Args:
-            header: one title per column.
-            rows: one cell per column.
-            names: number of leading columns that hold names.
         """
         if self._quiet:
             return

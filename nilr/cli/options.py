@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from nilr.config.base import ChunkSettings, DeviceSettings, MeasuringSettings, Settings
-from nilr.config.judging import JudgeSettings, TaskSettings
-from nilr.config.training import PRESETS
+from nilr.config.evaluation import JudgeSettings, TaskSettings
+from nilr.config.meta_train import PRESETS
 from nilr.errors import UsageError
 from nilr.meta.algorithms import ALGORITHMS
 
@@ -61,11 +61,6 @@ def typer_function(
     """Return a function whose parameters are the fields of `settings`, for Typer to make a command of.
 
     Only the values that the user gave reach the settings, so that `explicit()` separates them from defaults.
-
-    Args:
-        settings: the command's settings model.
-        run: called with the validated settings.
-        json: whether the command has `--json`.
     """
 
     def function(ctx: typer.Context, **values: Any) -> None:  # noqa: ANN401 - one value per field
@@ -93,13 +88,7 @@ def typer_function(
 
 
 def usage_error(where: str, details: Mapping[str, Any], hint: str) -> UsageError:
-    """Return the error for a value that pydantic rejects.
-
-    Args:
-        where: the flag or the environment variable.
-        details: one of `ValidationError.errors()`.
-        hint: what to do.
-    """
+    """Return the error for a value that pydantic rejects."""
     reason = details["msg"].removeprefix("Value error, ")
     return UsageError(f"`{where}` cannot be `{details['input']}`: {lower_first(reason)}", hint=hint)
 

@@ -76,13 +76,7 @@ class TerminalReporter(Reporter):
 
 
 class PlainReporter(Reporter):
-    """Prints a line when a stage starts and ends, and every `interval` seconds in between, for logs.
-
-    Args:
-        console: where to print.
-        clock: returns the time in seconds.
-        interval: seconds between lines.
-    """
+    """Prints a line when a stage starts and ends, and every `interval` seconds in between, for logs."""
 
     def __init__(
         self, console: Console, clock: Callable[[], float] = time.monotonic, interval: float = INTERVAL

@@ -14,7 +14,7 @@ from nilr.cli.options import Invocation
 from nilr.cli.variables import variable_warnings
 from nilr.commands import Command
 from nilr.config.base import Settings
-from nilr.config.keeping import RemoveSettings
+from nilr.config.commands import RemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import check_output, check_writable, expand_home, resolve_links, storage_error
 from nilr.results.result import Result, to_json, write_result

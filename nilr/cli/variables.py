@@ -14,12 +14,12 @@ _OTHERS = ("NILR_HOME", "NILR_QUIET", "NILR_DEBUG", "NILR_MINI_IMAGENET")
 _FIELDS = [field for command in COMMANDS for field in command.settings.model_fields.items()]
 
 KNOWN = {*_OTHERS, *filter(None, (envvar(name, field) for name, field in _FIELDS))}
-# Options and arguments that no variable sets.
+# Options and arguments that have no environment variable.
 _COMMAND_LINE_ONLY = {f"{_PREFIX}{name.upper()}" for name in ("json", *(name for name, _ in _FIELDS))} - KNOWN
 
 
 def variable_warnings(variables: Iterable[str]) -> Iterator[str]:
-    """Yield a warning for each variable with the prefix that no command reads, with the nearest one that is read."""
+    """Yield a warning for each unknown variable with the prefix, with the most similar known one."""
     names = {name.removeprefix(_PREFIX): name for name in sorted(KNOWN)}
     for variable in sorted(variables):
         if not variable.upper().startswith(_PREFIX) or variable in KNOWN:
@@ -30,5 +30,5 @@ def variable_warnings(variables: Iterable[str]) -> Iterator[str]:
             yield f"the environment variable {variable} is ignored: give {what} on the command line"
             continue
         nearest = difflib.get_close_matches(variable.upper().removeprefix(_PREFIX), names, n=1)
-        advice = f"perhaps {names[nearest[0]]}" if nearest else "`nilr COMMAND --help` lists the options"
+        advice = f"did you mean {names[nearest[0]]}?" if nearest else "`nilr COMMAND --help` lists the options"
         yield f"the environment variable {variable} is unknown and ignored: {advice}"

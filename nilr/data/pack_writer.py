@@ -72,7 +72,7 @@ class PackWriter:
                 if written == writer._planned:
                     writer._complete(writer._file, temporary)
                 else:
-                    # The second file stays locked until the final rename, or another process may remove it as stale.
+                    # Keep the second file locked until the final rename: another process may remove stale files.
                     second = stack.enter_context(temporary_in(temporary.parent))
                     writer._compact(second, written)
                     second.replace(temporary)
@@ -123,7 +123,7 @@ class PackWriter:
             raise StoreError(
                 f"not enough disk space for the pack: it needs {needed / 1e6:,.1f} MB in `{directory}`, "
                 f"but {free / 1e6:,.1f} MB are free",
-                hint="free some space, choose another place with --home, or pack fewer images with --limit-per-class",
+                hint="free some space, choose another --home, or pack fewer images with --limit-per-class",
             )
 
     def _written_layout(self) -> Layout:

@@ -83,11 +83,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 def find_algorithm(name: str) -> Algorithm:
-    """Return the row of that name.
-
-    Raises:
-        UnknownNameError: there is no such algorithm; the error lists the known ones.
-    """
+    """Return the row of that name; UnknownNameError if there is no such algorithm; the error lists the known ones."""
     if name not in ALGORITHMS:
         raise UnknownNameError("algorithm", name, ALGORITHMS)
     return ALGORITHMS[name]

@@ -96,11 +96,7 @@ def keep_within(algorithm: Algorithm, learned: Tensors) -> None:
 
 
 def bounds(constraint: str) -> tuple[float, float]:
-    """Return the smallest and the largest rate that a constraint allows.
-
-    Raises:
-        UsageError: the constraint is invalid.
-    """
+    """Return the smallest and the largest rate that a constraint allows; UsageError if the constraint is invalid."""
     named = {"free": (-math.inf, math.inf), "non-negative": (0.0, math.inf)}
     if constraint in named:
         return named[constraint]

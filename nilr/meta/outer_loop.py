@@ -15,7 +15,7 @@ from torch.optim.adam import adam
 from nilr.episodes import Episode
 from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.captured import Capture, Captured
+from nilr.meta.cuda_graphs import Capture, Captured
 from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient, Objective
 from nilr.meta.inner_lr import inner_rates, keep_within, learned_gradient
 from nilr.models.learner import Params, Tensors

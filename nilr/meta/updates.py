@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nilr.episodes import Episode, EpisodeSampler
-from nilr.meta.captured import Captured
+from nilr.meta.cuda_graphs import Captured
 from nilr.meta.engine.contract import MetaGradient
 from nilr.meta.outer_loop import OuterLoop, Report, meta_gradients
 

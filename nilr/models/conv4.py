@@ -48,11 +48,7 @@ class Conv4(Body):
 
 
 def build_conv4(*, image_size: int, filters: int) -> tuple[Conv4, int]:
-    """Return the body and its feature dimension.
-
-    Raises:
-        EpisodeError: the images are too small for four poolings.
-    """
+    """Return the body and its feature dimension; EpisodeError if the images are too small for four poolings."""
     if image_size < MIN_IMAGE_SIZE:
         raise EpisodeError(
             f"conv4 needs images of at least {MIN_IMAGE_SIZE} px, but these have {image_size}",

@@ -26,11 +26,7 @@ BODIES = {"conv4": BodyRow(build_conv4, ("filters",))}
 
 
 def find_body(arch: str) -> BodyRow:
-    """Return the row of that name.
-
-    Raises:
-        UnknownNameError: there is no such architecture.
-    """
+    """Return the row of that name; UnknownNameError if there is no such architecture."""
     if arch not in BODIES:
         raise UnknownNameError("architecture", arch, BODIES)
     return BODIES[arch]

@@ -43,11 +43,7 @@ def identities(x: Tensor) -> tuple[str, ...]:
 
 
 def cka(before: Activations, after: Activations) -> float:
-    """Return the linear CKA of the flattened activations.
-
-    Raises:
-        EpisodeError: the images differ, or are fewer than 4.
-    """
+    """Return the linear CKA of the flattened activations; EpisodeError if the images differ, or are fewer than 4."""
     _require_same_images(before, after)
     _require_samples("CKA", MIN_IMAGES, len(before.images), "query images")
     return linear_cka(before.flat, after.flat)

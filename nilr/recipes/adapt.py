@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from nilr.checkpoint import Adaptation, save_checkpoint
-from nilr.config.judging import AdaptSettings
+from nilr.config.evaluation import AdaptSettings
 from nilr.data.labelled import LabelledImages, read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import DivergedError, EpisodeError, StoreError, UsageError
@@ -27,7 +27,7 @@ from nilr.recipes.common.loading import LoadedModel, load_model, open_evaluation
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
-from nilr.results.making import AdaptMetrics, Prediction
+from nilr.results.commands import AdaptMetrics, Prediction
 from nilr.results.records import DataUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare

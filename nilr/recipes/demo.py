@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from nilr.config.base import SYNTHETIC
-from nilr.config.judging import ProbeSettings
-from nilr.config.keeping import DemoSettings
-from nilr.config.packing import PrepareDataSettings
-from nilr.config.training import TrainSettings
+from nilr.config.commands import DemoSettings, PrepareDataSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.recipes import meta_train, prepare_data, probe
 from nilr.reporting import Reporter
-from nilr.results.probing import ProbeMetrics
+from nilr.results.probe import ProbeMetrics
 from nilr.results.result import Result, write_result
 from nilr.store import Store
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from nilr.config.base import MINI_IMAGENET, SYNTHETIC
-from nilr.config.packing import PrepareDataSettings
+from nilr.config.commands import PrepareDataSettings
 from nilr.data import synthetic
 from nilr.data.digests import Where, equal_pairs, image_digests
 from nilr.data.pack import Pack, PackInfo, open_pack, verify_pack
@@ -23,7 +23,7 @@ from nilr.data.sources.streaming import decode_classes
 from nilr.errors import DataError, StoreError, UsageError
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
-from nilr.results.making import ImageRef, PrepareDataMetrics, SplitCounts
+from nilr.results.commands import ImageRef, PrepareDataMetrics, SplitCounts
 from nilr.results.records import DataUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, keep_freed_memory

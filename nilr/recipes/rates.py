@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nilr.config.judging import RatesSettings
+from nilr.config.evaluation import RatesSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import DataError, NilrError, StoreError
 from nilr.meta.engine.workers import in_order
@@ -21,7 +21,7 @@ from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, ope
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
-from nilr.results.probing import ModelRates, RateFigures, RatesMetrics, TensorRates
+from nilr.results.probe import ModelRates, RateFigures, RatesMetrics, TensorRates
 from nilr.results.records import ModelUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare

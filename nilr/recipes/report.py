@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from nilr import __version__
 from nilr.checkpoint import read_manifest
 from nilr.config.base import ReportFormat
-from nilr.config.keeping import ReportSettings
+from nilr.config.commands import ReportSettings
 from nilr.errors import NilrError, StoreError, UsageError
 from nilr.files import check_output, resolve_links, write_atomically
 from nilr.history import Line, check_history

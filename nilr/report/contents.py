@@ -11,8 +11,8 @@ from nilr.report.figures import history, learned_rates, protocols, seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, points
 from nilr.report.reading import Source
-from nilr.results.probing import ProbeMetrics
-from nilr.results.reproducing import Sign
+from nilr.results.probe import ProbeMetrics
+from nilr.results.reproduce import Sign
 from nilr.results.result import Result
 from nilr.sections import SECTIONS
 from nilr.words import counted

@@ -10,13 +10,7 @@ from nilr.report.figures.figure import Table
 
 
 def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
-    """Return the report as Markdown text.
-
-    Args:
-        contents: of the report.
-        figures: the folder of the figures, relative to the text.
-        made_by: the program and its version.
-    """
+    """Return the report as Markdown text."""
     return "\n".join(_lines(contents, figures, made_by)) + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from importlib.resources import files
 
 from nilr.report.contents import Contents
 from nilr.report.figures.figure import Drawing, Kind, Table
@@ -14,13 +15,7 @@ _FEW_NOTES = 3
 
 
 def page(contents: Contents, pictures: Mapping[str, tuple[str, str]], *, made_by: str) -> str:
-    """Return the page as HTML text.
-
-    Args:
-        contents: of the report.
-        pictures: each figure as SVG documents, wide and narrow, by its kind's name.
-        made_by: the program and its version.
-    """
+    """Return the page as HTML text."""
     return "\n".join(
         [*_head(contents.title), *_body(contents, pictures), *_foot(contents, made_by), "</main></body></html>", ""]
     )
@@ -100,41 +95,8 @@ def _css() -> str:
     return (
         f":root{{color-scheme:light dark;{light};--sans:{_SANS}}}"
         f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
-        f"@media print{{:root{{{light}}}}}{_RULES}"
+        f"@media print{{:root{{{light}}}}}\n{files('nilr.report').joinpath('page.css').read_text('utf-8')}"
     )
 
 
 _SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans','DejaVu Sans',sans-serif"
-
-_RULES = """
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 var(--sans);-webkit-text-size-adjust:100%}
-main{max-width:868px;margin:0 auto;padding:32px 24px 64px;overflow-wrap:anywhere}
-h1{font-size:28px;line-height:1.2;margin:0 0 12px;letter-spacing:-.01em}
-h2{font-size:20px;line-height:1.3;margin:0 0 10px}
-p{margin:0 0 10px}
-.measured,.caution{color:var(--muted)}
-.note{border-left:3px solid var(--blue);padding-left:12px}
-section{margin-top:44px}
-figure{margin:0}
-figure svg{display:block;width:100%;height:auto;margin:0 auto}
-svg.wide{max-width:820px}
-svg.narrow{max-width:520px;display:none}
-figcaption{margin-top:10px}
-details{margin-top:10px}
-summary{cursor:pointer;color:var(--muted)}
-.table{overflow-x:auto;margin:8px 0}
-table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums;overflow-wrap:normal}
-th,td{text-align:left;padding:5px 12px 5px 0;border-bottom:1px solid var(--grid);white-space:nowrap}
-th{color:var(--muted);font-weight:500;white-space:normal;vertical-align:bottom;line-height:1.3}
-dt{font-weight:600}dd{margin:0 0 8px}
-code{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:.9em}
-@media (max-width:700px){
-main{padding:20px 16px 48px}h1{font-size:24px}
-figure svg.wide{display:none}figure svg.narrow{display:block}
-}
-@media print{
-main{max-width:none;padding:0}section,figure{break-inside:avoid}
-figure svg.wide{display:block}figure svg.narrow{display:none}
-}
-"""

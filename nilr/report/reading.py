@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from nilr.errors import ResultError, invalid_field
 from nilr.files import storage_error
-from nilr.results.making import TrainMetrics
-from nilr.results.probing import ProbeMetrics, RatesMetrics
-from nilr.results.reproducing import ReproduceMetrics
+from nilr.results.commands import TrainMetrics
+from nilr.results.probe import ProbeMetrics, RatesMetrics
+from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import SCHEMA_VERSION, Result
 
 RESULTS: dict[str, type[Result[Any]]] = {

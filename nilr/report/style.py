@@ -152,11 +152,7 @@ Draw: TypeAlias = Callable[[Frame], Figure]
 
 
 def check_matplotlib() -> None:
-    """Check that matplotlib is installed.
-
-    Raises:
-        NilrError: it cannot be imported.
-    """
+    """Check that matplotlib is installed; NilrError if it cannot be imported."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from nilr.claims import CLAIMS
 from nilr.config.base import PROTOCOLS
 from nilr.report.reading import Source
-from nilr.results.probing import EditProbe, ModelProbe, ProbeMetrics, ProtocolMetrics, Row
+from nilr.results.probe import EditProbe, ModelProbe, ProbeMetrics, ProtocolMetrics, Row
 from nilr.results.records import ModelUsed
 
 ADAPTED = PROTOCOLS[1:]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nilr.report.figures.figure import Material
 from nilr.report.numbers import percent, points, spark, thinned
 from nilr.report.subjects import Subject
-from nilr.results.probing import ProtocolMetrics
+from nilr.results.probe import ProtocolMetrics
 from nilr.sections.curves import LAYERS, STEPS, Curves, ordered
 
 HEADER = ("model", "meta-init", "same-task", "cross-task", "by layer", "by step", "negative rates")

@@ -21,7 +21,7 @@ class Result(BaseModel, Generic[M]):
 
     Attributes:
         config: the resolved settings; a path is given by its last part.
-        data_b: the pack that a probe judged on, if that is not `data`.
+        data_b: the pack that a probe evaluated on, if that is not `data`.
         paths: absolute paths, only with `--record-paths`.
     """
 
@@ -43,11 +43,7 @@ class Result(BaseModel, Generic[M]):
 
 
 def to_json(result: Result[Any]) -> str:
-    """Return a result as JSON text.
-
-    Raises:
-        ValueError: it contains NaN or infinity.
-    """
+    """Return a result as JSON text; ValueError if it contains NaN or infinity."""
     text = json.dumps(result.model_dump(), allow_nan=False, ensure_ascii=False, indent=2)
     # Python keeps a byte of a file's name that is not UTF-8 as a lone surrogate; a pack escapes it in the same way.
     return re.sub("[\ud800-\udfff]", lambda surrogate: f"\\\\u{ord(surrogate[0]):04x}", text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nilr.results.probing import ProbeMetrics
+from nilr.results.probe import ProbeMetrics
 from nilr.sections import edits, layers, neighbours, own_head, protocols, shared_classes, similarity, steps
 from nilr.sections.section import Format, Section, Table
 

@@ -11,7 +11,7 @@ from nilr.report.figures.figure import Drawing, Kind, Material, Table, protocol_
 from nilr.report.numbers import accuracy, bounds, listed, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, by_protocol
-from nilr.results.probing import ModelProbe, ProtocolMetrics, Row
+from nilr.results.probe import ModelProbe, ProtocolMetrics, Row
 from nilr.words import counted
 
 Curves = Mapping[str, Mapping[str, ProtocolMetrics]]

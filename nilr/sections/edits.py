@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nilr.probes.conditions import Condition, Quantity
-from nilr.results.probing import EditMetrics, EditProbe, ProbeMetrics
+from nilr.results.probe import EditMetrics, EditProbe, ProbeMetrics
 from nilr.sections import edits_figure
 from nilr.sections.protocols import p_cell, p_header
 from nilr.sections.section import Cell, Format, Request, Section, Table

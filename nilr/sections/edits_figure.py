@@ -9,7 +9,7 @@ from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_inte
 from nilr.report.numbers import NOTHING, accuracy, points, sign_found
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject
-from nilr.results.probing import EditMetrics, EditProbe
+from nilr.results.probe import EditMetrics, EditProbe
 from nilr.words import counted
 
 _SPREAD = {"same-task": -0.16, "cross-task": 0.16}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import HeadAccuracy
-from nilr.results.probing import HeadProbe, ProbeMetrics
+from nilr.results.probe import HeadProbe, ProbeMetrics
 from nilr.sections.section import Format, Request, Section, Table
 from nilr.sections.values import Values
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nilr.results.probing import ModelProbe, ProbeMetrics, ProtocolMetrics
+from nilr.results.probe import ModelProbe, ProbeMetrics, ProtocolMetrics
 from nilr.results.records import Delta
 from nilr.sections.section import Format, Table
 from nilr.words import signed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nilr.probes.conditions import Quantity
-from nilr.results.probing import ProbeMetrics, ProtocolMetrics, Row
+from nilr.results.probe import ProbeMetrics, ProtocolMetrics, Row
 from nilr.sections.section import Cell, Format, Table
 from nilr.sections.values import Values
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from nilr.config.base import PROTOCOLS
-from nilr.config.judging import ProbeSettings
+from nilr.config.evaluation import ProbeSettings
 from nilr.errors import UsageError
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import NeighbourAccuracy
 from nilr.report.figures.figure import Kind
-from nilr.results.probing import ProbeMetrics
+from nilr.results.probe import ProbeMetrics
 from nilr.results.records import Delta, Mean
 from nilr.sections.values import Values
 
@@ -89,11 +89,7 @@ class Section(Generic[Entry]):
         return {name: entry for name, entry in plan.items() if entry}
 
     def check(self, settings: ProbeSettings) -> None:
-        """Check that the section can be measured.
-
-        Raises:
-            UsageError: none of its protocols is requested.
-        """
+        """Check that the section can be measured; UsageError if none of its protocols is requested."""
         if getattr(settings, self.flag) and settings.protocol not in ("all", *self.protocols):
             raise UsageError(
                 f"--{self.flag.replace('_', '-')} evaluates {' and '.join(self.protocols)}, "

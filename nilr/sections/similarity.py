@@ -5,7 +5,7 @@ from __future__ import annotations
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import Similarity
 from nilr.probes.similarity import MEASURES, WITHIN
-from nilr.results.probing import ProbeMetrics
+from nilr.results.probe import ProbeMetrics
 from nilr.results.records import Mean
 from nilr.sections import similarity_figure
 from nilr.sections.section import Format, Request, Section, Table

@@ -11,7 +11,7 @@ from torch import Tensor
 from nilr.metrics import Interval, mean_interval, paired_difference
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.edits import LEARNED
-from nilr.results.probing import EditMetrics, ProtocolMetrics
+from nilr.results.probe import EditMetrics, ProtocolMetrics
 from nilr.results.records import Delta, Mean
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from nilr.config.base import Settings
 from nilr.reporting import Reporter
-from nilr.results.probing import ModelProbe, ProtocolMetrics
+from nilr.results.probe import ModelProbe, ProtocolMetrics
 from nilr.results.records import DataUsed, Delta, Mean, ModelUsed
 from nilr.results.result import Result
 

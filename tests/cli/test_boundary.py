@@ -66,7 +66,7 @@ def raising(error: BaseException) -> Any:
             KeyError("surprise"),
             1,
             "error: internal: KeyError: 'surprise'\n"
-            "hint: this is a fault in nilr; run it again with --debug to see where\n",
+            "hint: this is a bug in nilr; run the command again with --debug for the traceback\n",
         ),
     ],
 )

@@ -10,8 +10,8 @@ from nilr.cli.boundary import run
 from nilr.cli.options import _numbers
 from nilr.commands import COMMANDS
 from nilr.config.base import Settings
-from nilr.config.judging import ProbeSettings
-from nilr.config.training import PRESETS, TrainSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import PRESETS, TrainSettings
 from nilr.meta.algorithms import ALGORITHMS
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nilr.results.probing import EditMetrics, HeadProbe, Row
+from nilr.results.probe import EditMetrics, HeadProbe, Row
 from nilr.results.records import DataUsed, Mean
 from nilr.results.result import Result
 from tests.cli.screens import Terminal, shown

@@ -150,9 +150,9 @@ def test_a_misspelt_variable_is_named_with_the_nearest_one(
     assert capsys.readouterr().err.splitlines()[:5] == [
         "warning: the environment variable NILR_MODELS is ignored: give MODEL on the command line",
         "warning: the environment variable NILR_NAME is ignored: give --name on the command line",
-        "warning: the environment variable NILR_N_EPISODE is unknown and ignored: perhaps NILR_N_EPISODES",
+        "warning: the environment variable NILR_N_EPISODE is unknown and ignored: did you mean NILR_N_EPISODES?",
         "warning: the environment variable NILR_XYZZY is unknown and ignored: `nilr COMMAND --help` lists the options",
-        "warning: the environment variable nilr_seed is unknown and ignored: perhaps NILR_SEED",
+        "warning: the environment variable nilr_seed is unknown and ignored: did you mean NILR_SEED?",
     ]
     assert run(["-q", "probe"]) == 0
     assert capsys.readouterr().err == ""

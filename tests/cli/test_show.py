@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
-from nilr.results.making import AdaptMetrics, ImageRef, Prediction, PrepareDataMetrics, SplitCounts, TrainMetrics
+from nilr.results.bench import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
+from nilr.results.commands import AdaptMetrics, ImageRef, Prediction, PrepareDataMetrics, SplitCounts, TrainMetrics
 from nilr.results.records import DataUsed, Mean, ModelUsed
 from nilr.results.result import Result
 from tests.cli.screens import Terminal, shown

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from docs.reproduction_tables import PAGE, TABLES, filled
-from nilr.config.keeping import ImportSettings, ReportSettings
+from nilr.config.commands import ImportSettings, ReportSettings
 from nilr.recipes import report
 from nilr.recipes.models import importing as models_import
 from nilr.reporting import SilentReporter

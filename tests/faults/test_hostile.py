@@ -25,8 +25,7 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint, read_manifest
-from nilr.config.keeping import ReportSettings
-from nilr.config.packing import PrepareDataSettings
+from nilr.config.commands import PrepareDataSettings, ReportSettings
 from nilr.data.pack import PackInfo, verify_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.pickles import read_pickle_arrays

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import open_pack, verify_pack
 from nilr.errors import NilrError
 from nilr.recipes import meta_train

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import DivergedError
 from nilr.meta.algorithms import ALGORITHMS
-from nilr.meta.captured import Capture, capture_on
+from nilr.meta.cuda_graphs import Capture, capture_on
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import ENGINES
 from nilr.meta.inner_lr import initial_rates

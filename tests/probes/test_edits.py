@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.config.judging import RATES
+from nilr.config.evaluation import RATES
 from nilr.errors import UnknownNameError
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.models.learner import Learner

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nilr.config.judging import NEIGHBOURS
+from nilr.config.evaluation import NEIGHBOURS
 from nilr.probes.neighbours import RULES, similarity
 
 # Two classes on the plane. Class 0: (1, 0) and (9, 0); class 1: (0, 4) and (0, 6).

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config.judging import AdaptSettings, ProbeSettings
-from nilr.config.training import TrainSettings
+from nilr.config.evaluation import AdaptSettings, ProbeSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import DataError, DivergedError, EpisodeError, StoreError, UsageError
 from nilr.recipes import adapt, meta_train, probe
 from nilr.reporting import SilentReporter
-from nilr.results.making import AdaptMetrics
+from nilr.results.commands import AdaptMetrics
 from nilr.results.result import Result
 from nilr.store import Store
 from tests.recipes.listening import Listening

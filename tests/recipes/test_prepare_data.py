@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nilr.config.packing import PrepareDataSettings
+from nilr.config.commands import PrepareDataSettings
 from nilr.data.pack import open_pack
 from nilr.errors import DataError, NilrError, StoreError, UsageError
 from nilr.recipes import prepare_data
 from nilr.reporting import SilentReporter
-from nilr.results.making import PrepareDataMetrics
+from nilr.results.commands import PrepareDataMetrics
 from nilr.results.result import Result
 from nilr.store import Store
 from tests.recipes.listening import Listening

@@ -11,8 +11,8 @@ import torch
 from docs.generate import schemas
 from nilr.checkpoint import load_checkpoint
 from nilr.cli.boundary import run
-from nilr.config.judging import RatesSettings
-from nilr.config.training import TrainSettings
+from nilr.config.evaluation import RatesSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import EpisodeError, StoreError
 from nilr.meta.engine.reference import ReferenceEngine

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nilr.config.judging import ProbeSettings
-from nilr.config.keeping import ReportSettings
-from nilr.config.training import TrainSettings
+from nilr.config.commands import ReportSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import NilrError, ResultError, StoreError, UsageError
 from nilr.recipes import meta_train, probe, report
 from nilr.reporting import SilentReporter

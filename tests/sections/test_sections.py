@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.config.judging import ProbeSettings
+from nilr.config.evaluation import ProbeSettings
 from nilr.errors import UsageError
 from nilr.recipes.probe.plan import plan_model
-from nilr.results.probing import ModelProbe
+from nilr.results.probe import ModelProbe
 from nilr.sections import SECTIONS
 from nilr.sections.section import Request, Section
 from nilr.sections.values import Values

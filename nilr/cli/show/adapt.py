@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nilr.cli.console import Screen
-from nilr.results.making import AdaptMetrics
+from nilr.results.commands import AdaptMetrics
 from nilr.results.result import Result
 from nilr.words import counted, number
 

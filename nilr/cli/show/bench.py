@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nilr.cli.console import Cell, Screen, duration
-from nilr.results.benching import BenchMetrics, Timing
+from nilr.results.bench import BenchMetrics, Timing
 from nilr.results.result import Result
 from nilr.words import number
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nilr.cli.console import Cell, Screen
-from nilr.results.making import TrainMetrics
+from nilr.results.commands import TrainMetrics
 from nilr.results.result import Result
 from nilr.words import number
 

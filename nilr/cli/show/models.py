@@ -9,7 +9,7 @@ import typer
 from nilr.cli.console import Screen
 from nilr.errors import CheckpointError
 from nilr.recipes.models import FileCheck, ModelCard, ModelRow
-from nilr.results.making import ImportMetrics
+from nilr.results.commands import ImportMetrics
 from nilr.results.result import Result
 from nilr.store import ModelRef
 from nilr.words import counted, number
@@ -72,11 +72,7 @@ def show_path(model: ModelRef, screen: Screen) -> None:
 
 
 def show_checks(checks: list[FileCheck], screen: Screen) -> None:
-    """Write the finding for each file.
-
-    Raises:
-        CheckpointError: a file is invalid.
-    """
+    """Write the finding for each file; CheckpointError if a file is invalid."""
     screen.answer.table(("model", "file", "finding"), [(c.model, c.file, c.problem or "ok") for c in checks])
     invalid = [f"{check.model}/{check.file}" for check in checks if check.problem]
     if invalid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nilr.cli.console import Screen
-from nilr.results.probing import ProbeMetrics
+from nilr.results.probe import ProbeMetrics
 from nilr.results.result import Result
 from nilr.sections import tables
 

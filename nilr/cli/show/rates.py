@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nilr.cli.console import Cell, Screen
-from nilr.results.probing import RatesMetrics
+from nilr.results.probe import RatesMetrics
 from nilr.results.records import Mean
 from nilr.results.result import Result
 from nilr.words import counted, number

@@ -1,15 +1,15 @@
-"""What an experiment concludes, on a screen."""
+"""Show the result of `nilr reproduce`."""
 
 from __future__ import annotations
 
 from nilr.claims import claim_word
 from nilr.cli.console import Cell, Screen
-from nilr.results.reproducing import ReproduceMetrics
+from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
 
 
 def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
-    """Write the paper's signs, the other runs and how far they are from their counterparts, and what edits do."""
+    """Write the paper's signs, all runs, their differences to their counterparts, and the effect of edits."""
     metrics = result.metrics
     signs = {(sign.run, sign.protocol): sign for sign in metrics.signs}
     rows: list[tuple[Cell, ...]] = []
@@ -34,7 +34,7 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     ]
     if beside:
         screen.table(
-            ("run", "counterpart", "protocol", "delta less the counterpart's", "seeds", "finding"), beside, names=3
+            ("run", "counterpart", "protocol", "delta minus the counterpart's", "seeds", "finding"), beside, names=3
         )
     edits: list[tuple[Cell, ...]] = [
         (run, name, screen.delta(found["same-task"]), screen.delta(found["cross-task"]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from nilr.config.base import MINI_IMAGENET, SPLITS, Split
-from nilr.config.packing import PrepareDataSettings
+from nilr.config.commands import PrepareDataSettings
 from nilr.data.sources.members import MAX_NAME, Listing, Member
 from nilr.data.sources.splits import (
     RAVI_CLASSES,

@@ -1,4 +1,4 @@
-"""Read tar archives, plain or compressed, and tars inside them: listed once, read in place, never unpacked to disk."""
+"""Read tar archives, plain or compressed, and tars inside them, without unpacking them to the disk."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TarReader:
                     pass
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
-        """Read some members: in the order given, or from a compressed archive in its own order."""
+        """Read some members: in the given order, or in archive order if it is compressed."""
         with self._open() as file:
             for member in sorted(members, key=lambda member: member.where) if self._is_compressed() else members:
                 content = _read_at(file, member.where, member.size)

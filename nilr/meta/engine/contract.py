@@ -54,7 +54,7 @@ class Engine(abc.ABC):
 
     name: ClassVar[str]  # the name that checkpoints and results record
     has_precision: ClassVar[bool] = False  # whether the engine supports a `precision`
-    # whether its meta-gradients never wait for the device, so that `nilr.meta.captured` can capture them.
+    # whether its meta-gradients never wait for the device, so that `nilr.meta.cuda_graphs` can capture them.
     capturable: ClassVar[bool] = False
 
     def __init__(

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
-from nilr.config.benching import BenchSettings
-from nilr.config.training import PRESETS, TrainSettings
+from nilr.config.commands import BenchSettings
+from nilr.config.meta_train import PRESETS, TrainSettings
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES, choose_engine
 from nilr.models.learner import Learner
@@ -24,7 +24,7 @@ from nilr.recipes.bench.plan import BenchPlan
 from nilr.recipes.bench.worker import Job, Turn, Turns, take_turns
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
-from nilr.results.benching import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
+from nilr.results.bench import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 
@@ -98,13 +98,7 @@ def _uncaptured(job: Job) -> Job:
 
 
 class Figures:
-    """The figures that follow from the turns.
-
-    Args:
-        turns: of every job.
-        rates: operations per second of each convolution, in each of their turns.
-        needed: the operations that the network needs.
-    """
+    """The figures that follow from the turns."""
 
     def __init__(self, turns: Turns, rates: Sequence[Sequence[float]], needed: NeededFlop) -> None:
         self._turns, self._needed = turns, needed

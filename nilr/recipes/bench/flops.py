@@ -72,15 +72,7 @@ class NeededFlop:
         return 4 * self.loss_pass - 6 * self.forward
 
     def update(self, algorithm: Algorithm, *, support: int, query: int, episodes: int, steps: int) -> int:
-        """Return the operations of one meta-gradient. If only the head moves, the body sees the support images once.
-
-        Args:
-            algorithm: the row.
-            support: support images of an episode.
-            query: query images of an episode.
-            episodes: number of episodes.
-            steps: steps of the inner loop.
-        """
+        """Return the operations of one meta-gradient. If only the head moves, the body sees the support images once."""
         if algorithm.moves == "head":
             inner = self.loss_pass if algorithm.order == 2 else self.forward
         else:
@@ -88,19 +80,13 @@ class NeededFlop:
         return episodes * (support * inner + query * self.loss_pass)
 
     def evaluation(self, algorithm: Algorithm, *, support: int, query: int, episodes: int, steps: int) -> int:
-        """Return the operations of adapting to episodes and judging them; the arguments are those of `update`."""
+        """Return the operations of adapting to episodes and classifying their queries; arguments as in `update`."""
         inner = min(steps, 1) * self.forward if algorithm.moves == "head" else steps * self.loss_pass
         return episodes * (support * inner + query * self.forward)
 
 
 def convolution_rate(convolution: Convolution, batch: int, device: torch.device) -> float:
-    """Return the operations per second of a forward convolution, in its faster memory layout.
-
-    Args:
-        convolution: the convolution.
-        batch: number of images.
-        device: the device to compute on.
-    """
+    """Return the operations per second of a forward convolution, in its faster memory layout."""
     return max(_rate(convolution, batch, device, layout) for layout in (torch.channels_last, torch.contiguous_format))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from nilr.config.benching import BenchSettings
-from nilr.config.training import TrainSettings
+from nilr.config.commands import BenchSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.recipes.bench.worker import Job, Task
 from nilr.recipes.common.settings import resolve
 
@@ -14,12 +14,7 @@ _SHARED = ("arch", "filters", "n_way", "n_shot", "n_query", "meta_batch_size", "
 
 
 class BenchPlan:
-    """Turns trainings into jobs.
-
-    Args:
-        settings: of the bench.
-        device: the device to compute on.
-    """
+    """Turns trainings into jobs."""
 
     def __init__(self, settings: BenchSettings, device: torch.device) -> None:
         self._settings = settings

@@ -17,7 +17,7 @@ import torch
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import NilrError
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.captured import capture_on
+from nilr.meta.cuda_graphs import capture_on
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.evaluation import evaluate
 from nilr.meta.inner_lr import initial_rates, inner_rates
@@ -40,8 +40,8 @@ _LEAST_SECONDS = 0.1
 class Job:
     """What one process does repeatedly; the fields without a comment are settings of the training."""
 
-    # "update", one outer step from drawing its episodes to Adam; "evaluation", adapting to episodes and judging them;
-    # "convolution", only the network's convolutions
+    # "update", one outer step from drawing its episodes to Adam; "evaluation", adapting to episodes and
+    # classifying their queries; "convolution", only the network's convolutions
     task: Task
     engine: str
     algorithm: Algorithm
@@ -79,22 +79,14 @@ Turns = dict[Job, list[Turn]]
 
 
 class Worker(Child):
-    """A process that does one job, a turn at a time.
-
-    Args:
-        job: what it does.
-    """
+    """A process that does one job, a turn at a time."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(f"timing `{job.engine}`", serve, job)
         self.job = job
 
     def turn(self) -> Turn:
-        """Let it work once.
-
-        Raises:
-            NilrError: it has ended, or its work failed.
-        """
+        """Let it work once; NilrError if it has ended, or its work failed."""
         self.send(None)
         answer = self.receive()
         if isinstance(answer, Turn):
@@ -172,13 +164,7 @@ def serve(connection: Connection, job: Job) -> None:
 
 
 def work_of(job: Job, device: torch.device, note: Callable[[str], object]) -> Callable[[], list[float]]:
-    """Return the work of one turn of a job: a function that returns `Turn.values`.
-
-    Args:
-        job: the job.
-        device: the device to compute on.
-        note: called with messages for the user.
-    """
+    """Return the work of one turn of a job: a function that returns `Turn.values`."""
     arguments = body_arguments(job.arch, job)
     learner = build_learner(job.arch, n_way=job.n_way, image_size=job.image_size, seed=job.seed, **arguments)
     if job.task == "convolution":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.config.judging import TaskSettings
+from nilr.config.evaluation import TaskSettings
 from nilr.errors import EpisodeError
 from nilr.probes.edits import find_edit, rates_of_part
 from nilr.recipes.common.loading import LoadedModel
@@ -49,11 +49,7 @@ def split_commas(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def edit_names(values: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the edits in --rates.
-
-    Raises:
-        UnknownNameError: an edit is unknown.
-    """
+    """Return the names of the edits in --rates; UnknownNameError if an edit is unknown."""
     names = split_commas(values)
     for name in names:
         find_edit(name)

@@ -178,7 +178,7 @@ def open_evaluation_split(
     """Open the split to evaluate models on; without `pack`, that of the pack that all of them were trained on.
 
     Raises:
-        StoreError: the pack is not in the store.
+        StoreError: the given pack is not in the store.
         DataError: the pack is unusable or has images of another size than a model was trained on; or no pack is given,
             and the models were trained on several, or on one that is not in the store.
     """
@@ -218,7 +218,14 @@ def _training_pack(store: Store, models: Sequence[LoadedModel]) -> Path:
         )
     path = find_training_pack(store, first.name, first.digest)
     if path is None:
-        path = store.find_data(first.name)
+        path = store.dataset_path(first.name)
+        if not path.exists():
+            raise DataError(
+                f"no pack in `{store.home}` has the images that model `{models[0].ref.name}` was trained on: "
+                f"`{first.name}` (digest {first.digest[:12]})",
+                hint="name another pack with --data, or pack them with "
+                f"`nilr prepare-data SOURCE... --image-size {first.image_size} --name {first.name}`",
+            )
         raise DataError(
             f"`{path}` has other images (digest {open_pack(path).info.digest[:12]}) than those model "
             f"`{models[0].ref.name}` was trained on ({first.digest[:12]})",

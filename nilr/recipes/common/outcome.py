@@ -20,11 +20,7 @@ _PACKS, _MODELS = ("data", "data_b", "verify"), ("model", "models")
 
 
 class Outcome:
-    """Records the start of a command, and makes its result.
-
-    Args:
-        settings: the command's settings.
-    """
+    """Records the start of a command, and makes its result."""
 
     def __init__(self, settings: MeasuringSettings) -> None:
         self.command, self._paths = schema_of(settings), absolute_paths(settings)
@@ -32,12 +28,7 @@ class Outcome:
         self._began = time.monotonic()
 
     def result(self, metrics: M, **fields: Any) -> Result[M]:  # noqa: ANN401 - pydantic checks the fields of `Result`
-        """Return the result.
-
-        Args:
-            metrics: of the command.
-            fields: further fields of `Result`: config, models, data, per_episode, notes, environment...
-        """
+        """Return the result."""
         return Result[M](
             schema_=f"nilr/{self.command}/{SCHEMA_VERSION}",
             command=self.command,

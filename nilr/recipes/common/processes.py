@@ -47,11 +47,7 @@ class Child:
             self.connection.send(message)
 
     def receive(self) -> Any:  # noqa: ANN401 - whatever the target sends
-        """Wait for the next message.
-
-        Raises:
-            NilrError: the child has ended.
-        """
+        """Wait for the next message; NilrError if the child has ended."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -89,11 +85,7 @@ def _search_path() -> list[str]:
 
 
 def run_child(handle: int) -> None:
-    """Run what the parent process sends, in a child process.
-
-    Args:
-        handle: file descriptor of the child's end of the connection.
-    """
+    """Run what the parent process sends, in a child process."""
     os.set_inheritable(handle, False)  # the parent must see the end of this process, whatever this one starts
     with Connection(handle) as connection, contextlib.suppress(EOFError, BrokenPipeError):
         target, arguments = connection.recv()

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from nilr.config.training import PRESETS, TrainSettings
+from nilr.config.meta_train import PRESETS, TrainSettings
 from nilr.errors import CheckpointError, StoreError, UnknownNameError, UsageError, invalid_field
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.inner_lr import bounds
@@ -73,11 +73,7 @@ def _check_rates(settings: TrainSettings, row: Algorithm) -> None:
 
 
 def preset_values(settings: TrainSettings) -> dict[str, Any]:
-    """Return the settings of the preset, if there is one.
-
-    Raises:
-        UnknownNameError: the preset is unknown.
-    """
+    """Return the settings of the preset, if there is one; UnknownNameError if the preset is unknown."""
     if settings.preset is None:
         return {}
     if settings.preset not in PRESETS:
@@ -100,14 +96,7 @@ def recipe_digest(
     settings: Mapping[str, JsonValue],
     trained_on: str,
 ) -> str:
-    """Return a digest of everything that changes a number of a training, except the seed.
-
-    Args:
-        architecture: name and arguments.
-        algorithm: the resolved row.
-        settings: from `recorded_settings`.
-        trained_on: digest of the pack.
-    """
+    """Return a digest of everything that changes a number of a training, except the seed."""
     ignored = (*_PLACE, *_OF_THE_ROW, "inner_lr", "seed", "engine", "log_every")
     # Defaults are left out: models of earlier versions, which lack newer settings, then have the same digest.
     changed = {n: value for n, value in settings.items() if n not in ignored and value != _DEFAULTS.get(n)}

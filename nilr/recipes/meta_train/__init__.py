@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.files import check_output
 from nilr.recipes.common.loading import load_model
 from nilr.recipes.common.memory import with_memory_hint
@@ -15,7 +15,7 @@ from nilr.recipes.meta_train.loop import train_together
 from nilr.recipes.meta_train.saving import TrainingRun
 from nilr.recipes.meta_train.start import Starter, settings_by_seed
 from nilr.reporting import NotesOnly, Reporter
-from nilr.results.making import TrainMetrics
+from nilr.results.commands import TrainMetrics
 from nilr.results.result import Result
 from nilr.runtime import environment
 from nilr.signals import stopping_gracefully

@@ -29,10 +29,6 @@ _SAVE_STEPS, _SAVE_SECONDS = 500, 300.0
 class TrainingRun:
     """A training and its files.
 
-    Args:
-        training: the state.
-        directory: the model's.
-
     Attributes:
         history: the log.
     """
@@ -76,21 +72,13 @@ class TrainingRun:
         return self.unsaved_updates >= _SAVE_STEPS or time.monotonic() - self._saved_at >= _SAVE_SECONDS
 
     def save(self) -> None:
-        """Write the training state, then the checkpoint `last`.
-
-        Raises:
-            StoreError: a file cannot be written.
-        """
+        """Write the training state, then the checkpoint `last`; StoreError if a file cannot be written."""
         save_training_state(self.directory / TRAINING_STATE, self.training.outer.state(), self.training.state())
         self._save_checkpoint(LAST)
         self._saved_at, self._saved_step = time.monotonic(), self.training.progress.outer_step
 
     def save_best(self) -> None:
-        """Write the checkpoint `best`.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
+        """Write the checkpoint `best`; StoreError if the file cannot be written."""
         self._save_checkpoint(BEST)
 
     def resume_command(self) -> str:

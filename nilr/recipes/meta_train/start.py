@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler, stream_seed
 from nilr.errors import StoreError, UsageError
 from nilr.files import remove_at_once
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.captured import capture_on
+from nilr.meta.cuda_graphs import capture_on
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
@@ -57,11 +57,6 @@ def settings_by_seed(settings: TrainSettings) -> list[tuple[TrainSettings, str]]
 class Starter:
     """Starts the trainings of one command. They share opened splits and the decision to capture updates.
 
-    Args:
-        store: of models and packs.
-        resources: locks and files, released when the command ends.
-        reporter: shows why updates cannot be captured.
-
     Attributes:
         notes: the same reason, for the result.
     """
@@ -74,11 +69,6 @@ class Starter:
 
     def start(self, settings: TrainSettings, default_name: str, reporter: Reporter) -> TrainingRun:
         """Return a new or restored training that is ready to run, with its model's directory locked.
-
-        Args:
-            settings: of this training.
-            default_name: the base of a new model's name, if the settings have none.
-            reporter: shows the progress of this training.
 
         Raises:
             NilrError: the settings name something that is missing, in use or does not fit.

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 from torch import Tensor
 
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
 from nilr.meta.evaluation import evaluate
@@ -20,7 +20,7 @@ from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
 from nilr.recipes.common.settings import recorded_settings
 from nilr.reporting import Reporter
-from nilr.results.making import TrainMetrics
+from nilr.results.commands import TrainMetrics
 from nilr.results.records import DataUsed, Mean
 from nilr.training_state import Progress, TrainingState
 
@@ -30,17 +30,7 @@ HistoryLine = dict[str, Any]
 
 
 class Training:
-    """The state of one training.
-
-    Args:
-        name: of the model.
-        settings: resolved.
-        outer: the outer loop.
-        data: the pack.
-        train: draws the episodes of updates.
-        val: draws the episodes of validations; None: no validation.
-        reporter: shows metrics.
-    """
+    """The state of one training."""
 
     def __init__(
         self,
@@ -59,10 +49,6 @@ class Training:
 
     def apply(self, update: Update, seconds: float) -> HistoryLine | None:
         """Apply a computed update, or skip one that is not finite if the settings allow it.
-
-        Args:
-            update: gradient, losses and episodes.
-            seconds: the time that its computation took.
 
         Returns:
             The update's line of the history, if it is logged.
@@ -104,9 +90,6 @@ class Training:
 
     def validate(self, raise_if_stopped: Callable[[], None]) -> tuple[HistoryLine, bool]:
         """Evaluate the model on the validation split.
-
-        Args:
-            raise_if_stopped: called after each episode.
 
         Returns:
             The validation's line of the history, and whether the model is the best one so far.
@@ -153,11 +136,7 @@ class Training:
         )
 
     def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
-        """Continue from a stored state.
-
-        Raises:
-            CheckpointError: the tensors do not fit this training.
-        """
+        """Continue from a stored state; CheckpointError if the tensors do not fit this training."""
         self.outer.load_state(tensors)
         self.progress = progress
 

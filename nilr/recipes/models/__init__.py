@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.config.base import Settings
-from nilr.config.keeping import ModelSettings, ModelsSettings, RemoveSettings
+from nilr.config.commands import ModelSettings, ModelsSettings, RemoveSettings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
 from nilr.history import completed_updates, read_history
 from nilr.models.parameters import layer
@@ -108,11 +108,7 @@ def show_model(settings: ModelSettings, reporter: Reporter) -> ModelCard:
 
 
 def find_model(settings: ModelSettings, reporter: Reporter) -> ModelRef:
-    """Return the checkpoint that a MODEL argument names.
-
-    Raises:
-        StoreError: there is no such model.
-    """
+    """Return the checkpoint that a MODEL argument names; StoreError if there is no such model."""
     return Store(settings.home).find_model(settings.model)
 
 

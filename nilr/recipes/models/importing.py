@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from nilr.checkpoint import Manifest, read_manifest
-from nilr.config.keeping import ImportSettings
+from nilr.config.commands import ImportSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
 from nilr.history import completed_updates
@@ -21,7 +21,7 @@ from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import parse_stored_settings
 from nilr.recipes.models import FILES, ModelRow, check_file, describe
 from nilr.reporting import Reporter
-from nilr.results.making import ImportedModel, ImportMetrics
+from nilr.results.commands import ImportedModel, ImportMetrics
 from nilr.results.result import Result
 from nilr.runtime import environment
 from nilr.store import BEST, LAST, TRAINING_STATE, Store, holds_model

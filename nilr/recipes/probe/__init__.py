@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from nilr.claims import describe_probe
-from nilr.config.judging import ProbeSettings
+from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
 from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
 from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, compare_with_untrained
-from nilr.recipes.probe.judging import judge, task_pairs
+from nilr.recipes.probe.loop import judge, task_pairs
 from nilr.recipes.probe.plan import check_settings, plan_model, requested_rules, resolve_request
 from nilr.recipes.probe.stopping import correct, next_look, precision_note
 from nilr.reporting import Reporter
-from nilr.results.probing import ProbeMetrics
+from nilr.results.probe import ProbeMetrics
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.sections.values import Values

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nilr.config.judging import ProbeSettings
+from nilr.config.evaluation import ProbeSettings
 from nilr.errors import UnknownNameError, UsageError
 from nilr.models.parameters import layer, part
 from nilr.probes.conditions import META_INIT, Quantity, layer_of
@@ -14,7 +14,7 @@ from nilr.probes.edits import LEARNED
 from nilr.probes.neighbours import RULES
 from nilr.recipes.common.episodes import edit_names, inner_steps, split_commas
 from nilr.recipes.common.loading import LoadedModel
-from nilr.results.probing import ModelProbe
+from nilr.results.probe import ModelProbe
 from nilr.sections import SECTIONS
 from nilr.sections.section import Request, Section
 from nilr.sections.values import Values

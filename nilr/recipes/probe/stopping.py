@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from nilr.config.judging import ProbeSettings
+from nilr.config.evaluation import ProbeSettings
 from nilr.inference import episodes_for_half_width, holm, power
-from nilr.results.probing import ModelProbe, ProbeMetrics
+from nilr.results.probe import ModelProbe, ProbeMetrics
 from nilr.results.records import Delta, Record
 from nilr.words import number
 

@@ -10,10 +10,8 @@ from typing import Any
 import torch
 
 from nilr.claims import MeasuredModel, describe_signs, run_figures, signs, signs_by_choice
+from nilr.config.commands import PrepareDataSettings, ReportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
-from nilr.config.keeping import ReportSettings
-from nilr.config.packing import PrepareDataSettings
-from nilr.config.reproducing import ReproduceSettings
 from nilr.data.pack import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
@@ -31,7 +29,7 @@ from nilr.recipes.reproduce.plan import (
 from nilr.recipes.reproduce.pool import number_of_jobs, work_ahead
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, ModelUsed
-from nilr.results.reproducing import ReproduceMetrics
+from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result, write_result
 from nilr.runtime import environment, prepare
 from nilr.store import Store

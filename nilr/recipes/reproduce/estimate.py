@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from nilr.config.benching import BenchSettings
-from nilr.config.judging import ProbeSettings
-from nilr.config.training import TrainSettings
+from nilr.config.commands import BenchSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.meta.engine.registry import choose_engine
 from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.bench.plan import BenchPlan
@@ -23,16 +23,7 @@ from nilr.words import counted
 def estimate_seconds(
     plan: ExperimentPlan, unfinished: Unfinished, device: torch.device, jobs: int, threads: int, reporter: Reporter
 ) -> float:
-    """Report what is left to do, and return roughly how many seconds it takes.
-
-    Args:
-        plan: the experiment.
-        unfinished: what is left to do.
-        device: the device it runs on.
-        jobs: number of models at a time.
-        threads: CPU threads of each job.
-        reporter: reports what is left.
-    """
+    """Report what is left to do, and return roughly how many seconds it takes."""
     if not unfinished.measurements:
         reporter.note("all trainings and probes are finished")
         return 0.0

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from nilr.checkpoint import read_manifest
 from nilr.commands import result_types, schema_of
+from nilr.config.commands import ReproduceSettings
+from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.config.experiments import EXPERIMENTS, Experiment, Run
-from nilr.config.judging import ProbeSettings, RatesSettings
-from nilr.config.reproducing import ReproduceSettings
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
 from nilr.models.registry import body_arguments

@@ -45,12 +45,6 @@ def number_of_jobs(jobs: int | None, device: torch.device, models: int) -> int:
 def work_ahead(plan: ExperimentPlan, models: list[PlannedModel], jobs: int, reporter: Reporter) -> None:
     """Train the models and measure each trained one, several at a time, in the experiment's order.
 
-    Args:
-        plan: the experiment, with the threads of one job.
-        models: the models that are not finished, in order.
-        jobs: number of models at a time.
-        reporter: reports the progress of each model.
-
     Raises:
         NilrError: a job failed or its process ended; the other trainings save what is finished.
         Interrupted: a signal arrived; trainings save what is finished.

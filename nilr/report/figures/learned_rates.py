@@ -10,7 +10,7 @@ from nilr.report.numbers import percent
 from nilr.report.reading import Source
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import labelled
-from nilr.results.probing import RateFigures
+from nilr.results.probe import RateFigures
 from nilr.words import number
 
 

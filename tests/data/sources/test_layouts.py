@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nilr.config.packing import PrepareDataSettings
+from nilr.config.commands import PrepareDataSettings
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.layouts import Plan, plan_pack
 from nilr.data.sources.members import Listing, Member

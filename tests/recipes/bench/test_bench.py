@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from docs.generate import schemas
-from nilr.config.benching import BenchSettings
-from nilr.config.training import PRESETS
+from nilr.config.commands import BenchSettings
+from nilr.config.meta_train import PRESETS
 from nilr.errors import DeviceError, UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES
 from nilr.models.registry import build_learner

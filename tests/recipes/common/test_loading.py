@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config.judging import ProbeSettings
-from nilr.config.training import TrainSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import open_pack
 from nilr.errors import CheckpointError, EpisodeError
 from nilr.meta.algorithms import ALGORITHMS

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nilr.config.judging import ProbeSettings
-from nilr.config.training import TrainSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.recipes import meta_train, probe
 from nilr.reporting import SilentReporter
 

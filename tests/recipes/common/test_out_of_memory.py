@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.config.judging import AdaptSettings, ProbeSettings, RatesSettings
-from nilr.config.training import TrainSettings
+from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import DeviceError
 from nilr.meta import outer_loop
 from nilr.meta.engine.batched import BatchedEngine

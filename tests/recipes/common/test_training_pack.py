@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nilr.config.judging import AdaptSettings, ProbeSettings, RatesSettings
-from nilr.config.packing import PrepareDataSettings
-from nilr.config.training import TrainSettings
+from nilr.config.commands import PrepareDataSettings
+from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import DataError
 from nilr.recipes import adapt, meta_train, prepare_data, probe, rates
 from nilr.reporting import SilentReporter

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
-from nilr.meta.captured import Capture
+from nilr.meta.cuda_graphs import Capture
 from nilr.recipes import meta_train
 from nilr.recipes.common import loading
 from nilr.recipes.meta_train import start as outer_loops
 from nilr.reporting import SilentReporter
-from nilr.results.making import TrainMetrics
+from nilr.results.commands import TrainMetrics
 from nilr.results.result import Result
 from tests.meta.recording import Failing, Tapes
 from tests.training_states import read_state

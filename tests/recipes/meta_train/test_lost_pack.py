@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nilr.checkpoint import read_manifest
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import DataError, NilrError, StoreError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import CheckpointError, DivergedError, EpisodeError, Interrupted, NilrError, StoreError, UsageError
 from nilr.meta.algorithms import ALGORITHMS
@@ -473,7 +473,7 @@ def test_a_broken_training_state_is_refused_and_kept(quick: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("preset", ["finn-1shot", "finn-5shot", "li-metasgd", "quick"])
 def test_flags_override_a_preset_and_a_preset_overrides_defaults(preset: str) -> None:
-    from nilr.config.training import PRESETS
+    from nilr.config.meta_train import PRESETS
     from nilr.recipes.common.settings import resolve
 
     settings, row = resolve(TrainSettings(preset=preset, outer_steps=7))

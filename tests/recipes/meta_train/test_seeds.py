@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import Interrupted, StoreError, UsageError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter
-from nilr.results.making import TrainMetrics
+from nilr.results.commands import TrainMetrics
 from nilr.results.result import Result
 from tests.training_states import read_state
 

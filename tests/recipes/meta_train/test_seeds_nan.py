@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.config.training import TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
 from nilr.recipes import meta_train
 from nilr.reporting import SilentReporter
-from nilr.results.making import TrainMetrics
+from nilr.results.commands import TrainMetrics
 from nilr.results.result import Result
 from tests.recipes.listening import Listening
 from tests.training_states import read_state

@@ -11,16 +11,15 @@ import pytest
 
 from nilr.checkpoint import load_checkpoint, save_checkpoint
 from nilr.config.base import Settings
-from nilr.config.keeping import ImportSettings, ModelsSettings
-from nilr.config.reproducing import ReproduceSettings
-from nilr.config.training import TrainSettings
+from nilr.config.commands import ImportSettings, ModelsSettings, ReproduceSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.recipes import meta_train
 from nilr.recipes.models import importing as models_import
 from nilr.recipes.models import list_models, remove_models, verify_models
 from nilr.recipes.reproduce.plan import ExperimentPlan
 from nilr.reporting import SilentReporter
-from nilr.results.making import ImportedModel
+from nilr.results.commands import ImportedModel
 from nilr.results.records import DataUsed
 from nilr.store import Store
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nilr.checkpoint import load_checkpoint, save_checkpoint
 from nilr.cli.boundary import run
-from nilr.config.judging import ProbeSettings
-from nilr.config.training import TrainSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.meta.algorithms import ALGORITHMS, Algorithm
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.metrics import paired_difference

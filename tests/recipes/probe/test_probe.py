@@ -12,8 +12,8 @@ from scipy.stats import ttest_rel
 from torch import Tensor
 
 from nilr.config.base import PROTOCOLS
-from nilr.config.judging import ProbeSettings
-from nilr.config.training import TrainSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import CheckpointError, DataError, DivergedError, EpisodeError, StoreError, UsageError
 from nilr.probes.neighbours import RULES

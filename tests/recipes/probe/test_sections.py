@@ -16,8 +16,8 @@ from torch import Tensor
 
 from docs.generate import schemas
 from nilr.cli.boundary import run
-from nilr.config.judging import ProbeSettings
-from nilr.config.training import TrainSettings
+from nilr.config.evaluation import ProbeSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import PackInfo
 from nilr.data.pack_writer import PackWriter
 from nilr.episodes import EpisodeSampler

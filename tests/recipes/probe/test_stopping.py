@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.config.judging import ProbeSettings
+from nilr.config.evaluation import ProbeSettings
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import NeighbourAccuracy
 from nilr.recipes.probe.plan import ProbePlan
 from nilr.recipes.probe.stopping import LEAST_EPISODES, correct, deltas_in, first_look, next_look, precision_note
-from nilr.results.probing import ModelProbe, ProtocolMetrics
+from nilr.results.probe import ModelProbe, ProtocolMetrics
 from nilr.results.records import Delta, Mean
 from nilr.sections import edits
 from nilr.sections.values import Values, paired_delta

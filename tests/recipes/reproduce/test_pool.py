@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from nilr.checkpoint import read_manifest
-from nilr.config.reproducing import ReproduceSettings
+from nilr.config.commands import ReproduceSettings
 from nilr.errors import DivergedError, NilrError, UnknownNameError, UsageError
 from nilr.recipes import reproduce
 from nilr.recipes.reproduce import pool

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from nilr.checkpoint import read_manifest
+from nilr.config.commands import ImportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
-from nilr.config.keeping import ImportSettings
-from nilr.config.reproducing import ReproduceSettings
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import meta_train, probe, rates, report, reproduce
 from nilr.recipes.models import importing as models_import
@@ -21,7 +20,7 @@ from nilr.recipes.reproduce.plan import ExperimentPlan, measurement_digest
 from nilr.report.contents import KINDS
 from nilr.reporting import SilentReporter
 from nilr.results.records import DataUsed
-from nilr.results.reproducing import ReproduceMetrics
+from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
 from nilr.store import Store
 from tests.recipes.listening import Listening
@@ -208,7 +207,7 @@ def test_the_demo_ends_with_a_page_every_figure_and_the_verdict_on_the_command_l
 
 
 def test_the_digest_of_a_measurement_depends_on_settings_model_and_pack_but_not_on_the_machine() -> None:
-    from nilr.config.judging import ProbeSettings
+    from nilr.config.evaluation import ProbeSettings
 
     asked = ProbeSettings(n_episodes=5)
     digest = measurement_digest(asked, ["model"], "pack")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.meta.captured import Capture, Captured, capture_on
+from nilr.meta.cuda_graphs import Capture, Captured, capture_on
 from tests.meta.recording import Failing, RefusedError, Tapes, Watch
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from nilr.config.judging import ProbeSettings
+from nilr.config.evaluation import ProbeSettings
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import DivergedError
 from nilr.meta.engine.workers import in_order

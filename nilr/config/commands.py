@@ -1,0 +1,167 @@
+"""Settings of `nilr prepare-data`, `bench`, `reproduce`, `demo`, `report` and `models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from nilr.config.base import (
+    ChunkSettings,
+    DeviceSettings,
+    MeasuringSettings,
+    ReportFormat,
+    Resample,
+    Settings,
+    setting,
+)
+
+ReproducePreset = Literal["paper", "cpu", "demo"]
+
+
+class PrepareDataSettings(MeasuringSettings):
+    """`nilr prepare-data`: pack images into one HDF5 file."""
+
+    sources: tuple[Path, ...] = setting((), "Folders, archives or pickle files with the images.")
+    name: str | None = setting(None, "Name of the pack in the store.", shown="mini-imagenet, or synthetic", env=False)
+    image_size: int = setting(84, "Height and width of the packed images, in pixels.", ge=8, le=1024)
+    resample: Resample = setting("bilinear", "Resampling filter for images of another size.")
+    split_files: Path | None = setting(
+        None,
+        "Directory with train.csv, val.csv and test.csv (columns filename,label).",
+        shown="those in the source, or the built-in ones",
+    )
+    split_classes: str | None = setting(
+        None,
+        "Number of train/val/test classes, such as 64/16/20, for images without a split. --seed assigns the classes.",
+        shown="the split of the source",
+    )
+    limit_per_class: int | None = setting(
+        None, "Maximum number of images per class; the first ones in name order are packed.", shown="all", ge=1
+    )
+    skip_broken: bool = setting(False, "Skip unreadable images. Without this flag they are an error.")
+    synthetic: bool = setting(False, "Generate 100 classes of images instead of reading a source.")
+    verify: Path | None = setting(
+        None, "Pack no images: check every digest of this pack (a path, or a name in the store).", env=False
+    )
+    workers: int | None = setting(None, "Number of threads that decode images.", shown="one per core", ge=1, le=256)
+    seed: int = setting(0, "Seed of --synthetic and --split-classes.", ge=0, lt=2**63)
+    force: bool = setting(False, "Replace a pack that has the same name.", env=False)
+
+
+class BenchSettings(DeviceSettings):
+    """`nilr bench`: measure the speed of this machine on random images."""
+
+    engine: str = setting(
+        "all", "Engine to time: a name, auto, or all: every engine that auto can choose on the device."
+    )
+    algo: str = setting("maml,metasgd", "Algorithms to time, separated by commas.")
+    arch: str = setting("conv4", "Architecture of the network's body.")
+    filters: int = setting(32, "Number of channels of each convolution.", ge=1, le=4096)
+    image_size: int = setting(84, "Height and width of the images, in pixels.", ge=8, le=1024)
+    n_way: int = setting(5, "Number of classes per episode.", ge=2, le=1000)
+    n_shot: int = setting(1, "Number of support images per class.", ge=1, le=1000)
+    n_query: int = setting(15, "Number of query images per class.", ge=1, le=1000)
+    meta_batch_size: int = setting(4, "Number of episodes per update.", ge=1, le=4096)
+    inner_steps: int | None = setting(
+        None, "Number of gradient steps of the inner loop in training.", shown="the algorithm's default", ge=1, le=1000
+    )
+    eval_inner_steps: int | None = setting(
+        None,
+        "Number of gradient steps of the inner loop in evaluation.",
+        shown="the algorithm's default",
+        ge=0,
+        le=1000,
+    )
+    rounds: int = setting(3, "Number of times to measure each engine; the median is reported.", ge=1, le=1000)
+
+
+class ReproduceSettings(ChunkSettings):
+    """`nilr reproduce`: run a whole experiment over several seeds."""
+
+    sources: tuple[Path, ...] = setting((), "Images to pack first, if the pack does not exist.")
+    preset: ReproducePreset = setting(
+        "cpu",
+        "paper: 84 px, 60,000 updates, for a GPU; cpu: 32 px, about two hours on two cores; demo: generated images, "
+        "a few minutes.",
+    )
+    seeds: int | None = setting(
+        None,
+        "Number of seeds, starting at --seed; a verdict needs at least three.",
+        shown="5 for paper, else 3",
+        ge=1,
+        le=100,
+    )
+    name: str | None = setting(
+        None, "Name of the experiment; its models are named NAME-RUN-sSEED.", shown="the preset's", env=False
+    )
+    data: str | None = setting(None, "Pack to train and evaluate on: a name or a path.", shown="the preset's")
+    outer_steps: int | None = setting(None, "Number of updates of every training.", shown="the preset's", ge=1)
+    filters: int | None = setting(None, "Number of channels of each convolution.", shown="the preset's", ge=1, le=4096)
+    n_episodes: int | None = setting(None, "Number of episodes of every probe.", shown="the preset's", ge=2)
+    jobs: int | None = setting(
+        None,
+        "Number of trainings and probes to run at the same time; each is a process with its share of the threads.",
+        shown="one per CPU thread, at most 8; on a GPU 1",
+        ge=1,
+        le=100,
+    )
+    home: Path | None = setting(
+        None,
+        "Directory of the store: datasets, models, results.",
+        shown="NILR_HOME, else the user data directory; for demo ./nilr-reproduce",
+        env=False,
+    )
+
+
+class ReportSettings(Settings):
+    """`nilr report`: make tables and figures from result files."""
+
+    results: tuple[Path, ...] = setting((), "Result files of `nilr probe` and `nilr rates`; default: the newest probe.")
+    out: Path | None = setting(
+        None, "Page or text to write; its figures are written to the folder NAME-figures.", shown="print a table"
+    )
+    format: ReportFormat | None = setting(
+        None,
+        "html: one self-contained page; md: Markdown; png: figures only, in the folder --out.",
+        shown="the extension of --out",
+    )
+    force: bool = setting(False, "Replace existing files.", env=False)
+
+
+class DemoSettings(MeasuringSettings):
+    """`nilr demo`: run all steps on generated images."""
+
+    home: Path | None = setting(None, "Directory of the demo's store.", shown="./nilr-demo", env=False)
+    seed: int = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
+    device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
+    threads: int | None = setting(None, "Number of CPU threads.", shown="one per core", ge=1)
+
+
+class ModelSettings(Settings):
+    """`nilr models show` and `nilr models path`."""
+
+    model: str | None = setting(
+        None, "Model: a name, NAME@best, NAME@last or a path.", shown="the latest trained model"
+    )
+
+
+class ModelsSettings(Settings):
+    """`nilr models verify` (default: all models)."""
+
+    models: tuple[str, ...] = setting((), "Names of models.")
+
+
+class RemoveSettings(ModelsSettings):
+    """`nilr models rm`."""
+
+    yes: bool = setting(False, "Do not ask for confirmation; required without a terminal.", short="-y", env=False)
+
+
+class ImportSettings(MeasuringSettings):
+    """`nilr models import`: copy models into the store."""
+
+    sources: tuple[Path, ...] = setting((), "Directories of models, or single checkpoints (.safetensors).")
+    name: str | None = setting(
+        None, "Name of the model in the store, for a single SOURCE.", shown="the directory's name", env=False
+    )
+    force: bool = setting(False, "Replace a model with the same name.", env=False)
