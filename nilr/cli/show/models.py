@@ -39,10 +39,10 @@ def show_card(card: ModelCard, screen: Screen) -> None:
     """Write the facts about a checkpoint, and its inner rates by layer and by tensor."""
     answer = screen.answer
     answer.table((f"{card.name}@{card.checkpoint}", ""), _facts(card))
-    for rates in (card.rates_by_layer, card.rates_by_tensor):
+    for group, rates in (("layer", card.rates_by_layer), ("tensor", card.rates_by_tensor)):
         answer.line("")
         answer.table(
-            ("inner rates", "count", "min", "mean", "max", "negative"),
+            (f"inner rates by {group}", "count", "min", "mean", "max", "negative"),
             [
                 (r.name, str(r.count), number(r.min), number(r.mean), number(r.max), answer.share(r.share_negative))
                 for r in rates
@@ -93,5 +93,5 @@ def show_imported(result: Result[ImportMetrics], screen: Screen) -> None:
         outcome = "imported" if model.imported else "unchanged"
         files = ", ".join(file.partition(".")[0] for file in model.files)
         rows.append((name, outcome, model.status, str(model.outer_step), files))
-    screen.table(("model", "", "status", "updates", "files"), rows)
+    screen.table(("model", "action", "status", "updates", "files"), rows)
     screen.line(f"next: nilr probe {' '.join(result.metrics)}")
