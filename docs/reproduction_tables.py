@@ -177,7 +177,7 @@ def counterparts() -> str:
 
 def px84() -> str:
     """Return the results at 84 px."""
-    probes = {"`maml`": "maml", "`maml`, judged 5-shot": "maml-5shot", "`metasgd`": "metasgd"}
+    probes = {"`maml`": "maml", "`maml`, evaluated 5-shot": "maml-5shot", "`metasgd`": "metasgd"}
     rows = []
     for name, probe in probes.items():
         path = f"px84/probe-{probe}.json"

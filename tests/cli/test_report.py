@@ -38,7 +38,7 @@ def test_with_out_stdout_is_the_path_alone(saved: str, tmp_path: Path, capsys: p
 
 def test_omitted_figures_are_listed_with_what_they_need(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", saved]) == 0
-    assert "omitted: the learned rates, layer by layer; it needs the result of `nilr rates" in capsys.readouterr().err
+    assert "omitted: the inner rates, layer by layer; it needs the result of `nilr rates" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,18 @@ def test_a_bin_around_zero_is_cut_there() -> None:
     assert spans == [(-0.1, 0.0), (0.0, 0.1)]
 
 
+@pytest.mark.parametrize(("rate", "title"), [(0.05, "head: fixed at 0.05"), (-0.2, "head: fixed at -0.2")])
+def test_a_fixed_rate_is_one_mark_at_its_value(rate: float, title: str) -> None:
+    one = {**rates_of(100, [0.0, 2 * rate] if rate > 0 else [2 * rate, 0.0], [100], 0.0), "mean": rate, "std": 1e-10}
+    drawing = next(kind for kind in KINDS if kind.name == "rates").make(material(rates_result("maml", {"head": one})))
+    assert drawing is not None
+    axes = drawing.draw(Frame(WIDE)).axes[0]
+    assert not axes.patches
+    marks = [line for line in axes.lines if line.get_marker() not in (None, "None", "")]
+    assert [list(line.get_xdata()) for line in marks] == [[rate]]
+    assert axes.get_title() == title
+
+
 def test_the_history_says_where_the_share_ends_and_which_layer_leads() -> None:
     # The fixture's share grows by 3 % every 100 updates from 0 to 900; the head's by 5 %.
     assert sentence("share-negative", material(histories=(HISTORY,))) == (

@@ -1,4 +1,4 @@
-"""Histograms of the learned rates, layer by layer."""
+"""Histograms of the inner rates, layer by layer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make(material: Material) -> Drawing | None:
     return Drawing(lambda frame: draw(found, frame), sentence(found), table(found), _CAUTION)
 
 
-KIND = Kind("rates", "The learned rates, layer by layer", "the result of `nilr rates MODEL`", make)
+KIND = Kind("rates", "The inner rates, layer by layer", "the result of `nilr rates MODEL`", make)
 
 
 def layers(sources: Sequence[Source[Any]]) -> list[Layer]:
@@ -95,12 +95,18 @@ def draw(found: Sequence[Layer], frame: Frame) -> Figure:
 def _histogram(axes: Axes, name: str, rates: RateFigures, frame: Frame) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    title = f"{name}: {percent(rates.share_negative)} negative"
+    fixed = rates.std <= 1e-6 * abs(rates.mean)  # one value, up to rounding
+    if fixed:
+        axes.plot(rates.mean, 0.5, marker="D", markersize=8, color=colour("vermillion" if rates.mean < 0 else "sky"))
+        axes.set(ylim=(0, 1), xlim=(min(0.0, 2 * rates.mean), max(0.0, 2 * rates.mean) or 1.0))
+        title = f"{name}: fixed at {number(rates.mean)}"
     # a bin around zero is divided there
-    for sign, look in ((-1, _NEGATIVE), (1, {"facecolor": colour("sky")})):
+    for sign, look in () if fixed else ((-1, _NEGATIVE), (1, {"facecolor": colour("sky")})):
         edges = [edge if sign * edge > 0 else 0.0 for edge in rates.histogram.edges]
         axes.stairs(rates.histogram.counts, edges, fill=True, linewidth=0, **look)
     axes.axvline(0, color=colour("ink"), linewidth=1.2)
-    axes.set_title(f"{name}: {percent(rates.share_negative)} negative", fontsize=12)
+    axes.set_title(title, fontsize=12)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if frame.narrow else 6))
     axes.set_yticks([])
     axes.grid(visible=False, axis="y")
