@@ -79,6 +79,7 @@ def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None) -
     # If a path occurs twice in an archive, the later member counts, as when the archive is unpacked.
     listing.images = list({(id(image.reader), image.path): image for image in listing.images}.values())
     _list_pickles(listing)
+    listing.images = [image.normalized() for image in listing.images]
     if not listing.images:
         raise _no_images(paths, listing)
     return listing

@@ -18,6 +18,7 @@ from nilr.data.sources.splits import (
     RAVI_CLASSES,
     RAVI_IMAGES_PER_CLASS,
     RAVI_SPLIT_OF,
+    Matched,
     Splits,
     SplitTable,
     draw_split,
@@ -133,13 +134,14 @@ def _plan_by_table(listing: Listing, settings: PrepareDataSettings, table: Split
         if not given:
             return None
         raise DataError(
-            f"the sources contain none of the images in the split files of `{where}`",
+            f"the sources contain none of the images in the split files of `{where}`{_lies_elsewhere(matched)}",
             hint="give the images that the split files list, or omit --split-files",
         )
     if matched.missing:
+        row = next((row for row in matched.missing if row in matched.elsewhere), matched.missing[0])
         raise DataError(
             f"the sources lack {counted(len(matched.missing), 'image')} of the split files of `{where}`, such as "
-            f"`{matched.missing[0]}`",
+            f"`{row}`{_lies_elsewhere(matched, row)}",
             hint="give all sources; for ILSVRC, give complete classes",
         )
     plan = Plan(matched.splits, _kind("ILSVRC with split files" if matched.original else "split files", listing))
@@ -149,6 +151,11 @@ def _plan_by_table(listing: Listing, settings: PrepareDataSettings, table: Split
     if n_used < len(listing.images):
         plan.notes.append(f"skipped {counted(len(listing.images) - n_used, 'image')} outside the split files")
     return plan
+
+
+def _lies_elsewhere(matched: Matched, row: str | None = None) -> str:
+    row = row or next(iter(matched.elsewhere), "")
+    return f"; `{other}` is another image of this name" if (other := matched.elsewhere.get(row)) else ""
 
 
 def _plan_by_path(listing: Listing, settings: PrepareDataSettings, name: str) -> Plan:

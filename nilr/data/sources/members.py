@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -50,6 +51,10 @@ class Member(NamedTuple):
         """The last part of its path."""
         return self.path.rpartition("/")[2]
 
+    def normalized(self) -> Member:
+        """Return the member with the composed form of its path: some systems store `é` as `e` and an accent."""
+        return self if self.path.isascii() else self._replace(path=unicodedata.normalize("NFC", self.path))
+
 
 @dataclass
 class Listing:
@@ -64,7 +69,7 @@ class Listing:
 
     def add(self, member: Member, read: Callable[[int], bytes]) -> None:
         """Add a file; `read(n)` returns its first n bytes."""
-        if _IMAGE.fullmatch(member.filename):
+        if is_image_name(member.filename):
             self.images.append(member)
         elif member.filename in SPLIT_FILES and self.split_file_bytes + member.size <= MAX_SPLIT_FILE_BYTES:
             self.split_file_bytes += member.size
@@ -107,6 +112,11 @@ def fetch_all(members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
 def read_error(path: Path, error: OSError, hint: str = "check that it exists, is complete and readable") -> DataError:
     """Return the error for a source, or a file of one, that the operating system cannot read."""
     return DataError(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}", hint=hint)
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file name has the suffix of an image."""
+    return _IMAGE.fullmatch(name) is not None
 
 
 def is_junk(path: str) -> bool:

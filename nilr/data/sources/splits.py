@@ -6,19 +6,22 @@ train.csv, val.csv and test.csv with columns `filename` and `label`.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from nilr.config.base import SPLITS, Split
 from nilr.data.file_types import HEAD_SIZE, describe_content
-from nilr.data.sources.members import MAX_SPLIT_FILE_BYTES, SPLIT_FILES, Listing, Member, read_error
+from nilr.data.sources.members import MAX_SPLIT_FILE_BYTES, SPLIT_FILES, Listing, Member, is_image_name, read_error
 from nilr.errors import DataError, UsageError
 from nilr.words import counted
 
@@ -149,6 +152,7 @@ class Matched:
     splits: Splits = field(default_factory=dict)  # the images by split and class
     absent: list[str] = field(default_factory=list)  # classes without any image
     missing: list[str] = field(default_factory=list)  # rows without an image, in classes that have others
+    elsewhere: dict[str, str] = field(default_factory=dict)  # rows without an image: an image with the same file name
     original: bool = False  # whether rows were matched to ILSVRC's own files by number
 
 
@@ -157,24 +161,39 @@ def match_split_files(table: SplitTable, images: Iterable[Member]) -> Matched:
 
     `n0153282900000005.jpg` is the fifth image of class n01532829 in the order of the numbers in ILSVRC's names
     (`n01532829_4.JPEG`). The public tools that build Mini-ImageNet from ILSVRC count in the same way.
+
+    Raises:
+        DataError: several images fit a row, or several rows name one image.
     """
-    by_name: defaultdict[str, list[Member]] = defaultdict(list)
+    labels = {label for classes in table.values() for label in classes}
+    index = _Index(labels)
     originals: defaultdict[str, list[tuple[int, Member]]] = defaultdict(list)
     for image in images:
-        by_name[image.filename].append(image)
+        index.add(image)
         if found := _ORIGINAL.fullmatch(image.filename):
             originals[found[1]].append((int(found[2]), image))
     matched = Matched()
+    row_of: dict[Member, str] = {}
     for split, classes in table.items():
         chosen: dict[str, list[Member]] = {}
         for label, rows in classes.items():
-            members = [_by_name(row, label, by_name) for row in rows]
+            members = index.find(rows, label)
             if not any(members) and label in originals:
                 members = _by_number(rows, [image for _, image in sorted(originals[label])])
                 matched.original = True
-            if present := [member for member in members if member]:
-                chosen[label] = present
-                matched.missing += [row for row, member in zip(rows, members, strict=True) if not member]
+            found_rows = [(row, member) for row, member in zip(rows, members, strict=True) if member]
+            for row, member in found_rows:
+                if member in row_of:
+                    raise DataError(
+                        f"the rows `{row_of[member]}` and `{split}.csv: {row},{label}` name one image: `{member.path}`",
+                        hint="name each image once, in one class",
+                    )
+                row_of[member] = f"{split}.csv: {row},{label}"
+            lost = [row for row, member in zip(rows, members, strict=True) if not member]
+            matched.elsewhere.update((row, other.path) for row in lost if (other := index.same_name(row)))
+            if found_rows:
+                chosen[label] = [member for _, member in found_rows]
+                matched.missing += lost
             else:
                 matched.absent.append(label)
         if chosen:
@@ -182,20 +201,94 @@ def match_split_files(table: SplitTable, images: Iterable[Member]) -> Matched:
     return matched
 
 
+class _Index:
+    """Finds images by the names in split files with these labels."""
+
+    def __init__(self, labels: Collection[str]) -> None:
+        self._labels = labels
+        self._by_name: defaultdict[str, list[Member]] = defaultdict(list)
+        self._by_stem: defaultdict[str, list[Member]] = defaultdict(list)
+        self._folders: set[str] = set()
+
+    def add(self, image: Member) -> None:
+        folder, _, filename = image.path.rpartition("/")
+        self._folders.add(folder)
+        self._by_name[filename].append(image)
+        self._by_stem[filename.rpartition(".")[0]].append(image)
+
+    @cached_property
+    def _label_folders(self) -> set[str]:
+        return {part for folder in self._folders for part in folder.split("/")} & set(self._labels)
+
+    def find(self, rows: Sequence[str], label: str) -> list[Member | None]:
+        """Return the image that each row of a class names, or None.
+
+        A path is that of the image below its source. If no row of the class has such an image, a path may be the end of
+        the image's, else begin with more folders. A file name alone means the image of this name in the folder of the
+        class; if there is no such folder, the only image of this name.
+        """
+        found: list[Member | None] = []
+        for fits in (_is_path, _ends_path, _continues_path):
+            found = [self._find(row, label, fits) for row in rows]
+            if any(found) or not any("/" in row for row in rows):
+                break
+        return found
+
+    def _find(self, row: str, label: str, fits: Callable[[str, str], bool]) -> Member | None:
+        if "/" in row:
+            has_suffix = row.rpartition("/")[2] in self._by_name
+            images = [
+                image
+                for image in self._same_name(row)
+                if fits(row, image.path if has_suffix else image.path.rpartition(".")[0])
+            ]
+        else:
+            images = self._named(row, label)
+        if len(images) > 1:
+            images = [image for image in images if label in image.path.split("/")[:-1]] or images
+        if len(images) > 1:
+            raise DataError(
+                f"`{row}` of class `{label}` in the split files fits `{images[0].path}` and `{images[1].path}`",
+                hint="write the folders before the file name, or give fewer sources",
+            )
+        return images[0] if images else None
+
+    def same_name(self, row: str) -> Member | None:
+        """Return an image with the file name of a row, in whatever folder."""
+        return next(iter(self._same_name(row)), None)
+
+    def _same_name(self, row: str) -> list[Member]:
+        name = row.rpartition("/")[2]
+        return self._by_name.get(name) or self._by_stem.get(name) or []
+
+    def _named(self, row: str, label: str) -> list[Member]:
+        if label in self._label_folders:
+            return [image for image in self._same_name(row) if label in image.path.split("/")[:-1]]
+        return [image for image in self._same_name(row) if not self._label_folders & set(image.path.split("/")[:-1])]
+
+
+def _is_path(row: str, path: str) -> bool:
+    return row in (path, path.partition("/")[2])
+
+
+def _ends_path(row: str, path: str) -> bool:
+    return path.endswith(f"/{row}")
+
+
+def _continues_path(row: str, path: str) -> bool:
+    inside = path.partition("/")[2]  # without the name of the source
+    return "/" in inside and row.endswith(f"/{inside}")
+
+
 def _read_split_file(content: bytes, where: str) -> dict[str, list[str]]:
     classes: defaultdict[str, list[str]] = defaultdict(list)
     seen: set[str] = set()
     try:
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        fields = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-        if not {"filename", "label"} <= set(fields):
-            raise ValueError("its first line should be `filename,label`")
-        for row in rows:
-            filename, label = (row[fields[name]] or "" for name in ("filename", "label"))
-            if not filename.strip() or not label.strip() or filename in seen:
-                raise ValueError(f"line {rows.line_num} has no file name, no label, or a file name that occurs twice")
+        for line, filename, label in _rows(content):
+            if not filename or not label or filename in seen:
+                raise ValueError(f"line {line} has no file name, no label, or a file name that occurs twice")
             seen.add(filename)
-            classes[label.strip()].append(filename.strip())
+            classes[label].append(filename)
     except (ValueError, csv.Error) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         what = describe_content(content[:HEAD_SIZE])
@@ -205,13 +298,35 @@ def _read_split_file(content: bytes, where: str) -> dict[str, list[str]]:
     return dict(classes)
 
 
-def _by_name(row: str, label: str, by_name: Mapping[str, Sequence[Member]]) -> Member | None:
-    candidates = by_name.get(row.rpartition("/")[2], ())
-    if len(candidates) > 1:
-        # If several folders have a file of this name: prefer the path in the row, then the folder of the class.
-        in_row = [image for image in candidates if image.path.endswith(f"/{row}")] if "/" in row else []
-        candidates = in_row or [image for image in candidates if label in image.path.split("/")[:-1]] or candidates
-    return candidates[0] if candidates else None
+def _rows(content: bytes) -> Iterator[tuple[int, str, str]]:
+    """Yield the line number, file name and label of each row.
+
+    The separator is a comma, semicolon or tab. Without a header, the column of the file names is the one that has the
+    suffix of an image.
+    """
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = unicodedata.normalize("NFC", content.decode("utf-16" if utf16 else "utf-8-sig"))
+    if text.startswith("sep="):  # Excel's own first line
+        text = text.partition("\n")[2]
+    first = text.partition("\n")[0]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    columns: list[int] | None = None
+    for row in rows:
+        cells = [cell.strip() for cell in row]
+        if not cells:
+            continue
+        if columns is None:
+            names = [cell.lower() for cell in cells]
+            if {"filename", "label"} <= set(names):
+                columns = [names.index("filename"), names.index("label")]
+                continue
+            columns = [0, 1] if is_image_name(cells[0]) else [1, 0]
+            if len(cells) != 2 or not is_image_name(cells[columns[0]]):
+                raise ValueError("its first line should be `filename,label`")
+        filename, label = (cells[column] if column < len(cells) else "" for column in columns)
+        yield rows.line_num, re.sub(r"^(\./+)+", "", re.sub(r"[/\\]+", "/", filename)), label
+    if columns is None:
+        raise ValueError("its first line should be `filename,label`")
 
 
 def _by_number(rows: Sequence[str], images: Sequence[Member]) -> list[Member | None]:

@@ -150,3 +150,72 @@ def test_a_split_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPat
         (tmp_path / name).write_bytes(content + b"d.jpg,ant\n" * 3)
     with pytest.raises(DataError, match=r"train\.csv` has more than 40 bytes"):
         read_split_folder(tmp_path)
+
+
+def table_of(*rows: str) -> splits.SplitTable:
+    """Return the table of a train.csv with these rows of file name and label."""
+    content = "".join(f"{line}\n" for line in ("filename,label", *rows)).encode()
+    others = {"val.csv": b"filename,label\nv.png,v\n", "test.csv": b"filename,label\nt.png,t\n"}
+    return read_split_files({"train.csv": content, **others}, "x")
+
+
+@pytest.mark.parametrize("missing", ["wren/wren_3.png", "a/wren/wren_3.png"])
+def test_a_path_in_a_split_file_never_means_an_image_of_another_folder(missing: str) -> None:
+    images = members("source/wren/wren_1.png", "source/owl/wren_3.png")
+    present = missing.replace("_3", "_1")
+    matched = match_split_files(table_of(f"{present},wren", f"{missing},wren"), images)
+    assert [image.path for image in matched.splits["train"]["wren"]] == ["source/wren/wren_1.png"]
+    assert matched.missing == [missing]
+    assert matched.elsewhere == {missing: "source/owl/wren_3.png"}
+
+
+def test_a_file_name_alone_is_looked_for_in_the_folder_of_its_class() -> None:
+    images = members("source/wren/0001.png", "source/bear/0003.png")
+    matched = match_split_files(table_of("0001.png,wren", "0003.png,wren"), images)
+    assert [image.path for image in matched.splits["train"]["wren"]] == ["source/wren/0001.png"]
+    assert matched.missing == ["0003.png"]
+
+
+def test_a_file_name_alone_that_fits_several_images_is_an_error_that_names_both() -> None:
+    images = members("one/images/0001.png", "two/images/0001.png")
+    with pytest.raises(DataError) as caught:
+        match_split_files(table_of("0001.png,wren"), images)
+    assert "`one/images/0001.png`" in caught.value.message
+    assert "`two/images/0001.png`" in caught.value.message
+
+
+def test_two_rows_never_name_one_image() -> None:
+    with pytest.raises(DataError, match=r"name one image: `source/images/a\.png`"):
+        match_split_files(table_of("a.png,wren", "images/a.png,owl"), members("source/images/a.png"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "filename;label\nb/1.png;b\n",
+        "label\tfilename\nb\tb/1.png\n",
+        "b/1.png,b\n",
+        "sep=;\r\nfilename;label\r\nb/1.png;b\r\n",
+        "filename,label\nb\\1.png,b\n",
+        "filename,label\n./b/1.png,b\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_split_files_of_common_programs_are_read(content: str, encoding: str) -> None:
+    others = {"val.csv": b"filename,label\nv.png,v\n", "test.csv": b"filename,label\nt.png,t\n"}
+    table = read_split_files({"train.csv": content.encode(encoding), **others}, "x")
+    assert table["train"] == {"b": ["b/1.png"]}
+
+
+def test_file_names_without_a_suffix_match_their_images() -> None:
+    matched = match_split_files(table_of("wren/1,wren", "wren/2,wren"), members("s/wren/1.jpg", "s/wren/2.png"))
+    assert [image.path for image in matched.splits["train"]["wren"]] == ["s/wren/1.jpg", "s/wren/2.png"]
+    assert not matched.missing
+
+
+def test_names_in_composed_and_decomposed_form_are_the_same() -> None:
+    decomposed, composed = "s/cafe\u0301/1.png", "s/caf\u00e9/1.png"
+    images = [image.normalized() for image in members(decomposed)]
+    assert [image.path for image in images] == [composed]
+    matched = match_split_files(table_of("cafe\u0301/1.png,cafe\u0301"), images)
+    assert [image.path for image in matched.splits["train"]["caf\u00e9"]] == [composed]
