@@ -98,11 +98,14 @@ def test_the_rate_of_a_convolution_is_that_of_the_faster_layout(monkeypatch: pyt
     assert counter.get_total_flops() == 2 * by_hand  # once in each layout
 
 
-def test_work_is_repeated_until_it_has_taken_long_enough() -> None:
-    calls = []
-    each = seconds_each(lambda: calls.append(1), CPU, at_least=0.02)
-    assert len(calls) > 10
-    assert each * len(calls) == pytest.approx(0.02, rel=0.5)
-    calls.clear()
-    seconds_each(lambda: calls.append(1), CPU, at_least=0.0)
-    assert len(calls) == 1
+def test_work_is_repeated_until_it_has_taken_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: seconds[0])
+
+    def work() -> None:
+        seconds[0] += 0.25
+
+    assert seconds_each(work, CPU, at_least=1.0) == 0.25
+    assert seconds[0] == 1.0  # four times
+    assert seconds_each(work, CPU, at_least=0.0) == 0.25
+    assert seconds[0] == 1.25  # once
