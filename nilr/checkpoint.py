@@ -110,11 +110,6 @@ def save_checkpoint(
         params: parameters by name; float32 or float64, finite, on any device.
         inner_lr: rates by parameter name, with the shapes in `Checkpoint`.
         manifest: the fields of `Manifest` from `architecture` to `parent`.
-
-    Raises:
-        CheckpointError: a tensor is not finite or has another dtype, a rate does not fit its parameter, or a field of
-            the manifest is invalid.
-        StoreError: the file cannot be written.
     """
     tensors = {f"params/{name}": tensor for name, tensor in params.items()}
     tensors |= {f"inner_lr/{name}": tensor for name, tensor in inner_lr.items()}
@@ -126,20 +121,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Load a checkpoint and check all of it.
-
-    Raises:
-        CheckpointError: the file is missing, foreign, newer, truncated or damaged, or a number is not finite.
-    """
+    """Load a checkpoint and check all of it."""
     return _checkpoint(path, *read(path, CHECKPOINT))
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a checkpoint's manifest from the header alone; the tensors are not read.
-
-    Raises:
-        CheckpointError: the file is missing, or its header is foreign, newer, truncated or damaged.
-    """
+    """Read a checkpoint's manifest from the header alone; the tensors are not read."""
     return _manifest(path, read_document(path, CHECKPOINT))
 
 

@@ -36,21 +36,13 @@ class Line(BaseModel):
 
 
 def check_history(path: Path) -> None:
-    """Check that a history is a regular file or missing: a link may lead anywhere, and a pipe may block forever.
-
-    Raises:
-        CheckpointError: it is something else.
-    """
+    """Check that a history is a regular file or missing: a link may lead anywhere, and a pipe may block forever."""
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
         raise CheckpointError(f"`{path}` is not a regular file", hint="remove it")
 
 
 def read_history(path: Path) -> Iterator[Line]:
-    """Yield the lines of a history. A truncated final line is skipped.
-
-    Raises:
-        CheckpointError: the file cannot be read, or a line is invalid.
-    """
+    """Yield the lines of a history. A truncated final line is skipped."""
     check_history(path)
     number = 0
     try:
@@ -85,9 +77,6 @@ class History:
     Args:
         directory: the model's.
         tensorboard: directory for TensorBoard's event file; None: write none.
-
-    Raises:
-        NilrError: TensorBoard is requested and not installed.
     """
 
     def __init__(self, directory: Path, tensorboard: Path | None = None) -> None:
@@ -99,11 +88,7 @@ class History:
         self._path.unlink(missing_ok=True)
 
     def trim(self, *, outer_step: int, validated_at: int) -> None:
-        """Remove the lines that a resumed training writes again, and a truncated line.
-
-        Raises:
-            CheckpointError: the history is not a regular file.
-        """
+        """Remove the lines that a resumed training writes again, and a truncated line."""
         check_history(self._path)
         if not self._path.exists():
             return

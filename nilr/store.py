@@ -46,9 +46,6 @@ class Store:
 
     Args:
         home: its directory; None: NILR_HOME, or the platform's directory for user data.
-
-    Raises:
-        StoreError: the user has no home directory.
     """
 
     def __init__(self, home: Path | None = None) -> None:
@@ -64,11 +61,7 @@ class Store:
         return sorted(file for file in self._datasets.glob("*.h5") if is_name(file.stem))
 
     def find_data(self, ref: str) -> Path:
-        """Return the file of a pack from its name, or from its path, which contains a `/`.
-
-        Raises:
-            StoreError: the pack does not exist. The hint lists the packs in the store.
-        """
+        """Return the file of a pack from its name, or from its path, which contains a `/`."""
         path = Path(ref) if _is_path(ref) else self.dataset_path(ref)
         with _storage(path):
             if path.is_file():
@@ -86,11 +79,7 @@ class Store:
         return self._models / _checked("model", name)
 
     def require_model(self, name: str) -> Path:
-        """Return the directory of a model.
-
-        Raises:
-            StoreError: the model does not exist. The hint lists the models in the store.
-        """
+        """Return the directory of a model; StoreError if it does not exist."""
         directory = self.model_dir(name)
         with _storage(directory):
             if not directory.is_dir() and not directory.is_symlink():
@@ -99,11 +88,7 @@ class Store:
         return directory
 
     def model_names(self) -> list[str]:
-        """Return the sorted names of all models, including those without a checkpoint.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
+        """Return the sorted names of all models, including those without a checkpoint."""
         with _storage(self._models), contextlib.suppress(FileNotFoundError):
             return sorted(entry.name for entry in self._models.iterdir() if is_name(entry.name) and entry.is_dir())
         return []
@@ -115,10 +100,6 @@ class Store:
             ref: a name, or the path (with a `/`) of a directory or a .safetensors file. `@best` or `@last` selects a
                 checkpoint; the default is best if it exists, else last. None: the latest trained model; adapted models
                 are ignored.
-
-        Raises:
-            StoreError: the model does not exist. The hint lists the models in the store.
-            UnknownNameError: the text after `@` is not best or last.
         """
         if ref is None:
             return _pick(self._trained_last(), None)
@@ -142,9 +123,6 @@ class Store:
         """Create the directory of a new model, and return its name: base, base-2, base-3...
 
         Two processes never get the same name.
-
-        Raises:
-            StoreError: the store cannot be written.
         """
         name, number = _checked("model", base), 1
         with _storage(self._models, "write"):
@@ -161,11 +139,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str, *, kind: str = "model") -> Iterator[None]:
-        """Lock a model, or something of another kind, for this process. The lock ends with the process.
-
-        Raises:
-            StoreError: another process has the lock, or the store cannot be written.
-        """
+        """Lock a model, or something of another kind, for this process; StoreError if another one has the lock."""
         file = _checked(kind, name) if kind == "model" else f"{kind}@{_checked(kind, name)}"
         path = self.home / "locks" / f"{file}.lock"
         lock = FileLock(path, timeout=0)
@@ -185,11 +159,7 @@ class Store:
             lock.release()
 
     def remove_model(self, name: str) -> None:
-        """Remove a model atomically; of a link, only the link.
-
-        Raises:
-            StoreError: the model does not exist or is in use, or the store cannot be written.
-        """
+        """Remove a model atomically; of a link, only the link."""
         directory = self.require_model(name)
         with self.lock(name), _storage(directory, "remove"):
             remove_at_once(directory)
@@ -200,17 +170,14 @@ class Store:
         return self.home / "results" / f"{stamp}-{command}-{secrets.token_hex(3)}.json"
 
     def _trained_last(self) -> Path:
-        newest: tuple[str, Path] | None = None
-        for name in self.model_names():
-            manifest = newest_manifest(self.model_dir(name))
-            if manifest is not None and manifest.parent is None and (newest is None or manifest.saved_at > newest[0]):
-                newest = (manifest.saved_at, self.model_dir(name))
-        if newest is None:
-            names = self.model_names()
+        names = self.model_names()
+        manifests = {name: newest_manifest(self.model_dir(name)) for name in names}
+        saved_at = {name: found.saved_at for name, found in manifests.items() if found and found.parent is None}
+        if not saved_at:
             others = f"; ignored, because they are adapted or unreadable: {', '.join(names)}" if names else ""
             hint = f"train one with `nilr meta-train`{others}"
             raise StoreError(f"there is no trained model in `{self._models}` yet", hint=hint)
-        return newest[1]
+        return self.model_dir(max(saved_at, key=saved_at.__getitem__))
 
     def _known(self) -> str:
         return ", ".join(self.model_names()) or "none; train one with `nilr meta-train`"

@@ -2,7 +2,8 @@
 
 The header's metadata has two strings: `nilr`, the document, and `nilr_sha256`, the SHA-256 of that text. The document
 contains the SHA-256 of the tensors, which safetensors does not check itself. Every changed bit is therefore detected,
-and nothing is unpickled. torch is imported only for tensors: reading a document takes milliseconds.
+and nothing is unpickled. A file that fails a check raises CheckpointError. torch is imported only for tensors: reading
+a document takes milliseconds.
 """
 
 from __future__ import annotations
@@ -71,11 +72,7 @@ def serialize(kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tens
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read and check a file, and return its document and tensors.
-
-    Raises:
-        CheckpointError: the file is missing, foreign, newer, truncated or damaged.
-    """
+    """Read and check a file, and return its document and tensors."""
     read_document(path, kind)  # a foreign file is rejected before all of it is read
     try:
         return parse(path, path.read_bytes(), kind)
@@ -84,11 +81,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_document(path: Path, kind: str) -> dict[str, Any]:
-    """Return the document of a file from its header alone; the tensors are not read.
-
-    Raises:
-        CheckpointError: the file is missing, or its header is foreign, newer, truncated or damaged.
-    """
+    """Return the document of a file from its header alone; the tensors are not read."""
     try:
         if not path.is_file():
             raise CheckpointError(f"there is no file `{path}`", hint="`nilr models ls` lists the models")
@@ -108,9 +101,6 @@ def parse(path: Path, content: bytes, kind: str) -> tuple[dict[str, Any], dict[s
         path: the file, for error messages.
         content: all its bytes.
         kind: the expected format.
-
-    Raises:
-        CheckpointError: the content is foreign, newer, truncated or damaged.
     """
     from safetensors.torch import load
 

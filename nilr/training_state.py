@@ -81,23 +81,14 @@ class TrainingState(BaseModel):
 
 
 def save_training_state(path: Path, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
-    """Write a training state atomically, after reading it back in memory.
-
-    Raises:
-        CheckpointError: a tensor has an unsupported dtype.
-        StoreError: the file cannot be written.
-    """
+    """Write a training state atomically, after reading it back in memory."""
     content = serialize(FORMAT, {"values": state.model_dump(mode="json")}, tensors)
     parse(path, content, FORMAT)
     write_atomically(path, content)
 
 
 def load_training_state(path: Path) -> tuple[dict[str, Tensor], TrainingState]:
-    """Load a training state, with its tensors on the CPU, and check all of it.
-
-    Raises:
-        CheckpointError: the file is missing, foreign, newer, truncated or damaged, or has invalid values.
-    """
+    """Load a training state, with its tensors on the CPU, and check all of it."""
     document, tensors = read(path, FORMAT)
     try:
         return tensors, TrainingState.model_validate(document.get("values"))

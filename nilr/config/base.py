@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nilr.files import expand_home
 
@@ -29,17 +30,13 @@ PROTOCOLS: tuple[Protocol, ...] = ("meta-init", "same-task", "cross-task")
 MINI_IMAGENET = "mini-imagenet"
 SYNTHETIC = "synthetic"
 
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-_MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+ModelName = Annotated[str, Field(pattern=f"^{_NAME}$")]
 
 
 def is_name(text: str) -> bool:
     """Return whether a text is a valid name of a model or a dataset."""
-    try:
-        _MODEL_NAME.validate_python(text)
-    except ValidationError:
-        return False
-    return True
+    return re.fullmatch(_NAME, text) is not None
 
 
 def setting(

@@ -54,13 +54,7 @@ class Experiment:
     home: Path | None = None  # the experiment's store; None: the user's store
 
 
-_CLOSER: dict[str, Any] = {
-    "layers": ("all",),
-    "similarity": True,
-    "steps_curve": True,
-    "shared_classes": True,
-}
-
+_CLOSER: dict[str, Any] = {"layers": ("all",), "similarity": True, "steps_curve": True, "shared_classes": True}
 _CHOICES: dict[str, dict[str, Any]] = {
     "euclidean distance": {"distance": "euclidean"},
     "attention over all neighbours": {"neighbours": ("attention",)},
@@ -78,38 +72,20 @@ _CHOICES: dict[str, dict[str, Any]] = {
 
 def _runs(*, maml: Mapping[str, Any], metasgd: Mapping[str, Any], one_step_lr: float) -> tuple[Run, ...]:
     """Return the paper's two runs, and a control for each of them."""
-    one_step = {"inner_steps": 1, "eval_inner_steps": 1, "inner_lr": one_step_lr}
+    one_step = {"algo": "maml", **maml, "inner_steps": 1, "eval_inner_steps": 1, "inner_lr": one_step_lr}
+    non_negative = {"algo": "metasgd", **metasgd, "rate_constraint": "non-negative"}
     return (
         Run("maml", "the paper's first network", {"algo": "maml", **maml}, claimed=True),
         Run("metasgd", "the paper's second", {"algo": "metasgd", **metasgd}, claimed=True, edits=CAUSAL_TABLE),
-        Run(
-            "maml-1step",
-            "fixed rates, with as many steps as Meta-SGD takes",
-            {"algo": "maml", **maml, **one_step},
-            counterpart="maml",
-        ),
-        Run(
-            "metasgd-nonneg",
-            "learned rates, none of which may be negative",
-            {"algo": "metasgd", **metasgd, "rate_constraint": "non-negative"},
-            counterpart="metasgd",
-        ),
+        Run("maml-1step", "fixed rates, with as many steps as Meta-SGD takes", one_step, counterpart="maml"),
+        Run("metasgd-nonneg", "learned rates, none of which may be negative", non_negative, counterpart="metasgd"),
     )
 
 
-def _initial_rates(starts: Mapping[str, str]) -> tuple[Run, ...]:
+def _metasgd_from(name: str, start: str) -> Run:
     """Return Meta-SGD's run with other initial rates, with fewer seeds."""
-    return tuple(
-        Run(
-            f"metasgd-init-{name}",
-            f"learned rates that start at {start}",
-            {"algo": "metasgd", "inner_lr_init": start},
-            varied=True,
-            counterpart="metasgd",
-            fewer_seeds=2,
-        )
-        for name, start in starts.items()
-    )
+    why, train = f"learned rates that start at {start}", {"algo": "metasgd", "inner_lr_init": start}
+    return Run(f"metasgd-init-{name}", why, train, varied=True, counterpart="metasgd", fewer_seeds=2)
 
 
 # docs/reproduce.md explains the sizes, the initial rate of Meta-SGD and the rate of one-step MAML.
@@ -132,7 +108,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         train={"outer_steps": 9_000, "eval_episodes": 300},
         runs=(
             *_runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2),
-            *_initial_rates({"0.001": "0.001", "0.05": "0.05", "draw": "uniform:0.005,0.1"}),
+            _metasgd_from("0.001", "0.001"),
+            _metasgd_from("0.05", "0.05"),
+            _metasgd_from("draw", "uniform:0.005,0.1"),
         ),
         n_episodes=600,
         n_episodes_again=300,

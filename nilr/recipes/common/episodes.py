@@ -21,11 +21,7 @@ class EpisodeSize:
 
 
 def episode_size(settings: TaskSettings, models: Sequence[LoadedModel]) -> EpisodeSize:
-    """Return the episode size from the settings, or from the models' training if it is not set.
-
-    Raises:
-        EpisodeError: it is not set and the models differ, or a model's head has another number of classes.
-    """
+    """Return the episode size from the settings, or from the models' training if it is not set."""
     names = EpisodeSize.__annotations__
     size = EpisodeSize(**{name: _size(name, getattr(settings, name, None), models) for name in names})
     for model in models:
@@ -57,11 +53,7 @@ def edit_names(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def unmoved_notes(models: Mapping[str, LoadedModel], parts: Sequence[str]) -> list[str]:
-    """Return a note for each model whose inner loop adapts none of the parts.
-
-    Raises:
-        UnknownNameError: a model does not have one of the parts.
-    """
+    """Return a note for each model whose inner loop adapts none of the parts."""
     return [
         f"{name} is not adapted: {model.algorithm.name} adapts only the {model.algorithm.moves}, and --adapt-part is "
         f"{','.join(parts)}."

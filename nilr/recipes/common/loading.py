@@ -52,11 +52,7 @@ class _ImagesOnDisk:
 
 
 def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
-    """Open and verify one split of a pack; to a GPU its images are copied, as uint8.
-
-    Raises:
-        DataError: the pack is invalid.
-    """
+    """Open and verify one split of a pack; to a GPU its images are copied, as uint8."""
     pack = open_pack(path)
     packed = pack.open_split(split)
     images: Tensor | _ImagesOnDisk = _ImagesOnDisk(packed.images)
@@ -114,11 +110,6 @@ def load_model(
         device: the device of the parameters.
         engine: name of the engine, or "auto".
         precision: of convolutions and matrix products.
-
-    Raises:
-        StoreError: the model is missing.
-        CheckpointError: its file is invalid.
-        UsageError: the engine does not support the model, the device or the precision.
     """
     ref = store.find_model(reference)
     checkpoint = load_checkpoint(ref.file)
@@ -153,10 +144,6 @@ def load_models(
     """Return distinct models by the names that they have in a result; by default the latest trained one.
 
     If several models share a name, it becomes NAME@CHECKPOINT, and then NAME@CHECKPOINT (2), (3)...
-
-    Raises:
-        StoreError: a model is missing.
-        CheckpointError: a file is invalid.
     """
     refs: Sequence[str | None] = references or (None,)
     loaded = [load_model(store, ref, device=device, engine=engine, precision=precision) for ref in refs]
@@ -175,13 +162,7 @@ def load_models(
 def open_evaluation_split(
     store: Store, pack: str | None, split: str, models: Sequence[LoadedModel], device: torch.device
 ) -> OpenSplit:
-    """Open the split to evaluate models on; without `pack`, that of the pack that all of them were trained on.
-
-    Raises:
-        StoreError: the given pack is not in the store.
-        DataError: the pack is unusable or has images of another size than a model was trained on; or no pack is given,
-            and the models were trained on several, or on one that is not in the store.
-    """
+    """Open the split to evaluate models on; without `pack`, that of the pack that all of them were trained on."""
     path = store.find_data(pack) if pack is not None else _training_pack(store, models)
     opened = open_split(path, split, device)
     for model in models:

@@ -40,10 +40,6 @@ def resolve(settings: TrainSettings) -> tuple[TrainSettings, Algorithm]:
     """Return the settings with all values filled in, and the algorithm with the values that the settings change.
 
     Flags override the preset, which overrides the algorithm's row.
-
-    Raises:
-        UnknownNameError: the preset or the algorithm is unknown.
-        UsageError: the settings do not fit the algorithm, or the constraint is invalid.
     """
     merged = settings.model_copy(update=preset_values(settings) | settings.explicit())
     row = find_algorithm(merged.algo)
@@ -114,9 +110,6 @@ def check_unchanged(settings: dict[str, Any], stored: dict[str, JsonValue], mode
         settings: of this call, from `recorded_settings`.
         stored: settings in the training state, perhaps of an earlier version that had fewer.
         model: the model's name, for the error message.
-
-    Raises:
-        StoreError: a setting differs.
     """
     before = recorded_settings(resolve(parse_stored_settings(stored))[0])
     schedules = [_flag(name) for name in ("outer_lr_schedule", "multi_step_loss") if before[name] != _DEFAULTS[name]]
@@ -140,11 +133,7 @@ def with_stored_settings(settings: TrainSettings, stored: dict[str, JsonValue], 
 
 
 def parse_stored_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:
-    """Return the settings in a checkpoint or a training state; missing ones have their default.
-
-    Raises:
-        CheckpointError: a setting is invalid.
-    """
+    """Return the settings in a checkpoint or a training state; missing ones have their default."""
     try:
         return TrainSettings.from_stored(stored)
     except ValidationError as error:

@@ -39,12 +39,7 @@ class TrainingRun:
         self._saved_at, self._saved_step = time.monotonic(), 0
 
     def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
-        """Continue from a stored training state.
-
-        Raises:
-            StoreError: the model has no training state: no tensors.
-            CheckpointError: the training state does not fit the training.
-        """
+        """Continue from a stored training state."""
         if not tensors:
             raise StoreError(
                 f"model `{self.training.name}` has no training state ({TRAINING_STATE}) to resume from",

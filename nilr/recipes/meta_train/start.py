@@ -34,11 +34,7 @@ from nilr.words import counted
 
 
 def settings_by_seed(settings: TrainSettings) -> list[tuple[TrainSettings, str]]:
-    """Return the settings of each training, and a default name for its model.
-
-    Raises:
-        UsageError: several trainings are resumed by one path.
-    """
+    """Return the settings of each training, and a default name for its model."""
     if settings.seeds == 1:
         return [(settings, settings.algo)]
     if "/" in settings.resume:
@@ -68,11 +64,7 @@ class Starter:
         self._capture_on = functools.cache(lambda device: capture_on(device, self._note))
 
     def start(self, settings: TrainSettings, default_name: str, reporter: Reporter) -> TrainingRun:
-        """Return a new or restored training that is ready to run, with its model's directory locked.
-
-        Raises:
-            NilrError: the settings name something that is missing, in use or does not fit.
-        """
+        """Return a new or restored training that is ready to run, with its model's directory locked."""
         directory = find_model_to_resume(settings, self._store)
         tensors: dict[str, Tensor] = {}
         stored: TrainingState | None = None
@@ -146,12 +138,7 @@ class Starter:
 
 
 def find_model_to_resume(settings: TrainSettings, store: Store) -> Path | None:
-    """Return the directory of the model to resume, or None to train a new one.
-
-    Raises:
-        StoreError: the model is missing, or exists and must not be replaced.
-        UsageError: --resume and --name do not fit together.
-    """
+    """Return the directory of the model to resume, or None to train a new one."""
     if settings.resume == "never":
         if settings.name is not None and not settings.force:
             _require_free(settings.name, store)

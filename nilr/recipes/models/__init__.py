@@ -74,23 +74,14 @@ class FileCheck(Record):
 
 
 def list_models(settings: Settings, reporter: Reporter) -> list[ModelRow]:
-    """Return all models of the store, in name order; an unreadable model is a row like any other.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
+    """Return all models of the store, in name order; an unreadable model is a row like any other."""
     store = Store(settings.home)
     rows = [(store.model_dir(name), _row(name, store.model_dir(name))) for name in store.model_names()]
     return [row for directory, row in rows if row.problem is None or directory.exists()]  # it may be removed meanwhile
 
 
 def show_model(settings: ModelSettings, reporter: Reporter) -> ModelCard:
-    """Return the card of the checkpoint that a MODEL argument names, after checking the whole file.
-
-    Raises:
-        StoreError: there is no such model.
-        CheckpointError: the checkpoint is invalid.
-    """
+    """Return the card of the checkpoint that a MODEL argument names, after checking the whole file."""
     ref = Store(settings.home).find_model(settings.model)
     checkpoint = load_checkpoint(ref.file)
     tensors = sorted(checkpoint.inner_lr.items())
@@ -116,21 +107,13 @@ def verify_models(settings: ModelsSettings, reporter: Reporter) -> list[FileChec
     """Read all files of the models, of all models by default, and return the problem of each file.
 
     Digests must be correct, and it must be possible to rebuild the learner of a checkpoint.
-
-    Raises:
-        StoreError: there is no such model.
     """
     store = Store(settings.home)
     return [check for ref in settings.models or store.model_names() for check in _verify(store, ref)]
 
 
 def remove_models(settings: RemoveSettings, reporter: Reporter) -> Sequence[str]:
-    """Remove models, all or none, and return their names.
-
-    Raises:
-        UsageError: no model is named.
-        StoreError: there is no such model, it is in use, or the store cannot be written.
-    """
+    """Remove models, all or none, and return their names."""
     if not settings.models:
         raise UsageError("no model is named", hint="name one or more; `nilr models ls` lists them")
     store, names = Store(settings.home), list(dict.fromkeys(settings.models))
@@ -153,11 +136,7 @@ def _row(name: str, directory: Path) -> ModelRow:
 
 
 def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
-    """Return the row of the model whose newest checkpoint has this manifest, after this many updates.
-
-    Raises:
-        CheckpointError: a value in the manifest has a wrong type.
-    """
+    """Return the row of the model whose newest checkpoint has this manifest, after this many updates."""
     settings = manifest.settings
     total: Any = settings.get("outer_steps") if manifest.parent is None else None
     best: Any = manifest.metrics.get("best_val_accuracy")
@@ -218,11 +197,7 @@ def _problem(file: Path) -> str | None:
 
 
 def check_file(file: Path) -> None:
-    """Check the whole of a model's file; its name says which kind of file it is.
-
-    Raises:
-        NilrError: the file is invalid.
-    """
+    """Check the whole of a model's file; its name says which kind of file it is."""
     if file.name == TRAINING_STATE:
         load_training_state(file)
     elif file.name == HISTORY:

@@ -43,11 +43,7 @@ class Source:
 
 
 def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
-    """Check all models, and then copy each into the store, whole or not at all.
-
-    Raises:
-        NilrError: a file is invalid, or a name is in use; if a check finds it before copying, no model is imported.
-    """
+    """Check all models, and if all are valid, copy each into the store, whole or not at all."""
     outcome = Outcome(settings)
     store = Store(settings.home)
     if not settings.sources:
@@ -89,12 +85,7 @@ def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
 
 
 def _read(store: Store, path: Path, name: str | None) -> Source:
-    """Check all files of a model.
-
-    Raises:
-        StoreError: the model is missing or cannot be read, or its name is invalid.
-        CheckpointError: a file is invalid, or the files belong to different trainings.
-    """
+    """Check all files of a model."""
     if path.is_dir():
         is_model = any((path / file).is_file() for file in (BEST, LAST))
     else:  # `find_model` reports a missing file
@@ -122,11 +113,7 @@ def _read(store: Store, path: Path, name: str | None) -> Source:
 
 
 def _check(path: Path) -> None:
-    """Check a file and its contents; links are invalid.
-
-    Raises:
-        NilrError: the file is invalid.
-    """
+    """Check a file and its contents; links are invalid."""
     if path.is_symlink() or not path.is_file():
         raise CheckpointError(f"`{path}` is not a regular file", hint="links are invalid; put the file itself there")
     check_file(path)
@@ -150,11 +137,7 @@ def _are_of_one_training(files: Mapping[str, Path], manifests: Mapping[str, Mani
 
 
 def _is_stored(store: Store, source: Source, *, replace: bool) -> bool:
-    """Return whether the store already has a model with the same name and the same files.
-
-    Raises:
-        StoreError: it has another model with that name, and `replace` is false.
-    """
+    """Return whether the store has the same model; StoreError if it has another of that name and not `replace`."""
     directory = store.model_dir(source.name)
     try:
         if not holds_model(directory):
