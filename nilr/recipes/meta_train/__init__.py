@@ -12,8 +12,8 @@ from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import recorded_settings
 from nilr.recipes.meta_train.loop import train_together
-from nilr.recipes.meta_train.saving import TrainingRun
 from nilr.recipes.meta_train.start import Starter, settings_by_seed
+from nilr.recipes.meta_train.training import Training
 from nilr.reporting import NotesOnly, Reporter
 from nilr.results.commands import TrainMetrics
 from nilr.results.result import Result
@@ -36,15 +36,15 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         check_output(settings.tensorboard, "--tensorboard", folder=True)
     with contextlib.ExitStack() as resources:
         starter = Starter(store, resources, reporter)
-        runs: list[TrainingRun] = []
-        for seed_settings, default_name in settings_by_seed(settings):
-            runs.append(starter.start(seed_settings, default_name, NotesOnly(reporter) if runs else reporter))
+        trainings: list[Training] = []
+        for seed_settings, name in settings_by_seed(settings):
+            trainings.append(starter.start(seed_settings, name, NotesOnly(reporter) if trainings else reporter))
         with stopping_gracefully() as stop:
-            train_together(runs, stop)
-        first = runs[0].training
+            train_together(trainings, stop)
+        first = trainings[0]
         device, engine = first.train.images.device, first.settings.engine
-        models = [load_model(store, str(run.directory / LAST), device=device, engine=engine) for run in runs]
-    names = [run.training.name for run in runs]
+        models = [load_model(store, str(one.directory / LAST), device=device, engine=engine) for one in trainings]
+    names = [training.name for training in trainings]
     config = recorded_settings(first.settings) | {
         "seeds": settings.seeds,
         "seed": first.settings.seed,
@@ -52,7 +52,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         "name": names[0] if len(names) == 1 else [*names],
     }
     return outcome.result(
-        _metrics(runs),
+        _metrics(trainings),
         config=config,
         models=[model.used.model_copy(update={"name": name}) for model, name in zip(models, names, strict=True)],
         data=first.data,
@@ -61,9 +61,9 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     )
 
 
-def _metrics(runs: Sequence[TrainingRun]) -> TrainMetrics:
+def _metrics(trainings: Sequence[Training]) -> TrainMetrics:
     """Return the metrics of one training, or the means over several with each training's own metrics beside them."""
-    by_model = {run.training.name: run.training.metrics() for run in runs}
+    by_model = {training.name: training.metrics() for training in trainings}
     each = list(by_model.values())
     if len(each) == 1:
         return each[0]

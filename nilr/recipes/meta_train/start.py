@@ -24,7 +24,6 @@ from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.common.loading import OpenSplit, find_training_pack, open_split
 from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
-from nilr.recipes.meta_train.saving import TrainingRun
 from nilr.recipes.meta_train.training import Training
 from nilr.reporting import Reporter
 from nilr.runtime import prepare
@@ -51,19 +50,15 @@ def settings_by_seed(settings: TrainSettings) -> list[tuple[TrainSettings, str]]
 
 
 class Starter:
-    """Starts the trainings of one command. They share opened splits and the decision to capture updates.
-
-    Attributes:
-        notes: the same reason, for the result.
-    """
+    """Starts the trainings of one command. They share opened splits and the decision to capture updates."""
 
     def __init__(self, store: Store, resources: contextlib.ExitStack, reporter: Reporter) -> None:
-        self.notes: list[str] = []
+        self.notes: list[str] = []  # for the result: why updates are not captured
         self._store, self._resources, self._reporter = store, resources, reporter
         self._open_split = functools.cache(open_split)
         self._capture_on = functools.cache(lambda device: capture_on(device, self._note))
 
-    def start(self, settings: TrainSettings, default_name: str, reporter: Reporter) -> TrainingRun:
+    def start(self, settings: TrainSettings, default_name: str, reporter: Reporter) -> Training:
         """Return a new or restored training that is ready to run, with its model's directory locked."""
         directory = find_model_to_resume(settings, self._store)
         tensors: dict[str, Tensor] = {}
@@ -71,22 +66,25 @@ class Starter:
         if directory is not None:
             self._resources.enter_context(_store_of(directory, self._store).lock(directory.name))
             tensors, stored = _load_stored(directory)
-        settings, algorithm = _resolve(settings, stored, directory)
+            if settings.resume != "auto":
+                settings = with_stored_settings(settings, stored.settings, stored.data)
+        settings, algorithm = resolve(settings)
+        if directory is not None and stored is not None:
+            check_unchanged(recorded_settings(settings), stored.settings, directory.name)
         device = prepare(settings.device, settings.threads, settings.precision)
         train, val = self._open_data(settings, stored, device)
         outer = self._outer_loop(settings, algorithm, train.used.image_size, device)
         samplers = _sampler(settings, train), _sampler(settings, val) if val is not None else None
         if directory is None:
             directory = self._resources.enter_context(_new_directory(settings, self._store, default_name))
-        training = Training(directory.name, settings, outer, train.used, *samplers, reporter)
-        run = TrainingRun(training, directory)
-        self._resources.callback(run.history.close)
+        training = Training(directory, settings, outer, train.used, *samplers, reporter)
+        self._resources.callback(training.history.close)
         if stored is None:
-            run.history.clear()
+            training.history.clear()
         else:
-            run.restore(tensors, stored.progress)
+            training.restore(tensors, stored.progress)
         _announce(training, self._reporter)
-        return run
+        return training
 
     def _open_data(
         self, settings: TrainSettings, stored: TrainingState | None, device: torch.device
@@ -177,18 +175,6 @@ def _load_stored(directory: Path) -> tuple[dict[str, Tensor], TrainingState]:
     return {}, TrainingState.model_construct(
         settings=settings, data=data.name, data_digest=data.digest, progress=Progress()
     )
-
-
-def _resolve(
-    settings: TrainSettings, stored: TrainingState | None, directory: Path | None
-) -> tuple[TrainSettings, Algorithm]:
-    if stored is None or directory is None:
-        return resolve(settings)
-    if settings.resume != "auto":
-        settings = with_stored_settings(settings, stored.settings, stored.data)
-    settings, algorithm = resolve(settings)
-    check_unchanged(recorded_settings(settings), stored.settings, directory.name)
-    return settings, algorithm
 
 
 def _sampler(settings: TrainSettings, split: OpenSplit) -> EpisodeSampler:

@@ -1,40 +1,52 @@
-"""The state of one training: outer loop, progress and metrics. Nothing here reads or writes a file."""
+"""One training: its outer loop, progress, metrics and files.
+
+`training.safetensors` has everything that a resumed training needs: it equals the uninterrupted one bit for bit.
+`last.safetensors` and `best.safetensors` (highest validation accuracy) are checkpoints; `history.jsonl` is the log.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shlex
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 from torch import Tensor
 
+from nilr.checkpoint import read_manifest, save_checkpoint
 from nilr.config.meta_train import TrainSettings
-from nilr.episodes import Episode, EpisodeSampler
-from nilr.errors import DivergedError
+from nilr.episodes import EpisodeSampler
+from nilr.errors import CheckpointError, DivergedError, StoreError
+from nilr.history import History
 from nilr.meta.evaluation import evaluate
 from nilr.meta.inner_lr import share_negative, share_negative_by_layer
 from nilr.meta.outer_loop import OuterLoop
 from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
+from nilr.models.registry import body_arguments
 from nilr.recipes.common.settings import recorded_settings
 from nilr.reporting import Reporter
 from nilr.results.commands import TrainMetrics
 from nilr.results.records import DataUsed, Mean
-from nilr.training_state import Progress, TrainingState
+from nilr.store import LAST, TRAINING_STATE
+from nilr.training_state import Progress, TrainingState, save_training_state
 
 _MAX_SKIPS_IN_A_ROW = 10
+_SAVE_STEPS, _SAVE_SECONDS = 500, 300.0
 
 HistoryLine = dict[str, Any]
 
 
 class Training:
-    """The state of one training."""
+    """One training, whose files are in the directory of its model."""
 
     def __init__(
         self,
-        name: str,
+        directory: Path,
         settings: TrainSettings,
         outer: OuterLoop,
         data: DataUsed,
@@ -42,10 +54,18 @@ class Training:
         val: EpisodeSampler | None,
         reporter: Reporter,
     ) -> None:
-        self.name, self.settings, self.outer, self.data = name, settings, outer, data
+        self.directory, self.name, self.settings, self.outer, self.data = (
+            directory,
+            directory.name,
+            settings,
+            outer,
+            data,
+        )
         self.train, self.val, self.reporter = train, val, reporter
         self.progress = Progress()
+        self.history = History(directory, settings.tensorboard)
         self._seconds, self._updates = 0.0, 0
+        self._saved_at, self._saved_step = time.monotonic(), 0
 
     def apply(self, update: Update, seconds: float) -> HistoryLine | None:
         """Apply a computed update, or skip one that is not finite if the settings allow it.
@@ -59,7 +79,10 @@ class Training:
         began, step = time.monotonic(), self.progress.outer_step
         done = step + 1
         logs = done % self.settings.log_every == 0 or done in (1, self.settings.outer_steps)
-        before = self._accuracy_before(update.episodes) if logs else None
+        before = None
+        if logs:
+            logits = self.outer.engine.adapted_logits(self.outer.params, {}, update.episodes, steps=0)
+            before = accuracy(logits, update.episodes.query_y).mean().item()
         first_episode = step * self.settings.meta_batch_size
         try:
             self.outer.apply(update.gradient, update.report, outer_step=step, first_episode=first_episode)
@@ -126,19 +149,77 @@ class Training:
         self.reporter.metric(validation=None, val_accuracy=interval.mean)
         return {"outer_step": step, "val_accuracy": figures}, improved
 
-    def state(self) -> TrainingState:
-        """Return the values that a resumed training needs, beside the tensors of the outer loop."""
-        return TrainingState(
+    def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        """Continue from a stored training state."""
+        if not tensors:
+            raise StoreError(
+                f"model `{self.name}` has no training state ({TRAINING_STATE}) to resume from",
+                hint="use the model as it is, or train another one with --name",
+            )
+        self.outer.load_state(tensors)
+        self.progress = progress
+        self._saved_step = -1  # unless the checkpoint `last` exists and is as new as the last validation
+        with contextlib.suppress(CheckpointError):
+            last = read_manifest(self.directory / LAST)
+            if last.metrics == self.recorded_metrics():
+                self._saved_step = last.outer_step
+        self.history.trim(outer_step=progress.outer_step, validated_at=progress.validated_at)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a training state on disk."""
+        return (self.directory / TRAINING_STATE).exists()
+
+    @property
+    def unsaved_updates(self) -> int:
+        """The number of completed updates that are not on disk; more if the checkpoint `last` is out of date."""
+        return self.progress.outer_step - self._saved_step if self.progress.outer_step else 0
+
+    def save_is_due(self) -> bool:
+        """Return whether enough updates or minutes have passed since the last save."""
+        every = self.settings.save_every
+        if every is not None:
+            return self.unsaved_updates >= every
+        return self.unsaved_updates >= _SAVE_STEPS or time.monotonic() - self._saved_at >= _SAVE_SECONDS
+
+    def save(self) -> None:
+        """Write the training state, then the checkpoint `last`; StoreError if a file cannot be written."""
+        state = TrainingState(
             settings=recorded_settings(self.settings),
             data=self.data.name,
             data_digest=self.data.digest,
             progress=self.progress,
         )
+        save_training_state(self.directory / TRAINING_STATE, self.outer.state(), state)
+        self.write_checkpoint(LAST)
+        self._saved_at, self._saved_step = time.monotonic(), self.progress.outer_step
 
-    def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
-        """Continue from a stored state; CheckpointError if the tensors do not fit this training."""
-        self.outer.load_state(tensors)
-        self.progress = progress
+    def write_checkpoint(self, file: str) -> None:
+        """Write the checkpoint with this file name; StoreError if the file cannot be written."""
+        settings, outer, data = self.settings, self.outer, self.data
+        arguments = {"n_way": settings.n_way, "image_size": data.image_size, **body_arguments(settings.arch, settings)}
+        save_checkpoint(
+            self.directory / file,
+            params=outer.params,
+            inner_lr=outer.inner_lr,
+            architecture={"name": settings.arch, "arguments": arguments},
+            algorithm=outer.algorithm.to_stored(),
+            settings=recorded_settings(settings),
+            data={"name": data.name, "digest": data.digest, "image_size": data.image_size},
+            outer_step=self.progress.outer_step,
+            metrics=self.recorded_metrics(),
+            engine=outer.engine.name,
+            parent=None,
+        )
+
+    def resume_command(self) -> str:
+        """Return the command that resumes this training."""
+        words = ["nilr", "meta-train", "--resume", self.name]
+        if "/" in self.settings.data:
+            words += ["--data", self.settings.data]
+        if self.settings.home is not None:
+            words += ["--home", str(self.settings.home)]
+        return shlex.join(words)
 
     def metrics(self) -> TrainMetrics:
         """Return the metrics for the result."""
@@ -174,7 +255,3 @@ class Training:
         )
         self.reporter.note(f"model `{self.name}`: update {done} is skipped: {error.message}")
         return {"outer_step": done, "skipped": error.message}
-
-    def _accuracy_before(self, episodes: Episode) -> float:
-        logits = self.outer.engine.adapted_logits(self.outer.params, {}, episodes, steps=0)
-        return accuracy(logits, episodes.query_y).mean().item()
