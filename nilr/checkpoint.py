@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from nilr.config.base import ModelName
 from nilr.errors import CheckpointError, invalid_field
 from nilr.files import write_atomically
+from nilr.results.records import Record
 from nilr.tensorfile import DAMAGED, FOREIGN, parse, read, read_document, serialize
 
 if TYPE_CHECKING:
@@ -24,20 +25,14 @@ if TYPE_CHECKING:
 CHECKPOINT: Literal["nilr/checkpoint"] = "nilr/checkpoint"
 
 
-class Part(BaseModel):
-    """A part of a manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Architecture(Part):
+class Architecture(Record):
     """Name and arguments of the learner's builder (`n_way`, `image_size`, `filters`...)."""
 
     name: str
     arguments: dict[str, JsonValue]
 
 
-class TrainedOn(Part):
+class TrainedOn(Record):
     """The pack that a model was trained on."""
 
     name: ModelName
@@ -45,7 +40,7 @@ class TrainedOn(Part):
     image_size: int
 
 
-class Adaptation(Part):
+class Adaptation(Record):
     """How an adapted model was adapted: edit of its parent's rates, parts and number of steps."""
 
     rates: str
@@ -53,7 +48,7 @@ class Adaptation(Part):
     inner_steps: int
 
 
-class Parent(Part):
+class Parent(Record):
     """The model that an adapted model comes from, with the digest of its tensors."""
 
     name: str
@@ -61,7 +56,7 @@ class Parent(Part):
     adaptation: Adaptation | None = None
 
 
-class Manifest(Part):
+class Manifest(Record):
     """The header of a checkpoint; enough to rebuild the learner."""
 
     format: Literal["nilr/checkpoint"]

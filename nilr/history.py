@@ -57,12 +57,9 @@ def read_history(path: Path) -> Iterator[Line]:
 
 
 def completed_updates(directory: Path, newest: Manifest) -> int:
-    """Return how many updates a model was trained for.
+    """Return how many updates a model was trained for, from its newest checkpoint.
 
-    Args:
-        directory: the model's.
-        newest: the manifest of its last checkpoint, else of its best one. Training goes on after the best checkpoint,
-            so if only that one is kept, the history says how far.
+    Training continues after the best checkpoint. If only that one is kept, the number is in the history.
     """
     steps = [newest.outer_step]
     if not (directory / LAST).exists():
@@ -72,12 +69,7 @@ def completed_updates(directory: Path, newest: Manifest) -> int:
 
 
 class History:
-    """Writes the history of a model.
-
-    Args:
-        directory: the model's.
-        tensorboard: directory for TensorBoard's event file; None: write none.
-    """
+    """Writes the history of a model, and TensorBoard's event file if there is a directory for it."""
 
     def __init__(self, directory: Path, tensorboard: Path | None = None) -> None:
         self._path = directory / HISTORY

@@ -42,11 +42,7 @@ class ModelRef:
 
 
 class Store:
-    """The packs, models and results of a user. Creating a `Store` writes nothing.
-
-    Args:
-        home: its directory; None: NILR_HOME, or the platform's directory for user data.
-    """
+    """The packs, models and results in `home`, by default NILR_HOME or the platform's directory for user data."""
 
     def __init__(self, home: Path | None = None) -> None:
         self.home = Path(expand_home(str(home or os.environ.get("NILR_HOME") or _user_data()))).absolute()
@@ -96,10 +92,8 @@ class Store:
     def find_model(self, ref: str | None) -> ModelRef:
         """Return the checkpoint that a MODEL argument refers to.
 
-        Args:
-            ref: a name, or the path (with a `/`) of a directory or a .safetensors file. `@best` or `@last` selects a
-                checkpoint; the default is best if it exists, else last. None: the latest trained model; adapted models
-                are ignored.
+        It is a name, or the path (with a `/`) of a directory or a .safetensors file. `@best` or `@last` selects a
+        checkpoint; the default is best if it exists, else last. None: the latest trained model, not an adapted one.
         """
         if ref is None:
             return _pick(self._trained_last(), None)
@@ -120,10 +114,7 @@ class Store:
         return ModelRef(name, path.parent, path.stem, path)
 
     def new_model_name(self, base: str) -> str:
-        """Create the directory of a new model, and return its name: base, base-2, base-3...
-
-        Two processes never get the same name.
-        """
+        """Create the directory of a new model; return its name, base, base-2..., which no other process gets."""
         name, number = _checked("model", base), 1
         with _storage(self._models, "write"):
             self._models.mkdir(parents=True, exist_ok=True)

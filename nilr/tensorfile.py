@@ -49,12 +49,9 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def serialize(kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
-    """Return the file's bytes.
+    """Return the file's bytes. Format, versions and the tensors' digest are added to the document.
 
-    Args:
-        kind: the file's format, a key of `DTYPES`.
-        document: JSON values by name; format, versions and the tensors' digest are added.
-        tensors: by name, on any device; they may share memory.
+    The tensors may be on any device and share memory; `kind` is a key of `DTYPES`.
     """
     from safetensors.torch import save
 
@@ -95,13 +92,7 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
 
 
 def parse(path: Path, content: bytes, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Check the bytes of a file, and return its document and tensors.
-
-    Args:
-        path: the file, for error messages.
-        content: all its bytes.
-        kind: the expected format.
-    """
+    """Check all bytes of a file, and return its document and tensors; `path` is for error messages."""
     from safetensors.torch import load
 
     header = _header(path, content, len(content))

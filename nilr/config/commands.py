@@ -5,15 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from nilr.config.base import (
-    ChunkSettings,
-    DeviceSettings,
-    MeasuringSettings,
-    ReportFormat,
-    Resample,
-    Settings,
-    setting,
-)
+from nilr.config.base import ChunkSettings, DeviceSettings, MeasuringSettings, ReportFormat, Resample, Settings, setting
 
 ReproducePreset = Literal["paper", "cpu", "demo"]
 

@@ -113,11 +113,7 @@ class TrainSettings(ChunkSettings):
 
     @classmethod
     def from_stored(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Return stored settings: names that this version does not have are ignored, missing ones get defaults.
-
-        Raises:
-            ValidationError: a value is invalid.
-        """
+        """Return stored settings without names that are unknown to this version; ValidationError if one is invalid."""
         return cls.model_validate({name: value for name, value in values.items() if name in cls.model_fields})
 
 

@@ -104,12 +104,7 @@ def load_model(
 ) -> LoadedModel:
     """Find a model, verify it and rebuild its learner.
 
-    Args:
-        store: the store to search.
-        reference: a name, NAME@best, NAME@last or a path; None: the latest trained model.
-        device: the device of the parameters.
-        engine: name of the engine, or "auto".
-        precision: of convolutions and matrix products.
+    The reference is a name, NAME@best, NAME@last or a path; None: the latest trained model.
     """
     ref = store.find_model(reference)
     checkpoint = load_checkpoint(ref.file)

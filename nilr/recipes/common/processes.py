@@ -24,12 +24,9 @@ _START = (
 
 
 class Child:
-    """A child process, and this process's end of the connection to it.
+    """A child process for a task, and this process's end of the connection to it.
 
-    Args:
-        task: what it is for, in an error message.
-        target: the function that it runs, with its end of the connection and the arguments; it must be importable.
-        arguments: further arguments of the function.
+    It runs the target, an importable function, with its end of the connection and the arguments.
     """
 
     def __init__(self, task: str, target: Callable[..., None], *arguments: object) -> None:

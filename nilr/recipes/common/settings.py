@@ -104,12 +104,8 @@ def recipe_digest(
 def check_unchanged(settings: dict[str, Any], stored: dict[str, JsonValue], model: str) -> None:
     """Check that a resumed training has the settings that it started with.
 
-    Only `outer_steps` may increase, and only if no schedule depends on it.
-
-    Args:
-        settings: of this call, from `recorded_settings`.
-        stored: settings in the training state, perhaps of an earlier version that had fewer.
-        model: the model's name, for the error message.
+    Only `outer_steps` may increase, and only if no schedule depends on it. An earlier version may have stored fewer
+    settings; the missing ones have their default.
     """
     before = recorded_settings(resolve(parse_stored_settings(stored))[0])
     schedules = [_flag(name) for name in ("outer_lr_schedule", "multi_step_loss") if before[name] != _DEFAULTS[name]]

@@ -38,8 +38,6 @@ from nilr.training_state import Progress, TrainingState, save_training_state
 _MAX_SKIPS_IN_A_ROW = 10
 _SAVE_STEPS, _SAVE_SECONDS = 500, 300.0
 
-HistoryLine = dict[str, Any]
-
 
 class Training:
     """One training, whose files are in the directory of its model."""
@@ -67,7 +65,7 @@ class Training:
         self._seconds, self._updates = 0.0, 0
         self._saved_at, self._saved_step = time.monotonic(), 0
 
-    def apply(self, update: Update, seconds: float) -> HistoryLine | None:
+    def apply(self, update: Update, seconds: float) -> dict[str, Any] | None:
         """Apply a computed update, or skip one that is not finite if the settings allow it.
 
         Returns:
@@ -111,7 +109,7 @@ class Training:
             return False
         return step % every == 0 or step >= self.settings.outer_steps
 
-    def validate(self, raise_if_stopped: Callable[[], None]) -> tuple[HistoryLine, bool]:
+    def validate(self, raise_if_stopped: Callable[[], None]) -> tuple[dict[str, Any], bool]:
         """Evaluate the model on the validation split.
 
         Returns:
@@ -243,7 +241,7 @@ class Training:
         metrics: dict[str, JsonValue] = self.metrics().model_dump(mode="json", exclude={"seconds_per_update"})
         return metrics
 
-    def _skip(self, error: DivergedError) -> HistoryLine:
+    def _skip(self, error: DivergedError) -> dict[str, Any]:
         progress, in_a_row = self.progress, self.progress.skipped_in_a_row + 1
         skips = self.settings.on_nan == "skip"
         if not skips or in_a_row > _MAX_SKIPS_IN_A_ROW:

@@ -75,10 +75,8 @@ def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
     device = torch.device("cpu")
     return outcome.result(
         metrics,
-        config={
-            **settings.model_dump(mode="json", exclude={"home"}),
-            "sources": [path.name for path in settings.sources],
-        },
+        config=settings.model_dump(mode="json", exclude={"home"})
+        | {"sources": [path.name for path in settings.sources]},
         models=[load_model(store, name, device=device, engine="auto").used for name in metrics],
         environment=environment(),
     )
