@@ -106,8 +106,7 @@ def _saving_on_failure(trainings: Sequence[Training], stop: StopRequest) -> Iter
         if not stop.urgent:
             for training in trainings:
                 training.save()
-        commands = [f"resume with `{training.resume_command()}`" for training in trainings if training.resumable]
-        raise Interrupted(interrupted.signum, hint=" and ".join(commands) or None) from None
+        raise Interrupted(interrupted.signum, hint=_resume_hint(trainings)) from None
     except DivergedError as error:
         _save_updates(trainings)
         others = f"; the completed updates of all {len(trainings)} models are saved" if len(trainings) > 1 else ""
@@ -115,9 +114,13 @@ def _saving_on_failure(trainings: Sequence[Training], stop: StopRequest) -> Iter
     except (DataError, StoreError) as error:
         with contextlib.suppress(StoreError):  # the disk that failed may be that of the models
             _save_updates(trainings)
-        resume = " and ".join(f"`{training.resume_command()}`" for training in trainings if training.resumable)
-        hints = [error.hint, f"resume with {resume}" if resume else None]
-        raise type(error)(error.message, hint="; then ".join(filter(None, hints)) or None) from error
+        hints = filter(None, (error.hint, _resume_hint(trainings)))
+        raise type(error)(error.message, hint="; then ".join(hints) or None) from error
+
+
+def _resume_hint(trainings: Sequence[Training]) -> str | None:
+    commands = [f"resume with `{training.resume_command()}`" for training in trainings if training.resumable]
+    return " and ".join(commands) or None
 
 
 @contextlib.contextmanager
