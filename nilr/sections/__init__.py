@@ -1,7 +1,6 @@
-"""The sections of a probe's result, one file each: what it needs, how it is computed, shown and drawn.
+"""The sections of a probe's result, each one object: what it needs, how it is computed, shown and drawn.
 
-To add a section: write its file, list it here, and add its flag to `ProbeSettings` and its field to
-`nilr.results.ModelProbe`.
+To add a section: write it, list it here, and add its flag to `ProbeSettings` and its field to `nilr.results.ModelProbe`.
 """
 
 from __future__ import annotations
@@ -9,16 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from nilr.results.probe import ProbeMetrics
-from nilr.sections import edits, layers, neighbours, own_head, protocols, shared_classes, similarity, steps
+from nilr.sections import edits, own_head, protocols, rows, similarity
 from nilr.sections.section import Format, Section, Table
 
 SECTIONS: tuple[Section[Any], ...] = (
     edits.SECTION,
     own_head.SECTION,
-    neighbours.SECTION,
-    layers.SECTION,
-    steps.SECTION,
-    shared_classes.SECTION,
+    rows.NEIGHBOURS,
+    rows.LAYERS,
+    rows.STEPS,
+    rows.SHARED_CLASSES,
     similarity.SECTION,
 )
 

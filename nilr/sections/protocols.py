@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nilr.report.numbers import corrected_p
 from nilr.results.probe import ModelProbe, ProbeMetrics, ProtocolMetrics
 from nilr.results.records import Delta
 from nilr.sections.section import Format, Table
@@ -41,5 +42,5 @@ def p_cell(delta: Delta | None) -> str | None:
     """Return the corrected p of a difference, or why there is no test."""
     if delta is None:
         return None
-    p = delta.p if delta.p_holm is None else delta.p_holm
+    p = corrected_p(delta)
     return delta.verdict if p is None else f"{p:.2g}"
