@@ -1,6 +1,7 @@
 """The sections of a probe's result, each one object: what it needs, how it is computed, shown and drawn.
 
-To add a section: write it, list it here, and add its flag to `ProbeSettings` and its field to `nilr.results.ModelProbe`.
+To add a section: write it, list it here, and add its flag to `ProbeSettings` and its field to
+`nilr.results.ModelProbe`.
 """
 
 from __future__ import annotations
