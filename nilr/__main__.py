@@ -1,7 +1,5 @@
 """`python -m nilr`, and the command `nilr`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

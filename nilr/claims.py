@@ -8,8 +8,6 @@ A claimed gain or loss is confirmed or refuted if the 95 % interval of the measu
 undecided. A probe has intervals over episodes, an experiment over seeds. Fewer than three seeds decide nothing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Functions are import paths, so that the table imports neither torch nor rich.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

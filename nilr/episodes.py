@@ -8,8 +8,6 @@ smallest keys are drawn. So a batch of episodes is drawn at once, on any device,
 size, resumption, worker or rank.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -33,7 +31,7 @@ class Episode:
     query_x: Tensor  # (N*Q, C, H, W) float32
     query_y: Tensor  # (N*Q,) int64 in [0, N)
 
-    def __getitem__(self, index: int | slice) -> Episode:
+    def __getitem__(self, index: int | slice) -> "Episode":
         """Return one episode of a batch, or with a slice some of them as a batch."""
         return Episode(self.support_x[index], self.support_y[index], self.query_x[index], self.query_y[index])
 

@@ -1,7 +1,5 @@
 """Write files and directories that are either complete or absent."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

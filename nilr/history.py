@@ -1,7 +1,5 @@
 """The history of a training: a JSON line per logged update and per validation, and TensorBoard events on request."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

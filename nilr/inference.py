@@ -4,8 +4,6 @@ An interval over episodes is conditional on one trained model and on the split's
 over episodes is. An interval over seeds shows what another training would give. A claim about an algorithm needs that.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ An interval over episodes is conditional on one trained model and on the split's
 further episodes, not over other training runs.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """How a recipe reports its progress."""
 
-from __future__ import annotations
-
 from typing import Self
 
 

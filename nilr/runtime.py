@@ -1,7 +1,5 @@
 """The device, the threads and the versions of a run."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

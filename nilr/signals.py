@@ -1,7 +1,5 @@
 """SIGINT, SIGTERM and SIGHUP: how a process stops, at every stage of its life."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -6,8 +6,6 @@
 <home>/locks/<name>.lock
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -1,7 +1,5 @@
 """How counts and numbers are written in text."""
 
-from __future__ import annotations
-
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun; `plural` is the plural form, if it is irregular."""

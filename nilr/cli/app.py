@@ -1,7 +1,5 @@
 """The Typer application, made from the table of commands."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Convert exceptions into a message on stderr and an exit status, in this one place."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Text for people: how values are written, and the tables and lines that show them."""
 
-from __future__ import annotations
-
 import functools
 import sys
 import textwrap
@@ -115,7 +113,7 @@ class Screen:
         self._console, self._quiet = console, quiet
 
     @functools.cached_property
-    def answer(self) -> Screen:
+    def answer(self) -> "Screen":
         """The screen on stdout, for what a script reads; `--quiet` does not silence it."""
         return Screen(make_console(sys.stdout))
 

@@ -1,7 +1,5 @@
 """Settings models -> parameters of Typer -> settings: a flag is declared once, in `nilr.config`."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping

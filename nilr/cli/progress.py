@@ -1,7 +1,5 @@
 """Progress on stderr: a live bar on a terminal, a plain line at a steady interval elsewhere, nothing when quiet."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

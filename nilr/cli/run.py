@@ -1,7 +1,5 @@
 """How the command line runs one command: recipe, progress, copies of the result, and what the screen shows."""
 
-from __future__ import annotations
-
 import os
 import pkgutil
 import sys

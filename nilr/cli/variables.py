@@ -1,7 +1,5 @@
 """The environment variables that nilr reads, and warnings about others with its prefix."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """Settings that several commands share, and the values to choose from."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """Settings of `nilr prepare-data`, `bench`, `reproduce`, `demo`, `report` and `models`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Settings of the commands that adapt and evaluate models: `nilr probe`, `nilr adapt` and `nilr rates`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nilr.config.base import (

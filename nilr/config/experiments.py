@@ -1,7 +1,5 @@
 """The experiments of `nilr reproduce`: packs, trainings and probes of each preset."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings of `nilr meta-train`, and its presets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,7 +110,7 @@ class TrainSettings(ChunkSettings):
     force: bool = setting(False, "Replace a model with the same name.", env=False)
 
     @classmethod
-    def from_stored(cls, values: Mapping[str, Any]) -> TrainSettings:
+    def from_stored(cls, values: Mapping[str, Any]) -> "TrainSettings":
         """Return stored settings without names that are unknown to this version; ValidationError if one is invalid."""
         return cls.model_validate({name: value for name, value in values.items() if name in cls.model_fields})
 

@@ -9,8 +9,6 @@ and files and the layout of the source do not change it.
     content  for train, val and test, if present: name, a zero byte, the split digest; all joined
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

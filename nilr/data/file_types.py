@@ -1,7 +1,5 @@
 """Recognise a file by its first bytes, so that errors can say what it is."""
 
-from __future__ import annotations
-
 import codecs
 from typing import Final
 

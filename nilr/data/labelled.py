@@ -1,7 +1,5 @@
 """Read a user's own images: a folder or archive with one folder per class, or without folders."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final

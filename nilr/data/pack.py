@@ -6,8 +6,6 @@ on a failing disk, kills the process. Only the structure in docs/file-formats.md
 length is checked against the file.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import operator

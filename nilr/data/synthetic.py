@@ -8,8 +8,6 @@ Image i of a class depends only on (seed, class, i, size): packing fewer images 
 by bit on one kind of machine; the sine of another may round a pixel differently.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import pi, tau

@@ -1,7 +1,5 @@
 """The table of algorithms. An algorithm is data: one inner loop and one outer step serve all rows. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -46,7 +44,7 @@ class Algorithm:
         return {"rates" if name == "grain" else name: value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_stored(cls, stored: Mapping[str, Any]) -> Algorithm:
+    def from_stored(cls, stored: Mapping[str, Any]) -> "Algorithm":
         """Return the row that `to_stored` returned; values are not checked.
 
         Raises:

@@ -4,8 +4,6 @@ A graph always uses the memory that it was captured on. So a captured function t
 between its calls from tensors that keep their memory, and never waits for the device.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar

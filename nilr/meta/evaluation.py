@@ -1,7 +1,5 @@
 """Query accuracy after adaptation, over many episodes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -5,8 +5,6 @@ outer loop steps on learned numbers and keeps them within the row's constraint. 
 inner rates.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

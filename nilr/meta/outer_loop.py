@@ -1,7 +1,5 @@
 """The outer loop: query loss through the inner loop -> meta-gradient -> Adam step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

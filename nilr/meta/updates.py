@@ -4,8 +4,6 @@ An update has two parts, each captured if the device supports it: from drawing t
 Between them the host reads, once for all loops, whether they may step, so that no invalid number reaches a model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

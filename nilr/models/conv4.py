@@ -1,7 +1,5 @@
 """Conv4: the four-block network of few-shot learning (Vinyals et al., Matching Networks, 2016)."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ During meta-learning a learner holds no state: its functions take `params`, tens
 (`body.block1.conv.weight`, ..., `head.weight`, `head.bias`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

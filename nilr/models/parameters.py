@@ -4,8 +4,6 @@ Names are `body.<layer>.<module>.<parameter>`, `head.weight` and `head.bias`. Ki
 `nilr.models.learner.Learner.kinds`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 Kind = Literal["convolution weight", "norm scale", "norm shift", "head weight", "head bias"]

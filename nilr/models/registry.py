@@ -1,7 +1,5 @@
 """The table of bodies, and learners built from it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ A condition says how a model arrives at the parameters that are evaluated. A vie
 the evaluated episode. A reading computes a number from a view.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property

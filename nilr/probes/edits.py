@@ -4,8 +4,6 @@ A model with learned rates differs from one with fixed rates in all that its tra
 rates, so its effect is due to them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 

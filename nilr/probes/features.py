@@ -1,7 +1,5 @@
 """Features of support and query with the requested batch statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Literal
 

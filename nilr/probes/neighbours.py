@@ -6,8 +6,6 @@ Matching Networks (Vinyals et al., 2016), which the NIL test of Raghu et al. (20
 class, the first two are equal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

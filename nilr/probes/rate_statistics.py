@@ -1,7 +1,5 @@
 """Statistics of the inner rates: their distribution, and their effect on the gradients of real episodes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Readings: the numbers that a probe computes from what a model makes of one episode."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch.nn.functional import linear

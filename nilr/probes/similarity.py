@@ -5,8 +5,6 @@ ones in another order, gives a plausible number; here it is an error. An undefin
 is constant, is NaN.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass

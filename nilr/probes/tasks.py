@@ -6,8 +6,6 @@ support set of an independent episode A.
 Starshak: Negative Inner-Loop Learning Rates Learn Universal Features, 2022.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

@@ -1,7 +1,5 @@
 """`nilr adapt`: one model and one support set -> an adapted model, and predictions for the query images."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Demo: pack generated images, meta-train maml and metasgd, and probe both, in a separate store."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

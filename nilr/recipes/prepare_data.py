@@ -1,7 +1,5 @@
 """Pack images into one HDF5 file, generate and pack some, or verify an existing pack."""
 
-from __future__ import annotations
-
 import gc
 import time
 import warnings

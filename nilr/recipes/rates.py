@@ -1,7 +1,5 @@
 """`nilr rates`: the distribution of a model's inner rates, and their effect on the gradients of real episodes."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev

@@ -1,7 +1,5 @@
 """Tables and figures from result files."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The contents of a report: every figure whose numbers the material has, and tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The report as Markdown text, with its figures in a folder."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Means and their intervals, and how numbers are written in sentences and tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

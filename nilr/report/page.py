@@ -1,7 +1,5 @@
 """The report as one HTML file, which loads nothing, follows the reader's light or dark scheme, and prints well."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """Result files, which may come from anybody: everything in them is checked."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The models and controls that probes evaluated, across result files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The report's table for the terminal: one row for each model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from nilr.report.figures.figure import Material

@@ -1,7 +1,5 @@
 """The metrics of `nilr bench`."""
 
-from __future__ import annotations
-
 from pydantic import FiniteFloat
 
 from nilr.results.records import Record

@@ -1,7 +1,5 @@
 """Results of the commands that make packs and models: `prepare-data`, `meta-train`, `adapt` and `models import`."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field, FiniteFloat
@@ -51,7 +49,7 @@ class TrainMetrics(Record):
     share_negative: FiniteFloat | None
     skipped_updates: int = 0
     seconds_per_update: FiniteFloat | None
-    by_model: dict[str, TrainMetrics] | None = None
+    by_model: dict[str, "TrainMetrics"] | None = None
 
 
 class Prediction(Record):

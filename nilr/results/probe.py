@@ -1,7 +1,5 @@
 """What `nilr probe` and `nilr rates` measure."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Self
 

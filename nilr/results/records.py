@@ -1,7 +1,5 @@
 """Records that the results of several commands share."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 

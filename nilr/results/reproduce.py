@@ -1,7 +1,5 @@
 """The metrics of `nilr reproduce`."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field, FiniteFloat

@@ -1,7 +1,5 @@
 """The result as a whole, and its JSON."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

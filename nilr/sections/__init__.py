@@ -4,8 +4,6 @@ To add a section: write it, list it here, and add its flag to `ProbeSettings` an
 `nilr.results.ModelProbe`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from nilr.results.probe import ProbeMetrics

@@ -1,7 +1,5 @@
 """Accuracy along an axis: the layers of the body, the steps of the inner loop, or the fraction of shared classes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

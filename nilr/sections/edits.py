@@ -1,7 +1,5 @@
 """`edits`: the same models and episodes with edited inner rates."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from nilr.probes.conditions import Condition, Quantity

@@ -1,7 +1,5 @@
 """The same models and episodes with edited inner rates."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from nilr.probes.edits import LEARNED

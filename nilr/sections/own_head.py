@@ -1,7 +1,5 @@
 """`own_head`: accuracy of the model's own head instead of neighbours, before and after adaptation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from nilr.probes.conditions import META_INIT, Condition, Quantity

@@ -1,7 +1,5 @@
 """The protocols' own numbers, which every result of a probe has."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from nilr.report.numbers import corrected_p

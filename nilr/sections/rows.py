@@ -1,7 +1,5 @@
 """Sections with a row of accuracies by protocol for each of several choices: layers, neighbours, steps, classes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 

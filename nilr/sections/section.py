@@ -1,7 +1,5 @@
 """What a section of a probe's result is, and what it is made from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar

@@ -1,7 +1,5 @@
 """`similarity`: how similar the layers' outputs for the query images are before and after adaptation."""
 
-from __future__ import annotations
-
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import Similarity
 from nilr.probes.similarity import MEASURES, WITHIN

@@ -1,7 +1,5 @@
 """Maps of how similar features are before and after adaptation, by layer and measure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

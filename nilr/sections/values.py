@@ -1,7 +1,5 @@
 """Values of every episode -> means with intervals, and paired differences."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What the result of `nilr bench` looks like on a screen."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from nilr.cli.console import Cell, Screen, duration

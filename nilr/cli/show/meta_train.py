@@ -1,7 +1,5 @@
 """The result of `nilr meta-train` on a screen."""
 
-from __future__ import annotations
-
 from nilr.cli.console import Cell, Screen
 from nilr.results.commands import TrainMetrics
 from nilr.results.result import Result

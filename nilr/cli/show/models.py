@@ -1,7 +1,5 @@
 """What the commands of `nilr models` show. Except for `import`, it is an answer, and so it goes to stdout."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import typer

@@ -1,7 +1,5 @@
 """The result of `nilr prepare-data` on a screen."""
 
-from __future__ import annotations
-
 from nilr.cli.console import Screen
 from nilr.results.commands import ImageRef, PrepareDataMetrics
 from nilr.results.result import Result

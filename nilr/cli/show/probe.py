@@ -1,7 +1,5 @@
 """The result of `nilr probe` on a screen."""
 
-from __future__ import annotations
-
 from nilr.cli.console import Screen
 from nilr.results.probe import ProbeMetrics
 from nilr.results.result import Result

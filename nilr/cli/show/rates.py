@@ -1,7 +1,5 @@
 """The result of `nilr rates` on a screen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from nilr.cli.console import Cell, Screen

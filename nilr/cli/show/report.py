@@ -1,7 +1,5 @@
 """What `nilr report` shows: the table, the sentence of each figure, and the main file."""
 
-from __future__ import annotations
-
 import typer
 
 from nilr.cli.console import Screen

@@ -1,7 +1,5 @@
 """Show the result of `nilr reproduce`."""
 
-from __future__ import annotations
-
 from nilr.claims import claim_word
 from nilr.cli.console import Cell, Screen
 from nilr.results.reproduce import ReproduceMetrics

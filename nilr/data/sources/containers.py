@@ -3,8 +3,6 @@
 To support another container: write its reader in a module beside this one, and add a row to `CONTAINERS`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path

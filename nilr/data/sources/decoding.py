@@ -5,8 +5,6 @@ proportions, as Mini-ImageNet was made; nothing is cropped. EXIF orientation is 
 16-bit grey is scaled to 8 bits; the first frame of an animation is used; colour profiles are not applied.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from typing import Final

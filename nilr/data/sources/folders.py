@@ -1,7 +1,5 @@
 """Read folders of images in place."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterable, Iterator

@@ -3,8 +3,6 @@
 To support another layout, add a row to `LAYOUTS`.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Sized

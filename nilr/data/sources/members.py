@@ -1,7 +1,5 @@
 """What all sources share: members, the listing of what a source contains, and the interface of a reader."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import defaultdict
@@ -43,7 +41,7 @@ class Member(NamedTuple):
 
     path: str  # its path, with the names of the source and of the archives around it as directories
     size: int  # bytes
-    reader: Reader  # the reader of its container
+    reader: "Reader"  # the reader of its container
     where: Any  # its place, in a form that only the reader uses
 
     @property
@@ -51,7 +49,7 @@ class Member(NamedTuple):
         """The last part of its path."""
         return self.path.rpartition("/")[2]
 
-    def normalized(self) -> Member:
+    def normalized(self) -> "Member":
         """Return the member with the composed form of its path: some systems store `é` as `e` and an accent."""
         return self if self.path.isascii() else self._replace(path=unicodedata.normalize("NFC", self.path))
 

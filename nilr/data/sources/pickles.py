@@ -9,8 +9,6 @@ Learning without Forgetting, 2018): a dict of `data`, uint8 (n, 84, 84, 3), and 
 belong to no split of Mini-ImageNet; they are refused.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,7 +70,7 @@ class PickleReader:
             name, index = member.where
             yield member, classes[name][index]
 
-    def _read(self) -> PickleImages:
+    def _read(self) -> "PickleImages":
         if self._inside is None:
             return read_pickle_arrays(self._path)
         if self._inside.size > _MAX_BYTES:

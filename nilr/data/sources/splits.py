@@ -4,8 +4,6 @@ A split is a partition of classes, so that the classes of an episode were never 
 train.csv, val.csv and test.csv with columns `filename` and `label`.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import hashlib

@@ -1,7 +1,5 @@
 """Decode the images of a plan into classes: read in one thread, decoded in several, bounded in memory."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Read tar archives, plain or compressed, and tars inside them, without unpacking them to the disk."""
 
-from __future__ import annotations
-
 import bz2
 import contextlib
 import gzip

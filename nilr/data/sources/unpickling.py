@@ -5,8 +5,6 @@ from allocating any amount of memory or from crashing on deeply nested keys. Her
 instructions, nothing is imported or called by name, and a length beyond the end of the file allocates nothing.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import math

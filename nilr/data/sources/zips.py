@@ -1,7 +1,5 @@
 """Read zip archives: listed from their directory, read member by member, never unpacked to disk."""
 
-from __future__ import annotations
-
 import contextlib
 import lzma
 import stat

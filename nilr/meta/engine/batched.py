@@ -4,8 +4,6 @@ The channels of G episodes lie side by side, and convolutions run in G groups, e
 arithmetic is that of the explicit engine, and no operation waits for the device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch

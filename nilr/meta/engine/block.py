@@ -12,8 +12,6 @@ Channels may be those of G episodes side by side, each with its own parameters: 
 (G*Co, Ci, 3, 3).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ holds one rate per step, (K, ...); steps after the K-th use the last one (`nilr.
 parameters that `inner_lr` names move.
 """
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The explicit engines: Conv4 without an autograd graph, one episode per core; in torch, or in C (`compiled`)."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable
 from typing import ClassVar

@@ -13,8 +13,6 @@ So the kernels read full planes only to pool, and their tangents not at all. Sum
 channels are in float64.
 """
 
-from __future__ import annotations
-
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 They compute on the caller's thread, in float32 or float64.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 from importlib import resources

@@ -8,8 +8,6 @@ The head: features f (n, D), weight w (N, D), bias b (N,), logits l = f w' + b, 
 the number of episodes, each with its own parameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 

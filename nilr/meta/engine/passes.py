@@ -3,8 +3,6 @@
 Planes are (n, C, H, W), pooled planes (n, C, H/2, W/2), channels (C,). The notation is that of `block`.
 """
 
-from __future__ import annotations
-
 import abc
 from typing import ClassVar, NamedTuple
 

@@ -1,7 +1,5 @@
 """The reference engine: a plain loop of `torch.autograd.grad` for any architecture. All other engines must agree."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Literal
 

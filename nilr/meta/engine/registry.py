@@ -1,7 +1,5 @@
 """The table of engines."""
 
-from __future__ import annotations
-
 import torch
 
 from nilr.errors import UnknownNameError, UsageError

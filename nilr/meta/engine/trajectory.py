@@ -9,8 +9,6 @@ the way.
 Everything holds for one episode, and for G at once if all tensors have a leading G.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

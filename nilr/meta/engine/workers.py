@@ -5,8 +5,6 @@ operation, and wait long if another process uses a core. Whole episodes need no 
 do not depend on the number of threads.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

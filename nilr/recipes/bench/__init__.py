@@ -3,8 +3,6 @@
 The images are random, so no dataset is needed. The engines work on a task in turns, each in its own process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

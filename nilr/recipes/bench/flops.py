@@ -6,8 +6,6 @@ Hessian-vector product on the kept values takes 2 F forward and 4 F backward alo
 of the images spares 4 F. This makes 6 F - 4 (3 F - L) = 4 L - 6 F.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +45,7 @@ class NeededFlop:
     loss_pass: int  # of a forward and a backward pass
 
     @classmethod
-    def of(cls, learner: Learner, image_size: int) -> NeededFlop:
+    def of(cls, learner: Learner, image_size: int) -> "NeededFlop":
         """Count the operations of a learner's body, without computing anything."""
         found: list[Convolution] = []
 

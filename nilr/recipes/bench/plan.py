@@ -1,7 +1,5 @@
 """The jobs of a bench."""
 
-from __future__ import annotations
-
 import torch
 
 from nilr.config.commands import BenchSettings

@@ -3,8 +3,6 @@
 The engines work on one task in turns, so that all meet the same state of the machine.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence

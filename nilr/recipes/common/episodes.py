@@ -1,7 +1,5 @@
 """Episode size, inner steps and rates of `adapt`, `probe` and `rates`: from the settings, or from the models."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Open a split of a pack, and load a model."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

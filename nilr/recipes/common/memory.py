@@ -1,7 +1,5 @@
 """Out of memory: an error with the memory that was used and a flag that lowers it."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Make the result of a command."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Child processes that run the code of this process and nothing from the working directory."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

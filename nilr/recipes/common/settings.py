@@ -1,7 +1,5 @@
 """The settings of a training: resolved from defaults, algorithm, preset and flags; recorded; and compared."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

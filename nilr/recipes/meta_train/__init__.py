@@ -1,7 +1,5 @@
 """Meta-train: a pack -> a model in the store."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The training loop, for one training or for several that differ only in their seed."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import time

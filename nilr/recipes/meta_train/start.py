@@ -1,7 +1,5 @@
 """Everything that decides what a training starts from: settings, a stored state or a new model, data, weights."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import shutil

@@ -4,8 +4,6 @@
 `last.safetensors` and `best.safetensors` (highest validation accuracy) are checkpoints; `history.jsonl` is the log.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import shlex

@@ -1,7 +1,5 @@
 """Models import: check models from elsewhere, in directories like those of the store, and copy them into the store."""
 
-from __future__ import annotations
-
 import filecmp
 import os
 import shutil

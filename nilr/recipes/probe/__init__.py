@@ -1,7 +1,5 @@
 """`nilr probe`: evaluate features by labelled neighbours, before and after adaptation, on the same and another task."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any

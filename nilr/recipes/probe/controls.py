@@ -1,7 +1,5 @@
 """Controls of a probe: raw pixels and an untrained body on the same episodes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, cast
 

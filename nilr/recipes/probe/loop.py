@@ -1,7 +1,5 @@
 """The loop of a probe: draw an episode, measure every model under every condition, stop when precise enough."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """What a probe measures of each model, and the layout of its result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +41,7 @@ class ProbePlan:
         self.layout(lambda quantity: found.setdefault(quantity))
         return list(found)
 
-    def of_control(self, *, layers: bool) -> ProbePlan:
+    def of_control(self, *, layers: bool) -> "ProbePlan":
         """Return what a control, which does not adapt, can give: accuracies, and those of layers if it has layers."""
         sections = {}
         for section, entries in self.sections.items():

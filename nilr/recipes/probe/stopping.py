@@ -1,7 +1,5 @@
 """How far the differences of a probe can be trusted: correction for their number, and when to stop."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """Reproduce: the whole experiment over seeds, to a finding on each of the paper's four signs."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

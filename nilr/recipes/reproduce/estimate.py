@@ -1,7 +1,5 @@
 """The time that the rest of an experiment takes, from a few updates and adaptations timed as `nilr bench` does."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The models of an experiment: their trainings, what is measured of each, and what is finished."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

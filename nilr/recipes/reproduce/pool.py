@@ -4,8 +4,6 @@ Small images keep one Python process from using two cores: at 32 px, two trainin
 again as one of two threads. A worker writes the files that a single process would write.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle

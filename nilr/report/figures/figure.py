@@ -1,7 +1,5 @@
 """What a figure is, what it is made from, and parts that several figures draw."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

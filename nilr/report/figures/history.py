@@ -1,7 +1,5 @@
 """The share of negative rates during training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

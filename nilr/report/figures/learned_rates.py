@@ -1,7 +1,5 @@
 """Histograms of the inner rates, layer by layer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

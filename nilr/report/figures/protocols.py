@@ -1,7 +1,5 @@
 """Accuracy under the three protocols, and its difference to the meta-initialisation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

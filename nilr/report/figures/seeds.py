@@ -1,7 +1,5 @@
 """Several seeds: each seed's difference, and the inference over all of them."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Sequence
