@@ -1,1 +1,1 @@
-"""One run(settings, reporter) -> result per command."""
+"""One `run(settings, reporter)` per command: returns its result, or raises NilrError for what it cannot do."""

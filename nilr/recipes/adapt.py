@@ -45,11 +45,7 @@ class Task:
 
 @with_memory_hint("fewer images (--n-query, --n-shot, --query), or --device cpu", at_once=1)
 def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
-    """Adapt a model to one episode or to the user's own images, and store the adapted model.
-
-    Raises:
-        NilrError: the model, the images or the store are unusable.
-    """
+    """Adapt a model to one episode or to the user's own images, and store the adapted model."""
     outcome = Outcome(settings)
     edits = edit_names(settings.rates)
     if len(edits) > 1:

@@ -32,9 +32,6 @@ def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
 
     Returns:
         The result of the probe.
-
-    Raises:
-        NilrError: the store cannot be written, or the device is missing.
     """
     home = settings.home if settings.home is not None else HOME
     store = Store(home)

@@ -29,11 +29,7 @@ from nilr.store import Store
 
 @with_memory_hint("a smaller --n-shot, or --device cpu")
 def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
-    """Describe the inner rates of one or several models.
-
-    Raises:
-        NilrError: a model is unusable; or the requested pack is unusable, or too small for the episodes.
-    """
+    """Describe the inner rates of one or several models."""
     outcome = Outcome(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
@@ -66,11 +62,7 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
 def _open_split(
     settings: RatesSettings, store: Store, models: Mapping[str, LoadedModel], device: torch.device
 ) -> tuple[OpenSplit | None, list[str]]:
-    """Return the split that gives the episodes, or None, with notes on its pack or on the missing statistics.
-
-    Raises:
-        NilrError: the requested pack is unusable.
-    """
+    """Return the split that gives the episodes, or None, with notes on its pack or on the missing statistics."""
     reason = "--n-episodes is 0"
     if settings.n_episodes:
         try:

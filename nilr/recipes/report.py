@@ -39,11 +39,7 @@ class Report:
 
 
 def run(settings: ReportSettings, reporter: Reporter) -> Report:
-    """Read results, and write a page, a Markdown text or pictures to `out` if it is given.
-
-    Raises:
-        NilrError: a result cannot be read, matplotlib is missing, or `out` cannot be written.
-    """
+    """Read results, and write a page, a Markdown text or pictures to `out` if it is given."""
     store = Store(settings.home)
     out, form = settings.out, _format(settings)
     if out is not None:

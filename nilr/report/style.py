@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nilr.errors import NilrError
@@ -59,43 +60,19 @@ LINES: tuple[tuple[str, Any], ...] = (
 WIDE, NARROW = 820, 352
 
 _FONTS = "DejaVu Sans"
+_STYLE = Path(__file__).parent / "figures.mplstyle"
 _SETTINGS: dict[str, Any] = {
     "font.family": _FONTS,
-    "font.size": 12.5,
-    "axes.titlesize": 13,
-    "axes.labelsize": 12.5,
-    "xtick.labelsize": 12,
-    "ytick.labelsize": 12,
-    "legend.fontsize": 12,
-    "text.parse_math": False,
     "text.color": colour("ink"),
     "axes.labelcolor": colour("muted"),
     "axes.titlecolor": colour("ink"),
-    "axes.titlelocation": "left",
     "axes.edgecolor": colour("grid"),
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": colour("grid"),
-    "grid.linewidth": 0.8,
     "xtick.color": colour("grid"),
     "ytick.color": colour("grid"),
     "xtick.labelcolor": colour("ink"),
     "ytick.labelcolor": colour("ink"),
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
     "savefig.facecolor": colour("paper"),
-    "lines.linewidth": 1.8,
-    "lines.markersize": 6,
-    "hatch.linewidth": 0.9,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "nilr",
-    "axes.unicode_minus": False,
 }
 
 
@@ -197,7 +174,7 @@ def _saved(draw: Draw, width: int, **how: Any) -> bytes:  # noqa: ANN401 - savef
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if how["format"] == "svg" else {"Software": None}
     settings: Any = _SETTINGS
-    with mpl.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(settings, fname=_STYLE), warnings.catch_warnings():
         # The fonts of the page have glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         draw(Frame(width)).savefig(buffer, metadata=metadata, **how)

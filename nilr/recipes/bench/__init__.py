@@ -31,11 +31,7 @@ UNEVEN = 1.5
 
 
 def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
-    """Time the engines, and estimate from that how long the presets will take.
-
-    Raises:
-        NilrError: a name is unknown, the device is missing, or an engine failed.
-    """
+    """Time the engines, and estimate from that how long the presets will take."""
     outcome = Outcome(settings)
     device = prepare(settings.device, settings.threads, settings.precision)
     learner = build_learner(

@@ -106,9 +106,6 @@ def take_turns(
 
     Returns:
         The turns of every job, and the operations per second of each convolution in each of their turns.
-
-    Raises:
-        NilrError: a process failed.
     """
     turns: Turns = {}
     rates = []

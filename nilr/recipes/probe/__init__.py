@@ -28,11 +28,7 @@ from nilr.store import Store
 
 @with_memory_hint("a smaller --n-query or --n-shot, or --device cpu")
 def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
-    """Evaluate one or several models on the same episodes.
-
-    Raises:
-        NilrError: a model or a pack is unusable, or the pack is too small for the episodes.
-    """
+    """Evaluate one or several models on the same episodes."""
     check_settings(settings)
     outcome = Outcome(settings)
     store = Store(settings.home)
@@ -94,11 +90,7 @@ def _resolved(settings: ProbeSettings, models: Mapping[str, LoadedModel]) -> dic
 def _open_splits(
     settings: ProbeSettings, store: Store, models: Sequence[LoadedModel], device: torch.device
 ) -> tuple[OpenSplit, OpenSplit]:
-    """Return the split of episode A and that of episode B: the same one, or one of --data-b.
-
-    Raises:
-        NilrError: a pack is unusable, has images of another size, or is given twice.
-    """
+    """Return the split of episode A and that of episode B: the same one, or one of --data-b."""
     split = open_evaluation_split(store, settings.data, settings.split, models, device)
     if settings.data_b is None:
         return split, split

@@ -130,11 +130,7 @@ class ExperimentPlan:
         return False
 
     def result_path(self, model: PlannedModel, measurement: Measurement) -> Path:
-        """Return the file of a measurement; its name holds a digest of everything that the result depends on.
-
-        Raises:
-            NilrError: the model is missing.
-        """
+        """Return the file of a measurement; its name holds a digest of everything that the result depends on."""
         tensors = read_manifest(self.store.find_model(model.name).file).tensors_sha256
         digest = measurement_digest(measurement, [tensors], self.data.digest)
         return self.folder / f"{model.name}.{schema_of(measurement)}-{digest}.json"
