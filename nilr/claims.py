@@ -165,15 +165,12 @@ def describe_signs(found: Sequence[Sign]) -> list[str]:
     """Return one sentence for each sign, and a summary with the scope of the intervals."""
     lines = []
     for sign in found:
-        claim = f"{sign.run} {sign.protocol}: claimed {claim_word(sign.claimed)}"
-        lines.append(f"{claim} {sign.finding}, {_describe_seeds(sign.measured)}.")
+        measured = sign.measured
+        width = "" if measured.ci95 is None else f" ± {100 * measured.ci95:.2f}"
+        points = f"{signed(100 * measured.mean)}{width} points over {counted(measured.n_seeds, 'seed')}"
+        lines.append(f"{sign.run} {sign.protocol}: claimed {claim_word(sign.claimed)} {sign.finding}, {points}.")
     counts = [f"{sum(sign.finding == word for sign in found)} {word}" for word in get_args(Finding)]
     few = any(sign.measured.n_seeds < LEAST_SEEDS for sign in found)
     limit = f" Fewer than {LEAST_SEEDS} seeds decide nothing." if few else ""
     scope = "Intervals are over seeds (Student's t, seeds - 1 degrees of freedom), on the test classes of one pack."
     return [*lines, f"The paper's four signs: {', '.join(counts)}.{limit} {scope}"]
-
-
-def _describe_seeds(measured: OverSeeds) -> str:
-    width = "" if measured.ci95 is None else f" ± {100 * measured.ci95:.2f}"
-    return f"{signed(100 * measured.mean)}{width} points over {counted(measured.n_seeds, 'seed')}"

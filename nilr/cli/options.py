@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from nilr.config.base import ChunkSettings, DeviceSettings, MeasuringSettings, Settings
+from nilr.config.base import ChunkSettings, DeviceSettings, EpisodeSettings, MeasuringSettings, Settings
 from nilr.config.evaluation import JudgeSettings, TaskSettings
 from nilr.config.meta_train import PRESETS
 from nilr.errors import UsageError
@@ -32,6 +32,7 @@ _PANELS: dict[type[Settings], str] = {
     Settings: _ALL,
     MeasuringSettings: _ALL,
     DeviceSettings: "Computing",
+    EpisodeSettings: "Network and episodes",
     ChunkSettings: "Computing",
     TaskSettings: "Evaluation",
     JudgeSettings: "Evaluation",

@@ -111,3 +111,24 @@ class ChunkSettings(DeviceSettings):
         shown="64 for the engine batched, else one per CPU thread",
         ge=1,
     )
+
+
+class EpisodeSettings(DeviceSettings):
+    """Settings that `meta-train` and `bench` share: the network, and the episodes of an update."""
+
+    arch: str = setting("conv4", "Architecture of the network's body: conv4.")
+    filters: int = setting(32, "Number of channels of each convolution.", ge=1, le=4096)
+    n_way: int = setting(5, "Number of classes per episode.", ge=2, le=1000)
+    n_shot: int = setting(1, "Number of support images per class.", ge=1, le=1000)
+    n_query: int = setting(15, "Number of query images per class.", ge=1, le=1000)
+    meta_batch_size: int = setting(4, "Number of episodes per update.", ge=1, le=4096)
+    inner_steps: int | None = setting(
+        None, "Number of gradient steps of the inner loop in training.", shown="the algorithm's default", ge=1, le=1000
+    )
+    eval_inner_steps: int | None = setting(
+        None,
+        "Number of gradient steps of the inner loop in validation and evaluation.",
+        shown="the algorithm's default",
+        ge=0,
+        le=1000,
+    )

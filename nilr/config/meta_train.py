@@ -4,16 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nilr.config.base import MINI_IMAGENET, ChunkSettings, OnNan, OuterLRSchedule, RateGrain, setting
+from nilr.config.base import MINI_IMAGENET, ChunkSettings, EpisodeSettings, OnNan, OuterLRSchedule, RateGrain, setting
 
 
-class TrainSettings(ChunkSettings):
+class TrainSettings(EpisodeSettings, ChunkSettings):
     """`nilr meta-train`: learn a meta-initialisation, and inner rates, from a pack."""
 
     data: str = setting(MINI_IMAGENET, "Pack to train on: a name or a path.")
     algo: str = setting("maml", "Algorithm: {algorithms}.")
-    arch: str = setting("conv4", "Architecture of the network's body: conv4.")
-    filters: int = setting(32, "Number of channels of each convolution.", ge=1, le=4096)
     preset: str | None = setting(None, "A set of settings, which other flags override: {presets}.", shown="none")
     name: str | None = setting(
         None, "Name of the model in the store.", shown="a new name that starts with --algo", env=False
@@ -22,19 +20,6 @@ class TrainSettings(ChunkSettings):
         1,
         "Number of seeds to train at the same time, starting at --seed; the models are NAME-seed0, NAME-seed1...",
         ge=1,
-        le=1000,
-    )
-    n_way: int = setting(5, "Number of classes per episode.", ge=2, le=1000)
-    n_shot: int = setting(1, "Number of support images per class.", ge=1, le=1000)
-    n_query: int = setting(15, "Number of query images per class.", ge=1, le=1000)
-    inner_steps: int | None = setting(
-        None, "Number of gradient steps of the inner loop in training.", shown="the algorithm's default", ge=1, le=1000
-    )
-    eval_inner_steps: int | None = setting(
-        None,
-        "Number of gradient steps of the inner loop in validation and evaluation.",
-        shown="the algorithm's default",
-        ge=0,
         le=1000,
     )
     inner_lr: float | None = setting(
@@ -75,7 +60,6 @@ class TrainSettings(ChunkSettings):
         "constant", "Schedule of the outer learning rate: constant, or cosine: it falls to 0 over all updates."
     )
     outer_steps: int = setting(60_000, "Number of updates in total.", ge=1)
-    meta_batch_size: int = setting(4, "Number of episodes per update.", ge=1, le=4096)
     grad_clip: float | None = setting(
         None,
         "Clip each element of the meta-gradient to this absolute value. The loss is a mean over episodes and queries.",

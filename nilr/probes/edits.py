@@ -47,11 +47,7 @@ EDITS: dict[str, Edit] = {
 
 
 def find_edit(name: str) -> Edit:
-    """Return the edit with that name; a number gives every element that rate.
-
-    Raises:
-        UnknownNameError: there is no such edit, and the name is not a finite number.
-    """
+    """Return the edit with that name; a finite number sets every rate to it. UnknownNameError if it is neither."""
     if name in EDITS:
         return EDITS[name]
     try:
@@ -68,10 +64,7 @@ def edited(inner_lr: Mapping[str, Tensor], params: Mapping[str, Tensor], name: s
 
     Edits act on the rates at their grain: shuffles and means do not change a tensor with a single rate. Rates per step
     are shuffled in the same order at every step; each step has its own mean. For the shuffles, each tensor has its own
-    random stream, derived from `seed`.
-
-    Raises:
-        UnknownNameError: there is no such edit.
+    random stream, derived from `seed`. An unknown edit raises UnknownNameError.
     """
     edit = find_edit(name)
     outcome = {}

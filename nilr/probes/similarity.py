@@ -56,13 +56,10 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     Kornblith: Do Wide and Deep Networks Learn the Same Things?, 2021.
     """
     # Centring does not change the estimates. It keeps precision if features have a large common mean.
-    k, l = (_gram(values - values.mean(0)) for values in (x.double(), y.double()))  # noqa: E741 - the papers' letters
+    x, y = (values.double() - values.double().mean(0) for values in (x, y))
+    k, l = x @ x.T, y @ y.T  # noqa: E741 - the papers' letters
     self_hsic = torch.stack([_hsic(k, k), _hsic(l, l)])
     return (_hsic(k, l) / self_hsic.prod().sqrt()).item() if bool((self_hsic > 0).all()) else float("nan")
-
-
-def _gram(x: Tensor) -> Tensor:
-    return x @ x.T
 
 
 def _hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741

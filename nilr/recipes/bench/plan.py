@@ -2,13 +2,11 @@
 
 import torch
 
+from nilr.config.base import EpisodeSettings
 from nilr.config.commands import BenchSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.recipes.bench.worker import Job, Task
 from nilr.recipes.common.settings import resolve
-
-# Settings of a training that the bench has as well. Unless the user sets them, the algorithm or the preset decides.
-_SHARED = ("arch", "filters", "n_way", "n_shot", "n_query", "meta_batch_size", "inner_steps", "eval_inner_steps")
 
 
 class BenchPlan:
@@ -16,16 +14,13 @@ class BenchPlan:
 
     def __init__(self, settings: BenchSettings, device: torch.device) -> None:
         self._settings = settings
-        self._given = {name: value for name, value in settings.explicit().items() if name in _SHARED}
+        # Settings that the user does not set come from the algorithm or the preset.
+        self._given = {k: v for k, v in settings.explicit().items() if k in EpisodeSettings.__annotations__}
         threads = torch.get_num_threads() if device.type == "cpu" else 1
         self._eval_episodes = max(4, 2 * threads)  # so that no thread is idle
 
     def training(self, *, algo: str | None = None, preset: str | None = None) -> TrainSettings:
-        """Return the settings of a training with an algorithm or a preset, and with the bench's own flags.
-
-        Raises:
-            UnknownNameError: the algorithm does not exist.
-        """
+        """Return the settings of a training with an algorithm or a preset, and with the bench's own flags."""
         named = {name: value for name, value in (("algo", algo), ("preset", preset)) if value is not None}
         return resolve(TrainSettings(**named, **self._given))[0]
 

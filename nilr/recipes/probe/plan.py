@@ -75,11 +75,7 @@ def plan_model(request: Request) -> ProbePlan:
 
 
 def resolve_request(settings: ProbeSettings, model: LoadedModel, n_way: int) -> Request:
-    """Resolve a probe's settings for one model.
-
-    Raises:
-        UnknownNameError: --layers names a layer that the model does not have.
-    """
+    """Resolve a probe's settings for one model; UnknownNameError if --layers names a layer that it does not have."""
     known = tuple(dict.fromkeys(layer(name) for name, _ in model.learner.named_parameters() if part(name) == "body"))
     names = [_known("layer", name, ["all", *known]) for name in split_commas(settings.layers)]
     every_layer = "all" in names or (settings.similarity and not names)
@@ -94,20 +90,12 @@ def resolve_request(settings: ProbeSettings, model: LoadedModel, n_way: int) -> 
 
 
 def requested_rules(settings: ProbeSettings) -> tuple[str, ...]:
-    """Return the neighbour rules that --neighbours names, the main one first.
-
-    Raises:
-        UnknownNameError: a rule does not exist.
-    """
+    """Return the neighbour rules that --neighbours names, the main one first; UnknownNameError if one is unknown."""
     return tuple(_known("neighbour rule", name, RULES) for name in split_commas(settings.neighbours))
 
 
 def check_settings(settings: ProbeSettings) -> None:
-    """Check what can be checked before a model is opened.
-
-    Raises:
-        UsageError: settings contradict each other, or a name is unknown.
-    """
+    """Check what can be checked before a model is opened; UsageError if settings contradict, or a name is unknown."""
     edit_names(settings.rates)
     requested_rules(settings)
     if settings.until_ci is not None and settings.protocol == META_INIT.protocol:
