@@ -16,6 +16,7 @@ from nilr.data.pack import Pack, PackInfo, open_pack, verify_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.layouts import Plan, plan_pack
+from nilr.data.sources.members import by_kind
 from nilr.data.sources.splits import RAVI_SPLIT_OF, parse_split_classes, read_split_folder
 from nilr.data.sources.streaming import decode_classes
 from nilr.errors import DataError, StoreError, UsageError
@@ -108,21 +109,24 @@ def _pack_sources(path: Path, name: str, settings: PrepareDataSettings, reporter
         only = frozenset(label for classes in table.values() for label in classes)
     gc.disable()  # the garbage collector takes a third of the time of listing many images
     try:
-        plan = plan_pack(list_sources(settings.sources, only=only), settings, name, table)
+        listing = list_sources(settings.sources, only=only, skip_broken=settings.skip_broken)
+        plan = plan_pack(listing, settings, name, table)
     finally:
         gc.enable()
+    plan.warnings[:0] = listing.warnings
     for warning in plan.warnings:
         reporter.note(warning)
-    return _pack_plan(path, name, plan, settings, reporter)
+    return _pack_plan(path, name, plan, listing.unread, settings, reporter)
 
 
-def _pack_plan(path: Path, name: str, plan: Plan, settings: PrepareDataSettings, reporter: Reporter) -> _Packed:
+def _pack_plan(
+    path: Path, name: str, plan: Plan, broken: dict[str, str], settings: PrepareDataSettings, reporter: Reporter
+) -> _Packed:
     counts = plan.counts()
     is_imagenet = any(class_name in RAVI_SPLIT_OF for classes in counts.values() for class_name in classes)
     licence = IMAGENET_LICENCE if is_imagenet else OTHER_LICENCE
     info = PackInfo(name, settings.image_size, settings.resample, plan.kind, licence)
     reporter.stage("packing", sum(sum(classes.values()) for classes in counts.values()), unit="images")
-    broken: dict[str, str] = {}
     start = time.monotonic()
     with warnings.catch_warnings(), PackWriter.create(path, info, counts) as writer:
         # Pillow's warnings are either harmless or reported as errors here.
@@ -134,20 +138,17 @@ def _pack_plan(path: Path, name: str, plan: Plan, settings: PrepareDataSettings,
             workers=settings.workers,
             advance=reporter.advance,
         ):
-            for image, reason in decoded.broken.items():
-                reporter.note(f"`{image}` {reason}")
             broken.update(decoded.broken)
             filenames, images, digests = zip(*decoded.images, strict=True) if decoded.images else ((), (), ())
             writer.write_class(decoded.split, decoded.name, images, filenames, digests)
         if broken and not settings.skip_broken:
-            image, reason = next(iter(broken.items()))
-            several = f"{len(broken):,} images are unusable; the first: " if len(broken) > 1 else "unusable image: "
             hint = "nothing was packed; use --skip-broken to pack the other images"
-            raise DataError(f"{several}`{image}` {reason}", hint=hint)
+            raise DataError(f"not all images can be read: {by_kind(broken)}", hint=hint)
     seconds = time.monotonic() - start
     packed = _Packed(writer.duplicate_pairs(), seconds, list(plan.warnings), sorted(broken), plan.notes)
     if broken:
-        packed.warnings.append(f"skipped {counted(len(broken), 'unreadable image')}")
+        packed.warnings.append(f"skipped {counted(len(broken), 'unreadable file')}: {by_kind(broken)}")
+        reporter.note(packed.warnings[-1])
     return packed
 
 

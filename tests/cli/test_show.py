@@ -74,7 +74,7 @@ def test_a_pack_is_shown_with_its_duplicates_and_skipped_images() -> None:
         "pack `mini-imagenet`, 84 px, content digest abc",
         "1 pair of images with identical pixels, 1 across splits:",
         "  train/n01/a.jpg = val/n01/[b].jpg",
-        "skipped 1 unreadable image",
+        "skipped 1 unreadable file",
         "1234 images/s",
     ]
 

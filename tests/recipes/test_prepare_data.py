@@ -268,25 +268,48 @@ def test_limit_per_class_takes_the_first_by_name(tmp_path: Path, home: Path, pac
     assert sorted(val.filenames()) == ["n0185567200000001.jpg", "n0185567200000002.jpg"]
 
 
-def test_all_unreadable_images_are_reported_and_nothing_is_packed(tmp_path: Path, home: Path, pack: Pack) -> None:
+def test_unreadable_images_are_reported_by_kind_and_nothing_is_packed(tmp_path: Path, home: Path, pack: Pack) -> None:
     tree = split_folders()
     tree["val/n01855672/n0185567200000002.jpg"] = b"<!DOCTYPE html><html></html>"
-    tree["train/n01558993/n0155899300000001.jpg"] = png(3)[:60]
+    for number, length in (1, 60), (2, 70):
+        tree[f"train/n01558993/n015589930000000{number}.jpg"] = png(3)[:length]
     source, notes = as_folder(tree, tmp_path / "source"), Listening()
-    with pytest.raises(DataError, match="2 images are unusable; the first: ") as caught:
+    with pytest.raises(DataError, match="not all images can be read: ") as caught:
         pack(source, reporter=notes)
     assert "--skip-broken" in (caught.value.hint or "")
-    assert "`source/val/n01855672/n0185567200000002.jpg` is not an image but an HTML page" in notes.notes
-    assert any("n0155899300000001.jpg" in note for note in notes.notes)
+    kinds = caught.value.message.partition(": ")[2].split("; ")
+    assert len(kinds) == 2
+    assert kinds[0].startswith("`source/train/n01558993/n0155899300000001.jpg` cannot be decoded (")
+    assert kinds[0].endswith(" (and 1 more file)")
+    assert kinds[1] == "`source/val/n01855672/n0185567200000002.jpg` is not an image but an HTML page"
     assert list((home / "datasets").iterdir()) == []
 
-    result = pack(source, skip_broken=True)
-    assert {split: n.images for split, n in result.metrics.splits.items()} == {"train": 5, "val": 2, "test": 3}
+    (source / "train" / "n01558993" / "more.7z").write_bytes(b"7z\xbc\xaf\x27\x1c")
+    (source / "train" / "n01558993" / "gone.jpg").symlink_to("nowhere")
+    result = pack(source, skip_broken=True, reporter=notes)
+    assert {split: n.images for split, n in result.metrics.splits.items()} == {"train": 4, "val": 2, "test": 3}
     assert result.metrics.skipped == [
+        "source/train/n01558993/gone.jpg",
+        "source/train/n01558993/more.7z",
         "source/train/n01558993/n0155899300000001.jpg",
+        "source/train/n01558993/n0155899300000002.jpg",
         "source/val/n01855672/n0185567200000002.jpg",
     ]
-    assert result.metrics.warnings == ["skipped 2 unreadable images"]
+    (warning,) = result.metrics.warnings
+    assert warning.startswith(
+        "skipped 5 unreadable files: `source/train/n01558993/gone.jpg` is a link to a missing file; "
+    )
+    assert warning in notes.notes
+
+
+def test_data_after_a_gzip_is_a_warning_of_the_pack(tmp_path: Path, pack: Pack) -> None:
+    source = as_tar_gz(split_folders(), tmp_path / "source.tar.gz")
+    digest = pack(source).data.digest  # type: ignore[union-attr]
+    source.write_bytes(source.read_bytes() + b"garbage")
+    result = pack(source, name="again")
+    assert result.metrics.warnings == [f"ignored data after the end of the gzip file `{source}`"]
+    assert result.data is not None
+    assert result.data.digest == digest
 
 
 def test_equal_pixels_are_found_within_and_across_splits(tmp_path: Path, pack: Pack) -> None:

@@ -23,7 +23,7 @@ def show(result: Result[PrepareDataMetrics], screen: Screen) -> None:
         if len(pairs) > MOST_LINES:
             screen.line(f"  ... and {len(pairs) - MOST_LINES:,} more, in the result file")
     if metrics.skipped:
-        screen.line(f"skipped {counted(len(metrics.skipped), 'unreadable image')}")
+        screen.line(f"skipped {counted(len(metrics.skipped), 'unreadable file')}")
     if metrics.images_per_second is not None:
         screen.line(f"{number(metrics.images_per_second)} images/s")
 

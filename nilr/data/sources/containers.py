@@ -8,9 +8,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from nilr.config.base import SPLITS
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.data.sources.folders import FolderReader
-from nilr.data.sources.members import PICKLE_SUFFIXES, Listing, Reader, container_name, is_unwanted_class, read_error
+from nilr.data.sources.members import (
+    PICKLE_SUFFIXES,
+    SPECIAL_FILE,
+    Listing,
+    Member,
+    Reader,
+    by_kind,
+    container_name,
+    is_unwanted_class,
+    read_error,
+)
 from nilr.data.sources.pickles import PickleReader
 from nilr.data.sources.tars import TarReader, is_compressed, is_tar
 from nilr.data.sources.zips import ZipReader
@@ -37,21 +48,33 @@ CONTAINERS: Final = (
 )
 
 _EXPECTED: Final = "give a folder, tar, zip or pickle of images; `docs/datasets.md` shows each layout"
+_UNPACK: Final = "unpack it, and give the folder"
+_AS_FOLDERS: Final = "save its images into one folder per class, and give that folder"
+# The hint for a file of a kind that contains these words; the first that matches counts.
 _HINTS: Final = {
-    "an HTML page": "the download saved a web page; get the file itself",
-    "a Git LFS pointer": "get the file itself with `git lfs pull`",
-    "a Parquet file": "save its images into one folder per class, and give that folder",
-    "a 7-Zip archive": "unpack it, and give the folder",
-    "a RAR archive": "unpack it, and give the folder",
-    "a Python pickle": "extract the pickles from the archive, and give them directly",
-    "a zip archive": "archives inside a zip are not read: unpack the outer one, and give the folder",
+    "inside a": "unpack the outer archive, and give the folder",
+    "beside": "move it out of the folder, or give it alone",
+    "HTML page": "the download saved a web page; get the file itself",
+    "Git LFS": "get the file itself with `git lfs pull`",
+    "encrypted": "unpack it with its password, and give the folder",
+    "compressed with": "unpack it with another program, such as 7-Zip, and give the folder",
+    "symbolic link": "create the archive with files in place of links, for a tar with `tar --dereference`",
+    "link to a missing": "restore the file that it refers to, or remove the link",
+    "image of type": "convert it to JPEG or PNG",
+    "7-Zip": _UNPACK,
+    "RAR": _UNPACK,
+    "Zstandard": "decompress it with `unzstd`, and give the tar",
+    "LZ4": "decompress it with `unlz4`, and give the tar",
+    "split zip": "join the parts with `zip -s 0`, and give the whole zip",
+    "HDF5": f"{_AS_FOLDERS} (torchmeta stores an array per class in `datasets`); give a pack of nilr with --data",
+    **dict.fromkeys(("Parquet", "Arrow", "TFRecord", "MATLAB", "NumPy"), _AS_FOLDERS),
 }
-_ARCHIVES: Final = ("a tar archive", "a zip archive", "a Python pickle")
 _OTHER_PHASE: Final = re.compile(r"train_phase_(val|test)")
 _NO_SPLIT: Final = "further images of the training classes, which belong to no split"
+_URL: Final = re.compile(r"(https?|ftp|s3|gs):/+")
 
 
-def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None) -> Listing:
+def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None, skip_broken: bool = False) -> Listing:
     """List all files of folders, archives and pickles.
 
     The archives in a folder are read only if the folder has no loose images.
@@ -59,6 +82,7 @@ def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None) -
     Args:
         paths: what the user gave.
         only: the synsets to list, if a source may have many more; None for all.
+        skip_broken: list files whose images cannot be read in `unread`; without it they are an error.
 
     Raises:
         DataError: a source is missing, unsupported, truncated, corrupt or hostile, or there is no image at all.
@@ -73,63 +97,94 @@ def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None) -
         if path.is_dir():
             _list_folder(path, resolved.name, only, listing)
         else:
-            _open_file(path, container_name(path.name), only).list_into(listing)
-    # If a path occurs twice in an archive, the later member counts, as when the archive is unpacked.
-    listing.images = list({(id(image.reader), image.path): image for image in listing.images}.values())
+            reader, what = _find_reader(path, container_name(path.name), only)
+            if reader is None:
+                raise DataError(f"`{path}` is {what}, not a folder, tar, zip or pickle of images", hint=_hint(what))
+            reader.list_into(listing)
     _list_pickles(listing)
-    listing.images = [image.normalized() for image in listing.images]
+    listing.images = [image.normalized() for image in _latest(listing.images)]
     if not listing.images:
         raise _no_images(paths, listing)
+    if listing.unread and not skip_broken:
+        hint = f"{_hint(next(iter(listing.unread.values())))}; or pass --skip-broken to leave such files out"
+        raise DataError(f"not all images can be read: {by_kind(listing.unread)}", hint=hint)
     return listing
+
+
+def _latest(members: Sequence[Member]) -> list[Member]:
+    """Return the members; of those with one path in an archive the last, as when the archive is unpacked."""
+    return list({(id(member.reader), member.path): member for member in members}.values())
 
 
 def _list_pickles(listing: Listing) -> None:
     """List the images of pickles in archives, unless there are other images."""
     has_images = bool(listing.images)
-    for member in listing.pickles:
-        if has_images:
-            listing.others[member.path] = "a Python pickle"
-        elif _OTHER_PHASE.search(member.path):
-            listing.others[member.path] = _NO_SPLIT
-        else:
+    for member in _latest(listing.pickles):
+        if not _is_left_out(member, listing, has_images=has_images):
             PickleReader(Path(member.path), container_name(member.path), member).list_into(listing)
+
+
+def _is_left_out(pickle: Member, listing: Listing, *, has_images: bool) -> bool:
+    """Return whether the listing has a pickle among its other files: it has no images of a split, or is beside some."""
+    if _OTHER_PHASE.search(pickle.path):
+        listing.others[pickle.path] = _NO_SPLIT
+    elif has_images and any(split in pickle.filename for split in SPLITS):
+        listing.unread[pickle.path] = "is a Python pickle beside other images"
+    elif has_images:
+        listing.others[pickle.path] = "a Python pickle"
+    else:
+        return False
+    return True
 
 
 def _list_folder(path: Path, prefix: str, only: frozenset[str] | None, listing: Listing) -> None:
     n_before = len(listing.images)
     inside = Listing(listing.images, listing.split_files, skipped_classes=listing.skipped_classes)
     FolderReader(path, prefix, only).list_into(inside)
-    if len(listing.images) == n_before:
-        for name, what in list(inside.others.items()):
-            stem = container_name(name)
-            if what not in _ARCHIVES and stem == name:
-                continue
-            del inside.others[name]
-            if _OTHER_PHASE.search(name):
-                listing.others[name] = _NO_SPLIT
-            elif is_unwanted_class(Path(stem).name, only):
-                listing.skipped_classes.add(Path(stem).name)
-            else:
-                _open_file(path / name.removeprefix(f"{prefix}/"), stem, only).list_into(listing)
+    has_images = len(listing.images) > n_before
+    for pickle in inside.pickles:
+        if not _is_left_out(pickle, listing, has_images=has_images):
+            PickleReader(path / pickle.path.removeprefix(f"{prefix}/"), container_name(pickle.path)).list_into(listing)
+    for name, reason in inside.unread.items():
+        stem = container_name(name)
+        file = path / name.removeprefix(f"{prefix}/")
+        reader = _find_reader(file, stem, only)[0] if file.is_file() else None
+        if _OTHER_PHASE.search(name):
+            listing.others[name] = _NO_SPLIT
+        elif is_unwanted_class(Path(stem).name, only):
+            listing.skipped_classes.add(Path(stem).name)
+        elif reader and not has_images:
+            reader.list_into(listing)
+        else:
+            listing.unread[name] = f"{reason} beside other images" if reader else reason
     listing.others.update(inside.others)
 
 
-def _open_file(path: Path, prefix: str, only: frozenset[str] | None) -> Reader:
+def _find_reader(path: Path, prefix: str, only: frozenset[str] | None) -> tuple[Reader | None, str]:
+    """Return the reader of a file, None if there is none for its kind, and the kind."""
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"`{path}` is a pipe, a socket or a device, which can be read only once", hint=_EXPECTED)
+            raise DataError(f"`{path}` is {SPECIAL_FILE}, which can be read only once", hint=_EXPECTED)
         with path.open("rb") as file:
             head = file.read(HEAD_SIZE)
     except FileNotFoundError:
+        if _URL.match(str(path)):
+            url = _URL.sub(r"\1://", str(path))
+            raise DataError(
+                f"`{url}` is a URL: nilr downloads nothing", hint="download it, and give the file"
+            ) from None
         raise DataError(f"there is no `{path}`", hint="give an existing folder, tar, zip or pickle") from None
     except OSError as error:
         raise read_error(path, error) from error
     what = describe_content(head)
     for container in CONTAINERS:
         if container.matches(head, what, path):
-            return container.reader(path, prefix, only)
-    hint = _HINTS.get(what, _EXPECTED)
-    raise DataError(f"`{path}` is {what}, not a folder, tar, zip or pickle of images", hint=hint)
+            return container.reader(path, prefix, only), what
+    return None, what
+
+
+def _hint(what: str) -> str:
+    return next((hint for words, hint in _HINTS.items() if words in what), _EXPECTED)
 
 
 def _no_images(paths: Sequence[Path], listing: Listing) -> DataError:
@@ -137,6 +192,10 @@ def _no_images(paths: Sequence[Path], listing: Listing) -> DataError:
     if listing.skipped_classes:
         found = f"only classes outside Mini-ImageNet, such as {min(listing.skipped_classes)}"
         return DataError(f"there is no image to pack in {where}: {found}", hint="pack another dataset with --name")
-    name, what = next(iter(listing.others.items()), ("", ""))
-    found = f"`{name}` is not an image but {what}" if name else "it contains no file"
-    return DataError(f"there is no image in {where}: {found}", hint=_HINTS.get(what, _EXPECTED))
+    if listing.unread:
+        found, what = by_kind(listing.unread), next(iter(listing.unread.values()))
+    else:
+        # A file with a hint of its own explains more than a text file.
+        name, what = max(listing.others.items(), key=lambda item: _hint(item[1]) != _EXPECTED, default=("", ""))
+        found = f"`{name}` is not an image but {what}" if name else "it contains no file"
+    return DataError(f"there is no image in {where}: {found}", hint=_hint(what))

@@ -114,7 +114,9 @@ def _open(content: bytes) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
     except (UnidentifiedImageError, KeyError):
-        raise _ImageError(f"is not an image but {describe_content(content[:HEAD_SIZE])}") from None
+        what = describe_content(content[:HEAD_SIZE])
+        is_image = what.endswith(" image")
+        raise _ImageError(f"is {what} that cannot be decoded" if is_image else f"is not an image but {what}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _ImageError(f"is a decompression bomb ({error})") from None
     if image.width * image.height > MAX_PIXELS:

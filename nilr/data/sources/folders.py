@@ -1,12 +1,22 @@
 """Read folders of images in place."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from nilr.data.sources.members import Listing, Member, Payload, Unreadable, is_junk, is_unwanted_class, read_error
+from nilr.data.sources.members import (
+    SPECIAL_FILE,
+    Listing,
+    Member,
+    Payload,
+    Unreadable,
+    is_junk,
+    is_unwanted_class,
+    read_error,
+)
 
 
 class FolderReader:
@@ -26,9 +36,9 @@ class FolderReader:
                 if stat.S_ISREG(status.st_mode):
                     listing.add(member, partial(_read, path))
                 else:  # opening a pipe may block forever
-                    listing.others[member.path] = "a pipe, a socket or a device"
+                    listing.others[member.path] = SPECIAL_FILE
             except OSError as error:
-                raise read_error(path, error) from error
+                listing.unread[self._name(path)] = _describe(error)
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
         """Read some files, in the order given; an error of the operating system makes a file `Unreadable`."""
@@ -44,10 +54,12 @@ class FolderReader:
     def _files(self, listing: Listing) -> Iterator[Path]:
         seen: set[tuple[int, int]] = set()
 
-        def refuse(error: OSError) -> None:
-            raise read_error(Path(error.filename), error) from error
+        def leave_out(error: OSError) -> None:
+            if (path := Path(error.filename)) == self._path:
+                raise read_error(path, error) from error
+            listing.unread[self._name(path)] = _describe(error)
 
-        for directory, folders, files in os.walk(self._path, followlinks=True, onerror=refuse):
+        for directory, folders, files in os.walk(self._path, followlinks=True, onerror=leave_out):
             status = Path(directory).stat()
             if (status.st_dev, status.st_ino) in seen:  # links may form a cycle
                 listing.others[self._name(Path(directory))] = "a link to a folder that is already listed"
@@ -57,6 +69,12 @@ class FolderReader:
             listing.skipped_classes.update(name for name in folders if is_unwanted_class(name, self._only))
             folders[:] = sorted(name for name in folders if not is_junk(name) and name not in listing.skipped_classes)
             yield from (Path(directory, name) for name in sorted(files) if not is_junk(name))
+
+
+def _describe(error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ELOOP):
+        return "is a link to a missing file"
+    return f"cannot be read ({(error.strerror or str(error)).lower()})"
 
 
 def _read(path: Path, n: int) -> bytes:

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -13,16 +13,35 @@ import numpy.typing as npt
 
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.errors import DataError
+from nilr.words import counted
 
 SPLIT_FILES: Final = ("train.csv", "val.csv", "test.csv")
 PICKLE_SUFFIXES: Final = (".pkl", ".pickle")
 MAX_SPLIT_FILE_BYTES: Final = 64 * 2**20
 MAX_NAME: Final = 255
+SPECIAL_FILE: Final = "a pipe, a socket or a device"
 
 _MAX_PATH: Final = 4096
 
 _IMAGE: Final = re.compile(r".*\.(jpe?g|jpe|jfif|png|bmp|gif|tiff?|webp|p[pgb]m|jp2|avif)", re.IGNORECASE)
-_JUNK: Final = re.compile(r"(?:^|/)(?:\.|(?:__MACOSX|Thumbs\.db|desktop\.ini|@eaDir)(?:/|\Z))")
+_UNSUPPORTED_IMAGE: Final = re.compile(
+    r".*\.(hei[cf]|hif|jxl|psd|exr|dds|pcx|tga|cr[23w]|nef|arw|dng|raf|orf|rw2|pef|nrw|srw|3fr|iiq|x3f)", re.IGNORECASE
+)
+_ARCHIVES: Final = frozenset({
+    "a tar archive", "a zip archive", "a part of a split zip archive", "a gzip file", "a bzip2 file", "an xz file",
+    "a Zstandard file", "an LZ4 file", "a 7-Zip archive", "a RAR archive", "a Parquet file", "an Arrow file",
+    "a TFRecord file",
+})  # fmt: skip
+_ARCHIVE_SUFFIX: Final = r"\.(tar|tgz|tbz2?|txz|tzst|zip|z\d\d|7z|rar|gz|bz2|xz|zst|lz4)"
+# Files that may be compressed, or are themselves zip archives, but contain no images to pack.
+_NO_ARCHIVE: Final = re.compile(
+    r".*\.(csv|tsv|txt|md|json|jsonl|xml|ya?ml|html|log|py|npy|mat|docx|xlsx|pptx|od[tsp]|epub|npz|pth?|ckpt|keras|jar|whl)"
+    r"(\.(gz|bz2|xz|zst|lz4))?",
+    re.IGNORECASE,
+)
+_JUNK: Final = re.compile(
+    r"(?:^|/)(?:\.|(?:__MACOSX|(?:eh)?Thumbs\.db|desktop\.ini|@eaDir|\$RECYCLE\.BIN)(?:/|\Z))", re.IGNORECASE
+)
 _PLAIN_PATH: Final = re.compile(r"(?:[^/\\:\0.][^/\\:\0]{0,254}/){0,8}[^/\\:\0.][^/\\:\0]{0,254}")
 _SYNSET: Final = re.compile(r"n\d{8}")
 
@@ -61,23 +80,41 @@ class Listing:
     images: list[Member] = field(default_factory=list)
     split_files: dict[str, bytes] = field(default_factory=dict)  # content of each train.csv, val.csv and test.csv
     pickles: list[Member] = field(default_factory=list)  # pickles in an archive
+    unread: dict[str, str] = field(
+        default_factory=dict
+    )  # why each file with lost images cannot be read: "is encrypted"
     others: dict[str, str] = field(default_factory=dict)  # what each other file is
+    warnings: list[str] = field(default_factory=list)
     skipped_classes: set[str] = field(default_factory=set)  # not listed, because no split has them
     split_file_bytes: int = 0  # total size of split files; those beyond `MAX_SPLIT_FILE_BYTES` count as others
 
     def add(self, member: Member, read: Callable[[int], bytes]) -> None:
         """Add a file; `read(n)` returns its first n bytes."""
-        if is_image_name(member.filename):
+        name = member.filename
+        if is_image_name(name):
             self.images.append(member)
-        elif member.filename in SPLIT_FILES and self.split_file_bytes + member.size <= MAX_SPLIT_FILE_BYTES:
+        elif name in SPLIT_FILES and self.split_file_bytes + member.size <= MAX_SPLIT_FILE_BYTES:
             self.split_file_bytes += member.size
             self.split_files[member.path] = read(member.size)
+        elif _UNSUPPORTED_IMAGE.fullmatch(name):
+            self.unread[member.path] = f"is an image of type {name.rpartition('.')[2].upper()}"
         elif (what := describe_content(read(HEAD_SIZE))).endswith(" image"):
             self.images.append(member)
-        elif member.reader.kind != "folder" and (what == "a Python pickle" or member.path.endswith(PICKLE_SUFFIXES)):
+        elif what == "a Python pickle" or name.endswith(PICKLE_SUFFIXES):
             self.pickles.append(member)
+        elif (what in _ARCHIVES or container_name(name) != name) and not _NO_ARCHIVE.fullmatch(name):
+            where = "" if member.reader.kind == "folder" else f" inside a {member.reader.kind}"
+            self.unread[member.path] = f"is {what}{where}"
         else:
             self.others[member.path] = what
+
+    def leave_out(self, path: str, what: str) -> None:
+        """Add a file that cannot be read, such as "a symbolic link"; its name decides whether images are lost."""
+        name = path.rpartition("/")[2]
+        if container_name(name) != name or any(known.fullmatch(name) for known in (_IMAGE, _UNSUPPORTED_IMAGE)):
+            self.unread[path] = f"is {what}"
+        else:
+            self.others[path] = what
 
 
 class Reader(Protocol):
@@ -112,6 +149,13 @@ def read_error(path: Path, error: OSError, hint: str = "check that it exists, is
     return DataError(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}", hint=hint)
 
 
+def damaged(path: Path, how: str) -> DataError:
+    """Return the error for an archive that is damaged, such as "truncated"."""
+    is_part = re.search(r"\.(\d{3}|aa|part\w*)$", path.name)
+    hint = "download it again, and compare its size or SHA-256 with the published one"
+    return DataError(f"`{path}` is {how}", hint="join all parts of the archive with `cat`" if is_part else hint)
+
+
 def is_image_name(name: str) -> bool:
     """Return whether a file name has the suffix of an image."""
     return _IMAGE.fullmatch(name) is not None
@@ -138,7 +182,12 @@ def safe_path(name: str, archive: Path) -> str:
             f"`{archive}` has a member whose name begins with {name[:40]!r} and has {len(name):,} characters",
             hint=f"shorten names to {MAX_NAME} characters, and paths to {_MAX_PATH:,}",
         )
-    return "/".join(part for part in parts if part not in ("", "."))
+    return plain_path(name)
+
+
+def plain_path(name: str) -> str:
+    """Return a path with `/` between its parts, and without empty parts and `.`."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def is_unwanted_class(name: str, only: frozenset[str] | None) -> bool:
@@ -148,4 +197,15 @@ def is_unwanted_class(name: str, only: frozenset[str] | None) -> bool:
 
 def container_name(name: str) -> str:
     """Return an archive's name without its suffixes: `train.tar.gz` -> `train`."""
-    return re.sub(r"(\.(tar|tgz|tbz2?|txz|zip|pkl|pickle|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE) or name
+    return re.sub(rf"({_ARCHIVE_SUFFIX}|\.pkl|\.pickle)+$", "", name, flags=re.IGNORECASE) or name
+
+
+def by_kind(reasons: Mapping[str, str]) -> str:
+    """Describe each kind of reason by its first file: "`a.jpg` is truncated (and 6 more files); `b.7z` is ..."."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for path, reason in reasons.items():
+        kinds[re.sub(r"\(.*\)|[\d,]+", "", reason)].append(path)
+    return "; ".join(
+        f"`{path}` {reasons[path]}" + (f" (and {counted(len(more), 'more file')})" if more else "")
+        for path, *more in kinds.values()
+    )

@@ -68,6 +68,8 @@ class PickleReader:
         classes = self._read().classes
         for member in members:
             name, index = member.where
+            if name not in classes or index >= len(classes[name]):
+                raise DataError(f"`{self._path}` was changed while it was read", hint="run the command again")
             yield member, classes[name][index]
 
     def _read(self) -> "PickleImages":

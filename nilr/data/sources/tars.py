@@ -16,12 +16,15 @@ from typing import Final, cast
 
 from nilr.data.file_types import describe_content
 from nilr.data.sources.members import (
+    SPECIAL_FILE,
     Listing,
     Member,
     Payload,
     container_name,
+    damaged,
     is_junk,
     is_unwanted_class,
+    plain_path,
     read_error,
     safe_path,
 )
@@ -46,7 +49,12 @@ _OPENERS: Final[Mapping[bytes, Callable[[Path], io.BufferedIOBase]]] = {
     b"\xfd7zXZ": lzma.LZMAFile,
 }
 _CONTENT_ERRORS: Final = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
-_AGAIN: Final = "download it again, and compare its size or SHA-256 with the published one"
+_CONTINUED: Final = b"M"  # the type of GNU tar for the rest of a file that began in another volume
+_SPECIAL: Final = {
+    tarfile.LNKTYPE: "a hard link to a missing file",
+    tarfile.SYMTYPE: "a symbolic link",
+    **dict.fromkeys((tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE), SPECIAL_FILE),
+}
 
 
 def is_compressed(head: bytes) -> bool:
@@ -83,14 +91,15 @@ class TarReader:
             file.seek(0)
             self._list(file, 0, self._prefix, listing)
             if self._is_compressed():
-                while file.read(2**20):  # the checksum of a compressed file is at its end
-                    pass
+                self._read_to_end(file, listing)
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
         """Read some members: in the given order, or in archive order if it is compressed."""
         with self._open() as file:
+            where, content = -1, b""
             for member in sorted(members, key=lambda member: member.where) if self._is_compressed() else members:
-                content = _read_at(file, member.where, member.size)
+                if member.where != where:  # hard links have the place of one file
+                    where, content = member.where, _read_at(file, member.where, member.size)
                 if len(content) < member.size:
                     raise self._truncated()
                 yield member, content
@@ -110,7 +119,7 @@ class TarReader:
             with opener(self._path) if opener else io.BufferedReader(io.FileIO(self._path), _BUFFER) as file:
                 yield file
         except _CONTENT_ERRORS as error:
-            raise DataError(f"`{self._path}` is truncated or corrupt: {error}", hint=_AGAIN) from error
+            raise damaged(self._path, f"truncated or corrupt: {error}") from error
         except OSError as error:
             raise read_error(self._path, error) from error
 
@@ -120,23 +129,36 @@ class TarReader:
                 f"`{self._path}` has tars nested more than {_MAX_DEPTH} levels deep",
                 hint="unpack it, and give the folder",
             )
-        for name, offset, size in self._headers(file, start):
+        for name, place in self._headers(file, start):
             if is_junk(name):
                 continue
-            member = Member(f"{prefix}/{name}", size, self, offset)
-            if not name.lower().endswith(".tar"):
-                listing.add(member, partial(_read_head, file, offset, size))
+            if isinstance(place, str):
+                listing.leave_out(f"{prefix}/{name}", place)
                 continue
-            stem = container_name(member.filename)
-            if is_unwanted_class(stem, self._only):
+            offset, size = place
+            member = Member(f"{prefix}/{name}", size, self, offset)
+            read = partial(_read_head, file, offset, size)
+            stem = container_name(member.filename) if name.lower().endswith(".tar") else None
+            if stem and is_unwanted_class(stem, self._only):
                 listing.skipped_classes.add(stem)
-            elif is_tar(head := _read_at(file, offset, min(size, BLOCK))):
+            elif stem and is_tar(read(BLOCK)):
                 self._list(file, offset, f"{member.path.rpartition('/')[0]}/{stem}", listing, depth + 1)
             else:
-                listing.others[member.path] = describe_content(head)
+                listing.add(member, read)
 
-    def _headers(self, file: io.BufferedIOBase, start: int) -> Iterator[tuple[str, int, int]]:
-        """Yield the name, offset and size of each file of the tar that begins at `start`."""
+    def _read_to_end(self, file: io.BufferedIOBase, listing: Listing) -> None:
+        """Read the checksum at the end of a compressed file; as in `gunzip`, other data may follow."""
+        try:
+            while file.read(2**20):
+                pass
+        except gzip.BadGzipFile as error:
+            if "Not a gzipped file" not in str(error):
+                raise
+            listing.warnings.append(f"ignored data after the end of the gzip file `{self._path}`")
+
+    def _headers(self, file: io.BufferedIOBase, start: int) -> Iterator[tuple[str, tuple[int, int] | str]]:
+        """Yield the name and place (offset, size) of each file of the tar at `start`, or what else it is."""
+        files: dict[str, tuple[int, int]] = {}
         # TarFile's own iteration treats a damaged header as the end of the archive.
         with tarfile.TarFile(fileobj=io.BytesIO(bytes(BLOCK)), mode="r") as archive:
             archive.fileobj, archive.offset = cast(io.BytesIO, _Headers(file)), start
@@ -147,17 +169,18 @@ class TarReader:
                 if not archive.pax_headers and (plain := _plain_file(block)):
                     name, size = plain
                     archive.offset = at + BLOCK + -(-size // BLOCK) * BLOCK
-                    yield safe_path(name, self._path), at + BLOCK, size
+                    name = safe_path(name, self._path)
+                    files[name] = at + BLOCK, size
+                    yield name, files[name]
                     continue
                 info = self._header(archive, file, at)
-                if info.issym() or info.islnk() or info.isdev():
-                    raise DataError(
-                        f"`{self._path}` has a member {info.name!r} that is a link or a device, not a file",
-                        hint="create the archive from regular files",
-                    )
                 name = safe_path(info.name, self._path)
-                if info.isreg():
-                    yield name, info.offset_data, info.size
+                place = (info.offset_data, info.size) if info.isreg() else files.get(plain_path(info.linkname))
+                if place and (info.isreg() or info.islnk()):
+                    files[name] = place
+                    yield name, place
+                elif info.type in _SPECIAL:
+                    yield name, _SPECIAL[info.type]
 
     def _header(self, archive: tarfile.TarFile, file: io.BufferedIOBase, at: int) -> tarfile.TarInfo:
         file.seek(at)
@@ -166,13 +189,18 @@ class TarReader:
         except (tarfile.TarError, MemoryError, OverflowError, RecursionError, ValueError) as error:
             if not file.read(1):
                 raise self._truncated() from error
-            raise DataError(f"`{self._path}` is corrupt: invalid header at byte {at} ({error})", hint=_AGAIN) from error
+            raise damaged(self._path, f"corrupt: invalid header at byte {at} ({error})") from error
+        if info.type == _CONTINUED or "GNU.volume.offset" in info.pax_headers:
+            raise DataError(
+                f"`{self._path}` is a volume of a multi-volume tar: it begins inside {info.name!r}",
+                hint="unpack all volumes with `tar --multi-volume`, and give the folder",
+            )
         if not at < archive.offset < _MAX_OFFSET or info.issparse():
-            raise DataError(f"`{self._path}` is corrupt: invalid size of {info.name!r}", hint=_AGAIN)
+            raise damaged(self._path, f"corrupt: invalid size of {info.name!r}")
         return info
 
     def _truncated(self) -> DataError:
-        return DataError(f"`{self._path}` is truncated: it ends before the end of its last member", hint=_AGAIN)
+        return damaged(self._path, "truncated, or one volume of several: it ends before the end of its last member")
 
 
 class _Headers:

@@ -8,7 +8,6 @@ instructions, nothing is imported or called by name, and a length beyond the end
 import io
 import itertools
 import math
-import mmap
 import pickletools
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -45,9 +44,7 @@ def load_plain(path: Path, content: bytes | None = None) -> object:
             if what not in _POSSIBLE_PICKLES:
                 hint = "the download saved a web page; get the file itself" if "page" in what else None
                 raise DataError(f"`{path}` is {what}, not a pickle", hint=hint)
-            file.seek(0)
-            # Reading beyond the end of a mapping or BytesIO returns what is left, and allocates no memory for the rest.
-            return _Machine().run(file if content is not None else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return _Machine().run(_Bounded(file))
     except OSError as error:
         raise storage_error(path, error, "read") from error
     except _ForbiddenError as error:
@@ -149,6 +146,19 @@ _EMPTY: Final[dict[str, Callable[[], object]]] = {"EMPTY_LIST": list, "EMPTY_DIC
 _TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
+class _Bounded:
+    """Reads a file, and allocates no memory beyond its end. It is not mapped: a mapped file that shrinks kills nilr."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        self.readline, self.tell = file.readline, file.tell
+
+    def read(self, n: int) -> bytes:
+        return self._file.read(n if n < io.DEFAULT_BUFFER_SIZE else min(n, self._size - self._file.tell()))
+
+
 class _Machine:
     """Runs the instructions of one pickle."""
 
@@ -157,8 +167,8 @@ class _Machine:
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: IO[bytes] | mmap.mmap) -> object:
-        operations = pickletools.genops(file)  # type: ignore[arg-type]  # a mapping has the methods that it uses
+    def run(self, file: _Bounded) -> object:
+        operations = pickletools.genops(file)  # type: ignore[arg-type]  # it has the methods that genops uses
         for n, (opcode, arg, _) in enumerate(operations):
             if n == _MAX_OPERATIONS:
                 raise _ForbiddenError(f"more than {n:,} instructions")

@@ -1,7 +1,9 @@
 """Read zip archives: listed from their directory, read member by member, never unpacked to disk."""
 
 import contextlib
+import io
 import lzma
+import shlex
 import stat
 import zipfile
 import zlib
@@ -10,11 +12,29 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from nilr.data.sources.members import Listing, Member, Payload, Unreadable, is_junk, read_error, safe_path
+from nilr.data.sources.members import (
+    SPECIAL_FILE,
+    Listing,
+    Member,
+    Payload,
+    Unreadable,
+    damaged,
+    is_junk,
+    read_error,
+    safe_path,
+)
 from nilr.errors import DataError
 
 _CONTENT_ERRORS: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError, ValueError)
+# Bits of a member's flags.
 _ENCRYPTED: Final = 0x1
+_UTF8: Final = 0x800
+_END_SIZE: Final = 22  # of the record at the end, without the comment behind it
+_OTHER_METHODS: Final = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+_METHODS: Final = frozenset({
+    zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA,
+    getattr(zipfile, "ZIP_ZSTANDARD", zipfile.ZIP_STORED),  # Python 3.14
+})  # fmt: skip
 
 
 class ZipReader:
@@ -28,11 +48,15 @@ class ZipReader:
     def list_into(self, listing: Listing) -> None:
         """Add every file to the listing; an archive in the zip is not opened."""
         with self._open() as archive:
+            self._check_disk(archive)
             for info in archive.infolist():
-                name = safe_path(info.filename, self._path)
-                self._check(info)
-                if not info.is_dir() and not is_junk(name):
-                    member = Member(f"{self._prefix}/{name}", info.file_size, self, info)
+                name = safe_path(_decoded_name(info), self._path)
+                if info.filename.endswith(("/", "\\")) or is_junk(name):
+                    continue
+                member = Member(f"{self._prefix}/{name}", info.file_size, self, info)
+                if what := _unsupported(info):
+                    listing.leave_out(member.path, what)
+                else:
                     listing.add(member, partial(_read, archive, info))
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
@@ -50,21 +74,40 @@ class ZipReader:
             with zipfile.ZipFile(self._path) as archive:
                 yield archive
         except _CONTENT_ERRORS as error:
-            raise DataError(
-                f"`{self._path}` is truncated or corrupt: {str(error).lower()}",
-                hint="download it again, and compare its size or SHA-256 with the published one",
-            ) from error
+            raise damaged(self._path, f"truncated or corrupt: {str(error).lower()}") from error
         except OSError as error:
             raise read_error(self._path, error) from error
 
-    def _check(self, info: zipfile.ZipInfo) -> None:
-        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise DataError(
-                f"`{self._path}` has a member {info.filename!r} that is a link or a device, not a file",
-                hint="create the archive from regular files",
-            )
-        if info.flag_bits & _ENCRYPTED:
-            raise DataError(f"`{self._path}` is encrypted: {info.filename!r} needs a password", hint="decrypt it first")
+    def _check_disk(self, archive: zipfile.ZipFile) -> None:
+        # The record at the end begins with a magic of 4 bytes and the number of this part, if it is one of several.
+        with self._path.open("rb") as file:
+            file.seek(-_END_SIZE - len(archive.comment), io.SEEK_END)
+            magic, part = file.read(4), file.read(2)
+            if magic == b"PK\5\6" and part not in (b"\0\0", b"\xff\xff"):
+                raise DataError(
+                    f"`{self._path}` is the last part of a split zip archive",
+                    hint=f"join the parts with `zip -s 0 {shlex.quote(str(self._path))} --out joined.zip`",
+                )
+
+
+def _unsupported(info: zipfile.ZipInfo) -> str | None:
+    """Return what a member is that cannot be read, or None."""
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "a symbolic link" if kind == stat.S_IFLNK else SPECIAL_FILE
+    if info.flag_bits & _ENCRYPTED:
+        return "an encrypted file"
+    if info.compress_type not in _METHODS:
+        return f"a file compressed with {_OTHER_METHODS.get(info.compress_type, f'method {info.compress_type}')}"
+    return None
+
+
+def _decoded_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name; some programs write UTF-8 without setting its flag."""
+    if not info.filename.isascii() and not info.flag_bits & _UTF8:
+        with contextlib.suppress(UnicodeError):
+            return info.filename.encode("cp437").decode()
+    return info.filename
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, n: int) -> bytes:

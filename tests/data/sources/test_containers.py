@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import os
 import pickle
 import tarfile
@@ -14,6 +16,7 @@ from nilr.data.sources.containers import list_sources
 from nilr.errors import DataError, UsageError
 
 PNG = b"\x89PNG\r\n\x1a\n"
+SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +26,14 @@ PNG = b"\x89PNG\r\n\x1a\n"
         ("x.pkl", b"<!DOCTYPE html><html>", "is an HTML page", "get the file itself"),
         ("x.zip", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer", "git lfs pull"),
         ("x.parquet", b"PAR1xxxx", "is a Parquet file", "one folder per class"),
-        ("x.7z", b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive", "unpack"),
+        ("x.7z", SEVEN_ZIP, "is a 7-Zip archive", "unpack"),
+        ("x.tar.zst", b"\x28\xb5\x2f\xfd", "is a Zstandard file", "unzstd"),
+        ("x.tar.lz4", b"\x04\x22\x4d\x18", "is an LZ4 file", "unlz4"),
+        ("x.rar", b"Rar!\x1a\x07\x01\x00", "is a RAR archive", "unpack"),
+        ("x.tfrecord", b"\x18\0\0\0\0\0\0\0\xa3\x7f\x4b\x22", "is a TFRecord file", "one folder per class"),
+        ("x.mat", b"MATLAB 5.0 MAT-file", "is a MATLAB file", "one folder per class"),
+        ("train_data.hdf5", b"\x89HDF\r\n\x1a\n", "is an HDF5 file", "torchmeta"),
+        ("x.h5", b"\x89HDF\r\n\x1a\n", "is an HDF5 file", "--data"),
         ("x.jpg", b"\xff\xd8\xff\xe0", "is a JPEG image, not a folder", "docs/datasets.md"),
         ("x.tar", b"", "is an empty file", "docs/datasets.md"),
         ("x.txt", b"hello", "is a text file", "docs/datasets.md"),
@@ -42,6 +52,12 @@ def test_the_error_for_an_unsupported_source_says_what_it_is(
 def test_a_missing_source_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no `.*nowhere\.tar`"):
         list_sources([tmp_path / "nowhere.tar"])
+
+
+@pytest.mark.parametrize("url", ["https://example.org/train.tar", "http://example.org", "s3://bucket/train.tar"])
+def test_a_url_is_not_taken_for_a_path(url: str) -> None:
+    with pytest.raises(DataError, match=f"`{url}` is a URL: nilr downloads nothing"):
+        list_sources([Path(url)])
 
 
 def test_the_error_for_a_source_without_images_says_what_it_contains(tmp_path: Path) -> None:
@@ -66,15 +82,119 @@ def test_a_container_is_recognised_by_content_not_by_name(tmp_path: Path) -> Non
     assert [image.path for image in list_sources([tmp_path / "really-a-tar.zip"]).images] == ["really-a-tar/n01/a.png"]
 
 
-def test_archives_beside_loose_images_are_skipped(tmp_path: Path) -> None:
+def tarred(at: Path, *names: str, content: bytes = PNG) -> Path:
+    with tarfile.open(at, "w") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return at
+
+
+def test_whatever_hides_images_is_an_error_or_left_out(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    (source / "a.png").write_bytes(PNG)
-    with tarfile.open(source / "all.tar", "w") as archive:
-        archive.add(source / "a.png", "n01/a.png")
-    listing = list_sources([source])
+    for name, content in {
+        "a.png": PNG, "b.7z": SEVEN_ZIP, "c.7z": SEVEN_ZIP, "photo.HEIC": b"?", "x.zip.001": b"PK\3\4",
+        "cut.tar": b"<html>", "train.tfrecord": b"\x18\0\0\0\0\0\0\0\xa3\x7f\x4b\x22", "val.pkl": b"\x80\x02N.",
+    }.items():  # fmt: skip
+        (source / name).write_bytes(content)
+    tarred(source / "all.tar", "n01/a.png")
+    (source / "gone.png").symlink_to("nowhere")
+    (source / "loop").symlink_to("loop")
+    harmless = {
+        "labels.csv.gz": "a gzip file", "model.pt": "a zip archive", "words.pickle": "a Python pickle",
+        "setid.mat": "a MATLAB file", "notes.docx": "a zip archive",
+    }  # fmt: skip
+    heads = {
+        "a gzip file": b"\x1f\x8b\x08",
+        "a zip archive": b"PK\3\4",
+        "a Python pickle": b"\x80\x02N.",
+        "a MATLAB file": b"MATLAB ",
+    }
+    for name, what in harmless.items():
+        (source / name).write_bytes(heads[what])
+    with pytest.raises(DataError, match="not all images can be read: ") as caught:
+        list_sources([source])
+    assert "`source/b.7z` is a 7-Zip archive (and 1 more file); " in caught.value.message
+    assert "--skip-broken" in (caught.value.hint or "")
+    listing = list_sources([source], skip_broken=True)
     assert [image.path for image in listing.images] == ["source/a.png"]
-    assert listing.others == {"source/all.tar": "a tar archive"}
+    assert listing.unread == {
+        "source/all.tar": "is a tar archive beside other images",
+        "source/b.7z": "is a 7-Zip archive",
+        "source/c.7z": "is a 7-Zip archive",
+        "source/cut.tar": "is an HTML page",
+        "source/gone.png": "is a link to a missing file",
+        "source/loop": "is a link to a missing file",
+        "source/photo.HEIC": "is an image of type HEIC",
+        "source/train.tfrecord": "is a TFRecord file",
+        "source/val.pkl": "is a Python pickle beside other images",
+        "source/x.zip.001": "is a zip archive beside other images",
+    }
+    assert listing.others == {f"source/{name}": what for name, what in harmless.items()}
+
+
+def test_an_unsupported_archive_beside_readable_ones_is_an_error(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    tarred(source / "train.tar", "n01/a.png")
+    (source / "val.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+    (source / "labels.csv.gz").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(DataError, match=r"`source/val\.tar\.zst` is a Zstandard file") as caught:
+        list_sources([source])
+    assert "unzstd" in (caught.value.hint or "")
+    listing = list_sources([source], skip_broken=True)
+    assert [image.path for image in listing.images] == ["source/train/n01/a.png"]
+    assert listing.others == {"source/labels.csv.gz": "a gzip file"}
+
+
+@pytest.mark.parametrize("name", ["inner.zip", "inner"])
+def test_a_zip_in_a_tar_is_called_that(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "inner", "w") as archive:
+        archive.writestr("n01/a.png", PNG)
+    path = tarred(tmp_path / "x.tar", name, content=(tmp_path / "inner").read_bytes())
+    with pytest.raises(
+        DataError, match=f"there is no image in `.*`: `x/{name}` is a zip archive inside a tar"
+    ) as caught:
+        list_sources([path])
+    assert caught.value.hint == "unpack the outer archive, and give the folder"
+
+
+def test_a_pickle_twice_in_an_archive_is_listed_once(tmp_path: Path) -> None:
+    content = {"image_data": np.zeros((2, 84, 84, 3), np.uint8), "class_dict": {"a": [0], "b": [1]}}
+    path = tarred(tmp_path / "x.tar", "train.pkl", "train.pkl", content=pickle.dumps(content))
+    assert [image.path for image in list_sources([path]).images] == [
+        "x/train/train/a/a-00000",
+        "x/train/train/b/b-00000",
+    ]
+
+
+def test_a_folder_that_cannot_be_opened_is_an_error_or_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("n01", "n02"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(PNG)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("n02"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"`.*/n02` cannot be read \(permission denied\)"):
+        list_sources([tmp_path])
+    assert len(list_sources([tmp_path], skip_broken=True).images) == 1
+
+
+def test_the_file_without_images_that_has_a_way_out_is_named(tmp_path: Path) -> None:
+    for name in ("README.md", "train_data.hdf5", "train_labels.json"):
+        (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" if name.endswith("hdf5") else b"text")
+    with pytest.raises(DataError, match=r"train_data\.hdf5` is not an image but an HDF5 file") as caught:
+        list_sources([tmp_path])
+    assert "torchmeta" in (caught.value.hint or "")
 
 
 def test_the_later_of_two_members_with_one_path_counts(tmp_path: Path) -> None:

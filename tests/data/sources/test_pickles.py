@@ -2,6 +2,8 @@ import contextlib
 import io
 import os
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 
 from nilr.data.sources import unpickling
+from nilr.data.sources.containers import list_sources
+from nilr.data.sources.members import fetch_all
 from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.errors import DataError, StoreError
 
@@ -212,6 +216,43 @@ def test_a_pickle_cut_anywhere_is_refused(tmp_path: Path, protocol: int) -> None
         path.write_bytes(whole[:stop])
         with pytest.raises(DataError, match="is a truncated or damaged pickle"):
             read_pickle_arrays(path)
+
+
+SHORTENED = """
+import os, pickletools, sys
+from pathlib import Path
+from nilr.data.sources.pickles import read_pickle_arrays
+from nilr.errors import DataError
+
+genops = pickletools.genops
+
+def shorten(file):
+    for number, operation in enumerate(genops(file)):
+        if number == 3:
+            os.truncate(sys.argv[1], 4096)
+        yield operation
+
+pickletools.genops = shorten
+try:
+    read_pickle_arrays(Path(sys.argv[1]))
+except DataError as error:
+    print(error.message)
+"""
+
+
+def test_a_pickle_that_becomes_shorter_while_it_is_read_does_not_kill_the_process(tmp_path: Path) -> None:
+    images = np.zeros((100, 84, 84, 3), np.uint8)
+    path = save(tmp_path / "x.pkl", {"class_dict": {"n01": [0]}, "image_data": images})
+    done = subprocess.run([sys.executable, "-c", SHORTENED, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"`{path}` is a truncated or damaged pickle, or not a pickle"
+
+
+def test_a_pickle_that_changes_between_listing_and_reading_is_an_error(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.pkl", {"image_data": IMAGES, "class_dict": CLASSES})
+    images = list_sources([path]).images
+    save(path, {"image_data": IMAGES, "class_dict": {"n02": [0]}})
+    with pytest.raises(DataError, match=r"`.*x\.pkl` was changed while it was read"):
+        list(fetch_all(images))
 
 
 @pytest.mark.parametrize("opcode", [b"\x8e", b"\x8d", b"\x96", b"\x95"], ids=["bytes", "text", "bytearray", "frame"])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import io
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +101,8 @@ def test_files_are_listed_by_their_type(write: Write) -> None:
     content = {"n01/a": png, "b.txt": b"text", "train.csv": b"filename,label\n", "c.tar": b"<html>"}
     listing = listed(write(tar_bytes(content)))
     assert [image.path for image in listing.images] == ["source/n01/a"]
-    assert listing.others == {"source/b.txt": "a text file", "source/c.tar": "an HTML page"}
+    assert listing.others == {"source/b.txt": "a text file"}
+    assert listing.unread == {"source/c.tar": "is an HTML page inside a tar"}
     assert listing.split_files == {"source/train.csv": b"filename,label\n"}
 
 
@@ -130,15 +133,100 @@ def test_a_false_size_is_refused(size: int, write: Write) -> None:
         listed(write(bytes(header) + bytes(2048)))
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_refused_by_name(kind: bytes, write: Write) -> None:
-    with pytest.raises(DataError, match=r"a member 'n01/a\.jpg' that is a link or a device"):
-        listed(write(special("n01/a.jpg", kind)))
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (tarfile.SYMTYPE, "a symbolic link"),
+        (tarfile.LNKTYPE, "a hard link to a missing file"),
+        *((kind, "a pipe, a socket or a device") for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)),
+    ],
+)
+def test_links_and_devices_are_never_read(kind: bytes, what: str, write: Write) -> None:
+    headers = b"".join(special(name, kind)[:512] for name in ("n01/a.jpg", "latest", "more.tar.gz"))
+    listing = listed(write(headers + tar_bytes({"n01/b.jpg": b"x"})))
+    assert [image.path for image in listing.images] == ["source/n01/b.jpg"]
+    assert listing.unread == dict.fromkeys(["source/n01/a.jpg", "source/more.tar.gz"], f"is {what}")
+    assert listing.others == {"source/latest": what}
+
+
+@pytest.mark.parametrize("mode", ["", "z", "j", "J"])
+@pytest.mark.parametrize("dialect", ["gnu", "posix", "ustar"])
+def test_a_hard_link_is_the_file_before_it(mode: str, dialect: str, tmp_path: Path) -> None:
+    (tmp_path / "n01").mkdir()
+    (tmp_path / "n02").mkdir()
+    for number in range(4):
+        (tmp_path / "n01" / f"{number}.jpg").write_bytes(bytes([number]) * 20_000)
+        for link in (f"n02/{number}.jpg", f"n01/again{number}.jpg"):
+            (tmp_path / link).hardlink_to(tmp_path / "n01" / f"{number}.jpg")
+    command = ["tar", f"-c{mode}f", "x.tar", f"--format={dialect}", "./n01", "n02"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        assert sum(member.islnk() for member in archive) == 8
+    assert read(tmp_path / "x.tar") == {
+        f"source/{name}.jpg": bytes([number]) * 20_000
+        for number in range(4)
+        for name in (f"n01/{number}", f"n02/{number}", f"n01/again{number}")
+    }
+
+
+def test_a_compressed_tar_with_hard_links_is_read_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = [tarfile.TarInfo(f"n02/{number}.jpg") for number in range(50)]
+    for number, link in enumerate(links):
+        link.type, link.linkname = tarfile.LNKTYPE, f"n01/{number}.jpg"
+    files = tar_bytes({f"n01/{number}.jpg": bytes([number]) * 1000 for number in range(50)}).rstrip(b"\0")
+    files += bytes(-len(files) % 512)
+    path = write(gzip.compress(files + b"".join(link.tobuf() for link in links) + bytes(1024)))
+    listing = listed(path)
+    rewinds = []
+    monkeypatch.setattr(gzip._GzipReader, "_rewind", lambda reader: rewinds.append(reader))
+    payloads = {member.path: payload for member, payload in TarReader(path, "source").fetch(listing.images)}
+    assert payloads["source/n02/49.jpg"] == payloads["source/n01/49.jpg"] == bytes([49]) * 1000
+    assert rewinds == []
+
+
+def test_a_hard_link_to_a_later_file_is_unread(write: Write) -> None:
+    link = tarfile.TarInfo("n01/a.jpg")
+    link.type, link.linkname = tarfile.LNKTYPE, "n01/b.jpg"
+    listing = listed(write(link.tobuf() + tar_bytes({"n01/b.jpg": b"x"})))
+    assert [image.path for image in listing.images] == ["source/n01/b.jpg"]
+    assert listing.unread == {"source/n01/a.jpg": "is a hard link to a missing file"}
+
+
+@pytest.mark.parametrize("dialect", ["gnu", "posix"])
+def test_a_volume_of_several_is_named(dialect: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x" * 90_000)
+    volumes = [f"--file={tmp_path}/{number}.tar" for number in (1, 2)]
+    subprocess.run(["tar", "-cML", "50", f"--format={dialect}", *volumes, "a.jpg"], cwd=tmp_path, check=True)
+    with pytest.raises(DataError, match=r"1\.tar` is truncated, or one volume of several"):
+        listed(tmp_path / "1.tar")
+    with pytest.raises(DataError, match=r"2\.tar` is a volume of a multi-volume tar"):
+        listed(tmp_path / "2.tar")
+
+
+@pytest.mark.parametrize("tail", [b"", bytes(4096), b"x", b"garbage", bytes(100) + b"garbage"])
+def test_data_after_a_gzip_is_ignored_with_a_warning(tail: bytes, write: Write) -> None:
+    path = write(tar_bytes(FILES, "w:gz") + tail)
+    assert read(path) == {f"source/{name}": content for name, content in FILES.items()}
+    assert listed(path).warnings == ([f"ignored data after the end of the gzip file `{path}`"] if any(tail) else [])
+
+
+def test_a_gzip_of_several_parts_is_read_to_its_end(write: Write) -> None:
+    whole = tar_bytes(FILES)
+    path = write(gzip.compress(whole[:900]) + gzip.compress(whole[900:]))
+    assert read(path) == {f"source/{name}": content for name, content in FILES.items()}
+    assert listed(path).warnings == []
+    with pytest.raises(DataError, match="is truncated or corrupt"):
+        listed(write(gzip.compress(whole[:900]) + b"garbage"))
+
+
+def test_a_false_checksum_of_a_gzip_is_found(write: Write) -> None:
+    content = bytearray(tar_bytes(FILES, "w:gz"))
+    content[-8] ^= 1
+    with pytest.raises(DataError, match="is truncated or corrupt: CRC check failed"):
+        listed(write(bytes(content)))
 
 
 def test_a_gzip_without_a_tar_is_refused(tmp_path: Path, write: Write) -> None:
-    import gzip
-
     with pytest.raises(DataError, match="does not contain a tar but an HTML page"):
         listed(write(gzip.compress(b"<!doctype html>" + b" " * 600)))
 

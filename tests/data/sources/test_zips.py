@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import random
+import shutil
 import stat
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from nilr.data.sources.containers import list_sources
 from nilr.data.sources.members import Listing, Unreadable
 from nilr.data.sources.zips import ZipReader
 from nilr.errors import DataError
@@ -55,21 +59,88 @@ def test_a_flipped_bit_makes_that_image_unreadable(tmp_path: Path) -> None:
     assert found["source/train/n01/b.jpg"] == FILES["train/n01/b.jpg"]
 
 
-def test_a_link_is_refused_by_name(tmp_path: Path) -> None:
-    info = zipfile.ZipInfo("n01/a.jpg")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+def test_members_that_cannot_be_read_are_listed_with_their_kind(tmp_path: Path) -> None:
+    link, pipe = (zipfile.ZipInfo(name) for name in ("n01/a.jpg", "n01/b.jpg"))
+    link.external_attr, pipe.external_attr = (stat.S_IFLNK | 0o777) << 16, stat.S_IFIFO << 16
+    readme = zipfile.ZipInfo("README")
+    readme.external_attr = link.external_attr
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr(info, "/etc/passwd")
-    with pytest.raises(DataError, match=r"a member 'n01/a\.jpg' that is a link or a device"):
-        listed(tmp_path / "x.zip")
+        for info in (link, pipe, readme):
+            archive.writestr(info, "/etc/passwd")
+        archive.writestr("n01/c.tar.gz", b"\x1f\x8b\x08")
+    listing = listed(tmp_path / "x.zip")
+    assert listing.images == []
+    assert listing.others == {"source/README": "a symbolic link"}
+    assert listing.unread == {
+        "source/n01/a.jpg": "is a symbolic link",
+        "source/n01/b.jpg": "is a pipe, a socket or a device",
+        "source/n01/c.tar.gz": "is a gzip file inside a zip",
+    }
 
 
-def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        (8, 1, "is an encrypted file"),
+        (10, 9, "is a file compressed with Deflate64"),
+        (10, 96, "is a file compressed with method 96"),
+    ],
+)
+def test_images_of_an_unsupported_method_are_unread(field: int, value: int, reason: str, tmp_path: Path) -> None:
     path = write(tmp_path / "x.zip")
     content = bytearray(path.read_bytes())
-    at = content.rindex(b"PK\1\2")
-    for start in (content.index(b"PK\1\2"), at):
-        content[start + 8] |= 1
+    at = content.index(b"PK\1\2")
+    while at >= 0:  # the flags or the method of each entry of the directory
+        content[at + field] = value
+        at = content.find(b"PK\1\2", at + 1)
     path.write_bytes(content)
-    with pytest.raises(DataError, match="is encrypted"):
-        listed(path)
+    listing = listed(path)
+    assert listing.images == []
+    assert listing.unread == dict.fromkeys(["source/train/n01/a.jpg", "source/train/n01/b.jpg"], reason)
+
+
+@pytest.mark.skipif(shutil.which("zip") is None, reason="zip is not installed")
+def test_a_part_of_a_split_zip_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(random.Random(0).randbytes(100_000))
+    subprocess.run(["zip", "-q", "-s", "64k", "x.zip", "a.jpg"], cwd=tmp_path, check=True)
+    with pytest.raises(DataError, match=r"`.*x\.zip` is the last part of a split zip") as caught:
+        listed(tmp_path / "x.zip")
+    command = (caught.value.hint or "").split("`")[1]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    assert [image.path for image in listed(tmp_path / "joined.zip").images] == ["source/a.jpg"]
+    with pytest.raises(DataError, match=r"x\.z01` is a part of a split zip archive"):
+        list_sources([tmp_path / "x.z01"])
+
+
+def test_data_after_the_end_does_not_make_a_zip_a_part(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.zip")
+    path.write_bytes(path.read_bytes() + b"more data")
+    assert len(listed(path).images) == 2
+
+
+@pytest.mark.parametrize("name", ["train/gar\u00e7on/\u00e9.jpg", "train/\u732b/1.jpg"])
+def test_names_in_utf8_are_read_without_their_flag(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[7] &= ~0x08
+    content[content.index(b"PK\1\2") + 9] &= ~0x08
+    (tmp_path / "x.zip").write_bytes(content)
+    assert [image.path for image in listed(tmp_path / "x.zip").images] == [f"source/{name}"]
+
+
+def test_names_in_the_code_page_of_dos_are_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("n01/XX.jpg", b"x")
+    content = (tmp_path / "x.zip").read_bytes().replace(b"XX", "\u00e9\u00fc".encode("cp437"))
+    (tmp_path / "x.zip").write_bytes(content)
+    assert [image.path for image in listed(tmp_path / "x.zip").images] == ["source/n01/\u00e9\u00fc.jpg"]
+
+
+def test_folders_with_a_backslash_are_no_files(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("n01\\", b"")
+        archive.writestr("n01\\a.jpg", b"x")
+    listing = listed(tmp_path / "x.zip")
+    assert [image.path for image in listing.images] == ["source/n01/a.jpg"]
+    assert listing.others == {}
