@@ -36,7 +36,9 @@ class PrepareDataSettings(MeasuringSettings):
     limit_per_class: int | None = setting(
         None, "Maximum number of images per class; the first ones in name order are packed.", shown="all", ge=1
     )
-    skip_broken: bool = setting(False, "Skip unreadable images. Without this flag they are an error.")
+    skip_broken: bool = setting(
+        False, "Skip images and archives that cannot be read. Without this flag they are an error."
+    )
     synthetic: bool = setting(False, "Generate 100 classes of images instead of reading a source.")
     verify: Path | None = setting(
         None, "Pack no images: check every digest of this pack (a path, or a name in the store).", env=False

@@ -59,11 +59,10 @@ def test_a_terminal_shows_percent(probe_result: Result[Any], monkeypatch: pytest
     assert "+5.00 % ± 0.50 %" in text
 
 
-def test_a_pack_is_shown_with_its_duplicates_and_skipped_images() -> None:
+def test_a_pack_is_shown_with_its_duplicates() -> None:
     metrics = PrepareDataMetrics(
         splits={"train": SplitCounts(classes=64, images=38_400), "val": SplitCounts(classes=16, images=9_600)},
         duplicate_pairs=[(image("a.jpg"), image("[b].jpg", "val"))],
-        skipped=["n01/c.jpg"],
         images_per_second=1234.5,
     )
     data = DataUsed(name="mini-imagenet", digest="abc", image_size=84)
@@ -74,7 +73,6 @@ def test_a_pack_is_shown_with_its_duplicates_and_skipped_images() -> None:
         "pack `mini-imagenet`, 84 px, content digest abc",
         "1 pair of images with identical pixels, 1 across splits:",
         "  train/n01/a.jpg = val/n01/[b].jpg",
-        "skipped 1 unreadable file",
         "1234 images/s",
     ]
 

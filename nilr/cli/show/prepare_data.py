@@ -9,7 +9,7 @@ MOST_LINES = 20
 
 
 def show(result: Result[PrepareDataMetrics], screen: Screen) -> None:
-    """Write the splits, the duplicates, the skipped images and the digest."""
+    """Write the splits, the duplicates and the digest."""
     metrics = result.metrics
     counts = metrics.splits.items()
     screen.table(("split", "classes", "images"), [(name, str(c.classes), str(c.images)) for name, c in counts])
@@ -22,8 +22,6 @@ def show(result: Result[PrepareDataMetrics], screen: Screen) -> None:
             screen.line(f"  {_image(a)} = {_image(b)}")
         if len(pairs) > MOST_LINES:
             screen.line(f"  ... and {len(pairs) - MOST_LINES:,} more, in the result file")
-    if metrics.skipped:
-        screen.line(f"skipped {counted(len(metrics.skipped), 'unreadable file')}")
     if metrics.images_per_second is not None:
         screen.line(f"{number(metrics.images_per_second)} images/s")
 

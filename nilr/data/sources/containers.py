@@ -52,6 +52,7 @@ _UNPACK: Final = "unpack it, and give the folder"
 _AS_FOLDERS: Final = "save its images into one folder per class, and give that folder"
 # The hint for a file of a kind that contains these words; the first that matches counts.
 _HINTS: Final = {
+    "compressed image": "decompress it",
     "inside a": "unpack the outer archive, and give the folder",
     "beside": "move it out of the folder, or give it alone",
     "HTML page": "the download saved a web page; get the file itself",

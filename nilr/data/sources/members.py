@@ -104,6 +104,7 @@ class Listing:
             self.pickles.append(member)
         elif (what in _ARCHIVES or container_name(name) != name) and not _NO_ARCHIVE.fullmatch(name):
             where = "" if member.reader.kind == "folder" else f" inside a {member.reader.kind}"
+            what = "a compressed image" if is_image_name(container_name(name)) else what
             self.unread[member.path] = f"is {what}{where}"
         else:
             self.others[member.path] = what

@@ -95,8 +95,9 @@ def test_whatever_hides_images_is_an_error_or_left_out(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for name, content in {
-        "a.png": PNG, "b.7z": SEVEN_ZIP, "c.7z": SEVEN_ZIP, "photo.HEIC": b"?", "x.zip.001": b"PK\3\4",
-        "cut.tar": b"<html>", "train.tfrecord": b"\x18\0\0\0\0\0\0\0\xa3\x7f\x4b\x22", "val.pkl": b"\x80\x02N.",
+        "a.png": PNG, "b.7z": SEVEN_ZIP, "c.7z": SEVEN_ZIP, "photo.HEIC": b"?", "b.png.gz": b"\x1f\x8b\x08",
+        "x.zip.001": b"PK\3\4", "cut.tar": b"<html>", "val.pkl": b"\x80\x02N.",
+        "train.tfrecord": b"\x18\0\0\0\0\0\0\0\xa3\x7f\x4b\x22",
     }.items():  # fmt: skip
         (source / name).write_bytes(content)
     tarred(source / "all.tar", "n01/a.png")
@@ -123,6 +124,7 @@ def test_whatever_hides_images_is_an_error_or_left_out(tmp_path: Path) -> None:
     assert listing.unread == {
         "source/all.tar": "is a tar archive beside other images",
         "source/b.7z": "is a 7-Zip archive",
+        "source/b.png.gz": "is a compressed image beside other images",
         "source/c.7z": "is a 7-Zip archive",
         "source/cut.tar": "is an HTML page",
         "source/gone.png": "is a link to a missing file",
