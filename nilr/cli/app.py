@@ -30,7 +30,18 @@ class _PlainHelp:
 
 
 class _Command(_PlainHelp, TyperCommand):
-    pass
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - Typer does not export these classes
+        """Repeat a flag of several values before each further file, since a shell expands `--query *.jpg` to them."""
+        repeated = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        expanded: list[str] = []
+        flag = None
+        for arg in args:
+            if arg.startswith("-"):
+                flag = arg if arg in repeated else None
+            elif flag and expanded[-1] != flag and Path(arg).suffix not in ("", ".safetensors") and Path(arg).is_file():
+                expanded.append(flag)
+            expanded.append(arg)
+        return super().parse_args(ctx, expanded)
 
 
 class _Group(_PlainHelp, TyperGroup):

@@ -68,11 +68,10 @@ class AdaptSettings(JudgeSettings):
     support: Path | None = setting(
         None, "Folder with one subfolder of images per class, to adapt to.", shown="an episode of --data"
     )
-    query: Path | None = setting(
-        None,
-        "Images to classify, with --support: a folder with one subfolder per class, or a folder of images.",
-        shown="none",
+    query: tuple[Path, ...] = setting(
+        (), "Images to classify, with --support: image files, a folder of images, or one with a subfolder per class."
     )
+    skip_broken: bool = setting(False, "Skip images of --support and --query that cannot be read.")
     name: str | None = setting(None, "Name of the adapted model in the store.", shown="MODEL-adapted", env=False)
     force: bool = setting(False, "Replace a model with the same name.", env=False)
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Task:
     classes: list[str]  # name of each class, by label
     query_names: list[str]  # name of each query image
     data: DataUsed | None  # the pack; None for the user's own images
+    warnings: list[str] = field(default_factory=list)
 
 
 @with_memory_hint("fewer images (--n-query, --n-shot, --query), or --device cpu", at_once=1)
@@ -76,13 +77,14 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
             "data": task.data.name if task.data else None,
             **how.model_dump(),
             "support": settings.support.name if settings.support else None,
-            "query": settings.query.name if settings.query else None,
+            "query": [path.name for path in settings.query],
             "name": name,
         },
         models=[model.used],
         data=task.data,
         notes=[
             *(training_pack_notes({model.ref.name: model}, task.data) if task.data else []),
+            *task.warnings,
             *unmoved_notes({model.ref.name: model}, how.adapt_part),
             f"the adapted model is `{name}`",
         ],
@@ -103,7 +105,7 @@ def _adapt(model: LoadedModel, episode: Episode, how: Adaptation, seed: int) -> 
 
 
 def _draw_task(settings: AdaptSettings, store: Store, model: LoadedModel, device: torch.device) -> Task:
-    if settings.query is not None:
+    if settings.query:
         raise UsageError("--query needs --support", hint="add --support, a directory with one folder per class")
     size = episode_size(settings, [model])
     split = open_evaluation_split(store, settings.data, settings.split, [model], device)
@@ -123,7 +125,7 @@ def _read_task(path: Path, settings: AdaptSettings, model: LoadedModel, device: 
     if "episode" in settings.explicit():
         raise UsageError("--episode and --support exclude each other", hint="omit one of them")
     size = model.checkpoint.manifest.data.image_size
-    support = read_labelled(path, size)
+    support = read_labelled([path], size, skip_broken=settings.skip_broken)
     if any(label is None for label in support.labels):
         raise EpisodeError(f"`{path}` has images outside class folders", hint="put each in the folder of its class")
     classes = sorted({label for label in support.labels if label is not None})
@@ -134,7 +136,7 @@ def _read_task(path: Path, settings: AdaptSettings, model: LoadedModel, device: 
             hint=f"use {outputs} class folders, or a model trained with --n-way {len(classes)}",
         )
     query = (
-        _read_query(settings.query, size, classes)
+        _read_query(settings, size, classes)
         if settings.query
         else LabelledImages(np.empty((0, size, size, 3), np.uint8), [], [])
     )
@@ -148,15 +150,16 @@ def _read_task(path: Path, settings: AdaptSettings, model: LoadedModel, device: 
         classes=classes,
         query_names=query.names,
         data=None,
+        warnings=[*support.warnings, *query.warnings],
     )
 
 
-def _read_query(path: Path, size: int, classes: list[str]) -> LabelledImages:
-    query = read_labelled(path, size)
+def _read_query(settings: AdaptSettings, size: int, classes: list[str]) -> LabelledImages:
+    query = read_labelled(settings.query, size, skip_broken=settings.skip_broken)
     unknown = sorted({label for label in query.labels if label is not None and label not in classes})
     if unknown and len(unknown) < len(set(query.labels)):
         raise EpisodeError(
-            f"`{path}` has folders that are not a class of the support set: {', '.join(unknown)}",
+            f"`{settings.query[0]}` has folders that are not a class of the support set: {', '.join(unknown)}",
             hint=f"the classes are {', '.join(classes)}; move images without a label out of the folders",
         )
     return query

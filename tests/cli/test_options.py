@@ -40,6 +40,27 @@ def test_flags_and_arguments_become_settings(probes: list[Settings], args: list[
     assert probes[0].explicit() == expected
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["m", "--query", "a.jpg", "b.PNG", "c.jpg", "--support", "s"],
+        ["--support", "s", "--query", "a.jpg", "b.PNG", "c.jpg", "m"],
+        ["m", "--query", "a.jpg", "--support", "s", "--query", "b.PNG", "--query=c.jpg"],
+    ],
+)
+def test_files_after_a_flag_of_several_values_belong_to_it(
+    install: Any, home: Path, args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "b.PNG", "c.jpg", "m"):
+        (tmp_path / name).touch()
+    calls = install("adapt", lambda *_: pytest.skip())
+    with pytest.raises(pytest.skip.Exception):
+        run(["adapt", *args])
+    query = (Path("a.jpg"), Path("b.PNG"), Path("c.jpg"))
+    assert calls[0].explicit() == {"model": "m", "query": query, "support": Path("s")}
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--norm-adapted", True), ("--no-norm-adapted", False)])
 def test_a_switch_that_may_be_unset_has_both_spellings(install: Any, home: Path, flag: str, value: bool) -> None:
     calls = install("meta-train", lambda *_: pytest.skip())

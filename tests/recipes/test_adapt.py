@@ -31,6 +31,8 @@ def maml(quick: dict[str, Any]) -> str:
 
 
 def run(**settings: Any) -> Result[AdaptMetrics]:
+    if isinstance(settings.get("query"), Path):
+        settings["query"] = (settings["query"],)
     return adapt.run(AdaptSettings(**({"threads": 1} | settings)), SilentReporter())
 
 
@@ -142,6 +144,45 @@ def test_broken_images_are_named(maml: str, own: Path) -> None:
     with pytest.raises(DataError, match=r"ash/0\.png"):
         run(model=maml, support=own / "support")
     assert Store(None).model_names() == [maml]
+
+
+def test_single_images_are_classified_as_in_a_folder(maml: str, own: Path) -> None:
+    photos = [(own / "plain" / "cedar-1.png").rename(own / "plain" / "without-suffix"), own / "plain" / "ash-1.png"]
+    several = run(model=maml, support=own / "support", query=tuple(photos)).metrics
+    (own / "two").mkdir()
+    for photo in photos:
+        (own / "two" / photo.name).write_bytes(photo.read_bytes())
+    assert several.predictions == run(model=maml, support=own / "support", query=own / "two").metrics.predictions
+    assert [(p.image, p.label, p.after) for p in several.predictions] == [
+        ("ash-1.png", None, "ash"),
+        ("without-suffix", None, "cedar"),
+    ]
+    alone = run(model=maml, support=own / "support", query=photos[1]).metrics
+    assert [p.image for p in alone.predictions] == ["ash-1.png"]
+
+
+def test_images_of_one_name_are_told_apart_by_their_folder(maml: str, own: Path) -> None:
+    photos = (own / "labelled" / "ash" / "0.png", own / "labelled" / "cedar" / "0.png")
+    metrics = run(model=maml, support=own / "support", query=photos).metrics
+    assert [(p.image, p.label) for p in metrics.predictions] == [("ash/0.png", None), ("cedar/0.png", None)]
+
+
+def test_unreadable_images_are_an_error_or_left_out(maml: str, own: Path) -> None:
+    for folder in ("support/ash", "plain"):
+        (own / folder / "cut.png").write_bytes(b"<html>no</html>")
+        (own / folder / "gone.png").symlink_to("nowhere")
+    for query in (own / "plain", own / "plain" / "cut.png"):
+        with pytest.raises(DataError, match=r"not all images .*can be read: `support/ash/gone\.png` is a link"):
+            run(model=maml, support=own / "support", query=query)
+    (own / "support" / "ash" / "gone.png").unlink()
+    result = run(model=maml, support=own / "support", query=own / "plain", skip_broken=True)
+    assert (result.metrics.support_images, result.metrics.query_images) == (6, 6)
+    assert "skipped 1 unreadable file: `support/ash/cut.png` is not an image but an HTML page" in result.notes
+    assert any(note.startswith("skipped 2 unreadable files: `plain/gone.png` is a link") for note in result.notes)
+    with pytest.raises(
+        DataError, match=r"not all images in `.*cut\.png` can be read: `plain/cut\.png` is not an image"
+    ):
+        run(model=maml, support=own / "support", query=own / "plain" / "cut.png", skip_broken=True)
 
 
 def test_a_missing_folder_is_named(maml: str, own: Path) -> None:

@@ -19,6 +19,7 @@ from nilr.data.sources.members import (
     Reader,
     by_kind,
     container_name,
+    is_image_name,
     is_unwanted_class,
     read_error,
 )
@@ -75,7 +76,13 @@ _NO_SPLIT: Final = "further images of the training classes, which belong to no s
 _URL: Final = re.compile(r"(https?|ftp|s3|gs):/+")
 
 
-def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None, skip_broken: bool = False) -> Listing:
+def list_sources(
+    paths: Sequence[Path],
+    *,
+    only: frozenset[str] | None = None,
+    skip_broken: bool = False,
+    single_images: bool = False,
+) -> Listing:
     """List all files of folders, archives and pickles.
 
     The archives in a folder are read only if the folder has no loose images.
@@ -84,6 +91,7 @@ def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None, s
         paths: what the user gave.
         only: the synsets to list, if a source may have many more; None for all.
         skip_broken: list files whose images cannot be read in `unread`; without it they are an error.
+        single_images: whether a path may be an image.
 
     Raises:
         DataError: a source is missing, unsupported, truncated, corrupt or hostile, or there is no image at all.
@@ -99,6 +107,10 @@ def list_sources(paths: Sequence[Path], *, only: frozenset[str] | None = None, s
             _list_folder(path, resolved.name, only, listing)
         else:
             reader, what = _find_reader(path, container_name(path.name), only)
+            if single_images and (what.endswith(" image") or is_image_name(path.name)):
+                folder = FolderReader(path.parent, resolved.parent.name)
+                listing.images.append(Member(f"{resolved.parent.name}/{path.name}", path.stat().st_size, folder, path))
+                continue
             if reader is None:
                 raise DataError(f"`{path}` is {what}, not a folder, tar, zip or pickle of images", hint=_hint(what))
             reader.list_into(listing)
