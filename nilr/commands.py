@@ -38,6 +38,7 @@ class Command:
     result: type[Result[Any]] | None
     recipe: str  # import path of a function (settings, reporter) -> what the command returns
     show: str  # import path of a function (what the recipe returns, screen) -> None
+    next: str | None = None  # import path of a function (settings, result) -> the command to run next
     stores_itself: bool = False  # whether the recipe stores its results itself, so that the command line does not
     shares_schema: str | None = None  # the command that has the same kind of result, and names its schema
 
@@ -58,7 +59,7 @@ COMMANDS = (
             "nilr.recipes.prepare_data:run", "nilr.cli.show.prepare_data:show"),
     Command("meta-train", "Learn a meta-initialisation, and rates, from a packed dataset.",
             TrainSettings, Result[TrainMetrics],
-            "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show"),
+            "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show", "nilr.recipes.meta_train:next_command"),
     Command("adapt", "Adapt a model to one episode, or to your own labelled images.",
             AdaptSettings, Result[AdaptMetrics],
             "nilr.recipes.adapt:run", "nilr.cli.show.adapt:show"),
@@ -97,7 +98,8 @@ COMMANDS = (
             "nilr.recipes.models:remove_models", "nilr.cli.show.models:show_removed"),
     Command("models import", "Check models from elsewhere, and copy them into the store.",
             ImportSettings, Result[ImportMetrics],
-            "nilr.recipes.models.importing:run", "nilr.cli.show.models:show_imported"),
+            "nilr.recipes.models.importing:run", "nilr.cli.show.models:show_imported",
+            "nilr.recipes.models.importing:next_command"),
 )  # fmt: skip
 
 GROUPS = {"models": "List, show, check, remove and import the models in the store."}

@@ -24,6 +24,7 @@ _STALE = re.compile(f"({re.escape(TEMPORARY_PREFIX)}|{re.escape(_REMOVED_PREFIX)
 _NO_SPACE = "free some space, or choose another place with {flag}"
 _NO_PERMISSION = "check the permissions, or choose another place with {flag}"
 _NOT_A_DIRECTORY = "a part of this path is a file; choose another place"
+_NO_LOCKS = "the file system does not support this; choose a place on a local disk with {flag}"
 _HINTS = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
@@ -32,6 +33,7 @@ _HINTS = {
     errno.EPERM: _NO_PERMISSION,
     errno.EEXIST: _NOT_A_DIRECTORY,
     errno.ENOTDIR: _NOT_A_DIRECTORY,
+    **dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP), _NO_LOCKS),
 }
 
 
@@ -162,7 +164,7 @@ def remove_stale(directory: Path) -> None:
                 if path.name.startswith(_REMOVED_PREFIX):
                     _remove(path)
                 elif path.suffix != _DIRECTORY:
-                    with _opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
+                    with opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
                         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         path.unlink()
                 elif not os.path.lexists(path.with_suffix("")):
@@ -185,7 +187,7 @@ def temporary_in(directory: Path) -> Iterator[Path]:
     while True:
         path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
         try:
-            with _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as handle:
+            with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as handle:
                 # A shared lock, because reading the file through HDF5 takes one as well. On a file system without locks
                 # a stale file cannot be recognised, and is never removed.
                 with contextlib.suppress(OSError):
@@ -199,7 +201,8 @@ def temporary_in(directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file descriptor for the block."""
     handle = os.open(path, flags, 0o666)
     try:
         yield handle
@@ -259,5 +262,5 @@ def resolve_links(path: Path) -> Path:
 
 def flush(path: Path) -> None:
     """Flush a file or directory from the operating system's cache to the disk."""
-    with _opened(path, os.O_RDONLY) as handle:
+    with opened(path, os.O_RDONLY) as handle:
         os.fsync(handle)

@@ -7,26 +7,28 @@
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock, Timeout
 
 from nilr.checkpoint import Manifest, read_manifest
-from nilr.config.base import is_name
+from nilr.config.base import MINI_IMAGENET, Settings, is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError
-from nilr.files import expand_home, remove_at_once, remove_stale, storage_error
+from nilr.files import expand_home, opened, remove_at_once, remove_stale, storage_error
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 TRAINING_STATE, HISTORY = "training.safetensors", "history.jsonl"
 CHECKPOINTS = {"best": BEST, "last": LAST}
 
 _NAME_LENGTH = 100
+_LOCK_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Store:
     """The packs, models and results in `home`, by default NILR_HOME or the platform's directory for user data."""
 
     def __init__(self, home: Path | None = None) -> None:
+        self.command = Settings(home=home).command
         self.home = Path(expand_home(str(home or os.environ.get("NILR_HOME") or _user_data()))).absolute()
         self._datasets, self._models = self.home / "datasets", self.home / "models"
 
@@ -61,12 +64,11 @@ class Store:
             if path.is_file():
                 return path
             if _is_path(ref):
-                raise StoreError(f"there is no pack `{ref}`", hint="make one with `nilr prepare-data`")
+                raise StoreError(f"there is no pack `{ref}`", hint=self._how_to_pack())
             known = [pack.stem for pack in self.packs()]
-        hint = "make one with `nilr prepare-data SOURCE...`, or with `nilr prepare-data --synthetic`"
-        if known:
-            hint = f"known: {', '.join(known)}; make another one with `nilr prepare-data`"
-        raise StoreError(f"no dataset `{ref}` in `{self._datasets}`", hint=_as_path(ref) + hint)
+        others = f"known: {', '.join(known)}; or " if known else ""
+        hint = f"{_as_path(ref)}{others}{self._how_to_pack()}"
+        raise StoreError(f"no dataset `{ref}` in `{self._datasets}`", hint=hint)
 
     def model_dir(self, name: str) -> Path:
         """Return the directory of a model, which may not exist; StoreError if the name is invalid."""
@@ -94,15 +96,15 @@ class Store:
         checkpoint; the default is best if it exists, else last. None: the latest trained model, not an adapted one.
         """
         if ref is None:
-            return _pick(self._trained_last(), None)
+            return self._pick(self._trained_last(), None)
         with _storage(Path(ref)):
             base, wanted = _split(ref)
         if not _is_path(base):
-            return _pick(self.require_model(base), wanted)
+            return self._pick(self.require_model(base), wanted)
         path = Path(base)
         with _storage(path):
             if path.is_dir():
-                return _pick(path, wanted)
+                return self._pick(path, wanted)
             if path.suffix != ".safetensors" or not path.is_file():
                 hint = f"expected a directory or a .safetensors file; models in the store: {self._known()}"
                 raise StoreError(f"there is no model at `{base}`", hint=hint)
@@ -129,23 +131,33 @@ class Store:
     @contextlib.contextmanager
     def lock(self, name: str, *, kind: str = "model") -> Iterator[None]:
         """Lock a model, or something of another kind, for this process; StoreError if another one has the lock."""
-        file = _checked(kind, name) if kind == "model" else f"{kind}@{_checked(kind, name)}"
-        path = self.home / "locks" / f"{file}.lock"
-        lock = FileLock(path, timeout=0)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout as error:
-            hint = "wait until it ends, or choose another --name"
-            raise StoreError(f"{kind} `{name}` is in use by another process", hint=hint) from error
-        except OSError as error:
-            raise storage_error(path, error, "lock") from error
-        try:
+        path = self._lock_path(name, kind)
+        with contextlib.ExitStack() as resources:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle = resources.enter_context(opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW))
+                locked = _lock(handle)
+            except OSError as error:
+                raise storage_error(path, error, "lock") from error
+            if not locked:
+                hint = "wait until it ends, or choose another --name"
+                raise StoreError(f"{kind} `{name}` is in use by another process", hint=hint)
             for directory in (self._models, *self._models.glob("*/")):
                 remove_stale(directory)
             yield
-        finally:
-            lock.release()
+
+    def in_use(self, name: str) -> bool:
+        """Return whether a process has locked a model; False on a file system without locks."""
+        try:
+            with opened(self._lock_path(name), os.O_RDONLY) as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        return False
+
+    def _lock_path(self, name: str, kind: str = "model") -> Path:
+        file = _checked(kind, name) if kind == "model" else f"{kind}@{_checked(kind, name)}"
+        return self.home / "locks" / f"{file}.lock"
 
     def remove_model(self, name: str) -> None:
         """Remove a model atomically; of a link, only the link."""
@@ -164,12 +176,38 @@ class Store:
         saved_at = {name: found.saved_at for name, found in manifests.items() if found and found.parent is None}
         if not saved_at:
             others = f"; ignored, because they are adapted or unreadable: {', '.join(names)}" if names else ""
-            hint = f"train one with `nilr meta-train`{others}"
+            hint = f"{self.how_to_train()}{others}"
             raise StoreError(f"there is no trained model in `{self._models}` yet", hint=hint)
         return self.model_dir(max(saved_at, key=saved_at.__getitem__))
 
+    def _pick(self, directory: Path, wanted: str | None) -> ModelRef:
+        name = directory.absolute().name
+        with _storage(directory):
+            there = [checkpoint for checkpoint, file in CHECKPOINTS.items() if (directory / file).is_file()]
+        if not there:
+            hint = f"`{self.command('models', 'ls')}` shows the progress of models in the store"
+            raise StoreError(f"model `{name}` has no checkpoint yet", hint=hint)
+        if wanted is not None and wanted not in there:
+            ref = name if directory.parent == self._models else directory
+            hint = f"use `{ref}@{there[0]}`; best exists after the first validation (--eval-every)"
+            raise StoreError(f"model `{name}` has no checkpoint `{wanted}`", hint=hint)
+        chosen = wanted or there[0]
+        return ModelRef(name, directory, chosen, directory / CHECKPOINTS[chosen])
+
     def _known(self) -> str:
-        return ", ".join(self.model_names()) or "none; train one with `nilr meta-train`"
+        return ", ".join(self.model_names()) or f"none; {self.how_to_train()}"
+
+    def how_to_train(self) -> str:
+        """Return a hint with the command that trains a model on a pack of the store, or else makes a pack."""
+        packs = [pack.stem for pack in self.packs()]
+        if not packs:
+            return f"{self._how_to_pack()}, and train on it"
+        data = () if MINI_IMAGENET in packs else ("--data", packs[0])
+        return f"train one with `{self.command('meta-train', *data)}`"
+
+    def _how_to_pack(self) -> str:
+        commands = (self.command("prepare-data", source) for source in ("SOURCE...", "--synthetic"))
+        return f"make a pack with {', or with '.join(f'`{command}`' for command in commands)}"
 
 
 def _user_data() -> Path:
@@ -194,17 +232,14 @@ def newest_manifest(directory: Path) -> Manifest | None:
     return None
 
 
-def _pick(directory: Path, wanted: str | None) -> ModelRef:
-    name = directory.absolute().name
-    with _storage(directory):
-        there = [checkpoint for checkpoint, file in CHECKPOINTS.items() if (directory / file).is_file()]
-    if not there:
-        raise StoreError(f"model `{name}` has no checkpoint yet", hint="`nilr models ls` shows its progress")
-    if wanted is not None and wanted not in there:
-        hint = f"use `{name}@{there[0]}`; best exists after the first validation (--eval-every)"
-        raise StoreError(f"model `{name}` has no checkpoint `{wanted}`", hint=hint)
-    chosen = wanted or there[0]
-    return ModelRef(name, directory, chosen, directory / CHECKPOINTS[chosen])
+def _lock(handle: int) -> bool:
+    """Lock a file; return False if another process has locked it for longer than `in_use` does."""
+    for _ in range(_LOCK_ATTEMPTS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _split(ref: str) -> tuple[str, str | None]:

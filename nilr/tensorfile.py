@@ -30,7 +30,7 @@ DTYPES = {
     "nilr/checkpoint": ("F32", "F64"),
     "nilr/training-state": ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL"),
 }
-FOREIGN = "choose a file that `nilr meta-train` or `nilr adapt` wrote"
+FOREIGN = "choose a file that `meta-train` or `adapt` wrote"
 DAMAGED = "use another checkpoint of the model (NAME@best, NAME@last), or train it again"
 
 _MAX_HEADER = 8 * 2**20
@@ -81,7 +81,7 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
     """Return the document of a file from its header alone; the tensors are not read."""
     try:
         if not path.is_file():
-            raise CheckpointError(f"there is no file `{path}`", hint="`nilr models ls` lists the models")
+            raise CheckpointError(f"there is no file `{path}`", hint="check the path; `models ls` lists the models")
         with path.open("rb") as handle:
             size = os.fstat(handle.fileno()).st_size
             prefix = handle.read(8)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import re
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def test_the_hint_for_a_missing_pack_lists_the_packs_in_the_store(store: Store) 
     pack(store, "cars")
     with pytest.raises(StoreError) as caught:
         store.find_data("birds")
-    assert "known: cars, synthetic;" in (caught.value.hint or "")
+    assert (caught.value.hint or "").startswith("known: cars, synthetic; or make a pack with `nilr prepare-data ")
 
 
 def test_a_file_of_this_directory_named_like_a_dataset_is_pointed_out(
@@ -242,7 +243,9 @@ def test_the_default_model_is_found_beside_broken_ones(store: Store) -> None:
 
 
 def test_without_any_trained_model_the_hint_is_to_train(store: Store) -> None:
-    for expected in ("train one with `nilr meta-train`", "they are adapted or unreadable: maml-adapted"):
+    pack(store, "birds")
+    command = f"`nilr meta-train --data birds --home {store.home}`"
+    for expected in (f"train one with {command}", "they are adapted or unreadable: maml-adapted"):
         with pytest.raises(StoreError, match="there is no trained model in") as caught:
             store.find_model(None)
         assert expected in (caught.value.hint or "")
@@ -367,6 +370,43 @@ def test_a_store_that_cannot_be_written_is_one_clear_error(
     assert caught.value.hint
     with pytest.raises(StoreError, match=r"cannot lock `.*maml\.lock`: the reason"), store.lock("maml"):
         pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_an_error_with_a_way_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "No locks available")
+
+    path = save(store, "maml")
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for use in (lambda: store.lock("maml").__enter__(), lambda: store.remove_model("maml")):
+        with pytest.raises(StoreError, match=r"cannot lock `.*maml\.lock`: no locks available") as caught:
+            use()
+        assert "a place on a local disk with --home" in str(caught.value.hint)
+    assert path.exists()
+    assert not store.in_use("maml")
+
+
+def test_a_model_is_in_use_while_a_process_holds_it(store: Store, holder: subprocess.Popen[str]) -> None:
+    assert (store.in_use("maml"), store.in_use("anil")) == (True, False)
+    holder.kill()
+    holder.wait()
+    assert not store.in_use("maml")
+
+
+def test_looking_at_a_lock_does_not_keep_a_process_from_taking_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.lock("maml"):
+        pass
+    looking = (store.home / "locks" / "maml.lock").open()
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr("time.sleep", lambda _: looking.close())
+    with store.lock("maml"):
+        assert looking.closed
+        assert store.in_use("maml")
 
 
 def test_a_file_in_the_place_of_the_store_is_one_clear_error(store: Store) -> None:

@@ -117,12 +117,12 @@ class Screen:
         """The screen on stdout, for what a script reads; `--quiet` does not silence it."""
         return Screen(make_console(sys.stdout))
 
-    def line(self, text: str) -> None:
-        """Write one line; a terminal breaks it between words only, so that paths stay whole."""
+    def line(self, text: str, *, wrap: bool = True) -> None:
+        """Write one line; a terminal breaks it between words only, so that paths stay whole, or not at all."""
         if self._quiet:
             return
         line = printable(text)
-        if self._console.is_terminal:
+        if self._console.is_terminal and wrap:
             line = textwrap.fill(line, self._console.width, break_long_words=False, break_on_hyphens=False)
         self._console.print(Text(line), soft_wrap=True)
 

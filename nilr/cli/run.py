@@ -1,5 +1,6 @@
 """How the command line runs one command: recipe, progress, copies of the result, and what the screen shows."""
 
+import contextlib
 import os
 import pkgutil
 import sys
@@ -55,6 +56,9 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         hint = "no result was stored; to start again, repeat the command"
         raise Interrupted(interrupted.signum, hint=hint) from None
     show(returned, screen)
+    if command.next is not None:
+        with contextlib.suppress(NilrError):  # another process may have removed the model
+            screen.line(f"next: {pkgutil.resolve_name(command.next)(settings, returned)}", wrap=False)
     if stored is not None:
         screen.line(f"result: {stored}")
     for note in returned.notes if command.result else ():

@@ -1,6 +1,7 @@
 """Settings that several commands share, and the values to choose from."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,6 +83,11 @@ class Settings(BaseModel):
     def explicit(self) -> dict[str, Any]:
         """Return only the settings that were set, by name."""
         return {name: getattr(self, name) for name in self.model_fields_set}
+
+    def command(self, *words: str) -> str:
+        """Return a command for the user to run next: in the same directory, and on the same store."""
+        home = () if self.home is None else ("--home", str(self.home))
+        return shlex.join(["nilr", *words, *home])
 
 
 class MeasuringSettings(Settings):

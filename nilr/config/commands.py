@@ -100,7 +100,7 @@ class ReproduceSettings(ChunkSettings):
 class ReportSettings(Settings):
     """`nilr report`: make tables and figures from result files."""
 
-    results: tuple[Path, ...] = setting((), "Result files of `nilr probe` and `nilr rates`; default: the newest probe.")
+    results: tuple[Path, ...] = setting((), "Result files of `probe` and `rates`; default: the newest probe.")
     out: Path | None = setting(
         None, "Page or text to write; its figures are written to the folder NAME-figures.", shown="print a table"
     )

@@ -37,7 +37,7 @@ def read_labelled(paths: Sequence[Path], size: int, *, skip_broken: bool = False
     if len(members) > MAX_IMAGES:
         raise DataError(
             f"{where} contains {len(members)} images, more than {MAX_IMAGES}",
-            hint="pack a dataset of this size with `nilr prepare-data`",
+            hint="pack a dataset of this size with `prepare-data`",
         )
     payloads = dict(fetch_all(members))
     images, reasons = decode_images([payloads[member] for member in members], size, "bilinear")

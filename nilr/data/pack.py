@@ -31,8 +31,8 @@ FORMAT_VERSION: Final = 1
 ARRAYS: Final = ("images", "labels", "classes", "filenames")
 
 _CHUNK: Final = 64  # images that are read at once
-_REPACK: Final = "pack the data again with `nilr prepare-data --force`"
-_PACK: Final = "create a pack with `nilr prepare-data`"
+_REPACK: Final = "pack the data again, with `prepare-data` and --force"
+_PACK: Final = "create a pack with `prepare-data`"
 # What h5py and the conversions below raise for a broken file.
 _BROKEN: Final = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError)
 

@@ -51,8 +51,8 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     edits = edit_names(settings.rates)
     if len(edits) > 1:
         raise UsageError(
-            f"`nilr adapt` uses one edit of the rates; --rates has {len(edits)}: {', '.join(edits)}",
-            hint="select one; `nilr probe` compares several",
+            f"`adapt` uses one edit of the rates; --rates has {len(edits)}: {', '.join(edits)}",
+            hint="select one; `probe` compares several",
         )
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)

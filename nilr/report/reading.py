@@ -23,7 +23,7 @@ RESULTS: dict[str, type[Result[Any]]] = {
     "reproduce": Result[ReproduceMetrics],
 }
 
-_HINT = "give result files of `nilr probe` and `nilr rates`: both commands print the path of their result"
+_HINT = "give result files of `probe` and `rates`: both commands print the path of their result"
 
 M = TypeVar("M")
 
@@ -86,7 +86,7 @@ def _command(path: Path, schema: object) -> str:
             hint="update nilr",
         )
     if command not in RESULTS:
-        raise ResultError(f"`{path}` is a result of `nilr {command}`, which reports do not show", hint=_HINT)
+        raise ResultError(f"`{path}` is a result of `{command}`, which reports do not show", hint=_HINT)
     return command
 
 

@@ -83,7 +83,7 @@ def test_long_lists_are_cut_with_their_number() -> None:
     assert shown(result_of("prepare-data", metrics))[-1] == "  ... and 5 more, in the result file"
 
 
-def test_a_training_ends_with_its_figures_and_the_next_command() -> None:
+def test_a_training_ends_with_its_figures() -> None:
     metrics = TrainMetrics(
         outer_step=200,
         query_loss=1.5,
@@ -106,7 +106,6 @@ def test_a_training_ends_with_its_figures_and_the_next_command() -> None:
         "validation accuracy, last         0.3900",
         "share of negative rates           -",
         "seconds per update                0.25",
-        "next: nilr probe metasgd-2",
     ]
 
 

@@ -289,7 +289,7 @@ def test_the_error_for_another_file_says_what_it_is(tmp_path: Path, content: byt
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"x.h5` is {what}, not a pack") as caught:
         open_pack(path)
-    assert "nilr prepare-data" in str(caught.value.hint)
+    assert "`prepare-data`" in str(caught.value.hint)
 
 
 def test_a_missing_pack_is_reported(tmp_path: Path) -> None:

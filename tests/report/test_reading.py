@@ -40,7 +40,7 @@ def test_committed_results_are_read(command: str) -> None:
         ("{}", "its `schema` is not nilr/COMMAND/VERSION"),
         ('{"schema": "other/1"}', "its `schema` is not nilr/COMMAND/VERSION"),
         ('{"schema": "nilr/probe/2"}', "was written by a newer nilr: its schema is nilr/probe/2"),
-        ('{"schema": "nilr/adapt/1"}', "is a result of `nilr adapt`, which reports do not show"),
+        ('{"schema": "nilr/adapt/1"}', "is a result of `adapt`, which reports do not show"),
         ('{"schema": "nilr/probe/1"}', "is not a valid nilr/probe/1: `command`: field required"),
     ],
 )

@@ -7,12 +7,11 @@ from nilr.words import number
 
 
 def show(result: Result[TrainMetrics], screen: Screen) -> None:
-    """Write the state of a training, or of each training, and the next command."""
+    """Write the state of a training, or of each training."""
     metrics = result.metrics
     if metrics.by_model is not None:
         header = ("model", "updates", "after adaptation", "best validation", "at", "negative rates")
         screen.table(header, [_training_row(name, model, screen) for name, model in metrics.by_model.items()])
-        screen.line(f"next: nilr probe {' '.join(metrics.by_model)}")
         return
     rows: list[tuple[str, Cell]] = [
         ("updates", str(metrics.outer_step)),
@@ -26,8 +25,6 @@ def show(result: Result[TrainMetrics], screen: Screen) -> None:
         ("seconds per update", _number(metrics.seconds_per_update)),
     ]
     screen.table((" ".join(model.name for model in result.models), ""), rows)
-    if result.models:
-        screen.line(f"next: nilr probe {result.models[0].name}")
 
 
 def _training_row(name: str, metrics: TrainMetrics, screen: Screen) -> tuple[Cell, ...]:

@@ -19,8 +19,6 @@ def show_list(models: list[ModelRow], screen: Screen) -> None:
     """Write one row per model."""
     if models:
         screen.answer.table(_LIST, [_row(model, screen.answer) for model in models])
-    else:
-        screen.line("there is no model in the store yet: `nilr meta-train` trains one")
 
 
 def _row(model: ModelRow, screen: Screen) -> tuple[str | None, ...]:
@@ -85,11 +83,10 @@ def show_removed(names: Sequence[str], screen: Screen) -> None:
 
 
 def show_imported(result: Result[ImportMetrics], screen: Screen) -> None:
-    """Write the models that are in the store now, and the next command."""
+    """Write the models that are in the store now."""
     rows = []
     for name, model in result.metrics.items():
         outcome = "imported" if model.imported else "unchanged"
         files = ", ".join(file.partition(".")[0] for file in model.files)
         rows.append((name, outcome, model.status, str(model.outer_step), files))
     screen.table(("model", "action", "status", "updates", "files"), rows)
-    screen.line(f"next: nilr probe {' '.join(result.metrics)}")

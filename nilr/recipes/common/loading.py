@@ -10,7 +10,8 @@ import torch
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
-from nilr.checkpoint import Checkpoint, load_checkpoint
+from nilr.checkpoint import Checkpoint, load_checkpoint, read_manifest
+from nilr.config.base import Settings
 from nilr.data.pack import ImageFile, PackedSplit, open_pack
 from nilr.episodes import PackedImages
 from nilr.errors import CheckpointError, DataError, NilrError, invalid_field
@@ -194,11 +195,12 @@ def _training_pack(store: Store, models: Sequence[LoadedModel]) -> Path:
     if path is None:
         path = store.dataset_path(first.name)
         if not path.exists():
+            size = str(first.image_size)
+            making = store.command("prepare-data", "SOURCE...", "--image-size", size, "--name", first.name)
             raise DataError(
                 f"no pack in `{store.home}` has the images that model `{models[0].ref.name}` was trained on: "
                 f"`{first.name}` (digest {first.digest[:12]})",
-                hint="name another pack with --data, or pack them with "
-                f"`nilr prepare-data SOURCE... --image-size {first.image_size} --name {first.name}`",
+                hint=f"name another pack with --data, or pack them with `{making}`",
             )
         raise DataError(
             f"`{path}` has other images (digest {open_pack(path).info.digest[:12]}) than those model "
@@ -206,6 +208,34 @@ def _training_pack(store: Store, models: Sequence[LoadedModel]) -> Path:
             hint=f"name a pack with --data; `--data {first.name}` evaluates on this one",
         )
     return path
+
+
+def probe_command(settings: Settings, references: Sequence[str], *, data: str | None = None) -> str:
+    """Return the command that probes new models on a split with enough images; if there is none, that shows a model.
+
+    Args:
+        settings: of the command that made the models.
+        references: the models' names or paths.
+        data: the pack that they were trained on, a name or a path.
+    """
+    store = Store(settings.home)
+    manifests = [read_manifest(store.find_model(reference).file) for reference in references]
+    needs: list[tuple[Any, ...]] = [
+        (one.data.digest, *(one.settings.get(name) for name in ("n_way", "n_shot", "n_query"))) for one in manifests
+    ]
+    digest, n_way, n_shot, n_query = needs[0]
+    path, flags = find_training_pack(store, manifests[0].data.name, digest), []
+    if path is None and data is not None:
+        path, flags = store.find_data(data), ["--data", data]
+    if path is not None and len(set(needs)) == 1:
+        pack = open_pack(path)
+        for split in reversed(pack.splits):
+            sizes = pack.open_split(split, verify=False).class_sizes
+            if len(sizes) >= n_way and min(sizes) >= n_shot + n_query:
+                flags += [] if split == "test" else ["--split", split]
+                flags += [] if len(sizes) >= 2 * n_way else ["--task-b", "any"]
+                return settings.command("probe", *references, *flags)
+    return settings.command("models", "show", references[0])
 
 
 def find_training_pack(store: Store, name: str, digest: str) -> Path | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from nilr.config.meta_train import TrainSettings
 from nilr.files import check_output
-from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.loading import load_model, probe_command
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import recorded_settings
@@ -57,6 +57,13 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         notes=starter.notes,
         environment=environment(device, first.outer.engine.name, captured=first.outer.captured),
     )
+
+
+def next_command(settings: TrainSettings, result: Result[TrainMetrics]) -> str:
+    """Return the command that evaluates the models."""
+    by_path = "/" in settings.resume
+    references = [settings.resume] if by_path else [model.name for model in result.models]
+    return probe_command(settings, references, data=settings.data)
 
 
 def _metrics(trainings: Sequence[Training]) -> TrainMetrics:

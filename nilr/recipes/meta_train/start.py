@@ -68,7 +68,8 @@ class Starter:
                 settings = with_stored_settings(settings, stored.settings, stored.data)
         settings, algorithm = resolve(settings)
         if directory is not None and stored is not None:
-            check_unchanged(recorded_settings(settings), stored.settings, directory.name)
+            reference = settings.resume if "/" in settings.resume else directory.name
+            check_unchanged(recorded_settings(settings), stored.settings, reference)
         device = prepare(settings.device, settings.threads, settings.precision)
         train, val = self._open_data(settings, stored, device)
         outer = self._outer_loop(settings, algorithm, train.used.image_size, device)

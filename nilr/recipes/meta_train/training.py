@@ -6,7 +6,6 @@
 
 import contextlib
 import dataclasses
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -209,13 +208,14 @@ class Training:
         )
 
     def resume_command(self) -> str:
-        """Return the command that resumes this training."""
-        words = ["nilr", "meta-train", "--resume", self.name]
-        if "/" in self.settings.data:
-            words += ["--data", self.settings.data]
-        if self.settings.home is not None:
-            words += ["--home", str(self.settings.home)]
-        return shlex.join(words)
+        """Return the command that resumes this training, with the settings that its files do not contain."""
+        settings = self.settings
+        words = ["--resume", settings.resume if "/" in settings.resume else self.name]
+        if "/" in settings.data:
+            words += ["--data", settings.data]
+        if settings.tensorboard is not None:
+            words += ["--tensorboard", str(settings.tensorboard)]
+        return settings.command("meta-train", *words)
 
     def metrics(self) -> TrainMetrics:
         """Return the metrics for the result."""

@@ -76,6 +76,8 @@ class FileCheck(Record):
 def list_models(settings: Settings, reporter: Reporter) -> list[ModelRow]:
     """Return all models of the store, in name order; an unreadable model is a row like any other."""
     store = Store(settings.home)
+    if not store.model_names():
+        reporter.note(f"there is no model in the store yet: {store.how_to_train()}")
     rows = [(store.model_dir(name), _row(name, store.model_dir(name))) for name in store.model_names()]
     return [row for directory, row in rows if row.problem is None or directory.exists()]  # it may be removed meanwhile
 
@@ -114,9 +116,9 @@ def verify_models(settings: ModelsSettings, reporter: Reporter) -> list[FileChec
 
 def remove_models(settings: RemoveSettings, reporter: Reporter) -> Sequence[str]:
     """Remove models, all or none, and return their names."""
-    if not settings.models:
-        raise UsageError("no model is named", hint="name one or more; `nilr models ls` lists them")
     store, names = Store(settings.home), list(dict.fromkeys(settings.models))
+    if not names:
+        raise UsageError("no model is named", hint=f"name one or more; `{store.command('models', 'ls')}` lists them")
     for name in names:
         store.require_model(name)
     for name in names:

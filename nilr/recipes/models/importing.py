@@ -14,7 +14,7 @@ from nilr.config.commands import ImportSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
 from nilr.history import completed_updates
-from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.loading import load_model, probe_command
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import parse_stored_settings
 from nilr.recipes.models import FILES, ModelRow, check_file, describe
@@ -78,6 +78,11 @@ def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
         models=[load_model(store, name, device=device, engine="auto").used for name in metrics],
         environment=environment(),
     )
+
+
+def next_command(settings: ImportSettings, result: Result[ImportMetrics]) -> str:
+    """Return the command that evaluates the models."""
+    return probe_command(settings, [*result.metrics])
 
 
 def _read(store: Store, path: Path, name: str | None) -> Source:

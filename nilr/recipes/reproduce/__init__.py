@@ -94,11 +94,10 @@ def _open_pack(settings: ReproduceSettings, store: Store, pack: str, reporter: R
     making = dict(EXPERIMENTS[settings.preset].pack)
     if settings.data is None and not store.dataset_path(pack).exists():
         if not settings.sources and "synthetic" not in making:
-            flags = f"--name {pack} --image-size {making['image_size']}"
-            raise StoreError(
-                f"no dataset `{pack}` in `{store.home}`",
-                hint=f"make it with `nilr prepare-data SOURCE... {flags}`, or pass the SOURCEs to `nilr reproduce`",
-            )
+            flags = ("--name", pack, "--image-size", str(making["image_size"]))
+            command = store.command("prepare-data", "SOURCE...", *flags)
+            hint = f"make it with `{command}`, or pass the SOURCEs to `reproduce`"
+            raise StoreError(f"no dataset `{pack}` in `{store.home}`", hint=hint)
         place: dict[str, Any] = {"home": store.home, "name": pack, "record_paths": settings.record_paths}
         packed = prepare_data.run(PrepareDataSettings(**making, **place, sources=settings.sources), reporter)
         write_result(experiment_folder(settings, store) / f"{packed.command}.json", packed)

@@ -41,7 +41,7 @@ def make(material: Material) -> Drawing | None:
 KIND = Kind(
     "seeds",
     "Over seeds",
-    "results of `nilr probe` for models that differ only in `meta-train --seed`, at least three for a verdict",
+    "results of `probe` for models that differ only in `meta-train --seed`, at least three for a verdict",
     make,
 )
 

@@ -215,8 +215,8 @@ def test_an_unknown_value_is_an_error_that_lists_the_known_ones(
 def test_adapt_accepts_only_one_edit(sgd: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["-q", "adapt", sgd, "--rates", "learned,absolute"]) == 2
     assert capsys.readouterr().err == (
-        "error: `nilr adapt` uses one edit of the rates; --rates has 2: learned, absolute\n"
-        "hint: select one; `nilr probe` compares several\n"
+        "error: `adapt` uses one edit of the rates; --rates has 2: learned, absolute\n"
+        "hint: select one; `probe` compares several\n"
     )
 
 
