@@ -24,6 +24,7 @@ class Line(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     outer_step: Annotated[int, Field(ge=0)]
+    outer_steps: Annotated[int, Field(ge=0)] | None = None
     query_loss: float | None = None
     accuracy_before: float | None = None
     accuracy_after: float | None = None
@@ -77,8 +78,8 @@ class History:
         """Remove the history of a training that was killed before its first save."""
         self._path.unlink(missing_ok=True)
 
-    def trim(self, *, outer_step: int, validated_at: int) -> None:
-        """Remove the lines that a resumed training writes again, and a truncated line."""
+    def trim(self, *, outer_step: int, validated_at: int, outer_steps: int) -> None:
+        """Remove the lines that a resumed training writes again, and a truncated line; update the total number."""
         check_history(self._path)
         if not self._path.exists():
             return
@@ -89,6 +90,8 @@ class History:
                 step = int(line["outer_step"])
             except (ValueError, KeyError, TypeError):
                 continue
+            if line.get("outer_steps", outer_steps) != outer_steps:
+                text = json.dumps(line | {"outer_steps": outer_steps})
             if step <= outer_step and not ("val_accuracy" in line and validated_at < step):
                 kept.append(text + "\n")
         write_atomically(self._path, "".join(kept).encode())
@@ -115,7 +118,7 @@ def _numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in line.items():
         if isinstance(value, dict):
             yield from [(name, value["mean"])] if "mean" in value else [(f"{name}/{of}", n) for of, n in value.items()]
-        elif name != "outer_step" and isinstance(value, int | float):
+        elif not name.startswith("outer_step") and isinstance(value, int | float):
             yield name, value
 
 

@@ -25,7 +25,7 @@ def test_lines_that_a_resumed_training_writes_again_are_removed(tmp_path: Path) 
     with (tmp_path / "history.jsonl").open("a") as file:
         file.write('{"outer_step": 9, "query')
     # stopped after update 6, before that update's validation was over
-    history.trim(outer_step=6, validated_at=4)
+    history.trim(outer_step=6, validated_at=4, outer_steps=8)
     assert [(line["outer_step"], "val_accuracy" in line) for line in lines(tmp_path)] == [
         (2, False),
         (2, True),
@@ -141,7 +141,10 @@ def test_a_history_that_is_not_a_regular_file_is_an_error(kind: str, tmp_path: P
         path.mkdir()
     else:
         path.symlink_to(outside)
-    for use in (lambda: History(tmp_path).trim(outer_step=1, validated_at=0), lambda: list(read_history(path))):
+    for use in (
+        lambda: History(tmp_path).trim(outer_step=1, validated_at=0, outer_steps=1),
+        lambda: list(read_history(path)),
+    ):
         with pytest.raises(CheckpointError, match=r"history\.jsonl` is not a regular file"):
             use()
     if kind == "pipe":

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from nilr.checkpoint import save_checkpoint
+from nilr.checkpoint import Manifest, load_checkpoint, save_checkpoint
 from nilr.cli.boundary import run
 from nilr.models.registry import build_learner
 from tests.cli.screens import Terminal
@@ -33,6 +34,9 @@ def model(home: Path) -> Path:
     return path
 
 
+WRITTEN = {"format", "format_version", "nilr_version", "saved_at", "tensors_sha256"}
+
+
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
@@ -42,6 +46,29 @@ def test_ls_prints_one_line_per_model(model: Path, capsys: pytest.CaptureFixture
     header, row = lines(capsys)
     assert header == "name status algo arch task updates val accuracy saved at parent problem"
     assert row.startswith("tiny incomplete metasgd conv4 2-way 1-shot 40/100 0.6250 20")
+
+
+def test_ls_lists_adapted_models_below_their_parent(
+    model: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parents = {"a-adapted": "tiny", "again": "a-adapted", "last": "gone", "b": "c", "c": "b", "self": "self"}
+    checkpoint = load_checkpoint(model)
+    for name, parent in parents.items():
+        manifest = checkpoint.manifest.model_dump(include={*Manifest.model_fields} - WRITTEN)
+        place = home / "models" / name / "last.safetensors"
+        manifest["parent"] = {"name": parent, "digest": "ab"}
+        save_checkpoint(place, params=checkpoint.params, inner_lr=checkpoint.inner_lr, **manifest)
+    assert run(["models", "ls"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [re.split(r" +(?:in)?complete ", row)[0] for row in rows] == [
+        "last",
+        "self",
+        "tiny",
+        "  a-adapted",
+        "    again",
+        "b",
+        "  c",
+    ]
 
 
 def test_path_prints_the_path_and_nothing_else(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +158,7 @@ def test_import_copies_models_and_lists_them(home: Path, capsys: pytest.CaptureF
     ]
     row = ["cpu-maml-s0", "imported", "complete", "9000", "best,", "history"]
     assert row in [line.split() for line in err.splitlines()]
-    assert "next: nilr probe cpu-maml-s0 cpu-metasgd-s0\n" in err
+    assert "next: nilr models show cpu-maml-s0\n" in err
     assert len(list((home / "results").glob("*-models-import-*.json"))) == 1
     assert run(["-q", "models", "import", *sources]) == 0
     assert capsys.readouterr() == ("", "")

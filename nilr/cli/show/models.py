@@ -1,6 +1,6 @@
 """What the commands of `nilr models` show. Except for `import`, it is an answer, and so it goes to stdout."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import typer
 
@@ -18,16 +18,28 @@ _LIST = ("name", "status", "algo", "arch", "task", "updates", "val accuracy", "s
 def show_list(models: list[ModelRow], screen: Screen) -> None:
     """Write one row per model."""
     if models:
-        screen.answer.table(_LIST, [_row(model, screen.answer) for model in models])
+        screen.answer.table(_LIST, [_row(model, depth, screen.answer) for model, depth in _by_parent(models)])
 
 
-def _row(model: ModelRow, screen: Screen) -> tuple[str | None, ...]:
+def _by_parent(models: list[ModelRow]) -> Iterator[tuple[ModelRow, int]]:
+    """Yield each model, followed by the models that were adapted from it, with the number of models above it."""
+    left = {model.name: model for model in models}
+    for first in sorted(models, key=lambda model: model.parent in left and model.parent != model.name):
+        stack = [(first, 0)]
+        while stack:
+            model, depth = stack.pop()
+            if left.pop(model.name, None) is not None:
+                yield model, depth
+                stack += [(child, depth + 1) for child in reversed(models) if child.parent == model.name]
+
+
+def _row(model: ModelRow, depth: int, screen: Screen) -> tuple[str | None, ...]:
     task = None if model.n_way is None or model.n_shot is None else f"{model.n_way}-way {model.n_shot}-shot"
     updates = None if model.outer_step is None else str(model.outer_step)
     if updates is not None and model.outer_steps is not None:
         updates = f"{updates}/{model.outer_steps}"
     accuracy, saved_at = screen.share(model.val_accuracy), model.saved_at and model.saved_at[:16].replace("T", " ")
-    described = (model.name, model.status, model.algo, model.arch, task, updates)
+    described = ("  " * depth + model.name, model.status, model.algo, model.arch, task, updates)
     return (*described, accuracy, saved_at, model.parent, model.problem)
 
 

@@ -93,6 +93,8 @@ class Training:
             figures |= {"accuracy_before": before, "share_negative": share_negative(rates) if rates else None}
             by_layer = share_negative_by_layer(rates) if rates else None
             line = {"outer_step": done, **figures, "share_negative_by_layer": by_layer}
+            if done == 1:
+                line["outer_steps"] = self.settings.outer_steps  # for `models ls`, before the first save
         logged = figures if logs else self.progress.logged
         self.progress = dataclasses.replace(self.progress, outer_step=done, skipped_in_a_row=0, logged=logged)
         self._seconds, self._updates = self._seconds + seconds + time.monotonic() - began, self._updates + 1
@@ -158,7 +160,11 @@ class Training:
             last = read_manifest(self.directory / LAST)
             if last.metrics == self.recorded_metrics():
                 self._saved_step = last.outer_step
-        self.history.trim(outer_step=progress.outer_step, validated_at=progress.validated_at)
+        self.history.trim(
+            outer_step=progress.outer_step,
+            validated_at=progress.validated_at,
+            outer_steps=self.settings.outer_steps,
+        )
 
     @property
     def resumable(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,8 +30,8 @@ class ModelRow(Record):
     """One model in a list; a value that the checkpoint does not contain is None."""
 
     name: str
-    # complete, incomplete (its training has not finished) or unreadable
-    status: Literal["complete", "incomplete", "unreadable"]
+    # complete, running (a process is working on it), incomplete (its training has not finished) or unreadable
+    status: Literal["complete", "running", "incomplete", "unreadable"]
     algo: str | None = None
     arch: str | None = None
     n_way: int | None = None
@@ -78,7 +79,7 @@ def list_models(settings: Settings, reporter: Reporter) -> list[ModelRow]:
     store = Store(settings.home)
     if not store.model_names():
         reporter.note(f"there is no model in the store yet: {store.how_to_train()}")
-    rows = [(store.model_dir(name), _row(name, store.model_dir(name))) for name in store.model_names()]
+    rows = [(store.model_dir(name), _row(store, name)) for name in store.model_names()]
     return [row for directory, row in rows if row.problem is None or directory.exists()]  # it may be removed meanwhile
 
 
@@ -126,15 +127,26 @@ def remove_models(settings: RemoveSettings, reporter: Reporter) -> Sequence[str]
     return names
 
 
-def _row(name: str, directory: Path) -> ModelRow:
+def _row(store: Store, name: str) -> ModelRow:
+    directory = store.model_dir(name)
     try:
         files = [directory / file for file in CHECKPOINTS.values()]
         manifests = [read_manifest(file) for file in files if file.is_file()]
-        if not manifests:
-            return ModelRow(name=name, status="incomplete")
-        return describe(name, manifests[-1], completed_updates(directory, manifests[-1]))
+        row = ModelRow(name=name, status="incomplete")
+        if manifests:
+            row = describe(name, manifests[-1], completed_updates(directory, manifests[-1]))
+        return row.model_copy(update=_progress(directory)) if store.in_use(name) else row
     except (CheckpointError, OSError) as error:
         return ModelRow(name=name, status="unreadable", problem=str(error))
+
+
+def _progress(directory: Path) -> dict[str, Any]:
+    """Return the status of a model that a process is working on, and the updates in its history."""
+    progress: dict[str, Any] = {"status": "running"}
+    with contextlib.suppress(CheckpointError):
+        for line in read_history(directory / HISTORY):
+            progress |= line.model_dump(include={"outer_step", "outer_steps"}, exclude_none=True)
+    return progress
 
 
 def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:

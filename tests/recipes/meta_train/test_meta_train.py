@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint
+from nilr.config.base import Settings
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import CheckpointError, DivergedError, EpisodeError, Interrupted, NilrError, StoreError, UsageError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.recipes import meta_train
+from nilr.recipes.models import list_models
 from nilr.reporting import SilentReporter
 from tests.training_states import read_state, write_state
 
@@ -237,6 +239,26 @@ def test_sigterm_saves_as_sigint_does(quick: dict[str, Any]) -> None:
         meta_train.run(TrainSettings(name="x", **quick), SignalAt(3, signal.SIGTERM))
     assert caught.value.signum == signal.SIGTERM
     assert load_checkpoint(_models() / "x" / "last.safetensors").manifest.outer_step == 3
+
+
+class Listing(SilentReporter):
+    """Lists the models after each update."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, int | None, int | None]] = []
+
+    def advance(self, n: int = 1) -> None:
+        self.rows += [(row.status, row.outer_step, row.outer_steps) for row in list_models(Settings(), self)]
+
+
+def test_a_training_is_listed_as_running_with_its_progress(quick: dict[str, Any]) -> None:
+    listing = Listing()
+    settings = quick | {"outer_steps": 3, "log_every": 1, "eval_every": 0}
+    meta_train.run(TrainSettings(name="x", **settings), listing)
+    assert listing.rows == [("running", 1, 3), ("running", 2, 3), ("running", 3, 3)]
+    listing.rows.clear()
+    meta_train.run(TrainSettings(resume="x", outer_steps=5, threads=1), listing)
+    assert listing.rows == [("running", 4, 5), ("running", 5, 5)]
 
 
 def test_resume_by_name_takes_the_settings_from_the_training(quick: dict[str, Any]) -> None:

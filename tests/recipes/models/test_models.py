@@ -17,6 +17,7 @@ from nilr.models.registry import build_learner
 from nilr.recipes import models
 from nilr.recipes.models import FileCheck, ModelCard, ModelRow
 from nilr.reporting import SilentReporter
+from nilr.store import Store
 from tests.training_states import write_state
 
 ROW = {
@@ -104,6 +105,24 @@ def test_an_unfinished_training_is_incomplete(home: Path) -> None:
         ("just-started", "incomplete", None),
         ("metasgd", "incomplete", 99),
     ]
+
+
+def test_a_locked_model_is_running_and_shows_the_updates_of_its_history(home: Path) -> None:
+    save(home, "finished")
+    save(home, "saved", outer_step=50)
+    (home / "models" / "unsaved").mkdir()
+    for name in ("saved", "unsaved"):
+        lines = [{"outer_step": 1, "outer_steps": 60_000}, {"outer_step": 120, "query_loss": 1.5}]
+        (home / "models" / name / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    store = Store(home)
+    with store.lock("finished"), store.lock("saved"), store.lock("unsaved"):
+        rows = list_models(home)
+    assert [(row.name, row.status, row.outer_step, row.outer_steps) for row in rows] == [
+        ("finished", "running", 100, 100),
+        ("saved", "running", 120, 60_000),
+        ("unsaved", "running", 120, 60_000),
+    ]
+    assert [row.status for row in list_models(home)] == ["complete", "incomplete", "incomplete"]
 
 
 def test_an_adapted_model_is_complete_and_names_its_parent(home: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_missing_pack_is_one_error_with_the_command_that_makes_it(home: Path) 
     with pytest.raises(StoreError, match="no dataset `mini-imagenet-32`") as error:
         reproduce.run(ReproduceSettings(home=home, preset="cpu"), SilentReporter())
     assert error.value.hint is not None
-    assert "`nilr prepare-data SOURCE... --name mini-imagenet-32 --image-size 32`" in error.value.hint
+    assert f"`nilr prepare-data SOURCE... --name mini-imagenet-32 --image-size 32 --home {home}`" in error.value.hint
 
 
 @pytest.mark.slow
