@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from nilr import __version__
-from nilr.cli.options import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, typer_function
+from nilr.cli.options import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, check_values, typer_function
 from nilr.cli.run import run_command
 from nilr.commands import COMMANDS, GROUPS
 
@@ -20,16 +20,21 @@ EPILOG = (
 )
 
 
-class _PlainHelp:
-    """Shows the option `--help` like every other switch, without a type."""
+class _Parsing:
+    """Shows `--help` like every other switch, and checks that no option takes another option for its value."""
 
     def get_help_option(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer does not export these classes
         option = super().get_help_option(ctx)  # type: ignore[misc]
         option.metavar = SWITCH
         return option
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        options = [option for option in self.get_params(ctx) if option.param_type_name == "option"]  # type: ignore[attr-defined]
+        check_values(options, args, f"see `{ctx.command_path} --help`", interspersed=ctx.allow_interspersed_args)
+        return super().parse_args(ctx, args)  # type: ignore[misc, no-any-return]
 
-class _Command(_PlainHelp, TyperCommand):
+
+class _Command(_Parsing, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - Typer does not export these classes
         """Repeat a flag of several values before each further file, since a shell expands `--query *.jpg` to them."""
         repeated = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
@@ -44,7 +49,7 @@ class _Command(_PlainHelp, TyperCommand):
         return super().parse_args(ctx, expanded)
 
 
-class _Group(_PlainHelp, TyperGroup):
+class _Group(_Parsing, TyperGroup):
     pass
 
 

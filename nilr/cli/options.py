@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -84,6 +84,32 @@ def typer_function(
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return function
+
+
+def check_values(options: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> None:
+    """Check that every option that needs a value has one, and that this is not another option.
+
+    Args:
+        options: Typer's options of a command.
+        words: what follows the command.
+        hint: for the error.
+        interspersed: whether options may follow arguments.
+
+    Raises:
+        UsageError: a value is missing.
+    """
+    by_name = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
+    rest = iter(words)
+    for word in rest:
+        if word == "--" or not (word.startswith("-") or interspersed):
+            return
+        if word not in by_name or by_name[word].is_flag:
+            continue
+        value = next(rest, None)
+        if value is None:
+            raise UsageError(f"option `{word}` needs a value", hint=hint)
+        if value.startswith("--") or value.partition("=")[0] in by_name:
+            raise UsageError(f"option `{word}` needs a value, and `{value}` is an option", hint=hint)
 
 
 def usage_error(where: str, details: Mapping[str, Any], hint: str) -> UsageError:

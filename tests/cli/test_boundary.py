@@ -142,7 +142,24 @@ def test_markup_and_control_characters_in_a_path_are_shown_as_text(
             "hint: perhaps --outer-steps, --rate-per-step, --no-rate-per-step; see `nilr meta-train --help`\n",
         ),
         (["--frobnicate"], "error: no such option: --frobnicate\nhint: see `nilr --help`\n"),
-        (["probe", "--n-way"], "error: option `--n-way` requires an argument\nhint: see `nilr --help`\n"),
+        (["probe", "--n-way"], "error: option `--n-way` needs a value\nhint: see `nilr probe --help`\n"),
+        (
+            ["meta-train", "--resume", "--name", "X"],
+            "error: option `--resume` needs a value, and `--name` is an option\nhint: see `nilr meta-train --help`\n",
+        ),
+        (
+            ["meta-train", "--name", "--outer-stepz=3"],
+            "error: option `--name` needs a value, and `--outer-stepz=3` is an option\n"
+            "hint: see `nilr meta-train --help`\n",
+        ),
+        (
+            ["models", "rm", "x", "--home", "-y"],
+            "error: option `--home` needs a value, and `-y` is an option\nhint: see `nilr models rm --help`\n",
+        ),
+        (
+            ["--home", "--quiet", "models", "ls"],
+            "error: option `--home` needs a value, and `--quiet` is an option\nhint: see `nilr --help`\n",
+        ),
         (
             ["probe", "--protocol", "transfer"],
             "error: `--protocol` cannot be `transfer`: 'transfer' is not one of "

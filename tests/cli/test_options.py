@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from nilr.cli.boundary import run
-from nilr.cli.options import _numbers
-from nilr.commands import COMMANDS
+from nilr.cli.options import ARGUMENTS, _numbers, flag
+from nilr.commands import COMMANDS, Command
 from nilr.config.base import Settings
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import PRESETS, TrainSettings
@@ -158,3 +159,26 @@ def test_a_number_that_is_out_of_range_names_the_variable_it_came_from(
     monkeypatch.setenv("NILR_UNTIL_CI", "1")
     assert run(["probe"]) == 2
     assert capsys.readouterr().err.startswith("error: `NILR_UNTIL_CI` cannot be `1.0`: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_no_option_takes_another_one_for_its_value(
+    command: Command, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {name: field for name, field in command.settings.model_fields.items() if name not in ARGUMENTS}
+    taking = [
+        flag(name) for name, field in fields.items() if bool not in (field.annotation, *get_args(field.annotation))
+    ]
+    assert "--home" in taking
+    others = itertools.cycle(("-q", "--debug", "--unknown=1"))
+    for name, other in zip([*taking, *(["--json"] if command.result else [])], others, strict=False):
+        assert run([*command.name.split(), name, other]) == 2
+        said = f"error: option `{name}` needs a value, and `{other}` is an option\n"
+        assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_value_that_starts_with_a_dash_is_no_option(
+    probes: list[Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["probe", "--rates", "-0.01", "--data=--odd", "--json", "-", "--data-b", "-x.h5", "--", "-q"]) == 0
+    assert probes[0].explicit() == {"rates": ("-0.01",), "data": "--odd", "data_b": "-x.h5", "models": ("-q",)}
