@@ -70,6 +70,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm("maml",        "all",  False, 2,    "fixed",   5,    10,  "0.05",               _FINN),
         Algorithm("fomaml",      "all",  False, 1,    "fixed",   5,    10,  "0.05",               _FINN),
         Algorithm("metasgd",     "all",  True,  2,    "element", 1,    1,   "uniform:0.005,0.1",  _LI),
+        Algorithm("fometasgd",   "all",  True,  1,    "element", 1,    1,   "uniform:0.005,0.1",  _LI),
         Algorithm("anil",        "head", False, 2,    "fixed",   5,    10,  "0.05",               _RAGHU),
         Algorithm("boil",        "body", True,  2,    "fixed",   1,    1,   "0.5",                _OH),
         Algorithm("lslr",        "all",  False, 2,    "tensor",  5,    5,   "0.01",               _ANTONIOU,

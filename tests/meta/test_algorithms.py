@@ -46,6 +46,7 @@ MOVED = {
     "maml": CONVOLUTIONS | HEAD,
     "fomaml": CONVOLUTIONS | HEAD,
     "metasgd": CONVOLUTIONS | NORMS | HEAD,
+    "fometasgd": CONVOLUTIONS | NORMS | HEAD,
     "anil": HEAD,
     "boil": CONVOLUTIONS | NORMS,
     "lslr": CONVOLUTIONS | HEAD,
@@ -92,7 +93,7 @@ def test_the_help_of_algo_names_every_row() -> None:
 def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownNameError) as caught:
         find_algorithm("reptile")
-    assert caught.value.hint == "known: maml, fomaml, metasgd, anil, boil, lslr, sparse-maml"
+    assert caught.value.hint == "known: maml, fomaml, metasgd, fometasgd, anil, boil, lslr, sparse-maml"
     assert caught.value.exit_status == 2
 
 

@@ -326,23 +326,33 @@ def test_adapting_moves_what_the_row_says_by_the_loops_steps_and_nothing_else(
 
 @pytest.mark.usefixtures("one_thread")
 @every_engine
-def test_metasgds_rate_gradient_is_minus_inner_gradient_times_query_gradient(engine: type[Engine]) -> None:
-    row = ALGORITHMS["metasgd"]
+@pytest.mark.parametrize(("name", "steps"), [("metasgd", 1), ("fometasgd", 1), ("fometasgd", 3)])
+def test_the_gradient_of_a_rate_is_minus_the_summed_inner_gradient_times_the_query_gradient(
+    engine: type[Engine], name: str, steps: int
+) -> None:
+    row = ALGORITHMS[name]
     learner, params, rates = model("conv4", row)
     episodes = batch(n_episodes=1)
     episode = episodes[0]
-    outcome = engine(learner).meta_gradient(params, rates, episodes, Objective(row, 1))
+    outcome = engine(learner).meta_gradient(params, rates, episodes, Objective(row, steps))
 
     def gradient(at: Tensors, x: Tensor, y: Tensor) -> Tensors:
         leaves = {name: value.clone().requires_grad_() for name, value in at.items()}
         gradients = torch.autograd.grad(F.cross_entropy(conv4_logits(leaves, x), y), list(leaves.values()))
         return dict(zip(leaves, gradients, strict=True))
 
-    inner = gradient(params, episode.support_x, episode.support_y)
-    adapted = {name: value - rates[name] * inner[name] for name, value in params.items()}
+    adapted = params
+    summed = {name: torch.zeros_like(value) for name, value in params.items()}
+    for _ in range(steps):
+        inner = gradient(adapted, episode.support_x, episode.support_y)
+        adapted = {name: value - rates[name] * inner[name] for name, value in adapted.items()}
+        summed = {name: value + inner[name] for name, value in summed.items()}
     outer = gradient(adapted, episode.query_x, episode.query_y)
     for name in rates:
-        torch.testing.assert_close(outcome.inner_lr[name], -inner[name] * outer[name], rtol=1e-8, atol=1e-13)
+        torch.testing.assert_close(outcome.inner_lr[name], -summed[name] * outer[name], rtol=1e-8, atol=1e-13)
+    if row.order == 1:  # FOMAML's: the query gradient at the adapted parameters
+        for name in params:
+            torch.testing.assert_close(outcome.params[name], outer[name], rtol=1e-8, atol=1e-13)
 
 
 @pytest.mark.usefixtures("one_thread")
