@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nilr.errors import StoreError
+from nilr.signals import DeferringSignals
 
 TEMPORARY_PREFIX = ".tmp-nilr-"
 
@@ -117,22 +118,24 @@ def replacing_directory(path: Path) -> Iterator[Path]:
     with _temporary_beside(path) as temporary:
         place = temporary.with_suffix(_DIRECTORY)  # stale as soon as `temporary` is gone
         new, old = place / "new", place / "old"
-        try:
-            new.mkdir(parents=True)
-            yield new
-            for file in (*new.iterdir(), new):
-                flush(file)
-            if os.path.lexists(path):
-                path.rename(old)
+        with DeferringSignals():
             try:
-                new.rename(path)
-            except OSError:
-                if os.path.lexists(old):
-                    old.rename(path)
-                raise
-            flush(path.parent)
-        finally:
-            _remove(place)
+                new.mkdir(parents=True)
+                with DeferringSignals(False):
+                    yield new
+                for file in (*new.iterdir(), new):
+                    flush(file)
+                if os.path.lexists(path):
+                    path.rename(old)
+                try:
+                    new.rename(path)
+                except OSError:
+                    if os.path.lexists(old):
+                        old.rename(path)
+                    raise
+                flush(path.parent)
+            finally:
+                _remove(place)
 
 
 @contextlib.contextmanager
@@ -149,7 +152,8 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
 
 def remove_at_once(path: Path) -> None:
     """Remove a directory in one step for all other processes, or OSError; of a link, remove the link only."""
-    _remove(path.rename(path.with_name(f"{_REMOVED_PREFIX}{secrets.token_hex(6)}")))
+    with DeferringSignals():
+        _remove(path.rename(path.with_name(f"{_REMOVED_PREFIX}{secrets.token_hex(6)}")))
 
 
 def remove_stale(directory: Path) -> None:
@@ -184,20 +188,22 @@ def _remove(path: Path) -> None:
 @contextlib.contextmanager
 def temporary_in(directory: Path) -> Iterator[Path]:
     """Create a file, lock it during the block even if it is renamed, and remove it if it keeps its first name."""
-    while True:
-        path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
-        try:
-            with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as handle:
-                # A shared lock, because reading the file through HDF5 takes one as well. On a file system without locks
-                # a stale file cannot be recognised, and is never removed.
+    with DeferringSignals():
+        while True:
+            path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+            try:
+                with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as handle:
+                    # A shared lock, because reading the file through HDF5 takes one as well. On a file system without
+                    # locks a stale file cannot be recognised, and is never removed.
+                    with contextlib.suppress(OSError):
+                        fcntl.flock(handle, fcntl.LOCK_SH)
+                    if os.fstat(handle).st_nlink:  # else it was removed as stale before it was locked
+                        with DeferringSignals(False):
+                            yield path
+                        return
+            finally:
                 with contextlib.suppress(OSError):
-                    fcntl.flock(handle, fcntl.LOCK_SH)
-                if os.fstat(handle).st_nlink:  # else it was removed as stale before it was locked
-                    yield path
-                    return
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from nilr.errors import Interrupted
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _repeats_ignored = False
+_deferring = False
+_deferred: list[int] = []
 
 
 class StopRequest:
@@ -84,6 +86,30 @@ def ending_the_process() -> Iterator[None]:
         yield
 
 
+class DeferringSignals:
+    """Lets signals act only after the block, so that it cleans up as a whole; with False, at once in a block within it.
+
+    A class, because the end of a generator could itself be interrupted.
+    """
+
+    def __init__(self, deferring: bool = True) -> None:
+        self._deferring = deferring
+
+    def __enter__(self) -> None:
+        self._before = _deferring
+        self._set(self._deferring)
+
+    def __exit__(self, *_: object) -> None:
+        self._set(self._before)
+
+    def _set(self, deferring: bool) -> None:
+        global _deferring
+        if threading.current_thread() is threading.main_thread():  # signals act there
+            _deferring = deferring
+        while _deferred and not _deferring:
+            signal.raise_signal(_deferred.pop(0))
+
+
 def ignore_repeated_signals() -> None:
     """Ignore all signals after the first one in this process: several processes may send one for the same reason."""
     global _repeats_ignored
@@ -104,6 +130,9 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
     raised: list[Interrupted] = []
 
     def handler(signum: int, _frame: FrameType | None) -> None:
+        if _deferring:
+            _deferred.append(signum)
+            return
         if _repeats_ignored:
             for other in STOPPING:
                 signal.signal(other, lambda *_: None)  # not SIG_IGN: one may be pending
@@ -123,6 +152,7 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
             raise raised[-1] from error
         raise
     finally:
+        raised.clear()  # a cycle of references would keep the interrupted frames, and what they clean up
         for signum, previous in before.items():
             if signal.getsignal(signum) is handler:  # else repeated signals are ignored
                 signal.signal(signum, previous)

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from nilr.errors import StoreError
+from nilr.errors import Interrupted, StoreError
 from nilr.files import (
     TEMPORARY_PREFIX,
     PatientFile,
@@ -21,6 +27,7 @@ from nilr.files import (
     storage_error,
     write_atomically,
 )
+from nilr.signals import unwinding
 
 
 def test_a_file_is_made_with_its_directories(tmp_path: Path) -> None:
@@ -195,6 +202,47 @@ def test_a_directory_of_a_killed_process_is_removed_and_that_of_a_living_one_sta
     assert not path.exists()
     write_atomically(tmp_path / "other", b"")
     assert [entry.name for entry in tmp_path.rglob("*")] == ["other"]
+
+
+def replace_directory(path: Path) -> None:
+    with replacing_directory(path) as new:
+        (new / "new").touch()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files that the signal left open
+@pytest.mark.parametrize("work", [replace_directory, lambda path: write_atomically(path / "new", b""), remove_at_once])
+def test_a_signal_at_any_line_leaves_no_temporary_file(tmp_path: Path, work: Callable[[Path], None]) -> None:
+    path = tmp_path / "a"
+
+    def lines_until_signal(n: int) -> int:
+        """Run `work` with a signal at its n-th line, and return how many lines it ran."""
+        path.mkdir()
+        (path / "old").touch()
+        lines = 0
+
+        def trace(_frame: FrameType, event: str, _arg: object) -> Any:
+            nonlocal lines
+            lines += event == "line"
+            if event == "line" and lines == n:
+                signal.raise_signal(signal.SIGTERM)
+            return trace
+
+        before = sys.gettrace()
+        with contextlib.suppress(Interrupted), unwinding():
+            sys.settrace(trace)
+            try:
+                work(path)
+            finally:
+                sys.settrace(before)
+        return lines
+
+    whole = lines_until_signal(0)
+    assert whole > 100
+    for n in random.Random(0).sample(range(1, whole + 1), 100):
+        shutil.rmtree(path, ignore_errors=True)
+        lines_until_signal(n)
+        assert [entry.name for entry in tmp_path.rglob(".*")] == [], f"line {n} of {whole}"
+        assert work is remove_at_once or list(path.iterdir())
 
 
 def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
