@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Literal
 
 import torch
@@ -24,7 +23,7 @@ from nilr.meta.updates import Updates
 from nilr.models.learner import Learner, Params
 from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.bench.flops import NeededFlop, convolution_rate, seconds_each
-from nilr.recipes.common.processes import Child
+from nilr.recipes.common.processes import Child, Parent
 from nilr.reporting import Reporter
 from nilr.runtime import peak_memory, prepare
 from nilr.words import counted
@@ -83,10 +82,10 @@ class Worker(Child):
         super().__init__(f"timing `{job.engine}`", serve, job)
         self.job = job
 
-    def turn(self) -> Turn:
+    def turn(self, note: Callable[[str], object]) -> Turn:
         """Let it work once; NilrError if it has ended, or its work failed."""
         self.send(None)
-        answer = self.receive()
+        answer = self.receive(note)
         if isinstance(answer, Turn):
             return answer
         message, hint = answer
@@ -110,10 +109,10 @@ def take_turns(
     turns: Turns = {}
     rates = []
     with contextlib.closing(Worker(convolution)) as alone:
-        alone.turn()
+        alone.turn(reporter.note)
         for task in _tasks(jobs):
             turns |= _measure(task, rounds, reporter)
-            rates.append(alone.turn().values)
+            rates.append(alone.turn(reporter.note).values)
     return turns, rates
 
 
@@ -134,7 +133,7 @@ def _measure(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
         workers = [stack.enter_context(contextlib.closing(Worker(job))) for job in jobs]
         for number in range(rounds + 1):
             for worker in workers:
-                turn = worker.turn()
+                turn = worker.turn(reporter.note)
                 if number:  # the first turn warms up
                     turns[worker.job].append(turn)
                     reporter.metric(**{worker.job.label: turn.values[0]})
@@ -142,20 +141,18 @@ def _measure(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
     return turns
 
 
-def serve(connection: Connection, job: Job) -> None:
-    """Take a turn for every message, until the parent process closes the connection; send it an error as text."""
+def serve(parent: Parent, job: Job) -> None:
+    """Take a turn for every message; send an error as text."""
     try:
         device = prepare(job.device, job.threads, job.precision)
         notes: list[str] = []
         turn = work_of(job, device, notes.append)
         before = peak_memory(device)
         while True:
-            connection.recv()
-            connection.send(Turn(turn(), before, peak_memory(device), tuple(notes)))
-    except (EOFError, BrokenPipeError):
-        return
+            parent.receive()
+            parent.send(Turn(turn(), before, peak_memory(device), tuple(notes)))
     except Exception as error:
-        connection.send((str(error) or type(error).__name__, getattr(error, "hint", None)))
+        parent.send((str(error) or type(error).__name__, getattr(error, "hint", None)))
 
 
 def work_of(job: Job, device: torch.device, note: Callable[[str], object]) -> Callable[[], list[float]]:

@@ -14,6 +14,7 @@ from nilr.data.pack import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
 from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.processes import KilledError
 from nilr.recipes.reproduce.estimate import estimate_seconds
 from nilr.recipes.reproduce.plan import (
     ExperimentPlan,
@@ -32,6 +33,8 @@ from nilr.results.result import Result, write_result
 from nilr.runtime import environment, prepare
 from nilr.store import Store
 
+_CONTINUE = "finished work is kept; run the same command again to continue"
+
 
 def run(settings: ReproduceSettings, reporter: Reporter) -> Result[ReproduceMetrics]:
     """Train and measure all models of an experiment, conclude and report; skip whatever is finished.
@@ -45,8 +48,9 @@ def run(settings: ReproduceSettings, reporter: Reporter) -> Result[ReproduceMetr
         with store.lock(experiment_name(settings), kind="experiment"):
             return _run(settings, store, reporter)
     except Interrupted as interrupted:
-        hint = "finished work is kept; run the same command again to continue"
-        raise Interrupted(interrupted.signum, hint=hint) from None
+        raise Interrupted(interrupted.signum, hint=_CONTINUE) from None
+    except KilledError as error:
+        raise KilledError(error.message, hint="; ".join(filter(None, (error.hint, _CONTINUE)))) from error
 
 
 def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Result[ReproduceMetrics]:

@@ -4,24 +4,20 @@ Small images keep one Python process from using two cores: at 32 px, two trainin
 again as one of two threads. A worker writes the files that a single process would write.
 """
 
-import contextlib
 import os
 import pickle
-import queue
 import signal
-import threading
 import time
 import traceback
 from collections import deque
-from multiprocessing.connection import Connection, wait
 
 import torch
 
 from nilr.errors import Interrupted, NilrError, UsageError
-from nilr.recipes.common.processes import Child, end
+from nilr.recipes.common.processes import Child, KilledError, Parent, end, ready
 from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel, measure, train
 from nilr.reporting import Reporter, SilentReporter
-from nilr.signals import ignore_repeated_signals, unwinding
+from nilr.signals import unwinding
 from nilr.words import counted
 
 MOST = 8
@@ -43,8 +39,11 @@ def number_of_jobs(jobs: int | None, device: torch.device, models: int) -> int:
 def work_ahead(plan: ExperimentPlan, models: list[PlannedModel], jobs: int, reporter: Reporter) -> None:
     """Train the models and measure each trained one, several at a time, in the experiment's order.
 
+    If a signal ends a job, the other jobs continue without it.
+
     Raises:
-        NilrError: a job failed or its process ended; the other trainings save what is finished.
+        KilledError: a signal ended the last job.
+        NilrError: a job failed; the other trainings save what is finished.
         Interrupted: a signal arrived; trainings save what is finished.
     """
     waiting = deque(models)
@@ -52,14 +51,22 @@ def work_ahead(plan: ExperimentPlan, models: list[PlannedModel], jobs: int, repo
     workers: list[_Worker] = []
     try:
         workers.extend(_Worker(plan) for _ in range(jobs))  # one by one: a signal may arrive in between
-        busy = [worker for worker in workers if worker.begin(waiting)]
-        while busy:
-            ready = wait([worker.connection for worker in busy])
-            for worker in [worker for worker in busy if worker.connection in ready]:
-                if worker.relay(reporter):
-                    reporter.advance()
-                    if not worker.begin(waiting):
-                        busy.remove(worker)
+        busy: dict[_Worker, PlannedModel] = {}
+        while waiting or busy:
+            for worker in [worker for worker in workers if worker not in busy][: len(waiting)]:
+                busy[worker] = waiting.popleft()
+                worker.begin(busy[worker])
+            for worker in ready(list(busy), reporter.note):
+                try:
+                    if worker.relay(reporter):
+                        del busy[worker]
+                        reporter.advance()
+                except KilledError as error:
+                    workers.remove(worker)
+                    if not workers:
+                        raise
+                    waiting.appendleft(busy.pop(worker))
+                    reporter.note(f"{error.message}; continuing with {counted(len(workers), 'job')}")
     finally:
         end(workers)
 
@@ -70,14 +77,10 @@ class _Worker(Child):
     def __init__(self, plan: ExperimentPlan) -> None:
         super().__init__("a model", _work, plan)
 
-    def begin(self, waiting: deque[PlannedModel]) -> bool:
-        """Begin the next model, and return whether there is one."""
-        if not waiting:
-            return False
-        model = waiting.popleft()
+    def begin(self, model: PlannedModel) -> None:
+        """Begin with a model."""
         self.task = f"`{model.name}`"
         self.send(model)
-        return True
 
     def relay(self, reporter: Reporter) -> bool:
         """Pass one message on to the reporter, and return whether the model is finished.
@@ -86,7 +89,7 @@ class _Worker(Child):
             NilrError: the process has ended.
             Exception: as raised in the process.
         """
-        message = self.receive()
+        message = self.receive(reporter.note)
         if isinstance(message, dict):
             reporter.metric(**message)
         elif isinstance(message, str):
@@ -99,8 +102,8 @@ class _Worker(Child):
 class _Relay(SilentReporter):
     """Sends the progress of a step, and notes for the user, to the parent process."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, parent: Parent) -> None:
+        self.send = parent.send  # metrics, a note, an error, or None for a model that is finished
         self._label: str | None = None
         self._done, self._total = 0, 0
         self._sent_at = 0.0
@@ -126,21 +129,14 @@ class _Relay(SilentReporter):
         """Send the note."""
         self.send(message)
 
-    def send(self, message: dict[str, float | None] | str | BaseException | None) -> None:
-        """Send metrics, a note, an error, or None for a model that is finished."""
-        with contextlib.suppress(OSError):  # a training must be saved even if the parent process has ended
-            self._connection.send(message)
 
-
-def _work(connection: Connection, plan: ExperimentPlan) -> None:
-    """Train and measure the models that the parent process sends, until it closes the connection."""
-    relay, models = _Relay(connection), queue.SimpleQueue[PlannedModel]()
-    ignore_repeated_signals()  # a job scheduler, the terminal and the parent process may all send one
+def _work(parent: Parent, plan: ExperimentPlan) -> None:
+    """Train and measure the models that the parent process sends."""
+    relay = _Relay(parent)
     try:
         with unwinding():
-            threading.Thread(target=_receive, args=(connection, models), daemon=True).start()
             while True:
-                model = models.get()
+                model = parent.receive()
                 relay.begin(f"{model.name} training share")
                 train(plan, model, relay)
                 for name, measurement in plan.measurements(model).items():
@@ -149,17 +145,10 @@ def _work(connection: Connection, plan: ExperimentPlan) -> None:
                 relay.begin(None)
                 relay.send(None)
     except Interrupted as interrupted:
-        relay.send(Interrupted(interrupted.signum))
+        signal.signal(interrupted.signum, signal.SIG_DFL)
+        os.kill(os.getpid(), interrupted.signum)
     except Exception as error:
         relay.send(portable(error))
-
-
-def _receive(connection: Connection, models: queue.SimpleQueue[PlannedModel]) -> None:
-    """Receive models until the connection closes or the parent process ends; then end this process gracefully."""
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            models.put(connection.recv())
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def portable(error: Exception) -> Exception:

@@ -34,7 +34,7 @@ class FakeWorker:
     def __init__(self, job: Job) -> None:
         self.job, self.turns = job, 0
 
-    def turn(self) -> Turn:
+    def turn(self, note: object) -> Turn:
         self.turns += 1
         self.log.append(f"{self.job.task} {self.job.engine}")
         return Turn([float(self.turns)], 1, 2)
@@ -95,24 +95,24 @@ def worker() -> Iterator[Worker]:
 
 
 def test_a_worker_measures_seconds_and_memory(worker: Worker) -> None:
-    first, second = worker.turn(), worker.turn()
+    first, second = worker.turn(print), worker.turn(print)
     assert first.values[0] > 0
     assert 10_000_000 < first.memory_before <= first.peak_memory <= second.peak_memory
 
 
 def test_a_process_that_was_killed_is_an_error_that_names_the_engine(worker: Worker) -> None:
-    worker.turn()
+    worker.turn(print)
     os.kill(worker.process.pid, signal.SIGKILL)
     with pytest.raises(
         NilrError, match="the process for timing `reference` was ended by SIGKILL; the machine may have run out"
     ):
-        worker.turn()
+        worker.turn(print)
 
 
 def test_the_error_of_a_worker_is_raised_by_the_parent() -> None:
     worker = Worker(dataclasses.replace(jobs("reference")[0], engine="warp"))
     with pytest.raises(NilrError, match="timing `warp` failed: unknown engine `warp`") as caught:
-        worker.turn()
+        worker.turn(print)
     worker.close()
     assert caught.value.hint is not None
     assert "reference" in caught.value.hint

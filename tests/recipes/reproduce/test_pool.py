@@ -1,21 +1,13 @@
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from nilr.checkpoint import read_manifest
 from nilr.config.commands import ReproduceSettings
 from nilr.errors import DivergedError, NilrError, UnknownNameError, UsageError
 from nilr.recipes import reproduce
@@ -73,60 +65,6 @@ def test_the_error_of_a_job_is_the_error_of_the_experiment(tmp_path: Path) -> No
         reproduce.run(tiny(home, 2), Listening())
     assert error.value.exit_status == 1
     assert (model / "last.safetensors").read_bytes() == b"no model"
-
-
-@pytest.mark.parametrize(
-    ("how", "to_all"),
-    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
-)
-def test_a_signal_ends_all_processes_and_each_saves_what_it_has(
-    tmp_path: Path, how: signal.Signals, to_all: bool
-) -> None:
-    models = [tmp_path / "models" / f"demo-maml-s{seed}" for seed in (0, 1)]
-    with training_two(tmp_path) as started:
-        if to_all:  # as a terminal and a service manager do
-            os.killpg(started.pid, how)
-        else:
-            started.send_signal(how)
-        rest = started.stderr.read()  # ends when no process of the experiment has it open any more
-    assert started.returncode == (-how if how == signal.SIGKILL else 128 + how)
-    assert "Traceback" not in rest
-    assert how == signal.SIGKILL or "hint: finished work is kept; run the same command again to continue" in rest
-    for model in models:
-        assert read_manifest(model / "last.safetensors").outer_step > 0
-        assert (model / "training.safetensors").is_file()
-
-
-def test_a_process_that_is_killed_is_an_error_that_names_its_model(tmp_path: Path) -> None:
-    with training_two(tmp_path) as started:
-        kill_a_job(started.pid)
-        rest = started.stderr.read()
-    assert started.returncode == 1
-    assert "error: the process for `demo-maml-s" in rest
-    assert "was ended by SIGKILL" in rest
-    assert "hint: close other programs, run fewer jobs at a time" in rest
-
-
-@contextlib.contextmanager
-def training_two(home: Path) -> Iterator[Any]:
-    """Give an experiment that trains two models, each of which has a few updates."""
-    line = "reproduce --preset demo --seeds 2 --filters 4 --n-episodes 2 --threads 2 --jobs 2 --outer-steps 100000"
-    command = [sys.executable, "-m", "nilr", *line.split(), "--home", str(home)]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as started:
-        until = time.monotonic() + 60
-        histories = [home / "models" / f"demo-maml-s{seed}" / "history.jsonl" for seed in (0, 1)]
-        while not all(history.exists() and history.stat().st_size for history in histories):
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        yield started
-
-
-def kill_a_job(parent: int) -> None:
-    """Kill one of the processes that compute."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
 
 
 class UnsendableError(Exception):
