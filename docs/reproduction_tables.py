@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nilr.inference import over_seeds
+from nilr.inference import at_equal_level, over_seeds
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "reproduction.md"
@@ -93,13 +93,7 @@ def runs() -> str:
     rows = []
     for name, run in conclusion()["runs"].items():
         trained = [read(f"cpu/{model}/meta-train.json")["metrics"] for model in run["models"]]
-        probes = [read(str(path.relative_to(EVIDENCE))) for model in run["models"] for path in _probes(model)]
-        before = [
-            model["meta-init"]["accuracy"]["mean"]
-            for probe in probes
-            if _is_main(probe)
-            for model in probe["metrics"].values()
-        ]
+        before = Levels(_main_probes(run)).by_protocol["meta-init"].values()
         rows.append(
             (
                 f"`{name}`",
@@ -114,24 +108,41 @@ def runs() -> str:
     return table(header, rows)
 
 
-def _probes(model: str) -> list[Path]:
-    return sorted((EVIDENCE / "cpu" / model).glob("probe-*.json"))
+def _main_probes(run: Mapping[str, Any]) -> list[Any]:
+    """Return the probes of a run's models with the preset's 600 episodes; those of other choices have 300."""
+    paths = [path for model in run["models"] for path in sorted((EVIDENCE / "cpu" / model).glob("probe-*.json"))]
+    return [probe for probe in (read(str(path)) for path in paths) if probe["config"]["n_episodes"] == 600]
 
 
-def _is_main(probe: Mapping[str, Any]) -> bool:
-    """Tell whether a probe has the preset's 600 episodes; those of other choices have 300."""
-    return bool(probe["config"]["n_episodes"] == 600)
+class Levels:
+    """The accuracies of each seed of a run, by protocol, from results of `nilr probe`."""
 
+    def __init__(self, probes: Iterable[Any]) -> None:
+        found = [(model["seed"], probe["metrics"][model["name"]]) for probe in probes for model in probe["models"]]
+        self.by_protocol: dict[str, dict[int, float]] = {
+            protocol: {seed: metrics[protocol]["accuracy"]["mean"] for seed, metrics in found}
+            for protocol in ("meta-init", *PROTOCOLS)
+        }
 
-def more_episodes() -> str:
-    """Return the runs without negative rates on 3,000 other episodes."""
-    found = {
-        run: {protocol: deltas(f"cpu/probe-3000-{run}.json", protocol) for protocol in PROTOCOLS}
-        for run in ("metasgd", "metasgd-nonneg")
-    }
-    rows = [(f"`{run}`", *(across(seeds) for seeds in by_protocol.values())) for run, by_protocol in found.items()]
-    gains = ([a - b for a, b in zip(*(run[p] for run in reversed(found.values())), strict=True)] for p in PROTOCOLS)
-    return table(("", *PROTOCOLS), [*rows, ("`metasgd-nonneg` - `metasgd`", *map(across, gains))])
+    def minus(self, other: Levels, protocol: str) -> list[float]:
+        """Return by how much the accuracy is higher than another run's, seed by seed."""
+        return [value - other.by_protocol[protocol][seed] for seed, value in self.by_protocol[protocol].items()]
+
+    def gains(self, protocol: str) -> dict[int, float]:
+        """Return the difference to the level before adaptation of each seed."""
+        return {seed: value - self.by_protocol["meta-init"][seed] for seed, value in self.by_protocol[protocol].items()}
+
+    def compared(self, other: Levels) -> list[str]:
+        """Return the difference of levels before, and by protocol of levels after, gains, and gains at equal level."""
+        before = self.minus(other, "meta-init")
+        seeds, cells = list(self.by_protocol["meta-init"]), [across(before)]
+        for protocol in PROTOCOLS:
+            after = self.minus(other, protocol)
+            gain = [a - b for a, b in zip(after, before, strict=True)]
+            runs = ([(run.by_protocol["meta-init"][s], run.gains(protocol)[s]) for s in seeds] for run in (self, other))
+            adjusted = at_equal_level(*runs)
+            cells += [across(after), across(gain), points(adjusted.mean, adjusted.ci95) if adjusted else ""]
+        return cells
 
 
 def choices() -> str:
@@ -166,13 +177,18 @@ def edits() -> str:
 
 
 def counterparts() -> str:
-    """Return by how much more one run gains than another."""
+    """Return the differences of each run to its counterpart, on the preset's episodes and on 3,000 others."""
+    found = conclusion()["runs"]
+    levels = {name: Levels(_main_probes(run)) for name, run in found.items()}
     rows = [
-        (f"`{name}` - `{run['counterpart']}`", *(measured(run["to_counterpart"][protocol]) for protocol in PROTOCOLS))
-        for name, run in conclusion()["runs"].items()
+        (f"`{name}` - `{run['counterpart']}`", *levels[name].compared(levels[run["counterpart"]]))
+        for name, run in found.items()
         if run["counterpart"]
     ]
-    return table(("runs", *PROTOCOLS), rows)
+    constrained, free = (Levels([read(f"cpu/probe-3000-{run}.json")]) for run in ("metasgd-nonneg", "metasgd"))
+    rows.append(("`metasgd-nonneg` - `metasgd`, 3,000 episodes", *constrained.compared(free)))
+    columns = (f"{protocol}: {what}" for protocol in PROTOCOLS for what in ("after", "gain", "at equal level"))
+    return table(("runs", "before", *columns), rows)
 
 
 def px84() -> str:
@@ -221,7 +237,6 @@ def exact() -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "signs": signs,
     "runs": runs,
-    "more episodes": more_episodes,
     "edits": edits,
     "counterparts": counterparts,
     "choices": choices,

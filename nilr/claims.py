@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from nilr.config.experiments import Run
-from nilr.inference import LEAST_SEEDS, over_seeds
+from nilr.inference import LEAST_SEEDS, at_equal_level, over_seeds
+from nilr.probes.conditions import META_INIT
 from nilr.probes.edits import LEARNED
 from nilr.results.probe import EditProbe, ModelProbe, ModelRates, ProbeMetrics
 from nilr.results.records import Delta
-from nilr.results.reproduce import Finding, OverSeeds, RunFigures, Sign
+from nilr.results.reproduce import EqualLevel, Finding, OverSeeds, RunFigures, Sign
 from nilr.words import counted, signed
 
 # algorithm -> protocol -> the sign of the claimed change
@@ -27,6 +28,13 @@ CLAIMS: dict[str, dict[str, int]] = {
     "metasgd": {"same-task": -1, "cross-task": 1},
 }
 _ADAPTED = ("same-task", "cross-task")
+
+# of the differences between two runs: accuracy before and after adaptation, and what adaptation changes
+COUNTERPART = ("before", "after", "gain", "gain at equal level")
+GAIN_CAUTION = (
+    "A gain depends on the level before adaptation, so compare the levels after it. The gain at equal level is from an "
+    "analysis of covariance over seeds; it extrapolates where the levels of two runs do not overlap."
+)
 
 
 def claim_word(claimed: int) -> str:
@@ -102,26 +110,63 @@ def combine_seeds(means: Mapping[str, float]) -> OverSeeds:
 def run_figures(run: Run, models: Mapping[str, Sequence[MeasuredModel]]) -> RunFigures:
     """Return the differences of one run, over its seeds."""
     seeds = models[run.name]
-    to_meta_init = _over_seeds(seeds)
-    counterpart = _over_seeds(models[run.counterpart]) if run.counterpart else {}
-    return RunFigures(
+    figures = RunFigures(
         why=run.why,
         models=[model.model for model in seeds],
         share_negative={str(model.seed): model.rates.all.share_negative for model in seeds},
-        to_meta_init=to_meta_init,
+        accuracy=_accuracies(seeds),
+        to_meta_init=_over_seeds(seeds),
         edits_to_learned={
             edit: _by_protocol({model.seed: model.probe.edits[edit] for model in seeds}, "delta_to_learned")
             for edit in seeds[0].probe.edits
             if edit != LEARNED
         },
         counterpart=run.counterpart,
-        to_counterpart={
-            protocol: combine_seeds(
-                {seed: mean - other.seeds[seed] for seed, mean in to_meta_init[protocol].seeds.items()}
-            )
-            for protocol, other in counterpart.items()
-        },
     )
+    if run.counterpart is None:
+        return figures
+    other, other_gain = _accuracies(models[run.counterpart]), _over_seeds(models[run.counterpart])
+    return figures.model_copy(
+        update={
+            "to_counterpart": {p: _minus(gain.seeds, other_gain[p].seeds) for p, gain in figures.to_meta_init.items()},
+            "accuracy_to_counterpart": {p: _minus(values, other[p]) for p, values in figures.accuracy.items()},
+            "at_equal_level": {
+                p: _at_equal_level(figures.accuracy, gain.seeds, other, other_gain[p].seeds)
+                for p, gain in figures.to_meta_init.items()
+            },
+        }
+    )
+
+
+def mean_level(figures: RunFigures, protocol: str) -> float | None:
+    """Return the mean accuracy of a run's seeds under a protocol; None if the result lacks it."""
+    values = figures.accuracy.get(protocol, {}).values()
+    return sum(values) / len(values) if values else None
+
+
+def _accuracies(models: Sequence[MeasuredModel]) -> dict[str, dict[str, float]]:
+    """Return the mean accuracy with the learned rates by protocol and seed."""
+    before = {str(model.seed): model.probe.meta_init.accuracy.mean for model in models}
+    gains = _over_seeds(models)
+    after = {p: {seed: before[seed] + mean for seed, mean in gain.seeds.items()} for p, gain in gains.items()}
+    return {META_INIT.protocol: before, **after}
+
+
+def _minus(values: Mapping[str, float], others: Mapping[str, float]) -> OverSeeds:
+    return combine_seeds({seed: value - others[seed] for seed, value in values.items()})
+
+
+def _at_equal_level(
+    accuracy: Mapping[str, Mapping[str, float]],
+    gain: Mapping[str, float],
+    other: Mapping[str, Mapping[str, float]],
+    other_gain: Mapping[str, float],
+) -> EqualLevel | None:
+    """Compare the gains of two runs over the seeds of the first one; see `nilr.inference.at_equal_level`."""
+    before = META_INIT.protocol
+    run = [(accuracy[before][seed], value) for seed, value in gain.items()]
+    found = at_equal_level(run, [(other[before][seed], other_gain[seed]) for seed in gain])
+    return None if found is None else EqualLevel.model_validate(dataclasses.asdict(found))
 
 
 def _over_seeds(models: Sequence[MeasuredModel], choice: str | None = None) -> dict[str, OverSeeds]:

@@ -16,6 +16,8 @@ LEAST_SEEDS = 3
 _RESAMPLES = 9_999
 # The most resampled values in memory.
 _CHUNK = 4_000_000
+# A sum of squared differences of accuracies that is rounding alone.
+_SAME_LEVEL = 1e-12
 # In standard errors: beyond it, the probability to find a difference of the wrong sign is below 1e-8.
 _NEAR = 5.0
 
@@ -118,3 +120,49 @@ def over_seeds(means: Sequence[float]) -> SeedInference:
     p = 2 * float(student.sf(abs(mean) / error, n - 1)) if error > 0 else None
     decided = n >= LEAST_SEEDS and abs(mean) > ci95
     return SeedInference(mean, spread, ci95, p, n, ("positive" if mean > 0 else "negative") if decided else "undecided")
+
+
+@dataclass(frozen=True)
+class EqualLevel:
+    """How much more one run gains than another from the same level before adaptation, over seeds."""
+
+    mean: float  # difference of the gains at equal level
+    ci95: float  # half width of the 95 % t interval with n_a + n_b - 3 degrees of freedom
+    p: float | None  # of the two-sided t-test against zero; None without residuals
+    slope: float  # change of the gain per change of the level, the same in both runs
+    slope_ci95: float  # half width of its 95 % t interval
+    verdict: str  # "positive" or "negative" if the interval excludes zero, else "undecided"
+
+
+def at_equal_level(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, float]]) -> EqualLevel | None:
+    """Return the inference on the difference of gains, a's minus b's, at equal level before.
+
+    Analysis of covariance with a common slope: gain = run + slope * level + error, by least squares (Maxwell and
+    Delaney: Designing Experiments and Analyzing Data, 2004, chapter 9).
+
+    Args:
+        a: level before and gain of each seed of one run.
+        b: the same of the other run.
+
+    Returns:
+        The inference; None with fewer than three seeds of a run, or if all seeds of each run have the same level.
+    """
+    from scipy.stats import t as student
+
+    if min(len(a), len(b)) < LEAST_SEEDS:
+        return None
+    runs = [torch.tensor(run, dtype=torch.float64) for run in (a, b)]
+    means = [run.mean(0) for run in runs]
+    squares = sum(((run - mean).T @ (run - mean) for run, mean in zip(runs, means, strict=True)), torch.zeros(2, 2))
+    (level, both), (_, gain) = squares.tolist()
+    if level < _SAME_LEVEL:
+        return None
+    slope, freedom = both / level, len(a) + len(b) - 3
+    before, gained = (means[0] - means[1]).tolist()
+    mean = gained - slope * before
+    residual = math.sqrt(max(0.0, gain - slope * both) / freedom)
+    error = residual * math.sqrt(1 / len(a) + 1 / len(b) + before**2 / level)
+    critical = float(student.ppf(0.975, freedom))
+    p = 2 * float(student.sf(abs(mean) / error, freedom)) if error > 0 else None
+    verdict = "undecided" if abs(mean) <= critical * error else "positive" if mean > 0 else "negative"
+    return EqualLevel(mean, critical * error, p, slope, critical * residual / math.sqrt(level), verdict)

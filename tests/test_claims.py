@@ -8,6 +8,7 @@ from nilr.claims import (
     describe_probe,
     describe_signs,
     learned_delta,
+    mean_level,
     run_figures,
     signs,
     signs_by_choice,
@@ -32,10 +33,11 @@ def edit(same: float, cross: float, *, learned: float | None = None) -> EditProb
     return EditProbe(same_task=figures(same), cross_task=figures(cross))
 
 
-def measured_model(seed: int, same: float, cross: float, edited: float = 0.0) -> MeasuredModel:
+def measured_model(seed: int, same: float, cross: float, edited: float = 0.0, before: float = 0.4) -> MeasuredModel:
     edits = {"learned": edit(same, cross), "absolute": edit(0.0, 0.0, learned=edited)}
     rates = ModelRates(inner_steps=1, all=RATES, kinds={}, layers={}, tensors={}, left_out=[], not_moved=[])
-    return MeasuredModel(seed, f"m{seed}", ModelProbe(meta_init=ProtocolMetrics(accuracy=ACCURACY), edits=edits), rates)
+    level = ProtocolMetrics(accuracy=Mean(mean=before, ci95=0.0001, n_episodes=1000))
+    return MeasuredModel(seed, f"m{seed}", ModelProbe(meta_init=level, edits=edits), rates)
 
 
 def figures(run: str, models: list[MeasuredModel]) -> RunFigures:
@@ -194,3 +196,23 @@ def test_a_run_of_fewer_seeds_is_compared_with_those_of_its_counterpart_alone() 
     known = {"sgd": [measured_model(i, 0.1 * i, 0.0) for i in range(3)], "start": [measured_model(1, 0.15, 0.0)]}
     found = run_figures(Run("start", "why", {}, counterpart="sgd"), known)
     assert found.to_counterpart["same-task"].seeds == pytest.approx({"1": 0.05})
+
+
+def test_a_run_that_gains_more_from_a_lower_start_is_shown_with_its_levels_and_at_equal_level() -> None:
+    # by hand: every model gains 0.2 - 0.5 * start on the same task; `low` starts 0.02 lower, so it gains 0.01 more
+    starts = {"low": (0.36, 0.37, 0.38), "sgd": (0.38, 0.39, 0.40)}
+    known = {
+        run: [measured_model(i, 0.2 - 0.5 * start, 0.0, before=start) for i, start in enumerate(of_run)]
+        for run, of_run in starts.items()
+    }
+    found = run_figures(Run("low", "why", {}, counterpart="sgd"), known)
+    assert found.accuracy["same-task"] == pytest.approx({"0": 0.38, "1": 0.385, "2": 0.39})
+    assert mean_level(found, "meta-init") == pytest.approx(0.37)
+    assert found.accuracy_to_counterpart["meta-init"].mean == pytest.approx(-0.02)
+    assert found.accuracy_to_counterpart["same-task"].mean == pytest.approx(-0.01)
+    assert found.to_counterpart["same-task"].mean == pytest.approx(0.01)
+    equal = found.at_equal_level["same-task"]
+    assert equal is not None
+    assert (equal.mean, equal.slope) == pytest.approx((0.0, -0.5), abs=1e-9)
+    few = run_figures(Run("low", "why", {}, counterpart="sgd"), {run: models[:2] for run, models in known.items()})
+    assert few.at_equal_level == {"same-task": None, "cross-task": None}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.inference import bootstrap_interval, episodes_for_half_width, holm, over_seeds, power
+from nilr.inference import at_equal_level, bootstrap_interval, episodes_for_half_width, holm, over_seeds, power
 from nilr.metrics import paired_difference
 
 QUERIES = 75
@@ -158,3 +158,66 @@ def test_pooling_the_episodes_of_seeds_would_have_found_what_is_not_there() -> N
         by_seed += over_seeds([values.mean().item() for values in differences]).verdict != "undecided"
     assert pooled / repetitions > 0.4
     assert by_seed / repetitions < 0.05 + deviation(0.05, repetitions)
+
+
+def drawn_runs(n: int, effect: float, generator: torch.Generator) -> list[list[tuple[float, float]]]:
+    """Draw levels and gains of two runs; the first starts 2 points lower. Gain: 0.3 - 0.7 * level + effect + noise."""
+    runs = []
+    for start, own in ((0.37, effect), (0.39, 0.0)):
+        level = start + 0.008 * torch.randn(n, generator=generator, dtype=torch.float64)
+        gain = 0.3 - 0.7 * level + own + 0.002 * torch.randn(n, generator=generator, dtype=torch.float64)
+        runs.append(list(zip(level.tolist(), gain.tolist(), strict=True)))
+    return runs
+
+
+def test_the_gain_at_equal_level_is_the_least_squares_estimate_with_its_standard_error() -> None:
+    import numpy as np
+    from scipy.stats import t as student
+
+    for n_b in (3, 5, 9):
+        generator = torch.Generator().manual_seed(n_b)
+        a, b = drawn_runs(5, 0.003, generator)[0], drawn_runs(n_b, 0.0, generator)[1]
+        level, gain = np.array([*a, *b]).T
+        design = np.stack([np.ones(5 + n_b), np.arange(5 + n_b) < 5, level], axis=1)
+        estimate, squares, *_ = np.linalg.lstsq(design, gain, rcond=None)
+        freedom = 5 + n_b - 3
+        errors = np.sqrt(squares[0] / freedom * np.diag(np.linalg.inv(design.T @ design)))
+        found = at_equal_level(a, b)
+        assert found is not None
+        assert (found.mean, found.slope) == pytest.approx(tuple(estimate[1:]), rel=1e-6)
+        assert (found.ci95, found.slope_ci95) == pytest.approx(
+            tuple(student.ppf(0.975, freedom) * errors[1:]), rel=1e-6
+        )
+        assert found.p == pytest.approx(2 * student.sf(abs(estimate[1] / errors[1]), freedom), rel=1e-5)
+
+
+def test_the_gain_at_equal_level_equals_the_level_after_at_equal_level_before() -> None:
+    a, b = drawn_runs(5, 0.003, torch.Generator().manual_seed(1))
+    gain, after = at_equal_level(a, b), at_equal_level(*([(x, x + g) for x, g in run] for run in (a, b)))
+    assert gain is not None
+    assert after is not None
+    assert (after.mean, after.ci95) == pytest.approx((gain.mean, gain.ci95))
+    assert after.slope == pytest.approx(gain.slope + 1)
+
+
+def test_a_larger_gain_from_a_lower_start_alone_is_no_gain_at_equal_level() -> None:
+    generator, repetitions, plain, adjusted, found_again = torch.Generator().manual_seed(6), 400, 0, 0, 0
+    for _ in range(repetitions):
+        a, b = drawn_runs(5, 0.0, generator)
+        plain += over_seeds([x[1] - y[1] for x, y in zip(a, b, strict=True)]).verdict == "positive"
+        equal, planted = at_equal_level(a, b), at_equal_level(*drawn_runs(5, 0.01, generator))
+        adjusted += equal is not None and equal.verdict != "undecided"
+        found_again += planted is not None and planted.verdict == "positive"
+    assert plain / repetitions > 0.7
+    assert adjusted / repetitions == pytest.approx(0.05, abs=deviation(0.05, repetitions))
+    assert found_again / repetitions > 0.9
+
+
+def test_gains_at_equal_level_need_three_seeds_of_each_run_with_different_levels() -> None:
+    line = [(0.1, 0.3), (0.2, 0.2), (0.3, 0.1)]
+    exact = at_equal_level(line, [(x + 0.1, gain) for x, gain in line])
+    assert exact is not None
+    assert (exact.mean, exact.slope) == pytest.approx((-0.1, -1.0))  # from one and the same level, 0.1 less
+    assert at_equal_level(line, line[:2]) is None
+    assert at_equal_level(line[:2], line) is None
+    assert at_equal_level([(0.1 + 0.2, 0.1)] * 3, [(0.4, 0.2)] * 3) is None

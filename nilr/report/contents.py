@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nilr.claims import claim_word
+from nilr.claims import COUNTERPART, claim_word
 from nilr.report.figures import history, learned_rates, protocols, seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, points
 from nilr.report.reading import Source
 from nilr.results.probe import ProbeMetrics
-from nilr.results.reproduce import Sign
+from nilr.results.reproduce import RunFigures, Sign
 from nilr.results.result import Result
 from nilr.sections import SECTIONS
 from nilr.words import counted
@@ -79,7 +79,17 @@ def _verdict(sources: Sequence[Source[Any]]) -> list[tuple[str, Table]]:
         rows = [(choice, *_row(sign)) for choice, signs in metrics.choices.items() for sign in signs]
         if rows:
             tables.append(("The paper's four signs under other choices", Table(("choice", *header), rows)))
+        compared = [_compared(name, run, p) for name, run in metrics.runs.items() for p in run.to_counterpart]
+        if compared:
+            header = ("difference of runs, points", "protocol", *COUNTERPART)
+            tables.append(("Runs that differ in one choice of training", Table(header, compared)))
     return tables
+
+
+def _compared(run: str, figures: RunFigures, protocol: str) -> tuple[str, ...]:
+    levels = (figures.accuracy_to_counterpart.get(name) for name in ("meta-init", protocol))
+    gains = (figures.to_counterpart[protocol], figures.at_equal_level.get(protocol))
+    return f"{run} - {figures.counterpart}", protocol, *map(points, (*levels, *gains))
 
 
 def _row(sign: Sign) -> tuple[str, ...]:

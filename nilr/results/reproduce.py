@@ -36,19 +36,40 @@ class Sign(Record):
     measured: OverSeeds
 
 
+class EqualLevel(Record):
+    """The difference of two runs' gains at equal level before, by analysis of covariance over seeds.
+
+    The gain changes with the level before by `slope`, the same in both runs. Half widths are of 95 % t intervals with
+    the number of models - 3 degrees of freedom.
+    """
+
+    mean: FiniteFloat
+    ci95: FiniteFloat
+    p: FiniteFloat | None
+    slope: FiniteFloat
+    slope_ci95: FiniteFloat
+    verdict: Literal["positive", "negative", "undecided"]
+
+
 class RunFigures(Record):
-    """One run over seeds: differences to meta-init, and of each edit of the rates to the learned rates.
+    """One run over seeds: accuracies, differences to meta-init, and of each edit of the rates to the learned rates.
 
     `to_counterpart` is its difference to meta-init minus that of the run `counterpart`, on the same seeds and episodes.
+    That gain depends on the level before: `accuracy_to_counterpart` has the differences before (`meta-init`) and after
+    adaptation, `at_equal_level` the difference of the gains at equal level, null with fewer than three seeds.
     """
 
     why: str
     models: list[str]
     share_negative: dict[str, FiniteFloat] = Field(default_factory=dict)
+    # mean accuracy by protocol and seed
+    accuracy: dict[str, dict[str, FiniteFloat]] = Field(default_factory=dict)
     to_meta_init: dict[str, OverSeeds]
     edits_to_learned: dict[str, dict[str, OverSeeds]] = Field(default_factory=dict)
     counterpart: str | None = None
     to_counterpart: dict[str, OverSeeds] = Field(default_factory=dict)
+    accuracy_to_counterpart: dict[str, OverSeeds] = Field(default_factory=dict)
+    at_equal_level: dict[str, EqualLevel | None] = Field(default_factory=dict)
 
 
 class ReproduceMetrics(Record):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from docs.reproduction_tables import PAGE, TABLES, filled
 from nilr.config.commands import ImportSettings, ReportSettings
@@ -36,3 +40,28 @@ def test_the_tables_of_the_page_are_those_of_the_results() -> None:
     assert filled(page) == page
     # typed from docs/reproduction/cpu/reproduce.json and probe-3000-metasgd.json
     assert "| Meta-SGD, same-task | loss | **+0.26 ± 0.21** refuted | **+0.25 ± 0.15** refuted |" in page
+
+
+def test_the_page_compares_runs_by_what_least_squares_finds_in_the_probes() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    runs = {}
+    for run in ("metasgd-nonneg", "metasgd"):
+        models = json.loads((EVIDENCE / "cpu" / f"probe-3000-{run}.json").read_text())["metrics"].values()
+        protocols = ("meta-init", "same-task", "cross-task")
+        runs[run] = np.array([[100 * model[p]["accuracy"]["mean"] for p in protocols] for model in models])
+    nonneg, free = runs["metasgd-nonneg"], runs["metasgd"]
+    row = next(line for line in page.splitlines() if "`metasgd-nonneg` - `metasgd`, 3,000 episodes" in line)
+    shown = [float(cell.split("±")[0].strip(" *")) for cell in row.split("|")[2:-1]]
+    before, *after = (nonneg - free).mean(0)
+    expected = [before]
+    for column, difference in enumerate(after, start=1):
+        start = np.concatenate([nonneg[:, 0], free[:, 0]])
+        gain = np.concatenate([nonneg[:, column], free[:, column]]) - start
+        design = np.stack([np.ones(10), np.arange(10) < 5, start], axis=1)
+        expected += [difference, difference - before, np.linalg.lstsq(design, gain, rcond=None)[0][1]]
+    assert shown == pytest.approx(expected, abs=0.005)
+    assert "before adaptation (-1.58 ± 1.06 points" in page
+    correlations = [np.corrcoef(run[:, 0], run[:, 1] - run[:, 0])[0, 1] for run in (nonneg, free)]
+    assert f"correlate with {correlations[0]:.2f} and {correlations[1]:.2f}" in page
+    low, high = free[:, 0].min(), nonneg[:, 0].max()
+    assert f"overlap only between {low:.1f} and {high:.1f} %" in page

@@ -109,7 +109,7 @@ def test_three_seeds_that_agree_give_a_verdict_and_two_never_do() -> None:
 
     # mean 2, spread 0.1, t(0.975, 2) = 4.30: 4.30 * 0.1 / sqrt(3) = 0.25
     assert sentence("seeds", seeds(0.019, 0.02, 0.021)).startswith(
-        "maml, same-task, 3 seeds: +2.00 ± 0.25 points, standard deviation 0.10, positive; maml, cross-task"
+        "maml, same-task, 3 seeds: from 40.0 to 42.0 %, +2.00 ± 0.25 points, standard deviation 0.10, positive; maml,"
     )
     assert "undecided (a verdict needs at least 3 seeds)" in sentence("seeds", seeds(0.02, 0.02001))
     assert next(kind for kind in KINDS if kind.name == "seeds").make(seeds(0.02)) is None

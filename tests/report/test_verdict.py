@@ -4,6 +4,7 @@ from typing import Any
 
 from nilr.report.contents import contents
 from nilr.report.markdown import markdown
+from nilr.report.numbers import NOTHING
 from tests.report.material import cells, material, result, used
 from tests.report.test_page import page_of
 
@@ -52,3 +53,23 @@ def test_an_experiment_s_controls_have_no_claimed_signs() -> None:
         ("demo-maml-1step-s0", {}),
     ]
     assert all(subject.claims == signs for subject in material(*experiment()[1:]).subjects)
+
+
+def test_runs_are_compared_by_their_levels_before_and_after_beside_the_gain() -> None:
+    def decided(mean: float) -> dict[str, Any]:
+        verdict = "positive" if mean > 0 else "negative"
+        return {"mean": mean, "ci95": 0.0025, "spread": 0.001, "p": 0.01, "n_seeds": 3, "verdict": verdict, "seeds": {}}
+
+    given = experiment()
+    run = given[0]["metrics"]["runs"]["maml-1step"]
+    run |= {"counterpart": "maml", "to_counterpart": {"same-task": decided(0.0134)}}
+    before = ("maml-1step - maml", "same-task", NOTHING, NOTHING, "+1.34 ± 0.25", NOTHING)
+    assert before in contents(material(*given)).verdict[-1][1].rows  # a result without levels
+    run["accuracy_to_counterpart"] = {"meta-init": decided(-0.0158), "same-task": decided(-0.0024)}
+    equal = {"mean": 0.01, "ci95": 0.0021, "p": 0.01, "slope": -0.2, "slope_ci95": 0.1, "verdict": "positive"}
+    run["at_equal_level"] = {"same-task": equal}
+    title, table = contents(material(*given)).verdict[-1]
+    assert title == "Runs that differ in one choice of training"
+    assert table.header[2:] == ("before", "after", "gain", "gain at equal level")
+    shown = ("maml-1step - maml", "same-task", "-1.58 ± 0.25", "-0.24 ± 0.25", "+1.34 ± 0.25", "+1.00 ± 0.21")
+    assert table.rows == [shown]

@@ -1,6 +1,6 @@
 """Show the result of `nilr reproduce`."""
 
-from nilr.claims import claim_word
+from nilr.claims import COUNTERPART, claim_word, mean_level
 from nilr.cli.console import Cell, Screen
 from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
@@ -16,8 +16,10 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
             sign = signs.get((run, protocol))
             claim = None if sign is None else claim_word(sign.claimed)
             finding = found.verdict if sign is None else sign.finding
-            rows.append((run, protocol, claim, screen.delta(found), str(found.n_seeds), finding))
-    screen.table(("run", "protocol", "paper", "delta to meta-init", "seeds", "finding"), rows, names=2)
+            levels = (screen.share(mean_level(figures, level)) for level in ("meta-init", protocol))
+            rows.append((run, protocol, claim, *levels, screen.delta(found), str(found.n_seeds), finding))
+    header = ("run", "protocol", "paper", "before", "after", "delta to meta-init", "seeds", "finding")
+    screen.table(header, rows, names=2)
     again: list[tuple[Cell, ...]] = [
         (choice, sign.run, sign.protocol, screen.delta(sign.measured), str(sign.measured.n_seeds), sign.finding)
         for choice, found in metrics.choices.items()
@@ -26,19 +28,24 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     if again:
         screen.table(("choice", "run", "protocol", "delta to meta-init", "seeds", "finding"), again, names=3)
     beside: list[tuple[Cell, ...]] = [
-        (run, str(figures.counterpart), protocol, screen.delta(found), str(found.n_seeds), found.verdict)
+        (
+            f"{run} - {figures.counterpart}",
+            protocol,
+            screen.delta(figures.accuracy_to_counterpart.get("meta-init")),
+            screen.delta(figures.accuracy_to_counterpart.get(protocol)),
+            screen.delta(found),
+            screen.delta(figures.at_equal_level.get(protocol)),
+            str(found.n_seeds),
+        )
         for run, figures in metrics.runs.items()
         for protocol, found in figures.to_counterpart.items()
     ]
     if beside:
-        screen.table(
-            ("run", "counterpart", "protocol", "delta minus the counterpart's", "seeds", "finding"), beside, names=3
-        )
+        screen.table(("difference of runs", "protocol", *COUNTERPART, "seeds"), beside, names=2)
     edits: list[tuple[Cell, ...]] = [
         (run, name, screen.delta(found["same-task"]), screen.delta(found["cross-task"]))
         for run, figures in metrics.runs.items()
         for name, found in figures.edits_to_learned.items()
     ]
     if edits:
-        header = ("run", "rates", "same-task, delta to learned", "cross-task, delta to learned")
-        screen.table(header, edits, names=2)
+        screen.table(("run", "rates", "same-task, delta to learned", "cross-task, delta to learned"), edits, names=2)

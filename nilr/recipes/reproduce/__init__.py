@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nilr.claims import MeasuredModel, describe_signs, run_figures, signs, signs_by_choice
+from nilr.claims import GAIN_CAUTION, MeasuredModel, describe_signs, run_figures, signs, signs_by_choice
 from nilr.config.commands import PrepareDataSettings, ReportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
 from nilr.data.pack import open_pack
@@ -82,7 +82,7 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
         },
         models=results.used,
         data=plan.data,
-        notes=describe_signs(metrics.signs),
+        notes=[GAIN_CAUTION, *describe_signs(metrics.signs)],
         environment=environment(device, settings.engine),
     )
     _write_report(plan, result, results.files, reporter)

@@ -2,13 +2,14 @@
 
 import itertools
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nilr.inference import LEAST_SEEDS, SeedInference, over_seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows
-from nilr.report.numbers import bounds, p_value, points
+from nilr.report.numbers import bounds, p_value, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject, by_protocol, groups
 from nilr.results.records import Delta, ModelUsed
@@ -16,7 +17,8 @@ from nilr.words import counted, signed
 
 _CAUTION = (
     "Each seed counts once; episodes of different seeds are never pooled. The wide bar is the 95 % interval over seeds "
-    "(Student's t, seeds - 1 degrees of freedom). With fewer than three seeds the verdict is always undecided."
+    "(Student's t, seeds - 1 degrees of freedom). With fewer than three seeds the verdict is always undecided. Gains "
+    "from different levels before adaptation do not compare; the levels after it do."
 )
 
 
@@ -27,7 +29,13 @@ class Row:
     label: str  # the algorithm; if several groups have that algorithm, the common part of the models' names
     protocol: str  # same-task or cross-task
     deltas: dict[str, Delta]  # each seed's difference, by model
+    before: float  # mean accuracy over seeds before adaptation
     together: SeedInference  # the inference over seeds
+
+    @property
+    def levels(self) -> str:
+        """The mean accuracy before and after adaptation."""
+        return f"{100 * self.before:.1f} to {percent(self.before + self.together.mean)}"
 
 
 def make(material: Material) -> Drawing | None:
@@ -56,7 +64,9 @@ def rows(subjects: Sequence[Subject]) -> list[Row]:
             measured = {s.label: by_protocol(s.probe).get(protocol) for s, _ in group}
             deltas = {name: metrics.delta for name, metrics in measured.items() if metrics and metrics.delta}
             if len(deltas) > 1:
-                found.append(Row(label, protocol, deltas, over_seeds([delta.mean for delta in deltas.values()])))
+                before = statistics.fmean(s.probe.meta_init.accuracy.mean for s, _ in group if s.label in deltas)
+                together = over_seeds([delta.mean for delta in deltas.values()])
+                found.append(Row(label, protocol, deltas, before, together))
     return found
 
 
@@ -97,8 +107,8 @@ def sentence(found: Sequence[Row]) -> str:
         together = row.together
         few = f" (a verdict needs at least {LEAST_SEEDS} seeds)" if together.n < LEAST_SEEDS else ""
         parts.append(
-            f"{row.label}, {row.protocol}, {counted(together.n, 'seed')}: {points(together)} points, "
-            f"standard deviation {100 * (together.spread or 0):.2f}, {together.verdict}{few}"
+            f"{row.label}, {row.protocol}, {counted(together.n, 'seed')}: from {row.levels}, "
+            f"{points(together)} points, standard deviation {100 * (together.spread or 0):.2f}, {together.verdict}{few}"
         )
     return "; ".join(parts) + "."
 
@@ -108,6 +118,7 @@ def table(found: Sequence[Row]) -> Table:
     header = (
         "group",
         "protocol",
+        "accuracy before to after",
         "delta of each seed, points",
         "mean over seeds, points",
         "standard deviation",
@@ -119,6 +130,7 @@ def table(found: Sequence[Row]) -> Table:
         (
             row.label,
             row.protocol,
+            row.levels,
             ", ".join(signed(100 * delta.mean) for delta in row.deltas.values()),
             points(row.together),
             f"{100 * (row.together.spread or 0):.2f}",
@@ -146,7 +158,7 @@ def draw(found: Sequence[Row], frame: Frame) -> Figure:
         mean = 100 * row.together.mean
         axes.plot(mean, y + 0.25, marker="|", markersize=15, markeredgewidth=2.4, color=colour("ink"))
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    axes.set_yticks(range(len(found)), [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
+    axes.set_yticks(range(len(found)), [f"{frame.label(row.label)}\n{row.protocol}\n{row.levels}" for row in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xlabel("delta to meta-init, points")
     return figure
