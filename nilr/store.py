@@ -2,7 +2,7 @@
 
 <home>/datasets/<name>.h5
 <home>/models/<name>/{best,last,training}.safetensors, history.jsonl
-<home>/results/<utc>-<command>-<id>.json
+<home>/results/<utc>-<command>-<id>.json, of a probe <utc>-probe-<question>-<id>.json
 <home>/locks/<name>.lock
 """
 
@@ -22,6 +22,7 @@ from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import MINI_IMAGENET, Settings, is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError
 from nilr.files import expand_home, opened, remove_at_once, remove_stale, storage_error
+from nilr.words import slug
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 TRAINING_STATE, HISTORY = "training.safetensors", "history.jsonl"
@@ -165,10 +166,11 @@ class Store:
         with self.lock(name), _storage(directory, "remove"):
             remove_at_once(directory)
 
-    def result_path(self, command: str) -> Path:
-        """Return a new path for a command's result. Names sort by time."""
+    def result_path(self, command: str, question: str | None = None) -> Path:
+        """Return a new path for a command's result, with the question of a probe. Names sort by time."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        return self.home / "results" / f"{stamp}-{command}-{secrets.token_hex(3)}.json"
+        named = f"{command}-{slug(question)}" if question else command
+        return self.home / "results" / f"{stamp}-{named}-{secrets.token_hex(3)}.json"
 
     def _trained_last(self) -> Path:
         names = self.model_names()

@@ -1,4 +1,6 @@
-"""How counts and numbers are written in text."""
+"""How counts and numbers are written in text, and text in names of files."""
+
+import re
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
@@ -16,3 +18,8 @@ def number(value: float, digits: int = 4) -> str:
     """Format a number with `digits` significant digits; whole numbers below a billion are not abbreviated."""
     text = f"{value:z.{digits}g}"
     return f"{value:.0f}" if "e+" in text and abs(value) < 1e9 else text
+
+
+def slug(text: str, longest: int = 60) -> str:
+    """Return text as a part of a file's name: `5-shot, 3,000 episodes` becomes `5-shot-3000-episodes`."""
+    return re.sub(r"[^a-z0-9.-]+", "-", re.sub(r"(?<=\d),(?=\d)", "", text.lower()))[:longest].strip("-.")

@@ -116,7 +116,7 @@ def _check_store(home: Path | None, schema: str) -> None:
 def _store(home: Path | None, result: Result[Any]) -> Path:
     from nilr.store import Store
 
-    path = Store(home).result_path(result.command)
+    path = Store(home).result_path(result.command, result.question)
     write_result(path, result)
     return path
 

@@ -38,7 +38,7 @@ def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     common = {**settings.model_dump(), "home": home}
 
     def store_result(result: Result[Any]) -> None:
-        path = store.result_path(result.command)
+        path = store.result_path(result.command, result.question)
         write_result(path, result)
         reporter.note(f"{result.command}: {path}")
 

@@ -93,17 +93,20 @@ def _write(out: Path, form: ReportFormat, made: Contents, reporter: Reporter) ->
     folder = _figures_folder(out, form)
     written, pictures = [], {}
     reporter.stage("figures", len(made.figures), unit="figures")
-    for kind, drawing in made.figures:
-        wide = svg(drawing.draw, WIDE)
-        for name, content in {f"{kind.name}.svg": wide.encode(), f"{kind.name}.png": png(drawing.draw)}.items():
-            write_atomically(folder / name, content)
-            written.append(folder / name)
-        if form == "html":
-            pictures[kind.name] = (wide, svg(drawing.draw, NARROW))
-        reporter.advance()
-    for name in (f"{kind.name}.{suffix}" for kind in KINDS for suffix in ("svg", "png")):
-        if folder / name not in written:  # from an earlier report
-            (folder / name).unlink(missing_ok=True)
+    for part in made.parts:
+        for kind, drawing in part.figures:
+            name, wide = part.name(kind), svg(drawing.draw, WIDE)
+            for file, content in ((f"{name}.svg", wide.encode()), (f"{name}.png", png(drawing.draw))):
+                write_atomically(folder / file, content)
+                written.append(folder / file)
+            if form == "html":
+                pictures[name] = (wide, svg(drawing.draw, NARROW))
+            reporter.advance()
+    for pattern in (
+        f"{kind.name}{part}.{suffix}" for kind in KINDS for part in ("", ".[0-9]*-*") for suffix in ("svg", "png")
+    ):
+        for stale in set(folder.glob(pattern)) - set(written):  # from an earlier report
+            stale.unlink()
     if form == "png":
         return written
     by = f"nilr {__version__}"

@@ -9,11 +9,15 @@ from nilr.report.figures import history, learned_rates, protocols, seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, points
 from nilr.report.reading import Source
+from nilr.report.subjects import by_question
 from nilr.results.probe import ProbeMetrics
+from nilr.results.question import DEFAULT
 from nilr.results.reproduce import RunFigures, Sign
 from nilr.results.result import Result
 from nilr.sections import SECTIONS
-from nilr.words import counted
+from nilr.words import counted, slug
+
+_TITLE = "Effect of the inner learning rates on the features"
 
 KINDS: tuple[Kind, ...] = (
     protocols.KIND,
@@ -25,49 +29,112 @@ KINDS: tuple[Kind, ...] = (
 
 
 @dataclass(frozen=True)
+class Part:
+    """The results of one question, or those of other commands."""
+
+    question: str | None  # of the probes; None if there are none
+    measured: Sequence[str]  # lines on the question and the ways of probing
+    notes: Sequence[str]  # of the results, without repetitions
+    figures: Sequence[tuple[Kind, Drawing]]  # in order
+    suffix: str  # of the names of its figures
+
+    @property
+    def title(self) -> str:
+        """Its heading in a report of several parts."""
+        return f"Question: {self.question}" if self.question else "Rates and training"
+
+    def name(self, kind: Kind) -> str:
+        """Return the name of a figure's files, without extension."""
+        return f"{kind.name}{self.suffix}"
+
+
+@dataclass(frozen=True)
 class Contents:
     """The parts of a report."""
 
     title: str  # of the report
-    measured: Sequence[str]  # one line for each way of probing
+    warning: str | None  # if the results answer several questions
     verdict: Sequence[tuple[str, Table]]  # findings of experiments on the paper's signs: titles and tables
-    notes: Sequence[str]  # of the results, without repetitions
-    figures: Sequence[tuple[Kind, Drawing]]  # in order
+    parts: Sequence[Part]  # one for each question
     left_out: Sequence[Kind]  # figures that lack their numbers
     models: Table  # and how they were trained
     files: Table  # the results, with their digests
 
+    @property
+    def figures(self) -> list[tuple[Kind, Drawing]]:
+        """The figures of all parts."""
+        return [figure for part in self.parts for figure in part.figures]
+
 
 def contents(material: Material) -> Contents:
     """Return the contents of a report on the material."""
-    sources = material.sources
-    made = [(kind, kind.make(material)) for kind in KINDS]
-    probes = [source.result for source in sources if source.command == "probe"]
-    files = [(s.name, s.result.schema_, s.result.started_at[:19], s.sha256[:16]) for s in sources]
+    sources, questions = material.sources, by_question(material.sources)
+    if len(questions) > 1:
+        parts = [
+            _part(Material(of_question, [s for s in material.subjects if s.question == question]), question, n)
+            for n, (question, of_question) in enumerate(questions.items(), start=1)
+        ]
+        others = Material([s for s in sources if s.command != "probe"], (), material.histories)
+        parts += [part for part in [_part(others, None)] if part.figures or part.notes]
+    else:
+        parts = [_part(material, next(iter(questions), None))]
+    made = {kind.name for part in parts for kind, _ in part.figures}
+    question = parts[0].question if len(questions) == 1 else None
     return Contents(
-        title="Effect of the inner learning rates on the features",
-        measured=list(dict.fromkeys(_measured(result) for result in probes)),
+        title=_TITLE if question in (None, DEFAULT) else f"{_TITLE}: {question}",
+        warning=_warning(list(questions)),
         verdict=_verdict(sources),
-        notes=list(dict.fromkeys(note for source in sources for note in source.result.notes)),
-        figures=[(kind, drawing) for kind, drawing in made if drawing is not None],
-        left_out=[kind for kind, drawing in made if drawing is None],
+        parts=parts,
+        left_out=[kind for kind in KINDS if kind.name not in made],
         models=_models(sources),
-        files=Table(("file", "result", "started at", "SHA-256"), files),
+        files=Table(
+            ("file", "result", "question", "started at", "SHA-256"),
+            [
+                (s.name, s.result.schema_, s.result.question or NOTHING, s.result.started_at[:19], s.sha256[:16])
+                for s in sources
+            ],
+        ),
+    )
+
+
+def _part(material: Material, question: str | None, number: int | None = None) -> Part:
+    made = [(kind, kind.make(material)) for kind in KINDS]
+    asked = [f"Question: {question}"] if question and number is None else []  # one of several is in a heading
+    probes = [source.result for source in material.sources if source.command == "probe"]
+    return Part(
+        question=question,
+        measured=[*asked, *dict.fromkeys(_measured(result) for result in probes)],
+        notes=list(dict.fromkeys(note for source in material.sources for note in source.result.notes)),
+        figures=[(kind, drawing) for kind, drawing in made if drawing is not None],
+        suffix="" if number is None else f".{number}-{slug(question or '')}",
+    )
+
+
+def _warning(questions: Sequence[str]) -> str | None:
+    if len(questions) < 2:
+        return None
+    return (
+        f"The results answer {len(questions)} different questions, each with its own figures; do not average across "
+        f"them: {'; '.join(questions)}."
     )
 
 
 def _measured(result: Result[ProbeMetrics]) -> str:
     """Describe the episodes of a probe and how it classifies them."""
     config, data = result.config, result.data_b or result.data
-    rules = config.get("neighbours")
-    rule = rules[0] if isinstance(rules, list) and rules else rules
     where = f"the {data.split} split of {data.name} ({data.image_size} px)" if data else "an unknown split"
-    n_query = config.get("n_query")
-    queries = counted(n_query, "query", "queries") if isinstance(n_query, int) else "an unknown number of queries"
-    return (
-        f"{config.get('n_way')}-way {config.get('n_shot')}-shot episodes with {queries} per class, "
-        f"from {where}; neighbours: {rule}, distance: {config.get('distance')}, task B: {config.get('task_b')}"
-    )
+    n_way, n_shot, n_query = (config.get(name) for name in ("n_way", "n_shot", "n_query"))
+    episodes = "episodes of unknown size"
+    if isinstance(n_query, int) and None not in (n_way, n_shot):
+        episodes = f"{n_way}-way {n_shot}-shot episodes with {counted(n_query, 'query', 'queries')} per class"
+    neighbours = config.get("neighbours")
+    how = {
+        "neighbours": neighbours[0] if isinstance(neighbours, list) and neighbours else neighbours,
+        "distance": config.get("distance"),
+        "task B": config.get("task_b"),
+    }
+    known = [f"{name}: {value}" for name, value in how.items() if value is not None]
+    return "; ".join([f"{episodes} from {where}", *known])
 
 
 def _verdict(sources: Sequence[Source[Any]]) -> list[tuple[str, Table]]:

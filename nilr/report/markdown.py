@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from nilr.report.contents import Contents
+from nilr.report.contents import Contents, Part
 from nilr.report.figures.figure import Table
 
 
@@ -14,19 +14,13 @@ def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
 
 def _lines(contents: Contents, figures: str, made_by: str) -> Iterator[str]:
     yield f"# {contents.title}\n"
-    yield from (f"{plain(line)}\n" for line in contents.measured)
+    if contents.warning:
+        yield f"**{plain(contents.warning)}**\n"
     for title, verdict in contents.verdict:
         yield f"## {title}\n"
         yield from _table(verdict)
-    yield from (f"{plain(line)}\n" for line in contents.notes)
-    for kind, drawing in contents.figures:
-        yield f"## {kind.title}\n"
-        # the angle brackets allow spaces in the path
-        yield f"![{plain(drawing.sentence)}](<{figures}/{kind.name}.svg>)\n"
-        yield f"{plain(drawing.sentence)}\n"
-        if drawing.caution:
-            yield f"*{plain(drawing.caution)}*\n"
-        yield from _table(drawing.table)
+    for part in contents.parts:
+        yield from _part(part, figures, apart=len(contents.parts) > 1)
     if contents.left_out:
         yield "## Figures left out\n\nThe results lack the numbers for these figures. They need:\n"
         yield from (f"- {kind.title}: {kind.needs}" for kind in contents.left_out)
@@ -35,6 +29,20 @@ def _lines(contents: Contents, figures: str, made_by: str) -> Iterator[str]:
     yield from _table(contents.models)
     yield from _table(contents.files)
     yield f"Made by {plain(made_by)}."
+
+
+def _part(part: Part, figures: str, *, apart: bool) -> Iterator[str]:
+    if apart:
+        yield f"## {plain(part.title)}\n"
+    yield from (f"{plain(line)}\n" for line in (*part.measured, *part.notes))
+    for kind, drawing in part.figures:
+        yield f"{'###' if apart else '##'} {kind.title}\n"
+        # the angle brackets allow spaces in the path
+        yield f"![{plain(drawing.sentence)}](<{figures}/{part.name(kind)}.svg>)\n"
+        yield f"{plain(drawing.sentence)}\n"
+        if drawing.caution:
+            yield f"*{plain(drawing.caution)}*\n"
+        yield from _table(drawing.table)
 
 
 def _table(table: Table) -> Iterator[str]:

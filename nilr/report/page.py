@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
-from nilr.report.contents import Contents
+from nilr.report.contents import Contents, Part
 from nilr.report.figures.figure import Drawing, Kind, Table
 from nilr.report.style import COLOURS, inline
+from nilr.words import counted
 
 # more of them follow the figures
 _FEW_NOTES = 3
+# a longer list of them is closed at first
+_FEW_FILES = 20
 
 
 def page(contents: Contents, pictures: Mapping[str, tuple[str, str]], *, made_by: str) -> str:
@@ -33,30 +36,44 @@ def _head(title: str) -> Iterator[str]:
 
 
 def _body(contents: Contents, pictures: Mapping[str, tuple[str, str]]) -> Iterator[str]:
-    for line in contents.measured:
-        yield f'<p class="measured">{escape(line)}</p>'
+    if contents.warning:
+        yield f'<p class="note">{escape(contents.warning)}</p>'
     for title, verdict in contents.verdict:
         yield f'<section class="verdict"><h2>{escape(title)}</h2>{_table(verdict)}</section>'
-    few = len(contents.notes) <= _FEW_NOTES
+    if len(contents.parts) == 1:
+        yield from _part(contents.parts[0], pictures)
+        return
+    for part in contents.parts:
+        first = " open" if part is contents.parts[0] else ""
+        lead = escape(part.figures[0][1].sentence) if part.figures else ""
+        yield f'<details class="part"{first}><summary><h2>{escape(part.title)}</h2>{lead}</summary>'
+        yield from _part(part, pictures)
+        yield "</details>"
+
+
+def _part(part: Part, pictures: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    for line in part.measured:
+        yield f'<p class="measured">{escape(line)}</p>'
+    few = len(part.notes) <= _FEW_NOTES
     if few:
-        yield from _notes(contents.notes)
-    for kind, drawing in contents.figures:
-        yield from _section(kind, drawing, pictures[kind.name])
+        yield from _notes(part.notes)
+    for kind, drawing in part.figures:
+        yield from _section(part.name(kind), kind, drawing, pictures[part.name(kind)])
     if not few:
-        yield '<section id="notes"><h2>Notes in the results</h2>'
-        yield from _notes(contents.notes)
-        yield "</section>"
+        yield f"<details><summary>{counted(len(part.notes), 'note')} in the results</summary>"
+        yield from _notes(part.notes)
+        yield "</details>"
 
 
 def _notes(notes: Sequence[str]) -> Iterator[str]:
     yield from (f'<p class="note">{escape(note)}</p>' for note in notes)
 
 
-def _section(kind: Kind, drawing: Drawing, pictures: tuple[str, str]) -> Iterator[str]:
+def _section(name: str, kind: Kind, drawing: Drawing, pictures: tuple[str, str]) -> Iterator[str]:
     sentence = escape(drawing.sentence)
-    yield f'<section id="{kind.name}"><h2>{escape(kind.title)}</h2><figure>'
+    yield f'<section id="{name}"><h2>{escape(kind.title)}</h2><figure>'
     for look, svg in zip(("wide", "narrow"), pictures, strict=True):
-        yield inline(svg, look=look, prefix=f"{kind.name}-{look}-", described=sentence)
+        yield inline(svg, look=look, prefix=f"{name}-{look}-", described=sentence)
     yield f"<figcaption>{sentence}"
     if drawing.caution:
         yield f' <span class="caution">{escape(drawing.caution)}</span>'
@@ -72,7 +89,10 @@ def _foot(contents: Contents, made_by: str) -> Iterator[str]:
         for kind in contents.left_out:
             yield f"<dt>{escape(kind.title)}</dt><dd>{_code(kind.needs)}</dd>"
         yield "</dl></section>"
-    yield f'<section id="sources"><h2>Models and files</h2>{_table(contents.models)}{_table(contents.files)}'
+    shown = " open" if len(contents.files.rows) <= _FEW_FILES else ""
+    files = f"{counted(len(contents.models.rows), 'model')}, {counted(len(contents.files.rows), 'file')}"
+    yield f'<section id="sources"><h2>Models and files</h2><details{shown}><summary>{files}</summary>'
+    yield f"{_table(contents.models)}{_table(contents.files)}</details>"
     yield f'<p class="caution">Made by {escape(made_by)}.</p></section>'
 
 

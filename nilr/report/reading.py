@@ -13,6 +13,7 @@ from nilr.errors import ResultError, invalid_field
 from nilr.files import storage_error
 from nilr.results.commands import TrainMetrics
 from nilr.results.probe import ProbeMetrics, RatesMetrics
+from nilr.results.question import describe_question
 from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import SCHEMA_VERSION, Result
 
@@ -58,7 +59,23 @@ def read_result(path: Path) -> Source[Any]:
             f"`{path}` is not a valid {content['schema']}: {invalid_field(error)}",
             hint="check that the file is complete, or write it again with the command's --json",
         ) from error
+    try:
+        result = with_question(result)
+    except (TypeError, ValueError) as error:
+        raise ResultError(f"`{path}` has a setting of a wrong type in its config: {error}", hint=_HINT) from error
     return Source(printable(path.name), hashlib.sha256(raw).hexdigest(), command, result)
+
+
+def with_question(result: Result[Any]) -> Result[Any]:
+    """Return a result with the question of a probe, computed from its settings if an earlier nilr wrote it.
+
+    Raises:
+        TypeError, ValueError: a setting is of a wrong type.
+    """
+    if result.command != "probe" or result.question is not None:
+        return result
+    question = describe_question(result.config, result.models, result.data, result.data_b)
+    return result.model_copy(update={"question": question})
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The models and controls that probes evaluated, across result files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ from nilr.claims import CLAIMS
 from nilr.config.base import PROTOCOLS
 from nilr.report.reading import Source
 from nilr.results.probe import EditProbe, ModelProbe, ProbeMetrics, ProtocolMetrics, Row
+from nilr.results.question import DEFAULT
 from nilr.results.records import ModelUsed
 
 ADAPTED = PROTOCOLS[1:]
@@ -18,8 +18,8 @@ ADAPTED = PROTOCOLS[1:]
 class Subject:
     """A model, or a control, in one probe's result."""
 
-    label: str  # its name, with the file's name if several results contain that name
-    source: Source[ProbeMetrics]  # the result
+    label: str  # its name, with the file's name if several results of the same question contain that name
+    question: str  # of the probe
     probe: ModelProbe  # its metrics
     model: ModelUsed | None  # which model; None for a control
     claims: Mapping[str, int] = field(default_factory=dict)  # the signs that the paper claims of it, by protocol
@@ -31,14 +31,36 @@ def by_protocol(entry: ModelProbe | Row | EditProbe) -> dict[str, ProtocolMetric
     return {protocol: metrics for protocol, metrics in found.items() if metrics is not None}
 
 
+def by_question(sources: Sequence[Source[Any]]) -> dict[str, list[Source[ProbeMetrics]]]:
+    """Return the probes by question, the default one first; the question names the pack if there are several."""
+    probes = [source for source in sources if source.command == "probe"]
+    probes.sort(key=lambda source: source.result.question != DEFAULT)
+    packs = {_pack(source): source.result.data for source in probes}
+    names = [data and data.name for data in packs.values()]
+    found: dict[str, list[Source[ProbeMetrics]]] = {}
+    for source in probes:
+        question, data = source.result.question or DEFAULT, source.result.data
+        if len(packs) > 1 and data and f"on {data.name}" not in question:
+            question += f", on {data.name}"
+        if len(packs) > 1 and data and names.count(data.name) > 1:
+            question += f" ({data.digest[:12]})"
+        found.setdefault(question, []).append(source)
+    return found
+
+
+def _pack(source: Source[ProbeMetrics]) -> str | None:
+    return source.result.data.digest if source.result.data else None
+
+
 def probed(sources: Sequence[Source[Any]]) -> list[Subject]:
-    """Return every model and control of every probe, in order."""
+    """Return every model and control of every probe, question by question."""
     found, unclaimed = [], _unclaimed(sources)
-    for label, name, source in labelled(sources, "probe"):
-        # models come first, in the order of `models`, then controls
-        model = dict(zip(source.result.metrics, source.result.models, strict=False)).get(name)
-        claims = CLAIMS.get(model.algo, {}) if model and model.digest not in unclaimed else {}
-        found.append(Subject(label, source, source.result.metrics[name], model, claims))
+    for question, of_question in by_question(sources).items():
+        for label, name, source in labelled(of_question, "probe"):
+            # models come first, in the order of `models`, then controls
+            model = dict(zip(source.result.metrics, source.result.models, strict=False)).get(name)
+            claims = CLAIMS.get(model.algo, {}) if model and model.digest not in unclaimed else {}
+            found.append(Subject(label, question, source.result.metrics[name], model, claims))
     return found
 
 
@@ -62,30 +84,18 @@ def labelled(sources: Sequence[Source[Any]], command: str) -> list[tuple[str, st
 
 
 def groups(subjects: Sequence[Subject]) -> list[list[tuple[Subject, ModelUsed]]]:
-    """Return the models that differ only in the seed and were probed in the same way, group by group.
+    """Return the models that differ only in the seed and were probed with the same question, group by group.
 
     Each seed counts once, even if several results contain it. A model without a recipe is a group of its own.
     """
-    found: dict[str, dict[int | None, tuple[Subject, ModelUsed]]] = {}
+    found: dict[tuple[object, ...], dict[int | None, tuple[Subject, ModelUsed]]] = {}
     for number, subject in enumerate(subjects):
         model = subject.model
         if model is None:
             continue
         if model.recipe is None or model.seed is None:
-            found[f"alone {number}"] = {None: (subject, model)}
+            found[number,] = {None: (subject, model)}
         else:
-            key = json.dumps([model.recipe, model.checkpoint, _probing(subject.source)], sort_keys=True)
+            key = (model.recipe, model.checkpoint, subject.question)
             found.setdefault(key, {}).setdefault(model.seed, (subject, model))
     return [list(by_seed.values()) for by_seed in found.values()]
-
-
-def _probing(source: Source[ProbeMetrics]) -> dict[str, Any]:
-    """Return the settings that change what a probe measures; not the number of episodes, nor the machine."""
-    config, data = source.result.config, source.result.data
-    edits = config.get("rates")
-    names = ("split", "n_way", "n_shot", "n_query", "batch_stats", "neighbours", "distance", "task_b", "data_b")
-    return {
-        "data": data and data.digest,
-        "rates": edits[0] if isinstance(edits, list) and edits else "learned",
-        **{name: config.get(name) for name in (*names, "adapt_part")},
-    }

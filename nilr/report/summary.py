@@ -8,7 +8,7 @@ from nilr.report.subjects import Subject
 from nilr.results.probe import ProtocolMetrics
 from nilr.sections.curves import LAYERS, STEPS, Curves, ordered
 
-HEADER = ("model", "meta-init", "same-task", "cross-task", "by layer", "by step", "negative rates")
+HEADER = ("question", "model", "meta-init", "same-task", "cross-task", "by layer", "by step", "negative rates")
 
 _LONGEST = 16
 
@@ -17,12 +17,13 @@ def rows(material: Material) -> list[tuple[str | None, ...]]:
     """Return the cells below `HEADER`: accuracies in percent, differences in points, curves as small bars."""
     shares = {history.label: history.share_negative for history in material.histories}
     found = [_row(subject, shares.pop(subject.label, None)) for subject in material.subjects]
-    return [*found, *((label, None, None, None, None, None, _shares(left)) for label, left in shares.items())]
+    return [*found, *((None, label, None, None, None, None, None, _shares(left)) for label, left in shares.items())]
 
 
 def _row(subject: Subject, shares: Sequence[float] | None) -> tuple[str | None, ...]:
     probe = subject.probe
     return (
+        subject.question,
         subject.label,
         percent(probe.meta_init.accuracy.mean),
         _delta(probe.same_task),

@@ -20,6 +20,8 @@ class Result(BaseModel, Generic[M]):
     Attributes:
         config: the resolved settings; a path is given by its last part.
         data_b: the pack that a probe evaluated on, if that is not `data`.
+        question: of a probe: what its settings change of the default, in words; results of different questions must
+            not be averaged.
         paths: absolute paths, only with `--record-paths`.
     """
 
@@ -31,6 +33,7 @@ class Result(BaseModel, Generic[M]):
     models: list[ModelUsed] = Field(default_factory=list)
     data: DataUsed | None = None
     data_b: DataUsed | None = None
+    question: str | None = None
     metrics: M
     per_episode: dict[str, Any] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)

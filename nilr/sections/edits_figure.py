@@ -11,6 +11,7 @@ from nilr.results.probe import EditMetrics, EditProbe
 from nilr.words import counted
 
 _SPREAD = {"same-task": -0.16, "cross-task": 0.16}
+_FEW_ROWS = 20
 _CAUTION = "All edits start from the same meta-initialisation, which was learned together with the learned rates."
 
 
@@ -19,7 +20,9 @@ def make(material: Material) -> Drawing | None:
     subjects = [subject for subject in material.subjects if set(subject.probe.edits) - {LEARNED}]
     if not subjects:
         return None
-    return Drawing(lambda frame: draw(subjects, frame), sentence(subjects), table(subjects), _CAUTION, open=True)
+    rows = table(subjects)
+    few = len(rows.rows) <= _FEW_ROWS
+    return Drawing(lambda frame: draw(subjects, frame), sentence(subjects), rows, _CAUTION, open=few)
 
 
 KIND = Kind("edits", "Edited rates", "`nilr probe MODEL --rates learned,zero-negative,absolute,...`", make)

@@ -86,6 +86,32 @@ def test_stale_figures_of_an_earlier_report_are_removed(saved: Path, tmp_path: P
     assert sorted((tmp_path / "report-figures").iterdir()) == sorted([*after[1:], mine])
 
 
+def test_results_of_different_questions_are_drawn_apart_and_their_stale_figures_removed(
+    saved: Path, tmp_path: Path
+) -> None:
+    content = json.loads(saved.read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content | {"config": content["config"] | {"n_shot": 5}}))
+    out = tmp_path / "report.html"
+    made = make(saved, other, out=out)
+    names = {path.name for path in made.written}
+    assert {"protocols.1-default.svg", "protocols.2-5-shot.svg", "protocols.2-5-shot.png"} <= names
+    assert {subject.question for subject in made.material.subjects} == {"default", "5-shot"}
+    make(saved, out=out, force=True)
+    assert {path.name for path in (tmp_path / "report-figures").iterdir()} == {"protocols.svg", "protocols.png"}
+
+
+def test_a_setting_of_a_wrong_type_is_an_error_that_names_the_file(saved: Path) -> None:
+    content = json.loads(saved.read_text())
+    for wrong in ({"n_episodes": "many"}, {"n_query": []}, {"until_ci": {}}):
+        saved.write_text(json.dumps(content | {"config": content["config"] | wrong}))
+        if wrong == {"n_query": []}:
+            assert make(saved).material.subjects[0].question == "default"
+        else:
+            with pytest.raises(ResultError, match="setting of a wrong type"):
+                make(saved)
+
+
 def test_a_failure_while_drawing_leaves_the_old_page(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

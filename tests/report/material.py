@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from nilr.report.figures.figure import History, Material
-from nilr.report.reading import RESULTS, Source
+from nilr.report.reading import RESULTS, Source, with_question
 from nilr.report.subjects import probed
 
 PROTOCOLS = ("meta-init", "same-task", "cross-task")
@@ -159,7 +159,7 @@ def material(*results: dict[str, Any], histories: tuple[History, ...] = ()) -> M
 def source(name: str, content: dict[str, Any]) -> Source[Any]:
     """Return a result as if read from a file."""
     command = content["command"]
-    return Source(name, "0" * 64, command, RESULTS[command].model_validate(content))
+    return Source(name, "0" * 64, command, with_question(RESULTS[command].model_validate(content)))
 
 
 HISTORY = History(

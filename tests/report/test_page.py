@@ -8,12 +8,16 @@ from nilr.report.figures.figure import Material
 from nilr.report.markdown import markdown, plain
 from nilr.report.page import page
 from nilr.report.style import COLOURS, NARROW, WIDE, svg
-from tests.report.material import cells, everything, full_probe, material, result, used
+from tests.report.material import cells, everything, full_probe, full_rates, material, result, used
 
 
 def page_of(given: Material) -> str:
     made = contents(given)
-    pictures = {kind.name: (svg(drawing.draw, WIDE), svg(drawing.draw, NARROW)) for kind, drawing in made.figures}
+    pictures = {
+        part.name(kind): (svg(drawing.draw, WIDE), svg(drawing.draw, NARROW))
+        for part in made.parts
+        for kind, drawing in part.figures
+    }
     return page(made, pictures, made_by="nilr 0")
 
 
@@ -95,3 +99,51 @@ def test_markdown_shows_each_figure_with_its_sentence_and_table() -> None:
     for kind, drawing in made.figures:
         assert f"](<my report-figures/{kind.name}.svg>)" in text
         assert plain(drawing.sentence) in text
+
+
+def several_questions() -> Material:
+    probe = full_probe()
+    other = probe | {"config": probe["config"] | {"distance": "euclidean", "n_episodes": 300}}
+    return material(other, probe, full_rates())
+
+
+def test_each_question_has_its_own_figures_and_the_first_is_open() -> None:
+    made = contents(several_questions())
+    assert [part.question for part in made.parts] == ["default", "euclidean, 300 episodes", None]
+    assert [[kind.name for kind, _ in part.figures] for part in made.parts[1:]] == [
+        [kind.name for kind, _ in made.parts[0].figures],
+        ["rates"],
+    ]
+    assert made.warning is not None
+    assert "2 different questions" in made.warning
+    text = page_of(several_questions())
+    assert text.count('<details class="part" open>') == 1
+    assert text.count('<details class="part">') == 2
+    assert 'id="protocols.1-default"' in text
+    assert 'id="protocols.2-euclidean-300-episodes"' in text
+    ids = re.findall(r"\bid=\"([^\"]+)\"", text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text)) <= set(ids)
+    marked = markdown(made, figures="f", made_by="nilr 0")
+    assert marked.index("## Question: default") < marked.index("](<f/protocols.1-default.svg>)")
+    assert "## Question: euclidean, 300 episodes" in marked
+
+
+def test_a_page_of_one_question_names_it_and_warns_of_nothing() -> None:
+    probe = full_probe()
+    for config, title in (({}, ""), ({"n_shot": 5}, ": 5-shot")):
+        text = page_of(material(probe | {"config": probe["config"] | config}))
+        assert f"<h1>Effect of the inner learning rates on the features{title}</h1>" in text
+        assert f"Question: {title.removeprefix(': ') or 'default'}</p>" in text
+        assert "different questions" not in text
+
+
+def test_many_files_and_many_rows_of_edits_are_closed_at_first() -> None:
+    def page_with(files: int) -> str:
+        return page_of(material(*(one_of(f"m{i}") for i in range(files))))
+
+    def one_of(name: str) -> dict[str, object]:
+        return result("probe", {name: cells(0.4, 0.01, 0.02)}, [used(name, "maml", 0, "r")])
+
+    assert "<details open><summary>20 models, 20 files" in page_with(20)
+    assert "<details><summary>21 models, 21 files" in page_with(21)

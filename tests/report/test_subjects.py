@@ -1,7 +1,7 @@
 from typing import Any
 
 from nilr.report.figures.figure import Material
-from nilr.report.subjects import by_protocol, groups
+from nilr.report.subjects import by_protocol, by_question, groups
 from tests.report.material import cells, full_probe, material, result, used
 
 
@@ -40,8 +40,23 @@ def test_models_probed_in_different_ways_are_never_grouped() -> None:
         one("c", 2, "r", config=base | {"rates": ["absolute", "learned"]}),
         one("d", 3, "r", data=other),
         one("e", 4, "r", config=base | {"n_episodes": 7}),
+        one("f", 5, "r", data=other | {"name": "mini-imagenet", "digest": "other"}),
     )
-    assert labels(found) == [["a", "e"], ["b"], ["c"], ["d"]]
+    assert labels(found) == [["a"], ["b"], ["c"], ["d"], ["e"], ["f"]]
+    assert list(by_question(found.sources)) == [
+        "default, on mini-imagenet (mini)",
+        "euclidean, on mini-imagenet (mini)",
+        "rates absolute, on mini-imagenet (mini)",
+        "on birds",
+        "7 episodes, on mini-imagenet (mini)",
+        "on mini-imagenet (other)",
+    ]
+
+
+def test_a_model_that_was_probed_with_several_questions_keeps_its_name_in_each() -> None:
+    base = result("probe", {}, [])["config"]
+    found = material(one("a", 0, "r"), one("a", 0, "r", config=base | {"n_shot": 5}))
+    assert [(s.question, s.label) for s in found.subjects] == [("default", "a"), ("5-shot", "a")]
 
 
 def test_a_control_is_shown_but_has_no_group() -> None:

@@ -14,6 +14,7 @@ def show(result: Result[ProbeMetrics], screen: Screen) -> None:
     if result.data_b and result.data:
         data += f", adapted to `{result.data.name}` in cross-task"
     if used:
-        screen.line(f"{', '.join(used)}{data}")
+        question = f"; question: {result.question}" if result.question else ""
+        screen.line(f"{', '.join(used)}{data}{question}")
     for table in tables(result.metrics, screen):
         screen.table(table.header, table.rows, names=table.names)

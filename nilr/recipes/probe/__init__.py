@@ -20,6 +20,7 @@ from nilr.recipes.probe.plan import check_settings, plan_model, requested_rules,
 from nilr.recipes.probe.stopping import correct, next_look, precision_note
 from nilr.reporting import Reporter
 from nilr.results.probe import ProbeMetrics
+from nilr.results.question import describe_question
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.sections.values import Values
@@ -55,15 +56,19 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     )
     metrics = correct(summarise(values))
     data_b = None if judged is split else judged.used
+    used = [model.used for model in loaded]
+    config = {
+        **_resolved(settings, models),
+        **dataclasses.asdict(size),
+        "data": split.used.name,
+        "data_b": data_b.name if data_b else None,
+    }
+    own_steps = [model.algorithm.eval_inner_steps for model in loaded]
     return outcome.result(
         metrics,
-        config={
-            **_resolved(settings, models),
-            **dataclasses.asdict(size),
-            "data": split.used.name,
-            "data_b": data_b.name if data_b else None,
-        },
-        models=[model.used for model in loaded],
+        config=config,
+        models=used,
+        question=describe_question(config, used, split.used, data_b, own_steps=own_steps),
         data=split.used,
         data_b=data_b,
         per_episode={name: plans[name].layout(of_model.listed) for name, of_model in values.items()},

@@ -27,6 +27,7 @@ from nilr.results.records import DataUsed
 from nilr.results.result import Result, write_result
 from nilr.store import TRAINING_STATE, Store, newest_manifest
 from nilr.training_state import load_training_state
+from nilr.words import slug
 
 Measurement = ProbeSettings | RatesSettings
 
@@ -129,11 +130,14 @@ class ExperimentPlan:
             return same and finished and _is_validated(directory, settings)
         return False
 
-    def result_path(self, model: PlannedModel, measurement: Measurement) -> Path:
-        """Return the file of a measurement; its name holds a digest of everything that the result depends on."""
+    def result_path(self, model: PlannedModel, measurement: Measurement, question: str = "") -> Path:
+        """Return the file of a measurement.
+
+        Its name holds the question of a probe, and a digest of everything that the result depends on.
+        """
         tensors = read_manifest(self.store.find_model(model.name).file).tensors_sha256
         digest = measurement_digest(measurement, [tensors], self.data.digest)
-        return self.folder / f"{model.name}.{schema_of(measurement)}-{digest}.json"
+        return self.folder / f"{model.name}.{schema_of(measurement)}-{question}{digest}.json"
 
 
 def experiment_name(settings: ReproduceSettings) -> str:
@@ -172,7 +176,7 @@ def find_unfinished(plan: ExperimentPlan) -> Unfinished:
     for model in plan.models:
         missing = list(plan.measurements(model).values())
         if model not in trainings:
-            missing = [one for one in missing if _read(plan.result_path(model, one), one) is None]
+            missing = [one for one in missing if _find(plan, model, one) is None]
         if missing:
             measurements[model.name] = missing
     return Unfinished(trainings, measurements)
@@ -189,15 +193,23 @@ def measure(
     plan: ExperimentPlan, model: PlannedModel, measurement: Measurement, reporter: Reporter
 ) -> tuple[Path, Result[Any]]:
     """Return a result and its file; measure and write it unless the file exists."""
-    path = plan.result_path(model, measurement)
-    result = _read(path, measurement)
-    if result is None:
-        if isinstance(measurement, ProbeSettings):
-            result = probe.run(measurement, reporter)
-        else:
-            result = rates.run(measurement, reporter)
-        write_result(path, result)
+    found = _find(plan, model, measurement)
+    if found is not None:
+        return found
+    result: Result[Any] = (
+        probe.run(measurement, reporter) if isinstance(measurement, ProbeSettings) else rates.run(measurement, reporter)
+    )
+    path = plan.result_path(model, measurement, f"{slug(result.question)}-" if result.question else "")
+    write_result(path, result)
     return path, result
+
+
+def _find(plan: ExperimentPlan, model: PlannedModel, measurement: Measurement) -> tuple[Path, Result[Any]] | None:
+    """Return a stored result with its file, whatever question its name has; None if there is no valid one."""
+    for path in sorted(plan.folder.glob(plan.result_path(model, measurement, "*").name)):
+        if (result := _read(path, measurement)) is not None:
+            return path, result
+    return None
 
 
 def _read(path: Path, measurement: Measurement) -> Result[Any] | None:

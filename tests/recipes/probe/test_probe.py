@@ -107,6 +107,18 @@ def test_one_protocol_alone_gives_the_same_numbers_as_all(maml: str) -> None:
     assert of_one.delta.p_holm == of_one.delta.p == of_all.delta.p <= of_all.delta.p_holm
 
 
+def test_the_result_says_which_question_it_answers(maml: str, quick: dict[str, Any]) -> None:
+    size = "3-way, 3 queries per class, "  # of the test pack's episodes
+    assert judge(maml).question == f"{size}6 episodes"
+    asked = judge(maml, n_shot=2, distance="euclidean", neighbours=("class-mean",), rates=("absolute,learned",))
+    assert asked.question == (
+        "3-way, 2-shot, 3 queries per class, class-mean neighbours, euclidean, rates absolute, 6 episodes"
+    )
+    meta_train.run(TrainSettings(algo="maml", name="three", eval_inner_steps=3, **quick), SilentReporter())
+    assert judge("three").question == judge("three", inner_steps=3).question == f"{size}6 episodes"
+    assert judge("three", inner_steps=10).question == f"{size}10 inner steps, 6 episodes"
+
+
 def test_several_models_share_all_episodes(maml: str, quick: dict[str, Any]) -> None:
     meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
     both = judge(maml, "sgd")

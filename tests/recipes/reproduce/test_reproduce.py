@@ -109,11 +109,15 @@ def test_an_interrupted_experiment_continues_and_repeats_nothing(
     assert {path.name for path in reports[0].results} >= {"reproduce.json"}
     assert len(list(home.glob("results/*-reproduce-*.json"))) == 1
 
+    euclidean = next(folder.glob("demo-maml-s0.probe-euclidean-2-episodes-*.json"))
+    named_without_question = euclidean.name.replace("euclidean-2-episodes-", "")
+    euclidean.rename(folder / named_without_question)  # as earlier versions did
     calls.clear()
     again, notes = run(settings)
     assert calls == []
     assert notes[0] == "all trainings and probes are finished"
-    assert again.metrics == result.metrics
+    assert (again.metrics.runs, again.metrics.choices) == (result.metrics.runs, result.metrics.choices)
+    assert named_without_question in again.metrics.files
 
     run(tiny(home, n_episodes=3))
     of_a_claimed = ["probe", "rates", *["probe"] * N_CHOICES]
@@ -227,7 +231,7 @@ def test_the_report_has_the_rates_of_models_with_a_dot_in_their_names(
     monkeypatch.setitem(EXPERIMENTS, "demo", dataclasses.replace(demo, runs=metasgd, choices={}, closer={}))
     run(tiny(home, name="v0.1"))
     asked = [path.name.rpartition("-")[0] for path in reports[0].results[1:]]
-    assert asked == ["v0.1-metasgd-s0.probe", "v0.1-metasgd-s0.rates"]
+    assert asked == ["v0.1-metasgd-s0.probe-2-episodes", "v0.1-metasgd-s0.rates"]
 
 
 def test_other_initial_rates_have_two_seeds_less_and_at_least_one(home: Path) -> None:
