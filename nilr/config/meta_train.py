@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nilr.config.base import MINI_IMAGENET, ChunkSettings, EpisodeSettings, OnNan, OuterLRSchedule, RateGrain, setting
+from nilr.config.base import (
+    MINI_IMAGENET,
+    ChunkSettings,
+    EpisodeSettings,
+    OnNan,
+    OuterLRSchedule,
+    RateGrain,
+    TrainingBatchStats,
+    setting,
+)
 
 
 class TrainSettings(EpisodeSettings, ChunkSettings):
@@ -54,6 +63,11 @@ class TrainSettings(EpisodeSettings, ChunkSettings):
     )
     norm_adapted: bool | None = setting(
         None, "Adapt the scale and shift of normalisation layers in the inner loop.", shown="the algorithm's default"
+    )
+    batch_stats: TrainingBatchStats = setting(
+        "apart",
+        "Statistics of batch normalisation for query images: apart: their own; inductive: those of the support under "
+        "the adapted weights. Also the model's default in evaluation.",
     )
     outer_lr: float = setting(1e-3, "Learning rate of the outer loop (Adam).", gt=0, le=1000, allow_inf_nan=False)
     outer_lr_schedule: OuterLRSchedule = setting(

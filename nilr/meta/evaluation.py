@@ -23,11 +23,13 @@ def evaluate(
     *,
     n_episodes: int,
     steps: int,
+    inductive: bool = False,
     on_episode: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Return the accuracies (n_episodes,) of the learner's own head on the sampler's episodes, from number 0.
 
-    `steps` is the number of inner steps. `on_episode` is called after every episode; its exceptions end the evaluation.
+    `steps` is the number of inner steps, `inductive` that of `Objective`. `on_episode` is called after every episode;
+    its exceptions end the evaluation.
 
     Raises:
         DivergedError: a logit is not finite.
@@ -36,7 +38,7 @@ def evaluate(
 
     def evaluate_part(numbers: range) -> Tensor:
         episodes = sampler.draw(numbers)
-        logits = engine.adapted_logits(params, inner_lr, episodes, steps=steps)
+        logits = engine.adapted_logits(params, inner_lr, episodes, steps=steps, inductive=inductive)
         broken = (~logits.isfinite().flatten(1).all(1)).nonzero()
         if len(broken):
             number = numbers[int(broken[0])]

@@ -38,6 +38,7 @@ class OuterSettings:
     outer_lr_schedule: OuterLRSchedule = "constant"  # whether Adam's rate is constant or falls (see `cosine`)
     # whether the query losses after earlier inner steps count at first (see `multi_step_weights`)
     multi_step_loss: bool = False
+    inductive: bool = False  # of `Objective`
 
 
 class Report(NamedTuple):
@@ -214,7 +215,7 @@ def meta_gradients(
         [outer.params for outer in outers],
         [outer.inner_lr for outer in outers],
         batches,
-        Objective(first.algorithm, first.settings.inner_steps, loss_weights),
+        Objective(first.algorithm, first.settings.inner_steps, loss_weights, first.settings.inductive),
     )
 
 

@@ -1,12 +1,16 @@
 """Conv4: the four-block network of few-shot learning (Vinyals et al., Matching Networks, 2016)."""
 
+from collections.abc import Iterator
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nilr.errors import EpisodeError
-from nilr.models.learner import Body, Tensors
+from nilr.models.learner import Body, Statistics, Tensors
 
 N_BLOCKS = 4
+EPS = 1e-5  # of batch norm
 BLOCKS = tuple(f"block{i + 1}" for i in range(N_BLOCKS))
 MIN_IMAGE_SIZE = 2**N_BLOCKS
 
@@ -26,7 +30,7 @@ class ConvBlock(nn.Module):
 class Conv4(Body):
     """Four blocks: (n, 3, S, S) -> (n, filters * (S // 16)^2); 800 features at 84 px and 32 filters.
 
-    Batch norm always uses the statistics of the current batch.
+    Batch norm uses the given statistics, else those of the current batch.
     """
 
     def __init__(self, filters: int) -> None:
@@ -34,15 +38,32 @@ class Conv4(Body):
         for i, block in enumerate(BLOCKS):
             self.add_module(block, ConvBlock(filters if i else 3, filters))
 
-    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
         """Return the outputs of the blocks by name."""
-        outputs = {}
+        return {block: x for block, _, x in self._blocks(params, x, statistics)}
+
+    def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        """Return the statistics of the convolutions' outputs, by block."""
+        found = {}
+        for block, y, _ in self._blocks(params, x):
+            variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+            found[block] = torch.stack([mean, (variance + EPS).rsqrt()])
+        return found
+
+    def _blocks(
+        self, params: Tensors, x: Tensor, statistics: Statistics | None = None
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield the name of each block, the output of its convolution, and its own output."""
         for block in BLOCKS:
             y = F.conv2d(x, params[f"{block}.conv.weight"], padding=1)
             scale, shift = params[f"{block}.norm.weight"], params[f"{block}.norm.bias"]
-            y = F.batch_norm(y, None, None, scale, shift, training=True)
-            outputs[block] = x = F.max_pool2d(F.relu(y), 2)
-        return outputs
+            if statistics is None:
+                z = F.batch_norm(y, None, None, scale, shift, training=True, eps=EPS)
+            else:
+                mean, factor, shift = (v[:, None, None] for v in (*statistics[block], shift))
+                z = (y - mean) * (factor * scale[:, None, None]) + shift
+            x = F.max_pool2d(F.relu(z), 2)
+            yield block, y, x
 
 
 def build_conv4(*, image_size: int, filters: int) -> tuple[Conv4, int]:

@@ -13,6 +13,8 @@ from nilr.models.parameters import Kind, part
 
 Params = dict[str, Tensor]
 Tensors = Mapping[str, Tensor]  # by parameter name, read only
+# By layer with batch normalisation, (2, C): the mean and 1/standard deviation of each channel of a batch.
+Statistics = Mapping[str, Tensor]
 
 _KINDS: dict[type[nn.Module], dict[str, Kind]] = {
     nn.Conv2d: {"weight": "convolution weight"},
@@ -24,11 +26,16 @@ _KINDS: dict[type[nn.Module], dict[str, Kind]] = {
 class Body(nn.Module):
     """A module whose outputs are a function of given parameters; several threads may call it."""
 
-    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
         """Return the outputs (n, C, H, W) of the layers for images `x` (n, C, H, W), by layer, in order.
 
-        The last output, flattened, is the features. `params` uses the names inside this module.
+        The last output, flattened, is the features. `params` uses the names inside this module. Batch normalisation
+        uses `statistics`, by default those of `x`.
         """
+        raise NotImplementedError
+
+    def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        """Return the statistics of images `x` (n, C, H, W); none without batch normalisation."""
         raise NotImplementedError
 
 
@@ -51,19 +58,22 @@ class Learner(nn.Module):
             for name, _ in module.named_parameters(recurse=False)
         }
 
-    def features(self, params: Tensors, x: Tensor) -> Tensor:
-        """Return the features (n, D) of images `x` (n, C, H, W), normalised by the statistics of this batch."""
-        *_, last = self.activations(params, x).values()
+    def features(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        """Return the features (n, D) of images `x` (n, C, H, W), normalised by `statistics`, by default those of x."""
+        *_, last = self.activations(params, x, statistics).values()
         return last.flatten(1)
 
-    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
         """Return the outputs of the body's layers by name, in order; the last one, flattened, is the features."""
-        body = {name.removeprefix("body."): value for name, value in params.items() if part(name) == "body"}
-        return self.body.activations(body, x)
+        return self.body.activations(_body(params), x, statistics)
 
-    def logits(self, params: Tensors, x: Tensor) -> Tensor:
+    def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        """Return the statistics of batch normalisation in the body for images `x` (n, C, H, W)."""
+        return self.body.statistics(_body(params), x)
+
+    def logits(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> Tensor:
         """Return the logits (n, N) of images `x` (n, C, H, W)."""
-        return nn.functional.linear(self.features(params, x), params["head.weight"], params["head.bias"])
+        return nn.functional.linear(self.features(params, x, statistics), params["head.weight"], params["head.bias"])
 
     def initial_params(self) -> Params:
         """Return a copy of the parameters that the learner was built with, by name."""
@@ -79,3 +89,7 @@ class Learner(nn.Module):
                 nn.init.xavier_uniform_(value, generator=generator)
             else:
                 nn.init.constant_(value, 1.0 if self.kinds[name] == "norm scale" else 0.0)
+
+
+def _body(params: Tensors) -> Params:
+    return {name.removeprefix("body."): value for name, value in params.items() if part(name) == "body"}

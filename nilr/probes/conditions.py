@@ -50,6 +50,7 @@ class Subject:
     inner_lr: Mapping[str, Tensor]
     inner_steps: int
     engine: Engine
+    batch_stats: BatchStats = "apart"
     edits: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def steps(self, condition: Condition) -> int:
@@ -74,9 +75,7 @@ class View:
             *_, (support, query) = self.activations.values()
             features = support.flatten(1), query.flatten(1)
         else:
-            features = episode_features(
-                lambda x: self.engine.features(self.params, x), self.episode, batch_stats=self.batch_stats
-            )
+            features = episode_features(self.engine, self.params, self.episode, batch_stats=self.batch_stats)
         # Otherwise accuracy would be exactly 1/N, without an error: the first neighbour wins among non-finite features,
         # and among equal ones, which result from variances that overflow.
         tensors = (*features, *self.params.values())
@@ -90,9 +89,7 @@ class View:
     @cached_property
     def activations(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """The outputs for support and query by layer, each (n, ...), the features last."""
-        return episode_activations(
-            lambda x: self.engine.activations(self.params, x), self.episode, batch_stats=self.batch_stats
-        )
+        return episode_activations(self.engine, self.params, self.episode, batch_stats=self.batch_stats)
 
     @cached_property
     def images(self) -> tuple[str, ...]:
@@ -120,9 +117,7 @@ class Quantity(NamedTuple):
 
 
 @torch.no_grad()
-def read_episode(
-    subject: Subject, tasks: Tasks, quantities: Iterable[Quantity], *, batch_stats: BatchStats
-) -> dict[Quantity, float]:
+def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity]) -> dict[Quantity, float]:
     """Return every quantity of one episode.
 
     Each condition adapts once. A condition with more steps continues from the same condition with fewer.
@@ -136,7 +131,7 @@ def read_episode(
         readings.setdefault(condition, []).append(reading)
 
     def view(params: Mapping[str, Tensor], used: Iterable[Reading]) -> View:
-        return View(subject.engine, params, tasks.judged, batch_stats, layered=any(map(layer_of, used)))
+        return View(subject.engine, params, tasks.judged, subject.batch_stats, layered=any(map(layer_of, used)))
 
     before = view(subject.params, [reading for used in readings.values() for reading in used])
     reached: dict[Condition, tuple[int, Mapping[str, Tensor]]] = {}

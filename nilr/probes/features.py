@@ -7,30 +7,47 @@ import torch
 from torch import Tensor
 
 from nilr.episodes import Episode
+from nilr.meta.engine.contract import Engine
+from nilr.models.learner import Statistics, Tensors
 
-BatchStats = Literal["apart", "together"]
+# How batch normalisation normalises: "apart", support and query are a batch each; "together", they are one batch;
+# "inductive", the support's statistics normalise the queries too, so that no query depends on another one.
+BatchStats = Literal["apart", "together", "inductive"]
 
 
 def episode_activations(
-    activations: Callable[[Tensor], Mapping[str, Tensor]], episode: Episode, *, batch_stats: BatchStats
+    engine: Engine, params: Tensors, episode: Episode, *, batch_stats: BatchStats
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return, by layer, the outputs for one episode's support (N*K, ...) and query (N*Q, ...).
+    """Return, by layer, the outputs for one episode's support (N*K, ...) and query (N*Q, ...)."""
 
-    Args:
-        activations: maps a batch of images (n, C, H, W) to outputs (n, ...) by layer.
-        episode: one episode.
-        batch_stats: "apart", support and query are a batch each, as in training; "together", they are one batch.
-    """
-    if batch_stats == "apart":
-        support, query = activations(episode.support_x), activations(episode.query_x)
-        return {layer: (support[layer], query[layer]) for layer in support}
-    n_support = len(episode.support_x)
-    both = activations(torch.cat([episode.support_x, episode.query_x]))
-    return {layer: (values[:n_support], values[n_support:]) for layer, values in both.items()}
+    def outputs(x: Tensor, statistics: Statistics | None = None) -> Mapping[str, Tensor]:
+        return engine.activations(params, x, statistics)
+
+    return _support_and_query(outputs, engine, params, episode, batch_stats)
 
 
 def episode_features(
-    features: Callable[[Tensor], Tensor], episode: Episode, *, batch_stats: BatchStats
+    engine: Engine, params: Tensors, episode: Episode, *, batch_stats: BatchStats
 ) -> tuple[Tensor, Tensor]:
     """Return the same for features (n, D), which have no layers."""
-    return episode_activations(lambda x: {"": features(x)}, episode, batch_stats=batch_stats)[""]
+
+    def outputs(x: Tensor, statistics: Statistics | None = None) -> Mapping[str, Tensor]:
+        return {"": engine.features(params, x, statistics)}
+
+    return _support_and_query(outputs, engine, params, episode, batch_stats)[""]
+
+
+def _support_and_query(
+    outputs: Callable[..., Mapping[str, Tensor]],
+    engine: Engine,
+    params: Tensors,
+    episode: Episode,
+    batch_stats: BatchStats,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    if batch_stats == "together":
+        n_support = len(episode.support_x)
+        both = outputs(torch.cat([episode.support_x, episode.query_x]))
+        return {layer: (values[:n_support], values[n_support:]) for layer, values in both.items()}
+    statistics = engine.statistics(params, episode.support_x) if batch_stats == "inductive" else None
+    support, query = outputs(episode.support_x), outputs(episode.query_x, statistics)
+    return {layer: (support[layer], query[layer]) for layer in support}

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from nilr.checkpoint import Adaptation, save_checkpoint
+from nilr.config.base import BatchStats
 from nilr.config.evaluation import AdaptSettings
 from nilr.data.labelled import LabelledImages, read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import DivergedError, EpisodeError, StoreError, UsageError
 from nilr.probes.edits import NORM_MATCHED, adapt, edited, rates_of_part
 from nilr.probes.features import episode_features
-from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
+from nilr.recipes.common.episodes import batch_stats, edit_names, episode_size, inner_steps, split_commas, unmoved_notes
 from nilr.recipes.common.loading import LoadedModel, load_model, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
@@ -31,6 +31,10 @@ from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.store import BEST, HISTORY, LAST, TRAINING_STATE, Store, holds_model
 from nilr.words import counted
+
+_DEPENDENT = (
+    "With --batch-stats {}, each prediction depends on the other query images; with inductive, on none of them."
+)
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,15 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     images, steps = counted(len(task.episode.support_y), "image"), counted(how.inner_steps, "step")
     reporter.note(f"adapting `{model.ref.name}` to {images} in {steps}")
     adapted = _adapt(model, task.episode, how, settings.seed)
-    metrics = _evaluate(model, adapted, task, settings)
+    statistics = settings.batch_stats or ("inductive" if settings.support else batch_stats(settings, model))
+    metrics = _evaluate(model, adapted, task, statistics)
     name = _store_adapted(store, settings, model, adapted, metrics, how)
     return outcome.result(
         metrics,
         config={
             **settings.model_dump(mode="json", exclude={"home", "model", "support", "query", "force"}),
             **size,
+            "batch_stats": statistics,
             "data": task.data.name if task.data else None,
             **how.model_dump(),
             "support": settings.support.name if settings.support else None,
@@ -86,6 +92,7 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
             *(training_pack_notes({model.ref.name: model}, task.data) if task.data else []),
             *task.warnings,
             *unmoved_notes({model.ref.name: model}, how.adapt_part),
+            *([_DEPENDENT.format(statistics)] if settings.query and statistics != "inductive" else []),
             f"the adapted model is `{name}`",
         ],
         environment=environment(device, model.engine.name),
@@ -177,7 +184,7 @@ def _numbers(images: LabelledImages, classes: list[str], device: torch.device) -
 
 
 @torch.no_grad()
-def _evaluate(model: LoadedModel, adapted: Mapping[str, Tensor], task: Task, settings: AdaptSettings) -> AdaptMetrics:
+def _evaluate(model: LoadedModel, adapted: Mapping[str, Tensor], task: Task, statistics: BatchStats) -> AdaptMetrics:
     """Return losses, accuracies and predictions with the model's head, before and after adaptation."""
     episode = task.episode
     metrics: dict[str, Any] = {}
@@ -186,10 +193,11 @@ def _evaluate(model: LoadedModel, adapted: Mapping[str, Tensor], task: Task, set
         support, query = (
             linear(x, params["head.weight"], params["head.bias"])
             for x in episode_features(
-                partial(model.engine.features, params),
+                model.engine,
+                params,
                 episode,
                 # An empty query has no batch statistics.
-                batch_stats=settings.batch_stats if len(episode.query_y) else "together",
+                batch_stats=statistics if len(episode.query_y) else "together",
             )
         )
         if not bool(torch.cat([support, query]).isfinite().all()):

@@ -69,6 +69,6 @@ class NilrTasks:
 
         def one(i: int) -> float:
             tasks = Tasks(self._batch[i], {Task("same-task"): self._batch[i], Task("cross-task"): self._batch[i - 1]})
-            return sum(read_episode(subject, tasks, quantities, batch_stats="apart").values())
+            return sum(read_episode(subject, tasks, quantities).values())
 
         return Done(sum(in_order(one, range(len(self._batch)), device=CPU)) / len(self._batch))

@@ -11,7 +11,7 @@ from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.contract import Objective
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
-from nilr.models.learner import Body, Learner, Tensors
+from nilr.models.learner import Body, Learner, Statistics, Tensors
 from nilr.models.parameters import layer, part
 from nilr.models.registry import BODIES, BodyRow, body_arguments, build_learner, parameter_shapes
 
@@ -84,7 +84,7 @@ class Residual(Body):
         self.block1.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.block1.batch = nn.BatchNorm2d(width, track_running_stats=False)
 
-    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
         y = F.conv2d(x, params["block1.first.weight"], padding=1)
         z = y + F.conv2d(F.relu(y), params["block1.second.weight"], padding=1)
         z = F.batch_norm(z, None, None, params["block1.batch.weight"], params["block1.batch.bias"], training=True)

@@ -28,11 +28,11 @@ class CountingEngine:
         self.calls["steps"] += steps
         return {"at": params["at"] + steps * support_x.flatten()[0]}
 
-    def features(self, params, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def features(self, params, x: Tensor, statistics=None) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         self.calls["features"] += 1
         return params["at"] * x.flatten(1)
 
-    def activations(self, params, x: Tensor) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def activations(self, params, x: Tensor, statistics=None) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]  # noqa: ANN001
         self.calls["activations"] += 1
         return {"pixels": x, "features": params["at"] * x}
 
@@ -58,7 +58,7 @@ def test_features_are_computed_once_per_condition_whatever_is_read() -> None:
         return (view.features[1] - before.features[1]).max().item()
 
     quantities = [Quantity(condition, reading) for condition in CONDITIONS for reading in (largest, largest, moved)]
-    values = read_episode(subject, tasks(), quantities, batch_stats="apart")
+    values = read_episode(subject, tasks(), quantities)
     # `at` is 1, then 1 + 0.25 and 1 + 0.5; the largest pixel is 0.5
     assert [values[Quantity(condition, largest)] for condition in CONDITIONS] == [0.5, 0.625, 0.75]
     assert [values[Quantity(condition, moved)] for condition in CONDITIONS] == [0.0, 0.125, 0.25]
@@ -69,7 +69,7 @@ def test_features_are_computed_once_per_condition_whatever_is_read() -> None:
 def test_what_is_not_read_is_not_computed() -> None:
     engine = CountingEngine()
     subject = Subject({"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]
-    read_episode(subject, tasks(), [Quantity(Condition("same-task"), lambda *_: 0.0)], batch_stats="apart")
+    read_episode(subject, tasks(), [Quantity(Condition("same-task"), lambda *_: 0.0)])
     assert engine.calls == {"adapt": 1, "steps": 1}
 
 
@@ -79,7 +79,7 @@ def test_a_curve_over_steps_takes_each_step_once() -> None:
     path = Condition("same-task")
     curve = [replace(path, steps=1), replace(path, steps=3), path, replace(path, steps=2)]
     quantities = [Quantity(condition, largest) for condition in curve]
-    values = read_episode(subject, tasks(), quantities, batch_stats="apart")
+    values = read_episode(subject, tasks(), quantities)
     # `at` is 1 and a quarter per step; the largest pixel is 0.5
     assert [values[quantity] for quantity in quantities] == [0.625, 0.875, 1.0, 0.75]
     assert engine.calls["steps"] == 4
@@ -87,12 +87,12 @@ def test_a_curve_over_steps_takes_each_step_once() -> None:
 
 def test_features_come_from_the_layers_if_a_reading_needs_these() -> None:
     engine = CountingEngine()
-    subject = Subject({"at": torch.tensor(2.0)}, {}, 1, engine)  # type: ignore[arg-type]
     accuracy = NeighbourAccuracy("nearest", "euclidean", layer="pixels")
     quantities = [Quantity(META_INIT, accuracy), Quantity(META_INIT, largest)]
     for batch_stats, forwards in (("apart", 2), ("together", 1)):
         engine.calls.clear()
-        values = read_episode(subject, tasks(), quantities, batch_stats=batch_stats)  # type: ignore[arg-type]
+        subject = Subject({"at": torch.tensor(2.0)}, {}, 1, engine, batch_stats)  # type: ignore[arg-type]
+        values = read_episode(subject, tasks(), quantities)
         assert list(values.values()) == [1.0, 1.0]
         assert engine.calls == {"activations": forwards}
 
@@ -103,6 +103,6 @@ def test_similarity_is_between_the_view_and_that_of_the_meta_initialisation() ->
     negative = replace(tasks().judged, support_x=-4 * tasks().judged.support_x)
     turned = Tasks(tasks().judged, {Task("same-task"): tasks().judged, Task("cross-task"): negative})
     quantities = [Quantity(condition, Similarity("features", "cosine")) for condition in CONDITIONS[1:]]
-    values = read_episode(subject, turned, quantities, batch_stats="apart")
+    values = read_episode(subject, turned, quantities)
     # features are the pixels times 1 before, times 1.25 after B, and after A, whose first pixel is -1, times 0
     assert [values[quantity] for quantity in quantities] == pytest.approx([1.0, 0.0])

@@ -26,7 +26,7 @@ class ShiftEngine:
     def adapt(self, params, inner_lr, support_x, support_y, *, steps, first_step=0):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         return {"seen": support_x.flatten()[0]}
 
-    def features(self, params, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def features(self, params, x: Tensor, statistics=None) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         values = x.flatten(1)[:, :1]
         return values * params["seen"]
 
@@ -45,7 +45,7 @@ def subject() -> Subject:
 def judged(episode_b: Episode, episode_a: Episode | None, protocols: tuple[str, ...]) -> dict[str, float]:
     tasks = Tasks(episode_b, {SAME: episode_b} | ({CROSS: episode_a} if episode_a else {}))
     quantities = [Quantity(Condition(protocol), NEAREST) for protocol in protocols]
-    values = read_episode(subject(), tasks, quantities, batch_stats="apart")
+    values = read_episode(subject(), tasks, quantities)
     return {quantity.condition.protocol: value for quantity, value in values.items()}
 
 

@@ -14,7 +14,7 @@ from nilr.episodes import Episode
 from nilr.meta.engine.contract import MetaGradient, Objective
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.meta.engine.passes import PlanePasses
-from nilr.meta.engine.trajectory import Task, adapt, task_gradient
+from nilr.meta.engine.trajectory import adapt, task_gradient
 from nilr.metrics import accuracy
 from nilr.models.learner import Params, Tensors
 
@@ -48,14 +48,14 @@ class BatchedEngine(ExplicitEngine):
                 for part in _parts(len(params), self.episodes_at_once)
                 for gradient in self.meta_gradients(params[part], inner_lr[part], episodes[part], objective)
             ]
-        algorithm, steps, weights = objective
+        algorithm, steps, weights, inductive = objective
         size = len(episodes[0])
         start, rates = _stacked(params), _stacked(inner_lr)
         total = {name: torch.zeros_like(value) for name, value in start.items()}
         total_lr = {name: torch.zeros_like(value) for name, value in rates.items() if algorithm.learns_rates}
         losses, accuracies = [], []
         for part in _parts(size, self.episodes_at_once // len(params)):
-            task = self._task([batch[part] for batch in episodes])
+            task = self._task(_side_by_side([batch[part] for batch in episodes]), inductive=inductive)
             e = len(task.query_y) // len(params)
             rates_by_step = [_rates_at(rates, start, step, e) for step in range(steps)]
             gradient = task_gradient(
@@ -81,25 +81,25 @@ class BatchedEngine(ExplicitEngine):
 
     @override
     @torch.no_grad()
-    def adapted_logits(self, params: Tensors, inner_lr: Tensors, episodes: Episode, *, steps: int) -> Tensor:
+    def adapted_logits(
+        self, params: Tensors, inner_lr: Tensors, episodes: Episode, *, steps: int, inductive: bool = False
+    ) -> Tensor:
         start, rates = _stacked([params]), _stacked([inner_lr])
         logits = []
         for part in _parts(len(episodes), self.episodes_at_once):
             some = episodes[part]
             rates_by_step = [_rates_at(rates, start, step, len(some)) for step in range(steps)]
             adapted = adapt(_for_each(start, len(some)), rates_by_step, self._images(some.support_x), some.support_y)
-            features = self.features(adapted, some.query_x)
+            statistics = self.statistics(adapted, some.support_x) if inductive else None
+            features = self.features(adapted, some.query_x, statistics)
             logits.append(features @ adapted["head.weight"].mT + adapted["head.bias"].unsqueeze(-2))
         return torch.cat(logits)
 
-    def _task(self, batches: Sequence[Episode]) -> Task:
-        """Return the episodes of all models, side by side."""
-        return Task(
-            self._images(torch.cat([batch.support_x for batch in batches])),
-            torch.cat([batch.support_y for batch in batches]),
-            self._images(torch.cat([batch.query_x for batch in batches])),
-            torch.cat([batch.query_y for batch in batches]),
-        )
+
+def _side_by_side(batches: Sequence[Episode]) -> Episode:
+    """Return the episodes of all models as one batch."""
+    names = ("support_x", "support_y", "query_x", "query_y")
+    return Episode(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names})
 
 
 def _parts(size: int, at_once: int) -> Iterator[slice]:

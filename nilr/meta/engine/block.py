@@ -8,6 +8,9 @@ The block pools the raw y and applies the rest to the pooled values, a quarter o
 falls with it if s < 0, so the block pools sign(s) y. This is exact; if s is exactly 0, the gradient in s is the limit
 s -> 0 from above.
 
+A block may normalise by given statistics, or all images by the statistics of the first ones alone (`ConvBlock`). In the
+second case M counts the positions of the first images, and b + c y is added there only.
+
 Channels may be those of G episodes side by side, each with its own parameters: planes (n, G*C, H, W) and weights
 (G*Co, Ci, 3, 3).
 """
@@ -18,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nilr.meta.engine.passes import Passes, positions
+from nilr.meta.engine.passes import Channels, Passes, Pooled, positions
 
 _GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0])  # stride, padding, dilation, transposed, output padding
 
@@ -67,10 +70,15 @@ class Tangent(NamedTuple):
 
 @dataclass(frozen=True)
 class ConvBlock:
-    """A block for any input. `precision` is the dtype of the inputs of convolutions; None: that of the planes."""
+    """A block for any input.
+
+    With given statistics, a block has a forward pass only; with `first`, it has no tangents.
+    """
 
     passes: Passes
-    precision: torch.dtype | None = None
+    precision: torch.dtype | None = None  # dtype of the inputs of convolutions; None: that of the planes
+    statistics: Tensor | None = None  # m and r, (2, Co); None: those of y
+    first: int | None = None  # m and r are those of the first images; None: those of all images
 
     def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, Kept]:
         """Return a, and what the other passes need; no pass may follow a `last` one.
@@ -78,7 +86,7 @@ class ConvBlock:
         y = conv(x, w); h = (y - m) r; a = relu(s pool(h) + t).
         """
         y = self._convolve(x, params.weight)
-        pooled, where, mean, rstd = self.passes.pool_statistics(y, params.scale)
+        pooled, where, mean, rstd = self._pool(y, params.scale)
         h, a = self.passes.normalise(pooled, mean, rstd, params.scale, params.shift)
         return a, Kept(x, y, where, mean, rstd, h, a)
 
@@ -91,10 +99,11 @@ class ConvBlock:
         c = -s r^2 ds / M and b = -s r dt / M - c m. A `last` pass overwrites y, and keeps nothing for the tangent.
         """
         u, dshift, dscale = self.passes.masked_sums(da, kept.a, kept.h)
+        m = positions(kept.y[: self.first])
         k = params.scale * kept.rstd
-        c = -k * kept.rstd * dscale / positions(kept.y)
-        b = -k * dshift / positions(kept.y) - c * kept.mean
-        dy = self.passes.spread(kept.y, u, kept.where, (b, c, k), reuse=last)
+        c = -k * kept.rstd * dscale / m
+        b = -k * dshift / m - c * kept.mean
+        dy = self._spread(kept, u, (b, c, k), reuse=last)
         dx, dweight = self._convolve_backward(dy, kept.x, params.weight, input_gradient=input_gradient)
         gradient = None if last else Gradient(u, dy if input_gradient else None, dscale, dshift)
         return dx if input_gradient else None, BlockParams(dweight, dscale, dshift), gradient
@@ -140,6 +149,34 @@ class ConvBlock:
         dx_t, dweight_t = self._convolve_backward(dy_t, kept.x, params.weight, input_gradient=True)
         dx_more, dweight_more = self._convolve_backward(dy, tangent.x_t, params_t.weight, input_gradient=True)
         return dx_t.add_(dx_more), BlockParams(dweight_t.add_(dweight_more), dscale_t, dshift_t)
+
+    def _pool(self, y: Tensor, scale: Tensor) -> Pooled:
+        if self.first is not None:
+            first, others = (self.passes.pool_statistics(part, scale) for part in self._parts(y))
+            pooled, where = (torch.cat(both) for both in zip(first[:2], others[:2], strict=True))
+            memory_format = self.passes.memory_format
+            return first._replace(
+                pooled=pooled.contiguous(memory_format=memory_format),
+                where=where.contiguous(memory_format=memory_format),
+            )
+        found = self.passes.pool_statistics(y, scale)
+        if self.statistics is None:
+            return found
+        mean, rstd = self.statistics
+        return found._replace(mean=mean, rstd=rstd)
+
+    def _spread(self, kept: Kept, u: Tensor, channels: Channels, *, reuse: bool) -> Tensor:
+        if self.first is None:
+            return self.passes.spread(kept.y, u, kept.where, channels, reuse=reuse)
+        zero = torch.zeros_like(channels[0])
+        parts = zip(*(self._parts(x) for x in (kept.y, u, kept.where)), strict=True)
+        for (y, of_u, where), b_c in zip(parts, (channels[:2], (zero, zero)), strict=True):
+            self.passes.spread(y, of_u, where, (*b_c, channels[2]), reuse=True)
+        return kept.y
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the first images and the others."""
+        return x[: self.first], x[self.first :]
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         groups = x.shape[1] // weight.shape[1]

@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import Algorithm
-from nilr.models.learner import Learner, Params, Tensors
+from nilr.models.learner import Learner, Params, Statistics, Tensors
 
 LossWeights = Sequence[float] | Tensor  # one weight per inner step
 
@@ -29,6 +29,8 @@ class Objective(NamedTuple):
     # weights of the query losses after steps 1 to K, for the gradient of their weighted sum (Antoniou, Edwards,
     # Storkey: How to train your MAML, 2019). None: only the last loss counts.
     loss_weights: LossWeights | None = None
+    # whether batch normalisation of the queries uses the support's statistics, not their own
+    inductive: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,15 @@ class Engine(abc.ABC):
             for start, rates, batch in zip(params, inner_lr, episodes, strict=True)
         ]
 
-    def adapted_logits(self, params: Tensors, inner_lr: Tensors, episodes: Episode, *, steps: int) -> Tensor:
-        """Return the logits (E, N*Q, N) of the queries after adaptation to each episode's support."""
+    def adapted_logits(
+        self, params: Tensors, inner_lr: Tensors, episodes: Episode, *, steps: int, inductive: bool = False
+    ) -> Tensor:
+        """Return the logits (E, N*Q, N) of the queries after adaptation; `inductive` is that of `Objective`."""
         logits = []
         for episode in (episodes[i] for i in range(len(episodes))):
             adapted = self.adapt(params, inner_lr, episode.support_x, episode.support_y, steps=steps)
-            features = self.features(adapted, episode.query_x)
+            statistics = self.statistics(adapted, episode.support_x) if inductive else None
+            features = self.features(adapted, episode.query_x, statistics)
             logits.append(linear(features, adapted["head.weight"], adapted["head.bias"]))
         return torch.stack(logits)
 
@@ -109,9 +114,16 @@ class Engine(abc.ABC):
         """Return the gradient of the mean support loss with respect to the named parameters."""
 
     @abc.abstractmethod
-    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
-        """Return the outputs (n, C, H, W) of the body's layers, by name, for images (n, C, H, W)."""
+    def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        """Return the statistics of batch normalisation for images (n, C, H, W), by layer."""
 
     @abc.abstractmethod
-    def features(self, params: Tensors, x: Tensor) -> Tensor:
-        """Return the body's features (n, D) of images (n, C, H, W)."""
+    def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
+        """Return the outputs (n, C, H, W) of the body's layers, by name, for images (n, C, H, W).
+
+        Batch normalisation uses `statistics`, by default those of the images.
+        """
+
+    @abc.abstractmethod
+    def features(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        """Return the body's features (n, D) of images (n, C, H, W); `statistics` as in `activations`."""

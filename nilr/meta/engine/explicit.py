@@ -13,14 +13,14 @@ from nilr.meta.engine.block import ConvBlock
 from nilr.meta.engine.contract import Engine, MetaGradient, Objective
 from nilr.meta.engine.image_block import image_block
 from nilr.meta.engine.native import library
-from nilr.meta.engine.network import Images, activations, as_images, first_needed, flatten, loss_pass
+from nilr.meta.engine.network import Images, activations, as_images, embed, first_needed, flatten, loss_pass
 from nilr.meta.engine.passes import AtenPasses, NativePasses, Passes
 from nilr.meta.engine.trajectory import Task, TaskGradient, adapt, task_gradient
 from nilr.meta.engine.workers import in_order
 from nilr.meta.inner_lr import rate_at
 from nilr.metrics import accuracy
-from nilr.models.conv4 import BLOCKS, Conv4
-from nilr.models.learner import Learner, Params, Tensors
+from nilr.models.conv4 import BLOCKS, N_BLOCKS, Conv4
+from nilr.models.learner import Learner, Params, Statistics, Tensors
 
 
 class ExplicitEngine(Engine):
@@ -38,7 +38,7 @@ class ExplicitEngine(Engine):
     @override
     @torch.no_grad()
     def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
-        algorithm, steps, weights = objective
+        algorithm, steps, weights, inductive = objective
         total = {name: torch.zeros_like(value) for name, value in params.items()}
         total_lr = {name: torch.zeros_like(value) for name, value in inner_lr.items() if algorithm.learns_rates}
         rates = _rates_by_step(params, inner_lr, range(steps))
@@ -46,8 +46,7 @@ class ExplicitEngine(Engine):
 
         def gradient_of(i: int) -> TaskGradient:
             episode = batch[i]
-            support, query = self._images(episode.support_x), self._images(episode.query_x)
-            task = Task(support, episode.support_y, query, episode.query_y)
+            task = self._task(episode, inductive=inductive)
             return task_gradient(params, rates, task, exact=algorithm.order == 2, weights=weights)
 
         device, at_most = batch.query_x.device, self.episode_chunk
@@ -81,18 +80,40 @@ class ExplicitEngine(Engine):
 
     @override
     @torch.no_grad()
-    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
-        return dict(zip(BLOCKS, activations(self._images(x), params), strict=True))
+    def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        kept = embed(params, as_images(x, self._blocks())).kept
+        return {name: torch.stack([block.mean, block.rstd]) for name, block in zip(BLOCKS, kept, strict=True)}
 
     @override
     @torch.no_grad()
-    def features(self, params: Tensors, x: Tensor) -> Tensor:
-        images = self._images(x)
+    def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
+        return dict(zip(BLOCKS, activations(self._images(x, statistics), params), strict=True))
+
+    @override
+    @torch.no_grad()
+    def features(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        images = self._images(x, statistics)
         return flatten(deque(activations(images, params), maxlen=1).pop(), images.groups)
 
-    def _images(self, x: Tensor) -> Images:
+    def _task(self, episode: Episode, *, inductive: bool) -> Task:
+        """Return an episode (or several side by side), its query with the support before it if `inductive`."""
+        support = self._images(episode.support_x)
+        query = self._joined(episode, support) if inductive else self._images(episode.query_x)
+        return Task(support, episode.support_y, query, episode.query_y)
+
+    def _joined(self, episode: Episode, support: Images) -> Images:
+        """Return support and query as one batch with the support's statistics."""
+        x = torch.cat([episode.support_x, episode.query_x], -4)
+        return as_images(x, self._blocks(first=episode.support_x.shape[-4]))
+
+    def _images(self, x: Tensor, statistics: Statistics | None = None) -> Images:
         """Return images (n, C, H, W), or (G, n, C, H, W), with the blocks that compute on them."""
-        return as_images(x, ConvBlock(self.passes, self.precision))
+        if statistics is None:
+            return as_images(x, self._blocks())
+        return as_images(x, [ConvBlock(self.passes, self.precision, statistics[name]) for name in BLOCKS])
+
+    def _blocks(self, *, first: int | None = None) -> list[ConvBlock]:
+        return [ConvBlock(self.passes, self.precision, first=first)] * N_BLOCKS
 
 
 class CompiledEngine(ExplicitEngine):
@@ -107,10 +128,19 @@ class CompiledEngine(ExplicitEngine):
         return super().supports(learner, device) and device.type == "cpu" and library() is not None
 
     @override
-    def _images(self, x: Tensor) -> Images:
-        images = super()._images(x)
-        first = image_block(images.x)
-        return images if first is None else images._replace(blocks=(first, *images.blocks[1:]))
+    def _joined(self, episode: Episode, support: Images) -> Images:
+        return _with_image_block(super()._joined(episode, support), support.x)
+
+    @override
+    def _images(self, x: Tensor, statistics: Statistics | None = None) -> Images:
+        images = super()._images(x, statistics)
+        return images if statistics is not None else _with_image_block(images, images.x)
+
+
+def _with_image_block(images: Images, support: Tensor) -> Images:
+    """Return the images with the faster first block, if it fits, and the statistics of `support`."""
+    block = image_block(images.x, support)
+    return images if block is None else images._replace(blocks=(block, *images.blocks[1:]))
 
 
 def _rates_by_step(params: Tensors, inner_lr: Tensors, steps: Iterable[int]) -> list[Params]:

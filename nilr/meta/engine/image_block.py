@@ -23,7 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from nilr.meta.engine.block import BlockParams
 from nilr.meta.engine.native import call, empty_pooled, fast_images, sizes
-from nilr.meta.engine.passes import EPS
+from nilr.models.conv4 import EPS
 
 TAPS = 27  # 3 pixel channels of 3 x 3
 
@@ -62,7 +62,10 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """The first block for images x, (n, 3, H, W) in channels-last memory, with the methods of `ConvBlock`."""
+    """The first block for images x, (n, 3, H, W) in channels-last memory, with the methods of `ConvBlock`.
+
+    The moments may be those of the first images alone, as in a `ConvBlock` with `first`: the formulas are the same.
+    """
 
     x: Tensor
     moments: Moments
@@ -162,15 +165,15 @@ class ImageBlock:
 _MOMENTS: MutableMapping[Tensor, tuple[int, Moments | None]] = WeakIdKeyDictionary()
 
 
-def image_block(x: Tensor) -> ImageBlock | None:
-    """Return a first block for images x, or None if `ConvBlock` is faster.
+def image_block(x: Tensor, first: Tensor) -> ImageBlock | None:
+    """Return a first block for images x with the statistics of their first images, or None if `ConvBlock` is faster.
 
-    The images' moments are cached as long as the images exist and do not change.
+    The moments of `first` are cached as long as these images exist and do not change.
     """
-    version, moments = _MOMENTS.get(x, (-1, None))
-    if version != x._version:
-        moments = moments_of(x)
-        _MOMENTS[x] = x._version, moments
+    version, moments = _MOMENTS.get(first, (-1, None))
+    if version != first._version:
+        moments = moments_of(first)
+        _MOMENTS[first] = first._version, moments
     return None if moments is None else ImageBlock(x, moments)
 
 

@@ -8,7 +8,7 @@ The head: features f (n, D), weight w (N, D), bias b (N,), logits l = f w' + b, 
 the number of episodes, each with its own parameters.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,13 +26,14 @@ Kept = Any  # what a block's pass keeps for its later passes
 class Images(NamedTuple):
     """Images (n, C, H, W) as the blocks read them, or those of G episodes side by side, (n, G*C, H, W).
 
-    The first block may be made for these images. `groups` is G; None for a single episode, without a leading G.
+    The first block may be made for these images.
     """
 
     x: Tensor
     blocks: tuple[ConvBlock | ImageBlock, ...]
-    groups: int | None
+    groups: int | None  # G; None for a single episode, without a leading G
     memory_format: torch.memory_format
+    first: int = 0  # the number of first images that only give the statistics; the loss is that of the others
 
 
 class Embedding(NamedTuple):
@@ -70,12 +71,12 @@ class Pass(NamedTuple):
     gradients: list[Kept]
 
 
-def as_images(x: Tensor, block: ConvBlock) -> Images:
-    """Return images (n, C, H, W), or (G, n, C, H, W), in the memory format of the block, with four such blocks."""
+def as_images(x: Tensor, blocks: Sequence[ConvBlock]) -> Images:
+    """Return images (n, C, H, W), or (G, n, C, H, W), in the memory format of the blocks."""
     groups = len(x) if x.dim() == 5 else None
     x = x if groups is None else x.transpose(0, 1).flatten(1, 2)
-    memory_format = block.passes.memory_format
-    return Images(x.contiguous(memory_format=memory_format), (block,) * N_BLOCKS, groups, memory_format)
+    memory_format = blocks[0].passes.memory_format
+    return Images(x.contiguous(memory_format=memory_format), tuple(blocks), groups, memory_format, blocks[0].first or 0)
 
 
 def first_needed(names: Iterable[str]) -> int:
@@ -169,7 +170,9 @@ def loss_pass(params: Tensors, images: Images, labels: Tensor, *, first_block: i
     With `keep` the pass holds what the Hessian needs.
     """
     embedding = embed(params, images)
-    loss, logits, dfeatures, dhead, head = head_gradient(embedding.features, labels, head_of(params))
+    judged = embedding.features[..., images.first :, :]
+    loss, logits, dfeatures, dhead, head = head_gradient(judged, labels, head_of(params))
+    dfeatures = torch.nn.functional.pad(dfeatures, (0, 0, images.first, 0)) if images.first else dfeatures
     gradient, gradients = body_gradient(params, images, embedding, dfeatures, first_block=first_block, keep=keep)
     return Pass(loss, logits, gradient | head_named(dhead), images, head, embedding, gradients)
 

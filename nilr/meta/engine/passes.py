@@ -11,14 +11,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from nilr.meta.engine.native import call, empty_pooled, sizes
-
-EPS = 1e-5  # of nn.BatchNorm2d
+from nilr.models.conv4 import EPS
 
 Channels = tuple[Tensor, ...]
 Pair = tuple[Tensor, Tensor]
 
 
-class Statistics(NamedTuple):
+class Pooled(NamedTuple):
     """Pooled y, the positions it came from (in the implementation's own encoding), and the channels' m and r."""
 
     pooled: Tensor
@@ -33,7 +32,7 @@ class Passes(abc.ABC):
     memory_format: ClassVar[torch.memory_format]
 
     @abc.abstractmethod
-    def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
+    def pool_statistics(self, y: Tensor, scale: Tensor) -> Pooled:
         """Pool sign(scale) y, and return m and r = 1/sqrt(variance + eps) over all positions."""
 
     @abc.abstractmethod
@@ -73,15 +72,15 @@ class AtenPasses(Passes):
     memory_format = torch.channels_last
 
     @override
-    def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
+    def pool_statistics(self, y: Tensor, scale: Tensor) -> Pooled:
         # `where` holds positions in the plane
         rows = _rows(y)
         mean = rows.mean(0)
         rstd = (rows - mean).square_().mean(0).add_(EPS).rsqrt_()
         if not bool((scale < 0).any()):
             pooled, where = torch.nn.functional.max_pool2d(y, 2, return_indices=True)
-            return Statistics(pooled, where, mean, rstd)
-        return Statistics(*_pool_by_sign(y, scale), mean, rstd)
+            return Pooled(pooled, where, mean, rstd)
+        return Pooled(*_pool_by_sign(y, scale), mean, rstd)
 
     @override
     def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> Pair:
@@ -135,10 +134,10 @@ class PlanePasses(AtenPasses):
     memory_format = torch.contiguous_format
 
     @override
-    def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
+    def pool_statistics(self, y: Tensor, scale: Tensor) -> Pooled:
         # `where` holds positions in the plane
         variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
-        return Statistics(*_pool_by_sign(y, scale), mean, (variance + EPS).rsqrt_())
+        return Pooled(*_pool_by_sign(y, scale), mean, (variance + EPS).rsqrt_())
 
     def _sum(self, x: Tensor) -> Tensor:
         return x.sum((0, 2, 3))
@@ -157,13 +156,13 @@ class NativePasses(Passes):
     memory_format = torch.channels_last
 
     @override
-    def pool_statistics(self, y: Tensor, scale: Tensor) -> Statistics:
+    def pool_statistics(self, y: Tensor, scale: Tensor) -> Pooled:
         # `where` holds positions in the window
         pooled, where = (empty_pooled(y, y.shape[1], dtype) for dtype in (y.dtype, torch.uint8))
         sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
         _call("pool_statistics", y, scale, *sizes(y), y.shape[1], pooled, where, sums[:1], sums[1:])
         rstd = (sums[1] / positions(y) + EPS).rsqrt()
-        return Statistics(pooled, where, sums[0].to(y.dtype), rstd.to(y.dtype))
+        return Pooled(pooled, where, sums[0].to(y.dtype), rstd.to(y.dtype))
 
     @override
     def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> Pair:

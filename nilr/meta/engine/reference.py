@@ -12,7 +12,7 @@ from nilr.episodes import Episode
 from nilr.meta.engine.contract import Engine, MetaGradient, Objective
 from nilr.meta.inner_lr import rate_at
 from nilr.metrics import accuracy
-from nilr.models.learner import Learner, Params, Tensors
+from nilr.models.learner import Learner, Params, Statistics, Tensors
 
 Loss = Callable[[Tensors], Tensor]  # of parameters, by name
 Order = Literal[0, 1, 2]
@@ -30,7 +30,7 @@ class ReferenceEngine(Engine):
 
     @override
     def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
-        algorithm, steps, loss_weights = objective
+        algorithm, steps, loss_weights, inductive = objective
         start = {name: value.detach().requires_grad_() for name, value in params.items()}
         learned = algorithm.learns_rates
         rates = {name: value.detach().requires_grad_(learned) for name, value in inner_lr.items()}
@@ -44,7 +44,8 @@ class ReferenceEngine(Engine):
             for step in range(steps):
                 adapted = adapt(support_loss, adapted, rates, steps=1, order=algorithm.order, first_step=step)
                 if loss_weights is not None or step == steps - 1:
-                    logits = self.learner.logits(adapted, _plain(episode.query_x))
+                    statistics = self.learner.statistics(adapted, _plain(episode.support_x)) if inductive else None
+                    logits = self.learner.logits(adapted, _plain(episode.query_x), statistics)
                     query_losses.append(cross_entropy(logits, episode.query_y))
             weighted = torch.stack([w * loss for w, loss in zip(weights, query_losses, strict=True)]).sum()
             gradients = torch.autograd.grad(weighted, leaves, materialize_grads=True)
@@ -71,13 +72,18 @@ class ReferenceEngine(Engine):
 
     @override
     @torch.no_grad()
-    def activations(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
-        return self.learner.activations(params, _plain(x))
+    def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
+        return self.learner.statistics(params, _plain(x))
 
     @override
     @torch.no_grad()
-    def features(self, params: Tensors, x: Tensor) -> Tensor:
-        return self.learner.features(params, _plain(x))
+    def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
+        return self.learner.activations(params, _plain(x), statistics)
+
+    @override
+    @torch.no_grad()
+    def features(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        return self.learner.features(params, _plain(x), statistics)
 
     def _loss(self, x: Tensor, y: Tensor) -> Loss:
         """Return the mean cross-entropy of images (n, C, H, W) with labels (n,), as a function of parameters."""

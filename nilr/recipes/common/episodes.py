@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.config.evaluation import TaskSettings
+from nilr.config.base import BatchStats
+from nilr.config.evaluation import JudgeSettings, TaskSettings
 from nilr.errors import EpisodeError
 from nilr.probes.edits import find_edit, rates_of_part
 from nilr.recipes.common.loading import LoadedModel
@@ -35,6 +36,11 @@ def episode_size(settings: TaskSettings, models: Sequence[LoadedModel]) -> Episo
 def inner_steps(settings: TaskSettings, model: LoadedModel) -> int:
     """Return the inner steps from the settings, or the model's for evaluation if they are not set."""
     return model.algorithm.eval_inner_steps if settings.inner_steps is None else settings.inner_steps
+
+
+def batch_stats(settings: JudgeSettings, model: LoadedModel) -> BatchStats:
+    """Return the batch statistics from the settings, or those of the model's training if they are not set."""
+    return settings.batch_stats or ("inductive" if model.settings.get("batch_stats") == "inductive" else "apart")
 
 
 def split_commas(values: Iterable[str]) -> tuple[str, ...]:

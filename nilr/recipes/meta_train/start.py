@@ -125,6 +125,7 @@ class Starter:
                 settings.outer_steps,
                 settings.outer_lr_schedule,
                 settings.multi_step_loss,
+                settings.batch_stats == "inductive",
             ),
             capture=self._capture_on(device) if engine.capturable else None,
         )

@@ -76,7 +76,9 @@ class Training:
         logs = done % self.settings.log_every == 0 or done in (1, self.settings.outer_steps)
         before = None
         if logs:
-            logits = self.outer.engine.adapted_logits(self.outer.params, {}, update.episodes, steps=0)
+            logits = self.outer.engine.adapted_logits(
+                self.outer.params, {}, update.episodes, steps=0, inductive=self.outer.settings.inductive
+            )
             before = accuracy(logits, update.episodes.query_y).mean().item()
         first_episode = step * self.settings.meta_batch_size
         try:
@@ -131,6 +133,7 @@ class Training:
             self.val,
             n_episodes=self.settings.eval_episodes,
             steps=outer.algorithm.eval_inner_steps,
+            inductive=outer.settings.inductive,
             on_episode=on_episode,
         )
         step, interval = self.progress.outer_step, mean_interval(accuracies)

@@ -10,7 +10,7 @@ from torch import Tensor
 from nilr.claims import describe_probe
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
-from nilr.recipes.common.episodes import edit_names, episode_size, inner_steps, split_commas, unmoved_notes
+from nilr.recipes.common.episodes import batch_stats, edit_names, episode_size, inner_steps, split_commas, unmoved_notes
 from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
@@ -82,9 +82,11 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
 
 def _resolved(settings: ProbeSettings, models: Mapping[str, LoadedModel]) -> dict[str, Any]:
     """Return the settings with lists split at commas and defaults filled in."""
+    statistics = {name: batch_stats(settings, model) for name, model in models.items()}
     return {
         **settings.model_dump(mode="json", exclude={"home", "models"}),
         "inner_steps": {name: inner_steps(settings, model) for name, model in models.items()},
+        "batch_stats": statistics.popitem()[1] if len(set(statistics.values())) == 1 else statistics,
         "rates": list(edit_names(settings.rates)),
         "adapt_part": list(split_commas(settings.adapt_part)),
         "neighbours": list(requested_rules(settings)),

@@ -10,6 +10,7 @@ from nilr.meta.engine.contract import Engine
 from nilr.metrics import paired_difference
 from nilr.models.registry import build_learner
 from nilr.probes.conditions import Subject
+from nilr.probes.features import BatchStats
 from nilr.recipes.common.loading import LoadedModel
 from nilr.words import signed
 
@@ -20,19 +21,26 @@ UNTRAINED, RAW_PIXELS = "untrained body", "raw pixels"
 class RawPixels:
     """The part of an engine that a control needs, with images as their own features."""
 
-    def features(self, _params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def statistics(self, _params: Mapping[str, Tensor], _x: Tensor) -> dict[str, Tensor]:
+        """Return no statistics: pixels are not normalised."""
+        return {}
+
+    def features(self, _params: Mapping[str, Tensor], x: Tensor, _statistics: object = None) -> Tensor:
         """Return the pixels (n, C*H*W) of images (n, C, H, W)."""
         return x.flatten(1)
 
 
-def build_controls(model: LoadedModel, seed: int) -> dict[str, Subject]:
+def build_controls(model: LoadedModel, seed: int, batch_stats: BatchStats) -> dict[str, Subject]:
     """Return the controls by name; the untrained body has the model's architecture and weights drawn by `seed`."""
     architecture = model.checkpoint.manifest.architecture
     arguments: dict[str, Any] = dict(architecture.arguments)
     learner = build_learner(architecture.name, **arguments, seed=stream_seed(seed, "untrained"))
     device = model.params["head.bias"].device
     params = {name: value.to(device) for name, value in learner.initial_params().items()}
-    return {UNTRAINED: Subject(params, {}, 0, model.engine), RAW_PIXELS: Subject({}, {}, 0, cast(Engine, RawPixels()))}
+    return {
+        UNTRAINED: Subject(params, {}, 0, model.engine, batch_stats),
+        RAW_PIXELS: Subject({}, {}, 0, cast(Engine, RawPixels()), batch_stats),
+    }
 
 
 def compare_with_untrained(accuracies: Mapping[str, Tensor]) -> str:

@@ -11,7 +11,7 @@ from nilr.meta.engine.workers import in_order
 from nilr.probes.conditions import META_INIT, Quantity, Subject, read_episode
 from nilr.probes.edits import edited, rates_of_part
 from nilr.probes.tasks import TaskPairs
-from nilr.recipes.common.episodes import EpisodeSize, inner_steps, split_commas
+from nilr.recipes.common.episodes import EpisodeSize, batch_stats, inner_steps, split_commas
 from nilr.recipes.common.loading import LoadedModel
 from nilr.recipes.probe.controls import build_controls
 from nilr.recipes.probe.plan import ProbePlan
@@ -40,7 +40,8 @@ def judge(
     quantities = {name: plan.quantities() for name, plan in plans.items()}
     subjects = {name: _subject(settings, model, quantities[name]) for name, model in models.items()}
     if settings.controls:
-        subjects |= build_controls(next(iter(models.values())), settings.seed)
+        first = next(iter(models.values()))
+        subjects |= build_controls(first, settings.seed, batch_stats(settings, first))
     measure = _measurement(settings, subjects, quantities, pairs)
 
     def collect(name: str) -> Values:
@@ -75,7 +76,7 @@ def _measurement(
         values = {}
         for name, subject in subjects.items():
             try:
-                values[name] = read_episode(subject, tasks, quantities[name], batch_stats=settings.batch_stats)
+                values[name] = read_episode(subject, tasks, quantities[name])
             except DivergedError as error:
                 raise DivergedError(f"model `{name}`, episode {i}: {error.message}", hint=error.hint) from error
         return values
@@ -91,6 +92,7 @@ def _subject(settings: ProbeSettings, model: LoadedModel, quantities: Iterable[Q
         inner_lr=inner_lr,
         inner_steps=inner_steps(settings, model),
         engine=model.engine,
+        batch_stats=batch_stats(settings, model),
         edits={edit: edited(inner_lr, model.params, edit, seed=settings.seed) for edit in edits},
     )
 

@@ -66,15 +66,24 @@ def model(arch: str, algorithm: Algorithm) -> tuple[Learner, Tensors, Tensors]:
     return learner, params, rates
 
 
-def conv4_logits(params: Tensors, x: Tensor) -> Tensor:
-    """Conv4 from its definition, written apart from the product's."""
+def conv4_features(params: Tensors, x: Tensor, support: Tensor | None = None) -> Tensor:
+    """Conv4 from its definition, written apart from the product's; normalised by the statistics of `support`, if any.
+
+    Images and their support then share one batch, of which only the support's part enters the statistics.
+    """
+    n = 0 if support is None else len(support)
+    x = x if support is None else torch.cat([x, support])
     for i in (1, 2, 3, 4):
         y = F.conv2d(x, params[f"body.block{i}.conv.weight"], padding=1)
-        mean = y.mean((0, 2, 3), keepdim=True)
-        variance = ((y - mean) ** 2).mean((0, 2, 3), keepdim=True)
+        mean = y[-n:].mean((0, 2, 3), keepdim=True)
+        variance = ((y[-n:] - mean) ** 2).mean((0, 2, 3), keepdim=True)
         scale, shift = (params[f"body.block{i}.norm.{end}"][:, None, None] for end in ("weight", "bias"))
         x = F.max_pool2d(F.relu((y - mean) / (variance + 1e-5).sqrt() * scale + shift), 2)
-    return x.flatten(1) @ params["head.weight"].T + params["head.bias"]
+    return x[: len(x) - n].flatten(1)
+
+
+def conv4_logits(params: Tensors, x: Tensor, support: Tensor | None = None) -> Tensor:
+    return conv4_features(params, x, support) @ params["head.weight"].T + params["head.bias"]
 
 
 NETWORKS = {"conv4": conv4_logits}
@@ -89,10 +98,12 @@ def query_loss(
     *,
     row: Algorithm,
     weights: tuple[float, ...] = (),
+    inductive: bool = False,
 ) -> Tensor:
     """Return the query loss after the inner loop, or the weighted sum of those after each step, by autograd alone."""
     logits = NETWORKS[network]
     current = dict(params)
+    statistics_of = episode.support_x if inductive else None
     total = torch.zeros((), dtype=torch.float64)
     for k in range(steps):
         loss = F.cross_entropy(logits(current, episode.support_x), episode.support_y)
@@ -106,8 +117,9 @@ def query_loss(
                 rate = rate + (rate.relu() - rate).detach()
             current[name] = current[name] - rate * (gradient.detach() if row.order == 1 else gradient)
         if weights:
-            total = total + weights[k] * F.cross_entropy(logits(current, episode.query_x), episode.query_y)
-    return total if weights else F.cross_entropy(logits(current, episode.query_x), episode.query_y)
+            judged = logits(current, episode.query_x, statistics_of)
+            total = total + weights[k] * F.cross_entropy(judged, episode.query_y)
+    return total if weights else F.cross_entropy(logits(current, episode.query_x, statistics_of), episode.query_y)
 
 
 def loop_gradients(
@@ -152,27 +164,29 @@ CASES = [
         ROWS[algorithm],
         arch,
         steps,
-        id=f"{engine.name}-{algorithm}-{arch}-{steps}",
+        inductive,
+        id=f"{engine.name}-{algorithm}-{arch}-{steps}{'-inductive' * inductive}",
         marks=pytest.mark.skipif(not is_built(engine), reason=f"the engine `{engine.name}` was not built"),
     )
     for engine in ENGINES.values()
     for algorithm in ROWS
     for arch in BODIES
-    for steps in (1, 2, 5)
+    for steps, inductive in ((1, False), (2, False), (5, False), (1, True), (2, True))
     if engine.name == "reference" or arch == "conv4"
 ]
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(("engine", "algorithm", "arch", "steps"), CASES)
+@pytest.mark.parametrize(("engine", "algorithm", "arch", "steps", "inductive"), CASES)
 def test_the_meta_gradient_is_that_of_an_independent_loop(
-    engine: type[Engine], algorithm: Algorithm, arch: str, steps: int
+    engine: type[Engine], algorithm: Algorithm, arch: str, steps: int, inductive: bool
 ) -> None:
     learner, params, rates = model(arch, algorithm)
     episodes = batch()
     taken = inner_rates(algorithm, rates, params, learner.kinds)
-    outcome = engine(learner).meta_gradient(params, taken, episodes, Objective(algorithm, steps))
-    loss, gradients = loop_gradients(arch, algorithm, params, rates, episodes, steps)
+    objective = Objective(algorithm, steps, inductive=inductive)
+    outcome = engine(learner).meta_gradient(params, taken, episodes, objective)
+    loss, gradients = loop_gradients(arch, algorithm, params, rates, episodes, steps, inductive=inductive)
     assert outcome.query_loss.mean().item() == pytest.approx(loss.item(), rel=1e-10)
     expected = flat(gradients[: len(params)])
     error = flat([outcome.params[name] for name in params]) - expected
@@ -197,8 +211,9 @@ SHAPES = {
 @every_engine
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("inductive", [False, True], ids=["apart", "inductive"])
 def test_rates_of_any_shape_and_per_step_have_the_gradient_of_autograd(
-    engine: type[Engine], shape: str, order: Any
+    engine: type[Engine], shape: str, order: Any, inductive: bool
 ) -> None:
     per_step = shape != "a number"
     algorithm = dataclasses.replace(ALGORITHMS["metasgd"], order=order, per_step=per_step)
@@ -212,12 +227,13 @@ def test_rates_of_any_shape_and_per_step_have_the_gradient_of_autograd(
     if not per_step:
         rates = {name: rate[0].reshape(()) for name, rate in rates.items()}
     episodes, weights = batch(), (0.3, 0.7)
-    outcome = engine(learner).meta_gradient(params, rates, episodes, Objective(algorithm, 2, weights))
-    _, gradients = loop_gradients("conv4", algorithm, params, rates, episodes, 2, weights=weights)
+    how: Any = {"weights": weights, "inductive": inductive}
+    outcome = engine(learner).meta_gradient(params, rates, episodes, Objective(algorithm, 2, weights, inductive))
+    _, gradients = loop_gradients("conv4", algorithm, params, rates, episodes, 2, **how)
     assert {name: value.shape for name, value in outcome.inner_lr.items()} == {n: r.shape for n, r in rates.items()}
     computed = [*(outcome.params[name] for name in params), *(outcome.inner_lr[name] for name in rates)]
     assert (flat(computed) - flat(gradients)).norm() <= 1e-9 * flat(gradients).norm()
-    last, _ = loop_gradients("conv4", algorithm, params, rates, episodes, 2)
+    last, _ = loop_gradients("conv4", algorithm, params, rates, episodes, 2, inductive=inductive)
     assert outcome.query_loss.mean().item() == pytest.approx(last.item(), rel=1e-10)
 
 
@@ -253,6 +269,47 @@ def test_activations_are_those_of_the_definition_and_end_in_the_features(engine:
     for name, value in learner.activations(params, x).items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11)
     assert torch.equal(found["block4"].flatten(1), engine(learner).features(params, x))
+
+
+@pytest.mark.usefixtures("one_thread")
+@every_engine
+def test_the_supports_statistics_make_queries_independent_of_one_another(engine: type[Engine]) -> None:
+    """In float64 to 1e-12: with the size of a batch, sums are rounded in another order."""
+    learner, params, _ = model("conv4", ALGORITHMS["metasgd"])
+    episode = batch()[0]
+    x, judge = episode.query_x, engine(learner)
+    statistics = judge.statistics(params, episode.support_x)
+    expected = conv4_features(params, x, episode.support_x)
+    sets = {"all": range(9), "reversed": range(8, -1, -1), "of a class": [0, 1, 2], "alone": [4]}
+    for which, images in sets.items():
+        found = judge.features(params, x[list(images)], statistics)
+        torch.testing.assert_close(found, expected[list(images)], rtol=1e-10, atol=1e-12, msg=which)
+    layers = judge.activations(params, x, statistics)
+    torch.testing.assert_close(layers["block4"].flatten(1), expected, rtol=1e-10, atol=1e-12)
+    for name, value in learner.activations(params, x, statistics).items():
+        torch.testing.assert_close(layers[name], value, rtol=1e-10, atol=1e-12)
+    mean, rstd = statistics["block1"]
+    y = F.conv2d(episode.support_x, params["body.block1.conv.weight"], padding=1).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(mean, y.mean(1), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(rstd, (y.var(1, correction=0) + 1e-5).rsqrt(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("one_thread")
+@every_engine
+@pytest.mark.parametrize("steps", [0, 2])
+def test_inductive_logits_are_those_of_an_independent_loop(engine: type[Engine], steps: int) -> None:
+    learner, params, rates = model("conv4", ALGORITHMS["metasgd"])
+    episodes = batch()
+    found = engine(learner).adapted_logits(params, rates, episodes, steps=steps, inductive=True)
+    for i in range(2):
+        episode, at = episodes[i], {name: value.clone().requires_grad_() for name, value in params.items()}
+        for _ in range(steps):
+            loss = F.cross_entropy(conv4_logits(at, episode.support_x), episode.support_y)
+            gradients = torch.autograd.grad(loss, list(at.values()))
+            pairs = zip(at.items(), gradients, strict=True)
+            at = {name: (value - rates[name] * g).detach().requires_grad_() for (name, value), g in pairs}
+        expected = conv4_logits(at, episode.query_x, episode.support_x).detach()
+        torch.testing.assert_close(found[i], expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -114,13 +114,13 @@ def test_a_filter_with_a_tiny_variance_is_normalised_as_in_float64(dtype: torch.
 @every_dtype
 def test_moments_are_computed_again_after_images_change(dtype: torch.dtype) -> None:
     x = images(2, 16, 16, dtype)
-    first = image_block(x)
-    again = image_block(x)
+    first = image_block(x, x)
+    again = image_block(x, x)
     assert first is not None
     assert again is not None
     assert again.moments is first.moments
     x += 1
-    changed = image_block(x)
+    changed = image_block(x, x)
     assert changed is not None
     torch.testing.assert_close(changed.moments.covariance, made_for(x).moments.covariance)
     assert not torch.equal(changed.moments.mean, first.moments.mean)
@@ -128,7 +128,7 @@ def test_moments_are_computed_again_after_images_change(dtype: torch.dtype) -> N
 
 def test_images_that_nobody_else_needs_are_not_held() -> None:
     x = images(2, 16, 16, torch.float64)
-    assert image_block(x) is not None
+    assert image_block(x, x) is not None
     watched = weakref.ref(x)
     del x
     assert watched() is None
