@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from nilr.checkpoint import load_checkpoint
+from nilr.cli.boundary import run as command
 from nilr.config.evaluation import AdaptSettings, ProbeSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import DataError, DivergedError, EpisodeError, StoreError, UsageError
@@ -21,6 +24,7 @@ from tests.recipes.listening import Listening
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
+COMMITTED = Path(__file__).parents[2] / "docs" / "reproduction" / "cpu" / "cpu-maml-s0"
 COLOURS = {"ash": (200, 60, 60), "birch": (60, 200, 60), "cedar": (60, 60, 200)}
 
 
@@ -105,6 +109,38 @@ def test_images_without_labels_give_predictions_with_probabilities(maml: str, ow
         assert prediction.image.startswith(prediction.after)
         assert sum(prediction.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
         assert max(prediction.probabilities, key=prediction.probabilities.__getitem__) == prediction.after
+
+
+def test_a_committed_model_judges_each_image_on_its_own(home: Path, tmp_path: Path) -> None:
+    """Probabilities to 1e-6: with the size of a batch, sums are rounded in another order."""
+    for number, colour in enumerate([(200, 60, 60), (60, 200, 60), (60, 60, 200), (150, 150, 60), (120, 120, 120)]):
+        paint(tmp_path / "support" / f"c{number}" / "0.png", colour, number)
+        for i in range(3):
+            paint(tmp_path / "all" / f"c{number}" / f"{number}-{i}.png", colour, 10 * number + i + 5)
+    shutil.copytree(tmp_path / "all" / "c2", tmp_path / "one" / "c2")
+    (tmp_path / "single").mkdir()
+    shutil.copy(tmp_path / "all" / "c2" / "2-1.png", tmp_path / "single")
+    assert command(["models", "import", str(COMMITTED)]) == 0
+
+    def judged(folder: str, *flags: str) -> tuple[dict[str, Any], list[str]]:
+        words = ["adapt", COMMITTED.name, "--support", str(tmp_path / "support"), "--query", str(tmp_path / folder)]
+        assert command([*words, *flags, "--json", str(tmp_path / "result.json")]) == 0
+        result = json.loads((tmp_path / "result.json").read_text())
+        return {Path(p["image"]).name: p for p in result["metrics"]["predictions"]}, result["notes"]
+
+    together, notes = judged("all")
+    assert len(together) == 15
+    assert not [note for note in notes if "depends on the other query images" in note]
+    for folder, number in (("one", 3), ("single", 1)):
+        found, _ = judged(folder)
+        assert len(found) == number
+        for name, prediction in found.items():
+            assert (prediction["before"], prediction["after"]) == (together[name]["before"], together[name]["after"])
+            assert prediction["probabilities"] == pytest.approx(together[name]["probabilities"], abs=1e-6)
+    for statistics in ("apart", "together"):
+        (one, notes), (single, _) = (judged(folder, "--batch-stats", statistics) for folder in ("one", "single"))
+        assert len([note for note in notes if "depends on the other query images" in note]) == 1
+        assert one["2-1.png"]["probabilities"] != pytest.approx(single["2-1.png"]["probabilities"], abs=1e-3)
 
 
 def test_a_support_alone_is_enough(maml: str, own: Path) -> None:

@@ -12,12 +12,17 @@ import torch
 from nilr.checkpoint import load_checkpoint
 from nilr.config.base import Settings
 from nilr.config.meta_train import TrainSettings
-from nilr.episodes import Episode, EpisodeSampler
+from nilr.episodes import Episode, EpisodeSampler, stream_seed
 from nilr.errors import CheckpointError, DivergedError, EpisodeError, Interrupted, NilrError, StoreError, UsageError
 from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.inner_lr import initial_rates
+from nilr.models.registry import build_learner
 from nilr.recipes import meta_train
+from nilr.recipes.common.loading import open_split
 from nilr.recipes.models import list_models
 from nilr.reporting import SilentReporter
+from nilr.store import Store
+from tests.meta.engine.test_engines import conv4_logits, query_loss
 from tests.training_states import read_state, write_state
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
@@ -74,6 +79,32 @@ def test_every_algorithm_trains_and_leaves_a_model(algo: str, quick: dict[str, A
     row = ALGORITHMS[algo]
     assert manifest.settings["inner_steps"] == row.inner_steps
     assert manifest.settings["eval_inner_steps"] == row.eval_inner_steps
+
+
+@pytest.mark.parametrize("algo", ["maml", "metasgd"])
+def test_inductive_training_starts_from_the_loss_of_an_independent_network(algo: str, quick: dict[str, Any]) -> None:
+    steps = quick | {"outer_steps": 1, "eval_every": 0, "log_every": 1, "save_every": 1}
+    directory = train(algo=algo, batch_stats="inductive", **steps)
+    checkpoint = load_checkpoint(directory / "last.safetensors")
+    assert checkpoint.manifest.settings["batch_stats"] == "inductive"
+    learner = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=stream_seed(0, "weights"))
+    params = {name: value.double().requires_grad_() for name, value in learner.initial_params().items()}
+    rates = initial_rates(ALGORITHMS[algo], params, learner.kinds, stream_seed(0, "rates"))
+    images = open_split(Store(None).find_data("mini-imagenet"), "train", torch.device("cpu")).images
+    drawn = EpisodeSampler(images, 3, 1, 3, 0, "train").draw([0, 1])
+    episodes = Episode(drawn.support_x.double(), drawn.support_y, drawn.query_x.double(), drawn.query_y)
+    row = ALGORITHMS[algo]
+    losses = [
+        query_loss("conv4", params, rates, episodes[i], row.inner_steps, row=row, inductive=True).item()
+        for i in range(2)
+    ]
+    logged = json.loads((directory / "history.jsonl").read_text().splitlines()[0])
+    assert logged["query_loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+    logits = [conv4_logits(params, episode.query_x, episode.support_x) for episode in (episodes[0], episodes[1])]
+    right = [(values.argmax(1) == episodes.query_y[0]).double().mean().item() for values in logits]
+    assert logged["accuracy_before"] == pytest.approx(sum(right) / 2)
+    with pytest.raises(StoreError, match="trained with --batch-stats inductive, not with apart"):
+        train(resume=directory.name, batch_stats="apart")
 
 
 def test_training_lowers_the_loss(quick: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import ttest_rel
 from torch import Tensor
 
+from nilr.checkpoint import load_checkpoint, save_checkpoint
 from nilr.config.base import PROTOCOLS
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import TrainSettings
@@ -22,6 +23,7 @@ from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store
+from tests.meta.engine.test_engines import conv4_features
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -166,7 +168,7 @@ def scores_by_hand(rule: str, query: Tensor, support: Tensor, labels: Tensor) ->
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("batch_stats", ["apart", "together"])
+@pytest.mark.parametrize("batch_stats", ["apart", "together", "inductive"])
 def test_every_rule_and_batch_statistic_gives_the_accuracy_computed_by_hand(
     maml: str, rule: str, batch_stats: str
 ) -> None:
@@ -180,10 +182,29 @@ def test_every_rule_and_batch_statistic_gives_the_accuracy_computed_by_hand(
         if batch_stats == "together":
             both = model.learner.features(model.params, torch.cat([e.support_x, e.query_x])).detach()
             support, query = both[:6], both[6:]
+        elif batch_stats == "inductive":
+            support, query = (conv4_features(dict(model.params), x, e.support_x) for x in (e.support_x, e.query_x))
         else:
             support, query = (model.learner.features(model.params, x).detach() for x in (e.support_x, e.query_x))
         right = (scores_by_hand(rule, query, support, e.support_y).argmax(1) == e.query_y).double().mean().item()
         assert accuracy == pytest.approx(right)
+
+
+def test_models_are_judged_as_they_were_trained_and_old_ones_apart(maml: str, quick: dict[str, Any]) -> None:
+    meta_train.run(TrainSettings(name="inductive", batch_stats="inductive", **quick), SilentReporter())
+    for name, trained in ((maml, "apart"), ("inductive", "inductive")):
+        default = judge(name, own_head=True, controls=True)
+        assert default.config["batch_stats"] == trained
+        assert default.per_episode == judge(name, own_head=True, controls=True, batch_stats=trained).per_episode
+    assert judge(maml, "inductive").config["batch_stats"] == {maml: "apart", "inductive": "inductive"}
+    path = Store(None).find_model(maml).file
+    checkpoint = load_checkpoint(path)
+    manifest = checkpoint.manifest.model_dump(
+        exclude={"format", "format_version", "nilr_version", "saved_at", "tensors_sha256"}
+    )
+    del manifest["settings"]["batch_stats"]  # as earlier versions wrote it
+    save_checkpoint(path, params=checkpoint.params, inner_lr=checkpoint.inner_lr, **manifest)
+    assert judge(maml).config["batch_stats"] == "apart"
 
 
 def test_until_ci_gives_the_same_numbers_as_that_many_episodes(maml: str) -> None:
