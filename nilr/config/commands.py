@@ -36,6 +36,7 @@ class PrepareDataSettings(MeasuringSettings):
     limit_per_class: int | None = setting(
         None, "Maximum number of images per class; the first ones in name order are packed.", shown="all", ge=1
     )
+    min_images: int | None = setting(None, "Leave out classes with fewer images than this.", shown="none", ge=1)
     skip_broken: bool = setting(
         False, "Skip images and archives that cannot be read. Without this flag they are an error."
     )

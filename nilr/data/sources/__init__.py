@@ -7,7 +7,8 @@ tars         reader of tars, compressed tars and tars in tars
 zips         reader of zips
 pickles      reader of the pickles in which Mini-ImageNet was published
 unpickling   a pickle's content, without unpickling
-layouts      the table of layouts; plan which image belongs to which class and split
+tree         which folders are splits, and which are classes
+layouts      plan which image belongs to which class and split
 splits       the published split, draws by seed, and split files
 decoding     encoded images -> RGB arrays of one size
 streaming    a plan -> decoded classes, with several threads

@@ -1,17 +1,13 @@
-"""Find the class and the split of every image from the paths of a source, and so plan a pack.
+"""Find the class and the split of every image, and so plan a pack."""
 
-To support another layout, add a row to `LAYOUTS`.
-"""
-
-import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Sized
+import statistics
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from nilr.config.base import MINI_IMAGENET, SPLITS, Split
 from nilr.config.commands import PrepareDataSettings
-from nilr.data.sources.members import MAX_NAME, Listing, Member
+from nilr.data.sources.members import MAX_NAME, Listing
 from nilr.data.sources.splits import (
     RAVI_CLASSES,
     RAVI_IMAGES_PER_CLASS,
@@ -24,56 +20,13 @@ from nilr.data.sources.splits import (
     match_split_files,
     parse_split_classes,
 )
+from nilr.data.sources.tree import Classes, Tree, read_tree
 from nilr.errors import DataError
 from nilr.words import counted
 
-_SPLIT_FOLDERS: Final[Mapping[str, Split]] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-_NOT_CLASSES: Final = frozenset({"images", "image", "imgs", "img", "jpeg", "jpg", "data"})
-_SYNSET_FILE: Final = re.compile(r"(n\d{8})(?:_\d+|\d{8})\.")
-
-_Classes = dict[str, dict[Split | None, list[Member]]]
-
-
-class _Located(NamedTuple):
-    """An image with the split and the class that its folders name, if any."""
-
-    image: Member
-    split: Split | None
-    folder: str | None
-
-
-class _Layout(NamedTuple):
-    """How to find the class of an image."""
-
-    name: str  # its name in the pack's attribute `source`
-    matches: Callable[[Sequence[_Located]], bool]  # whether the images have this layout
-    class_of: Callable[[_Located], str | None]  # returns the class of an image, or None
-
-
-def _are_flat(images: Sequence[_Located]) -> bool:
-    """Return whether every file name contains a class, and there are more classes than folders."""
-    classes = {_class_in_name(image) for image in images}
-    return None not in classes and len(classes) > len({image.folder for image in images})
-
-
-def _class_in_name(image: _Located) -> str | None:
-    found = _SYNSET_FILE.match(image.image.filename)
-    return found[1] if found else None
-
-
-# The first that matches counts. Split files, if there are any, replace all of them.
-LAYOUTS: Final = (
-    _Layout("flat images", _are_flat, _class_in_name),
-    _Layout("class folders", lambda images: True, lambda image: image.folder),
-)
+# An episode of the usual size: 1 support and 15 query images per class.
+_EPISODE_IMAGES: Final = 16
+_FAR_SMALLER: Final = 5  # times smaller than the median class
 
 
 @dataclass
@@ -98,14 +51,19 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, name: str, table:
 
     Args:
         listing: what the sources contain.
-        settings: how to split, and how many images of each class to use.
+        settings: how to split, and which images of each class to use.
         name: name of the pack; one named `mini-imagenet` must have its classes and number of images.
         table: the split files that the user gave.
 
     Raises:
         DataError: the split or a class is unknown, a class name is too long, or the images are not Mini-ImageNet.
     """
-    plan = _plan_by_table(listing, settings, table) or _plan_by_path(listing, settings, name)
+    warnings: list[str] = []
+    try:
+        plan = _plan_by_table(listing, settings, table, warnings) or _plan_by_path(listing, settings, name, warnings)
+        _check_sizes(plan, settings.min_images)
+    except DataError as error:
+        raise DataError("; ".join([error.message, *warnings]), hint=error.hint) from error
     plan.notes += _skipped(listing)
     for classes in plan.splits.values():
         for class_name, images in classes.items():
@@ -120,21 +78,25 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, name: str, table:
     return plan
 
 
-def _plan_by_table(listing: Listing, settings: PrepareDataSettings, table: SplitTable | None) -> Plan | None:
+def _plan_by_table(
+    listing: Listing, settings: PrepareDataSettings, table: SplitTable | None, warnings: list[str]
+) -> Plan | None:
+    """Return the plan of the split files; None if there are none, or if they do not fit, with a warning."""
     where, given = str(settings.split_files), table is not None
     if table is None:
-        found = None if settings.split_classes else find_split_files(listing, settings.sources)
+        if settings.split_classes and listing.split_files:
+            warnings.append("the split files of the sources are ignored: --split-classes draws another split")
+        found = None if settings.split_classes else find_split_files(listing, settings.sources, warnings)
         if found is None:
             return None
         table, where = found
     matched = match_split_files(table, listing.images)
     if not matched.splits:
-        if not given:
-            return None
-        raise DataError(
-            f"the sources contain none of the images in the split files of `{where}`{_lies_elsewhere(matched)}",
-            hint="give the images that the split files list, or omit --split-files",
-        )
+        reason = f"the sources contain none of the images in the split files of `{where}`{_lies_elsewhere(matched)}"
+        if given:
+            raise DataError(reason, hint="give the images that the split files list, or omit --split-files")
+        warnings.append(f"{reason}, which are ignored")
+        return None
     if matched.missing:
         row = next((row for row in matched.missing if row in matched.elsewhere), matched.missing[0])
         raise DataError(
@@ -142,7 +104,8 @@ def _plan_by_table(listing: Listing, settings: PrepareDataSettings, table: Split
             f"`{row}`{_lies_elsewhere(matched, row)}",
             hint="give all sources; for ILSVRC, give complete classes",
         )
-    plan = Plan(matched.splits, _kind("ILSVRC with split files" if matched.original else "split files", listing))
+    kind = _kind("ILSVRC with split files" if matched.original else "split files", listing)
+    plan = Plan(matched.splits, kind, warnings)
     if matched.absent:
         plan.warnings.append(f"the sources lack {_classes(matched.absent)} of the split files: {_some(matched.absent)}")
     n_used = sum(sum(classes.values()) for classes in plan.counts().values())
@@ -156,26 +119,24 @@ def _lies_elsewhere(matched: Matched, row: str | None = None) -> str:
     return f"; `{other}` is another image of this name" if (other := matched.elsewhere.get(row)) else ""
 
 
-def _plan_by_path(listing: Listing, settings: PrepareDataSettings, name: str) -> Plan:
-    images = [_locate(image) for image in listing.images]
-    layout = next(layout for layout in LAYOUTS if layout.matches(images))
-    plan = Plan({}, _kind(layout.name, listing))
-    classes: _Classes = defaultdict(lambda: defaultdict(list))
-    for located in images:
-        class_name = layout.class_of(located)
-        if class_name is None:
-            raise DataError(
-                f"`{located.image.path}` is not in a class folder",
-                hint="use one folder per class, or give split files with --split-files",
-            )
-        classes[class_name][located.split].append(located.image)
-    has_split_folders = any(split for parts in classes.values() for split in parts)
+def _plan_by_path(listing: Listing, settings: PrepareDataSettings, name: str, warnings: list[str]) -> Plan:
+    tree = read_tree(listing.images)
+    plan = Plan({}, _kind("flat images" if tree.is_flat else "class folders", listing), warnings)
+    _check_tree(tree, listing, settings, plan)
+    classes = tree.by_name()
+    if same := sorted(name for name in classes if "/" in name):
+        plan.notes.append(f"classes of equal names in different folders are different classes: {_some(same, 3)}")
+    has_splits = any(split for parts in classes.values() for split in parts)
     if settings.split_classes:
-        if has_split_folders:
+        if has_splits:
             plan.warnings.append("the split folders of the sources are ignored: --split-classes draws another split")
+        for small in _too_small({c: sum(map(len, classes[c].values())) for c in classes}, settings.min_images, plan):
+            del classes[small]
         split_of = draw_split(classes, parse_split_classes(settings.split_classes), seed=settings.seed)
-    elif has_split_folders:
+    elif has_splits:
         split_of = _split_of_folders(classes, name, plan)
+        if missing := [split for split in SPLITS if split not in split_of.values()]:
+            plan.warnings.append(f"the sources have no images of the split {' and '.join(missing)}")
     else:
         split_of = _published_split(classes, name)
     if unused := sorted(set(classes) - set(split_of)):
@@ -187,20 +148,77 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, name: str) ->
     return plan
 
 
-def _locate(image: Member) -> _Located:
-    class_name = None
-    for folder in reversed(image.path.split("/")[:-1]):
-        if split := _SPLIT_FOLDERS.get(folder.lower()):
-            return _Located(image, split, class_name)
-        if class_name is None and folder.lower() not in _NOT_CLASSES:
-            class_name = folder
-    return _Located(image, None, class_name)
+def _check_tree(tree: Tree, listing: Listing, settings: PrepareDataSettings, plan: Plan) -> None:
+    """Add warnings of what is left out; raise DataError if images have no class, or only some have a split."""
+    plan.notes += [f"read the folder `{path}` as {split}" for path, split in tree.read_as.items()]
+    if tree.strays:
+        strays = _some([f"`{image.path}`" for image in tree.strays], 3)
+        plan.warnings.append(f"skipped {counted(len(tree.strays), 'image')} beside class folders: {strays}")
+    draw = _draw({folder.key for folder in tree.classes})
+    if tree.unsorted:
+        n_images = counted(sum(tree.unsorted.values()), "image")
+        found = f"{n_images} without class folders: {_some([f'`{path}`' for path in tree.unsorted])}"
+        if not settings.split_classes or not tree.classes:
+            lists = [f", as `{other}` lists them" for other in listing.others if other.endswith("_annotations.txt")]
+            hint = f"sort them into one folder per class{next(iter(lists), '')}, or give split files with --split-files"
+            hint += f"; {draw} skips them, and draws a split of the classes that have folders" if tree.classes else ""
+            raise DataError(found, hint=hint)
+        plan.warnings.append(f"skipped {found}")
+    with_split, without = tree.sides()
+    if with_split and without and not settings.split_classes:
+        raise DataError(
+            f"some folders belong to a split and others do not: {_some([f'`{path}`' for path in with_split])} do, "
+            f"{_some([f'`{path}`' for path in without])} do not",
+            hint=f"name each of them train, val or test, or leave it out; or draw a new split with {draw}",
+        )
 
 
-def _split_of_folders(classes: _Classes, name: str, plan: Plan) -> dict[str, Split]:
+def _draw(classes: Sized) -> str:
+    """Return the flag that draws a split of all classes in the proportions of Mini-ImageNet, 5 at least if possible."""
+    n = len(classes)
+    val, test = (max(share, min(5, n // 3)) for share in (n * 16 // 100, n // 5))
+    return f"--split-classes {n - val - test}/{val}/{test}"
+
+
+def _check_sizes(plan: Plan, least: int | None) -> None:
+    """Leave out classes with fewer than `least` images, and warn of the small ones that remain."""
+    sizes = {name: len(images) for classes in plan.splits.values() for name, images in classes.items()}
+    for name in _too_small(sizes, least, plan):
+        del sizes[name]
+    for split, classes in plan.splits.items():
+        plan.splits[split] = {name: images for name, images in classes.items() if name in sizes}
+        if not plan.splits[split]:
+            raise DataError(f"no class of the split `{split}` has {least} images", hint="lower --min-images")
+    if few := sorted(name for name, size in sizes.items() if size < _EPISODE_IMAGES):
+        way_out = f"; --min-images {_EPISODE_IMAGES} leaves out such classes" if len(few) < len(sizes) else ""
+        plan.warnings.append(
+            f"{_classes(few)} with fewer than {_EPISODE_IMAGES} images, too few for an episode of 1 support and 15 "
+            f"query images per class: {_with_sizes(few, sizes)}{way_out}"
+        )
+    usual = statistics.median_low(sizes.values()) if sizes else 0
+    if small := sorted(name for name, size in sizes.items() if _EPISODE_IMAGES <= size < usual / _FAR_SMALLER):
+        plan.warnings.append(
+            f"{_classes(small)} far smaller than the others, whose median is {usual:,} images: "
+            f"{_with_sizes(small, sizes)}"
+        )
+
+
+def _too_small(sizes: Mapping[str, int], least: int | None, plan: Plan) -> list[str]:
+    """Return the classes with fewer than `least` images, and add a warning that they are left out."""
+    small = sorted(name for name, size in sizes.items() if size < (least or 0))
+    if small:
+        plan.warnings.append(
+            f"skipped {_classes(small)} with fewer than {least} images (--min-images): {_with_sizes(small, sizes)}"
+        )
+    return small
+
+
+def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:
+    return _some([f"`{name}` ({sizes[name]:,})" for name in names])
+
+
+def _split_of_folders(classes: Classes, name: str, plan: Plan) -> dict[str, Split]:
     """Return the split in the folders, or the published one if the folders contradict it for Mini-ImageNet."""
-    if n_outside := sum(len(parts.pop(None, ())) for parts in classes.values()):
-        plan.warnings.append(f"skipped {counted(n_outside, 'image')} outside the split folders")
     split_of = {c: split for c, parts in classes.items() for split in parts if split}
     shared = sorted(c for c, parts in classes.items() if len(parts) > 1)
     published = RAVI_SPLIT_OF.keys() >= split_of.keys()
@@ -208,7 +226,7 @@ def _split_of_folders(classes: _Classes, name: str, plan: Plan) -> dict[str, Spl
         raise DataError(
             f"several splits share {_classes(shared)}, such as {_some(shared, 3)}, "
             "but each class must belong to one split",
-            hint="draw a new split of all classes with --split-classes 64/16/20",
+            hint=f"draw a new split of all classes with {_draw(classes)}",
         )
     if published and (shared or (name == MINI_IMAGENET and any(split_of[c] != RAVI_SPLIT_OF[c] for c in split_of))):
         reason = f"divide {_classes(shared)} between splits" if shared else "differ from it"
@@ -220,14 +238,13 @@ def _split_of_folders(classes: _Classes, name: str, plan: Plan) -> dict[str, Spl
     return split_of
 
 
-def _published_split(classes: _Classes, name: str) -> dict[str, Split]:
+def _published_split(classes: Classes, name: str) -> dict[str, Split]:
     known = RAVI_SPLIT_OF.keys()
     if known >= classes.keys() or (name == MINI_IMAGENET and known <= classes.keys()):
         return {class_name: RAVI_SPLIT_OF[class_name] for class_name in classes if class_name in known}
     raise DataError(
         f"the split of the {_classes(classes)} ({_some(sorted(classes), 3)}) is unknown",
-        hint="use folders train, val and test, read the split with --split-files, or draw one with "
-        "--split-classes 64/16/20",
+        hint=f"use folders train, val and test, read the split with --split-files, or draw one with {_draw(classes)}",
     )
 
 

@@ -128,18 +128,32 @@ def read_split_folder(folder: Path) -> SplitTable:
     return read_split_files(contents, str(folder))
 
 
-def find_split_files(listing: Listing, paths: Sequence[Path]) -> tuple[SplitTable, str] | None:
-    """Return the split files in the sources, else beside them, and their folder; None if they are not complete."""
+def find_split_files(listing: Listing, paths: Sequence[Path], warnings: list[str]) -> tuple[SplitTable, str] | None:
+    """Return the split files in the sources, else beside them, and their folder.
+
+    If they are not complete, return None and add a warning. Different split files in two folders are a DataError.
+    """
     folders: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
     for path, content in sorted(listing.split_files.items()):
         folder, _, name = path.rpartition("/")
         folders[folder][name] = content
-    for folder, contents in folders.items():
-        if set(contents) == set(SPLIT_FILES):
-            return read_split_files(contents, folder), folder
+    complete = [folder for folder, contents in folders.items() if set(contents) == set(SPLIT_FILES)]
+    if other := next((folder for folder in complete if folders[folder] != folders[complete[0]]), None):
+        raise DataError(
+            f"the split files in `{complete[0]}` and `{other}` differ",
+            hint="copy those to use to another folder, and give it as --split-files",
+        )
+    if complete:
+        return read_split_files(folders[complete[0]], complete[0]), complete[0]
     for parent in dict.fromkeys(path.resolve().parent for path in paths):
-        if all((parent / name).is_file() for name in SPLIT_FILES):
+        present = [name for name in SPLIT_FILES if (parent / name).is_file()]
+        if len(present) == len(SPLIT_FILES):
             return read_split_folder(parent), str(parent)
+        folders[str(parent)].update(dict.fromkeys(present, b""))
+    for folder, contents in folders.items():
+        if contents:
+            there, missing = ([n for n in SPLIT_FILES if (n in contents) is wanted] for wanted in (True, False))
+            warnings.append(f"{' and '.join(there)} in `{folder}` ignored: {' and '.join(missing)} missing")
     return None
 
 

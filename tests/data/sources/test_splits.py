@@ -106,15 +106,18 @@ def test_all_three_files_must_be_in_the_folder_that_was_given(tmp_path: Path) ->
 def test_split_files_in_the_source_take_precedence_over_those_beside_it(tmp_path: Path) -> None:
     for name, content in ONE_ROW.items():
         (tmp_path / name).write_bytes(content)
-    beside = find_split_files(Listing(), [tmp_path / "images"])
+    beside = find_split_files(Listing(), [tmp_path / "images"], [])
     assert beside is not None
     assert beside[1] == str(tmp_path)
     inside = find_split_files(
-        Listing(split_files={f"s/deep/{name}": c for name, c in ONE_ROW.items()}), [tmp_path / "images"]
+        Listing(split_files={f"s/deep/{name}": c for name, c in ONE_ROW.items()}), [tmp_path / "images"], []
     )
     assert inside is not None
     assert inside[1] == "s/deep"
-    assert find_split_files(Listing(split_files={"s/train.csv": ONE_ROW["train.csv"]}), [tmp_path]) is None
+    warnings: list[str] = []
+    alone = Listing(split_files={"s/train.csv": ONE_ROW["train.csv"]})
+    assert find_split_files(alone, [tmp_path], warnings) is None
+    assert warnings == ["train.csv in `s` ignored: val.csv and test.csv missing"]
 
 
 def test_equal_file_names_are_resolved_by_the_class_folder() -> None:
