@@ -20,7 +20,9 @@ class PrepareDataSettings(MeasuringSettings):
     """`nilr prepare-data`: pack images into one HDF5 file."""
 
     sources: tuple[Path, ...] = setting((), "Folders, archives or pickle files with the images.")
-    name: str | None = setting(None, "Name of the pack in the store.", shown="mini-imagenet, or synthetic", env=False)
+    name: str | None = setting(
+        None, "Name of the pack in the store.", shown="mini-imagenet, synthetic, or the source's", env=False
+    )
     image_size: int = setting(84, "Height and width of the packed images, in pixels.", ge=8, le=1024)
     resample: Resample = setting("bilinear", "Resampling filter for images of another size.")
     split_files: Path | None = setting(

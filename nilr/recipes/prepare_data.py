@@ -17,7 +17,8 @@ from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.layouts import Plan, plan_pack
 from nilr.data.sources.members import by_kind
-from nilr.data.sources.splits import RAVI_SPLIT_OF, parse_split_classes, read_split_folder
+from nilr.data.sources.mini_imagenet import RAVI_SPLIT_OF
+from nilr.data.sources.splits import parse_split_classes, read_split_folder
 from nilr.data.sources.streaming import decode_classes
 from nilr.errors import DataError, StoreError, UsageError
 from nilr.recipes.common.outcome import Outcome
@@ -62,13 +63,16 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
         path = settings.verify if settings.verify.is_file() else store.find_data(str(settings.verify))
         pack, packed = _verify(path, reporter)
     else:
-        name = settings.name or (SYNTHETIC if settings.synthetic else MINI_IMAGENET)
+        plan = None if settings.synthetic else _plan(settings, reporter)
+        name = plan.name if plan else settings.name or SYNTHETIC
         path = store.dataset_path(name)
         with store.lock(name, kind="dataset"):
             if path.exists() and not settings.force:
                 hint = "replace it with --force, or choose another name with --name"
                 raise StoreError(f"the pack `{name}` already exists: `{path}`", hint=hint)
-            packed = (_pack_synthetic if settings.synthetic else _pack_sources)(path, name, settings, reporter)
+            packed = (
+                _pack_plan(path, plan, settings, reporter) if plan else _pack_synthetic(path, name, settings, reporter)
+            )
             pack = open_pack(path)
     return outcome.result(
         _metrics(pack, packed),
@@ -101,32 +105,32 @@ def _check(settings: PrepareDataSettings) -> None:
         parse_split_classes(settings.split_classes)
 
 
-def _pack_sources(path: Path, name: str, settings: PrepareDataSettings, reporter: Reporter) -> _Packed:
+def _plan(settings: PrepareDataSettings, reporter: Reporter) -> Plan:
     reporter.stage("listing the sources")
     table = read_split_folder(settings.split_files) if settings.split_files else None
-    only = frozenset(RAVI_SPLIT_OF) if name == MINI_IMAGENET else None
+    may_be_mini = settings.name == MINI_IMAGENET or (settings.name is None and settings.split_classes is None)
+    only = frozenset(RAVI_SPLIT_OF) if may_be_mini else None
     if table is not None:
         only = frozenset(label for classes in table.values() for label in classes)
     gc.disable()  # the garbage collector takes a third of the time of listing many images
     try:
         listing = list_sources(settings.sources, only=only, skip_broken=settings.skip_broken)
-        plan = plan_pack(listing, settings, name, table)
+        plan = plan_pack(listing, settings, table)
     finally:
         gc.enable()
-    plan.warnings[:0] = listing.warnings
+    plan.warnings[:0], plan.broken = listing.warnings, listing.unread
     for warning in plan.warnings:
         reporter.note(warning)
-    return _pack_plan(path, name, plan, listing.unread, settings, reporter)
+    return plan
 
 
-def _pack_plan(
-    path: Path, name: str, plan: Plan, broken: dict[str, str], settings: PrepareDataSettings, reporter: Reporter
-) -> _Packed:
+def _pack_plan(path: Path, plan: Plan, settings: PrepareDataSettings, reporter: Reporter) -> _Packed:
     counts = plan.counts()
     is_imagenet = any(class_name in RAVI_SPLIT_OF for classes in counts.values() for class_name in classes)
     licence = IMAGENET_LICENCE if is_imagenet else OTHER_LICENCE
-    info = PackInfo(name, settings.image_size, settings.resample, plan.kind, licence)
+    info = PackInfo(plan.name, settings.image_size, settings.resample, plan.kind, licence)
     reporter.stage("packing", sum(sum(classes.values()) for classes in counts.values()), unit="images")
+    broken, small = plan.broken, []
     start = time.monotonic()
     with warnings.catch_warnings(), PackWriter.create(path, info, counts) as writer:
         # Pillow's warnings are either harmless or reported as errors here.
@@ -139,6 +143,8 @@ def _pack_plan(
             advance=reporter.advance,
         ):
             broken.update(decoded.broken)
+            if decoded.broken and len(decoded.images) < (settings.min_images or 0):
+                small.append(f"`{decoded.name}` ({len(decoded.images)})")
             filenames, images, digests = zip(*decoded.images, strict=True) if decoded.images else ((), (), ())
             writer.write_class(decoded.split, decoded.name, images, filenames, digests)
         if broken and not settings.skip_broken:
@@ -148,7 +154,10 @@ def _pack_plan(
     packed = _Packed(writer.duplicate_pairs(), seconds, list(plan.warnings), sorted(broken), plan.notes)
     if broken:
         packed.warnings.append(f"skipped {counted(len(broken), 'unreadable file')}: {by_kind(broken)}")
-        reporter.note(packed.warnings[-1])
+        if small:
+            packed.warnings.append(f"without its unreadable files, a class has too few: {', '.join(small)}")
+        for warning in packed.warnings[len(plan.warnings) :]:
+            reporter.note(warning)
     return packed
 
 

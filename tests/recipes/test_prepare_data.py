@@ -262,6 +262,33 @@ def test_a_pack_named_mini_imagenet_must_have_its_counts(tmp_path: Path, pack: P
     assert pack(source, name=None, limit_per_class=2).metrics.splits["train"].images == 4
 
 
+@pytest.mark.parametrize(("source", "name"), [("photos", "photos"), ("My photos (2).tar", "My-photos-2")])
+def test_other_images_are_packed_under_the_name_of_their_source(
+    source: str, name: str, tmp_path: Path, pack: Pack
+) -> None:
+    tree = {f"{c}/{i}.png": png(i) for i, c in enumerate("abc")}
+    hold = as_tar if source.endswith(".tar") else as_folder
+    result = pack(hold(tree, tmp_path / source), name=None, split_classes="1/1/1")
+    assert result.data is not None
+    assert result.data.name == result.config["name"] == name
+
+
+@pytest.mark.parametrize("sources", [("train",), ("one", "two")])
+def test_sources_without_a_name_of_their_own_need_one(sources: tuple[str, ...], tmp_path: Path, pack: Pack) -> None:
+    folders = [as_folder({f"{c}{s}/x.png": png(i) for i, c in enumerate("abc")}, tmp_path / s) for s in sources]
+    with pytest.raises(DataError, match="the sources are not Mini-ImageNet") as caught:
+        pack(*folders, name=None, split_classes="1/1/1")
+    assert "--name" in (caught.value.hint or "")
+
+
+def test_classes_outside_mini_imagenet_are_not_dropped_from_another_dataset(tmp_path: Path, pack: Pack) -> None:
+    tree = {f"{s}/{c}/x.png": png(i) for i, (s, c) in enumerate({"train": "cat", "val": "n99999999"}.items())}
+    source = as_folder(tree | {"test/dog/x.png": png(9)}, tmp_path / "birds")
+    with pytest.raises(DataError, match="1 class, such as n99999999, outside Mini-ImageNet"):
+        pack(source, name=None)
+    assert pack(source).metrics.splits["val"].classes == 1
+
+
 def test_limit_per_class_takes_the_first_by_name(tmp_path: Path, home: Path, pack: Pack) -> None:
     pack(as_tar_gz(split_folders(), tmp_path / "source.tar.gz"), limit_per_class=2)
     val = open_pack(Store().dataset_path("mine")).open_split("val")
@@ -372,10 +399,11 @@ def test_a_pack_is_replaced_only_by_force(tmp_path: Path, home: Path, pack: Pack
     pack(source)
     before = Store().dataset_path("mine").read_bytes()
     with pytest.raises(StoreError, match="the pack `mine` already exists") as caught:
-        pack(tmp_path / "not there")
+        pack(source)
     assert "--force" in (caught.value.hint or "")
-    with pytest.raises(DataError, match="there is no `"):
-        pack(tmp_path / "not there", force=True)
+    for force in (False, True):
+        with pytest.raises(DataError, match="there is no `"):
+            pack(tmp_path / "not there", force=force)
     assert Store().dataset_path("mine").read_bytes() == before
     assert pack(source, force=True, limit_per_class=1).metrics.splits["train"].images == 2
 

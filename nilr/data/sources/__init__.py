@@ -9,7 +9,8 @@ pickles      reader of the pickles in which Mini-ImageNet was published
 unpickling   a pickle's content, without unpickling
 tree         which folders are splits, and which are classes
 layouts      plan which image belongs to which class and split
-splits       the published split, draws by seed, and split files
+splits       draws by seed, and split files
+mini_imagenet  its classes and their published split
 decoding     encoded images -> RGB arrays of one size
 streaming    a plan -> decoded classes, with several threads
 """

@@ -1,17 +1,16 @@
 """Find the class and the split of every image, and so plan a pack."""
 
+import re
 import statistics
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, field
 from typing import Final
 
-from nilr.config.base import MINI_IMAGENET, SPLITS, Split
+from nilr.config.base import MINI_IMAGENET, SPLITS, Split, is_name
 from nilr.config.commands import PrepareDataSettings
-from nilr.data.sources.members import MAX_NAME, Listing
+from nilr.data.sources.members import MAX_NAME, Listing, container_name
+from nilr.data.sources.mini_imagenet import RAVI_SPLIT_OF, check_mini_imagenet, is_mini_imagenet
 from nilr.data.sources.splits import (
-    RAVI_CLASSES,
-    RAVI_IMAGES_PER_CLASS,
-    RAVI_SPLIT_OF,
     Matched,
     Splits,
     SplitTable,
@@ -20,7 +19,7 @@ from nilr.data.sources.splits import (
     match_split_files,
     parse_split_classes,
 )
-from nilr.data.sources.tree import Classes, Tree, read_tree
+from nilr.data.sources.tree import Classes, Tree, read_tree, split_named
 from nilr.errors import DataError
 from nilr.words import counted
 
@@ -34,16 +33,18 @@ class Plan:
     """What to pack."""
 
     splits: Splits  # the images of each class of each split
+    name: str  # of the pack
     kind: str  # kind of the source, such as `class folders in tar`
     warnings: list[str] = field(default_factory=list)  # what the user should know about the pack
     notes: list[str] = field(default_factory=list)  # what was skipped
+    broken: dict[str, str] = field(default_factory=dict)  # why files of the sources are unreadable
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images of each class, by split."""
         return {split: {name: len(images) for name, images in c.items()} for split, c in self.splits.items()}
 
 
-def plan_pack(listing: Listing, settings: PrepareDataSettings, name: str, table: SplitTable | None) -> Plan:
+def plan_pack(listing: Listing, settings: PrepareDataSettings, table: SplitTable | None) -> Plan:
     """Find the class and the split of every image.
 
     The split comes from the first of: split files (given, in the sources, or beside them); `--split-classes`; split
@@ -51,8 +52,8 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, name: str, table:
 
     Args:
         listing: what the sources contain.
-        settings: how to split, and which images of each class to use.
-        name: name of the pack; one named `mini-imagenet` must have its classes and number of images.
+        settings: how to split, and which images of each class to use. A pack named `mini-imagenet`, or one without a
+            given name that contains its classes, must have its classes and number of images.
         table: the split files that the user gave.
 
     Raises:
@@ -60,7 +61,7 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, name: str, table:
     """
     warnings: list[str] = []
     try:
-        plan = _plan_by_table(listing, settings, table, warnings) or _plan_by_path(listing, settings, name, warnings)
+        plan = _plan_by_table(listing, settings, table, warnings) or _plan_by_path(listing, settings, warnings)
         _check_sizes(plan, settings.min_images)
     except DataError as error:
         raise DataError("; ".join([error.message, *warnings]), hint=error.hint) from error
@@ -73,8 +74,8 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, name: str, table:
                     hint=f"rename the class; a name has at most {MAX_NAME} characters",
                 )
             classes[class_name] = sorted(images, key=lambda image: image.filename)[: settings.limit_per_class]
-    if name == MINI_IMAGENET and settings.limit_per_class is None:
-        plan.warnings += _check_mini_imagenet(plan.splits)
+    if plan.name == MINI_IMAGENET and settings.limit_per_class is None:
+        plan.warnings += check_mini_imagenet(plan.splits)
     return plan
 
 
@@ -105,7 +106,8 @@ def _plan_by_table(
             hint="give all sources; for ILSVRC, give complete classes",
         )
     kind = _kind("ILSVRC with split files" if matched.original else "split files", listing)
-    plan = Plan(matched.splits, kind, warnings)
+    labels = {label for classes in table.values() for label in classes}
+    plan = Plan(matched.splits, _pack_name(listing, settings, labels), kind, warnings)
     if matched.absent:
         plan.warnings.append(f"the sources lack {_classes(matched.absent)} of the split files: {_some(matched.absent)}")
     n_used = sum(sum(classes.values()) for classes in plan.counts().values())
@@ -119,11 +121,12 @@ def _lies_elsewhere(matched: Matched, row: str | None = None) -> str:
     return f"; `{other}` is another image of this name" if (other := matched.elsewhere.get(row)) else ""
 
 
-def _plan_by_path(listing: Listing, settings: PrepareDataSettings, name: str, warnings: list[str]) -> Plan:
+def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: list[str]) -> Plan:
     tree = read_tree(listing.images)
-    plan = Plan({}, _kind("flat images" if tree.is_flat else "class folders", listing), warnings)
+    plan = Plan({}, "", _kind("flat images" if tree.is_flat else "class folders", listing), warnings)
     _check_tree(tree, listing, settings, plan)
     classes = tree.by_name()
+    is_mini = is_mini_imagenet(listing, settings, classes.keys())
     if same := sorted(name for name in classes if "/" in name):
         plan.notes.append(f"classes of equal names in different folders are different classes: {_some(same, 3)}")
     has_splits = any(split for parts in classes.values() for split in parts)
@@ -134,18 +137,34 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, name: str, wa
             del classes[small]
         split_of = draw_split(classes, parse_split_classes(settings.split_classes), seed=settings.seed)
     elif has_splits:
-        split_of = _split_of_folders(classes, name, plan)
+        split_of = _split_of_folders(classes, plan, is_mini=is_mini)
         if missing := [split for split in SPLITS if split not in split_of.values()]:
             plan.warnings.append(f"the sources have no images of the split {' and '.join(missing)}")
     else:
-        split_of = _published_split(classes, name)
+        split_of = _published_split(classes, is_mini=is_mini)
     if unused := sorted(set(classes) - set(split_of)):
         plan.notes.append(f"skipped {_classes(unused)} without a split: {_some(unused)}")
     for split in SPLITS:
         chosen = [class_name for class_name in sorted(classes) if split_of.get(class_name) == split]
         if chosen:
             plan.splits[split] = {c: [image for part in classes[c].values() for image in part] for c in chosen}
+    plan.name = _pack_name(listing, settings, classes.keys())
     return plan
+
+
+def _pack_name(listing: Listing, settings: PrepareDataSettings, classes: Set[str]) -> str:
+    """Return the pack's name: the given one, `mini-imagenet`, or that of the only source."""
+    if is_mini_imagenet(listing, settings, classes):
+        return MINI_IMAGENET
+    if settings.name is not None:
+        return settings.name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", container_name(settings.sources[0].resolve().name)).strip("._-")
+    if len(settings.sources) > 1 or split_named(name) or not is_name(name):
+        raise DataError("the sources are not Mini-ImageNet", hint="name the pack with --name")
+    if listing.skipped_classes and settings.split_files is None:
+        outside = f"{_classes(listing.skipped_classes)}, such as {min(listing.skipped_classes)}, outside Mini-ImageNet"
+        raise DataError(f"the sources contain {outside}", hint="pack all classes under another name with --name")
+    return name
 
 
 def _check_tree(tree: Tree, listing: Listing, settings: PrepareDataSettings, plan: Plan) -> None:
@@ -217,7 +236,7 @@ def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:
     return _some([f"`{name}` ({sizes[name]:,})" for name in names])
 
 
-def _split_of_folders(classes: Classes, name: str, plan: Plan) -> dict[str, Split]:
+def _split_of_folders(classes: Classes, plan: Plan, *, is_mini: bool) -> dict[str, Split]:
     """Return the split in the folders, or the published one if the folders contradict it for Mini-ImageNet."""
     split_of = {c: split for c, parts in classes.items() for split in parts if split}
     shared = sorted(c for c, parts in classes.items() if len(parts) > 1)
@@ -228,7 +247,7 @@ def _split_of_folders(classes: Classes, name: str, plan: Plan) -> dict[str, Spli
             "but each class must belong to one split",
             hint=f"draw a new split of all classes with {_draw(classes)}",
         )
-    if published and (shared or (name == MINI_IMAGENET and any(split_of[c] != RAVI_SPLIT_OF[c] for c in split_of))):
+    if published and (shared or (is_mini and any(split_of[c] != RAVI_SPLIT_OF[c] for c in split_of))):
         reason = f"divide {_classes(shared)} between splits" if shared else "differ from it"
         plan.warnings.append(
             "the published split of Mini-ImageNet (Ravi and Larochelle) is used, because the folders of the sources "
@@ -238,35 +257,14 @@ def _split_of_folders(classes: Classes, name: str, plan: Plan) -> dict[str, Spli
     return split_of
 
 
-def _published_split(classes: Classes, name: str) -> dict[str, Split]:
+def _published_split(classes: Classes, *, is_mini: bool) -> dict[str, Split]:
     known = RAVI_SPLIT_OF.keys()
-    if known >= classes.keys() or (name == MINI_IMAGENET and known <= classes.keys()):
+    if known >= classes.keys() or (is_mini and known <= classes.keys()):
         return {class_name: RAVI_SPLIT_OF[class_name] for class_name in classes if class_name in known}
     raise DataError(
         f"the split of the {_classes(classes)} ({_some(sorted(classes), 3)}) is unknown",
         hint=f"use folders train, val and test, read the split with --split-files, or draw one with {_draw(classes)}",
     )
-
-
-def _check_mini_imagenet(splits: Splits) -> list[str]:
-    """Return warnings; raise DataError if the classes or the numbers of images are not those of Mini-ImageNet."""
-    sizes = {split: [len(images) for images in splits.get(split, {}).values()] for split in SPLITS}
-    if any(sizes[split] != [RAVI_IMAGES_PER_CLASS] * len(RAVI_CLASSES[split]) for split in SPLITS):
-        found = "; ".join(f"{s} {_classes(sizes[s])}, {counted(sum(sizes[s]), 'image')}" for s in SPLITS)
-        raise DataError(
-            f"this is not Mini-ImageNet, which has 64/16/20 classes with 38,400/9,600/12,000 images: found {found}",
-            hint="give all of its archives, or ILSVRC with --split-files; use --name for another dataset, "
-            "or --limit-per-class for a part",
-        )
-    unlike = [c for split in SPLITS for c in splits[split] if c not in RAVI_CLASSES[split]]
-    if any(c in RAVI_SPLIT_OF for c in unlike):
-        raise DataError(
-            f"this is not the published split of Mini-ImageNet: {_some(unlike, 3)} belong to other splits",
-            hint="use --name for another split",
-        )
-    if unlike:
-        return [f"the split of {_classes(unlike)} without a Mini-ImageNet id cannot be checked"]
-    return []
 
 
 def _skipped(listing: Listing) -> list[str]:

@@ -12,14 +12,14 @@ from nilr.config.commands import PrepareDataSettings
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.layouts import Plan, plan_pack
 from nilr.data.sources.members import Listing, Member
-from nilr.data.sources.splits import RAVI_CLASSES, RAVI_SPLIT_OF
+from nilr.data.sources.mini_imagenet import RAVI_CLASSES, RAVI_SPLIT_OF
 from nilr.errors import DataError
 
 
 def plan(paths: Iterable[str], name: str = "mine", **settings: object) -> Plan:
     reader = FolderReader(Path(), "")
     images = [Member(path, 1, reader, Path(path)) for path in paths]
-    return plan_pack(Listing(images), PrepareDataSettings(**settings), name, None)
+    return plan_pack(Listing(images), PrepareDataSettings(name=name, **settings), None)
 
 
 def whole(split_of: dict[str, str] | None = None, per_class: int = 600) -> list[str]:
@@ -187,7 +187,7 @@ def test_the_list_of_the_classes_of_such_images_is_named_and_a_draw_leaves_them_
     listing = Listing([Member(path, 1, reader, Path(path)) for path in paths])
     listing.others["tiny/val/val_annotations.txt"] = "a text file"
     with pytest.raises(DataError) as caught:
-        plan_pack(listing, PrepareDataSettings(), "mine", None)
+        plan_pack(listing, PrepareDataSettings(name="mine"), None)
     assert "`tiny/val/val_annotations.txt`" in (caught.value.hint or "")
     assert "--split-classes 1/1/1" in (caught.value.hint or "")
     made = plan(paths, split_classes="1/1/1")
@@ -247,7 +247,9 @@ def test_folders_that_may_be_one_class_or_two_are_an_error(names: str) -> None:
 def test_a_class_in_two_sources_of_one_name_is_an_error() -> None:
     images = [Member(f"photos/cat/{i}.png", 1, FolderReader(Path(), ""), Path()) for i in range(2)]
     with pytest.raises(DataError, match="`photos/cat` and `photos/cat` of another source are one class"):
-        plan_pack(Listing([*images, images[0]._replace(path="photos/dog/0.png")]), PrepareDataSettings(), "mine", None)
+        plan_pack(
+            Listing([*images, images[0]._replace(path="photos/dog/0.png")]), PrepareDataSettings(name="mine"), None
+        )
 
 
 def test_small_classes_are_named() -> None:
@@ -287,7 +289,7 @@ def test_unused_split_files_are_named() -> None:
 
     def warned(split_files: dict[str, bytes], **settings: object) -> list[str]:
         listing = Listing([Member(path, 1, reader, Path(path)) for path in paths], split_files)
-        return plan_pack(listing, PrepareDataSettings(**settings), "mine", None).warnings
+        return plan_pack(listing, PrepareDataSettings(name="mine", **settings), None).warnings
 
     assert warned({name: rows[name] for name in ("s/train.csv", "s/test.csv")}) == [
         "train.csv and test.csv in `s` ignored: val.csv missing"

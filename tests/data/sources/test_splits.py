@@ -8,9 +8,8 @@ import pytest
 from nilr.data.sources import splits
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.members import Listing, Member
+from nilr.data.sources.mini_imagenet import RAVI_CLASSES, RAVI_SPLIT_OF
 from nilr.data.sources.splits import (
-    RAVI_CLASSES,
-    RAVI_SPLIT_OF,
     draw_split,
     find_split_files,
     match_split_files,
