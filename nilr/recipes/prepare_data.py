@@ -155,7 +155,9 @@ def _pack_plan(path: Path, plan: Plan, settings: PrepareDataSettings, reporter: 
     if broken:
         packed.warnings.append(f"skipped {counted(len(broken), 'unreadable file')}: {by_kind(broken)}")
         if small:
-            packed.warnings.append(f"without its unreadable files, a class has too few: {', '.join(small)}")
+            packed.warnings.append(
+                f"unreadable files leave fewer than {settings.min_images} images in {', '.join(small)}"
+            )
         for warning in packed.warnings[len(plan.warnings) :]:
             reporter.note(warning)
     return packed

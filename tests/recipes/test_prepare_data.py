@@ -313,7 +313,7 @@ def test_unreadable_images_are_reported_by_kind_and_nothing_is_packed(tmp_path: 
 
     (source / "train" / "n01558993" / "more.7z").write_bytes(b"7z\xbc\xaf\x27\x1c")
     (source / "train" / "n01558993" / "gone.jpg").symlink_to("nowhere")
-    result = pack(source, skip_broken=True, reporter=notes)
+    result = pack(source, skip_broken=True, min_images=3, reporter=notes)
     assert {split: n.images for split, n in result.metrics.splits.items()} == {"train": 4, "val": 2, "test": 3}
     assert result.metrics.skipped == [
         "source/train/n01558993/gone.jpg",
@@ -322,11 +322,12 @@ def test_unreadable_images_are_reported_by_kind_and_nothing_is_packed(tmp_path: 
         "source/train/n01558993/n0155899300000002.jpg",
         "source/val/n01855672/n0185567200000002.jpg",
     ]
-    warning = result.metrics.warnings[-1]
+    warning = result.metrics.warnings[-2]
     assert warning.startswith(
         "skipped 5 unreadable files: `source/train/n01558993/gone.jpg` is a link to a missing file; "
     )
     assert warning in notes.notes
+    assert "fewer than 3 images in `n01558993` (1), `n01855672` (2)" in result.metrics.warnings[-1]
 
 
 def test_data_after_a_gzip_is_a_warning_of_the_pack(tmp_path: Path, pack: Pack) -> None:
