@@ -16,6 +16,8 @@ _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\xfd7zXZ\x00", "an xz file"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file"),
     (b"\x04\x22\x4d\x18", "an LZ4 file"),
+    (b"LZIP", "an lzip file"),
+    (b"\x1f\x9d", "a compress file"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (b"Rar!", "a RAR archive"),
     (b"PAR1", "a Parquet file"),

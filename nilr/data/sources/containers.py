@@ -60,6 +60,7 @@ _HINTS: Final = {
     "Git LFS": "get the file itself with `git lfs pull`",
     "encrypted": "unpack it with its password, and give the folder",
     "compressed with": "unpack it with another program, such as 7-Zip, and give the folder",
+    "sparse": "create the tar without `--sparse`",
     "symbolic link": "create the archive with files in place of links, for a tar with `tar --dereference`",
     "link to a missing": "restore the file that it refers to, or remove the link",
     "image of type": "convert it to JPEG or PNG",
@@ -67,13 +68,14 @@ _HINTS: Final = {
     "RAR": _UNPACK,
     "Zstandard": "decompress it with `unzstd`, and give the tar",
     "LZ4": "decompress it with `unlz4`, and give the tar",
+    **dict.fromkeys(("lzip", "compress file"), "decompress it, and give the tar"),
     "split zip": "join the parts with `zip -s 0`, and give the whole zip",
     "HDF5": f"{_AS_FOLDERS} (torchmeta stores an array per class in `datasets`); give a pack of nilr with --data",
     **dict.fromkeys(("Parquet", "Arrow", "TFRecord", "MATLAB", "NumPy"), _AS_FOLDERS),
 }
 _OTHER_PHASE: Final = re.compile(r"train_phase_(val|test)")
 _NO_SPLIT: Final = "further images of the training classes, which belong to no split"
-_URL: Final = re.compile(r"(https?|ftp|s3|gs):/+")
+_URL: Final = re.compile(r"([a-z][a-z0-9+.]+):/+")
 
 
 def list_sources(
@@ -114,6 +116,7 @@ def list_sources(
             if reader is None:
                 raise DataError(f"`{path}` is {what}, not a folder, tar, zip or pickle of images", hint=_hint(what))
             reader.list_into(listing)
+    listing.leave_out_links()
     _list_pickles(listing)
     listing.images = [image.normalized() for image in _latest(listing.images)]
     if not listing.images:

@@ -1,5 +1,6 @@
 """What all sources share: members, the listing of what a source contains, and the interface of a reader."""
 
+import posixpath
 import re
 import unicodedata
 from collections import defaultdict
@@ -19,24 +20,23 @@ SPLIT_FILES: Final = ("train.csv", "val.csv", "test.csv")
 PICKLE_SUFFIXES: Final = (".pkl", ".pickle")
 MAX_SPLIT_FILE_BYTES: Final = 64 * 2**20
 MAX_NAME: Final = 255
+MAX_PATH: Final = 4096
 SPECIAL_FILE: Final = "a pipe, a socket or a device"
-
-_MAX_PATH: Final = 4096
 
 _IMAGE: Final = re.compile(r".*\.(jpe?g|jpe|jfif|png|bmp|gif|tiff?|webp|p[pgb]m|jp2|avif)", re.IGNORECASE)
 _UNSUPPORTED_IMAGE: Final = re.compile(
     r".*\.(hei[cf]|hif|jxl|psd|exr|dds|pcx|tga|cr[23w]|nef|arw|dng|raf|orf|rw2|pef|nrw|srw|3fr|iiq|x3f)", re.IGNORECASE
 )
 _ARCHIVES: Final = frozenset({
-    "a tar archive", "a zip archive", "a part of a split zip archive", "a gzip file", "a bzip2 file", "an xz file",
-    "a Zstandard file", "an LZ4 file", "a 7-Zip archive", "a RAR archive", "a Parquet file", "an Arrow file",
-    "a TFRecord file",
+    "a tar archive", "a zip archive", "a part of a split zip archive", "a 7-Zip archive", "a RAR archive",
+    "a gzip file", "a bzip2 file", "an xz file", "a Zstandard file", "an LZ4 file", "an lzip file", "a compress file",
+    "a Parquet file", "an Arrow file", "a TFRecord file",
 })  # fmt: skip
-_ARCHIVE_SUFFIX: Final = r"\.(tar|tgz|tbz2?|txz|tzst|zip|z\d\d|7z|rar|gz|bz2|xz|zst|lz4)"
+_ARCHIVE_SUFFIX: Final = r"\.(tar|tgz|tbz2?|txz|tzst|zip|z\d\d|7z|rar|gz|bz2|xz|zst|lz4|lz|z)"
 # Files that may be compressed, or are themselves zip archives, but contain no images to pack.
 _NO_ARCHIVE: Final = re.compile(
     r".*\.(csv|tsv|txt|md|json|jsonl|xml|ya?ml|html|log|py|npy|mat|docx|xlsx|pptx|od[tsp]|epub|npz|pth?|ckpt|keras|jar|whl)"
-    r"(\.(gz|bz2|xz|zst|lz4))?",
+    r"(\.(gz|bz2|xz|zst|lz4|lz|z))?",
     re.IGNORECASE,
 )
 _JUNK: Final = re.compile(
@@ -85,6 +85,7 @@ class Listing:
     )  # why each file with lost images cannot be read: "is encrypted"
     others: dict[str, str] = field(default_factory=dict)  # what each other file is
     warnings: list[str] = field(default_factory=list)
+    links: dict[str, str] = field(default_factory=dict)  # path and target of each symbolic link in an archive
     skipped_classes: set[str] = field(default_factory=set)  # not listed, because no split has them
     split_file_bytes: int = 0  # total size of split files; those beyond `MAX_SPLIT_FILE_BYTES` count as others
 
@@ -108,6 +109,19 @@ class Listing:
             self.unread[member.path] = f"is {what}{where}"
         else:
             self.others[member.path] = what
+
+    def add_link(self, path: str, target: str) -> None:
+        """Add a symbolic link in an archive, to a path relative to its folder."""
+        self.links[path] = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+
+    def leave_out_links(self) -> None:
+        """Add the symbolic links as files that are not read: no image is lost if the target is a listed one."""
+        found = {image.path for image in self.images}
+        for path, target in self.links.items():
+            if self.links.get(target, target) in found:
+                self.others[path] = "a symbolic link"
+            else:
+                self.leave_out(path, "a symbolic link")
 
     def leave_out(self, path: str, what: str) -> None:
         """Add a file that cannot be read, such as "a symbolic link"; its name decides whether images are lost."""
@@ -178,10 +192,10 @@ def safe_path(name: str, archive: Path) -> str:
             f"`{archive}` has a member named {name!r}, which leads out of the archive",
             hint="the archive is broken or hostile; get it from another place",
         )
-    if len(name) > _MAX_PATH or max(map(len, parts)) > MAX_NAME:
+    if len(name) > MAX_PATH or max(map(len, parts)) > MAX_NAME:
         raise DataError(
             f"`{archive}` has a member whose name begins with {name[:40]!r} and has {len(name):,} characters",
-            hint=f"shorten names to {MAX_NAME} characters, and paths to {_MAX_PATH:,}",
+            hint=f"shorten names to {MAX_NAME} characters, and paths to {MAX_PATH:,}",
         )
     return plain_path(name)
 

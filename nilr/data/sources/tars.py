@@ -50,9 +50,9 @@ _OPENERS: Final[Mapping[bytes, Callable[[Path], io.BufferedIOBase]]] = {
 }
 _CONTENT_ERRORS: Final = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 _CONTINUED: Final = b"M"  # the type of GNU tar for the rest of a file that began in another volume
+_SPARSE: Final = "a sparse file"
 _SPECIAL: Final = {
     tarfile.LNKTYPE: "a hard link to a missing file",
-    tarfile.SYMTYPE: "a symbolic link",
     **dict.fromkeys((tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE), SPECIAL_FILE),
 }
 
@@ -90,8 +90,7 @@ class TarReader:
                 )
             file.seek(0)
             self._list(file, 0, self._prefix, listing)
-            if self._is_compressed():
-                self._read_to_end(file, listing)
+            self._read_to_end(file, listing)
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
         """Read some members: in the given order, or in archive order if it is compressed."""
@@ -132,8 +131,11 @@ class TarReader:
         for name, place in self._headers(file, start):
             if is_junk(name):
                 continue
-            if isinstance(place, str):
-                listing.leave_out(f"{prefix}/{name}", place)
+            if isinstance(place, tarfile.TarInfo):
+                if place.issym():
+                    listing.add_link(f"{prefix}/{name}", place.linkname)
+                else:
+                    listing.leave_out(f"{prefix}/{name}", _SPECIAL.get(place.type, _SPARSE))
                 continue
             offset, size = place
             member = Member(f"{prefix}/{name}", size, self, offset)
@@ -147,17 +149,20 @@ class TarReader:
                 listing.add(member, read)
 
     def _read_to_end(self, file: io.BufferedIOBase, listing: Listing) -> None:
-        """Read the checksum at the end of a compressed file; as in `gunzip`, other data may follow."""
+        """Read the checksum at the end of a compressed file; like `tar` and `gunzip`, ignore data behind the end."""
+        container = None
         try:
-            while file.read(2**20):
-                pass
+            while chunk := file.read(2**20):
+                container = "tar" if chunk.strip(b"\0") else container
         except gzip.BadGzipFile as error:
             if "Not a gzipped file" not in str(error):
                 raise
-            listing.warnings.append(f"ignored data after the end of the gzip file `{self._path}`")
+            container = "gzip file"
+        if container:
+            listing.warnings.append(f"ignored data after the end of the {container} `{self._path}`")
 
-    def _headers(self, file: io.BufferedIOBase, start: int) -> Iterator[tuple[str, tuple[int, int] | str]]:
-        """Yield the name and place (offset, size) of each file of the tar at `start`, or what else it is."""
+    def _headers(self, file: io.BufferedIOBase, start: int) -> Iterator[tuple[str, tuple[int, int] | tarfile.TarInfo]]:
+        """Yield the name and place (offset, size) of each file of the tar at `start`; of a special file, its header."""
         files: dict[str, tuple[int, int]] = {}
         # TarFile's own iteration treats a damaged header as the end of the archive.
         with tarfile.TarFile(fileobj=io.BytesIO(bytes(BLOCK)), mode="r") as archive:
@@ -175,12 +180,13 @@ class TarReader:
                     continue
                 info = self._header(archive, file, at)
                 name = safe_path(info.name, self._path)
-                place = (info.offset_data, info.size) if info.isreg() else files.get(plain_path(info.linkname))
-                if place and (info.isreg() or info.islnk()):
+                is_file = info.isreg() and not info.issparse()
+                place = (info.offset_data, info.size) if is_file else files.get(plain_path(info.linkname))
+                if place and (is_file or info.islnk()):
                     files[name] = place
                     yield name, place
-                elif info.type in _SPECIAL:
-                    yield name, _SPECIAL[info.type]
+                elif info.issym() or info.issparse() or info.type in _SPECIAL:
+                    yield name, info
 
     def _header(self, archive: tarfile.TarFile, file: io.BufferedIOBase, at: int) -> tarfile.TarInfo:
         file.seek(at)
@@ -195,7 +201,7 @@ class TarReader:
                 f"`{self._path}` is a volume of a multi-volume tar: it begins inside {info.name!r}",
                 hint="unpack all volumes with `tar --multi-volume`, and give the folder",
             )
-        if not at < archive.offset < _MAX_OFFSET or info.issparse():
+        if not at < archive.offset < _MAX_OFFSET:
             raise damaged(self._path, f"corrupt: invalid size of {info.name!r}")
         return info
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from nilr.data.sources.members import (
+    MAX_PATH,
     SPECIAL_FILE,
     Listing,
     Member,
@@ -54,8 +55,11 @@ class ZipReader:
                 if info.filename.endswith(("/", "\\")) or is_junk(name):
                     continue
                 member = Member(f"{self._prefix}/{name}", info.file_size, self, info)
-                if what := _unsupported(info):
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                if what := _unsupported(info, kind):
                     listing.leave_out(member.path, what)
+                elif kind == stat.S_IFLNK:
+                    listing.add_link(member.path, _read(archive, info, MAX_PATH).decode(errors="surrogateescape"))
                 else:
                     listing.add(member, partial(_read, archive, info))
 
@@ -90,11 +94,10 @@ class ZipReader:
                 )
 
 
-def _unsupported(info: zipfile.ZipInfo) -> str | None:
+def _unsupported(info: zipfile.ZipInfo, kind: int) -> str | None:
     """Return what a member is that cannot be read, or None."""
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "a symbolic link" if kind == stat.S_IFLNK else SPECIAL_FILE
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        return SPECIAL_FILE
     if info.flag_bits & _ENCRYPTED:
         return "an encrypted file"
     if info.compress_type not in _METHODS:

@@ -4,6 +4,8 @@ import errno
 import io
 import os
 import pickle
+import shutil
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -161,6 +163,30 @@ def test_a_zip_in_a_tar_is_called_that(name: str, tmp_path: Path) -> None:
     ) as caught:
         list_sources([path])
     assert caught.value.hint == "unpack the outer archive, and give the folder"
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_symbolic_link_in_an_archive_is_never_followed(kind: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "n01").mkdir(parents=True)
+    (source / "n01" / "a.png").write_bytes(PNG)
+    (source / "README.txt").write_bytes(b"text")
+    links = {"n01/b.png": "a.png", "n02.png": "./n01/b.png", "README": "README.txt", "latest": "n01"}
+    lost = {"n01/c.png": "../../secret.png", "n01/d.png": "/etc/passwd", "old.tar": "n01/a.tar"}
+    (tmp_path / "secret.png").write_bytes(PNG)
+    for name, target in (links | lost).items():
+        (source / name).symlink_to(target)
+    archive = tmp_path / f"x.{kind}"
+    command = ["tar", "-cf", archive, "."] if kind == "tar" else ["zip", "-qry", archive, "."]
+    if shutil.which(str(command[0])) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    subprocess.run(command, cwd=source, check=True)
+    with pytest.raises(DataError, match=r"`x/.*` is a symbolic link \(and 2 more files\)"):
+        list_sources([archive])
+    listing = list_sources([archive], skip_broken=True)
+    assert [image.path for image in listing.images] == ["x/n01/a.png"]
+    assert listing.unread == {f"x/{name}": "is a symbolic link" for name in lost}
+    assert listing.others == {f"x/{name}": "a symbolic link" for name in links} | {"x/README.txt": "a text file"}
 
 
 def test_a_pickle_twice_in_an_archive_is_listed_once(tmp_path: Path) -> None:

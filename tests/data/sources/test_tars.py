@@ -136,17 +136,26 @@ def test_a_false_size_is_refused(size: int, write: Write) -> None:
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
-        (tarfile.SYMTYPE, "a symbolic link"),
         (tarfile.LNKTYPE, "a hard link to a missing file"),
         *((kind, "a pipe, a socket or a device") for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)),
     ],
 )
-def test_links_and_devices_are_never_read(kind: bytes, what: str, write: Write) -> None:
+def test_devices_and_links_to_nothing_are_never_read(kind: bytes, what: str, write: Write) -> None:
     headers = b"".join(special(name, kind)[:512] for name in ("n01/a.jpg", "latest", "more.tar.gz"))
     listing = listed(write(headers + tar_bytes({"n01/b.jpg": b"x"})))
     assert [image.path for image in listing.images] == ["source/n01/b.jpg"]
     assert listing.unread == dict.fromkeys(["source/n01/a.jpg", "source/more.tar.gz"], f"is {what}")
     assert listing.others == {"source/latest": what}
+
+
+def test_a_sparse_file_is_never_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(2**20)
+        file.write(b"x")
+    for dialect in ("gnu", "posix"):
+        subprocess.run(["tar", "-cSf", "x.tar", f"--format={dialect}", "a.jpg"], cwd=tmp_path, check=True)
+        listing = listed(tmp_path / "x.tar")
+        assert (listing.images, listing.unread) == ([], {"source/a.jpg": "is a sparse file"})
 
 
 @pytest.mark.parametrize("mode", ["", "z", "j", "J"])
@@ -208,6 +217,13 @@ def test_data_after_a_gzip_is_ignored_with_a_warning(tail: bytes, write: Write) 
     path = write(tar_bytes(FILES, "w:gz") + tail)
     assert read(path) == {f"source/{name}": content for name, content in FILES.items()}
     assert listed(path).warnings == ([f"ignored data after the end of the gzip file `{path}`"] if any(tail) else [])
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_second_tar_behind_the_end_is_ignored_with_a_warning(mode: str, write: Write) -> None:
+    path = write(tar_bytes(FILES, mode) + tar_bytes({"n03/d.jpg": b"d"}, mode))
+    assert read(path) == {f"source/{name}": content for name, content in FILES.items()}
+    assert listed(path).warnings == [f"ignored data after the end of the tar `{path}`"]
 
 
 def test_a_gzip_of_several_parts_is_read_to_its_end(write: Write) -> None:
