@@ -1,15 +1,17 @@
 """`python -m nilr`, and the command `nilr`."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from nilr.signals import STOPPING, ending_the_process, ignore_signals
-
 
 def main() -> NoReturn:
     """Run the command line of this process, and exit with its status."""
+    _require_posix()
+    from nilr.signals import STOPPING, ending_the_process, ignore_signals
+
     _open_streams()
     with ending_the_process():
         from nilr.cli.boundary import run
@@ -19,6 +21,12 @@ def main() -> NoReturn:
         # Do not wait for threads that still compute.
         os._exit(status)
     sys.exit(status)
+
+
+def _require_posix() -> None:
+    """Exit with an error where the locks of files that nilr uses do not exist."""
+    if importlib.util.find_spec("fcntl") is None:
+        sys.exit("error: nilr runs on Linux and macOS\nhint: on Windows, run it under WSL")
 
 
 def _open_streams() -> None:

@@ -52,6 +52,9 @@ def find_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = device.partition(":")
+    if kind == "mps":
+        problem = "the device `mps` is not supported: it has no float64, in which nilr computes results"
+        raise UsageError(problem, hint="use --device cpu")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
         raise UsageError(f"invalid device `{device}`", hint="known: auto, cpu, cuda, cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():

@@ -213,12 +213,11 @@ class Store:
 
 
 def _user_data() -> Path:
-    try:
-        return platformdirs.user_data_path("nilr", appauthor=False)
-    except RuntimeError as error:
-        raise StoreError(
-            "this user has no home directory", hint="set the store's directory with --home or NILR_HOME"
-        ) from error
+    with contextlib.suppress(RuntimeError):  # older versions of platformdirs return a path with `~`
+        path = platformdirs.user_data_path("nilr", appauthor=False)
+        if path.parts[0] != "~":
+            return path
+    raise StoreError("this user has no home directory", hint="set the store's directory with --home or NILR_HOME")
 
 
 def holds_model(directory: Path) -> bool:

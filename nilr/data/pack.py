@@ -98,15 +98,16 @@ class ImageFile:
         position += self._offset
         while rest:
             try:
-                n_read = os.preadv(self._file, [rest], position)
+                piece = os.pread(self._file, len(rest), position)
             except OSError as error:
                 raise storage_error(self._path, error, "read") from error
-            if not n_read:
+            if not piece:
                 raise DataError(
                     f"`{self._path}` was truncated while it was in use: there is nothing at byte {position:,}",
                     hint=f"copy it again, or {_REPACK}",
                 )
-            rest, position = rest[n_read:], position + n_read
+            rest[: len(piece)] = piece
+            rest, position = rest[len(piece) :], position + len(piece)
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def test_a_disk_that_cannot_be_read_is_an_error(pack_path: Path, monkeypatch: py
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     images = open_pack(pack_path).open_split("train").images
-    monkeypatch.setattr("os.preadv", fail)
+    monkeypatch.setattr("os.pread", fail)
     with pytest.raises(StoreError, match=r"cannot read .*input/output error"):
         images.read([0])
 

@@ -42,7 +42,7 @@ def test_completed_updates_are_saved_and_can_be_resumed(
     whole = pack.read_bytes()
     lose, kind = {
         "truncated": (lambda: os.truncate(pack, 10_000), DataError),
-        "failing disk": (lambda: monkeypatch.setattr("os.preadv", fail), StoreError),
+        "failing disk": (lambda: monkeypatch.setattr("os.pread", fail), StoreError),
     }[loss]
     settings = {**quick, "algo": "maml", "name": "m", "seeds": seeds, "eval_every": 0}
     with pytest.raises(NilrError) as caught:
