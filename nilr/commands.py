@@ -21,7 +21,7 @@ from nilr.config.commands import (
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.results.bench import BenchMetrics
-from nilr.results.commands import AdaptMetrics, ImportMetrics, PrepareDataMetrics, TrainMetrics
+from nilr.results.commands import AdaptMetrics, ImportMetrics, ModelCard, PrepareDataMetrics, TrainMetrics
 from nilr.results.probe import ProbeMetrics, RatesMetrics
 from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
@@ -39,13 +39,8 @@ class Command:
     recipe: str  # import path of a function (settings, reporter) -> what the command returns
     show: str  # import path of a function (what the recipe returns, screen) -> None
     next: str | None = None  # import path of a function (settings, result) -> the command to run next
-    stores_itself: bool = False  # whether the recipe stores its results itself, so that the command line does not
+    stored: bool = True  # whether the command line stores the result; `reproduce` and `demo` store theirs themselves
     shares_schema: str | None = None  # the command that has the same kind of result, and names its schema
-
-    @property
-    def stored(self) -> bool:
-        """Whether the command line stores the result."""
-        return self.result is not None and not self.stores_itself
 
     @property
     def schema(self) -> str:
@@ -74,10 +69,10 @@ COMMANDS = (
             "nilr.recipes.bench:run", "nilr.cli.show.bench:show"),
     Command("reproduce", "Run the whole experiment over several seeds, and compare the signs with the paper's.",
             ReproduceSettings, Result[ReproduceMetrics],
-            "nilr.recipes.reproduce:run", "nilr.cli.show.reproduce:show", stores_itself=True),
+            "nilr.recipes.reproduce:run", "nilr.cli.show.reproduce:show", stored=False),
     Command("demo", "Run every step on generated images, in under three minutes.",
             DemoSettings, Result[ProbeMetrics],
-            "nilr.recipes.demo:run", "nilr.cli.show.probe:show", stores_itself=True, shares_schema="probe"),
+            "nilr.recipes.demo:run", "nilr.cli.show.probe:show", stored=False, shares_schema="probe"),
     Command("report", "Make tables and figures from result files.",
             ReportSettings, None,
             "nilr.recipes.report:run", "nilr.cli.show.report:show"),
@@ -85,8 +80,8 @@ COMMANDS = (
             Settings, None,
             "nilr.recipes.models:list_models", "nilr.cli.show.models:show_list"),
     Command("models show", "Show a model's settings, metrics and inner rates.",
-            ModelSettings, None,
-            "nilr.recipes.models:show_model", "nilr.cli.show.models:show_card"),
+            ModelSettings, Result[ModelCard],
+            "nilr.recipes.models:show_model", "nilr.cli.show.models:show_card", stored=False),
     Command("models path", "Print the path of a model's checkpoint.",
             ModelSettings, None,
             "nilr.recipes.models:find_model", "nilr.cli.show.models:show_path"),

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from docs.generate import schemas
+from nilr.checkpoint import Architecture, Manifest, Parent, TrainedOn
 from nilr.commands import result_types
 from nilr.errors import StoreError
 from nilr.results.bench import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
@@ -17,8 +18,10 @@ from nilr.results.commands import (
     AdaptMetrics,
     ImageRef,
     ImportedModel,
+    ModelCard,
     Prediction,
     PrepareDataMetrics,
+    RateRow,
     SplitCounts,
     TrainMetrics,
 )
@@ -116,6 +119,28 @@ METRICS["reproduce"] = ReproduceMetrics(
 METRICS["models-import"] = {
     "maml": ImportedModel(status="complete", outer_step=9, files=["last.safetensors"], resumable=False, imported=True)
 }
+METRICS["models-show"] = ModelCard(
+    name="maml",
+    checkpoint="best",
+    manifest=Manifest(
+        format="nilr/checkpoint",
+        format_version=1,
+        nilr_version="0.1.0",
+        saved_at="2026-01-01T00:00:00.000000+00:00",
+        architecture=Architecture(name="conv4", arguments={"n_way": 5}),
+        algorithm={"name": "maml"},
+        settings={"inner_lr": 0.05, "grad_clip": None},
+        data=TrainedOn(name="toy", digest="cd", image_size=84),
+        outer_step=9,
+        metrics={"best_val_accuracy": {"mean": 0.4, "ci95": None, "n_episodes": 1}},
+        engine="explicit",
+        parent=Parent(name="maml", digest="ab"),
+        tensors_sha256="ef",
+    ),
+    n_params=2,
+    rates_by_tensor=[RateRow(name="head.bias", count=2, min=-1.0, mean=0.0, max=1.0, share_negative=0.5)],
+    rates_by_layer=[],
+)
 METRICS["bench"] = BenchMetrics(
     attainable_flop_per_second=3e11,
     convolutions=[ConvolutionRate(convolution="3 -> 32 channels at 84 px", flop_per_second=3e11)],

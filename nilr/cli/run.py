@@ -33,7 +33,8 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     invocation.json = _checked_destination(invocation.json)
     if isinstance(settings, RemoveSettings) and not settings.yes:
         _confirm_removal(settings)
-    if command.stored:
+    stores = command.stored and command.result is not None
+    if stores:
         _check_store(settings.home, command.schema)
     with ending_the_process():
         from nilr.cli.console import Screen, make_console
@@ -42,13 +43,15 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         recipe, show = pkgutil.resolve_name(command.recipe), pkgutil.resolve_name(command.show)
     console, stored = make_console(sys.stderr), None
     screen = Screen(console, quiet=invocation.quiet)
+    if invocation.json in STANDARD_OUTPUT:
+        screen.answer = screen
     try:
         with make_reporter(console, quiet=invocation.quiet) as reporter:
             returned = recipe(settings, reporter)
         try:
             _copy(invocation.json, returned)
         finally:
-            if command.stored:
+            if stores:
                 stored = _store(settings.home, returned)
     except Interrupted as interrupted:
         if command.result is None or interrupted.hint:

@@ -1,9 +1,10 @@
-"""Results of the commands that make packs and models: `prepare-data`, `meta-train`, `adapt` and `models import`."""
+"""Results of the commands that make packs and models: `prepare-data`, `meta-train`, `adapt` and `models`."""
 
 from typing import Literal
 
 from pydantic import Field, FiniteFloat
 
+from nilr.checkpoint import Manifest
 from nilr.results.records import Mean, Record
 
 
@@ -73,6 +74,28 @@ class AdaptMetrics(Record):
     accuracy_before: FiniteFloat | None
     accuracy_after: FiniteFloat | None
     predictions: list[Prediction]
+
+
+class RateRow(Record):
+    """The distribution of the inner rates of one tensor or layer."""
+
+    name: str
+    count: int
+    min: FiniteFloat
+    mean: FiniteFloat
+    max: FiniteFloat
+    share_negative: FiniteFloat
+
+
+class ModelCard(Record):
+    """`nilr models show`: the contents of one checkpoint."""
+
+    name: str
+    checkpoint: str
+    manifest: Manifest
+    n_params: int  # number of scalar parameters
+    rates_by_tensor: list[RateRow]  # the inner rates of every tensor that the inner loop changes
+    rates_by_layer: list[RateRow]  # the same, all tensors of a layer (`block1`, ..., `head`) together
 
 
 class ImportedModel(Record):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import JsonValue
 
 from nilr.commands import schema_of
-from nilr.config.base import MeasuringSettings
+from nilr.config.base import Settings
 from nilr.results.result import SCHEMA_VERSION, Result
 from nilr.runtime import utc_now
 from nilr.store import Store
@@ -20,7 +20,7 @@ _PACKS, _MODELS = ("data", "data_b", "verify"), ("model", "models")
 class Outcome:
     """Records the start of a command, and makes its result."""
 
-    def __init__(self, settings: MeasuringSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.command, self._paths = schema_of(settings), absolute_paths(settings)
         self.started_at = utc_now()
         self._began = time.monotonic()
@@ -38,12 +38,12 @@ class Outcome:
         )
 
 
-def absolute_paths(settings: MeasuringSettings) -> dict[str, JsonValue]:
+def absolute_paths(settings: Settings) -> dict[str, JsonValue]:
     """Return the absolute paths of the store and of every path, pack and model in the settings, by field.
 
     Without --record-paths, return {}. The paths need not exist.
     """
-    if not settings.record_paths:
+    if not getattr(settings, "record_paths", False):
         return {}
     store = Store(settings.home)
     paths: dict[str, JsonValue] = {"home": str(store.home)}

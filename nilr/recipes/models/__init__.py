@@ -16,7 +16,9 @@ from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
 from nilr.history import completed_updates, read_history
 from nilr.models.parameters import layer
 from nilr.reporting import Reporter
+from nilr.results.commands import ModelCard, RateRow
 from nilr.results.records import Record
+from nilr.results.result import Result
 from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store
 from nilr.training_state import load_training_state
 
@@ -44,28 +46,6 @@ class ModelRow(Record):
     problem: str | None = None  # why it is unreadable
 
 
-class RateRow(Record):
-    """The distribution of the inner rates of one tensor or layer."""
-
-    name: str
-    count: int
-    min: float
-    mean: float
-    max: float
-    share_negative: float
-
-
-class ModelCard(Record):
-    """The contents of one checkpoint."""
-
-    name: str
-    checkpoint: str
-    manifest: Manifest
-    n_params: int  # number of scalar parameters
-    rates_by_tensor: list[RateRow]  # the inner rates of every tensor that the inner loop changes
-    rates_by_layer: list[RateRow]  # the same, all tensors of a layer (`block1`, ..., `head`) together
-
-
 class FileCheck(Record):
     """One file of a model, and its problem, if any."""
 
@@ -83,15 +63,19 @@ def list_models(settings: Settings, reporter: Reporter) -> list[ModelRow]:
     return [row for directory, row in rows if row.problem is None or directory.exists()]  # it may be removed meanwhile
 
 
-def show_model(settings: ModelSettings, reporter: Reporter) -> ModelCard:
+def show_model(settings: ModelSettings, reporter: Reporter) -> Result[ModelCard]:
     """Return the card of the checkpoint that a MODEL argument names, after checking the whole file."""
+    from nilr.recipes.common.outcome import Outcome
+    from nilr.runtime import environment
+
+    outcome = Outcome(settings)
     ref = Store(settings.home).find_model(settings.model)
     checkpoint = load_checkpoint(ref.file)
     tensors = sorted(checkpoint.inner_lr.items())
     layers: dict[str, list[Tensor]] = {}
     for name, rates in tensors:
         layers.setdefault(layer(name), []).append(rates)
-    return ModelCard(
+    card = ModelCard(
         name=ref.name,
         checkpoint=ref.checkpoint,
         manifest=checkpoint.manifest,
@@ -99,6 +83,7 @@ def show_model(settings: ModelSettings, reporter: Reporter) -> ModelCard:
         rates_by_tensor=[_rates(name, [rates]) for name, rates in tensors],
         rates_by_layer=[_rates(name, rates) for name, rates in layers.items()],
     )
+    return outcome.result(card, config={"model": ref.name}, environment=environment())
 
 
 def find_model(settings: ModelSettings, reporter: Reporter) -> ModelRef:
