@@ -48,10 +48,11 @@ def prepare(device: str, threads: int | None, precision: str = "float32") -> tor
 
 
 def find_device(device: str) -> torch.device:
-    """Return the device for a name such as "auto", "cpu" or "cuda:1"."""
-    if device == "auto":
+    """Return the device for a name such as "auto", "cpu" or "cuda:1"; case does not matter, and "cpu:0" is the CPU."""
+    name = device.lower().replace("cpu:0", "cpu")
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = device.partition(":")
+    kind, _, number = name.partition(":")
     if kind == "mps":
         problem = "the device `mps` is not supported: it has no float64, in which nilr computes results"
         raise UsageError(problem, hint="use --device cpu")
@@ -63,7 +64,7 @@ def find_device(device: str) -> torch.device:
             f"{counted(torch.cuda.device_count(), 'CUDA device')}",
             hint="use --device cpu, or install a torch build for this GPU and its driver",
         )
-    return torch.device(device)
+    return torch.device(name)
 
 
 def keep_freed_memory() -> None:

@@ -23,17 +23,22 @@ def test_auto_takes_the_gpu() -> None:
     assert prepare("auto", None).type == "cuda"
 
 
-@pytest.mark.parametrize("device", ["gpu", "cpu:0", "cuda:x", ""])
+@pytest.mark.parametrize("device", ["gpu", "cpu:1", "cpu:00", "cuda:x", ""])
 def test_what_is_no_device_is_refused(device: str) -> None:
     with pytest.raises(UsageError):
         prepare(device, None)
 
 
-@pytest.mark.parametrize("device", ["mps", "mps:0"])
+@pytest.mark.parametrize("device", ["mps", "MPS:0"])
 def test_mps_is_refused_with_the_reason(device: str) -> None:
     with pytest.raises(UsageError, match="it has no float64") as caught:
         prepare(device, None)
     assert caught.value.hint == "use --device cpu"
+
+
+@pytest.mark.parametrize("device", ["cpu", "CPU", "Cpu:0", "cpu:0"])
+def test_every_spelling_of_the_cpu_is_the_cpu(device: str) -> None:
+    assert prepare(device, None) == torch.device("cpu")
 
 
 @pytest.mark.usefixtures("one_thread")

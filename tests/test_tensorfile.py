@@ -187,6 +187,12 @@ def test_a_newer_version_is_refused_with_both_versions() -> None:
     assert "upgrade nilr" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(("version", "shown"), [("1", '"1"'), (True, "true"), (1.0, "1.0"), (None, "null")])
+def test_a_version_that_is_no_integer_is_shown_as_it_is_stored(version: object, shown: str) -> None:
+    with pytest.raises(CheckpointError, match=f"has format version {shown}, which is no integer$"):
+        parse(Path("x.safetensors"), sealed({"format": KIND, "format_version": version}), KIND)
+
+
 def test_a_file_of_another_kind_is_refused_with_both_kinds(content: bytes) -> None:
     with pytest.raises(CheckpointError, match="has the format `nilr/training-state`, expected `nilr/checkpoint`"):
         parse(Path("x.safetensors"), content, "nilr/checkpoint")

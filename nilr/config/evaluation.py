@@ -74,6 +74,7 @@ class AdaptSettings(JudgeSettings):
         (), "Images to classify, with --support: image files, a folder of images, or one with a subfolder per class."
     )
     skip_broken: bool = setting(False, "Skip images of --support and --query that cannot be read.")
+    save: bool = setting(True, "Store the adapted model; with --no-save, only the result.", shown="store it")
     name: str | None = setting(None, "Name of the adapted model in the store.", shown="MODEL-adapted", env=False)
     force: bool = setting(False, "Replace a model with the same name.", env=False)
 

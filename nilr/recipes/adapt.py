@@ -58,6 +58,8 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
             f"`adapt` uses one edit of the rates; --rates has {len(edits)}: {', '.join(edits)}",
             hint="select one; `probe` compares several",
         )
+    if settings.name is not None and not settings.save:
+        raise UsageError("--name names the adapted model, and --no-save stores none", hint="omit one of them")
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
     model = load_model(store, settings.model, device=device, engine=settings.engine, precision=settings.precision)
@@ -73,7 +75,7 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
     adapted = _adapt(model, task.episode, how, settings.seed)
     statistics = settings.batch_stats or ("inductive" if settings.support else batch_stats(settings, model))
     metrics = _evaluate(model, adapted, task, statistics)
-    name = _store_adapted(store, settings, model, adapted, metrics, how)
+    name = _store_adapted(store, settings, model, adapted, metrics, how) if settings.save else None
     return outcome.result(
         metrics,
         config={
@@ -93,7 +95,7 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
             *task.warnings,
             *unmoved_notes({model.ref.name: model}, how.adapt_part),
             *([_DEPENDENT.format(statistics)] if settings.query and statistics != "inductive" else []),
-            f"the adapted model is `{name}`",
+            f"the adapted model is `{name}`" if name else "the adapted model is not stored",
         ],
         environment=environment(device, model.engine.name),
     )

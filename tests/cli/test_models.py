@@ -22,9 +22,13 @@ def model(home: Path) -> Path:
     origin: dict[str, Any] = {
         "architecture": {"name": "conv4", "arguments": {"n_way": 2, "image_size": 16, "filters": 2}},
         "algorithm": {"name": "metasgd"},
-        "settings": {"algo": "metasgd", "n_shot": 1, "outer_steps": 100},
+        "settings": {"algo": "metasgd", "n_shot": 1, "outer_steps": 100, "outer_lr": 0.00123456, "rectified": False},
         "data": {"name": "synthetic", "digest": "ab", "image_size": 16},
-        "metrics": {"best_val_accuracy": {"mean": 0.625, "ci95": 0.01, "n_episodes": 10}},
+        "metrics": {
+            "best_val_accuracy": {"mean": 0.625, "ci95": 0.01, "n_episodes": 10},
+            "classes": ["cat", "dog"],
+            "loss": 1.23399,
+        },
         "engine": "reference",
         "parent": None,
     }
@@ -84,6 +88,30 @@ def test_show_prints_settings_metrics_and_rates(model: Path, capsys: pytest.Capt
     assert "settings.outer_steps 100" in shown
     assert "head 2 -0.25 0.125 0.5 0.5000" in shown
     assert "head.bias 2 -0.25 0.125 0.5 0.5000" in shown
+    assert "data.name synthetic" in shown
+    assert "metrics.best_val_accuracy 0.6250 ± 0.0100 (10 episodes)" in shown
+    assert "metrics.classes cat, dog" in shown
+    assert "metrics.loss 1.234" in shown
+    assert "settings.outer_lr 0.00123456" in shown
+    assert "settings.rectified no" in shown
+    assert not any(character in line for line in shown for character in "{}[]'")
+
+
+def test_show_writes_and_prints_json(
+    model: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["models", "show", "tiny", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["schema"] == "nilr/models-show/1"
+    assert result["metrics"]["manifest"]["settings"]["outer_steps"] == 100
+    (rates,) = result["metrics"]["rates_by_tensor"]
+    assert rates == {"name": "head.bias", "count": 2, "min": -0.25, "mean": 0.125, "max": 0.5, "share_negative": 0.5}
+    assert err.startswith("tiny@last")
+    assert run(["models", "show", "tiny", "--json", str(tmp_path / "x.json")]) == 0
+    assert capsys.readouterr().out.startswith("tiny@last")
+    assert json.loads((tmp_path / "x.json").read_text())["metrics"] == result["metrics"]
+    assert not (home / "results").exists()
 
 
 def test_verify_names_the_broken_file_and_fails(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

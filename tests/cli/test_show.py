@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from nilr.results.bench import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
 from nilr.results.commands import AdaptMetrics, ImageRef, Prediction, PrepareDataMetrics, SplitCounts, TrainMetrics
+from nilr.results.probe import Histogram, ModelRates, RateFigures, TensorRates
 from nilr.results.records import DataUsed, Mean, ModelUsed
 from nilr.results.result import Result
 from tests.cli.screens import Terminal, shown
@@ -106,6 +108,36 @@ def test_a_training_ends_with_its_figures() -> None:
         "validation accuracy, last         0.3900",
         "share of negative rates           -",
         "seconds per update                0.25",
+    ]
+
+
+def test_rates_name_the_grain_of_each_row() -> None:
+    figures = RateFigures(
+        count=2,
+        mean=0.25,
+        std=0.5,
+        quantiles={"0.05": -0.25, "0.95": 0.75},
+        share_negative=0.5,
+        histogram=Histogram(edges=[-1.0, 0.0, 1.0, 2.0], counts=[1, 0, 1]),
+        step_norm=Mean(mean=0.5, ci95=None, n_episodes=1),
+    )
+    tensor = TensorRates(layer="head", kind="head bias", no_signal=0, **figures.model_dump())
+    rates = ModelRates(
+        inner_steps=1,
+        all=figures,
+        kinds={"head bias": figures},
+        layers={"head": figures},
+        tensors={"head.bias": tensor},
+        left_out=[],
+        not_moved=[],
+    )
+    lines = shown(result_of("rates", {"maml": rates}, models=[model()]))
+    groups = [["all", "-"], ["kind", "head bias"], ["layer", "head"], ["tensor", "head.bias"]]
+    assert [re.split(" {2,}", line)[:2] for line in lines[1:]] == [
+        ["grain", "inner rates"],
+        *groups,
+        ["grain", "on real gradients"],
+        *groups,
     ]
 
 

@@ -263,3 +263,13 @@ def test_logits_that_are_not_finite_leave_no_model(maml: str) -> None:
     with pytest.raises(DivergedError, match="the logits of model `maml` are not finite after adaptation"):
         run(model=maml, rates=("1e38",), name="broken")
     assert "broken" not in Store(None).model_names()
+
+
+def test_without_save_the_predictions_are_the_same_and_no_model_is_left(maml: str, home: Path) -> None:
+    saved, unsaved = run(model=maml), run(model=maml, save=False)
+    assert unsaved.metrics == saved.metrics
+    assert (saved.config["name"], unsaved.config["name"]) == ("maml-adapted", None)
+    assert unsaved.notes == ["the adapted model is not stored"]
+    assert Store(home).model_names() == ["maml", "maml-adapted"]
+    with pytest.raises(UsageError, match="--name names the adapted model, and --no-save stores none"):
+        run(model=maml, save=False, name="x")

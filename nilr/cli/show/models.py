@@ -51,6 +51,7 @@ def show_card(result: Result[ModelCard], screen: Screen) -> None:
     """Write the facts about a checkpoint, and its inner rates by layer and by tensor."""
     card, answer = result.metrics, screen.answer
     facts = card.manifest.model_dump(mode="json") | {"parameters": card.n_params}
+    facts["architecture"] = {"name": card.manifest.architecture.name, **card.manifest.architecture.arguments}
     grouped = sorted(facts.items(), key=lambda fact: fact[0] in ("architecture", "algorithm", "settings", "metrics"))
     answer.table(
         (f"{card.name}@{card.checkpoint}", ""),
