@@ -33,7 +33,7 @@ def read_labelled(paths: Sequence[Path], size: int, *, skip_broken: bool = False
     """
     listing = list_sources(paths, skip_broken=skip_broken, single_images=True)
     members = sorted(listing.images, key=lambda member: member.path)
-    where = " and ".join(f"`{path}`" for path in paths)
+    where = f"`{paths[0]}`" + (f" and {counted(len(paths) - 1, 'other source')}" if len(paths) > 1 else "")
     if len(members) > MAX_IMAGES:
         raise DataError(
             f"{where} contains {len(members)} images, more than {MAX_IMAGES}",

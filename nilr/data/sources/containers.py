@@ -3,6 +3,7 @@
 To support another container: write its reader in a module beside this one, and add a row to `CONTAINERS`.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ _HINTS: Final = {
     "sparse": "create the tar without `--sparse`",
     "symbolic link": "create the archive with files in place of links, for a tar with `tar --dereference`",
     "link to a missing": "restore the file that it refers to, or remove the link",
+    "cannot be read": "change its permissions",
     "image of type": "convert it to JPEG or PNG",
     "7-Zip": _UNPACK,
     "RAR": _UNPACK,
@@ -102,10 +104,11 @@ def list_sources(
     listing = Listing()
     seen: set[Path] = set()
     for path in paths:
-        if (resolved := path.resolve()) in seen:
+        resolved = Path(os.path.realpath(path))  # Path.resolve raises a RuntimeError for a link to itself
+        if resolved in seen:
             raise UsageError(f"`{path}` is given twice", hint="give each source once")
         seen.add(resolved)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises a PermissionError
             _list_folder(path, resolved.name, only, listing)
         else:
             reader, what = _find_reader(path, container_name(path.name), only)
@@ -160,19 +163,19 @@ def _list_folder(path: Path, prefix: str, only: frozenset[str] | None, listing: 
     has_images = len(listing.images) > n_before
     for pickle in inside.pickles:
         if not _is_left_out(pickle, listing, has_images=has_images):
-            PickleReader(path / pickle.path.removeprefix(f"{prefix}/"), container_name(pickle.path)).list_into(listing)
-    for name, reason in inside.unread.items():
-        stem = container_name(name)
-        file = path / name.removeprefix(f"{prefix}/")
-        reader = _find_reader(file, stem, only)[0] if file.is_file() else None
-        if _OTHER_PHASE.search(name):
-            listing.others[name] = _NO_SPLIT
+            PickleReader(pickle.where, container_name(pickle.path)).list_into(listing)
+    for archive in inside.archives:
+        stem = container_name(archive.path)
+        reader, what = _find_reader(archive.where, stem, only)
+        if _OTHER_PHASE.search(archive.path):
+            listing.others[archive.path] = _NO_SPLIT
         elif is_unwanted_class(Path(stem).name, only):
             listing.skipped_classes.add(Path(stem).name)
         elif reader and not has_images:
             reader.list_into(listing)
         else:
-            listing.unread[name] = f"{reason} beside other images" if reader else reason
+            listing.unread[archive.path] = f"is {what} beside other images" if reader else f"is {what}"
+    listing.unread.update(inside.unread)
     listing.others.update(inside.others)
 
 
@@ -204,7 +207,7 @@ def _hint(what: str) -> str:
 
 
 def _no_images(paths: Sequence[Path], listing: Listing) -> DataError:
-    where = ", ".join(f"`{path}`" for path in paths)
+    where = ", ".join(f"`{path}`" for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
     if listing.skipped_classes:
         found = f"only classes outside Mini-ImageNet, such as {min(listing.skipped_classes)}"
         return DataError(f"there is no image to pack in {where}: {found}", hint="pack another dataset with --name")

@@ -79,7 +79,8 @@ class Listing:
 
     images: list[Member] = field(default_factory=list)
     split_files: dict[str, bytes] = field(default_factory=dict)  # content of each train.csv, val.csv and test.csv
-    pickles: list[Member] = field(default_factory=list)  # pickles in an archive
+    archives: list[Member] = field(default_factory=list)  # archives in a folder
+    pickles: list[Member] = field(default_factory=list)
     unread: dict[str, str] = field(
         default_factory=dict
     )  # why each file with lost images cannot be read: "is encrypted"
@@ -103,12 +104,14 @@ class Listing:
             self.images.append(member)
         elif what == "a Python pickle" or name.endswith(PICKLE_SUFFIXES):
             self.pickles.append(member)
-        elif (what in _ARCHIVES or container_name(name) != name) and not _NO_ARCHIVE.fullmatch(name):
-            where = "" if member.reader.kind == "folder" else f" inside a {member.reader.kind}"
-            what = "a compressed image" if is_image_name(container_name(name)) else what
-            self.unread[member.path] = f"is {what}{where}"
-        else:
+        elif (what not in _ARCHIVES and container_name(name) == name) or _NO_ARCHIVE.fullmatch(name):
             self.others[member.path] = what
+        elif is_image_name(container_name(name)):
+            self.unread[member.path] = "is a compressed image"
+        elif member.reader.kind == "folder":
+            self.archives.append(member)
+        else:
+            self.unread[member.path] = f"is {what} inside a {member.reader.kind}"
 
     def add_link(self, path: str, target: str) -> None:
         """Add a symbolic link in an archive, to a path relative to its folder."""

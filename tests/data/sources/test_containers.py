@@ -6,7 +6,9 @@ import os
 import pickle
 import shutil
 import subprocess
+import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -54,6 +56,55 @@ def test_the_error_for_an_unsupported_source_says_what_it_is(
 def test_a_missing_source_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no `.*nowhere\.tar`"):
         list_sources([tmp_path / "nowhere.tar"])
+
+
+def test_a_link_to_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=r"cannot read `.*loop`: too many levels of symbolic links"):
+        list_sources([tmp_path / "loop"])
+
+
+FORBIDDEN = """
+import os, sys
+from pathlib import Path
+from nilr.data.sources.containers import list_sources
+from nilr.errors import DataError
+
+os.seteuid(65534)
+for skip_broken in (False, True):
+    for path in sys.argv[1:]:
+        try:
+            print(sorted(list_sources([Path(path)], skip_broken=skip_broken).unread))
+        except DataError as error:
+            print(error.message)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_what_the_user_may_not_read_is_an_error_or_left_out(tmp_path: Path) -> None:
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        for name in ("readable", "closed", "unlisted"):
+            (place / name).mkdir()
+            tarred(place / name / "x.tar", "n01/a.png")
+        for path, mode in ((place, 0o755), (place / "readable" / "x.tar", 0o644), (place / "closed", 0o600)):
+            path.chmod(mode)
+        tarred(place / "readable" / "y.tar", "n01/a.png").chmod(0)
+        (place / "unlisted").chmod(0o644)
+        sources = [place / "readable", place / "unlisted", place / "closed", place / "closed" / "x.tar"]
+        done = subprocess.run([sys.executable, "-c", FORBIDDEN, *sources], capture_output=True, text=True, check=True)
+    finally:
+        shutil.rmtree(place)
+    closed = [f"cannot read `{path}`: permission denied" for path in sources[2:]]
+    lost = "cannot be read (permission denied)"
+    assert done.stdout.splitlines() == [
+        f"not all images can be read: `readable/y.tar` {lost}",
+        f"there is no image in `{sources[1]}`: `unlisted/x.tar` {lost}",
+        *closed,
+        "['readable/y.tar']",
+        f"there is no image in `{sources[1]}`: `unlisted/x.tar` {lost}",
+        *closed,
+    ]
 
 
 @pytest.mark.parametrize("url", ["https://example.org/train.tar", "http://example.org", "s3://bucket/train.tar"])
@@ -126,7 +177,7 @@ def test_whatever_hides_images_is_an_error_or_left_out(tmp_path: Path) -> None:
     assert listing.unread == {
         "source/all.tar": "is a tar archive beside other images",
         "source/b.7z": "is a 7-Zip archive",
-        "source/b.png.gz": "is a compressed image beside other images",
+        "source/b.png.gz": "is a compressed image",
         "source/c.7z": "is a 7-Zip archive",
         "source/cut.tar": "is an HTML page",
         "source/gone.png": "is a link to a missing file",
