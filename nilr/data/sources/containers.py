@@ -160,6 +160,8 @@ def _list_folder(path: Path, prefix: str, only: frozenset[str] | None, listing: 
     n_before = len(listing.images)
     inside = Listing(listing.images, listing.split_files, skipped_classes=listing.skipped_classes)
     FolderReader(path, prefix, only).list_into(inside)
+    listing.unread.update(inside.unread)
+    listing.others.update(inside.others)
     has_images = len(listing.images) > n_before
     for pickle in inside.pickles:
         if not _is_left_out(pickle, listing, has_images=has_images):
@@ -175,8 +177,6 @@ def _list_folder(path: Path, prefix: str, only: frozenset[str] | None, listing: 
             reader.list_into(listing)
         else:
             listing.unread[archive.path] = f"is {what} beside other images" if reader else f"is {what}"
-    listing.unread.update(inside.unread)
-    listing.others.update(inside.others)
 
 
 def _find_reader(path: Path, prefix: str, only: frozenset[str] | None) -> tuple[Reader | None, str]:
