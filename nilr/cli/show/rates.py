@@ -1,6 +1,6 @@
 """The result of `nilr rates` on a screen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from nilr.cli.console import Cell, Screen
 from nilr.results.probe import RateFigures, RatesMetrics
@@ -10,27 +10,33 @@ from nilr.words import counted, number
 
 
 def show(result: Result[RatesMetrics], screen: Screen) -> None:
-    """Write two tables for each model: the distribution of its rates, and their effect on gradients.
+    """Write two groups of tables for each model: the distribution of its rates, and their effect on gradients.
 
-    Each has all rates first, then those of each kind, layer and tensor.
+    Each has a table for all rates together, and one by kind, layer and tensor.
     """
     for (name, model), used in zip(result.metrics.items(), result.models, strict=True):
         steps = counted(model.inner_steps, "inner step")
         screen.line(f"{name}@{used.checkpoint} ({used.algo}, update {used.outer_step}, {steps})")
-        groups: list[tuple[str, Cell, RateFigures]] = [("all", None, model.all)]
-        for grain, figures in (("kind", model.kinds), ("layer", model.layers), ("tensor", model.tensors)):
-            groups += [(grain, group, found) for group, found in figures.items()]
-        distribution = []
-        for *group, found in groups:
-            numbers = (found.mean, found.std, found.quantiles["0.05"], found.quantiles["0.95"])
-            distribution.append((*group, str(found.count), *map(_number, numbers), screen.share(found.share_negative)))
-        screen.table(("grain", "inner rates", "count", "mean", "std", "5 %", "95 %", "negative"), distribution, names=2)
-        if model.all.step_norm is not None:
+        grains: dict[str, Mapping[str, RateFigures]] = {
+            "": {"all": model.all},
+            " by kind": model.kinds,
+            " by layer": model.layers,
+            " by tensor": model.tensors,
+        }
+        for grain, groups in grains.items():
+            rows = []
+            for group, found in groups.items():
+                numbers = (found.mean, found.std, found.quantiles["0.05"], found.quantiles["0.95"])
+                rows.append((group, str(found.count), *map(_number, numbers), screen.share(found.share_negative)))
+            screen.table((f"inner rates{grain}", "count", "mean", "std", "5 %", "95 %", "negative"), rows)
+            screen.line("")
+        for grain, groups in grains.items() if model.all.step_norm is not None else ():
             effect = [
-                (*group, _mean(r.ascent, screen.share), _mean(r.step_norm, _number), _mean(r.cosine, _number))
-                for *group, r in groups
+                (group, _mean(r.ascent, screen.share), _mean(r.step_norm, _number), _mean(r.cosine, _number))
+                for group, r in groups.items()
             ]
-            screen.table(("grain", "on real gradients", "ascent", "step norm", "cosine"), effect, names=2)
+            screen.table((f"on real gradients{grain}", "ascent", "step norm", "cosine"), effect)
+            screen.line("")
         for names, what in ((model.left_out, "excluded, without gradient"), (model.not_moved, "not moved")):
             if names:
                 screen.line(f"{what}: {', '.join(names)}")
