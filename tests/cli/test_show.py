@@ -170,7 +170,7 @@ def test_a_quiet_screen_shows_nothing(probe_result: Result[Any]) -> None:
     assert shown(probe_result, quiet=True) == []
 
 
-def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> None:
+def make_bench() -> Result[Any]:
     update = Timing(
         episodes=4,
         inner_steps=5,
@@ -205,7 +205,23 @@ def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> Non
         },
         unavailable=[],
     )
-    assert shown(result_of("bench", metrics)) == [
+    return result_of("bench", metrics)
+
+
+def test_a_bench_at_80_columns_names_engine_and_task_beside_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    rows = [line.split() for line in shown(make_bench(), Terminal())]
+    assert [row[:3] for row in rows if row[-1:] == ["700"]] == [
+        ["update", "4x5", "explicit"],
+        ["update", "4x5", "batched"],
+        ["update", "4x5", "batched,"],
+        ["evaluation", "4x5", "explicit"],
+    ]
+
+
+def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> None:
+    assert shown(make_bench()) == [
         "algorithm  task            engine               seconds  of all rounds  episodes/s  share   peak MB",
         "maml       update 4x5      explicit             0.5      0.4-0.6        8           0.5913  700",
         "maml       update 4x5      batched              0.5      0.4-0.6        8           0.5913  700",

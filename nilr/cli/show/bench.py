@@ -14,7 +14,7 @@ def show(result: Result[BenchMetrics], screen: Screen) -> None:
     """Write the engines by task, the attainable rate, and the presets."""
     metrics = result.metrics
     header = ("algorithm", "task", "engine", "seconds", "of all rounds", "episodes/s", "share", "peak MB")
-    screen.table(header, _engine_rows(metrics, screen))
+    screen.table(header, _engine_rows(metrics, screen), names=3)
     rates = ", ".join(f"{number(c.flop_per_second / _GIGA)} ({c.convolution})" for c in metrics.convolutions)
     screen.line(f"plain convolutions, GFLOP/s: {rates}")
     screen.table(
