@@ -217,6 +217,7 @@ def test_a_bench_at_80_columns_names_engine_and_task_beside_every_figure(monkeyp
         ["update", "4x5", "batched"],
         ["update", "4x5", "batched,"],
         ["evaluation", "4x5", "explicit"],
+        ["evaluation", "4x5", "batched"],
     ]
 
 
