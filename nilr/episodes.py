@@ -57,6 +57,7 @@ class PackedImages:
 
     images: ImageRows  # uint8 of shape (n, H, W, C), grouped by class
     class_sizes: tuple[int, ...]  # images per class, in class order
+    class_names: tuple[str, ...] = ()  # for errors; empty if the classes have no names
 
     @property
     def device(self) -> torch.device:
@@ -92,16 +93,11 @@ class EpisodeSampler:
         sizes = self.images.class_sizes
         if len(sizes) < self.n_way:
             raise EpisodeError(
-                f"an episode needs {self.n_way} classes (--n-way), but `{self.stream}` has {len(sizes)}",
-                hint=f"use --n-way {len(sizes)} or less, or another split",
+                f"an episode needs {self.n_way} classes (--n-way), but `{self._split}` has {len(sizes)}",
+                hint=(f"use --n-way {len(sizes)} or less, or " if len(sizes) > 1 else "use ") + "another split or pack",
             )
         needed = self.n_shot + self.n_query
-        if min(sizes) < needed:
-            raise EpisodeError(
-                f"an episode needs {needed} images per class ({self.n_shot} support + {self.n_query} query), "
-                f"but the smallest class of `{self.stream}` has {min(sizes)}",
-                hint="lower --n-shot or --n-query, or pack more images per class",
-            )
+        self._check_images(needed, f"an episode of {self.n_shot} support and {self.n_query} query images")
 
     def draw(self, indices: Sequence[int] | Tensor) -> Episode:
         """Return the episodes with the numbers `indices`, with a leading E.
@@ -134,13 +130,7 @@ class EpisodeSampler:
             EpisodeError: too few images of a class remain.
         """
         needed = avoid.shape[-1] + self.n_shot + self.n_query
-        smallest = min(self.images.class_sizes)
-        if smallest < needed:
-            raise EpisodeError(
-                f"two tasks with the same classes need {needed} images per class, but the smallest class of "
-                f"`{self.stream}` has {smallest}",
-                hint="lower --n-shot or --n-query, or pack more images per class",
-            )
+        self._check_images(needed, "a pair of tasks with the same classes")
         return self._images_of(classes, self._class_keys(indices).gather(1, classes), avoid)
 
     def _class_keys(self, indices: Sequence[int] | Tensor) -> Tensor:
@@ -177,12 +167,29 @@ class EpisodeSampler:
             query_y=labels.repeat_interleave(self.n_query).expand(n_episodes, -1),
         )
 
+    @property
+    def _split(self) -> str:
+        return self.stream.partition("/")[0]
+
+    def _check_images(self, needed: int, by: str) -> None:
+        sizes, names = self.images.class_sizes, self.images.class_names
+        smallest = min(range(len(sizes)), key=sizes.__getitem__)
+        if sizes[smallest] < needed:
+            which = f"class `{names[smallest]}`" if names else "the smallest class"
+            enough = sum(size >= needed for size in sizes)
+            raise EpisodeError(
+                f"{by} needs {needed} images per class, but {which} of `{self._split}` has {sizes[smallest]}; "
+                f"{enough} of {len(sizes)} classes have enough",
+                hint="lower --n-shot or --n-query, or pack the images again without small classes: "
+                f"`nilr prepare-data SOURCE... --min-images {needed} --force`",
+            )
+
     def _check_classes_left(self, avoided: int) -> None:
         classes, needed = len(self.images.class_sizes), self.n_way + avoided
         if classes < needed:
             raise EpisodeError(
                 f"a task of {self.n_way} classes disjoint from {avoided} others needs {needed} classes, but "
-                f"`{self.stream}` has {classes}",
+                f"`{self._split}` has {classes}",
                 hint="lower --n-way, or use --task-b any",
             )
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from nilr.config.base import (
-    MINI_IMAGENET,
     ChunkSettings,
     EpisodeSettings,
     OnNan,
@@ -19,7 +18,7 @@ from nilr.config.base import (
 class TrainSettings(EpisodeSettings, ChunkSettings):
     """`nilr meta-train`: learn a meta-initialisation, and inner rates, from a pack."""
 
-    data: str = setting(MINI_IMAGENET, "Pack to train on: a name or a path.")
+    data: str | None = setting(None, "Pack to train on: a name or a path.", shown="the pack that was made last")
     algo: str = setting("maml", "Algorithm: {algorithms}.")
     preset: str | None = setting(None, "A set of settings, which other flags override: {presets}.", shown="none")
     name: str | None = setting(

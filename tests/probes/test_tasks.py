@@ -109,7 +109,7 @@ def test_the_judged_episode_does_not_depend_on_the_protocols_or_on_task_b() -> N
 
 
 def test_too_few_classes_for_disjoint_tasks_are_named() -> None:
-    with pytest.raises(EpisodeError, match="needs 10 classes, but `test/task-a` has 8"):
+    with pytest.raises(EpisodeError, match="needs 10 classes, but `test` has 8"):
         pairs("disjoint", n_way=5).draw(0, [CROSS])
 
 

@@ -14,7 +14,7 @@ from nilr.checkpoint import Checkpoint, load_checkpoint, read_manifest
 from nilr.config.base import Settings
 from nilr.data.pack import ImageFile, PackedSplit, open_pack
 from nilr.episodes import PackedImages
-from nilr.errors import CheckpointError, DataError, NilrError, invalid_field
+from nilr.errors import CheckpointError, DataError, NilrError, StoreError, invalid_field
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import choose_engine
@@ -58,7 +58,7 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
     if device.type != "cpu":
         images = images.index_select(0, torch.arange(sum(packed.class_sizes))).to(device)
     used = DataUsed(name=pack.info.name, digest=pack.info.digest, image_size=pack.info.image_size, split=split)
-    return OpenSplit(PackedImages(images, packed.class_sizes), packed, used)
+    return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), packed, used)
 
 
 @dataclass(frozen=True)
@@ -245,3 +245,16 @@ def find_training_pack(store: Store, name: str, digest: str) -> Path | None:
             if open_pack(path).info.digest == digest:
                 return path
     return None
+
+
+def newest_pack(store: Store) -> Path:
+    """Return the pack in the store that was made last, ignoring unreadable ones; StoreError if there is none."""
+    packs = store.packs()
+    if not packs:
+        hint = "make one with `nilr prepare-data SOURCE...`, or with `nilr prepare-data --synthetic`"
+        raise StoreError(f"there is no pack in `{store.home}`", hint=hint)
+    made: dict[Path, tuple[str, float]] = {}
+    for path in packs:
+        with contextlib.suppress(NilrError, OSError):
+            made[path] = open_pack(path).info.created_at, path.stat().st_mtime
+    return max(packs, key=lambda path: made.get(path, ("", 0.0)))

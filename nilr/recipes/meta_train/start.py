@@ -20,7 +20,7 @@ from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.registry import body_arguments, build_learner
-from nilr.recipes.common.loading import OpenSplit, find_training_pack, open_split
+from nilr.recipes.common.loading import OpenSplit, find_training_pack, newest_pack, open_split
 from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
 from nilr.recipes.meta_train.training import Training
 from nilr.reporting import Reporter
@@ -51,7 +51,7 @@ class Starter:
     """Starts the trainings of one command. They share opened splits and the decision to capture updates."""
 
     def __init__(self, store: Store, resources: contextlib.ExitStack, reporter: Reporter) -> None:
-        self.notes: list[str] = []  # for the result: why updates are not captured
+        self.notes: list[str] = []  # for the result: which pack is used, why updates are not captured
         self._store, self._resources, self._reporter = store, resources, reporter
         self._open_split = functools.cache(open_split)
         self._capture_on = functools.cache(lambda device: capture_on(device, self._note))
@@ -88,10 +88,11 @@ class Starter:
     def _open_data(
         self, settings: TrainSettings, stored: TrainingState | None, device: torch.device
     ) -> tuple[OpenSplit, OpenSplit | None]:
-        path = None
-        if stored is not None and settings.data == stored.data:
-            path = find_training_pack(self._store, stored.data, stored.data_digest)
-        path = path or self._store.find_data(settings.data)
+        path, data = None, settings.data
+        if stored is not None and stored.data is not None and data in (None, stored.data):
+            data = stored.data
+            path = find_training_pack(self._store, data, stored.data_digest)
+        path = path or (self._newest_pack if data is None else self._store.find_data(data))
         train = self._open_split(path, "train", device)
         if stored is not None and stored.data_digest != train.used.digest:
             raise StoreError(
@@ -100,6 +101,13 @@ class Starter:
                 hint="name that pack with --data",
             )
         return train, self._open_split(path, "val", device) if settings.eval_every else None
+
+    @functools.cached_property
+    def _newest_pack(self) -> Path:
+        path, n_packs = newest_pack(self._store), len(self._store.packs())
+        which = "the only pack" if n_packs == 1 else f"the newest of {n_packs} packs"
+        self._note(f"the training uses `{path.stem}`, {which}; --data selects another one")
+        return path
 
     def _outer_loop(
         self, settings: TrainSettings, algorithm: Algorithm, image_size: int, device: torch.device

@@ -220,7 +220,7 @@ class Training:
         """Return the command that resumes this training, with the settings that its files do not contain."""
         settings = self.settings
         words = ["--resume", settings.resume if "/" in settings.resume else self.name]
-        if "/" in settings.data:
+        if settings.data is not None and "/" in settings.data:
             words += ["--data", settings.data]
         if settings.tensorboard is not None:
             words += ["--tensorboard", str(settings.tensorboard)]
