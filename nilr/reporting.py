@@ -1,6 +1,9 @@
 """How a recipe reports its progress."""
 
+import math
 from typing import Self
+
+_MEMORY_SECONDS, _TRUSTED_UNITS = 60.0, 10
 
 
 class Reporter:
@@ -20,6 +23,9 @@ class Reporter:
 
     def advance(self, n: int = 1) -> None:
         """Add `n` completed units of the stage."""
+
+    def expect(self, seconds: float, share: float | None = None) -> None:
+        """Set the time left of a stage whose units cost different times, and the share of the work that is done."""
 
     def metric(self, **values: float | None) -> None:
         """Show the newest values beside the progress: accuracies as fractions, None to remove a value."""
@@ -41,3 +47,21 @@ class NotesOnly(Reporter):
     def note(self, message: str) -> None:
         """Forward the message."""
         self._reporter.note(message)
+
+
+class Pace:
+    """Seconds per unit of recent work: about the last minute, or the last unit if it took longer."""
+
+    def __init__(self) -> None:
+        self._units = self._seconds = self._measured = 0.0
+
+    def add(self, units: float, seconds: float) -> None:
+        """Count measured work."""
+        self._measured += units
+        kept = math.exp(-seconds / _MEMORY_SECONDS)
+        self._units, self._seconds = kept * self._units + units, kept * self._seconds + seconds
+
+    def seconds(self, units: float, guess: float = 0.0) -> float:
+        """Return the seconds that more units will take; `guess` is that of one unit until some are measured."""
+        trust = min(1.0, self._measured / _TRUSTED_UNITS) if guess else 1.0
+        return units * (trust * self._seconds / (self._units or 1) + (1 - trust) * guess)

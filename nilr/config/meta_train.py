@@ -1,5 +1,6 @@
 """Settings of `nilr meta-train`, and its presets."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,12 @@ class TrainSettings(EpisodeSettings, ChunkSettings):
         "never", "Training to resume: never, a model (name or path), or auto: the model --name if it exists.", env=False
     )
     force: bool = setting(False, "Replace a model with the same name.", env=False)
+
+    def validations_after(self, outer_step: int) -> int:
+        """Return how many validations follow the one after `outer_step` updates."""
+        if not self.eval_every or outer_step >= self.outer_steps:
+            return 0
+        return math.ceil(self.outer_steps / self.eval_every) - outer_step // self.eval_every
 
     @classmethod
     def from_stored(cls, values: Mapping[str, Any]) -> "TrainSettings":

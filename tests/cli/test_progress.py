@@ -35,8 +35,8 @@ def test_a_log_gets_a_line_at_the_beginning_every_ten_seconds_and_at_the_end() -
             reporter.advance()
     assert stream.getvalue().splitlines() == [
         "probe: 0/100 episodes",
-        "probe: 40/100 episodes, 4 episodes/s, 15 s left",
-        "probe: 80/100 episodes, 4 episodes/s, 5 s left",
+        "probe: 40/100 episodes, 4 episodes/s, 10 s elapsed, 15 s left",
+        "probe: 80/100 episodes, 4 episodes/s, 20 s elapsed, 5 s left",
         "probe: 100/100 episodes, 4 episodes/s, in 25 s",
     ]
 
@@ -48,7 +48,7 @@ def test_a_resumed_stage_counts_its_rate_from_where_it_began() -> None:
         reporter.stage("meta-train", 1_000, done=500, unit="updates")
         clock.now = 10.0
         reporter.advance(20)
-    assert stream.getvalue().splitlines()[-1] == "meta-train: 520/1000 updates, 2 updates/s, 4 min 0 s left"
+    assert stream.getvalue().splitlines()[-1].endswith(" 520/1000 updates, 2 updates/s, 10 s elapsed, 4 min 0 s left")
 
 
 def test_metrics_in_a_log_are_fractions_and_none_removes_one() -> None:
@@ -69,7 +69,7 @@ def test_metrics_alone_keep_a_log_alive() -> None:
         reporter.stage("validate")
         clock.now = 11.0
         reporter.metric(validation=0.5)
-    assert stream.getvalue().splitlines() == ["validate", "validate, validation 0.5000"]
+    assert stream.getvalue().splitlines() == ["validate", "validate: 11 s elapsed, validation 0.5000"]
 
 
 def test_a_note_in_a_log_is_one_unchanged_line_of_any_length() -> None:
@@ -91,7 +91,7 @@ def test_a_terminal_shows_count_metrics_in_percent_and_notes() -> None:
     assert "a [note]" in shown
     assert "3/4 episodes" in shown
     assert "accuracy 25.00 %" in shown
-    assert "1 image " in shown
+    assert "pack 1 image, " in shown
 
 
 @pytest.mark.parametrize("no_color", [True, False])

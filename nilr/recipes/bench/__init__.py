@@ -5,7 +5,6 @@ The images are random, so no dataset is needed. The engines work on a task in tu
 
 import contextlib
 import dataclasses
-import math
 import statistics
 from collections.abc import Sequence
 
@@ -125,7 +124,7 @@ class Figures:
         # every logged update also evaluates its queries before adaptation
         queries = update.episodes * update.n_way * update.n_query * self._needed.forward
         per_update += queries * evaluated / self._flop(evaluation) / training.log_every
-        validations = math.ceil(training.outer_steps / training.eval_every) if training.eval_every else 0
+        validations = training.validations_after(0)
         per_validation = training.eval_episodes * evaluated / evaluation.episodes
         return PresetTime(
             algo=training.algo,

@@ -11,6 +11,7 @@ from nilr.errors import DataError, DivergedError, Interrupted, StoreError
 from nilr.meta.engine.workers import workers
 from nilr.meta.updates import Updates
 from nilr.recipes.common.memory import out_of_memory
+from nilr.recipes.meta_train.progress import TrainingProgress
 from nilr.recipes.meta_train.training import Training
 from nilr.signals import StopRequest
 from nilr.store import BEST
@@ -33,15 +34,14 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
         DeviceError: the device ran out of memory. Completed updates are saved; if an update was being applied, its
             training keeps its last save.
     """
-    reporter, settings = trainings[0].reporter, trainings[0].settings
-    reporter.stage("meta-train", settings.outer_steps, done=_completed(trainings), unit="updates")
+    settings, progress = trainings[0].settings, TrainingProgress(trainings)
     updates: Updates | None = None
     with _saving_on_failure(trainings, stop):
         while True:
             for training in trainings:
                 if training.validation_is_due():
-                    _validate(training, stop)
-            step = _completed(trainings)
+                    _validate(training, stop, progress)
+            step = progress.completed
             if step >= settings.outer_steps:
                 break
             behind = [training for training in trainings if training.progress.outer_step == step]
@@ -49,7 +49,7 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
             if updates is None or updates.outers != outers:
                 updates = Updates(outers, [training.train for training in behind], settings.meta_batch_size)
             _update(behind, updates, step)
-            reporter.advance()
+            progress.updated()
             # Decide first, then act: trainings that are spread over processes have to decide together.
             save_due, stop_due = [training.save_is_due() for training in behind], stop.signum
             for training in itertools.compress(behind, save_due):
@@ -59,22 +59,22 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
         _save_updates(trainings)
 
 
-def _completed(trainings: Sequence[Training]) -> int:
-    """Return the number of updates that all trainings have completed."""
-    return min(training.progress.outer_step for training in trainings)
-
-
 def _save_updates(trainings: Iterable[Training]) -> None:
     for training in trainings:
         if training.unsaved_updates:
             training.save()
 
 
-def _validate(training: Training, stop: StopRequest) -> None:
+def _validate(training: Training, stop: StopRequest, progress: TrainingProgress) -> None:
     if not training.resumable:
         training.save()  # so that a kill never leaves the best checkpoint without a training state
+
+    def on_episode(completed: int) -> None:
+        progress.validated(training, completed)
+        stop.raise_if_set()
+
     with _naming(training), _memory_hint([training], training.settings.eval_episodes):
-        line, improved = training.validate(stop.raise_if_set)
+        line, improved = training.validate(on_episode)
     if improved:
         training.write_checkpoint(BEST)
     training.history.append(line)

@@ -6,6 +6,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -110,22 +111,15 @@ class Training:
             return False
         return step % every == 0 or step >= self.settings.outer_steps
 
-    def validate(self, raise_if_stopped: Callable[[], None]) -> tuple[dict[str, Any], bool]:
-        """Evaluate the model on the validation split.
+    def validate(self, on_episode: Callable[[int], None]) -> tuple[dict[str, Any], bool]:
+        """Evaluate the model on the validation split; `on_episode` takes the number of completed episodes.
 
         Returns:
             The validation's line of the history, and whether the model is the best one so far.
         """
         if self.val is None:
             raise ValueError("a training without validation episodes cannot be validated")
-        outer, done = self.outer, 0
-
-        def on_episode() -> None:
-            nonlocal done
-            done += 1
-            self.reporter.metric(validation=done / self.settings.eval_episodes)
-            raise_if_stopped()
-
+        outer, completed = self.outer, itertools.count(1)
         accuracies = evaluate(
             outer.engine,
             outer.params,
@@ -134,7 +128,7 @@ class Training:
             n_episodes=self.settings.eval_episodes,
             steps=outer.algorithm.eval_inner_steps,
             inductive=outer.settings.inductive,
-            on_episode=on_episode,
+            on_episode=lambda: on_episode(next(completed)),
         )
         step, interval = self.progress.outer_step, mean_interval(accuracies)
         figures = {"mean": interval.mean, "ci95": interval.ci95, "n_episodes": interval.n}
@@ -146,7 +140,7 @@ class Training:
             last_val=figures,
             best={"outer_step": step, **figures} if improved else best,
         )
-        self.reporter.metric(validation=None, val_accuracy=interval.mean)
+        self.reporter.metric(val_accuracy=interval.mean)
         return {"outer_step": step, "val_accuracy": figures}, improved
 
     def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:

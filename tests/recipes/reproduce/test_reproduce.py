@@ -153,7 +153,7 @@ def test_a_training_whose_last_validation_was_interrupted_is_not_finished(
 
     class Stopping(Listening):
         def metric(self, **values: float | None) -> None:
-            if values.get("validation"):
+            if values.get("validation share"):
                 signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted):
