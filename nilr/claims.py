@@ -5,7 +5,8 @@ nearest-neighbour accuracy from the meta-initialisation to the adapted parameter
 on another task; Meta-SGD loses on the same task and gains on another task.
 
 A claimed gain or loss is confirmed or refuted if the 95 % interval of the measured change excludes zero, else it is
-undecided. A probe has intervals over episodes, an experiment over seeds. Fewer than three seeds decide nothing.
+undecided. A probe has intervals over episodes, an experiment over seeds. Fewer than three seeds decide nothing, nor do
+generated images: there a finding is a demonstration.
 """
 
 import dataclasses
@@ -13,12 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from nilr.config.base import SYNTHETIC
 from nilr.config.experiments import Run
 from nilr.inference import LEAST_SEEDS, at_equal_level, over_seeds
+from nilr.meta.algorithms import Algorithm
+from nilr.meta.inner_lr import bounds
 from nilr.probes.conditions import META_INIT
 from nilr.probes.edits import LEARNED
 from nilr.results.probe import EditProbe, ModelProbe, ModelRates, ProbeMetrics
-from nilr.results.records import Delta
+from nilr.results.records import DataUsed, Delta, ModelUsed
 from nilr.results.reproduce import EqualLevel, Finding, OverSeeds, RunFigures, Sign
 from nilr.words import counted, signed
 
@@ -27,6 +31,7 @@ CLAIMS: dict[str, dict[str, int]] = {
     "maml": {"same-task": 1, "cross-task": -1},
     "metasgd": {"same-task": -1, "cross-task": 1},
 }
+DEMONSTRATION = "A demonstration: the images are generated, so this decides nothing about the paper's four signs."
 _ADAPTED = ("same-task", "cross-task")
 
 # of the differences between two runs: accuracy before and after adaptation, and what adaptation changes
@@ -40,6 +45,30 @@ GAIN_CAUTION = (
 def claim_word(claimed: int) -> str:
     """Return "gain" for a positive sign and "loss" for a negative one."""
     return "gain" if claimed > 0 else "loss"
+
+
+def is_claimed(algorithm: Algorithm) -> bool:
+    """Return whether the paper's signs are about an algorithm: MAML, or Meta-SGD whose rates may be negative."""
+    return algorithm.name in CLAIMS and (not algorithm.learns_rates or bounds(algorithm.constraint)[0] < 0)
+
+
+def is_generated(data: DataUsed | None) -> bool:
+    """Return whether a pack's images are generated; of a result of an earlier version its name tells."""
+    return data is not None and (data.generated or data.name == SYNTHETIC)
+
+
+def claimed_signs(model: ModelUsed, data: DataUsed | None, config: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the signs that the paper claims of a model in a probe, by protocol.
+
+    There are none for controls and adapted models, for generated images, and for a part of the network.
+
+    Args:
+        model: the model.
+        data: the evaluated pack.
+        config: the probe's settings.
+    """
+    other = model.claimed is False or model.parent is not None or "all" not in config.get("adapt_part", ("all",))
+    return {} if other or is_generated(data) else CLAIMS.get(model.algo, {})
 
 
 def _judge(claimed: int, measured: float, *, decided: bool) -> Finding:
@@ -65,18 +94,31 @@ def learned_delta(probe: ModelProbe | EditProbe, protocol: str, which: str = "de
     return None if metrics is None else getattr(metrics, which)
 
 
-def describe_probe(algorithms: Mapping[str, str], metrics: ProbeMetrics) -> str:
-    """Return the last line of a probe: its finding on each of the paper's signs, over episodes."""
+def describe_probe(claims: Mapping[str, Mapping[str, int]], metrics: ProbeMetrics, *, generated: bool = False) -> str:
+    """Return the last line of a probe: its finding on each of the paper's signs, over episodes.
+
+    Args:
+        claims: the signs that are claimed of each model, by protocol.
+        metrics: what the probe measured.
+        generated: whether the evaluated images are.
+    """
+    if generated:
+        return DEMONSTRATION
     findings = [
         f"{name} {protocol} {claim_word(claimed)} {_describe_delta(delta, claimed)}"
-        for name, algorithm in algorithms.items()
-        for protocol, claimed in CLAIMS.get(algorithm, {}).items()
+        for name, signs in claims.items()
+        for protocol, claimed in signs.items()
         if (delta := learned_delta(metrics[name], protocol)) is not None
     ]
     if not findings:
-        return "This probe measured none of the paper's four signs (maml and metasgd, same-task and cross-task)."
+        return (
+            "This probe measured none of the paper's four signs, which are about maml, and metasgd whose rates may be "
+            "negative, same-task and cross-task."
+        )
+    others = [name for name, signs in claims.items() if not signs]
+    unclaimed = f" No sign is claimed of {', '.join(others)}." if others else ""
     scope = "Intervals are over episodes, for these models and classes only."
-    return f"The paper's four signs, over episodes: {'; '.join(findings)}. {scope}"
+    return f"The paper's four signs, over episodes: {'; '.join(findings)}.{unclaimed} {scope}"
 
 
 def _describe_delta(delta: Delta, claimed: int) -> str:
@@ -182,14 +224,16 @@ def _by_protocol(probes: Mapping[int, ModelProbe | EditProbe], which: str) -> di
     return found
 
 
-def signs(algorithms: Mapping[str, str], measured: Mapping[str, Mapping[str, OverSeeds]]) -> list[Sign]:
-    """Return the finding on each of the paper's signs, over seeds."""
+def signs(
+    algorithms: Mapping[str, str], measured: Mapping[str, Mapping[str, OverSeeds]], *, generated: bool = False
+) -> list[Sign]:
+    """Return the finding on each of the paper's signs, over seeds; `generated`: whether the images are."""
     return [
         Sign(
             run=run,
             protocol=protocol,
             claimed=1 if claimed > 0 else -1,
-            finding=_judge(claimed, found.mean, decided=found.verdict != "undecided"),
+            finding="demonstration" if generated else _judge(claimed, found.mean, decided=found.verdict != "undecided"),
             measured=found,
         )
         for run, algorithm in algorithms.items()
@@ -199,11 +243,14 @@ def signs(algorithms: Mapping[str, str], measured: Mapping[str, Mapping[str, Ove
 
 
 def signs_by_choice(
-    algorithms: Mapping[str, str], models: Mapping[str, Sequence[MeasuredModel]]
+    algorithms: Mapping[str, str], models: Mapping[str, Sequence[MeasuredModel]], *, generated: bool = False
 ) -> dict[str, list[Sign]]:
     """Return the finding on each of the paper's signs under each other choice of probing."""
     choices = dict.fromkeys(name for run in algorithms for model in models[run] for name in model.choices)
-    return {name: signs(algorithms, {run: _over_seeds(models[run], name) for run in algorithms}) for name in choices}
+    return {
+        name: signs(algorithms, {run: _over_seeds(models[run], name) for run in algorithms}, generated=generated)
+        for name in choices
+    }
 
 
 def describe_signs(found: Sequence[Sign]) -> list[str]:
@@ -214,7 +261,9 @@ def describe_signs(found: Sequence[Sign]) -> list[str]:
         width = "" if measured.ci95 is None else f" ± {100 * measured.ci95:.2f}"
         points = f"{signed(100 * measured.mean)}{width} points over {counted(measured.n_seeds, 'seed')}"
         lines.append(f"{sign.run} {sign.protocol}: claimed {claim_word(sign.claimed)} {sign.finding}, {points}.")
-    counts = [f"{sum(sign.finding == word for sign in found)} {word}" for word in get_args(Finding)]
+    if any(sign.finding == "demonstration" for sign in found):
+        return [*lines, DEMONSTRATION]
+    counts = [f"{sum(sign.finding == word for sign in found)} {word}" for word in get_args(Finding)[:3]]
     few = any(sign.measured.n_seeds < LEAST_SEEDS for sign in found)
     limit = f" Fewer than {LEAST_SEEDS} seeds decide nothing." if few else ""
     scope = "Intervals are over seeds (Student's t, seeds - 1 degrees of freedom), on the test classes of one pack."

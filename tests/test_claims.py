@@ -1,12 +1,17 @@
 import dataclasses
+from typing import Any
 
 import pytest
 
 from nilr.claims import (
+    CLAIMS,
+    DEMONSTRATION,
     MeasuredModel,
+    claimed_signs,
     combine_seeds,
     describe_probe,
     describe_signs,
+    is_claimed,
     learned_delta,
     mean_level,
     run_figures,
@@ -14,8 +19,9 @@ from nilr.claims import (
     signs_by_choice,
 )
 from nilr.config.experiments import Run
+from nilr.meta.algorithms import ALGORITHMS
 from nilr.results.probe import EditMetrics, EditProbe, Histogram, ModelProbe, ModelRates, ProtocolMetrics, RateFigures
-from nilr.results.records import Delta, Mean
+from nilr.results.records import DataUsed, Delta, Mean, ModelUsed
 from nilr.results.reproduce import RunFigures
 
 ACCURACY = Mean(mean=0.4, ci95=0.0001, n_episodes=1000)
@@ -77,7 +83,7 @@ def probe(same_task: Delta | None = None, cross_task: Delta | None = None) -> Mo
 def test_a_probe_confirms_or_refutes_a_sign_if_the_interval_over_episodes_excludes_zero(
     algo: str, delta: Delta, said: str
 ) -> None:
-    assert describe_probe({"m": algo}, {"m": probe(same_task=delta)}) == (
+    assert describe_probe({"m": CLAIMS[algo]}, {"m": probe(same_task=delta)}) == (
         f"The paper's four signs, over episodes: m {said}. "
         "Intervals are over episodes, for these models and classes only."
     )
@@ -85,14 +91,14 @@ def test_a_probe_confirms_or_refutes_a_sign_if_the_interval_over_episodes_exclud
 
 def test_a_probe_of_both_algorithms_judges_all_four_signs() -> None:
     delta = Delta(mean=0.1, ci95=0.01, p=0.0)
-    text = describe_probe({"a": "maml", "b": "metasgd"}, {"a": probe(delta, delta), "b": probe(delta, delta)})
-    findings = ["a same-task gain confirmed", "a cross-task loss refuted"]
-    findings += ["b same-task loss refuted", "b cross-task gain confirmed"]
+    text = describe_probe(CLAIMS, {"maml": probe(delta, delta), "metasgd": probe(delta, delta)})
+    findings = ["maml same-task gain confirmed", "maml cross-task loss refuted"]
+    findings += ["metasgd same-task loss refuted", "metasgd cross-task gain confirmed"]
     assert [text.index(finding) for finding in findings] == sorted(text.index(finding) for finding in findings)
 
 
 def test_an_algorithm_without_a_claim_is_not_judged() -> None:
-    text = describe_probe({"m": "anil"}, {"m": probe(same_task=Delta(mean=0.1, ci95=0.01, p=0.0))})
+    text = describe_probe({"m": {}}, {"m": probe(same_task=Delta(mean=0.1, ci95=0.01, p=0.0))})
     assert text.startswith("This probe measured none of the paper's four signs")
 
 
@@ -216,3 +222,54 @@ def test_a_run_that_gains_more_from_a_lower_start_is_shown_with_its_levels_and_a
     assert (equal.mean, equal.slope) == pytest.approx((0.0, -0.5), abs=1e-9)
     few = run_figures(Run("low", "why", {}, counterpart="sgd"), {run: models[:2] for run, models in known.items()})
     assert few.at_equal_level == {"same-task": None, "cross-task": None}
+
+
+REAL = DataUsed(name="mini-imagenet", digest="m", image_size=84)
+
+
+def used(algo: str, **change: Any) -> ModelUsed:
+    return ModelUsed(name="x", checkpoint="best", digest="d", outer_step=1, algo=algo, trained_on="m", **change)
+
+
+@pytest.mark.parametrize(
+    ("algo", "constraint", "claimed"),
+    [
+        ("maml", "free", True),
+        ("metasgd", "free", True),
+        ("metasgd", "bounded:-0.1,0.1", True),
+        ("metasgd", "non-negative", False),
+        ("metasgd", "bounded:0,0.1", False),
+        ("anil", "free", False),
+    ],
+)
+def test_the_paper_s_signs_are_about_maml_and_metasgd_whose_rates_may_be_negative(
+    algo: str, constraint: str, claimed: bool
+) -> None:
+    assert is_claimed(dataclasses.replace(ALGORITHMS[algo], constraint=constraint)) is claimed
+
+
+def test_no_sign_is_claimed_of_controls_adapted_models_parts_and_generated_images() -> None:
+    assert claimed_signs(used("maml", claimed=True), REAL, {"adapt_part": ["all"]}) == CLAIMS["maml"]
+    assert claimed_signs(used("metasgd"), REAL, {}) == CLAIMS["metasgd"]  # of an earlier version
+    assert claimed_signs(used("metasgd", claimed=False), REAL, {}) == {}
+    assert claimed_signs(used("maml", parent="y"), REAL, {}) == {}
+    assert claimed_signs(used("maml"), REAL, {"adapt_part": ["body"]}) == {}
+    assert claimed_signs(used("maml"), REAL.model_copy(update={"generated": True}), {}) == {}
+    assert claimed_signs(used("maml"), REAL.model_copy(update={"name": "synthetic"}), {}) == {}
+
+
+def test_on_generated_images_a_clear_difference_is_a_demonstration() -> None:
+    delta = Delta(mean=0.02, ci95=0.001, p=1e-9)
+    assert describe_probe({"m": {}}, {"m": probe(delta, delta)}, generated=True) == DEMONSTRATION
+    measured = figures("maml", [measured_model(i, 0.02 + i / 1000, -0.02) for i in range(3)]).to_meta_init
+    found = signs({"maml": "maml"}, {"maml": measured}, generated=True)
+    assert {sign.finding for sign in found} == {"demonstration"}
+    assert describe_signs(found)[-1] == DEMONSTRATION
+    assert not any(word in " ".join(describe_signs(found)) for word in ("confirmed", "refuted"))
+
+
+def test_a_control_beside_a_claimed_model_is_named_as_one() -> None:
+    delta = Delta(mean=0.02, ci95=0.001, p=1e-9)
+    text = describe_probe({"maml": CLAIMS["maml"], "nonneg": {}}, {"maml": probe(delta), "nonneg": probe(delta)})
+    assert "maml same-task gain confirmed" in text
+    assert "No sign is claimed of nonneg." in text

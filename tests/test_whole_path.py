@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from nilr.claims import DEMONSTRATION
+
 
 class Terminal:
     """Runs `nilr` in a directory, with a store of its own.
@@ -78,8 +80,13 @@ def test_generated_images_to_probe_result_as_a_user_types_it(nilr: Terminal) -> 
     probed = nilr("probe --protocol cross-task --n-episodes 4")
     assert probed.stdout == ""
     assert "\nmaml@best (maml, update " in probed.stderr
-    assert "four signs" in probed.stderr.splitlines()[-1]
-    check_protocols(nilr.json("probe --protocol all --n-episodes 4")["metrics"]["maml"], 4)
+    assert probed.stderr.splitlines()[-1] == DEMONSTRATION
+    result = nilr.json("probe --protocol all --n-episodes 4")
+    check_protocols(result["metrics"]["maml"], 4)
+    assert (result["data"]["generated"], result["notes"][-1]) == (True, DEMONSTRATION)
+    assert result["question"] == "4 episodes"
+    assert all("-probe-4-episodes-" in path.name for path in nilr.results("probe"))
+    assert DEMONSTRATION in nilr("report").stderr
     assert len(nilr.results("probe")) == 2
 
     adapted = nilr.json("adapt maml --split test --episode 7")

@@ -32,6 +32,7 @@ ARRAYS: Final = ("images", "labels", "classes", "filenames")
 
 _CHUNK: Final = 64  # images that are read at once
 _REPACK: Final = "pack the data again, with `prepare-data` and --force"
+GENERATED: Final = "generated"  # the `source` of a pack of generated images
 _PACK: Final = "create a pack with `prepare-data`"
 # What h5py and the conversions below raise for a broken file.
 _BROKEN: Final = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError)
@@ -55,6 +56,11 @@ class PackInfo:
     licence: str  # note on the permitted use of the images
     created_at: str = ""  # ISO 8601, UTC
     digest: str = ""  # content digest, hex
+
+    @property
+    def generated(self) -> bool:
+        """Whether nilr generated the images."""
+        return self.source == GENERATED
 
 
 class ImageFile:

@@ -12,7 +12,7 @@ from nilr.config.base import MINI_IMAGENET, SYNTHETIC
 from nilr.config.commands import PrepareDataSettings
 from nilr.data import synthetic
 from nilr.data.digests import Where, equal_pairs, image_digests
-from nilr.data.pack import Pack, PackInfo, open_pack, verify_pack
+from nilr.data.pack import GENERATED, Pack, PackInfo, open_pack, verify_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.layouts import Plan, plan_pack
@@ -21,10 +21,10 @@ from nilr.data.sources.mini_imagenet import RAVI_SPLIT_OF
 from nilr.data.sources.splits import parse_split_classes, read_split_folder
 from nilr.data.sources.streaming import decode_classes
 from nilr.errors import DataError, StoreError, UsageError
+from nilr.recipes.common.loading import data_used
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
 from nilr.results.commands import ImageRef, PrepareDataMetrics, SplitCounts
-from nilr.results.records import DataUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, keep_freed_memory
 from nilr.store import Store
@@ -83,7 +83,7 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
             "split_files": settings.split_files.name if settings.split_files else None,
             "verify": settings.verify.name if settings.verify else None,
         },
-        data=DataUsed(name=pack.info.name, digest=pack.info.digest, image_size=pack.info.image_size),
+        data=data_used(pack.info),
         notes=packed.notes,
         environment=environment(),
     )
@@ -166,7 +166,7 @@ def _pack_plan(path: Path, plan: Plan, settings: PrepareDataSettings, reporter: 
 def _pack_synthetic(path: Path, name: str, settings: PrepareDataSettings, reporter: Reporter) -> _Packed:
     n_images = settings.limit_per_class or synthetic.IMAGES_PER_CLASS
     layout = synthetic.layout(n_images)
-    info = PackInfo(name, settings.image_size, "none", "generated", GENERATED_LICENCE)
+    info = PackInfo(name, settings.image_size, "none", GENERATED, GENERATED_LICENCE)
     reporter.stage("drawing", sum(sum(classes.values()) for classes in layout.values()), unit="images")
     start = time.monotonic()
     with PackWriter.create(path, info, layout) as writer:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nilr.claims import COUNTERPART, claim_word
+from nilr.claims import COUNTERPART, DEMONSTRATION, claim_word, is_generated
 from nilr.report.figures import history, learned_rates, protocols, seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, points
@@ -53,12 +53,18 @@ class Contents:
     """The parts of a report."""
 
     title: str  # of the report
-    warning: str | None  # if the results answer several questions
+    several: str | None  # a warning, if the results answer several questions
+    demonstration: str | None  # a warning, if images are generated
     verdict: Sequence[tuple[str, Table]]  # findings of experiments on the paper's signs: titles and tables
     parts: Sequence[Part]  # one for each question
     left_out: Sequence[Kind]  # figures that lack their numbers
     models: Table  # and how they were trained
     files: Table  # the results, with their digests
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know first."""
+        return [warning for warning in (self.demonstration, self.several) if warning]
 
     @property
     def figures(self) -> list[tuple[Kind, Drawing]]:
@@ -80,9 +86,11 @@ def contents(material: Material) -> Contents:
         parts = [_part(material, next(iter(questions), None))]
     made = {kind.name for part in parts for kind, _ in part.figures}
     question = parts[0].question if len(questions) == 1 else None
+    judged = [source.result.data_b or source.result.data for source in sources]
     return Contents(
         title=_TITLE if question in (None, DEFAULT) else f"{_TITLE}: {question}",
-        warning=_warning(list(questions)),
+        several=_several(list(questions)),
+        demonstration=DEMONSTRATION if any(map(is_generated, judged)) else None,
         verdict=_verdict(sources),
         parts=parts,
         left_out=[kind for kind in KINDS if kind.name not in made],
@@ -99,18 +107,19 @@ def contents(material: Material) -> Contents:
 
 def _part(material: Material, question: str | None, number: int | None = None) -> Part:
     made = [(kind, kind.make(material)) for kind in KINDS]
+    notes = [note for source in material.sources for note in source.result.notes]
     asked = [f"Question: {question}"] if question and number is None else []  # one of several is in a heading
     probes = [source.result for source in material.sources if source.command == "probe"]
     return Part(
         question=question,
         measured=[*asked, *dict.fromkeys(_measured(result) for result in probes)],
-        notes=list(dict.fromkeys(note for source in material.sources for note in source.result.notes)),
+        notes=[note for note in dict.fromkeys(notes) if note != DEMONSTRATION],  # the report says it once
         figures=[(kind, drawing) for kind, drawing in made if drawing is not None],
         suffix="" if number is None else f".{number}-{slug(question or '')}",
     )
 
 
-def _warning(questions: Sequence[str]) -> str | None:
+def _several(questions: Sequence[str]) -> str | None:
     if len(questions) < 2:
         return None
     return (

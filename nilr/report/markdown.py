@@ -14,8 +14,7 @@ def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
 
 def _lines(contents: Contents, figures: str, made_by: str) -> Iterator[str]:
     yield f"# {contents.title}\n"
-    if contents.warning:
-        yield f"**{plain(contents.warning)}**\n"
+    yield from (f"**{plain(warning)}**\n" for warning in contents.warnings)
     for title, verdict in contents.verdict:
         yield f"## {title}\n"
         yield from _table(verdict)

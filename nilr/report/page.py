@@ -36,8 +36,7 @@ def _head(title: str) -> Iterator[str]:
 
 
 def _body(contents: Contents, pictures: Mapping[str, tuple[str, str]]) -> Iterator[str]:
-    if contents.warning:
-        yield f'<p class="note">{escape(contents.warning)}</p>'
+    yield from _notes(contents.warnings)
     for title, verdict in contents.verdict:
         yield f'<section class="verdict"><h2>{escape(title)}</h2>{_table(verdict)}</section>'
     if len(contents.parts) == 1:

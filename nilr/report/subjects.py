@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nilr.claims import CLAIMS
+from nilr.claims import claimed_signs
 from nilr.config.base import PROTOCOLS
+from nilr.probes.edits import LEARNED
 from nilr.report.reading import Source
 from nilr.results.probe import EditProbe, ModelProbe, ProbeMetrics, ProtocolMetrics, Row
 from nilr.results.question import DEFAULT
@@ -59,9 +60,18 @@ def probed(sources: Sequence[Source[Any]]) -> list[Subject]:
         for label, name, source in labelled(of_question, "probe"):
             # models come first, in the order of `models`, then controls
             model = dict(zip(source.result.metrics, source.result.models, strict=False)).get(name)
-            claims = CLAIMS.get(model.algo, {}) if model and model.digest not in unclaimed else {}
+            claims = _claims(source, model) if model and model.digest not in unclaimed else {}
             found.append(Subject(label, question, source.result.metrics[name], model, claims))
     return found
+
+
+def _claims(source: Source[ProbeMetrics], model: ModelUsed) -> Mapping[str, int]:
+    """Return the claimed signs, if the first of the probe's rates are the learned ones."""
+    result = source.result
+    rates = result.config.get("rates")
+    if isinstance(rates, list) and rates[:1] not in ([], [LEARNED]):
+        return {}
+    return claimed_signs(model, result.data_b or result.data, result.config)
 
 
 def _unclaimed(sources: Sequence[Source[Any]]) -> set[str]:

@@ -36,19 +36,21 @@ class Delta(Record):
 
 
 class DataUsed(Record):
-    """A pack: its name in the store or its file name, and its digest."""
+    """A pack: its name in the store or its file name, its digest, and whether nilr generated its images."""
 
     name: str
     digest: str
     image_size: int
     split: str | None = None
+    generated: bool = False
 
 
 class ModelUsed(Record):
     """A model: its name in the registry or its file name, its checkpoint, and the SHA-256 of its tensors.
 
     `recipe` is a digest of architecture, algorithm, pack and every setting that changes a number, except `seed`: models
-    with the same recipe differ only in their seed.
+    with the same recipe differ only in their seed. `claimed`: whether the paper's signs are about such a model; null in
+    results of earlier versions.
     """
 
     name: str
@@ -60,3 +62,4 @@ class ModelUsed(Record):
     parent: str | None = None
     seed: int | None = None
     recipe: str | None = None
+    claimed: bool | None = None

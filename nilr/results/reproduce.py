@@ -6,7 +6,8 @@ from pydantic import Field, FiniteFloat
 
 from nilr.results.records import Record
 
-Finding = Literal["confirmed", "refuted", "undecided"]
+# "demonstration": on generated images, which decide nothing about the paper's claim
+Finding = Literal["confirmed", "refuted", "undecided", "demonstration"]
 
 
 class OverSeeds(Record):

@@ -114,8 +114,8 @@ def test_each_question_has_its_own_figures_and_the_first_is_open() -> None:
         [kind.name for kind, _ in made.parts[0].figures],
         ["rates"],
     ]
-    assert made.warning is not None
-    assert "2 different questions" in made.warning
+    assert made.several is not None
+    assert "2 different questions" in made.several
     text = page_of(several_questions())
     assert text.count('<details class="part" open>') == 1
     assert text.count('<details class="part">') == 2

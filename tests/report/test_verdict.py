@@ -1,7 +1,9 @@
 """The findings of an experiment on the paper's signs, in a page and in Markdown."""
 
+import html
 from typing import Any
 
+from nilr.claims import DEMONSTRATION
 from nilr.report.contents import contents
 from nilr.report.markdown import markdown
 from nilr.report.numbers import NOTHING
@@ -24,10 +26,10 @@ def experiment() -> list[dict[str, Any]]:
 
 def test_the_finding_on_each_sign_precedes_the_figures_with_its_interval_and_seeds() -> None:
     given = material(*experiment())
-    html = page_of(given)
+    text = page_of(given)
     row = ("maml", "same-task", "gain", "+2.10 ± 0.25", "3", "confirmed")
-    assert html.index("<h2>The paper&#x27;s four signs</h2>") < html.index("".join(f"<td>{cell}</td>" for cell in row))
-    assert html.index("<td>confirmed</td>") < html.index("<figure>")
+    assert text.index("<h2>The paper&#x27;s four signs</h2>") < text.index("".join(f"<td>{cell}</td>" for cell in row))
+    assert text.index("<td>confirmed</td>") < text.index("<figure>")
     text = markdown(contents(given), figures="figures", made_by="nilr 0")
     assert text.index("## The paper's four signs") < text.index(f"| {' | '.join(row)} |") < text.index("![")
 
@@ -73,3 +75,25 @@ def test_runs_are_compared_by_their_levels_before_and_after_beside_the_gain() ->
     assert table.header[2:] == ("before", "after", "gain", "gain at equal level")
     shown = ("maml-1step - maml", "same-task", "-1.58 ± 0.25", "-0.24 ± 0.25", "+1.34 ± 0.25", "+1.00 ± 0.21")
     assert table.rows == [shown]
+
+
+def test_a_page_on_generated_images_is_a_demonstration_without_claimed_signs() -> None:
+    data = {"name": "toy", "digest": "mini", "image_size": 16, "split": "test", "generated": True}
+    given = experiment()
+    for content in given:
+        content["data"] = data
+        content["notes"] = [DEMONSTRATION]
+    given[0]["metrics"]["signs"][0]["finding"] = "demonstration"
+    given[0]["metrics"]["choices"] = {}
+    found = material(*given)
+    assert all(subject.claims == {} for subject in found.subjects)
+    text = page_of(found)
+    assert text.count(html.escape(DEMONSTRATION)) == 1
+    assert "<td>demonstration</td>" in text
+    assert not any(word in text for word in ("confirmed", "refuted", "claimed sign"))
+
+
+def test_signs_are_claimed_of_the_learned_rates_only() -> None:
+    probe = experiment()[1]
+    edited = probe | {"config": probe["config"] | {"rates": ["absolute", "learned"]}}
+    assert material(edited).subjects[0].claims == {}

@@ -10,12 +10,12 @@ from nilr.report.summary import HEADER, rows
 def show(report: Report, screen: Screen) -> None:
     """Write the table and the sentences; without `--out` the table is the answer, on stdout."""
     (screen if report.written else screen.answer).table(HEADER, rows(report.material), names=2)
-    if report.contents.warning:
-        screen.line(f"warning: {report.contents.warning}")
+    for warning in report.contents.warnings:
+        screen.line(f"warning: {warning}")
     for part in report.contents.parts:
         # of several questions, one sentence each
-        for _, drawing in part.figures[:1] if report.contents.warning else part.figures:
-            screen.line(f"{part.question}: {drawing.sentence}" if report.contents.warning else drawing.sentence)
+        for _, drawing in part.figures[:1] if report.contents.several else part.figures:
+            screen.line(f"{part.title}: {drawing.sentence}" if report.contents.several else drawing.sentence)
     for kind in report.contents.left_out:
         screen.line(f"omitted: {kind.title.lower()}; it needs {kind.needs}")
     if report.written:

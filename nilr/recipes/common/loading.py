@@ -11,8 +11,9 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
 from nilr.checkpoint import Checkpoint, load_checkpoint, read_manifest
-from nilr.config.base import Settings
-from nilr.data.pack import ImageFile, PackedSplit, open_pack
+from nilr.claims import is_claimed
+from nilr.config.base import SYNTHETIC, Settings
+from nilr.data.pack import ImageFile, PackedSplit, PackInfo, open_pack
 from nilr.episodes import PackedImages
 from nilr.errors import CheckpointError, DataError, NilrError, StoreError, invalid_field
 from nilr.meta.algorithms import Algorithm
@@ -50,6 +51,13 @@ class _ImagesOnDisk:
         return torch.from_numpy(self._file.read(index.tolist()))
 
 
+def data_used(info: PackInfo, split: str | None = None) -> DataUsed:
+    """Return a pack's entry in a result."""
+    return DataUsed(
+        name=info.name, digest=info.digest, image_size=info.image_size, split=split, generated=info.generated
+    )
+
+
 def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
     """Open and verify one split of a pack; to a GPU its images are copied, as uint8."""
     pack = open_pack(path)
@@ -57,8 +65,9 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
     images: Tensor | _ImagesOnDisk = _ImagesOnDisk(packed.images)
     if device.type != "cpu":
         images = images.index_select(0, torch.arange(sum(packed.class_sizes))).to(device)
-    used = DataUsed(name=pack.info.name, digest=pack.info.digest, image_size=pack.info.image_size, split=split)
-    return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), packed, used)
+    return OpenSplit(
+        PackedImages(images, packed.class_sizes, packed.class_names), packed, data_used(pack.info, split)
+    )
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,7 @@ class LoadedModel:
             algo=self.algorithm.name,
             trained_on=manifest.data.digest,
             parent=manifest.parent.name if manifest.parent else None,
+            claimed=is_claimed(self.algorithm) and not manifest.parent and manifest.data.name != SYNTHETIC,
             seed=seed if isinstance(seed, int) else None,
             recipe=recipe_digest(
                 manifest.architecture.model_dump(), manifest.algorithm, manifest.settings, manifest.data.digest

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nilr.claims import describe_probe
+from nilr.claims import claimed_signs, describe_probe, is_generated
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
 from nilr.recipes.common.episodes import batch_stats, edit_names, episode_size, inner_steps, split_commas, unmoved_notes
@@ -75,6 +75,11 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         notes=[
             *training_pack_notes(models, judged.used),
             *_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
+            describe_probe(
+                {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()},
+                metrics,
+                generated=is_generated(judged.used),
+            ),
         ],
         environment=environment(device, loaded[0].engine.name),
     )
@@ -115,7 +120,7 @@ def _notes(
     metrics: ProbeMetrics,
     before: Mapping[str, Tensor],
 ) -> list[str]:
-    """Return remarks on the result, the paper's signs last; `before` has the accuracies before adaptation by name."""
+    """Return remarks on the result; `before` has the accuracies before adaptation by name."""
     parts = split_commas(settings.adapt_part)
     notes = unmoved_notes(models, parts)
     if settings.controls:
@@ -123,6 +128,4 @@ def _notes(
     precision = precision_note(metrics, until_ci=settings.until_ci)
     if precision is not None:
         notes.append(precision)
-    # The paper's models adapt in all their parts.
-    claimants = {name: model.algorithm.name for name, model in models.items() if "all" in parts}
-    return [*notes, describe_probe(claimants, metrics)]
+    return notes

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from nilr.claims import GAIN_CAUTION, MeasuredModel, describe_signs, run_figures, signs, signs_by_choice
+from nilr.claims import GAIN_CAUTION, MeasuredModel, describe_signs, is_generated, run_figures, signs, signs_by_choice
 from nilr.config.commands import PrepareDataSettings, ReportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
 from nilr.data.pack import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
+from nilr.recipes.common.loading import data_used
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.processes import KilledError
 from nilr.recipes.reproduce.estimate import estimate_seconds
@@ -106,7 +107,7 @@ def _open_pack(settings: ReproduceSettings, store: Store, pack: str, reporter: R
         packed = prepare_data.run(PrepareDataSettings(**making, **place, sources=settings.sources), reporter)
         write_result(experiment_folder(settings, store) / f"{packed.command}.json", packed)
     info = open_pack(store.find_data(pack)).info
-    return DataUsed(name=info.name, digest=info.digest, image_size=info.image_size, split="test")
+    return data_used(info, "test")
 
 
 class Results:
@@ -141,15 +142,16 @@ class Results:
 
     def conclude(self) -> ReproduceMetrics:
         """Return the findings on the paper's signs, also under every other choice of probing or training."""
-        planned = self._plan.experiment.runs
+        planned, generated = self._plan.experiment.runs, is_generated(self._plan.data)
         runs = {run.name: run_figures(run, self._models) for run in planned}
         measured = {name: figures.to_meta_init for name, figures in runs.items()}
         algorithms = {run.name: str(run.train["algo"]) for run in planned}
         claimed = {run.name: algorithms[run.name] for run in planned if run.claimed}
-        varied = {run.why: signs({run.name: algorithms[run.name]}, measured) for run in planned if run.varied}
+        varied = [run for run in planned if run.varied]
+        of_varied = {run.why: signs({run.name: algorithms[run.name]}, measured, generated=generated) for run in varied}
         return ReproduceMetrics(
-            signs=signs(claimed, measured),
-            choices=signs_by_choice(claimed, self._models) | varied,
+            signs=signs(claimed, measured, generated=generated),
+            choices=signs_by_choice(claimed, self._models, generated=generated) | of_varied,
             runs=runs,
             files=[path.name for path in (*self.files, *self.choice_files)],
         )

@@ -97,7 +97,8 @@ def test_an_interrupted_experiment_continues_and_repeats_nothing(
     ]
     assert notes[0].startswith(f"to do: 2 of 4 trainings (4 updates), {3 + N_CHOICES} probes: about ")
     assert list(result.metrics.runs) == RUNS
-    assert [sign.finding for sign in result.metrics.signs] == ["undecided"] * 4
+    assert [sign.finding for sign in result.metrics.signs] == ["demonstration"] * 4  # the images are generated
+    assert result.notes[-1].startswith("A demonstration: ")
     assert len(result.metrics.runs["metasgd"].edits_to_learned) == 8
     for choice in EXPERIMENTS["demo"].choices:
         asked = [(sign.run, sign.protocol) for sign in result.metrics.choices[choice]]
