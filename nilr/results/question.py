@@ -32,7 +32,8 @@ DRAWN: Words = {
     "until_ci": lambda width: f"until ± {number(100 * width)} points",
     "seed": "seed {}".format,
 }
-_OF_EPISODES = ("n_way", "n_shot", "n_query")  # compared with the default of `nilr meta-train`
+# by default as the model was trained; compared with the default of `nilr meta-train`
+_AS_TRAINED = ("n_way", "n_shot", "n_query", "batch_stats")
 
 
 def describe_question(
@@ -65,7 +66,7 @@ def describe_question(
 def _changed(config: Mapping[str, Any], words: Words) -> list[str]:
     found = []
     for name, describe in words.items():
-        fields = (TrainSettings if name in _OF_EPISODES else ProbeSettings).model_fields
+        fields = (TrainSettings if name in _AS_TRAINED else ProbeSettings).model_fields
         value = _main(name, config.get(name))
         if value is not None and value != _main(name, fields[name].default):
             found.append(describe(value))
@@ -73,6 +74,8 @@ def _changed(config: Mapping[str, Any], words: Words) -> list[str]:
 
 
 def _main(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, Mapping):  # by model
+        return " and ".join(dict.fromkeys(map(str, value.values())))
     if not isinstance(value, list | tuple):
         return value
     return " and ".join(map(str, value)) if name == "adapt_part" else value[0] if value else None
