@@ -94,15 +94,15 @@ def learned_delta(probe: ModelProbe | EditProbe, protocol: str, which: str = "de
     return None if metrics is None else getattr(metrics, which)
 
 
-def describe_probe(claims: Mapping[str, Mapping[str, int]], metrics: ProbeMetrics, *, generated: bool = False) -> str:
+def describe_probe(claims: Mapping[str, Mapping[str, int]], metrics: ProbeMetrics, data: DataUsed | None = None) -> str:
     """Return the last line of a probe: its finding on each of the paper's signs, over episodes.
 
     Args:
         claims: the signs that are claimed of each model, by protocol.
         metrics: what the probe measured.
-        generated: whether the evaluated images are.
+        data: the evaluated pack.
     """
-    if generated:
+    if is_generated(data):
         return DEMONSTRATION
     findings = [
         f"{name} {protocol} {claim_word(claimed)} {_describe_delta(delta, claimed)}"

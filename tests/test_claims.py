@@ -260,7 +260,10 @@ def test_no_sign_is_claimed_of_controls_adapted_models_parts_and_generated_image
 
 def test_on_generated_images_a_clear_difference_is_a_demonstration() -> None:
     delta = Delta(mean=0.02, ci95=0.001, p=1e-9)
-    assert describe_probe({"m": {}}, {"m": probe(delta, delta)}, generated=True) == DEMONSTRATION
+    assert (
+        describe_probe({"m": {}}, {"m": probe(delta, delta)}, REAL.model_copy(update={"generated": True}))
+        == DEMONSTRATION
+    )
     measured = figures("maml", [measured_model(i, 0.02 + i / 1000, -0.02) for i in range(3)]).to_meta_init
     found = signs({"maml": "maml"}, {"maml": measured}, generated=True)
     assert {sign.finding for sign in found} == {"demonstration"}

@@ -18,7 +18,13 @@ from nilr.words import slug
 CPU = Path(__file__).parents[1] / "docs" / "reproduction" / "cpu"
 MINI = DataUsed(name="mini", digest="m", image_size=84, split="test")
 BIRDS = DataUsed(name="birds", digest="b", image_size=84, split="test")
-DEFAULTS: dict[str, Any] = {**ProbeSettings().model_dump(mode="json"), "n_way": 5, "n_shot": 1, "n_query": 15}
+DEFAULTS: dict[str, Any] = {
+    **ProbeSettings().model_dump(mode="json"),
+    "n_way": 5,
+    "n_shot": 1,
+    "n_query": 15,
+    "batch_stats": "apart",
+}
 
 
 def model(algo: str = "maml", trained_on: str = "m") -> ModelUsed:
@@ -49,6 +55,7 @@ def test_every_setting_of_a_probe_is_in_the_question_or_does_not_change_it() -> 
         ({"n_episodes": 900, "until_ci": 0.002}, "until ± 0.2 points"),
         ({"split": "val", "n_query": 1, "n_way": 10}, "10-way, 1 query per class, val split"),
         ({"task_b": "any", "batch_stats": "together"}, "task B any, batch statistics together"),
+        ({"batch_stats": {"a": "apart", "b": "inductive"}}, "batch statistics apart and inductive"),
         ({"adapt_part": ["body"], "precision": "bf16"}, "adapting body, bf16"),
         ({"inner_steps": {"maml": 1}}, "1 inner step"),
         (

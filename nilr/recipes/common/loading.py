@@ -65,9 +65,7 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
     images: Tensor | _ImagesOnDisk = _ImagesOnDisk(packed.images)
     if device.type != "cpu":
         images = images.index_select(0, torch.arange(sum(packed.class_sizes))).to(device)
-    return OpenSplit(
-        PackedImages(images, packed.class_sizes, packed.class_names), packed, data_used(pack.info, split)
-    )
+    return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), packed, data_used(pack.info, split))
 
 
 @dataclass(frozen=True)

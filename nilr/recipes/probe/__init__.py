@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nilr.claims import claimed_signs, describe_probe, is_generated
+from nilr.claims import claimed_signs, describe_probe
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
 from nilr.recipes.common.episodes import batch_stats, edit_names, episode_size, inner_steps, split_commas, unmoved_notes
@@ -57,12 +57,9 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     metrics = correct(summarise(values))
     data_b = None if judged is split else judged.used
     used = [model.used for model in loaded]
-    config = {
-        **_resolved(settings, models),
-        **dataclasses.asdict(size),
-        "data": split.used.name,
-        "data_b": data_b.name if data_b else None,
-    }
+    packs = {"data": split.used.name, "data_b": data_b.name if data_b else None}
+    config = _resolved(settings, models) | dataclasses.asdict(size) | packs
+    claims = {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()}
     own_steps = [model.algorithm.eval_inner_steps for model in loaded]
     return outcome.result(
         metrics,
@@ -75,11 +72,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         notes=[
             *training_pack_notes(models, judged.used),
             *_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
-            describe_probe(
-                {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()},
-                metrics,
-                generated=is_generated(judged.used),
-            ),
+            describe_probe(claims, metrics, judged.used),
         ],
         environment=environment(device, loaded[0].engine.name),
     )
