@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
-from nilr.config.base import ModelName
+from nilr.config.base import Fit, ModelName, Resample
 from nilr.errors import CheckpointError, invalid_field
 from nilr.files import write_atomically
 from nilr.results.records import Record
@@ -33,11 +33,14 @@ class Architecture(Record):
 
 
 class TrainedOn(Record):
-    """The pack that a model was trained on."""
+    """The pack that a model was trained on, and how its images were made."""
 
     name: ModelName
     digest: str
     image_size: int
+    resample: Resample | Literal["none"] = "bilinear"
+    fit: Fit = "stretch"
+    channels: Literal[3] = 3
 
 
 class Adaptation(Record):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from nilr.files import expand_home
 
 Resample = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
+Fit = Literal["stretch", "crop", "pad"]
 Split = Literal["train", "val", "test"]
 Protocol = Literal["meta-init", "same-task", "cross-task"]
 ProtocolChoice = Literal["meta-init", "same-task", "cross-task", "all"]

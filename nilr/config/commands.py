@@ -6,6 +6,7 @@ from typing import Literal
 from nilr.config.base import (
     ChunkSettings,
     EpisodeSettings,
+    Fit,
     MeasuringSettings,
     ReportFormat,
     Resample,
@@ -25,6 +26,11 @@ class PrepareDataSettings(MeasuringSettings):
     )
     image_size: int = setting(84, "Height and width of the packed images, in pixels.", ge=8, le=1024)
     resample: Resample = setting("bilinear", "Resampling filter for images of another size.")
+    fit: Fit = setting(
+        "stretch",
+        "How an image becomes a square: stretch: resized as a whole; crop: cut at the longer sides; pad: black bars at "
+        "the shorter sides.",
+    )
     split_files: Path | None = setting(
         None,
         "Directory with train.csv, val.csv and test.csv (columns filename,label).",

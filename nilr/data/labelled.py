@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from nilr.config.base import Fit, Resample
 from nilr.data.digests import Images
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
@@ -25,8 +26,15 @@ class LabelledImages:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_labelled(paths: Sequence[Path], size: int, *, skip_broken: bool = False) -> LabelledImages:
-    """Read all images of folders and archives, and single images, at `size` pixels, in path order.
+def read_labelled(
+    paths: Sequence[Path],
+    size: int,
+    *,
+    resample: Resample = "bilinear",
+    fit: Fit = "stretch",
+    skip_broken: bool = False,
+) -> LabelledImages:
+    """Read all images of folders and archives, and single images, in path order; the arguments are `decode_images`'.
 
     Raises:
         DataError: a source or, without `skip_broken`, an image cannot be read, or there are too many images.
@@ -40,7 +48,7 @@ def read_labelled(paths: Sequence[Path], size: int, *, skip_broken: bool = False
             hint="pack a dataset of this size with `prepare-data`",
         )
     payloads = dict(fetch_all(members))
-    images, reasons = decode_images([payloads[member] for member in members], size, "bilinear")
+    images, reasons = decode_images([payloads[member] for member in members], size, resample, fit)
     broken = {member.path: reason for member, reason in zip(members, reasons, strict=True) if reason}
     good = [index for index, reason in enumerate(reasons) if reason is None]
     if not good or (broken and not skip_broken):

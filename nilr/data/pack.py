@@ -14,13 +14,13 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from nilr.config.base import SPLITS, is_name
+from nilr.config.base import SPLITS, Fit, Resample, is_name
 from nilr.data.digests import Images, bytes_sha256, combined_digest, content_digest, image_digests
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.errors import DataError
@@ -56,6 +56,8 @@ class PackInfo:
     licence: str  # note on the permitted use of the images
     created_at: str = ""  # ISO 8601, UTC
     digest: str = ""  # content digest, hex
+    fit: str = "stretch"  # how images of another size became squares
+    channels: int = 3
 
     @property
     def generated(self) -> bool:
@@ -252,10 +254,15 @@ def _check_format(path: Path, file: h5py.File) -> None:
 
 
 def _read_info(path: Path, file: h5py.File) -> PackInfo:
-    texts = {name: _text(file.attrs[name]) for name in PackInfo.__annotations__ if name != "image_size"}
+    newer = ("fit", "channels")  # packs of earlier versions lack these
+    texts = {name: _text(file.attrs[name]) for name in PackInfo.__annotations__ if name not in ("image_size", *newer)}
+    fit = _text(file.attrs.get("fit", b"stretch"))
+    resamples = (*get_args(Resample), "none")
+    if texts["resample"] not in resamples or fit not in get_args(Fit) or file.attrs.get("channels", 3) != 3:
+        raise _damaged(path, "its images were prepared in an unknown way")
     if not is_name(texts["name"]):
         raise _damaged(path, f"invalid dataset name {texts['name'][:60]!r}")
-    return PackInfo(image_size=operator.index(file.attrs["image_size"]), **texts)
+    return PackInfo(image_size=operator.index(file.attrs["image_size"]), fit=fit, channels=3, **texts)
 
 
 def _text(value: object) -> str:

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,23 @@ def _read_task(path: Path, settings: AdaptSettings, model: LoadedModel, device: 
     """Read the user's own images; `path` is the support set."""
     if "episode" in settings.explicit():
         raise UsageError("--episode and --support exclude each other", hint="omit one of them")
-    size = model.checkpoint.manifest.data.image_size
-    support = read_labelled([path], size, skip_broken=settings.skip_broken)
+    made, size = model.checkpoint.manifest.data, model.checkpoint.manifest.data.image_size
+    read = partial(
+        read_labelled,
+        size=size,
+        resample="bilinear" if made.resample == "none" else made.resample,
+        fit=made.fit,
+        skip_broken=settings.skip_broken,
+    )
+    support = read([path])
     if any(label is None for label in support.labels):
         raise EpisodeError(f"`{path}` has images outside class folders", hint="put each in the folder of its class")
     classes = sorted({label for label in support.labels if label is not None})
+    folders = [folder.rpartition("/")[2] for folder in {name.rpartition("/")[0] for name in support.names}]
+    if twice := [name for name in classes if folders.count(name) > 1]:
+        raise EpisodeError(
+            f"`{path}` has several folders `{twice[0]}`", hint="use one folder of its own name per class"
+        )
     outputs = len(model.params["head.bias"])
     if len(classes) != outputs:
         raise EpisodeError(
@@ -145,7 +158,7 @@ def _read_task(path: Path, settings: AdaptSettings, model: LoadedModel, device: 
             hint=f"use {outputs} class folders, or a model trained with --n-way {len(classes)}",
         )
     query = (
-        _read_query(settings, size, classes)
+        _read_query(settings.query, read, classes)
         if settings.query
         else LabelledImages(np.empty((0, size, size, 3), np.uint8), [], [])
     )
@@ -163,12 +176,14 @@ def _read_task(path: Path, settings: AdaptSettings, model: LoadedModel, device: 
     )
 
 
-def _read_query(settings: AdaptSettings, size: int, classes: list[str]) -> LabelledImages:
-    query = read_labelled(settings.query, size, skip_broken=settings.skip_broken)
+def _read_query(
+    paths: Sequence[Path], read: Callable[[Sequence[Path]], LabelledImages], classes: list[str]
+) -> LabelledImages:
+    query = read(paths)
     unknown = sorted({label for label in query.labels if label is not None and label not in classes})
     if unknown and len(unknown) < len(set(query.labels)):
         raise EpisodeError(
-            f"`{settings.query[0]}` has folders that are not a class of the support set: {', '.join(unknown)}",
+            f"`{paths[0]}` has folders that are not a class of the support set: {', '.join(unknown)}",
             hint=f"the classes are {', '.join(classes)}; move images without a label out of the folders",
         )
     return query

@@ -21,8 +21,7 @@ from nilr.data.sources.mini_imagenet import RAVI_SPLIT_OF
 from nilr.data.sources.splits import parse_split_classes, read_split_folder
 from nilr.data.sources.streaming import decode_classes
 from nilr.errors import DataError, StoreError, UsageError
-from nilr.recipes.common.loading import data_used
-from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.outcome import Outcome, data_used
 from nilr.reporting import Reporter
 from nilr.results.commands import ImageRef, PrepareDataMetrics, SplitCounts
 from nilr.results.result import Result
@@ -128,7 +127,7 @@ def _pack_plan(path: Path, plan: Plan, settings: PrepareDataSettings, reporter: 
     counts = plan.counts()
     is_imagenet = any(class_name in RAVI_SPLIT_OF for classes in counts.values() for class_name in classes)
     licence = IMAGENET_LICENCE if is_imagenet else OTHER_LICENCE
-    info = PackInfo(plan.name, settings.image_size, settings.resample, plan.kind, licence)
+    info = PackInfo(plan.name, settings.image_size, settings.resample, plan.kind, licence, fit=settings.fit)
     reporter.stage("packing", sum(sum(classes.values()) for classes in counts.values()), unit="images")
     broken, small = plan.broken, []
     start = time.monotonic()
@@ -139,6 +138,7 @@ def _pack_plan(path: Path, plan: Plan, settings: PrepareDataSettings, reporter: 
             plan.splits,
             image_size=settings.image_size,
             resample=settings.resample,
+            fit=settings.fit,
             workers=settings.workers,
             advance=reporter.advance,
         ):

@@ -36,13 +36,15 @@ class Delta(Record):
 
 
 class DataUsed(Record):
-    """A pack: its name in the store or its file name, its digest, and whether nilr generated its images."""
+    """A pack: its name in the store or its file name, its digest, and how its images were made."""
 
     name: str
     digest: str
     image_size: int
     split: str | None = None
-    generated: bool = False
+    resample: str = "bilinear"
+    fit: str = "stretch"
+    generated: bool = False  # whether nilr generated its images
 
 
 class ModelUsed(Record):

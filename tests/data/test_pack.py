@@ -90,6 +90,25 @@ def test_a_pack_contains_its_attributes(pack_path: Path) -> None:
     assert info.created_at.endswith("+00:00")
 
 
+def test_a_pack_of_an_earlier_version_counts_as_stretched_and_an_unknown_preparation_is_refused(
+    pack_path: Path,
+) -> None:
+    def change(**attributes: object) -> None:
+        with h5py.File(pack_path, "r+") as file:
+            for name, value in attributes.items():
+                del file.attrs[name]
+                if value is not None:
+                    file.attrs[name] = value
+
+    with h5py.File(pack_path) as file:
+        assert (file.attrs["fit"], file.attrs["channels"]) == (b"stretch", 3)
+    change(fit=None, channels=None)
+    assert (open_pack(pack_path).info.fit, open_pack(pack_path).info.channels) == ("stretch", 3)
+    change(resample=np.bytes_(b"magic"))
+    with pytest.raises(DataError, match="its images were prepared in an unknown way"):
+        open_pack(pack_path)
+
+
 def test_the_content_digest_is_the_documented_one(pack_path: Path) -> None:
     def joined(*parts: bytes) -> bytes:
         return hashlib.sha256(b"".join(parts)).digest()
@@ -263,7 +282,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path, room:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
         "images = np.ones((100, 32, 32, 3), np.uint8)\n"
         "try:\n"
-        "    with PackWriter.create(Path(sys.argv[1]), PackInfo('x', 32, '', '', ''), {'train': {'a': 100}}) as w:\n"
+        "    with PackWriter.create(Path(sys.argv[1]), PackInfo('x', 32, 'box', '', ''), {'train': {'a': 100}}) as w:\n"
         "        w.write_class('train', 'a', images, ['x'] * 100)\n"
         "except StoreError as e: sys.exit(f'StoreError {e}')\n"
     )

@@ -194,8 +194,8 @@ def check_pack(path: Path) -> None:
         check(len(split.filenames()) == count.images, "names of files")
         check(sum(1 for _ in split.images) == count.images, "every image is in the file")
     info = verify_pack(path).info
-    texts = [value for field, value in vars(info).items() if field != "image_size"]
-    check(all(isinstance(text, str) for text in texts) and info.image_size > 0, f"{info}")
+    texts = [value for field, value in vars(info).items() if field not in ("image_size", "channels")]
+    check(all(isinstance(text, str) for text in texts) and info.image_size > 0 and info.channels == 3, f"{info}")
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

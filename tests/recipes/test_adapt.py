@@ -12,10 +12,11 @@ from PIL import Image
 
 from nilr.checkpoint import load_checkpoint
 from nilr.cli.boundary import run as command
+from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import DataError, DivergedError, EpisodeError, StoreError, UsageError
-from nilr.recipes import adapt, meta_train, probe
+from nilr.recipes import adapt, meta_train, prepare_data, probe
 from nilr.reporting import SilentReporter
 from nilr.results.commands import AdaptMetrics
 from nilr.results.result import Result
@@ -56,6 +57,50 @@ def own(tmp_path: Path) -> Path:
             paint(tmp_path / "labelled" / name / f"{i}.png", colour, 10 * number + i + 5)
             paint(tmp_path / "plain" / f"{name}-{i}.png", colour, 10 * number + i + 5)
     return tmp_path
+
+
+def oblong(path: Path, seed: int) -> None:
+    """Write a 32 x 16 px picture, and its central square to the same place under `square/`."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (16, 32, 3), np.uint8)
+    for file, part in ((path, pixels), (path.parents[2] / "square" / path.parent.name / path.name, pixels[:, 8:24])):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(part)).save(file)
+
+
+def test_own_images_are_prepared_as_the_pack_of_the_model_was(tmp_path: Path, quick: dict[str, Any]) -> None:
+    for number in range(24):
+        oblong(tmp_path / "photos" / "abc"[number % 3] / f"{number}.png", number)
+    packing = {"sources": (tmp_path / "photos",), "split_classes": "3/0/0", "image_size": 16, "resample": "nearest"}
+    prepare_data.run(PrepareDataSettings(**packing, fit="crop"), SilentReporter())
+    training = quick | {"outer_steps": 1, "eval_every": 0, "data": "photos"}
+    meta_train.run(TrainSettings(**training, name="m"), SilentReporter())
+    made = load_checkpoint(Store().find_model("m").file).manifest.data
+    assert (made.image_size, made.resample, made.fit, made.channels) == (16, "nearest", "crop", 3)
+    as_photos, as_squares = (
+        run(model="m", support=tmp_path / name, query=tmp_path / name, name=name) for name in ("photos", "square")
+    )
+    assert as_photos.metrics == as_squares.metrics
+    assert load_checkpoint(Store().find_model("photos").file).manifest.data == made  # an adapted model keeps it
+    prepare_data.run(PrepareDataSettings(**packing, name="stretched"), SilentReporter())
+    probed = probe.run(
+        ProbeSettings(models=("m",), data="stretched", split="train", protocol="meta-init", n_episodes=2, threads=1),
+        SilentReporter(),
+    )
+    assert (
+        "The images of `stretched` were made otherwise than those that model `m` was trained on: with --image-size 16 "
+        "--resample nearest instead of --image-size 16 --resample nearest --fit crop."
+    ) in probed.notes
+
+
+def test_a_checkpoint_without_preparation_counts_as_bilinear_and_stretched() -> None:
+    made = load_checkpoint(COMMITTED / "best.safetensors").manifest.data
+    assert (made.resample, made.fit, made.channels) == ("bilinear", "stretch", 3)
+
+
+def test_support_folders_of_one_name_are_an_error(maml: str, own: Path) -> None:
+    shutil.copytree(own / "support" / "ash", own / "support" / "more" / "ash")
+    with pytest.raises(EpisodeError, match="has several folders `ash`"):
+        run(model=maml, support=own / "support")
 
 
 def test_a_seeded_episode_gives_accuracy_before_and_after_and_an_adapted_model(maml: str) -> None:

@@ -1,18 +1,18 @@
 """Decode images to RGB at the size of the pack.
 
-The pixels of an RGB image of that size are not changed. Any other image is resized to a square as a whole, whatever its
-proportions, as Mini-ImageNet was made; nothing is cropped. EXIF orientation is applied; transparency becomes white;
-16-bit grey is scaled to 8 bits; the first frame of an animation is used; colour profiles are not applied.
+The pixels of an RGB image of that size are not changed. Any other image is resized to a square: as a whole, whatever
+its proportions, as Mini-ImageNet was made, or cropped or padded. EXIF orientation is applied; transparency becomes
+white; 16-bit grey is scaled to 8 bits; the first frame of an animation is used; colour profiles are not applied.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from nilr.config.base import Resample
+from nilr.config.base import Fit, Resample
 from nilr.data.digests import Images
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.data.sources.members import Payload, Unreadable
@@ -25,6 +25,11 @@ except ImportError:  # it has no wheel for this platform
 MAX_PIXELS: Final = 64_000_000
 MAX_BYTES: Final = 256 * 2**20
 
+_FITS: Final[dict[Fit, Callable[[Image.Image, tuple[int, int], Image.Resampling], Image.Image]]] = {
+    "stretch": Image.Image.resize,
+    "crop": ImageOps.fit,
+    "pad": ImageOps.pad,
+}
 # Only the formats that Pillow decodes itself: its EPS reader, for example, starts another program.
 _FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 # JPEG segments: baseline and progressive frames; the scan; and those that only say how to decode it.
@@ -37,13 +42,16 @@ class _ImageError(Exception):
     """The reason why an image is unusable."""
 
 
-def decode_images(payloads: Sequence[Payload], size: int, resample: Resample) -> tuple[Images, list[str | None]]:
+def decode_images(
+    payloads: Sequence[Payload], size: int, resample: Resample, fit: Fit = "stretch"
+) -> tuple[Images, list[str | None]]:
     """Decode images.
 
     Args:
         payloads: encoded images, or their pixels, uint8 (H, W, 3).
         size: S, height and width to return, in pixels.
         resample: filter for images of another size.
+        fit: how these become squares.
 
     Returns:
         uint8 (n, S, S, 3), and for each image the reason why it is unusable, or None; unusable images are black.
@@ -54,7 +62,7 @@ def decode_images(payloads: Sequence[Payload], size: int, resample: Resample) ->
         reason = None
         try:
             if not _decode_plain_jpeg(payload, place):
-                place[:] = np.asarray(_decode(payload, size, resample))
+                place[:] = np.asarray(_decode(payload, size, resample, fit))
         except _ImageError as error:
             reason = str(error)
         except Exception as error:  # Pillow raises nearly any exception for a broken image
@@ -65,14 +73,14 @@ def decode_images(payloads: Sequence[Payload], size: int, resample: Resample) ->
     return images, reasons
 
 
-def _decode(payload: Payload, size: int, resample: Resample) -> Image.Image:
+def _decode(payload: Payload, size: int, resample: Resample, fit: Fit) -> Image.Image:
     if isinstance(payload, Unreadable):
         raise _ImageError(payload.reason)
     image = _open(payload) if isinstance(payload, bytes) else Image.fromarray(payload)
     if image.mode != "RGB" or "transparency" in image.info:
         image = _to_rgb(image)
     if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling[resample.upper()])
+        image = _FITS[fit](image, (size, size), Image.Resampling[resample.upper()])
     return image
 
 

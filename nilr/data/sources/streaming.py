@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from nilr.config.base import Resample
+from nilr.config.base import Fit, Resample
 from nilr.data.digests import Images, image_digests
 from nilr.data.sources.decoding import MAX_BYTES, decode_images
 from nilr.data.sources.members import Member, Payload, Unreadable, fetch_all
@@ -41,7 +41,13 @@ Place = tuple[DecodedClass, int]
 
 
 def decode_classes(
-    splits: Splits, *, image_size: int, resample: Resample, workers: int | None, advance: Callable[[int], None]
+    splits: Splits,
+    *,
+    image_size: int,
+    resample: Resample,
+    fit: Fit,
+    workers: int | None,
+    advance: Callable[[int], None],
 ) -> Iterator[DecodedClass]:
     """Read and decode all images, and yield each class as soon as it is complete.
 
@@ -52,6 +58,7 @@ def decode_classes(
         splits: the images by split and class.
         image_size: S, height and width to return, in pixels.
         resample: filter for images of another size.
+        fit: how these become squares.
         workers: decoding threads; None for one per core.
         advance: called with the number of images decoded since the last call.
     """
@@ -61,7 +68,7 @@ def decode_classes(
     running: deque[tuple[list[Place], Future[Decoded]]] = deque()
     try:
         for places, payloads in _chunks(_places(splits), chunk_images):
-            running.append((places, pool.submit(_decode, payloads, image_size, resample)))
+            running.append((places, pool.submit(_decode, payloads, image_size, resample, fit)))
             if len(running) >= _CHUNKS_PER_WORKER * workers:
                 yield from _collect(*running.popleft(), advance)
         while running:
@@ -109,8 +116,8 @@ def _fetch(members: list[Member]) -> Iterator[tuple[Member, Payload]]:
     yield from fetch_all(member for member in members if member.size <= MAX_BYTES)
 
 
-def _decode(payloads: list[Payload], size: int, resample: Resample) -> Decoded:
-    images, reasons = decode_images(payloads, size, resample)
+def _decode(payloads: list[Payload], size: int, resample: Resample, fit: Fit) -> Decoded:
+    images, reasons = decode_images(payloads, size, resample, fit)
     return images, image_digests(images), reasons
 
 

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
-from nilr.checkpoint import Checkpoint, load_checkpoint, read_manifest
+from nilr.checkpoint import Checkpoint, TrainedOn, load_checkpoint, read_manifest
 from nilr.claims import is_claimed
 from nilr.config.base import SYNTHETIC, Settings
-from nilr.data.pack import ImageFile, PackedSplit, PackInfo, open_pack
+from nilr.data.pack import ImageFile, PackedSplit, open_pack
 from nilr.episodes import PackedImages
 from nilr.errors import CheckpointError, DataError, NilrError, StoreError, invalid_field
 from nilr.meta.algorithms import Algorithm
@@ -21,6 +21,7 @@ from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import choose_engine
 from nilr.models.learner import Learner
 from nilr.models.registry import build_learner, parameter_shapes
+from nilr.recipes.common.outcome import data_used
 from nilr.recipes.common.settings import recipe_digest
 from nilr.results.records import DataUsed, ModelUsed
 from nilr.store import ModelRef, Store
@@ -49,13 +50,6 @@ class _ImagesOnDisk:
     def index_select(self, _dim: int, index: Tensor) -> Tensor:
         """Read the images at `index`, int64 (n,)."""
         return torch.from_numpy(self._file.read(index.tolist()))
-
-
-def data_used(info: PackInfo, split: str | None = None) -> DataUsed:
-    """Return a pack's entry in a result."""
-    return DataUsed(
-        name=info.name, digest=info.digest, image_size=info.image_size, split=split, generated=info.generated
-    )
 
 
 def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
@@ -173,18 +167,33 @@ def open_evaluation_split(
             raise DataError(
                 f"`{opened.used.name}` has images of {opened.used.image_size} px, and model `{model.ref.name}` was "
                 f"trained on {size} px",
-                hint=f"pack the images with --image-size {size}",
+                hint=f"pack the images with {' '.join(_preparation(model.checkpoint.manifest.data))}",
             )
     return opened
 
 
 def training_pack_notes(models: Mapping[str, LoadedModel], data: DataUsed) -> list[str]:
     """Name the models, by their names in the result, that were trained on other images than the evaluated pack's."""
-    return [
-        f"Model `{name}` was trained on the pack `{trained_on.name}`, and is evaluated on `{data.name}`."
-        for name, model in models.items()
-        if (trained_on := model.checkpoint.manifest.data).digest != data.digest
-    ]
+    notes = []
+    for name, model in models.items():
+        trained_on = model.checkpoint.manifest.data
+        if trained_on.digest != data.digest:
+            notes.append(
+                f"Model `{name}` was trained on the pack `{trained_on.name}`, and is evaluated on `{data.name}`."
+            )
+        ours, theirs = _preparation(trained_on), _preparation(data)
+        if ours != theirs and "none" not in (trained_on.resample, data.resample):
+            notes.append(
+                f"The images of `{data.name}` were made otherwise than those that model `{name}` was trained on: "
+                f"with {' '.join(theirs)} instead of {' '.join(ours)}."
+            )
+    return notes
+
+
+def _preparation(data: DataUsed | TrainedOn) -> list[str]:
+    """Return the flags of `nilr prepare-data` that make a pack's images, without defaults."""
+    flags = {"--image-size": str(data.image_size), "--resample": data.resample, "--fit": data.fit}
+    return [w for flag, value in flags.items() if value not in ("none", "bilinear", "stretch") for w in (flag, value)]
 
 
 def _training_pack(store: Store, models: Sequence[LoadedModel]) -> Path:
@@ -203,8 +212,7 @@ def _training_pack(store: Store, models: Sequence[LoadedModel]) -> Path:
     if path is None:
         path = store.dataset_path(first.name)
         if not path.exists():
-            size = str(first.image_size)
-            making = store.command("prepare-data", "SOURCE...", "--image-size", size, "--name", first.name)
+            making = store.command("prepare-data", "SOURCE...", *_preparation(first), "--name", first.name)
             raise DataError(
                 f"no pack in `{store.home}` has the images that model `{models[0].ref.name}` was trained on: "
                 f"`{first.name}` (digest {first.digest[:12]})",

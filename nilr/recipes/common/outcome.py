@@ -8,6 +8,8 @@ from pydantic import JsonValue
 
 from nilr.commands import schema_of
 from nilr.config.base import Settings
+from nilr.data.pack import PackInfo
+from nilr.results.records import DataUsed
 from nilr.results.result import SCHEMA_VERSION, Result
 from nilr.runtime import utc_now
 from nilr.store import Store
@@ -15,6 +17,12 @@ from nilr.store import Store
 M = TypeVar("M")
 
 _PACKS, _MODELS = ("data", "data_b", "verify"), ("model", "models")
+
+
+def data_used(info: PackInfo, split: str | None = None) -> DataUsed:
+    """Return the entry of a pack, or of one of its splits, in a result."""
+    names = DataUsed.model_fields.keys() - {"split"}
+    return DataUsed(split=split, **{name: getattr(info, name) for name in names})
 
 
 class Outcome:

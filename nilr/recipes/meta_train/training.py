@@ -203,7 +203,7 @@ class Training:
             architecture={"name": settings.arch, "arguments": arguments},
             algorithm=outer.algorithm.to_stored(),
             settings=recorded_settings(settings),
-            data={"name": data.name, "digest": data.digest, "image_size": data.image_size},
+            data=data.model_dump(exclude={"split", "generated"}),
             outer_step=self.progress.outer_step,
             metrics=self.recorded_metrics(),
             engine=outer.engine.name,

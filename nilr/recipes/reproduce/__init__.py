@@ -13,8 +13,7 @@ from nilr.config.experiments import EXPERIMENTS
 from nilr.data.pack import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
-from nilr.recipes.common.loading import data_used
-from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.outcome import Outcome, data_used
 from nilr.recipes.common.processes import KilledError
 from nilr.recipes.reproduce.estimate import estimate_seconds
 from nilr.recipes.reproduce.plan import (

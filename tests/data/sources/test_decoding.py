@@ -153,6 +153,20 @@ def test_an_oblong_image_is_resized_without_cropping() -> None:
     assert small[:, 3, 0].min() > 128
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_an_oblong_image_is_cropped_to_its_centre_or_padded_with_black(upright: bool) -> None:
+    pixels = random_pixels(16, 32)
+    cropped, padded = pixels[:, 8:24], np.zeros((32, 32, 3), np.uint8)
+    padded[8:24] = pixels
+    if upright:
+        pixels, cropped, padded = (array.swapaxes(0, 1) for array in (pixels, cropped, padded))
+    content = encoded(Image.fromarray(np.ascontiguousarray(pixels)), "PNG")
+    assert np.array_equal(decode_images([content], 16, "bilinear", "crop")[0][0], cropped)
+    assert np.array_equal(decode_images([content], 32, "bilinear", "pad")[0][0], padded)
+    halved = Image.fromarray(np.ascontiguousarray(padded)).resize((16, 16), Image.Resampling.BOX)
+    assert np.array_equal(decode_images([content], 16, "box", "pad")[0][0], np.asarray(halved))
+
+
 def test_resampling_follows_the_filter() -> None:
     content = encoded(Image.fromarray(random_pixels(16, 16)), "PNG")
     for name in ("bilinear", "nearest", "lanczos"):
