@@ -9,6 +9,7 @@ from nilr.config.base import (
     Distance,
     Interval,
     ProtocolChoice,
+    QueryBatch,
     Split,
     TaskB,
     setting,
@@ -120,6 +121,11 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
         None,
         "Pack of the evaluated episodes, a name or a path; in cross-task, models are still adapted to --data.",
         shown="--data",
+    )
+    query_batch: QueryBatch = setting(
+        "all",
+        "Query images that are evaluated in one batch, which matters for --batch-stats apart and together: all of an "
+        "episode, those of one class, or a single image.",
     )
     layers: tuple[str, ...] = setting(
         (), "Evaluate the outputs of these layers too: all, or names (repeat the flag or use commas).", shown="none"

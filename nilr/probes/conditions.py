@@ -7,6 +7,7 @@ the evaluated episode. A reading computes a number from a view.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from nilr.episodes import Episode
 from nilr.errors import DivergedError
 from nilr.meta.engine.contract import Engine
 from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
-from nilr.probes.features import BatchStats, episode_activations, episode_features
+from nilr.probes.features import BatchStats, QueryBatch, episode_activations, episode_features, query_batches
 from nilr.probes.similarity import identities
 from nilr.probes.tasks import Task, Tasks
 
@@ -51,6 +52,7 @@ class Subject:
     inner_steps: int
     engine: Engine
     batch_stats: BatchStats = "apart"
+    query_batch: QueryBatch = "all"
     edits: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def steps(self, condition: Condition) -> int:
@@ -120,7 +122,8 @@ class Quantity(NamedTuple):
 def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity]) -> dict[Quantity, float]:
     """Return every quantity of one episode.
 
-    Each condition adapts once. A condition with more steps continues from the same condition with fewer.
+    Each condition adapts once. A condition with more steps continues from the same condition with fewer. A value is the
+    mean over the batches of queries.
 
     Raises:
         ValueError: a condition adapts to an episode that `tasks` does not have.
@@ -130,10 +133,13 @@ def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity])
     for condition, reading in quantities:
         readings.setdefault(condition, []).append(reading)
 
-    def view(params: Mapping[str, Tensor], used: Iterable[Reading]) -> View:
-        return View(subject.engine, params, tasks.judged, subject.batch_stats, layered=any(map(layer_of, used)))
+    batches = query_batches(tasks.judged, subject.query_batch)
 
-    before = view(subject.params, [reading for used in readings.values() for reading in used])
+    def views(params: Mapping[str, Tensor], used: Iterable[Reading]) -> list[View]:
+        layered = any(map(layer_of, used))
+        return [View(subject.engine, params, batch, subject.batch_stats, layered=layered) for batch in batches]
+
+    before = views(subject.params, [reading for used in readings.values() for reading in used])
     reached: dict[Condition, tuple[int, Mapping[str, Tensor]]] = {}
     values: dict[Quantity, float] = {}
     for condition in sorted(readings, key=subject.steps):
@@ -142,9 +148,10 @@ def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity])
             path = replace(condition, steps=None)
             params = _adapt(subject, condition, tasks, *reached.get(path, (0, subject.params)))
             reached[path] = subject.steps(condition), params
-            after = view(params, readings[condition])
+            after = views(params, readings[condition])
         try:
-            values |= {Quantity(condition, reading): reading(after, before) for reading in readings[condition]}
+            for reading in readings[condition]:
+                values[Quantity(condition, reading)] = fmean(map(reading, after, before))
         except DivergedError as error:
             raise DivergedError(f"{condition}: {error.message}", hint=error.hint) from error
     return values

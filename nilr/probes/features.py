@@ -1,6 +1,7 @@
 """Features of support and query with the requested batch statistics."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,6 +14,16 @@ from nilr.models.learner import Statistics, Tensors
 # How batch normalisation normalises: "apart", support and query are a batch each; "together", they are one batch;
 # "inductive", the support's statistics normalise the queries too, so that no query depends on another one.
 BatchStats = Literal["apart", "together", "inductive"]
+QueryBatch = Literal["all", "class", "image"]  # queries in one batch
+
+
+def query_batches(episode: Episode, query_batch: QueryBatch) -> list[Episode]:
+    """Return an episode as several with the same support and one batch of queries each."""
+    if query_batch == "all":
+        return [episode]
+    keys = episode.query_y if query_batch == "class" else torch.arange(len(episode.query_y))
+    chosen = [(keys == key).nonzero()[:, 0] for key in sorted(set(keys.tolist()))]
+    return [replace(episode, query_x=episode.query_x[one], query_y=episode.query_y[one]) for one in chosen]
 
 
 def episode_activations(

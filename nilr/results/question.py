@@ -22,6 +22,7 @@ MEASURED: Words = {
     "distance": "{}".format,
     "task_b": "task B {}".format,
     "batch_stats": "batch statistics {}".format,
+    "query_batch": "queries by {}".format,
     "rates": "rates {}".format,
     "adapt_part": "adapting {}".format,
     "split": "{} split".format,

@@ -97,6 +97,17 @@ def test_features_come_from_the_layers_if_a_reading_needs_these() -> None:
         assert engine.calls == {"activations": forwards}
 
 
+def test_a_value_is_the_mean_over_the_batches_of_queries() -> None:
+    engine = CountingEngine()
+    quantity = Quantity(META_INIT, largest)
+    x = torch.tensor([0.25, 0.5, 0.75, 0.0])[:, None, None, None].expand(-1, 3, 1, 1)
+    judged = replace(tasks().judged, query_x=x, query_y=torch.tensor([0, 1, 0, 1]))
+    expected = {"all": 0.75, "class": (0.75 + 0.5) / 2, "image": (0.25 + 0.5 + 0.75 + 0.0) / 4}
+    for query_batch, value in expected.items():
+        subject = Subject({"at": torch.tensor(1.0)}, {}, 1, engine, query_batch=query_batch)  # type: ignore[arg-type]
+        assert read_episode(subject, Tasks(judged, {}), [quantity]) == {quantity: value}
+
+
 def test_similarity_is_between_the_view_and_that_of_the_meta_initialisation() -> None:
     engine = CountingEngine()
     subject = Subject({"at": torch.tensor(1.0)}, {"at": torch.tensor(1.0)}, 1, engine)  # type: ignore[arg-type]

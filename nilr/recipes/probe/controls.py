@@ -10,7 +10,6 @@ from nilr.meta.engine.contract import Engine
 from nilr.metrics import paired_difference
 from nilr.models.registry import build_learner
 from nilr.probes.conditions import Subject
-from nilr.probes.features import BatchStats
 from nilr.recipes.common.loading import LoadedModel
 from nilr.words import signed
 
@@ -30,17 +29,14 @@ class RawPixels:
         return x.flatten(1)
 
 
-def build_controls(model: LoadedModel, seed: int, batch_stats: BatchStats) -> dict[str, Subject]:
+def build_controls(model: LoadedModel, seed: int) -> dict[str, Subject]:
     """Return the controls by name; the untrained body has the model's architecture and weights drawn by `seed`."""
     architecture = model.checkpoint.manifest.architecture
     arguments: dict[str, Any] = dict(architecture.arguments)
     learner = build_learner(architecture.name, **arguments, seed=stream_seed(seed, "untrained"))
     device = model.params["head.bias"].device
     params = {name: value.to(device) for name, value in learner.initial_params().items()}
-    return {
-        UNTRAINED: Subject(params, {}, 0, model.engine, batch_stats),
-        RAW_PIXELS: Subject({}, {}, 0, cast(Engine, RawPixels()), batch_stats),
-    }
+    return {UNTRAINED: Subject(params, {}, 0, model.engine), RAW_PIXELS: Subject({}, {}, 0, cast(Engine, RawPixels()))}
 
 
 def compare_with_untrained(accuracies: Mapping[str, Tensor]) -> str:

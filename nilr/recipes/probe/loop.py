@@ -1,5 +1,6 @@
 """The loop of a probe: draw an episode, measure every model under every condition, stop when precise enough."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -40,8 +41,12 @@ def judge(
     quantities = {name: plan.quantities() for name, plan in plans.items()}
     subjects = {name: _subject(settings, model, quantities[name]) for name, model in models.items()}
     if settings.controls:
-        first = next(iter(models.values()))
-        subjects |= build_controls(first, settings.seed, batch_stats(settings, first))
+        controls = build_controls(next(iter(models.values())), settings.seed)
+        how = subjects[next(iter(models))]
+        subjects |= {
+            name: dataclasses.replace(control, batch_stats=how.batch_stats, query_batch=how.query_batch)
+            for name, control in controls.items()
+        }
     measure = _measurement(settings, subjects, quantities, pairs)
 
     def collect(name: str) -> Values:
@@ -93,6 +98,7 @@ def _subject(settings: ProbeSettings, model: LoadedModel, quantities: Iterable[Q
         inner_steps=inner_steps(settings, model),
         engine=model.engine,
         batch_stats=batch_stats(settings, model),
+        query_batch=settings.query_batch,
         edits={edit: edited(inner_lr, model.params, edit, seed=settings.seed) for edit in edits},
     )
 

@@ -100,6 +100,8 @@ def check_settings(settings: ProbeSettings) -> None:
     requested_rules(settings)
     if settings.until_ci is not None and settings.protocol == META_INIT.protocol:
         raise UsageError("--until-ci needs differences, and --protocol meta-init has none", hint="omit --protocol")
+    if settings.similarity and settings.query_batch != "all":
+        raise UsageError("--similarity compares all queries of an episode", hint="omit --query-batch")
     for section in SECTIONS:
         section.check(settings)
     if settings.data_b is not None and (settings.shared_classes or settings.task_b == "same-classes"):

@@ -190,13 +190,29 @@ def test_every_rule_and_batch_statistic_gives_the_accuracy_computed_by_hand(
         assert accuracy == pytest.approx(right)
 
 
+@pytest.mark.parametrize("query_batch", ["class", "image"])
+def test_batches_of_queries_change_what_is_apart_and_nothing_that_is_inductive(maml: str, query_batch: str) -> None:
+    def values(batch_stats: str, **settings: Any) -> dict[str, Any]:
+        found = judge(maml, own_head=True, batch_stats=batch_stats, **settings).per_episode[maml]
+        return {**{p: found[p] for p in PROTOCOLS}, **found["own_head"]["learned"]}
+
+    inductive, batched = values("inductive"), values("inductive", query_batch=query_batch)
+    assert {name: pytest.approx(of) for name, of in inductive.items()} == batched
+    assert values("apart") != values("apart", query_batch=query_batch)
+    with pytest.raises(UsageError, match="--similarity compares all queries"):
+        judge(maml, query_batch=query_batch, similarity=True)
+
+
 def test_models_are_judged_as_they_were_trained_and_old_ones_apart(maml: str, quick: dict[str, Any]) -> None:
     meta_train.run(TrainSettings(name="inductive", batch_stats="inductive", **quick), SilentReporter())
     for name, trained in ((maml, "apart"), ("inductive", "inductive")):
         default = judge(name, own_head=True, controls=True)
         assert default.config["batch_stats"] == trained
         assert default.per_episode == judge(name, own_head=True, controls=True, batch_stats=trained).per_episode
-    assert judge(maml, "inductive").config["batch_stats"] == {maml: "apart", "inductive": "inductive"}
+    both = judge(maml, "inductive")
+    assert both.config["batch_stats"] == {maml: "apart", "inductive": "inductive"}
+    questions = [result.question.split(", ")[2] for result in (judge(maml), judge("inductive"), both)]
+    assert questions == ["6 episodes", "batch statistics inductive", "batch statistics apart and inductive"]
     path = Store(None).find_model(maml).file
     checkpoint = load_checkpoint(path)
     manifest = checkpoint.manifest.model_dump(
