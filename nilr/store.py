@@ -187,7 +187,9 @@ class Store:
         with _storage(directory):
             there = [checkpoint for checkpoint, file in CHECKPOINTS.items() if (directory / file).is_file()]
         if not there:
-            hint = f"`{self.command('models', 'ls')}` shows the progress of models in the store"
+            hint = f"expected {LAST} or {BEST} in `{directory}`"
+            if directory.parent == self._models:
+                hint = f"`{self.command('models', 'ls')}` shows its progress"
             raise StoreError(f"model `{name}` has no checkpoint yet", hint=hint)
         if wanted is not None and wanted not in there:
             ref = name if directory.parent == self._models else directory
