@@ -118,6 +118,8 @@ def describe_probe(claims: Mapping[str, Mapping[str, int]], metrics: ProbeMetric
     others = [name for name, signs in claims.items() if not signs]
     unclaimed = f" No sign is claimed of {', '.join(others)}." if others else ""
     scope = "Intervals are over episodes, for these models and classes only."
+    if next(iter(metrics.values())).meta_init.accuracy.n_episodes == 1:
+        scope = "One episode gives no interval."
     return f"The paper's four signs, over episodes: {'; '.join(findings)}.{unclaimed} {scope}"
 
 
@@ -266,5 +268,7 @@ def describe_signs(found: Sequence[Sign]) -> list[str]:
     counts = [f"{sum(sign.finding == word for sign in found)} {word}" for word in get_args(Finding)[:3]]
     few = any(sign.measured.n_seeds < LEAST_SEEDS for sign in found)
     limit = f" Fewer than {LEAST_SEEDS} seeds decide nothing." if few else ""
-    scope = "Intervals are over seeds (Student's t, seeds - 1 degrees of freedom), on the test classes of one pack."
-    return [*lines, f"The paper's four signs: {', '.join(counts)}.{limit} {scope}"]
+    scope = " Intervals are over seeds (Student's t, seeds - 1 degrees of freedom), on the test classes of one pack."
+    if all(sign.measured.ci95 is None for sign in found):
+        scope = ""  # one seed has no interval
+    return [*lines, f"The paper's four signs: {', '.join(counts)}.{limit}{scope}"]

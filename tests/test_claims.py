@@ -271,6 +271,18 @@ def test_on_generated_images_a_clear_difference_is_a_demonstration() -> None:
     assert not any(word in " ".join(describe_signs(found)) for word in ("confirmed", "refuted"))
 
 
+def test_one_episode_and_one_seed_have_no_interval_to_speak_of() -> None:
+    once = Mean(mean=0.4, ci95=None, n_episodes=1)
+    delta = ProtocolMetrics(accuracy=once, delta=Delta(mean=0.02, ci95=None, p=None))
+    text = describe_probe(
+        CLAIMS, {"maml": ModelProbe(meta_init=ProtocolMetrics(accuracy=once), same_task=delta)} | {"metasgd": probe()}
+    )
+    assert text.endswith("undecided (+2.00 points, one episode). One episode gives no interval.")
+    measured = figures("maml", [measured_model(0, 0.02, -0.02)]).to_meta_init
+    last = describe_signs(signs({"maml": "maml"}, {"maml": measured}))[-1]
+    assert last == "The paper's four signs: 0 confirmed, 0 refuted, 2 undecided. Fewer than 3 seeds decide nothing."
+
+
 def test_a_control_beside_a_claimed_model_is_named_as_one() -> None:
     delta = Delta(mean=0.02, ci95=0.001, p=1e-9)
     text = describe_probe({"maml": CLAIMS["maml"], "nonneg": {}}, {"maml": probe(delta), "nonneg": probe(delta)})

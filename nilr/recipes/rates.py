@@ -152,7 +152,7 @@ def _seed_notes(used: Sequence[ModelUsed], metrics: Sequence[ModelRates]) -> lis
         f"Share of negative rates over {len(by_seed)} seeds of {algo}: {100 * mean(by_seed.values()):.2f} % on average,"
         f" standard deviation between seeds {100 * stdev(by_seed.values()):.2f} points."
         for (_, algo), by_seed in shares.items()
-        if len(by_seed) > 1
+        if len(by_seed) > 1 and any(by_seed.values())
     ]
 
 

@@ -37,6 +37,11 @@ def corrected_p(delta: Delta) -> float | None:
     return delta.p if delta.p_holm is None else delta.p_holm
 
 
+def is_unchanged(delta: Delta) -> bool:
+    """Return whether a difference is exactly zero in every episode."""
+    return bounds(delta) == (0, 0)
+
+
 def sign_found(delta: Delta) -> int:
     """Return the sign of a difference whose interval excludes zero and whose corrected p is below 0.05, else 0."""
     interval, p = bounds(delta), corrected_p(delta)

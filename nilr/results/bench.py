@@ -9,8 +9,8 @@ class Timing(Record):
     """The seconds that one engine takes for a task: the median over the rounds, the fastest and the slowest.
 
     `flop` counts the convolutions that the task needs; `share_of_attainable` is their rate, as a fraction of
-    `attainable_flop_per_second`. Memory is that of the engine's process before its first turn, and its peak: resident
-    memory, with Python and torch; on a CUDA device, that of its tensors.
+    `attainable_flop_per_second`, null for all if one of them would be above 1. Memory is that of the engine's process
+    before its first turn, and its peak: resident memory, with Python and torch; on a CUDA device, that of its tensors.
     """
 
     episodes: int
@@ -20,7 +20,7 @@ class Timing(Record):
     seconds_slowest: FiniteFloat
     episodes_per_second: FiniteFloat
     flop: int
-    share_of_attainable: FiniteFloat
+    share_of_attainable: FiniteFloat | None
     memory_before_bytes: int
     peak_memory_bytes: int
 

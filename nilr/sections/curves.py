@@ -6,7 +6,7 @@ from functools import partial
 
 from nilr.config.base import PROTOCOLS
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, protocol_legend
-from nilr.report.numbers import accuracy, bounds, listed, percent, points
+from nilr.report.numbers import accuracy, bounds, is_unchanged, listed, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, by_protocol
 from nilr.results.probe import ModelProbe, ProtocolMetrics, Row
@@ -64,7 +64,9 @@ def _extremes(along: Along, label: str, curves: Curves) -> str:
     for protocol in ADAPTED:
         measured = {position: row[protocol].delta for position, row in curves.items() if protocol in row}
         deltas = {position: delta for position, delta in measured.items() if delta is not None}
-        if deltas:
+        if deltas and all(map(is_unchanged, deltas.values())):
+            parts.append(f"{protocol} accuracy changes nowhere")
+        elif deltas:
             position, delta = max(deltas.items(), key=lambda item: abs(item[1].mean))
             parts.append(f"the largest {protocol} difference is {points(delta)} points, {along.at} {position}")
     if not parts:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nilr.probes.edits import LEARNED
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows, protocol_legend
-from nilr.report.numbers import NOTHING, accuracy, points, sign_found
+from nilr.report.numbers import NOTHING, accuracy, bounds, is_unchanged, points, sign_found
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject
 from nilr.results.probe import EditMetrics, EditProbe
@@ -48,13 +48,21 @@ def _changes(subjects: Sequence[Subject], protocol: str) -> str | None:
     deltas = {key: delta for key, delta in measured.items() if delta is not None}
     if not deltas:
         return None
-    changed = sum(sign_found(delta) != 0 for delta in deltas.values())
-    (name, label), largest = max(deltas.items(), key=lambda item: abs(item[1].mean))
+    head = f"{protocol.capitalize()}: compared with the learned rates,"
+    changing = {key: delta for key, delta in deltas.items() if not is_unchanged(delta)}
+    if not changing:
+        return f"{head} no edit changes accuracy in any episode."
+    (name, label), largest = max(changing.items(), key=lambda item: abs(item[1].mean))
     where = f" in {label}" if len({label for _, label in deltas}) > 1 else ""
+    most = f"largest change is {points(largest)} points, with {name}{where}."
+    if bounds(largest) is None:
+        return f"{head} the {most}"
+    changed = sum(sign_found(delta) != 0 for delta in changing.values())
+    idle = len(deltas) - len(changing)
+    others = f"; {idle} more change{'s' if idle == 1 else ''} nothing in any episode" if idle else ""
     return (
-        f"{protocol.capitalize()}: compared with the learned rates, accuracy changes in {changed} of "
-        f"{counted(len(deltas), 'edit')} (p below 0.05 after Holm's correction). The largest change is "
-        f"{points(largest)} points, with {name}{where}."
+        f"{head} accuracy changes in {changed} of {counted(len(changing), 'edit')} (p below 0.05 after Holm's "
+        f"correction){others}. The {most}"
     )
 
 

@@ -49,13 +49,17 @@ def maps(subjects: Sequence[Subject]) -> list[Map]:
 
 
 def sentence(found: Sequence[Map]) -> str:
-    """Return the layer with the lowest value of each map's first measure."""
+    """Return the layer with the lowest value of each map's first measure, if layers differ."""
     parts = []
     for one in found:
         name = one.measures[0]
         means = {layer: measures[name].mean for layer, measures in one.layers.items() if name in measures}
         layer, lowest = min(means.items(), key=lambda item: item[1])
-        parts.append(f"{name} of {one.label} ({one.protocol}) is lowest in {layer} ({lowest:z.2f})")
+        values = {f"{mean:z.2f}" for mean in means.values()}
+        where = f"lowest in {layer} ({lowest:z.2f})"
+        if len(values) == 1:
+            where = f"{lowest:z.2f} in {listed(list(means))}"
+        parts.append(f"{name} of {one.label} ({one.protocol}) is {where}")
     return f"{listed(parts)}."
 
 

@@ -102,6 +102,11 @@ class Figures:
         """Operations per second of the fastest convolution."""
         return max(self._rates)
 
+    @property
+    def has_shares(self) -> bool:
+        """Whether no engine is faster than the fastest convolution, which was measured at another moment."""
+        return all(self._flop(job) / self._seconds(job) <= self.attainable for job in self._turns)
+
     def convolutions(self) -> list[ConvolutionRate]:
         """Return the operations per second of each convolution."""
         return [
@@ -148,6 +153,11 @@ class Figures:
             notes.append(f"Not available on this machine or with this --arch or --precision: {', '.join(unavailable)}.")
         notes += dict.fromkeys(note for turns in self._turns.values() for turn in turns for note in turn.notes)
         spread = max(max(seconds) / min(seconds) for seconds in map(_seconds, self._turns.values()))
+        if not self.has_shares:
+            notes.append(
+                "An engine was faster than the plain convolutions, so other programs ran while these were measured: "
+                "shares are left out. Repeat `nilr bench` when the machine is idle."
+            )
         if spread > UNEVEN:
             notes.append(
                 f"Turns of one engine differ by a factor of up to {spread:.1f}: other programs ran on this machine."
@@ -165,7 +175,7 @@ class Figures:
             seconds_slowest=max(_seconds(turns)),
             episodes_per_second=job.episodes / seconds,
             flop=flop,
-            share_of_attainable=flop / seconds / self.attainable,
+            share_of_attainable=flop / seconds / self.attainable if self.has_shares else None,
             memory_before_bytes=turns[0].memory_before,
             peak_memory_bytes=max(turn.peak_memory for turn in turns),
         )

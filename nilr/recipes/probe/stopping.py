@@ -17,6 +17,8 @@ LEAST_EPISODES = 50
 _MARGIN = 1.02
 
 _POINT = 0.01
+_HUNDREDTH = 1e-4  # of a point
+_ALMOST_CERTAIN = 99  # percent
 
 
 def deltas_in(metrics: Mapping[str, ModelProbe]) -> list[Delta]:
@@ -91,7 +93,10 @@ def precision_note(metrics: ProbeMetrics, *, until_ci: float | None) -> str | No
     needed = ""
     if wanted < widest.ci95:
         needed = f"; ± {number(100 * wanted, 2)} needs about {episodes_for_half_width(spread, wanted):,} episodes"
+    width = f"{100 * widest.ci95:.2f}" if widest.ci95 >= _HUNDREDTH else number(100 * widest.ci95, 1)
+    found = 100 * power(_POINT, spread, n)
+    probability = f"{found:.0f} %" if found < _ALMOST_CERTAIN else f"more than {_ALMOST_CERTAIN} %"
     return (
-        f"Over {n:,} episodes, every paired interval is ± {100 * widest.ci95:.2f} points or narrower{needed}. "
-        f"A true difference of 1 point would be found with a probability of {100 * power(_POINT, spread, n):.0f} %."
+        f"Over {n:,} episodes, every paired interval is ± {width} points or narrower{needed}. "
+        f"A true difference of 1 point would be found with a probability of {probability}."
     )

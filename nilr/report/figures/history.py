@@ -32,14 +32,18 @@ KIND = Kind(
 def sentence(found: Sequence[History]) -> str:
     """Return the share of negative rates at the end, and the layer with the largest share."""
     last = {history.label: history.share_negative[-1] for history in found}
+    low, high = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+    if not any(any(history.share_negative) for history in found):
+        return "No rate is negative at any time."
     if len(last) == 1:
         history = found[0]
         text = (
             f"In {history.label}, {percent(history.share_negative[-1])} of the rates are negative after "
             f"{counted(history.steps[-1], 'update')} ({percent(history.share_negative[0])} after {history.steps[0]:,})"
         )
+    elif percent(last[low]) == percent(last[high]):
+        text = f"At the end of training, {percent(last[low])} of the rates of each model are negative"
     else:
-        low, high = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
         text = (
             f"At the end of training, between {percent(last[low])} ({low}) and {percent(last[high])} ({high}) of the "
             "rates are negative"
@@ -47,6 +51,7 @@ def sentence(found: Sequence[History]) -> str:
     layers = {(h.label, name): shares[-1] for h in found for name, shares in h.by_layer.items() if shares}
     if layers:
         (label, layer), share = max(layers.items(), key=lambda item: item[1])
+    if layers and share > 0:
         of = f" of {label}" if len(found) > 1 else ""
         text += f". The layer with the largest share is {layer}{of} ({percent(share)})"
     return f"{text}."

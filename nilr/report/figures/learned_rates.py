@@ -47,6 +47,8 @@ def layers(sources: Sequence[Source[Any]]) -> list[Layer]:
 
 def sentence(found: Sequence[Layer]) -> str:
     """Return the share of negative rates of each model, and the layer with the largest share."""
+    if not any(layer.rates.share_negative for layer in found):
+        return "No rate is negative."
     parts = []
     for label in dict.fromkeys(layer.label for layer in found):
         layers = {layer.name: layer.rates for layer in found if layer.label == label}

@@ -5,7 +5,18 @@ from typing import Any
 
 from nilr.config.base import PROTOCOLS
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows, protocol_legend
-from nilr.report.numbers import NOTHING, accuracy, corrected_p, listed, p_value, percent, points, sign_found
+from nilr.report.numbers import (
+    NOTHING,
+    accuracy,
+    bounds,
+    corrected_p,
+    is_unchanged,
+    listed,
+    p_value,
+    percent,
+    points,
+    sign_found,
+)
 from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject, by_protocol
 from nilr.words import counted
@@ -43,16 +54,30 @@ def _change(subjects: Sequence[Subject], protocol: str) -> str | None:
     deltas = {label: delta for label, delta in measured.items() if delta is not None}
     if not deltas:
         return None
+    head = f"{protocol.capitalize()} adaptation"
+    changing = {label: delta for label, delta in deltas.items() if not is_unchanged(delta)}
+    if not changing:
+        return f"{head} changes accuracy in no episode."
     if len(deltas) <= 2:
-        changes = listed([f"{points(delta)} points in {label}" for label, delta in deltas.items()])
-        return f"{protocol.capitalize()} adaptation changes accuracy by {changes}."
-    signs = [sign_found(delta) for delta in deltas.values()]
-    label, largest = max(deltas.items(), key=lambda item: abs(item[1].mean))
+        changes = listed([f"{points(delta)} points in {label}" for label, delta in changing.items()])
+        return (
+            f"{head} changes accuracy by {changes}{_unchanged([label for label in deltas if label not in changing])}."
+        )
+    label, largest = max(changing.items(), key=lambda item: abs(item[1].mean))
+    most = f"largest difference is {points(largest)} points, in {label}."
+    if bounds(largest) is None:
+        return f"{head}: the {most}"
+    signs = [sign_found(delta) for delta in changing.values()]
+    same = len(deltas) - len(changing)
     return (
-        f"{protocol.capitalize()} adaptation raises accuracy in {signs.count(1)} of {counted(len(deltas), 'model')}, "
-        f"lowers it in {signs.count(-1)}, and has no clear effect in {signs.count(0)}. The largest difference is "
-        f"{points(largest)} points, in {label}."
+        f"{head} raises accuracy in {signs.count(1)} of {counted(len(deltas), 'model')}, lowers it in "
+        f"{signs.count(-1)}, and has no clear effect in {signs.count(0)}"
+        f"{f'; in {same} it changes no episode' if same else ''}. The {most}"
     )
+
+
+def _unchanged(labels: Sequence[str]) -> str:
+    return f", and in no episode in {listed(labels)}" if labels else ""
 
 
 def table(subjects: Sequence[Subject]) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nilr.inference import LEAST_SEEDS, SeedInference, over_seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows
-from nilr.report.numbers import bounds, p_value, percent, points
+from nilr.report.numbers import bounds, is_unchanged, p_value, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject, by_protocol, groups
 from nilr.results.records import Delta, ModelUsed
@@ -105,6 +105,9 @@ def sentence(found: Sequence[Row]) -> str:
     parts = []
     for row in found:
         together = row.together
+        if all(map(is_unchanged, row.deltas.values())):
+            parts.append(f"{row.label}, {row.protocol}, {counted(together.n, 'seed')}: accuracy changes in no episode")
+            continue
         few = f" (a verdict needs at least {LEAST_SEEDS} seeds)" if together.n < LEAST_SEEDS else ""
         parts.append(
             f"{row.label}, {row.protocol}, {counted(together.n, 'seed')}: from {row.levels}, "

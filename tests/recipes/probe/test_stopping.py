@@ -115,6 +115,15 @@ def test_the_note_gives_the_precision_and_the_episodes_needed_for_more() -> None
     )
 
 
+def test_the_note_announces_no_certainty_and_no_interval_of_zero() -> None:
+    values = torch.tensor([0.0, 1e-5] * 50, dtype=torch.float64)
+    note = precision_note({"m": probed(torch.zeros(100, dtype=torch.float64), values)}, until_ci=None)
+    assert note is not None
+    # a hundred times as narrow as above, and more: 0.0001 points
+    assert "is ± 0.0001 points or narrower" in note
+    assert note.endswith("found with a probability of more than 99 %.")
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5]])
 def test_there_is_no_note_without_an_interval(values: list[float]) -> None:
     tensor = torch.tensor(values, dtype=torch.float64)
