@@ -19,7 +19,7 @@ from pathlib import Path
 import platformdirs
 
 from nilr.checkpoint import Manifest, read_manifest
-from nilr.config.base import MINI_IMAGENET, Settings, is_name
+from nilr.config.base import Settings, is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError
 from nilr.files import expand_home, opened, remove_at_once, remove_stale, storage_error
 from nilr.words import slug
@@ -65,10 +65,10 @@ class Store:
             if path.is_file():
                 return path
             if _is_path(ref):
-                raise StoreError(f"there is no pack `{ref}`", hint=self._how_to_pack())
+                raise StoreError(f"there is no pack `{ref}`", hint=self.how_to_pack())
             known = [pack.stem for pack in self.packs()]
         others = f"known: {', '.join(known)}; or " if known else ""
-        hint = f"{_as_path(ref)}{others}{self._how_to_pack()}"
+        hint = f"{_as_path(ref)}{others}{self.how_to_pack()}"
         raise StoreError(f"no dataset `{ref}` in `{self._datasets}`", hint=hint)
 
     def model_dir(self, name: str) -> Path:
@@ -203,13 +203,12 @@ class Store:
 
     def how_to_train(self) -> str:
         """Return a hint with the command that trains a model on a pack of the store, or else makes a pack."""
-        packs = [pack.stem for pack in self.packs()]
-        if not packs:
-            return f"{self._how_to_pack()}, and train on it"
-        data = () if MINI_IMAGENET in packs else ("--data", packs[0])
-        return f"train one with `{self.command('meta-train', *data)}`"
+        if not self.packs():
+            return f"{self.how_to_pack()}, and train on it"
+        return f"train one with `{self.command('meta-train')}`"
 
-    def _how_to_pack(self) -> str:
+    def how_to_pack(self) -> str:
+        """Return a hint with the commands that make a pack."""
         commands = (self.command("prepare-data", source) for source in ("SOURCE...", "--synthetic"))
         return f"make a pack with {', or with '.join(f'`{command}`' for command in commands)}"
 

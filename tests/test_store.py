@@ -244,7 +244,7 @@ def test_the_default_model_is_found_beside_broken_ones(store: Store) -> None:
 
 def test_without_any_trained_model_the_hint_is_to_train(store: Store) -> None:
     pack(store, "birds")
-    command = f"`nilr meta-train --data birds --home {store.home}`"
+    command = f"`nilr meta-train --home {store.home}`"
     for expected in (f"train one with {command}", "they are adapted or unreadable: maml-adapted"):
         with pytest.raises(StoreError, match="there is no trained model in") as caught:
             store.find_model(None)

@@ -267,8 +267,7 @@ def newest_pack(store: Store) -> Path:
     """Return the pack in the store that was made last, ignoring unreadable ones; StoreError if there is none."""
     packs = store.packs()
     if not packs:
-        hint = "make one with `nilr prepare-data SOURCE...`, or with `nilr prepare-data --synthetic`"
-        raise StoreError(f"there is no pack in `{store.home}`", hint=hint)
+        raise StoreError(f"there is no pack in `{store.home}`", hint=store.how_to_pack())
     made: dict[Path, tuple[str, float]] = {}
     for path in packs:
         with contextlib.suppress(NilrError, OSError):
