@@ -90,7 +90,11 @@ def labelled(sources: Sequence[Source[Any]], command: str) -> list[tuple[str, st
     """Return label, name and source of every entry of a command's metrics."""
     entries = [(name, source) for source in sources if source.command == command for name in source.result.metrics]
     names = [name for name, _ in entries]
-    return [(name if names.count(name) == 1 else f"{name} ({source.name})", name, source) for name, source in entries]
+    labels = [name if names.count(name) == 1 else f"{name} ({source.name})" for name, source in entries]
+    return [
+        (label if labels.count(label) == 1 else f"{label} {labels[: i + 1].count(label)}", name, source)
+        for i, (label, (name, source)) in enumerate(zip(labels, entries, strict=True))
+    ]
 
 
 def groups(subjects: Sequence[Subject]) -> list[list[tuple[Subject, ModelUsed]]]:

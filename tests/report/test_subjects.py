@@ -1,8 +1,8 @@
 from typing import Any
 
 from nilr.report.figures.figure import Material
-from nilr.report.subjects import by_protocol, by_question, groups
-from tests.report.material import cells, full_probe, material, result, used
+from nilr.report.subjects import by_protocol, by_question, groups, probed
+from tests.report.material import cells, full_probe, material, result, source, used
 
 
 def labels(found: Material) -> list[list[str]]:
@@ -72,6 +72,11 @@ def test_a_control_is_shown_but_has_no_group() -> None:
 
 def test_a_name_in_two_files_is_labelled_with_the_file() -> None:
     assert [s.label for s in material(one("a", 0, "r"), one("a", 1, "r")).subjects] == ["a (0.json)", "a (1.json)"]
+
+
+def test_files_of_one_name_in_several_directories_get_numbers() -> None:
+    sources = [source("probe.json", one("a", seed, "r")) for seed in (0, 1)]
+    assert [s.label for s in probed(sources)] == ["a (probe.json) 1", "a (probe.json) 2"]
 
 
 def test_the_paper_s_signs_belong_to_models_of_its_algorithms() -> None:

@@ -1,5 +1,7 @@
 """What `nilr report` shows: the table, the sentence of each figure, and the main file."""
 
+import itertools
+
 import typer
 
 from nilr.cli.console import Screen
@@ -8,8 +10,13 @@ from nilr.report.summary import HEADER, rows
 
 
 def show(report: Report, screen: Screen) -> None:
-    """Write the table and the sentences; without `--out` the table is the answer, on stdout."""
-    (screen if report.written else screen.answer).table(HEADER, rows(report.material), names=2)
+    """Write a table for each question and the sentences; without `--out` the tables are the answer, on stdout."""
+    answer = screen if report.written else screen.answer
+    for question, of_question in itertools.groupby(rows(report.material), lambda row: row[0]):
+        # only a table that is one of several needs a title for scripts
+        titled = answer if report.contents.several else screen
+        titled.line(f"question: {question}" if question else "histories alone:")
+        answer.table(HEADER, list(of_question), names=2)
     for warning in report.contents.warnings:
         screen.line(f"warning: {warning}")
     for part in report.contents.parts:
