@@ -92,7 +92,8 @@ def _update(trainings: Sequence[Training], updates: Updates, step: int) -> None:
         with _naming(training), _memory_hint(trainings, n_episodes, within=training):
             line = training.apply(update, seconds)
         if line is not None:
-            training.history.append(line)
+            total = {} if step else {"outer_steps": training.settings.outer_steps}  # for `models ls` before a save
+            training.history.append(line | total)
 
 
 @contextlib.contextmanager

@@ -96,8 +96,6 @@ class Training:
             figures |= {"accuracy_before": before, "share_negative": share_negative(rates) if rates else None}
             by_layer = share_negative_by_layer(rates) if rates else None
             line = {"outer_step": done, **figures, "share_negative_by_layer": by_layer}
-            if done == 1:
-                line["outer_steps"] = self.settings.outer_steps  # for `models ls`, before the first save
         logged = figures if logs else self.progress.logged
         self.progress = dataclasses.replace(self.progress, outer_step=done, skipped_in_a_row=0, logged=logged)
         self._seconds, self._updates = self._seconds + seconds + time.monotonic() - began, self._updates + 1
