@@ -180,8 +180,8 @@ class EpisodeSampler:
             raise EpisodeError(
                 f"{by} needs {needed} images per class, but {which} of `{self._split}` has {sizes[smallest]}; "
                 f"{enough} of {len(sizes)} classes have enough",
-                hint="lower --n-shot or --n-query, or pack the images again without small classes: "
-                f"`nilr prepare-data SOURCE... --min-images {needed} --force`",
+                hint="lower --n-shot or --n-query, or pack the images again without small classes, with `prepare-data` "
+                f"and --min-images {needed} --force",
             )
 
     def _check_classes_left(self, avoided: int) -> None:

@@ -156,7 +156,7 @@ class Figures:
         if not self.has_shares:
             notes.append(
                 "An engine was faster than the plain convolutions, so other programs ran while these were measured: "
-                "shares are left out. Repeat `nilr bench` when the machine is idle."
+                "shares are left out. Repeat the command when the machine is idle."
             )
         if spread > UNEVEN:
             notes.append(
