@@ -21,7 +21,7 @@ from nilr.meta.algorithms import Algorithm
 from nilr.meta.inner_lr import bounds
 from nilr.probes.conditions import META_INIT
 from nilr.probes.edits import LEARNED
-from nilr.results.probe import EditProbe, ModelProbe, ModelRates, ProbeMetrics
+from nilr.results.probe import EditProbe, ModelProbe, ModelRates, ProbeMetrics, ProtocolMetrics
 from nilr.results.records import DataUsed, Delta, ModelUsed
 from nilr.results.reproduce import EqualLevel, Finding, OverSeeds, RunFigures, Sign
 from nilr.words import counted, signed
@@ -88,10 +88,14 @@ def learned_delta(probe: ModelProbe | EditProbe, protocol: str, which: str = "de
     Returns:
         The difference; None if the probe did not measure it.
     """
+    metrics = _learned(probe, protocol)
+    return None if metrics is None else getattr(metrics, which)
+
+
+def _learned(probe: ModelProbe | EditProbe, protocol: str) -> ProtocolMetrics | None:
     # a probe with one edit, the learned rates, has no `edits`
     learned = probe.edits.get(LEARNED, probe) if isinstance(probe, ModelProbe) else probe
-    metrics = learned.same_task if protocol == "same-task" else learned.cross_task
-    return None if metrics is None else getattr(metrics, which)
+    return learned.same_task if protocol == "same-task" else learned.cross_task
 
 
 def describe_probe(claims: Mapping[str, Mapping[str, int]], metrics: ProbeMetrics, data: DataUsed | None = None) -> str:
@@ -190,10 +194,11 @@ def mean_level(figures: RunFigures, protocol: str) -> float | None:
 
 def _accuracies(models: Sequence[MeasuredModel]) -> dict[str, dict[str, float]]:
     """Return the mean accuracy with the learned rates by protocol and seed."""
-    before = {str(model.seed): model.probe.meta_init.accuracy.mean for model in models}
-    gains = _over_seeds(models)
-    after = {p: {seed: before[seed] + mean for seed, mean in gain.seeds.items()} for p, gain in gains.items()}
-    return {META_INIT.protocol: before, **after}
+    found = {META_INIT.protocol: {str(model.seed): model.probe.meta_init.accuracy.mean for model in models}}
+    for protocol in _ADAPTED:
+        measured = {str(model.seed): _learned(model.probe, protocol) for model in models}
+        found[protocol] = {seed: metrics.accuracy.mean for seed, metrics in measured.items() if metrics}
+    return found
 
 
 def _minus(values: Mapping[str, float], others: Mapping[str, float]) -> OverSeeds:
@@ -262,7 +267,8 @@ def describe_signs(found: Sequence[Sign]) -> list[str]:
         measured = sign.measured
         width = "" if measured.ci95 is None else f" ± {100 * measured.ci95:.2f}"
         points = f"{signed(100 * measured.mean)}{width} points over {counted(measured.n_seeds, 'seed')}"
-        lines.append(f"{sign.run} {sign.protocol}: claimed {claim_word(sign.claimed)} {sign.finding}, {points}.")
+        finding = ", a demonstration" if sign.finding == "demonstration" else f" {sign.finding}"
+        lines.append(f"{sign.run} {sign.protocol}: claimed {claim_word(sign.claimed)}{finding}, {points}.")
     if any(sign.finding == "demonstration" for sign in found):
         return [*lines, DEMONSTRATION]
     counts = [f"{sum(sign.finding == word for sign in found)} {word}" for word in get_args(Finding)[:3]]

@@ -30,19 +30,20 @@ RATES = RateFigures(
 )
 
 
-def edit(same: float, cross: float, *, learned: float | None = None) -> EditProbe:
+def edit(same: float, cross: float, *, learned: float | None = None, before: float = 0.4) -> EditProbe:
     def figures(mean: float) -> EditMetrics:
         to_learned = None if learned is None else Delta(mean=learned, ci95=0.0001, p=1e-9)
         delta = Delta(mean=mean, ci95=0.0001, p=1e-9)
-        return EditMetrics(accuracy=ACCURACY, delta=delta, delta_to_learned=to_learned)
+        accuracy = ACCURACY.model_copy(update={"mean": before + mean})
+        return EditMetrics(accuracy=accuracy, delta=delta, delta_to_learned=to_learned)
 
     return EditProbe(same_task=figures(same), cross_task=figures(cross))
 
 
 def measured_model(seed: int, same: float, cross: float, edited: float = 0.0, before: float = 0.4) -> MeasuredModel:
-    edits = {"learned": edit(same, cross), "absolute": edit(0.0, 0.0, learned=edited)}
+    edits = {"learned": edit(same, cross, before=before), "absolute": edit(0.0, 0.0, learned=edited)}
     rates = ModelRates(inner_steps=1, all=RATES, kinds={}, layers={}, tensors={}, left_out=[], not_moved=[])
-    level = ProtocolMetrics(accuracy=Mean(mean=before, ci95=0.0001, n_episodes=1000))
+    level = ProtocolMetrics(accuracy=ACCURACY.model_copy(update={"mean": before}))
     return MeasuredModel(seed, f"m{seed}", ModelProbe(meta_init=level, edits=edits), rates)
 
 
@@ -267,6 +268,9 @@ def test_on_generated_images_a_clear_difference_is_a_demonstration() -> None:
     measured = figures("maml", [measured_model(i, 0.02 + i / 1000, -0.02) for i in range(3)]).to_meta_init
     found = signs({"maml": "maml"}, {"maml": measured}, generated=True)
     assert {sign.finding for sign in found} == {"demonstration"}
+    assert describe_signs(found)[0] == (
+        "maml same-task: claimed gain, a demonstration, +2.10 ± 0.25 points over 3 seeds."
+    )
     assert describe_signs(found)[-1] == DEMONSTRATION
     assert not any(word in " ".join(describe_signs(found)) for word in ("confirmed", "refuted"))
 

@@ -10,12 +10,14 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     """Write the paper's signs, all runs, their differences to their counterparts, and the effect of edits."""
     metrics = result.metrics
     signs = {(sign.run, sign.protocol): sign for sign in metrics.signs}
+    demonstration = any(sign.finding == "demonstration" for sign in metrics.signs)
     rows: list[tuple[Cell, ...]] = []
     for run, figures in metrics.runs.items():
         for protocol, found in figures.to_meta_init.items():
             sign = signs.get((run, protocol))
             claim = None if sign is None else claim_word(sign.claimed)
-            finding = found.verdict if sign is None else sign.finding
+            # on generated images, that of a control is one too
+            finding = sign.finding if sign else "demonstration" if demonstration else found.verdict
             levels = (screen.share(mean_level(figures, level)) for level in ("meta-init", protocol))
             rows.append((run, protocol, claim, *levels, screen.delta(found), str(found.n_seeds), finding))
     header = ("run", "protocol", "paper", "before", "after", "delta to meta-init", "seeds", "finding")
