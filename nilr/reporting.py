@@ -24,8 +24,8 @@ class Reporter:
     def advance(self, n: int = 1) -> None:
         """Add `n` completed units of the stage."""
 
-    def expect(self, seconds: float, share: float | None = None) -> None:
-        """Set the time left of a stage whose units cost different times, and the share of the work that is done."""
+    def expect(self, seconds: float | None, share: float | None = None) -> None:
+        """Set the time left of a stage whose units cost different times, if known, and the share of the work done."""
 
     def metric(self, **values: float | None) -> None:
         """Show the newest values beside the progress: accuracies as fractions, None to remove a value."""

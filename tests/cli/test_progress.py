@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import io
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -123,3 +129,77 @@ def test_the_reporter_suits_where_stderr_goes(
     monkeypatch.setenv("FORCE_COLOR", "1")
     with make_reporter(make_console(stream), quiet=quiet) as reporter:
         assert type(reporter) is kind
+
+
+LONG_STAGE = """
+import sys, time
+from nilr.cli.console import make_console
+from nilr.cli.progress import make_reporter
+
+with make_reporter(make_console(sys.stderr), quiet=False) as reporter:
+    reporter.note("n" * 100)
+    reporter.stage("ended", 2)
+    reporter.advance(2)
+    reporter.stage("reproduce", 24, unit="models")
+    while True:
+        reporter.expect(1000.0, 0.3)
+        reporter.metric(**{f"demo-metasgd-nonneg-s{seed} training share": time.time() % 1 for seed in range(4)})
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux, a terminal that can be resized")
+def test_a_terminal_that_is_resized_keeps_one_bar(tmp_path: Path) -> None:
+    def tmux(*words: str) -> str:
+        done = subprocess.run(["tmux", "-S", tmp_path / "s", *words], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def screen() -> list[str]:
+        return tmux("capture-pane", "-p", "-S", "-").split("\n")
+
+    def until_drawn(columns: int) -> None:
+        deadline = time.monotonic() + 30
+        while not any("demo-metasgd-nonneg-s3" in line for line in screen()) or wide(columns):
+            assert time.monotonic() < deadline, screen()
+            time.sleep(0.1)
+
+    def wide(columns: int) -> bool:
+        return tmux("display", "-p", "#{pane_width}").strip() != str(columns)
+
+    script = tmp_path / "stage.py"
+    script.write_text(LONG_STAGE)
+    tmux("new", "-d", "-x", "140", "-y", "24", f"exec {shlex.join([sys.executable, str(script)])}")
+    try:
+        until_drawn(140)
+        for columns, rows in ((80, 24), (60, 12), (140, 24), (60, 50)):
+            tmux("resize-window", "-x", str(columns), "-y", str(rows))
+            until_drawn(columns)
+            time.sleep(0.6)  # at least two frames
+            shown = screen()
+            assert [line.split()[0] for line in shown if "━" in line or "─" in line] == ["ended", "reproduce"], shown
+            assert sum("demo-metasgd-nonneg-s0" in line for line in shown) == 1, shown
+    finally:
+        tmux("kill-server")
+
+
+def test_a_frame_replaces_the_last_one_even_if_the_terminal_became_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nilr.cli.progress._SECONDS_BETWEEN_FRAMES", 1000.0)
+    stream, clock = io.StringIO(), Clock()
+    console = Console(file=stream, force_terminal=True, no_color=True, width=80, height=24)
+    up = "\x1b[A\x1b[2K"
+    with TerminalReporter(console, clock) as reporter:
+        reporter.stage("probe", 10, unit="episodes")
+        clock.now = 5.0
+        reporter.advance(5)
+        reporter.note("first")
+        reporter.note("second")
+        console.width = 20
+        reporter.note("third")
+    drawn = stream.getvalue().split("\r\x1b[2K")
+    assert drawn[:3] == [
+        f"probe {'─' * 16} 0/10 episodes",
+        f"first\nprobe {'━' * 8}{'─' * 8} 5/10 episodes\n  1 episodes/s, 5 s elapsed, 5 s left",
+        f"{up}second\nprobe {'━' * 8}{'─' * 8} 5/10 episodes\n  1 episodes/s, 5 s elapsed, 5 s left",
+    ]
+    assert drawn[3].startswith(f"{3 * up}third\n")  # the lines of 36 and 38 columns have become two each
+    assert drawn[4].endswith(" 5/10 episodes, 1 episodes/s, in 5 s\n")

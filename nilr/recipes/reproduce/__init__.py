@@ -1,12 +1,16 @@
 """Reproduce: the whole experiment over seeds, to a finding on each of the paper's four signs."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
+from nilr import __version__
 from nilr.claims import GAIN_CAUTION, MeasuredModel, describe_signs, is_generated, run_figures, signs, signs_by_choice
 from nilr.config.commands import PrepareDataSettings, ReportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
@@ -15,24 +19,29 @@ from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
 from nilr.recipes.common.outcome import Outcome, data_used
 from nilr.recipes.common.processes import KilledError
-from nilr.recipes.reproduce.estimate import estimate_seconds
+from nilr.recipes.reproduce.estimate import estimate_costs
 from nilr.recipes.reproduce.plan import (
     ExperimentPlan,
     PlannedModel,
     experiment_folder,
     experiment_name,
-    find_unfinished,
+    finished_shares,
     measure,
-    train,
+    stored_files,
 )
-from nilr.recipes.reproduce.pool import number_of_jobs, work_ahead
+from nilr.recipes.reproduce.pool import number_of_jobs, work_in_parallel
+from nilr.recipes.reproduce.progress import ExperimentProgress, Relay, work
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, ModelUsed
 from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result, write_result
 from nilr.runtime import environment, prepare
 from nilr.store import Store
+from nilr.words import counted
 
+CONCLUDED, PAGE, TEXT = "reproduce.json", "report.html", "report.md"
+
+_FINISHED = "all trainings and probes are finished"
 _CONTINUE = "finished work is kept; run the same command again to continue"
 
 
@@ -58,16 +67,19 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
     device = prepare(settings.device, settings.threads, settings.precision)
     pack = settings.data or EXPERIMENTS[settings.preset].data
     plan = ExperimentPlan(settings, store, pack, _open_pack(settings, store, pack, reporter))
-    unfinished = find_unfinished(plan)
-    jobs = number_of_jobs(settings.jobs, device, len(unfinished.measurements))
-    threads = max(1, torch.get_num_threads() // jobs)
-    estimate = estimate_seconds(plan, unfinished, device, jobs, threads, reporter)
-    if jobs > 1:
-        shared = dataclasses.replace(plan, settings=settings.model_copy(update={"threads": threads}))
-        work_ahead(shared, [model for model in plan.models if model.name in unfinished.measurements], jobs, reporter)
+    if (concluded := _read_concluded(plan)) is not None:
+        reporter.note(f"{_FINISHED}, and nothing has changed since the report: {plan.folder / PAGE}")
+        return concluded
+    shares = finished_shares(plan)
+    unfinished = [model for model in plan.models if any(share < 1 for share in shares[model.name].values())]
+    jobs = number_of_jobs(settings.jobs, device, len(unfinished))
+    seconds = 0.0
+    if unfinished:
+        seconds = _finish(plan, unfinished, shares, jobs, device, reporter)
+    else:
+        reporter.note(_FINISHED)
     results = Results(plan)
     for model in plan.models:
-        train(plan, model, reporter)
         results.add(model, reporter)
     metrics = results.conclude()
     result = outcome.result(
@@ -78,7 +90,7 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
             "jobs": jobs,
             "name": plan.name,
             "data": plan.data.name,
-            "estimated_seconds": estimate,
+            "estimated_seconds": seconds,
         },
         models=results.used,
         data=plan.data,
@@ -87,6 +99,55 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
     )
     _write_report(plan, result, results.files, reporter)
     return result
+
+
+def _finish(
+    plan: ExperimentPlan,
+    unfinished: Sequence[PlannedModel],
+    shares: Mapping[str, Mapping[str, float]],
+    jobs: int,
+    device: torch.device,
+    reporter: Reporter,
+) -> float:
+    """Train and measure the models that are not finished, and return the seconds that this was estimated to take."""
+    all_threads = torch.get_num_threads()
+    threads = max(1, all_threads // jobs)
+    costs = estimate_costs(plan, device, threads, reporter)
+    slowness = float(jobs) if device.type == "cuda" else jobs / min(jobs, all_threads)
+    progress = ExperimentProgress(plan.models, costs, shares, slowness, reporter)
+    seconds = progress.start(jobs)
+    reporter.note(
+        f"to do: {len(unfinished)} of {counted(len(plan.models), 'model')}, {counted(jobs, 'job')} at a time, about "
+        f"{counted(max(1, round(seconds / 60)), 'minute')} on this machine at its present load"
+    )
+    if jobs > 1:
+        shared = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"threads": threads}))
+        work_in_parallel(shared, unfinished, jobs, progress, reporter)
+    else:
+        for model in unfinished:
+            work(plan, model, Relay(functools.partial(progress.handle, model, jobs=1)))
+    return seconds
+
+
+def _read_concluded(plan: ExperimentPlan) -> Result[ReproduceMetrics] | None:
+    """Return the stored result if everything is finished, and result and report are made from the present files."""
+    path, files = plan.folder / CONCLUDED, stored_files(plan)
+    try:
+        reported = min((plan.folder / name).stat().st_mtime_ns for name in (PAGE, TEXT))
+        if files is None or reported < path.stat().st_mtime_ns:
+            return None
+        result = Result[ReproduceMetrics].model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return result if result.metrics.files_sha256 == _digest(files) else None
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Return a digest of files, and of the version of nilr that concludes from them."""
+    digest = hashlib.sha256(__version__.encode())
+    for file in sorted(files):
+        digest.update(hashlib.sha256(file.name.encode()).digest() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _open_pack(settings: ReproduceSettings, store: Store, pack: str, reporter: Reporter) -> DataUsed:
@@ -141,7 +202,8 @@ class Results:
 
     def conclude(self) -> ReproduceMetrics:
         """Return the findings on the paper's signs, also under every other choice of probing or training."""
-        planned, generated = self._plan.experiment.runs, is_generated(self._plan.data)
+        planned, files = self._plan.experiment.runs, (*self.files, *self.choice_files)
+        generated = is_generated(self._plan.data)
         runs = {run.name: run_figures(run, self._models) for run in planned}
         measured = {name: figures.to_meta_init for name, figures in runs.items()}
         algorithms = {run.name: str(run.train["algo"]) for run in planned}
@@ -152,7 +214,8 @@ class Results:
             signs=signs(claimed, measured, generated=generated),
             choices=signs_by_choice(claimed, self._models, generated=generated) | of_varied,
             runs=runs,
-            files=[path.name for path in (*self.files, *self.choice_files)],
+            files=[path.name for path in files],
+            files_sha256=_digest(files),
         )
 
 
@@ -160,12 +223,12 @@ def _write_report(
     plan: ExperimentPlan, result: Result[ReproduceMetrics], files: Sequence[Path], reporter: Reporter
 ) -> None:
     """Write the result, and a page and a text with all results, to the experiment's folder."""
-    concluded = plan.folder / "reproduce.json"
+    concluded = plan.folder / CONCLUDED
     write_result(concluded, result)
     write_result(plan.store.result_path(result.command), result)
     learned = {model.name for model in result.models if model.algo != "maml"}
     sources = [path for path in files if ".probe-" in path.name or path.name.rsplit(".", 2)[0] in learned]
-    for out in (plan.folder / "report.html", plan.folder / "report.md"):
+    for out in (plan.folder / PAGE, plan.folder / TEXT):
         settings = ReportSettings(home=plan.store.home, results=(concluded, *sources), out=out, force=True)
         report.run(settings, reporter)
         reporter.note(f"report: {out}")

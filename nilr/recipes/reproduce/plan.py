@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -30,6 +30,8 @@ from nilr.training_state import load_training_state
 from nilr.words import slug
 
 Measurement = ProbeSettings | RatesSettings
+
+TRAINING = "training"  # the name of a model's first step; the others have the names of its measurements
 
 # Settings that do not change what is measured.
 _PLACE = {"home", "data", "models", "device", "threads", "episode_chunk", "engine", "record_paths"}
@@ -162,24 +164,37 @@ def measurement_digest(measurement: Measurement, models: Sequence[str], data: st
     return hashlib.sha256(json.dumps([settings, list(models), data], sort_keys=True).encode()).hexdigest()[:12]
 
 
-class Unfinished(NamedTuple):
-    """The trainings of an experiment that are not finished, and the measurements by model, in order."""
-
-    trainings: list[PlannedModel]
-    measurements: dict[str, list[Measurement]]
-
-
-def find_unfinished(plan: ExperimentPlan) -> Unfinished:
-    """Return the trainings and measurements of an experiment that are not finished."""
-    trainings = [model for model in plan.models if not plan.is_trained(model)]
-    measurements = {}
+def finished_shares(plan: ExperimentPlan) -> dict[str, dict[str, float]]:
+    """Return, by model and step, what is finished: 1.0, or less for a training that has begun."""
+    shares = {}
     for model in plan.models:
-        missing = list(plan.measurements(model).values())
-        if model not in trainings:
-            missing = [one for one in missing if _find(plan, model, one) is None]
-        if missing:
-            measurements[model.name] = missing
-    return Unfinished(trainings, measurements)
+        trained = plan.is_trained(model)
+        shares[model.name] = {TRAINING: 1.0 if trained else _trained_share(plan, model)}
+        for name, measurement in plan.measurements(model).items():
+            shares[model.name][name] = float(trained and _find(plan, model, measurement) is not None)
+    return shares
+
+
+def _trained_share(plan: ExperimentPlan, model: PlannedModel) -> float:
+    with contextlib.suppress(NilrError, OSError):
+        manifest = newest_manifest(plan.store.model_dir(model.name))
+        if manifest is not None:
+            return min(manifest.outer_step / resolve(model.training)[0].outer_steps, 0.99)  # a validation is missing
+    return 0.0
+
+
+def stored_files(plan: ExperimentPlan) -> list[Path] | None:
+    """Return the files of all measurements, unread; None if some step is not finished."""
+    found = []
+    for model in plan.models:
+        if not plan.is_trained(model):
+            return None
+        for measurement in plan.measurements(model).values():
+            paths = _candidates(plan, model, measurement)
+            if not paths:
+                return None
+            found += paths
+    return found
 
 
 def train(plan: ExperimentPlan, model: PlannedModel, reporter: Reporter) -> None:
@@ -206,10 +221,14 @@ def measure(
 
 def _find(plan: ExperimentPlan, model: PlannedModel, measurement: Measurement) -> tuple[Path, Result[Any]] | None:
     """Return a stored result with its file, whatever question its name has; None if there is no valid one."""
-    for path in sorted(plan.folder.glob(plan.result_path(model, measurement, "*").name)):
+    for path in _candidates(plan, model, measurement):
         if (result := _read(path, measurement)) is not None:
             return path, result
     return None
+
+
+def _candidates(plan: ExperimentPlan, model: PlannedModel, measurement: Measurement) -> list[Path]:
+    return sorted(plan.folder.glob(plan.result_path(model, measurement, "*").name))
 
 
 def _read(path: Path, measurement: Measurement) -> Result[Any] | None:

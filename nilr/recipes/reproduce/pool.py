@@ -7,21 +7,21 @@ again as one of two threads. A worker writes the files that a single process wou
 import os
 import pickle
 import signal
-import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 
 import torch
 
 from nilr.errors import Interrupted, NilrError, UsageError
 from nilr.recipes.common.processes import Child, KilledError, Parent, end, ready
-from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel, measure, train
-from nilr.reporting import Reporter, SilentReporter
+from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel
+from nilr.recipes.reproduce.progress import ExperimentProgress, Relay, work
+from nilr.reporting import Reporter
 from nilr.signals import unwinding
 from nilr.words import counted
 
 MOST = 8
-_SECONDS_BETWEEN_REPORTS = 0.5
 
 
 def number_of_jobs(jobs: int | None, device: torch.device, models: int) -> int:
@@ -36,7 +36,9 @@ def number_of_jobs(jobs: int | None, device: torch.device, models: int) -> int:
     return max(1, min(wanted, models))
 
 
-def work_ahead(plan: ExperimentPlan, models: list[PlannedModel], jobs: int, reporter: Reporter) -> None:
+def work_in_parallel(
+    plan: ExperimentPlan, models: Sequence[PlannedModel], jobs: int, progress: ExperimentProgress, reporter: Reporter
+) -> None:
     """Train the models and measure each trained one, several at a time, in the experiment's order.
 
     If a signal ends a job, the other jobs continue without it.
@@ -47,7 +49,6 @@ def work_ahead(plan: ExperimentPlan, models: list[PlannedModel], jobs: int, repo
         Interrupted: a signal arrived; trainings save what is finished.
     """
     waiting = deque(models)
-    reporter.stage(f"reproduce, {counted(jobs, 'model')} at a time", len(models), unit="models")
     workers: list[_Worker] = []
     try:
         workers.extend(_Worker(plan) for _ in range(jobs))  # one by one: a signal may arrive in between
@@ -58,14 +59,14 @@ def work_ahead(plan: ExperimentPlan, models: list[PlannedModel], jobs: int, repo
                 worker.begin(busy[worker])
             for worker in ready(list(busy), reporter.note):
                 try:
-                    if worker.relay(reporter):
+                    if progress.handle(busy[worker], worker.receive(reporter.note), len(workers)):
                         del busy[worker]
-                        reporter.advance()
                 except KilledError as error:
                     workers.remove(worker)
                     if not workers:
                         raise
                     waiting.appendleft(busy.pop(worker))
+                    progress.stop(waiting[0])
                     reporter.note(f"{error.message}; continuing with {counted(len(workers), 'job')}")
     finally:
         end(workers)
@@ -82,68 +83,14 @@ class _Worker(Child):
         self.task = f"`{model.name}`"
         self.send(model)
 
-    def relay(self, reporter: Reporter) -> bool:
-        """Pass one message on to the reporter, and return whether the model is finished.
-
-        Raises:
-            NilrError: the process has ended.
-            Exception: as raised in the process.
-        """
-        message = self.receive(reporter.note)
-        if isinstance(message, dict):
-            reporter.metric(**message)
-        elif isinstance(message, str):
-            reporter.note(message if self.task in message else f"{self.task}: {message}")
-        elif isinstance(message, BaseException):
-            raise message
-        return message is None
-
-
-class _Relay(SilentReporter):
-    """Sends the progress of a step, and notes for the user, to the parent process."""
-
-    def __init__(self, parent: Parent) -> None:
-        self.send = parent.send  # metrics, a note, an error, or None for a model that is finished
-        self._label: str | None = None
-        self._done, self._total = 0, 0
-        self._sent_at = 0.0
-
-    def begin(self, label: str | None) -> None:
-        """Remove the progress of the last step, and name that of the next one."""
-        if self._label:
-            self.send({self._label: None})
-        self._label = label
-
-    def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
-        """Begin to count."""
-        self._done, self._total = done, total or 0
-
-    def advance(self, n: int = 1) -> None:
-        """Count, and send the share that is done from time to time."""
-        self._done += n
-        if time.monotonic() - self._sent_at > _SECONDS_BETWEEN_REPORTS:
-            self._sent_at = time.monotonic()
-            self.send({f"{self._label}": self._done / max(self._done, self._total)})
-
-    def note(self, message: str) -> None:
-        """Send the note."""
-        self.send(message)
-
 
 def _work(parent: Parent, plan: ExperimentPlan) -> None:
     """Train and measure the models that the parent process sends."""
-    relay = _Relay(parent)
+    relay = Relay(parent.send)
     try:
         with unwinding():
             while True:
-                model = parent.receive()
-                relay.begin(f"{model.name} training share")
-                train(plan, model, relay)
-                for name, measurement in plan.measurements(model).items():
-                    relay.begin(f"{model.name} {name} share")
-                    measure(plan, model, measurement, relay)
-                relay.begin(None)
-                relay.send(None)
+                work(plan, parent.receive(), relay)
     except Interrupted as interrupted:
         signal.signal(interrupted.signum, signal.SIG_DFL)
         os.kill(os.getpid(), interrupted.signum)
