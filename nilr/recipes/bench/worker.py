@@ -110,8 +110,9 @@ def take_turns(
     rates = []
     with contextlib.closing(Worker(convolution)) as alone:
         alone.turn(reporter.note)
-        for task in _tasks(jobs):
-            turns |= _measure(task, rounds, reporter)
+        tasks = _tasks(jobs)
+        for i, task in enumerate(tasks, 1):
+            turns |= _measure(task, rounds, reporter, f"task {i} of {len(tasks)}")
             rates.append(alone.turn(reporter.note).values)
     return turns, rates
 
@@ -123,11 +124,11 @@ def _tasks(jobs: Sequence[Job]) -> list[list[Job]]:
     return list(tasks.values())
 
 
-def _measure(jobs: Sequence[Job], rounds: int, reporter: Reporter) -> Turns:
+def _measure(jobs: Sequence[Job], rounds: int, reporter: Reporter, place: str) -> Turns:
     turns: Turns = {job: [] for job in jobs}
     first = jobs[0]
     shots = f"{first.n_way}-way {first.n_shot}-shot, {counted(first.steps, 'step')}"
-    title = f"{first.algorithm.name} {first.task}, {shots}: {', '.join(job.label for job in jobs)}"
+    title = f"{place}, {first.algorithm.name} {first.task}, {shots}: {', '.join(job.label for job in jobs)}"
     reporter.stage(title, (rounds + 1) * len(jobs), unit="turns")
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(contextlib.closing(Worker(job))) for job in jobs]

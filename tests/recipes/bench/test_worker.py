@@ -84,7 +84,7 @@ def test_the_title_of_a_task_has_its_number_of_steps(log: list[str], steps: int,
 
     evaluation = jobs("a", eval_inner_steps=steps)[1]
     bench_worker.take_turns([evaluation], plan().convolution("a"), 1, Stages())
-    assert titles == [f"maml evaluation, 2-way 1-shot, {said}: a"]
+    assert titles == [f"task 1 of 1, maml evaluation, 2-way 1-shot, {said}: a"]
 
 
 @pytest.fixture

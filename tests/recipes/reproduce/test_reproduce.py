@@ -125,6 +125,48 @@ def test_an_interrupted_experiment_continues_and_repeats_nothing(
     assert [call.split()[0] for call in calls] == [*of_a_claimed * 2, *["probe", "rates"] * 2]
 
 
+def test_a_finished_experiment_is_concluded_again_only_if_something_has_changed(
+    home: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def draw(settings: Any, _reporter: Any) -> None:
+        drawn.append(settings.out.name)
+        settings.out.touch()
+
+    monkeypatch.setattr(report, "run", draw)
+    first, _ = run(tiny(home))
+    folder, both = home / "reproduce" / "demo", ["report.html", "report.md"]
+    assert drawn == both
+
+    def run_again() -> tuple[bool, list[str]]:
+        """Return whether nothing had changed, and what was drawn."""
+        calls.clear()
+        drawn.clear()
+        _, notes = run(tiny(home))
+        assert calls == []
+        unchanged = "all trainings and probes are finished, and nothing has changed since the report: "
+        assert notes[0].startswith("all trainings and probes are finished")
+        return notes[0] == f"{unchanged}{folder / 'report.html'}", drawn
+
+    assert run_again() == (True, [])
+    assert run(tiny(home))[0] == first
+    (folder / "report.md").unlink()
+    assert run_again() == (False, both)
+    assert run_again() == (True, [])
+    changed = next(folder.glob("demo-metasgd-s0.probe-*.json"))
+    changed.write_text(changed.read_text() + "\n")
+    assert run_again() == (False, both)
+    (folder / "reproduce.json").write_text("{")
+    assert run_again() == (False, both)
+    monkeypatch.setattr(reproduce, "__version__", "another")
+    assert run_again() == (False, both)
+    assert run_again() == (True, [])
+    changed.unlink()
+    run(tiny(home))
+    assert calls == ["probe demo-metasgd-s0"]
+
+
 def test_models_that_were_imported_are_not_trained_again_and_give_the_same_numbers(
     home: Path, calls: list[str], reports: list[Any], tmp_path: Path
 ) -> None:
