@@ -18,6 +18,7 @@ import pytest
 
 from nilr.checkpoint import read_manifest
 from tests.faults.conftest import until, wait_to_catch
+from tests.faults.test_stopping import SIGNALS
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc"),
@@ -155,7 +156,7 @@ def test_the_other_jobs_continue_without_a_killed_one_and_the_last_one_is_an_err
 @often
 def test_a_job_that_is_ended_by_another_signal_is_named_with_it(trials: Trials, drawn: random.Random) -> None:
     for command in trials(REPRODUCE):
-        signum = drawn.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSEGV])
+        signum = drawn.choice([*SIGNALS, signal.SIGSEGV])
         os.kill(command.wait_for_jobs(drawn)[0], signum)
         command.wait_to_say(f" was ended by {signum.name}; continuing with 1 job")
         command.process.terminate()
