@@ -74,7 +74,7 @@ class RunFigures(Record):
 
 
 class ReproduceMetrics(Record):
-    """`nilr reproduce`. `files` are the results that it is made from, in the experiment's folder; with their digest.
+    """`nilr reproduce`. `files` are the results that it is made from, in the experiment's folder.
 
     `choices` has the findings on the same signs if one choice of probing or training is made differently.
     """
@@ -83,4 +83,3 @@ class ReproduceMetrics(Record):
     choices: dict[str, list[Sign]] = Field(default_factory=dict)
     runs: dict[str, RunFigures]
     files: list[str]
-    files_sha256: str = ""

@@ -91,6 +91,7 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
             "name": plan.name,
             "data": plan.data.name,
             "estimated_seconds": seconds,
+            "files_sha256": _digest([*results.files, *results.choice_files]),
         },
         models=results.used,
         data=plan.data,
@@ -139,7 +140,7 @@ def _read_concluded(plan: ExperimentPlan) -> Result[ReproduceMetrics] | None:
         result = Result[ReproduceMetrics].model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return result if result.metrics.files_sha256 == _digest(files) else None
+    return result if result.config.get("files_sha256") == _digest(files) else None
 
 
 def _digest(files: Sequence[Path]) -> str:
@@ -202,8 +203,7 @@ class Results:
 
     def conclude(self) -> ReproduceMetrics:
         """Return the findings on the paper's signs, also under every other choice of probing or training."""
-        planned, files = self._plan.experiment.runs, (*self.files, *self.choice_files)
-        generated = is_generated(self._plan.data)
+        planned, generated = self._plan.experiment.runs, is_generated(self._plan.data)
         runs = {run.name: run_figures(run, self._models) for run in planned}
         measured = {name: figures.to_meta_init for name, figures in runs.items()}
         algorithms = {run.name: str(run.train["algo"]) for run in planned}
@@ -214,8 +214,7 @@ class Results:
             signs=signs(claimed, measured, generated=generated),
             choices=signs_by_choice(claimed, self._models, generated=generated) | of_varied,
             runs=runs,
-            files=[path.name for path in files],
-            files_sha256=_digest(files),
+            files=[path.name for path in (*self.files, *self.choice_files)],
         )
 
 

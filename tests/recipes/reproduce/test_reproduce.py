@@ -15,6 +15,7 @@ from nilr.config.commands import ImportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import meta_train, probe, rates, report, reproduce
+from nilr.recipes.meta_train.progress import TrainingProgress
 from nilr.recipes.models import importing as models_import
 from nilr.recipes.reproduce.plan import ExperimentPlan, measurement_digest
 from nilr.report.contents import KINDS
@@ -194,13 +195,10 @@ def test_a_training_whose_last_validation_was_interrupted_is_not_finished(
     changed = dataclasses.replace(demo, train=validated, runs=(maml,), choices={}, closer={})
     monkeypatch.setitem(EXPERIMENTS, "demo", changed)
 
-    class Stopping(Listening):
-        def metric(self, **values: float | None) -> None:
-            if values.get("validation share"):
-                signal.raise_signal(signal.SIGTERM)
-
-    with pytest.raises(Interrupted):
-        reproduce.run(tiny(home), Stopping())
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "validated", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run(tiny(home))
     model = home / "models" / "demo-maml-s0"
     assert read_manifest(model / "last.safetensors").outer_step == 2
     assert not (model / "best.safetensors").exists()
