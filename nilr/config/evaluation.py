@@ -7,6 +7,7 @@ from nilr.config.base import (
     ChunkSettings,
     DeviceSettings,
     Distance,
+    HeadChoice,
     Interval,
     ProtocolChoice,
     QueryBatch,
@@ -47,6 +48,11 @@ class JudgeSettings(TaskSettings):
         "Statistics of batch normalisation: apart: support and query images are a batch each; together: they are one "
         "batch; inductive: the queries use the support's, so that no prediction depends on other query images.",
         shown="as trained, which is apart without meta-train --batch-stats; inductive for images of --support",
+    )
+    head: HeadChoice = setting(
+        "rows",
+        "Head for another number of classes than the model's: rows: its rows in turn; mean: copies of their mean; "
+        "zeros. From equal rows (mean, zeros) the first inner step moves the head alone.",
     )
     adapt_part: tuple[str, ...] = setting(
         ("all",),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nilr.config.evaluation import RatesSettings
 from nilr.episodes import EpisodeSampler
-from nilr.errors import DataError, NilrError, StoreError
+from nilr.errors import DataError, EpisodeError, NilrError, StoreError
 from nilr.meta.engine.workers import in_order
 from nilr.models.parameters import layer
 from nilr.probes.rate_statistics import Walk, larger, signal, spread, walk, without_signal
@@ -37,6 +37,13 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     loaded = list(models.values())
     split, notes = _open_split(settings, store, models, device)
     size = episode_size(settings, loaded) if split else None
+    for model in loaded if size else []:
+        if (outputs := len(model.params["head.bias"])) != size.n_way:
+            raise EpisodeError(
+                f"model `{model.ref.name}` has a head for {outputs} classes, and its rates are not those of a head for "
+                f"{size.n_way}",
+                hint=f"use --n-way {outputs}",
+            )
     metrics = {}
     for name, model in models.items():
         steps = inner_steps(settings, model)

@@ -23,6 +23,7 @@ MEASURED: Words = {
     "task_b": "task B {}".format,
     "batch_stats": "batch statistics {}".format,
     "query_batch": "queries by {}".format,
+    "head": "head {}".format,
     "rates": "rates {}".format,
     "adapt_part": "adapting {}".format,
     "split": "{} split".format,

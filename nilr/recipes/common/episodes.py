@@ -1,11 +1,12 @@
 """Episode size, inner steps and rates of `adapt`, `probe` and `rates`: from the settings, or from the models."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from nilr.config.base import BatchStats
+from nilr.config.base import BatchStats, HeadChoice
 from nilr.config.evaluation import JudgeSettings, TaskSettings
 from nilr.errors import EpisodeError
+from nilr.models.heads import resize_head
 from nilr.probes.edits import find_edit, rates_of_part
 from nilr.recipes.common.loading import LoadedModel
 
@@ -22,15 +23,23 @@ class EpisodeSize:
 def episode_size(settings: TaskSettings, models: Sequence[LoadedModel]) -> EpisodeSize:
     """Return the episode size from the settings, or from the models' training if it is not set."""
     names = EpisodeSize.__annotations__
-    size = EpisodeSize(**{name: _size(name, getattr(settings, name, None), models) for name in names})
-    for model in models:
-        outputs = len(model.params["head.bias"])
-        if outputs != size.n_way:
-            raise EpisodeError(
-                f"model `{model.ref.name}` has a head for {outputs} classes and cannot adapt to {size.n_way}",
-                hint=f"use --n-way {outputs}, or a model trained with --n-way {size.n_way}",
-            )
-    return size
+    return EpisodeSize(**{name: _size(name, getattr(settings, name, None), models) for name in names})
+
+
+def with_head(model: LoadedModel, n_way: int, choice: HeadChoice) -> LoadedModel:
+    """Return the model with a head for `n_way` classes; unchanged if it has one and the choice is its own rows."""
+    params, inner_lr = resize_head(model.params, model.inner_lr, n_way, choice)
+    return replace(model, params=params, inner_lr=inner_lr)
+
+
+def head_notes(models: Mapping[str, LoadedModel], n_way: int, choice: HeadChoice) -> list[str]:
+    """Return a note for each model whose head is not the trained one; the models are as they were loaded."""
+    words = {"rows": "its trained rows in turn", "mean": "copies of their mean", "zeros": "zeros"}[choice]
+    return [
+        f"{name} has a head for {outputs} classes; for {n_way} it starts from {words} (--head {choice})."
+        for name, model in models.items()
+        if (outputs := len(model.params["head.bias"])) != n_way or choice != "rows"
+    ]
 
 
 def inner_steps(settings: TaskSettings, model: LoadedModel) -> int:

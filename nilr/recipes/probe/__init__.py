@@ -10,7 +10,16 @@ from torch import Tensor
 from nilr.claims import claimed_signs, describe_probe
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
-from nilr.recipes.common.episodes import batch_stats, edit_names, episode_size, inner_steps, split_commas, unmoved_notes
+from nilr.recipes.common.episodes import (
+    batch_stats,
+    edit_names,
+    episode_size,
+    head_notes,
+    inner_steps,
+    split_commas,
+    unmoved_notes,
+    with_head,
+)
 from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
@@ -48,7 +57,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
 
     values = judge(
         settings,
-        models,
+        {name: with_head(model, size.n_way, settings.head) for name, model in models.items()},
         plans,
         task_pairs(settings, size, split.images, judged.images),
         reporter,
@@ -71,6 +80,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         per_episode={name: plans[name].layout(of_model.listed) for name, of_model in values.items()},
         notes=[
             *training_pack_notes(models, judged.used),
+            *head_notes(models, size.n_way, settings.head),
             *_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
             describe_probe(claims, metrics, judged.used),
         ],
