@@ -5,11 +5,12 @@ Reading a manifest does not import torch.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
@@ -59,6 +60,13 @@ class Parent(Record):
     adaptation: Adaptation | None = None
 
 
+class SupportClasses(Record):
+    """The support set of an adapted model: names of its classes, and the number of images of each."""
+
+    classes: list[str] = Field(min_length=2)
+    images: list[Annotated[int, Field(ge=1)]]
+
+
 class Manifest(Record):
     """The header of a checkpoint; enough to rebuild the learner."""
 
@@ -75,6 +83,7 @@ class Manifest(Record):
     metrics: dict[str, JsonValue]  # of the training when the checkpoint was saved
     engine: str  # the implementation that computed the updates
     parent: Parent | None  # the model that this one was adapted from, if any
+    support: SupportClasses | None = None  # what an adapted model was adapted to
     tensors_sha256: str  # over names, dtypes, shapes and bytes of all tensors, in name order
 
 
@@ -87,6 +96,9 @@ class Checkpoint:
     # the inner rates of the adapted parameters, by name. The shape is () or the parameter's; rates per step have one
     # dimension more than the parameter: (K, 1, ...) or (K, ...).
     inner_lr: dict[str, Tensor]
+    # what an adapted model keeps of its support: `features` (n, D), class by class, and by layer the statistics of
+    # batch normalisation, such as `statistics/block1`, (2, C)
+    support: dict[str, Tensor]
 
     @property
     def digest(self) -> str:
@@ -99,6 +111,7 @@ def save_checkpoint(
     *,
     params: Mapping[str, Tensor],
     inner_lr: Mapping[str, Tensor],
+    support_tensors: Mapping[str, Tensor] = types.MappingProxyType({}),
     **manifest: Any,  # noqa: ANN401 - the fields of `Manifest`, which checks them
 ) -> Manifest:
     """Write a checkpoint atomically, after reading it back in memory.
@@ -107,10 +120,12 @@ def save_checkpoint(
         path: the file to write or replace.
         params: parameters by name; float32 or float64, finite, on any device.
         inner_lr: rates by parameter name, with the shapes in `Checkpoint`.
-        manifest: the fields of `Manifest` from `architecture` to `parent`.
+        support_tensors: `Checkpoint.support`.
+        manifest: the fields of `Manifest` from `architecture` to `support`.
     """
     tensors = {f"params/{name}": tensor for name, tensor in params.items()}
     tensors |= {f"inner_lr/{name}": tensor for name, tensor in inner_lr.items()}
+    tensors |= {f"support/{name}": tensor for name, tensor in support_tensors.items()}
     saved_at = datetime.now(UTC).isoformat(timespec="microseconds")
     content = serialize(CHECKPOINT, {"saved_at": saved_at, **manifest}, tensors)
     checkpoint = _checkpoint(path, *parse(path, content, CHECKPOINT))
@@ -130,11 +145,11 @@ def read_manifest(path: Path) -> Manifest:
 
 def _checkpoint(path: Path, document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
     manifest = _manifest(path, document)
-    parts: dict[str, dict[str, Tensor]] = {"params": {}, "inner_lr": {}}
+    parts: dict[str, dict[str, Tensor]] = {"params": {}, "inner_lr": {}, "support": {}}
     for key, tensor in tensors.items():
         part, _, name = key.partition("/")
         if part not in parts:
-            raise CheckpointError(f"`{path}`: `{key}` is not a parameter or a rate", hint=FOREIGN)
+            raise CheckpointError(f"`{path}`: `{key}` is not a parameter, a rate or of a support", hint=FOREIGN)
         if not tensor.isfinite().all():
             raise CheckpointError(f"`{path}`: `{key}` has numbers that are not finite", hint=DAMAGED)
         parts[part][name] = tensor
@@ -144,7 +159,7 @@ def _checkpoint(path: Path, document: dict[str, Any], tensors: dict[str, Tensor]
     for name, rate in inner_lr.items():
         if name not in params or not _fits(rate, params[name]):
             raise CheckpointError(f"`{path}`: `inner_lr/{name}` does not fit a parameter", hint=FOREIGN)
-    return Checkpoint(manifest, params, inner_lr)
+    return Checkpoint(manifest, params, inner_lr, parts["support"])
 
 
 def _fits(rate: Tensor, parameter: Tensor) -> bool:

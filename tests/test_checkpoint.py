@@ -140,7 +140,7 @@ def test_a_file_without_parameters_or_with_other_tensors_is_refused(path: Path, 
     with pytest.raises(CheckpointError, match="has no parameters"):
         load_checkpoint(path)
     path.write_bytes(serialize("nilr/checkpoint", manifest, {"weights/w": torch.zeros(1)}))
-    with pytest.raises(CheckpointError, match="`weights/w` is not a parameter or a rate"):
+    with pytest.raises(CheckpointError, match="`weights/w` is not a parameter, a rate or of a support"):
         load_checkpoint(path)
 
 

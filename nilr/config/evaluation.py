@@ -78,7 +78,14 @@ class AdaptSettings(JudgeSettings):
         None, "Folder with one subfolder of images per class, to adapt to.", shown="an episode of --data"
     )
     query: tuple[Path, ...] = setting(
-        (), "Images to classify, with --support: image files, a folder of images, or one with a subfolder per class."
+        (),
+        "Images to classify: image files, a folder of images, or one with a subfolder per class. Without --support, an "
+        "adapted MODEL classifies them without further steps.",
+    )
+    predictions: Path | None = setting(
+        None,
+        "CSV file to write: the class of each query image, and the probability of each class.",
+        shown="none",
     )
     skip_broken: bool = setting(False, "Skip images of --support and --query that cannot be read.")
     save: bool = setting(True, "Store the adapted model; with --no-save, only the result.", shown="store it")

@@ -1,19 +1,24 @@
 """Read a user's own images: a folder or archive with one folder per class, or without folders, or single files."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from nilr.config.base import Fit, Resample
 from nilr.data.digests import Images
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
-from nilr.data.sources.members import by_kind, fetch_all
+from nilr.data.sources.members import Member, Payload, by_kind, fetch_all
 from nilr.errors import DataError
 from nilr.words import counted
 
 MAX_IMAGES: Final = 10_000
+_AT_ONCE: Final = 64  # files in memory
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,12 @@ def read_labelled(
     resample: Resample = "bilinear",
     fit: Fit = "stretch",
     skip_broken: bool = False,
+    on_start: Callable[[int], object] = lambda _: None,
+    on_images: Callable[[int], object] = lambda _: None,
 ) -> LabelledImages:
-    """Read all images of folders and archives, and single images, in path order; the arguments are `decode_images`'.
+    """Read all images of folders and archives, and single images, in path order; see `decode_images`.
+
+    `on_start` is called with the number of images, `on_images` with the number that was read since its last call.
 
     Raises:
         DataError: a source or, without `skip_broken`, an image cannot be read, or there are too many images.
@@ -47,10 +56,10 @@ def read_labelled(
             f"{where} contains {len(members)} images, more than {MAX_IMAGES}",
             hint="pack a dataset of this size with `prepare-data`",
         )
-    payloads = dict(fetch_all(members))
-    images, reasons = decode_images([payloads[member] for member in members], size, resample, fit)
-    broken = {member.path: reason for member, reason in zip(members, reasons, strict=True) if reason}
-    good = [index for index, reason in enumerate(reasons) if reason is None]
+    on_start(len(members))
+    decode = partial(decode_images, size=size, resample=resample, fit=fit)
+    images, broken = _read(members, decode, np.empty((len(members), size, size, 3), np.uint8), on_images)
+    good = [index for index, member in enumerate(members) if member.path not in broken]
     if not good or (broken and not skip_broken):
         hint = "replace or remove these images" + ("; or pass --skip-broken to leave them out" if good else "")
         raise DataError(f"not all images in {where} can be read: {by_kind(broken)}", hint=hint)
@@ -61,3 +70,22 @@ def read_labelled(
     names = [path.partition("/")[2] for path in full]
     labels = [name.rpartition("/")[0].rpartition("/")[2] or None for name in names]
     return LabelledImages(images[good], full if len(set(names)) < len(names) else names, labels, warnings)
+
+
+def _read(
+    members: Sequence[Member],
+    decode: Callable[[Sequence[Payload]], tuple[Images, list[str | None]]],
+    images: Images,
+    on_images: Callable[[int], object],
+) -> tuple[Images, dict[str, str]]:
+    """Decode the members into `images`, a few at a time; return the reason for each broken one, by path."""
+    place = {member: index for index, member in enumerate(members)}
+    broken = {}
+    fetched = fetch_all(members)
+    while some := list(itertools.islice(fetched, _AT_ONCE)):
+        for (member, _), image, reason in zip(some, *decode([payload for _, payload in some]), strict=True):
+            images[place[member]] = image
+            if reason is not None:
+                broken[member.path] = reason
+        on_images(len(some))
+    return images, broken

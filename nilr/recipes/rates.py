@@ -37,8 +37,8 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     loaded = list(models.values())
     split, notes = _open_split(settings, store, models, device)
     size = episode_size(settings, loaded) if split else None
-    for model in loaded if size else []:
-        if (outputs := len(model.params["head.bias"])) != size.n_way:
+    for model in loaded:
+        if size and (outputs := len(model.params["head.bias"])) != size.n_way:
             raise EpisodeError(
                 f"model `{model.ref.name}` has a head for {outputs} classes, and its rates are not those of a head for "
                 f"{size.n_way}",

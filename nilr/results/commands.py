@@ -54,25 +54,34 @@ class TrainMetrics(Record):
 
 
 class Prediction(Record):
-    """The most probable class of one image before and after adaptation; `probabilities` are those after it."""
+    """The class of one image before and after adaptation.
+
+    `before` and `after` are the most probable classes, with the probabilities after adaptation. `nearest_before` and
+    `nearest_after` are those of the nearest support feature. Values before adaptation are null if the model was adapted
+    earlier. Older results lack the nearest classes.
+    """
 
     image: str
     label: str | None
-    before: str
+    before: str | None
     after: str
+    nearest_before: str | None = None
+    nearest_after: str | None = None
     probabilities: dict[str, FiniteFloat]
 
 
 class AdaptMetrics(Record):
-    """`nilr adapt`. Accuracies are null if no query image has a label."""
+    """`nilr adapt`. Accuracies are null if no query image has a label; `nearest_accuracy_...` are neighbours'."""
 
     classes: list[str]
     support_images: int
     query_images: int
-    support_loss_before: FiniteFloat
+    support_loss_before: FiniteFloat | None = None
     support_loss_after: FiniteFloat
-    accuracy_before: FiniteFloat | None
+    accuracy_before: FiniteFloat | None = None
     accuracy_after: FiniteFloat | None
+    nearest_accuracy_before: FiniteFloat | None = None
+    nearest_accuracy_after: FiniteFloat | None = None
     predictions: list[Prediction]
 
 

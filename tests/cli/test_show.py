@@ -153,16 +153,26 @@ def test_adapt_shows_before_and_after_and_each_prediction() -> None:
         support_loss_after=0.1,
         accuracy_before=None,
         accuracy_after=None,
+        nearest_accuracy_after=0.5,
         predictions=[
-            Prediction(image="x.png", label=None, before="dog", after="cat", probabilities={"cat": 0.75, "dog": 0.25})
+            Prediction(
+                image="x.png",
+                label=None,
+                before="dog",
+                after="cat",
+                nearest_before=None,
+                nearest_after="dog",
+                probabilities={"cat": 0.75, "dog": 0.25},
+            )
         ],
     )
     assert shown(result_of("adapt", metrics, models=[model()])) == [
-        "maml@best       before  after",
-        "support loss    0.7     0.1",
-        "query accuracy  -       -",
-        "image  label  before  after  probability",
-        "x.png  -      dog     cat    0.7500",
+        "maml@best                before  after",
+        "support loss             0.7     0.1",
+        "query accuracy, head     -       -",
+        "query accuracy, nearest  -       0.5000",
+        "image  label  head before  head after  probability  nearest before  nearest after",
+        "x.png  -      dog          cat         0.7500       -               dog",
     ]
 
 

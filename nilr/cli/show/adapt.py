@@ -10,16 +10,19 @@ MOST_ROWS = 20
 
 def show(result: Result[AdaptMetrics], screen: Screen) -> None:
     """Write accuracy before and after, and the first predictions."""
-    metrics = result.metrics
-    losses = (number(metrics.support_loss_before), number(metrics.support_loss_after))
-    accuracies = (screen.share(metrics.accuracy_before), screen.share(metrics.accuracy_after))
+    m = result.metrics
+    losses = (None if m.support_loss_before is None else number(m.support_loss_before), number(m.support_loss_after))
+    own = (screen.share(m.accuracy_before), screen.share(m.accuracy_after))
+    nearest = (screen.share(m.nearest_accuracy_before), screen.share(m.nearest_accuracy_after))
     subject = ", ".join(f"{model.name}@{model.checkpoint}" for model in result.models)
-    screen.table((subject, "before", "after"), [("support loss", *losses), ("query accuracy", *accuracies)])
-    shown = metrics.predictions[:MOST_ROWS]
+    rows = [("support loss", *losses), ("query accuracy, head", *own), ("query accuracy, nearest", *nearest)]
+    screen.table((subject, "before", "after"), rows)
+    shown = m.predictions[:MOST_ROWS]
     if shown:
+        header = ("image", "label", "head before", "head after", "probability", "nearest before", "nearest after")
+        readings = [(screen.share(p.probabilities.get(p.after)), p.nearest_before, p.nearest_after) for p in shown]
         screen.table(
-            ("image", "label", "before", "after", "probability"),
-            [(p.image, p.label, p.before, p.after, screen.share(p.probabilities.get(p.after))) for p in shown],
+            header, [(p.image, p.label, p.before, p.after, *others) for p, others in zip(shown, readings, strict=True)]
         )
-    if len(metrics.predictions) > MOST_ROWS:
-        screen.line(f"... and {counted(len(metrics.predictions) - MOST_ROWS, 'more prediction')}, in the result file")
+    if len(m.predictions) > MOST_ROWS:
+        screen.line(f"... and {counted(len(m.predictions) - MOST_ROWS, 'more prediction')}, in the result file")
