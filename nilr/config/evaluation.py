@@ -45,8 +45,9 @@ class JudgeSettings(TaskSettings):
     n_query: int | None = setting(None, "Number of query images per class.", shown="as trained", ge=1, le=1000)
     batch_stats: BatchStats | None = setting(
         None,
-        "Statistics of batch normalisation: apart: support and query images are a batch each; together: they are one "
-        "batch; inductive: the queries use the support's, so that no prediction depends on other query images.",
+        "Statistics of batch normalisation: apart, the field's custom: support and query images are a batch each; "
+        "together: they are one batch; inductive: the queries use the support's, so that no prediction depends on "
+        "other query images.",
         shown="as trained, which is apart without meta-train --batch-stats; inductive for images of --support",
     )
     head: HeadChoice = setting(

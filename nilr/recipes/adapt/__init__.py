@@ -19,6 +19,7 @@ from nilr.recipes.adapt.saving import store_adapted, stored_support
 from nilr.recipes.adapt.tasks import MANY, Task, draw_task, read_later_task, read_task
 from nilr.recipes.common.episodes import (
     batch_stats,
+    dependence_notes,
     edit_names,
     episode_size,
     head_notes,
@@ -37,9 +38,6 @@ from nilr.runtime import environment, prepare
 from nilr.store import Store
 from nilr.words import counted
 
-_DEPENDENT = (
-    "With --batch-stats {}, each prediction depends on the other query images; with inductive, on none of them."
-)
 # Settings without effect on a model that is adapted already.
 _OF_ADAPTATION = ("episode", "name", "force", "save", "head", "rates", "adapt_part", "inner_steps", "batch_stats")
 
@@ -115,7 +113,7 @@ def _adapt_and_judge(settings: AdaptSettings, store: Store, model: LoadedModel, 
         *task.notes,
         *head_notes(named, len(task.classes), settings.head),
         *unmoved_notes(named, how.adapt_part),
-        *([_DEPENDENT.format(statistics)] if settings.query and statistics != "inductive" else []),
+        *(dependence_notes([statistics]) if task.queries.names else []),
         f"the adapted model is `{name}`" if name else "the adapted model is not stored",
     ]
     return Done(metrics, task, {**size, "batch_stats": statistics, **how.model_dump()}, notes, name)
@@ -170,7 +168,7 @@ def _classify_later(settings: AdaptSettings, model: LoadedModel, reporter: Repor
         **_accuracies("after", judged, task),
         predictions=make_predictions(task.classes, task.queries, None, judged),
     )
-    return Done(metrics, task, {"batch_stats": "inductive"}, [*task.notes, "no step is taken"])
+    return Done(metrics, task, {"batch_stats": "inductive", "inner_steps": 0}, [*task.notes, "no step is taken"])
 
 
 @torch.no_grad()

@@ -52,6 +52,18 @@ def batch_stats(settings: JudgeSettings, model: LoadedModel) -> BatchStats:
     return settings.batch_stats or ("inductive" if model.settings.get("batch_stats") == "inductive" else "apart")
 
 
+def dependence_notes(statistics: Iterable[BatchStats]) -> list[str]:
+    """Return a note if predictions depend on the set of queries."""
+    found = [name for name in dict.fromkeys(statistics) if name != "inductive"]
+    if not found:
+        return []
+    custom = ", the field's custom" if found == ["apart"] else ""
+    return [
+        f"Batch statistics are {' or '.join(found)}{custom}: each prediction depends on the other query images, with "
+        "--batch-stats inductive on none of them."
+    ]
+
+
 def split_commas(values: Iterable[str]) -> tuple[str, ...]:
     """Return the distinct values of a flag that may be repeated and may contain commas."""
     return tuple(dict.fromkeys(word.strip() for value in values for word in value.split(",")))

@@ -12,6 +12,7 @@ from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
 from nilr.recipes.common.episodes import (
     batch_stats,
+    dependence_notes,
     edit_names,
     episode_size,
     head_notes,
@@ -82,6 +83,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
             *training_pack_notes(models, judged.used),
             *head_notes(models, size.n_way, settings.head),
             *_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
+            *dependence_notes(batch_stats(settings, model) for model in loaded),
             describe_probe(claims, metrics, judged.used),
         ],
         environment=environment(device, loaded[0].engine.name),
