@@ -58,7 +58,7 @@ class Command:
 
     def wait_for_jobs(self, drawn: random.Random) -> list[int]:
         """Wait until two processes have started, and then for a random time in which they begin their work."""
-        until(lambda: len(self.jobs()) >= 2)
+        until(lambda: len(self.jobs()) >= 2, 300)
         time.sleep(drawn.uniform(0, 5))
         return self.jobs()
 

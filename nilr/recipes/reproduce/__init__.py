@@ -119,7 +119,7 @@ def _finish(
     seconds = progress.start(jobs)
     reporter.note(
         f"to do: {len(unfinished)} of {counted(len(plan.models), 'model')}, {counted(jobs, 'job')} at a time, about "
-        f"{counted(max(1, round(seconds / 60)), 'minute')} on this machine at its present load"
+        f"{counted(max(1, round(seconds / 60)), 'minute')}"
     )
     if jobs > 1:
         shared = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"threads": threads}))

@@ -57,6 +57,7 @@ def work_in_parallel(
             for worker in [worker for worker in workers if worker not in busy][: len(waiting)]:
                 busy[worker] = waiting.popleft()
                 worker.begin(busy[worker])
+                progress.begin(busy[worker])
             for worker in ready(list(busy), reporter.note):
                 try:
                     if progress.handle(busy[worker], worker.receive(reporter.note), len(workers)):

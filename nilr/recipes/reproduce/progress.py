@@ -76,6 +76,10 @@ class ExperimentProgress:
         self._report(jobs)
         return self._left(jobs)
 
+    def begin(self, model: PlannedModel) -> None:
+        """Show a model whose process is starting."""
+        self._reporter.metric(**{f"{model.name} {TRAINING} share": self._steps[model.name][TRAINING].share})
+
     def handle(self, model: PlannedModel, message: Message, jobs: int) -> bool:
         """Report a message from a model's `Relay`, and return whether the model is finished."""
         if isinstance(message, BaseException):
@@ -93,9 +97,9 @@ class ExperimentProgress:
         if message is None:
             self._reporter.advance()
         else:
-            name, share = message
-            self._running[model.name] = self._steps[model.name][name], time.monotonic()
-            self._reporter.metric(**{f"{model.name} {name} share": share})
+            step = self._steps[model.name][message[0]]
+            self._running[model.name] = step, time.monotonic()
+            self._reporter.metric(**{f"{model.name} {step.name} share": step.share})
         self._report(jobs)
         return message is None
 
@@ -146,18 +150,18 @@ class Relay(SilentReporter):
 
     def __init__(self, send: Callable[[Message], object]) -> None:
         self.send = send
-        self._step, self._since = "", time.monotonic()
+        self._step, self._since, self._sent_at = "", 0.0, 0.0
         self._first, self._done, self._total = 0, 0, 0
         self._left: float | None = None
 
     def begin(self, step: str) -> None:
         """Begin the next step."""
-        self._step, self._total, self._left, self._sent_at = step, 0, None, time.monotonic()
-        self.send((step, 0.0))
+        self._step, self._total, self._left = step, 0, None
 
     def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
-        """Begin to count."""
+        """Begin to count, and send the share that is done."""
         self._first, self._done, self._total, self._since = done, done, total or 0, time.monotonic()
+        self._send_share(at_least=0.0)
 
     def advance(self, n: int = 1) -> None:
         """Count, and send the share that is done from time to time."""
@@ -173,9 +177,9 @@ class Relay(SilentReporter):
         """Send the note."""
         self.send(message)
 
-    def _send_share(self) -> None:
+    def _send_share(self, at_least: float = _SECONDS_BETWEEN_REPORTS) -> None:
         now = time.monotonic()
-        if not self._total or now - self._sent_at < _SECONDS_BETWEEN_REPORTS:
+        if not self._total or now - self._sent_at < at_least:
             return
         self._sent_at = now
         share = self._done / max(self._done, self._total)

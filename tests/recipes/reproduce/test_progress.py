@@ -103,6 +103,8 @@ def test_a_job_that_was_killed_is_no_longer_shown_and_its_work_is_not_done(clock
     one, seen = model("maml", 0), Seen(clock)
     progress = ExperimentProgress([one], {one.name: {"training": 10.0}}, {one.name: {"training": 0.0}}, 1.0, seen)
     progress.start(2)
+    progress.begin(one)
+    assert seen.values == {"maml-s0 training share": 0.0}
     progress.handle(one, ("training", 0.0), 2)
     clock.now = 5.0
     assert not progress.handle(one, ("training", 0.5), 2)
@@ -129,9 +131,10 @@ def test_the_share_of_a_training_counts_its_validations_by_their_time(clock: Clo
     sent: list[object] = []
     relay = Relay(sent.append)
     relay.begin("training")
+    assert sent == []
     relay.stage("meta-train", 100, done=20, unit="updates")
     clock.now = 10.0
     relay.advance()  # without an estimate, the updates count
     clock.now = 20.0
     relay.expect(60.0)
-    assert sent == [("training", 0.0), ("training", 0.21), ("training", 0.2 + 0.8 * 20 / 80)]
+    assert sent == [("training", 0.2), ("training", 0.21), ("training", 0.2 + 0.8 * 20 / 80)]

@@ -98,7 +98,7 @@ def test_an_interrupted_experiment_continues_and_repeats_nothing(
         "train demo-maml-1step-s0",
         "train demo-metasgd-nonneg-s0",
     ]
-    assert notes[0] == "to do: 3 of 4 models, 1 job at a time, about 1 minute on this machine at its present load"
+    assert notes[0] == "to do: 3 of 4 models, 1 job at a time, about 1 minute"
     assert list(result.metrics.runs) == RUNS
     assert [sign.finding for sign in result.metrics.signs] == ["demonstration"] * 4  # the images are generated
     assert result.notes[-1].startswith("A demonstration: ")
