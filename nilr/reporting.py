@@ -1,6 +1,7 @@
 """How a recipe reports its progress."""
 
 import math
+from collections.abc import Collection
 from typing import Self
 
 _MEMORY_SECONDS, _TRUSTED_UNITS = 60.0, 10
@@ -11,6 +12,8 @@ class Reporter:
 
     Every call is cheap, so a recipe may make it once per step. As a context manager, it removes its display at the end.
     """
+
+    noted: Collection[str] = ()  # the notes that it has shown
 
     def __enter__(self) -> Self:
         return self

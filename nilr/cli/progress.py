@@ -37,6 +37,7 @@ class TerminalReporter(Reporter):
         self._drawn: list[int] = []  # widths of the lines that can be erased
         self._frame = ""
         self._lock, self._ended = threading.Lock(), threading.Event()
+        self.noted: set[str] = set()
         self._thread = threading.Thread(target=self._animate, daemon=True)
 
     def __exit__(self, *_: object) -> None:
@@ -68,6 +69,7 @@ class TerminalReporter(Reporter):
 
     def note(self, message: str) -> None:
         """Print the message above the stage."""
+        self.noted.add(message)
         self._draw(Text(printable(message)))
 
     def _animate(self) -> None:
@@ -132,6 +134,7 @@ class PlainReporter(Reporter):
         self._console, self._clock, self._interval = console, clock, interval
         self._stage: Stage | None = None
         self._printed_at, self._printed_done = 0.0, 0
+        self.noted: set[str] = set()
 
     def __exit__(self, *_: object) -> None:
         self._end_stage()
@@ -162,6 +165,7 @@ class PlainReporter(Reporter):
 
     def note(self, message: str) -> None:
         """Print the message."""
+        self.noted.add(message)
         self._console.print(Text(printable(message)), soft_wrap=True)
 
     def _print_if_due(self, stage: Stage) -> None:

@@ -65,7 +65,8 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     if stored is not None:
         screen.line(f"result: {stored}")
     for note in returned.notes if command.result else ():
-        screen.line(note)
+        if note not in reporter.noted:
+            screen.line(note)
 
 
 def _check_working_directory() -> None:

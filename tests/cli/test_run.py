@@ -16,6 +16,7 @@ from nilr.cli.boundary import run
 from nilr.cli.variables import KNOWN
 from nilr.commands import COMMANDS, Command
 from nilr.config.base import Settings
+from nilr.reporting import Reporter
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
@@ -40,6 +41,18 @@ def test_a_result_is_stored_and_its_path_printed_on_stderr(
 def test_the_notes_are_the_last_lines(probes: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
     run(["probe"])
     assert capsys.readouterr().err.endswith("\nthe last words\n")
+
+
+def test_a_note_that_the_recipe_has_reported_is_not_repeated(
+    install: Any, home: Path, probe_result: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def recipe(_settings: Settings, reporter: Reporter) -> Any:
+        reporter.note("the last words")
+        return probe_result
+
+    install("probe", recipe)
+    assert run(["probe"]) == 0
+    assert capsys.readouterr().err.count("the last words") == 1
 
 
 def test_json_is_the_only_text_on_standard_output(probes: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
