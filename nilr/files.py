@@ -90,6 +90,11 @@ def expand_home(path: str) -> str:
     return expanded
 
 
+def path_argument(path: Path | str) -> str:
+    """Return a path as a word of a command: `./-x`, because `-x` is an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.

@@ -248,6 +248,9 @@ def _split(ref: str) -> tuple[str, str | None]:
     base, at, wanted = ref.rpartition("@")
     if not at or "/" in wanted or (_is_path(ref) and Path(ref).exists()):
         return ref, None
+    if not base or not wanted:
+        missing = "model before" if not base else "checkpoint after"
+        raise StoreError(f"`{ref}` names no {missing} the `@`", hint="write MODEL@best, MODEL@last, or MODEL alone")
     if wanted not in CHECKPOINTS:
         raise UnknownNameError("checkpoint", wanted, CHECKPOINTS)
     return base, wanted

@@ -169,6 +169,23 @@ def test_only_best_and_last_are_valid_after_the_at(store: Store) -> None:
     assert caught.value.hint == "known: best, last"
 
 
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("maml@", "`maml@` names no checkpoint after the `@`"),
+        ("./maml@", "`./maml@` names no checkpoint after the `@`"),
+        ("@best", "`@best` names no model before the `@`"),
+        ("@first", "`@first` names no model before the `@`"),
+        ("@", "`@` names no model before the `@`"),
+    ],
+)
+def test_a_missing_part_of_a_reference_is_named(store: Store, ref: str, message: str) -> None:
+    save(store, "maml")
+    with pytest.raises(StoreError) as caught:
+        store.find_model(ref)
+    assert caught.value.message == message
+
+
 def test_an_unknown_model_lists_the_known_ones(store: Store) -> None:
     save(store, "maml")
     save(store, "anil")

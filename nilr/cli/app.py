@@ -1,6 +1,7 @@
 """The Typer application, made from the table of commands."""
 
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,17 +37,33 @@ class _Parsing:
 
 class _Command(_Parsing, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - Typer does not export these classes
-        """Repeat a flag of several values before each further file, since a shell expands `--query *.jpg` to them."""
+        """Repeat a flag of several values before each further file, since a shell expands `--query *.jpg` to them.
+
+        A model in the store is no such file.
+        """
         repeated = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
         expanded: list[str] = []
         flag = None
         for arg in args:
             if arg.startswith("-"):
-                flag = arg if arg in repeated else None
-            elif flag and expanded[-1] != flag and Path(arg).suffix not in ("", ".safetensors") and Path(arg).is_file():
+                name = arg.partition("=")[0]
+                flag = name if name in repeated else None
+            elif flag and expanded[-1] != flag and _is_file_to_read(arg) and arg not in _models(ctx, args):
                 expanded.append(flag)
             expanded.append(arg)
         return super().parse_args(ctx, expanded)
+
+
+def _is_file_to_read(arg: str) -> bool:
+    return Path(arg).suffix not in ("", ".safetensors") and Path(arg).is_file()
+
+
+def _models(ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+    """Return the names of the models in the store of a command line."""
+    from nilr.store import Store
+
+    homes = [arg.partition("=")[2] or value for arg, value in pairwise([*args, ""]) if arg.split("=")[0] == "--home"]
+    return Store(Path(homes[-1]) if homes else ctx.obj.home).model_names()
 
 
 class _Group(_Parsing, TyperGroup):

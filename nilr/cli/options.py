@@ -169,7 +169,7 @@ def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
 
 def _option(name: str, field: FieldInfo, panel: str | None) -> Any:  # noqa: ANN401 - an object of Typer
     extra = _extra(field)
-    switch = bool in (field.annotation, *get_args(field.annotation))
+    switch = is_switch(field)
     spelled = f"{flag(name)}/--no-{flag(name)[2:]}" if switch and field.default is not False else flag(name)
     return typer.Option(
         spelled,
@@ -194,6 +194,11 @@ def describe(field: FieldInfo) -> str:
 def envvar(name: str, field: FieldInfo) -> str | None:
     """Return the environment variable of a field, if it has one."""
     return f"NILR_{name.upper()}" if _extra(field)["env"] and name not in ARGUMENTS else None
+
+
+def is_switch(field: FieldInfo) -> bool:
+    """Return whether a field is on or off."""
+    return bool in (field.annotation, *get_args(field.annotation))
 
 
 def _numbers(field: FieldInfo) -> str | None:

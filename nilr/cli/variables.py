@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator
 
-from nilr.cli.options import ARGUMENTS, envvar
+from nilr.cli.options import ARGUMENTS, envvar, flag, is_switch
 from nilr.commands import COMMANDS
 
 _PREFIX = "NILR_"
@@ -14,19 +14,25 @@ _FIELDS = [field for command in COMMANDS for field in command.settings.model_fie
 KNOWN = {*_OTHERS, *filter(None, (envvar(name, field) for name, field in _FIELDS))}
 # Options and arguments that have no environment variable.
 _COMMAND_LINE_ONLY = {f"{_PREFIX}{name.upper()}" for name in ("json", *(name for name, _ in _FIELDS))} - KNOWN
+_SWITCHES = {"NILR_QUIET", "NILR_DEBUG", *(envvar(name, field) for name, field in _FIELDS if is_switch(field))}
 
 
 def variable_warnings(variables: Iterable[str]) -> Iterator[str]:
     """Yield a warning for each unknown variable with the prefix, with the most similar known one."""
-    names = {name.removeprefix(_PREFIX): name for name in sorted(KNOWN)}
+    names = {name.removeprefix(_PREFIX): name for name in sorted(KNOWN | _COMMAND_LINE_ONLY)}
     for variable in sorted(variables):
         if not variable.upper().startswith(_PREFIX) or variable in KNOWN:
             continue
-        if variable in _COMMAND_LINE_ONLY:
-            word = variable.removeprefix(_PREFIX).lower()
-            what = ARGUMENTS.get(word) or f"--{word.replace('_', '-')}"
-            yield f"the environment variable {variable} is ignored: give {what} on the command line"
-            continue
         nearest = difflib.get_close_matches(variable.upper().removeprefix(_PREFIX), names, n=1)
-        advice = f"did you mean {names[nearest[0]]}?" if nearest else "`nilr COMMAND --help` lists the options"
-        yield f"the environment variable {variable} is unknown and ignored: {advice}"
+        meant = names[nearest[0]] if nearest else None
+        known = variable.upper() == meant and meant in _COMMAND_LINE_ONLY
+        yield f"the environment variable {variable} is {'' if known else 'unknown and '}ignored: {_advice(meant)}"
+
+
+def _advice(meant: str | None) -> str:
+    if meant is None:
+        return "`nilr COMMAND --help` lists the options"
+    if meant in _COMMAND_LINE_ONLY:
+        word = meant.removeprefix(_PREFIX).lower()
+        return f"give {ARGUMENTS.get(word) or flag(word)} on the command line"
+    return f"did you mean {meant}?{' It takes 0 or 1.' if meant in _SWITCHES else ''}"

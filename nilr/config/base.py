@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from nilr.files import expand_home
+from nilr.files import expand_home, path_argument
 
 Resample = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
 Fit = Literal["stretch", "crop", "pad"]
@@ -90,7 +90,7 @@ class Settings(BaseModel):
 
     def command(self, *words: str) -> str:
         """Return a command for the user to run next: in the same directory, and on the same store."""
-        home = () if self.home is None else ("--home", str(self.home))
+        home = () if self.home is None else ("--home", path_argument(self.home))
         return shlex.join(["nilr", *words, *home])
 
 

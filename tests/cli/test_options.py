@@ -47,6 +47,8 @@ def test_flags_and_arguments_become_settings(probes: list[Settings], args: list[
         ["m", "--query", "a.jpg", "b.PNG", "c.jpg", "--support", "s"],
         ["--support", "s", "--query", "a.jpg", "b.PNG", "c.jpg", "m"],
         ["m", "--query", "a.jpg", "--support", "s", "--query", "b.PNG", "--query=c.jpg"],
+        ["m", "--query=a.jpg", "b.PNG", "c.jpg", "--support", "s"],
+        ["--query=a.jpg", "b.PNG", "--query", "c.jpg", "m", "--support=s"],
     ],
 )
 def test_files_after_a_flag_of_several_values_belong_to_it(
@@ -60,6 +62,24 @@ def test_files_after_a_flag_of_several_values_belong_to_it(
         run(["adapt", *args])
     query = (Path("a.jpg"), Path("b.PNG"), Path("c.jpg"))
     assert calls[0].explicit() == {"model": "m", "query": query, "support": Path("s")}
+
+
+@pytest.mark.parametrize("place", ["variable", "before", "after", "joined"])
+@pytest.mark.parametrize("query", [["--query", "a.jpg"], ["--query=a.jpg"]])
+def test_a_model_in_the_store_is_no_file_of_a_flag(
+    install: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, query: list[str]
+) -> None:
+    store = home if place == "variable" else tmp_path / "other"
+    (store / "models" / "maml.v2").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "maml.v2"):
+        (tmp_path / name).touch()
+    before = ["--home", "other"] if place == "before" else []
+    after = {"after": ["--home", "other"], "joined": ["--home=other"]}.get(place, [])
+    calls = install("adapt", lambda *_: pytest.skip())
+    with pytest.raises(pytest.skip.Exception):
+        run([*before, "adapt", "--support", "s", *query, "maml.v2", *after])
+    assert (calls[0].model, calls[0].query) == ("maml.v2", (Path("a.jpg"),))
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--norm-adapted", True), ("--no-norm-adapted", False)])

@@ -41,7 +41,7 @@ def printed(text: str) -> list[str]:
     return [next(filter(None, found)) for found in re.findall(r"`(nilr [^`]*)`|^next: (nilr .*)$", text, re.M)]
 
 
-@pytest.fixture(params=["variable", "flag", "neither"])
+@pytest.fixture(params=["variable", "flag", "dash", "neither"])
 def place(request: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the flags of a store whose path has a space, from another working directory."""
     store, work = tmp_path / "my user" / "nilr", tmp_path / "my work"
@@ -52,7 +52,8 @@ def place(request: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("NILR_HOME")
     if request.param == "variable":
         monkeypatch.setenv("NILR_HOME", "../my store")
-    return ["--home", "../my store"] if request.param == "flag" else []
+    homes = {"flag": "../my store", "dash": "./-my store"}
+    return ["--home", homes[request.param]] if request.param in homes else []
 
 
 @pytest.fixture

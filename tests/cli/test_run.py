@@ -157,13 +157,16 @@ def test_a_misspelt_variable_is_named_with_the_nearest_one(
     probes: list[Settings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("NILR_N_EPISODE", "nilr_seed", "NILR_NAME", "NILR_MODELS", "NILR_XYZZY", "NILR_OUTER_STEPS", "NILR_QUIET")
-    for name in names:
+    for name in (*names, "NILR_Name", "NILR_NAMES", "NILR_SAV"):
         monkeypatch.setenv(name, "0")
     assert run(["probe"]) == 0
-    assert capsys.readouterr().err.splitlines()[:5] == [
+    assert capsys.readouterr().err.splitlines()[:8] == [
         "warning: the environment variable NILR_MODELS is ignored: give MODEL on the command line",
         "warning: the environment variable NILR_NAME is ignored: give --name on the command line",
+        "warning: the environment variable NILR_NAMES is unknown and ignored: give --name on the command line",
         "warning: the environment variable NILR_N_EPISODE is unknown and ignored: did you mean NILR_N_EPISODES?",
+        "warning: the environment variable NILR_Name is ignored: give --name on the command line",
+        "warning: the environment variable NILR_SAV is unknown and ignored: did you mean NILR_SAVE? It takes 0 or 1.",
         "warning: the environment variable NILR_XYZZY is unknown and ignored: `nilr COMMAND --help` lists the options",
         "warning: the environment variable nilr_seed is unknown and ignored: did you mean NILR_SEED?",
     ]

@@ -25,6 +25,7 @@ from nilr.data.sources.members import (
     safe_path,
 )
 from nilr.errors import DataError
+from nilr.files import path_argument
 
 _CONTENT_ERRORS: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError, ValueError)
 # Bits of a member's flags.
@@ -90,7 +91,7 @@ class ZipReader:
             if magic == b"PK\5\6" and part not in (b"\0\0", b"\xff\xff"):
                 raise DataError(
                     f"`{self._path}` is the last part of a split zip archive",
-                    hint=f"join the parts with `zip -s 0 {shlex.quote(str(self._path))} --out joined.zip`",
+                    hint=f"join the parts with `zip -s 0 {shlex.quote(path_argument(self._path))} --out joined.zip`",
                 )
 
 

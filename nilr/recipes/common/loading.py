@@ -16,6 +16,7 @@ from nilr.config.base import SYNTHETIC, Settings
 from nilr.data.pack import ImageFile, PackedSplit, open_pack
 from nilr.episodes import PackedImages
 from nilr.errors import CheckpointError, DataError, NilrError, StoreError, invalid_field
+from nilr.files import path_argument
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import choose_engine
@@ -242,7 +243,7 @@ def probe_command(settings: Settings, references: Sequence[str], *, data: str | 
     digest, n_way, n_shot, n_query = needs[0]
     path, flags = find_training_pack(store, manifests[0].data.name, digest), []
     if path is None and data is not None:
-        path, flags = store.find_data(data), ["--data", data]
+        path, flags = store.find_data(data), ["--data", path_argument(data)]
     if path is not None and len(set(needs)) == 1:
         pack = open_pack(path)
         for split in reversed(pack.splits):
@@ -250,8 +251,8 @@ def probe_command(settings: Settings, references: Sequence[str], *, data: str | 
             if len(sizes) >= n_way and min(sizes) >= n_shot + n_query:
                 flags += [] if split == "test" else ["--split", split]
                 flags += [] if len(sizes) >= 2 * n_way else ["--task-b", "any"]
-                return settings.command("probe", *references, *flags)
-    return settings.command("models", "show", references[0])
+                return settings.command("probe", *map(path_argument, references), *flags)
+    return settings.command("models", "show", path_argument(references[0]))
 
 
 def find_training_pack(store: Store, name: str, digest: str) -> Path | None:

@@ -19,6 +19,7 @@ from nilr.checkpoint import read_manifest, save_checkpoint
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import CheckpointError, DivergedError, StoreError
+from nilr.files import path_argument
 from nilr.history import History
 from nilr.meta.evaluation import evaluate
 from nilr.meta.inner_lr import share_negative, share_negative_by_layer
@@ -211,11 +212,11 @@ class Training:
     def resume_command(self) -> str:
         """Return the command that resumes this training, with the settings that its files do not contain."""
         settings = self.settings
-        words = ["--resume", settings.resume if "/" in settings.resume else self.name]
+        words = ["--resume", path_argument(settings.resume) if "/" in settings.resume else self.name]
         if settings.data is not None and "/" in settings.data:
-            words += ["--data", settings.data]
+            words += ["--data", path_argument(settings.data)]
         if settings.tensorboard is not None:
-            words += ["--tensorboard", str(settings.tensorboard)]
+            words += ["--tensorboard", path_argument(settings.tensorboard)]
         return settings.command("meta-train", *words)
 
     def metrics(self) -> TrainMetrics:
