@@ -38,6 +38,7 @@ def read_labelled(
     resample: Resample = "bilinear",
     fit: Fit = "stretch",
     skip_broken: bool = False,
+    single_images: bool = True,
     on_start: Callable[[int], object] = lambda _: None,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> LabelledImages:
@@ -48,7 +49,7 @@ def read_labelled(
     Raises:
         DataError: a source or, without `skip_broken`, an image cannot be read, or there are too many images.
     """
-    listing = list_sources(paths, skip_broken=skip_broken, single_images=True)
+    listing = list_sources(paths, skip_broken=skip_broken, single_images=single_images)
     members = sorted(listing.images, key=lambda member: member.path)
     where = f"`{paths[0]}`" + (f" and {counted(len(paths) - 1, 'other source')}" if len(paths) > 1 else "")
     if len(members) > MAX_IMAGES:

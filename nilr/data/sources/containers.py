@@ -49,7 +49,7 @@ CONTAINERS: Final = (
     ),
 )
 
-_EXPECTED: Final = "give a folder, tar, zip or pickle of images; `docs/datasets.md` shows each layout"
+_KINDS: Final = "folder, tar, zip or pickle of images"
 _UNPACK: Final = "unpack it, and give the folder"
 _AS_FOLDERS: Final = "save its images into one folder per class, and give that folder"
 # The hint for a file of a kind that contains these words; the first that matches counts.
@@ -103,6 +103,7 @@ def list_sources(
     """
     listing = Listing()
     seen: set[Path] = set()
+    kinds = f"{_KINDS}, or an image" if single_images else _KINDS
     for path in paths:
         resolved = Path(os.path.realpath(path))  # Path.resolve raises a RuntimeError for a link to itself
         if resolved in seen:
@@ -111,21 +112,21 @@ def list_sources(
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises a PermissionError
             _list_folder(path, resolved.name, only, listing)
         else:
-            reader, what = _find_reader(path, container_name(path.name), only)
+            reader, what = _find_reader(path, container_name(path.name), only, kinds)
             if single_images and (what.endswith(" image") or is_image_name(path.name)):
                 folder = FolderReader(path.parent, resolved.parent.name)
                 listing.images.append(Member(f"{resolved.parent.name}/{path.name}", path.stat().st_size, folder, path))
                 continue
             if reader is None:
-                raise DataError(f"`{path}` is {what}, not a folder, tar, zip or pickle of images", hint=_hint(what))
+                raise DataError(f"`{path}` is {what}, not a {kinds}", hint=_hint(what, kinds))
             reader.list_into(listing)
     listing.leave_out_links()
     _list_pickles(listing)
     listing.images = [image.normalized() for image in _latest(listing.images)]
     if not listing.images:
-        raise _no_images(paths, listing)
+        raise _no_images(paths, listing, kinds)
     if listing.unread and not skip_broken:
-        hint = f"{_hint(next(iter(listing.unread.values())))}; or pass --skip-broken to leave such files out"
+        hint = f"{_hint(next(iter(listing.unread.values())), kinds)}; or pass --skip-broken to leave such files out"
         raise DataError(f"not all images can be read: {by_kind(listing.unread)}", hint=hint)
     return listing
 
@@ -179,11 +180,13 @@ def _list_folder(path: Path, prefix: str, only: frozenset[str] | None, listing: 
             listing.unread[archive.path] = f"is {what} beside other images" if reader else f"is {what}"
 
 
-def _find_reader(path: Path, prefix: str, only: frozenset[str] | None) -> tuple[Reader | None, str]:
+def _find_reader(
+    path: Path, prefix: str, only: frozenset[str] | None, kinds: str = _KINDS
+) -> tuple[Reader | None, str]:
     """Return the reader of a file, None if there is none for its kind, and the kind."""
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"`{path}` is {SPECIAL_FILE}, which can be read only once", hint=_EXPECTED)
+            raise DataError(f"`{path}` is {SPECIAL_FILE}, which can be read only once", hint=_hint("", kinds))
         with path.open("rb") as file:
             head = file.read(HEAD_SIZE)
     except FileNotFoundError:
@@ -192,7 +195,7 @@ def _find_reader(path: Path, prefix: str, only: frozenset[str] | None) -> tuple[
             raise DataError(
                 f"`{url}` is a URL: nilr downloads nothing", hint="download it, and give the file"
             ) from None
-        raise DataError(f"there is no `{path}`", hint="give an existing folder, tar, zip or pickle") from None
+        raise DataError(f"there is no `{path}`", hint=f"give an existing {kinds}") from None
     except OSError as error:
         raise read_error(path, error) from error
     what = describe_content(head)
@@ -202,11 +205,12 @@ def _find_reader(path: Path, prefix: str, only: frozenset[str] | None) -> tuple[
     return None, what
 
 
-def _hint(what: str) -> str:
-    return next((hint for words, hint in _HINTS.items() if words in what), _EXPECTED)
+def _hint(what: str, kinds: str = _KINDS) -> str:
+    expected = f"give a {kinds}; `docs/datasets.md` shows each layout"
+    return next((hint for words, hint in _HINTS.items() if words in what), expected)
 
 
-def _no_images(paths: Sequence[Path], listing: Listing) -> DataError:
+def _no_images(paths: Sequence[Path], listing: Listing, kinds: str) -> DataError:
     where = ", ".join(f"`{path}`" for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
     if listing.skipped_classes:
         found = f"only classes outside Mini-ImageNet, such as {min(listing.skipped_classes)}"
@@ -215,6 +219,6 @@ def _no_images(paths: Sequence[Path], listing: Listing) -> DataError:
         found, what = by_kind(listing.unread), next(iter(listing.unread.values()))
     else:
         # A file with a hint of its own explains more than a text file.
-        name, what = max(listing.others.items(), key=lambda item: _hint(item[1]) != _EXPECTED, default=("", ""))
+        name, what = max(listing.others.items(), key=lambda item: _hint(item[1]) != _hint(""), default=("", ""))
         found = f"`{name}` is not an image but {what}" if name else "it contains no file"
-    return DataError(f"there is no image in {where}: {found}", hint=_hint(what))
+    return DataError(f"there is no image in {where}: {found}", hint=_hint(what, kinds))

@@ -25,10 +25,17 @@ except ImportError:  # it has no wheel for this platform
 MAX_PIXELS: Final = 64_000_000
 MAX_BYTES: Final = 256 * 2**20
 
+
+def _pad(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Pad to a square; unlike in `ImageOps.pad`, one row or column of a very narrow image remains."""
+    width, height = (max(1, round(side / max(image.size) * size[0])) for side in image.size)
+    return ImageOps.pad(image.resize((width, height), resample), size)
+
+
 _FITS: Final[dict[Fit, Callable[[Image.Image, tuple[int, int], Image.Resampling], Image.Image]]] = {
     "stretch": Image.Image.resize,
     "crop": ImageOps.fit,
-    "pad": ImageOps.pad,
+    "pad": _pad,
 }
 # Only the formats that Pillow decodes itself: its EPS reader, for example, starts another program.
 _FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")

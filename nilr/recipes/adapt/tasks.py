@@ -20,7 +20,7 @@ from nilr.words import counted
 
 MANY = 1000  # images, from which on progress is shown
 
-Read = Callable[[Sequence[Path]], LabelledImages]
+Read = Callable[..., LabelledImages]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_task(path: Path, settings: AdaptSettings, model: LoadedModel, reporter:
     if "episode" in settings.explicit():
         raise UsageError("--episode and --support exclude each other", hint="omit one of them")
     read = _reader(settings, model, reporter)
-    support = read([path])
+    support = read([path], single_images=False)
     if any(label is None for label in support.labels):
         raise EpisodeError(f"`{path}` has images outside class folders", hint="put each in the folder of its class")
     classes = sorted({label for label in support.labels if label is not None})

@@ -167,6 +167,15 @@ def test_an_oblong_image_is_cropped_to_its_centre_or_padded_with_black(upright: 
     assert np.array_equal(decode_images([content], 16, "box", "pad")[0][0], np.asarray(halved))
 
 
+@pytest.mark.parametrize("size", [(1000, 30), (30, 1000), (2000, 1)])
+def test_one_row_or_column_of_a_very_narrow_image_remains_when_it_is_padded(size: tuple[int, int]) -> None:
+    images, reasons = decode_images([encoded(Image.new("RGB", size, "red"), "PNG")], 16, "bilinear", "pad")
+    rows = images[0] if size[0] > size[1] else images[0].swapaxes(0, 1)
+    assert reasons == [None]
+    assert [(row == (255, 0, 0)).all() for row in rows].count(True) == 1
+    assert (rows.any((1, 2))).sum() == 1
+
+
 def test_resampling_follows_the_filter() -> None:
     content = encoded(Image.fromarray(random_pixels(16, 16)), "PNG")
     for name in ("bilinear", "nearest", "lanczos"):
