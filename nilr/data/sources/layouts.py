@@ -2,6 +2,7 @@
 
 import re
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, field
 from typing import Final
@@ -127,8 +128,6 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: lis
     _check_tree(tree, listing, settings, plan)
     classes = tree.by_name()
     is_mini = is_mini_imagenet(listing, settings, classes.keys())
-    if same := sorted(name for name in classes if "/" in name):
-        plan.notes.append(f"classes of equal names in different folders are different classes: {_some(same, 3)}")
     has_splits = any(split for parts in classes.values() for split in parts)
     if settings.split_classes:
         if has_splits:
@@ -142,6 +141,7 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: lis
             plan.warnings.append(f"the sources have no images of the split {' and '.join(missing)}")
     else:
         split_of = _published_split(classes, is_mini=is_mini)
+    _check_names(split_of, plan)
     if unused := sorted(set(classes) - set(split_of)):
         plan.notes.append(f"skipped {_classes(unused)} without a split: {_some(unused)}")
     for split in SPLITS:
@@ -150,6 +150,29 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: lis
             plan.splits[split] = {c: [image for part in classes[c].values() for image in part] for c in chosen}
     plan.name = _pack_name(listing, settings, classes.keys())
     return plan
+
+
+def _check_names(split_of: Mapping[str, Split], plan: Plan) -> None:
+    """Add a note of classes whose folders have equal names, and warnings if they may be one class."""
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(split_of):
+        alike[name.rpartition("/")[2].casefold()].append(name)
+    same, apart, case = [], [], []
+    for names in alike.values():
+        folders = [name.rpartition("/")[2] for name in names]
+        equal = [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]
+        same += equal
+        apart += equal if len({split_of[name] for name in equal}) > 1 else []
+        case += names if len(set(folders)) > 1 else []
+    if same:
+        plan.notes.append(f"classes of equal names in different folders are different classes: {_some(same, 3)}")
+    for names, what in (
+        (apart, "of equal names are in different splits"),
+        (case, "have names that differ only in case"),
+    ):
+        if names:
+            listed = _some([f"`{name}` ({split_of[name]})" for name in names])
+            plan.warnings.append(f"{_classes(names)} {what}: {listed}")
 
 
 def _pack_name(listing: Listing, settings: PrepareDataSettings, classes: Set[str]) -> str:
@@ -186,10 +209,16 @@ def _check_tree(tree: Tree, listing: Listing, settings: PrepareDataSettings, pla
     with_split, without = tree.sides()
     if with_split and without and not settings.split_classes:
         raise DataError(
-            f"some folders belong to a split and others do not: {_some([f'`{path}`' for path in with_split])} do, "
-            f"{_some([f'`{path}`' for path in without])} do not",
+            f"some folders belong to a split and others do not: {_some(list(map(_quoted, with_split)))} do, "
+            f"{_some(list(map(_quoted, without)))} do not",
             hint=f"name each of them train, val or test, or leave it out; or draw a new split with {draw}",
         )
+
+
+def _quoted(path: str) -> str:
+    """Quote a path so that a space at the end of a folder's name is seen."""
+    has_space = any(name != name.strip() for name in path.split("/"))
+    return f"`{path}` (with a space at the start or end of a name)" if has_space else f"`{path}`"
 
 
 def _draw(classes: Sized) -> str:

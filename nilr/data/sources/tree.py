@@ -33,13 +33,15 @@ _PLAIN: Final[Mapping[str, Split]] = {
 # Words that mean a split only beside other splits.
 _WORDS: Final[Mapping[str, Split]] = {**_PLAIN, "base": "train", "dev": "val", "novel": "test"}
 _SPLIT_NAME: Final = re.compile(
-    rf"(?P<before>.*[\W_])?(?P<word>{'|'.join(_WORDS)})"
+    rf"(?P<before>.*[\W_]|meta)?(?P<word>{'|'.join(_WORDS)})"
     r"(?P<after>[\W_]*(?:set|images?|imgs?|data|split|classes)|[ _-]?\d+)?"
     r"(?:\.tar)?(?:[ _-]+copy)?(?: ?\(\d+\))?",  # the name of a second copy, such as `train (1)`
     re.IGNORECASE,
 )
 _NOT_CLASSES: Final = frozenset({"images", "image", "imgs", "img", "jpeg", "jpg", "data"})
 _MAX_DEPTH: Final = 100
+_FEW: Final = 2  # as many images may lie outside the class folders by mistake
+_FAR_MORE: Final = 3  # times as many images in a folder as below it make it a class
 _SYNSET: Final = re.compile(r"n\d{8}")
 _SYNSET_FILE: Final = re.compile(r"(n\d{8})(?:_\d+|\d{8})\.")
 
@@ -179,7 +181,7 @@ class _Folder:
             self._absorb()
         elif leaves:
             for folder in self.folders.values():
-                if folder.folders and len(folder.images) > len(folder.below()):
+                if folder.folders and len(folder.images) > max(_FEW, _FAR_MORE * len(folder.below())):
                     folder._absorb()
 
     def below(self) -> list[Member]:
@@ -194,6 +196,8 @@ def _walk(tree: Tree, folder: _Folder, split: Split | None, key: tuple[str, ...]
     """Add the content of a folder to the tree; `key` is None above the sources."""
     tree.strays += folder.images
     splits = _split_set(folder)
+    if key is not None and splits is None:
+        _check_depth(folder)
     if splits is None and split is None and folder.is_divided:
         tree.unsorted.update((child.path, len(child.images)) for child in folder.folders.values())
         return
@@ -217,6 +221,25 @@ def _walk(tree: Tree, folder: _Folder, split: Split | None, key: tuple[str, ...]
         else:
             is_outer = key is None or splits is not None or name.lower() in _NOT_CLASSES
             _walk(tree, child, of_child, outer if is_outer else own)
+
+
+def _check_depth(folder: _Folder) -> None:
+    """Raise DataError if it is unclear whether a folder beside classes is a class, or its subfolders are."""
+    has_classes = any(child.is_class for child in folder.folders.values())
+    for name, child in folder.folders.items():
+        if (
+            child.is_class
+            or child.is_divided
+            or name.lower() in _NOT_CLASSES
+            or all(map(_SYNSET.fullmatch, child.folders))
+        ):
+            continue
+        if has_classes or (len(child.images) > _FEW and len(child.below()) > _FEW):
+            parts = ", ".join(f"`{part.path}`" for part in [*child.folders.values()][:3])
+            raise DataError(
+                f"it is unclear whether `{child.path}` is a class or its subfolders are: {parts}",
+                hint="move all images of a class into one folder, and put the folders of all classes beside each other",
+            )
 
 
 def _split_set(folder: _Folder) -> dict[str, Split] | None:

@@ -119,6 +119,7 @@ def folders(names: str, n: int = 20) -> list[str]:
         # Other names are splits only beside splits.
         ("s/base/a, s/val/b, s/novel/c", "a", "b", "c"),
         ("s/base/a, s/novel/c", "a", "", "c"),
+        ("s/metatrain/a, s/metaval/b, s/meta-test/c", "a", "b", "c"),
         ("s/train/a, s/dev/b, s/test/c", "a", "b", "c"),
         ("s/Train/a, s/VALID/b, s/testing/c", "a", "b", "c"),
         ("train (1)/a, val/b, test/c", "a", "b", "c"),
@@ -220,13 +221,44 @@ def test_a_subfolder_of_a_class_belongs_to_it_if_most_images_lie_in_the_class() 
     assert sorted(n for classes in made.counts().values() for n in classes.values()) == [20, 25]
 
 
+@pytest.mark.parametrize(
+    "paths",
+    [
+        folders("s/train/a/part1, s/train/a/part2, s/train/b, s/val/c, s/test/d"),
+        folders("s/train/a, s/train/a/part1, s/train/b, s/val/c", n=3),
+        [*folders("s/train/a", n=4), *folders("s/train/a/part1", n=3), *folders("s/val/c")],
+        [*folders("s/train/a", n=3), *folders("s/train/a/part1", n=4), *folders("s/train/b, s/val/c")],
+        ["s/train/a/stray.png", *folders("s/train/a/part1, s/train/b, s/val/c")],
+    ],
+)
+def test_a_folder_that_may_be_a_class_or_contain_classes_is_an_error(paths: list[str]) -> None:
+    with pytest.raises(DataError, match=r"unclear whether `s/train/a` is a class .*: `s/train/a/part1`"):
+        plan(paths)
+
+
+def test_class_names_that_may_mean_one_class_give_a_warning() -> None:
+    made = plan(folders("s/train/owl, s/val/Owl, s/test/c"))
+    assert made.warnings == ["2 classes have names that differ only in case: `Owl` (val), `owl` (train)"]
+    made = plan(folders("s/train/x/a, s/val/y/a, s/test/c"))
+    assert made.warnings == ["2 classes of equal names are in different splits: `x/a` (train), `y/a` (val)"]
+    made = plan(folders("s/train/x/a, s/train/y/a, s/val/z/b, s/test/c"))
+    assert made.warnings == []
+    assert made.notes == ["classes of equal names in different folders are different classes: x/a, y/a"]
+
+
+def test_a_space_at_the_end_of_a_folder_name_is_named() -> None:
+    with pytest.raises(DataError, match=r"`s/train ` \(with a space at the start or end of a name\) do not"):
+        plan(folders("s/train /a, s/val/b, s/test/c"))
+
+
 def test_equal_names_in_different_folders_are_different_classes() -> None:
     made = plan(folders("s/train/Latin/c01, s/train/Greek/c01, s/train/Greek/c02, s/test/Tibetan/c01"))
     assert {split: list(classes) for split, classes in made.splits.items()} == {
         "train": ["Greek/c01", "Greek/c02", "Latin/c01"],
         "test": ["Tibetan/c01"],
     }
-    assert made.notes[0].startswith("classes of equal names in different folders are different classes: Greek/c01, ")
+    equal = "classes of equal names in different folders are different classes: Greek/c01, Latin/c01, Tibetan/c01"
+    assert made.notes[0] == equal
     merged = plan(folders("s/a/n01532829, s/b/n01532829, s/b/n01855672"))  # an id of ImageNet means one class
     assert merged.counts() == {"train": {"n01532829": 40}, "val": {"n01855672": 20}}
 
