@@ -5,6 +5,7 @@ To support another container: write its reader in a module beside this one, and 
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,8 +27,9 @@ from nilr.data.sources.members import (
 )
 from nilr.data.sources.pickles import PickleReader
 from nilr.data.sources.tars import TarReader, is_compressed, is_tar
-from nilr.data.sources.zips import ZipReader
+from nilr.data.sources.zips import ZipReader, is_zip
 from nilr.errors import DataError, UsageError
+from nilr.words import counted
 
 
 class Container(NamedTuple):
@@ -40,7 +42,7 @@ class Container(NamedTuple):
 CONTAINERS: Final = (
     Container(lambda head, what, path: is_compressed(head) or is_tar(head), TarReader),
     Container(
-        lambda head, what, path: what in ("a zip archive", "an empty zip archive"),
+        lambda head, what, path: is_zip(what, path),
         lambda path, prefix, only: ZipReader(path, prefix),
     ),
     Container(
@@ -122,7 +124,7 @@ def list_sources(
             reader.list_into(listing)
     listing.leave_out_links()
     _list_pickles(listing)
-    listing.images = [image.normalized() for image in _latest(listing.images)]
+    listing.images = [image.normalized() for image in _latest_images(listing)]
     if not listing.images:
         raise _no_images(paths, listing, kinds)
     if listing.unread and not skip_broken:
@@ -134,6 +136,18 @@ def list_sources(
 def _latest(members: Sequence[Member]) -> list[Member]:
     """Return the members; of those with one path in an archive the last, as when the archive is unpacked."""
     return list({(id(member.reader), member.path): member for member in members}.values())
+
+
+def _latest_images(listing: Listing) -> list[Member]:
+    """Return the latest images, and add a warning if there are earlier ones of the same path in an archive."""
+    images = _latest(listing.images)
+    if n_repeated := len(listing.images) - len(images):
+        ((_, path), _), *_ = Counter((id(image.reader), image.path) for image in listing.images).most_common(1)
+        listing.warnings.append(
+            f"archives contain {counted(n_repeated, 'image')} of the same path as a later one, such as `{path}`: the "
+            "last one is used"
+        )
+    return images
 
 
 def _list_pickles(listing: Listing) -> None:

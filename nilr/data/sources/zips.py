@@ -32,11 +32,19 @@ _CONTENT_ERRORS: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAErr
 _ENCRYPTED: Final = 0x1
 _UTF8: Final = 0x800
 _END_SIZE: Final = 22  # of the record at the end, without the comment behind it
+_END_SEARCHED: Final = _END_SIZE + 2**16 - 1  # bytes at the end of a file that may contain this record
 _OTHER_METHODS: Final = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 _METHODS: Final = frozenset({
     zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA,
     getattr(zipfile, "ZIP_ZSTANDARD", zipfile.ZIP_STORED),  # Python 3.14
 })  # fmt: skip
+
+
+def is_zip(what: str, path: Path) -> bool:
+    """Return whether a file that is described as `what` is a zip, perhaps behind a program that unpacks it."""
+    if what in ("a file of unknown type", "a text file"):
+        return zipfile.is_zipfile(path)
+    return what in ("a zip archive", "an empty zip archive")
 
 
 class ZipReader:
@@ -50,7 +58,7 @@ class ZipReader:
     def list_into(self, listing: Listing) -> None:
         """Add every file to the listing; an archive in the zip is not opened."""
         with self._open() as archive:
-            self._check_disk(archive)
+            self._check_ends(archive, listing)
             for info in archive.infolist():
                 name = safe_path(_decoded_name(info), self._path)
                 if info.filename.endswith(("/", "\\")) or is_junk(name):
@@ -83,16 +91,22 @@ class ZipReader:
         except OSError as error:
             raise read_error(self._path, error) from error
 
-    def _check_disk(self, archive: zipfile.ZipFile) -> None:
-        # The record at the end begins with a magic of 4 bytes and the number of this part, if it is one of several.
+    def _check_ends(self, archive: zipfile.ZipFile, listing: Listing) -> None:
+        """Like `unzip`, ignore data before the first member and behind the end; DataError for a part of a split zip."""
         with self._path.open("rb") as file:
-            file.seek(-_END_SIZE - len(archive.comment), io.SEEK_END)
-            magic, part = file.read(4), file.read(2)
-            if magic == b"PK\5\6" and part not in (b"\0\0", b"\xff\xff"):
-                raise DataError(
-                    f"`{self._path}` is the last part of a split zip archive",
-                    hint=f"join the parts with `zip -s 0 {shlex.quote(path_argument(self._path))} --out joined.zip`",
-                )
+            file.seek(-min(_END_SEARCHED, self._path.stat().st_size), io.SEEK_END)
+            tail = file.read()
+        # The record at the end begins with a magic of 4 bytes and the number of this part, if it is one of several.
+        end = tail[tail.rfind(b"PK\5\6") :]
+        if end[4:6] not in (b"\0\0", b"\xff\xff"):
+            raise DataError(
+                f"`{self._path}` is the last part of a split zip archive",
+                hint=f"join the parts with `zip -s 0 {shlex.quote(path_argument(self._path))} --out joined.zip`",
+            )
+        if min((info.header_offset for info in archive.infolist()), default=archive.start_dir) > 0:
+            listing.warnings.append(f"ignored data before the zip archive in `{self._path}`")
+        if end[_END_SIZE + len(archive.comment) :].strip(b"\0"):
+            listing.warnings.append(f"ignored data after the end of the zip `{self._path}`")
 
 
 def _unsupported(info: zipfile.ZipInfo, kind: int) -> str | None:

@@ -111,10 +111,43 @@ def test_a_part_of_a_split_zip_is_named(tmp_path: Path) -> None:
         list_sources([tmp_path / "x.z01"])
 
 
-def test_data_after_the_end_does_not_make_a_zip_a_part(tmp_path: Path) -> None:
+@pytest.mark.parametrize("comment", [b"", b"comment"])
+@pytest.mark.parametrize("tail", [b"", b"more data", bytes(30), b"x" * 30])
+def test_data_after_the_end_of_a_zip_is_ignored_with_a_warning(comment: bytes, tail: bytes, tmp_path: Path) -> None:
     path = write(tmp_path / "x.zip")
-    path.write_bytes(path.read_bytes() + b"more data")
-    assert len(listed(path).images) == 2
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = comment
+    path.write_bytes(path.read_bytes() + tail)
+    listing = listed(path)
+    assert len(listing.images) == 2
+    assert listing.warnings == ([f"ignored data after the end of the zip `{path}`"] if any(tail) else [])
+
+
+@pytest.mark.parametrize("head", [b"#!/bin/sh\nexit\n", b"MZ\x90\x00" + bytes(600), b"zip"])
+def test_data_before_a_zip_is_ignored_with_a_warning(head: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.exe")
+    if head == b"zip":
+        with zipfile.ZipFile(tmp_path / "before.zip", "w") as archive:
+            archive.writestr("n09/z.jpg", b"z")
+        head = (tmp_path / "before.zip").read_bytes()
+    path.write_bytes(head + path.read_bytes())
+    listing = list_sources([path])
+    assert [image.path for image in listing.images] == [f"x.exe/{name}" for name in list(FILES)[:2]]
+    assert listing.warnings == [f"ignored data before the zip archive in `{path}`"]
+    assert dict(listing.images[0].reader.fetch(listing.images))[listing.images[0]] == FILES["train/n01/a.jpg"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_last_of_several_members_of_one_name_is_read_with_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("train/n01/b.jpg", b"last")
+    listing = list_sources([path])
+    contents = {member.path: payload for member, payload in ZipReader(path, "x").fetch(listing.images)}
+    assert contents == {"x/train/n01/a.jpg": FILES["train/n01/a.jpg"], "x/train/n01/b.jpg": b"last"}
+    assert listing.warnings == [
+        "archives contain 1 image of the same path as a later one, such as `x/train/n01/b.jpg`: the last one is used"
+    ]
 
 
 @pytest.mark.parametrize("name", ["train/gar\u00e7on/\u00e9.jpg", "train/\u732b/1.jpg"])
