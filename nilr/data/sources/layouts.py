@@ -104,13 +104,19 @@ def _plan_by_table(
         raise DataError(
             f"the sources lack {counted(len(matched.missing), 'image')} of the split files of `{where}`, such as "
             f"`{row}`{_lies_elsewhere(matched, row)}",
-            hint="give all sources; for ILSVRC, give complete classes",
+            hint="give all sources, or correct the split files; for ILSVRC, give complete classes",
         )
     kind = _kind("ILSVRC with split files" if matched.original else "split files", listing)
     labels = {label for classes in table.values() for label in classes}
     plan = Plan(matched.splits, _pack_name(listing, settings, labels), kind, warnings)
     if matched.absent:
         plan.warnings.append(f"the sources lack {_classes(matched.absent)} of the split files: {_some(matched.absent)}")
+    if matched.relabelled:
+        path, (label, folder) = next(iter(matched.relabelled.items()))
+        plan.warnings.append(
+            f"the split files give {counted(len(matched.relabelled), 'image')} another class than that of the folder, "
+            f"such as `{path}`: `{label}`, not `{folder}`"
+        )
     n_used = sum(sum(classes.values()) for classes in plan.counts().values())
     if n_used < len(listing.images):
         plan.notes.append(f"skipped {counted(len(listing.images) - n_used, 'image')} outside the split files")
@@ -118,8 +124,12 @@ def _plan_by_table(
 
 
 def _lies_elsewhere(matched: Matched, row: str | None = None) -> str:
-    row = row or next(iter(matched.elsewhere), "")
-    return f"; `{other}` is another image of this name" if (other := matched.elsewhere.get(row)) else ""
+    first = row or next(iter(matched.elsewhere), "")
+    if (other := matched.elsewhere.get(first)) is None:
+        return ""
+    same = first.rpartition("/")[2] in (name := other.rpartition("/")[2], name.rpartition(".")[0])
+    example = "" if row else f", such as `{first}`"
+    return f"{example}; `{other}` is {'another image of this name' if same else 'there'}"
 
 
 def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: list[str]) -> Plan:
@@ -223,7 +233,8 @@ def _quoted(path: str) -> str:
 
 def _draw(classes: Sized) -> str:
     """Return the flag that draws a split of all classes in the proportions of Mini-ImageNet, 5 at least if possible."""
-    n = len(classes)
+    if (n := len(classes)) < len(SPLITS):
+        return "--split-classes (which needs at least 3 classes, one for each split)"
     val, test = (max(share, min(5, n // 3)) for share in (n * 16 // 100, n // 5))
     return f"--split-classes {n - val - test}/{val}/{test}"
 

@@ -8,6 +8,7 @@ import codecs
 import csv
 import hashlib
 import io
+import itertools
 import re
 import unicodedata
 from collections import defaultdict
@@ -28,6 +29,20 @@ SplitTable = Mapping[Split, Mapping[str, Sequence[str]]]
 # Images by split and class.
 Splits = dict[Split, dict[str, list[Member]]]
 
+_QUOTED: Final = 80  # characters of a row in an error
+# Names of columns, without spaces, `-` and `_`; the first one that the header has counts.
+_FILENAME_COLUMNS: Final = (
+    "filename",
+    "filepath",
+    "file",
+    "imagename",
+    "imagepath",
+    "imagefile",
+    "image",
+    "img",
+    "path",
+)
+_LABEL_COLUMNS: Final = ("label", "labels", "class", "classname", "category")
 _FORM: Final = "write `filename,label` in the first line, and one line per image below it"
 _ORIGINAL: Final = re.compile(r"(n\d{8})_(\d+)\.jpe?g", re.IGNORECASE)
 _NUMBERED: Final = re.compile(r"(n\d{8})(\d{8})\.jpg")
@@ -137,7 +152,10 @@ class Matched:
     splits: Splits = field(default_factory=dict)  # the images by split and class
     absent: list[str] = field(default_factory=list)  # classes without any image
     missing: list[str] = field(default_factory=list)  # rows without an image, in classes that have others
-    elsewhere: dict[str, str] = field(default_factory=dict)  # rows without an image: an image with the same file name
+    elsewhere: dict[str, str] = field(default_factory=dict)  # rows without an image: an image of a similar name
+    relabelled: dict[str, tuple[str, str]] = field(
+        default_factory=dict
+    )  # images in the folder of another class: the label of their row, and that class
     original: bool = False  # whether rows were matched to ILSVRC's own files by number
 
 
@@ -174,10 +192,16 @@ def match_split_files(table: SplitTable, images: Iterable[Member]) -> Matched:
                         hint="name each image once, in one class",
                     )
                 row_of[member] = f"{split}.csv: {row},{label}"
+                *folders, _ = member.path.split("/")
+                if label not in folders and folders[-1] in labels:
+                    matched.relabelled[member.path] = label, folders[-1]
             lost = [row for row, member in zip(rows, members, strict=True) if not member]
+            misnamed = {row: other.path for row in lost if (other := index.misnamed(row, label))}
             matched.elsewhere.update((row, other.path) for row in lost if (other := index.same_name(row)))
+            matched.elsewhere.update(misnamed)
             if found_rows:
                 chosen[label] = [member for _, member in found_rows]
+            if found_rows or misnamed:
                 matched.missing += lost
             else:
                 matched.absent.append(label)
@@ -242,6 +266,29 @@ class _Index:
         """Return an image with the file name of a row, in whatever folder."""
         return next(iter(self._same_name(row)), None)
 
+    def misnamed(self, row: str, label: str) -> Member | None:
+        """Return the image that a row without an image may mean: with another suffix, in another case or folder.
+
+        It lies in the folder of the class, or in none of a class, or its path is that of the row.
+        """
+        path = _without_suffix(row)
+        for image in self._by_folded_stem.get(path.rpartition("/")[2], ()):
+            folders = set(image.path.split("/")[:-1])
+            if "/" in row:
+                fits = f"/{_without_suffix(image.path)}".endswith(f"/{path}")
+            else:
+                fits = label not in self._label_folders and not self._label_folders & folders
+            if fits or label in folders:
+                return image
+        return None
+
+    @cached_property
+    def _by_folded_stem(self) -> dict[str, list[Member]]:
+        by_stem: defaultdict[str, list[Member]] = defaultdict(list)
+        for image in itertools.chain.from_iterable(self._by_name.values()):
+            by_stem[_without_suffix(image.filename)].append(image)
+        return by_stem
+
     def _same_name(self, row: str) -> list[Member]:
         name = row.rpartition("/")[2]
         return self._by_name.get(name) or self._by_stem.get(name) or []
@@ -250,6 +297,10 @@ class _Index:
         if label in self._label_folders:
             return [image for image in self._same_name(row) if label in image.path.split("/")[:-1]]
         return [image for image in self._same_name(row) if not self._label_folders & set(image.path.split("/")[:-1])]
+
+
+def _without_suffix(path: str) -> str:
+    return (path.rpartition(".")[0] if is_image_name(path.rpartition("/")[2]) else path).casefold()
 
 
 def _is_path(row: str, path: str) -> bool:
@@ -267,51 +318,81 @@ def _continues_path(row: str, path: str) -> bool:
 
 def _read_split_file(content: bytes, where: str) -> dict[str, list[str]]:
     classes: defaultdict[str, list[str]] = defaultdict(list)
-    seen: set[str] = set()
+    line_of: dict[str, int] = {}
+    hint = _FORM
     try:
-        for line, filename, label in _rows(content):
-            if not filename or not label or filename in seen:
-                raise ValueError(f"line {line} has no file name, no label, or a file name that occurs twice")
-            seen.add(filename)
+        for line, row, filename, label in _rows(content):
+            if not filename or not label:
+                raise ValueError(f"line {line} has no {'label' if filename else 'file name'}: `{row}`")
+            if first := line_of.get(filename):
+                raise ValueError(f"line {line} has the file name of line {first}: `{row}`")
+            line_of[filename] = line
             classes[label].append(filename)
-    except (ValueError, csv.Error) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+    except ValueError as error:
+        reason: object = error
+        if isinstance(error, UnicodeDecodeError):
+            reason = f"line {len((content[: error.start] + b'x').splitlines())} is not UTF-8 text"
+            hint = "save it as UTF-8"
         what = describe_content(content[:HEAD_SIZE])
-        raise DataError(f"`{where}` ({what}) is not a split file: {reason}", hint=_FORM) from error
+        raise DataError(f"`{where}` ({what}) is not a split file: {reason}", hint=hint) from error
     if not classes:
-        raise DataError(f"`{where}` lists no image", hint=_FORM)
+        raise DataError(f"`{where}` lists no image", hint=f"each of {', '.join(SPLIT_FILES)} lists images: {_FORM}")
     return dict(classes)
 
 
-def _rows(content: bytes) -> Iterator[tuple[int, str, str]]:
-    """Yield the line number, file name and label of each row.
+def _rows(content: bytes) -> Iterator[tuple[int, str, str, str]]:
+    """Yield the line number of each row, its start, and its file name and label.
 
-    The separator is a comma, semicolon or tab. Without a header, the column of the file names is the one that has the
-    suffix of an image.
+    The separator is a comma, semicolon, tab or `|`. Without a header, the column of the file names is the one that has
+    the suffix of an image; a number before it is an index.
     """
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = unicodedata.normalize("NFC", content.decode("utf-16" if utf16 else "utf-8-sig"))
+    n_before = 0
     if text.startswith("sep="):  # Excel's own first line
-        text = text.partition("\n")[2]
+        text, n_before = text.partition("\n")[2], 1
     first = text.partition("\n")[0]
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    separator = max(",;\t|", key=first.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns: list[int] | None = None
-    for row in rows:
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise ValueError(f"line {rows.line_num + n_before}: {error}") from error
+        if row is None:
+            break
         cells = [cell.strip() for cell in row]
         if not cells:
             continue
         if columns is None:
-            names = [cell.lower() for cell in cells]
-            if {"filename", "label"} <= set(names):
-                columns = [names.index("filename"), names.index("label")]
+            columns = _header_columns(cells)
+            if columns is not None:
                 continue
-            columns = [0, 1] if is_image_name(cells[0]) else [1, 0]
-            if len(cells) != 2 or not is_image_name(cells[columns[0]]):
-                raise ValueError("its first line should be `filename,label`")
+            columns = _columns(cells)
+            if columns is None:
+                raise ValueError(f"its first line should be `filename,label`, not `{separator.join(row)[:_QUOTED]}`")
         filename, label = (cells[column] if column < len(cells) else "" for column in columns)
-        yield rows.line_num, re.sub(r"^(\./+)+", "", re.sub(r"[/\\]+", "/", filename)), label
+        filename = re.sub(r"^(\./+)+", "", re.sub(r"[/\\]+", "/", filename))
+        yield rows.line_num + n_before, separator.join(row)[:_QUOTED], filename, label
     if columns is None:
         raise ValueError("its first line should be `filename,label`")
+
+
+def _header_columns(cells: Sequence[str]) -> list[int] | None:
+    """Return the columns of file names and labels that a header names, or None."""
+    names = [re.sub(r"[\s_-]", "", cell.lower()) for cell in cells]
+    known = [next((name for name in of if name in names), None) for of in (_FILENAME_COLUMNS, _LABEL_COLUMNS)]
+    return [names.index(name) for name in known if name] if all(known) else None
+
+
+def _columns(cells: Sequence[str]) -> list[int] | None:
+    """Return the columns of file names and labels of a row without a header above it, or None."""
+    index = len(cells) == 3 and cells[0].isdecimal()
+    columns = [1, 2] if index else [0, 1]
+    if len(cells) != 2 + index:
+        return None
+    return next((order for order in (columns, columns[::-1]) if is_image_name(cells[order[0]])), None)
 
 
 def _by_number(rows: Sequence[str], images: Sequence[Member]) -> list[Member | None]:

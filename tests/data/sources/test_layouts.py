@@ -13,6 +13,7 @@ from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.layouts import Plan, plan_pack
 from nilr.data.sources.members import Listing, Member
 from nilr.data.sources.mini_imagenet import RAVI_CLASSES, RAVI_SPLIT_OF
+from nilr.data.sources.splits import read_split_files
 from nilr.errors import DataError
 
 
@@ -332,3 +333,45 @@ def test_unused_split_files_are_named() -> None:
     )
     with pytest.raises(DataError, match="the split files in `s` and `t` differ"):
         warned(rows | {name.replace("s/", "t/"): content + b"more.png,y\n" for name, content in rows.items()})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("z/0.png,b\nz/1.png,b\n", "lack 2 images .* `z/0.png`; `s/b/0.png` is another image of this name"),
+        ("b/0.PNG,b\nb/1.PNG,b\n", "lack 2 images .* `b/0.PNG`; `s/b/0.png` is there"),
+        ("b/0.png,b\nb/1.jpg,b\n", "lack 1 image .* `b/1.jpg`; `s/b/1.png` is there"),
+    ],
+)
+def test_rows_that_name_no_image_are_an_error_with_the_nearest_one(rows: str, message: str) -> None:
+    contents = {"train.csv": "a/0.png,a\n", "val.csv": rows, "test.csv": "c/0.png,c\n"}
+    table = read_split_files({name: content.encode() for name, content in contents.items()}, "x")
+    images = [Member(path, 1, FolderReader(Path(), ""), Path()) for path in folders("s/a, s/b, s/c", n=2)]
+    with pytest.raises(DataError, match=message):
+        plan_pack(Listing(images), PrepareDataSettings(name="mine"), table)
+
+
+def test_split_files_of_another_image_type_are_an_error_with_an_image_that_is_there() -> None:
+    rows = {f"{split}.csv": f"{c}/0.jpg,{c}\n".encode() for split, c in (("train", "a"), ("val", "b"), ("test", "c"))}
+    images = [Member(path, 1, FolderReader(Path(), ""), Path()) for path in folders("s/a, s/b, s/c", n=1)]
+    with pytest.raises(DataError, match=r"contain none of .*, such as `a/0\.jpg`; `s/a/0\.png` is there"):
+        plan_pack(Listing(images), PrepareDataSettings(name="mine"), read_split_files(rows, "x"))
+
+
+def test_images_in_the_folder_of_another_class_are_packed_with_a_warning() -> None:
+    contents = {"train.csv": b"a/0.png,b\nb/0.png,a\n", "val.csv": b"c/0.png,c\n", "test.csv": b"d/0.png,d\n"}
+    images = [Member(path, 1, FolderReader(Path(), ""), Path()) for path in folders("s/a, s/b, s/c, s/d", n=1)]
+    made = plan_pack(Listing(images), PrepareDataSettings(name="mine"), read_split_files(contents, "x"))
+    assert [image.path for image in made.splits["train"]["b"]] == ["s/a/0.png"]
+    assert made.warnings[0] == (
+        "the split files give 2 images another class than that of the folder, such as `s/a/0.png`: `b`, not `a`"
+    )
+
+
+def test_a_draw_is_offered_for_three_classes_only() -> None:
+    with pytest.raises(DataError) as caught:
+        plan(folders("s/a, s/b"))
+    assert "--split-classes (which needs at least 3 classes" in (caught.value.hint or "")
+    with pytest.raises(DataError) as caught:
+        plan(folders("s/a, s/b, s/c"))
+    assert (caught.value.hint or "").endswith("--split-classes 1/1/1")

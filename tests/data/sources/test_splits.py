@@ -83,10 +83,14 @@ def test_split_files_are_read_whatever_their_line_ends_and_column_order() -> Non
         (b"<!DOCTYPE html>\n<html>", r"`x/train\.csv` \(an HTML page\) is not a split file: its first line should be"),
         (b"", r"\(an empty file\) is not a split file"),
         (b"name,label\na,b\n", "its first line should be `filename,label`"),
-        (b"filename,label\na.jpg,\n", "line 2 has no file name, no label"),
-        (b"filename,label\na.jpg\n", "line 2 has no file name, no label"),
-        (b"filename,label\na.jpg,b\na.jpg,b\n", "line 3 has no file name, no label, or a file name that occurs twice"),
-        (b"filename,label\n\xff,b\n", "it is not UTF-8 text"),
+        (b"# by me\nfilename,label\n", r"its first line should be `filename,label`, not `# by me`"),
+        (b"filename,label\na.jpg,\n", "line 2 has no label: `a.jpg,`"),
+        (b"filename,label\na.jpg\n", "line 2 has no label: `a.jpg`"),
+        (b"filename,label\n\n,b\n", "line 3 has no file name: `,b`"),
+        (b"sep=;\nfilename;label\na.jpg;\n", "line 3 has no label: `a.jpg;`"),
+        (b"filename,label\na.jpg,b\nc.jpg,b\n./a.jpg,b\n", r"line 4 has the file name of line 2: `\./a\.jpg,b`"),
+        (b"filename,label\na.jpg,b\n" + b"x" * 200_000 + b",b\n", r"train\.csv` .*: line 3: field larger than field"),
+        (b"filename,label\na.jpg,b\n\xff,b\n", "line 3 is not UTF-8 text"),
         (b"filename,label\n", "lists no image"),
         (b"filename,label\nx.jpg,dog\n", r"class `dog` is in both train\.csv and val\.csv"),
     ],
@@ -94,6 +98,13 @@ def test_split_files_are_read_whatever_their_line_ends_and_column_order() -> Non
 def test_an_invalid_split_file_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_split_files(ONE_ROW | {"train.csv": content}, "x")
+
+
+def test_the_hint_for_another_encoding_and_for_a_file_without_rows_says_what_to_do() -> None:
+    for content, hint in (("a,\u00e9\n".encode("latin-1"), "save it as UTF-8"), (b"", "each of train.csv, val.csv")):
+        with pytest.raises(DataError) as caught:
+            read_split_files({"val.csv": b"filename,label\n" + content}, "x")
+        assert (caught.value.hint or "").startswith(hint)
 
 
 def test_all_three_files_must_be_in_the_folder_that_was_given(tmp_path: Path) -> None:
@@ -200,6 +211,14 @@ def test_two_rows_never_name_one_image() -> None:
         "sep=;\r\nfilename;label\r\nb/1.png;b\r\n",
         "filename,label\nb\\1.png,b\n",
         "filename,label\n./b/1.png,b\n",
+        "filename|label\nb/1.png|b\n",
+        "image,class\nb/1.png,b\n",
+        "Image Path,Class Name\nb/1.png,b\n",
+        "path,label\nb/1.png,b\n",
+        ",file_name,category\n0,b/1.png,b\n",
+        "image,filename,class,label\n0,b/1.png,0,b\n",
+        "0,b/1.png,b\n",
+        "7;b;b/1.png\n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -221,3 +240,35 @@ def test_names_in_composed_and_decomposed_form_are_the_same() -> None:
     assert [image.path for image in images] == [composed]
     matched = match_split_files(table_of("cafe\u0301/1.png,cafe\u0301"), images)
     assert [image.path for image in matched.splits["train"]["caf\u00e9"]] == [composed]
+
+
+def test_a_row_may_give_an_image_another_class_than_its_folder() -> None:
+    images = members("s/wren/1.png", "s/owl/1.png", "s/owl/2.png")
+    matched = match_split_files(table_of("wren/1.png,owl", "owl/1.png,wren", "owl/2.png,owl"), images)
+    found = {label: [image.path for image in chosen] for label, chosen in matched.splits["train"].items()}
+    assert found == {"owl": ["s/wren/1.png", "s/owl/2.png"], "wren": ["s/owl/1.png"]}
+    assert matched.relabelled == {"s/wren/1.png": ("owl", "wren"), "s/owl/1.png": ("wren", "owl")}
+
+
+@pytest.mark.parametrize(
+    ("row", "image"),
+    [
+        ("z/1.png", "s/wren/1.png"),
+        ("wren/1.PNG", "s/wren/1.png"),
+        ("wren/1.jpg", "s/wren/1.png"),
+        ("Wren/1.png", "s/wren/1.png"),
+        ("1.PNG", "s/wren/1.png"),
+        ("1.jpg", "s/images/1.png"),
+        ("images/1.jpg", "s/images/1.png"),
+    ],
+)
+def test_a_class_whose_rows_are_all_misnamed_is_not_absent(row: str, image: str) -> None:
+    matched = match_split_files(table_of(f"{row},wren", "owl/5.png,owl"), members(image, "s/owl/5.png"))
+    assert (matched.missing, matched.elsewhere) == ([row], {row: image})
+    assert matched.absent == ["v", "t"]
+
+
+@pytest.mark.parametrize("row", ["wren/1.png", "1.png", "1.PNG"])
+def test_a_class_is_absent_if_only_other_classes_have_its_file_names(row: str) -> None:
+    matched = match_split_files(table_of(f"{row},wren", "owl/2.png,owl"), members("s/owl/1.png", "s/owl/2.png"))
+    assert (matched.missing, matched.absent) == ([], ["wren", "v", "t"])
