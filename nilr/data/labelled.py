@@ -1,6 +1,8 @@
 """Read a user's own images: a folder or archive with one folder per class, or without folders, or single files."""
 
 import itertools
+import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +16,7 @@ from nilr.data.digests import Images
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.members import Member, Payload, by_kind, fetch_all
+from nilr.data.sources.tree import read_class_names
 from nilr.errors import DataError
 from nilr.words import counted
 
@@ -27,7 +30,7 @@ class LabelledImages:
 
     images: Images  # uint8 (n, S, S, 3), in the order of `names`
     names: list[str]  # each image's path below its source, or with the name of the source if some would be equal
-    labels: list[str | None]  # the name of each image's folder; None for an image outside folders
+    labels: list[str | None]  # the name of each image's class folder; None for an image outside folders
     warnings: list[str] = field(default_factory=list)
 
 
@@ -47,16 +50,18 @@ def read_labelled(
     `on_start` is called with the number of images, `on_images` with the number that was read since its last call.
 
     Raises:
-        DataError: a source or, without `skip_broken`, an image cannot be read, or there are too many images.
+        DataError: a source or, without `skip_broken`, an image cannot be read; there are too many images; it is
+            unclear which folders are classes.
     """
     listing = list_sources(paths, skip_broken=skip_broken, single_images=single_images)
-    members = sorted(listing.images, key=lambda member: member.path)
+    members = sorted(_distinct(listing.images), key=lambda member: member.path)
     where = f"`{paths[0]}`" + (f" and {counted(len(paths) - 1, 'other source')}" if len(paths) > 1 else "")
     if len(members) > MAX_IMAGES:
         raise DataError(
             f"{where} contains {len(members)} images, more than {MAX_IMAGES}",
             hint="pack a dataset of this size with `prepare-data`",
         )
+    classes = read_class_names(members)
     on_start(len(members))
     decode = partial(decode_images, size=size, resample=resample, fit=fit)
     images, broken = _read(members, decode, np.empty((len(members), size, size, 3), np.uint8), on_images)
@@ -69,8 +74,27 @@ def read_labelled(
         warnings.append(f"skipped {counted(len(broken), 'unreadable file')}: {by_kind(broken)}")
     full = [members[index].path for index in good]
     names = [path.partition("/")[2] for path in full]
-    labels = [name.rpartition("/")[0].rpartition("/")[2] or None for name in names]
+    labels = [classes.get(members[index]) for index in good]
     return LabelledImages(images[good], full if len(set(names)) < len(names) else names, labels, warnings)
+
+
+def _distinct(members: Sequence[Member]) -> list[Member]:
+    """Return each file once, with the path that has most folders, and number sources whose images have equal paths."""
+    files: dict[object, Member] = {}
+    for member in members:
+        where = member.where
+        # A link of another name in the same folder is another image.
+        real = Path(os.path.realpath(where.parent), where.name) if isinstance(where, Path) else object()
+        if real not in files or files[real].path.count("/") < member.path.count("/"):
+            files[real] = member
+    seen: Counter[str] = Counter()
+    distinct = []
+    for member in files.values():
+        seen[member.path] += 1
+        source, _, rest = member.path.partition("/")
+        number = seen[member.path]
+        distinct.append(member if number == 1 else member._replace(path=f"{source} ({number})/{rest}"))
+    return distinct
 
 
 def _read(

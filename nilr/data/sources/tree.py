@@ -121,12 +121,47 @@ class Tree:
 
 def read_tree(images: Iterable[Member]) -> Tree:
     """Return what the folders of all sources mean; DataError if they are nested too deep."""
+    by_folder = _by_folder(images)
+    synsets = _by_synset(by_folder)
+    root = _grow(synsets or by_folder)
+    tree = Tree(is_flat=synsets is not None)
+    _walk(tree, root, None, None)
+    _find_unsorted(tree)
+    return tree
+
+
+def read_class_names(images: Iterable[Member]) -> dict[Member, str]:
+    """Return the class of each image in a class folder, without regard to splits.
+
+    Raises:
+        DataError: it is unclear which folders are classes, or they are nested too deep.
+    """
+    names: dict[Member, str] = {}
+
+    def visit(folder: _Folder) -> None:
+        _check_depth(folder)
+        for name, child in folder.folders.items():
+            if child.is_class:
+                names.update(dict.fromkeys([*child.images, *child.below()], name))
+            else:
+                visit(child)
+
+    for source in _grow(_by_folder(images)).folders.values():
+        visit(source)
+    return names
+
+
+def _by_folder(images: Iterable[Member]) -> dict[str, list[Member]]:
     by_folder: defaultdict[str, list[Member]] = defaultdict(list)
     for image in images:
         by_folder[image.path.rpartition("/")[0]].append(image)
-    synsets = _by_synset(by_folder)
+    return by_folder
+
+
+def _grow(by_folder: Mapping[str, list[Member]]) -> _Folder:
+    """Return the folder that contains the sources, with images moved into their class folders."""
     root = _Folder("")
-    for path, content in (synsets or by_folder).items():
+    for path, content in by_folder.items():
         if path.count("/") > _MAX_DEPTH:
             raise DataError(
                 f"`{path[:60]}...` lies in more than {_MAX_DEPTH} folders", hint="nest the folders less deep"
@@ -139,10 +174,7 @@ def read_tree(images: Iterable[Member]) -> Tree:
         source.simplify()
         if list(source.folders) == [name] and not source.images:  # an archive of the folder of its name
             source.images, source.folders = source.folders[name].images, source.folders[name].folders
-    tree = Tree(is_flat=synsets is not None)
-    _walk(tree, root, None, None)
-    _find_unsorted(tree)
-    return tree
+    return root
 
 
 def _by_synset(by_folder: Mapping[str, list[Member]]) -> dict[str, list[Member]] | None:

@@ -69,8 +69,9 @@ def read_task(path: Path, settings: AdaptSettings, model: LoadedModel, reporter:
     if any(label is None for label in support.labels):
         raise EpisodeError(f"`{path}` has images outside class folders", hint="put each in the folder of its class")
     classes = sorted({label for label in support.labels if label is not None})
-    folders = [folder.rpartition("/")[2] for folder in {name.rpartition("/")[0] for name in support.names}]
-    if twice := [name for name in classes if folders.count(name) > 1]:
+    labelled = zip(support.labels, support.names, strict=True)
+    places = [label for label, _ in {(label, f"/{name}".rpartition(f"/{label}/")[0]) for label, name in labelled}]
+    if twice := [name for name in classes if places.count(name) > 1]:
         raise EpisodeError(
             f"`{path}` has several folders `{twice[0]}`", hint="use one folder of its own name per class"
         )
@@ -113,11 +114,14 @@ def _reader(settings: AdaptSettings, model: LoadedModel, reporter: Reporter) -> 
 def _read_queries(paths: Sequence[Path], read: Read, classes: list[str]) -> LabelledImages:
     query = read(paths)
     unknown = sorted({label for label in query.labels if label is not None and label not in classes})
-    if unknown and len(unknown) < len(set(query.labels)):
+    if unknown and not set(classes).isdisjoint(query.labels):
         raise EpisodeError(
             f"`{paths[0]}` has folders that are not a class of the support set: {', '.join(unknown)}",
             hint=f"the classes are {', '.join(classes)}; move images without a label out of the folders",
         )
+    if unknown:
+        folders = ", ".join(f"`{name}`" for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        query.warnings.append(f"none of the folders {folders} is a class of the support: no accuracy")
     return query
 
 

@@ -67,9 +67,10 @@ def test_a_checkpoint_without_preparation_counts_as_bilinear_and_stretched() -> 
 
 
 def test_support_folders_of_one_name_are_an_error(maml: str, own: Path) -> None:
-    shutil.copytree(own / "support" / "ash", own / "support" / "more" / "ash")
+    shutil.copytree(own / "support", own / "twice" / "one")
+    shutil.copytree(own / "support" / "ash", own / "twice" / "two" / "ash")
     with pytest.raises(EpisodeError, match="has several folders `ash`"):
-        run(model=maml, support=own / "support")
+        run(model=maml, support=own / "twice")
 
 
 def test_a_seeded_episode_gives_accuracy_before_and_after_and_an_adapted_model(maml: str) -> None:
@@ -215,6 +216,40 @@ def test_images_of_one_name_are_told_apart_by_their_folder(maml: str, own: Path)
     photos = (own / "labelled" / "ash" / "0.png", own / "labelled" / "cedar" / "0.png")
     metrics = run(model=maml, support=own / "support", query=photos).metrics
     assert [(p.image, p.label) for p in metrics.predictions] == [("ash/0.png", None), ("cedar/0.png", None)]
+
+
+def test_each_query_file_is_classified_once_and_under_a_name_of_its_own(maml: str, own: Path) -> None:
+    for folder in ("p/photos", "q/photos"):
+        paint(own / folder / "1.png", (9, 9, 9), 0)
+    query = (own / "labelled" / "ash" / "0.png", own / "labelled", own / "p" / "photos", own / "q" / "photos")
+    metrics = run(model=maml, support=own / "support", query=query).metrics
+    found = [(p.image, p.label) for p in metrics.predictions]
+    labelled = [(f"labelled/{name}/{i}.png", name) for name in ("ash", "birch", "cedar") for i in range(2)]
+    assert found == [*labelled, ("photos (2)/1.png", None), ("photos/1.png", None)]
+
+
+def test_a_folder_of_images_in_a_class_folder_is_not_a_class(maml: str, own: Path) -> None:
+    direct = run(model=maml, support=own / "support", query=own / "labelled", save=False).metrics
+    for folder in [*(own / "support").iterdir(), *(own / "labelled").iterdir()]:
+        (folder / "images").mkdir()
+        for image in folder.glob("*.png"):
+            image.rename(folder / "images" / image.name)
+    nested = run(model=maml, support=own / "support", query=own / "labelled", save=False).metrics
+    assert nested.classes == ["ash", "birch", "cedar"]
+    assert [p.label for p in nested.predictions] == [p.label for p in direct.predictions]
+    assert nested.accuracy_after == direct.accuracy_after
+    (own / "labelled" / "ash" / "images").rename(own / "labelled" / "ash" / "sub")
+    with pytest.raises(DataError, match=r"unclear whether `labelled/ash` is a class .*: `labelled/ash/sub`"):
+        run(model=maml, support=own / "support", query=own / "labelled", save=False)
+
+
+def test_query_folders_that_are_no_classes_of_the_support_are_named_in_a_note(maml: str, own: Path) -> None:
+    for folder in ("elm", "fir"):
+        paint(own / "others" / folder / "0.png", (9, 9, 9), 0)
+    paint(own / "others" / "0.png", (9, 9, 9), 1)
+    result = run(model=maml, support=own / "support", query=own / "others")
+    assert result.metrics.accuracy_after is None
+    assert "none of the folders `elm`, `fir` is a class of the support: no accuracy" in result.notes
 
 
 def test_unreadable_images_are_an_error_or_left_out(maml: str, own: Path) -> None:
