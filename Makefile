@@ -1,16 +1,23 @@
 # Every target installs what it needs into $(VENV). Python 3.11 or newer is required: make PYTHON=python3.12 test
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 ROUNDS ?= 7
 FUZZ_SECONDS ?= 600
 FUZZ_DIR ?= /tmp/nilr-fuzz
+# The oldest and the newest Python that runs here; FLOOR_TORCH=2.13.0 spares `make floors` the download of its lowest torch.
+runs = $(foreach minor,$(1),$(shell python3.$(minor) -c 'print("python3.$(minor)")' 2>/dev/null))
+OLDEST = $(firstword $(call runs,11 12 13) python3)
+NEWEST = $(lastword python3 $(call runs,11 12 13 14))
+FLOOR_TESTS ?= tests
+FLOOR_TORCH ?= $(shell sed -n 's/^ *"torch>=\(.*\)",/\1/p' pyproject.toml)
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-INSTALLS := pyproject.toml constraints.txt hatch_build.py $(wildcard nilr/meta/engine/*.c)
+INSTALLS = pyproject.toml $(CONSTRAINTS) hatch_build.py $(wildcard nilr/meta/engine/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow faults fuzz check bench bench-packing docs
+.PHONY: help demo test test-slow faults fuzz check floors newest bench bench-packing docs
 
 help:
 	@echo "make demo           install nilr into $(VENV) and run it on generated images"
@@ -19,16 +26,18 @@ help:
 	@echo "make faults         test kills, signals, full disks and concurrent commands; prints counts"
 	@echo "make fuzz           fuzz the file readers, two at a time; FUZZ_SECONDS=$(FUZZ_SECONDS) of CPU time each"
 	@echo "make check          check format, lint and types, then make test (what CI runs)"
+	@echo "make floors         make test with the lowest versions that pyproject.toml allows, on $(OLDEST)"
+	@echo "make newest         make test with the newest versions, on $(NEWEST)"
 	@echo "make bench          compare the speed with other libraries; ARGS=--scaling measures the cost by size"
 	@echo "make bench-packing  compare prepare-data with decoding alone, on the real Mini-ImageNet; ROUNDS=$(ROUNDS)"
 	@echo "make docs           regenerate docs/cli.md, docs/schemas and the tables of docs/reproduction.md"
-	@echo "Variables: PYTHON=$(PYTHON), VENV=$(VENV)"
+	@echo "Variables: PYTHON=$(PYTHON), VENV=$(VENV), OLDEST=$(OLDEST), NEWEST=$(NEWEST), FLOOR_TORCH=$(FLOOR_TORCH)"
 
 demo: $(VENV)/installed
 	$(BIN)/nilr demo
 
 test: $(VENV)/installed-dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" $(TESTS)
 
 test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
@@ -38,7 +47,7 @@ faults: $(VENV)/installed-dev
 
 # Findings and the grown corpus stay in FUZZ_DIR; a second run continues from there.
 fuzz: $(VENV)/installed-dev
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[fuzz]'
 	for target in pickle manifest pack; do mkdir -p $(FUZZ_DIR)/$$target/found $(FUZZ_DIR)/$$target/corpus; done
 	printf '%s\n' pickle manifest pack | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c '$(BIN)/python -m tests.fuzz.fuzzer {} $(FUZZ_SECONDS) \
 		-timeout=5 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
@@ -51,8 +60,18 @@ check: $(VENV)/installed-dev
 	$(BIN)/mypy nilr
 	$(MAKE) test
 
+floors:
+	mkdir -p .venv-floors
+	sed -nE 's/^ *"([a-z0-9-]+)>=([0-9.]+).*/\1==\2/p' pyproject.toml | sed 's/^torch==.*/torch==$(FLOOR_TORCH)/' \
+		> .venv-floors/lowest.txt
+	$(MAKE) test TESTS='$(FLOOR_TESTS)' VENV=.venv-floors PYTHON=$(OLDEST) CONSTRAINTS=.venv-floors/lowest.txt
+
+newest:
+	rm -rf .venv-newest
+	$(MAKE) test VENV=.venv-newest PYTHON=$(NEWEST) CONSTRAINTS=/dev/null
+
 bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[bench]'
 	$(BIN)/python tests/benchmarks/peers.py $(ARGS)
 
 bench-packing: $(VENV)/installed
@@ -67,9 +86,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(INSTALLS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e .
 	touch $@
 
 $(VENV)/installed-dev: $(INSTALLS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@ $(VENV)/installed

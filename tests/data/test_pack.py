@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -209,6 +210,13 @@ def test_a_pack_that_is_replaced_while_it_is_open_keeps_its_images(pack_path: Pa
     other.write_bytes(b"another file")
     other.replace(pack_path)
     np.testing.assert_array_equal([*images], before)
+
+
+def test_a_pack_has_checksums_and_opens_under_the_lock_of_another_process(pack_path: Path) -> None:
+    assert pack_path.read_bytes()[:9] == b"\x89HDF\r\n\x1a\n\x02"  # the superblock's version 2 has a checksum
+    with pack_path.open("rb+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert open_pack(pack_path).info.name
 
 
 def test_names_that_are_not_utf8_are_kept_readable(tmp_path: Path) -> None:
