@@ -16,7 +16,7 @@ def show(report: Report, screen: Screen) -> None:
         # only a table that is one of several needs a title for scripts
         titled = answer if report.contents.several else screen
         titled.line(f"question: {question}" if question else "histories alone:")
-        answer.table(HEADER, list(of_question), names=2)
+        answer.table(HEADER[1:], [row[1:] for row in of_question], names=1)
     for warning in report.contents.warnings:
         screen.line(f"warning: {warning}")
     for part in report.contents.parts:
