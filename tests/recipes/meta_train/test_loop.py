@@ -46,7 +46,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tapes | Failing], No
 @pytest.fixture
 def train(quick: dict[str, Any]) -> Callable[..., Result[TrainMetrics]]:
     def run(**settings: Any) -> Result[TrainMetrics]:
-        given = {"engine": "batched", **quick, **settings}
+        given = {"engine": "batched", "data": "mini-imagenet", **quick, **settings}
         return meta_train.run(TrainSettings(**given), SilentReporter())
 
     return run
