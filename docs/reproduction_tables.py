@@ -15,6 +15,7 @@ DOCS = Path(__file__).parent
 PAGE = DOCS / "reproduction.md"
 EVIDENCE = DOCS / "reproduction"
 PROTOCOLS = ("same-task", "cross-task")
+_LAYERS = ("block1", "block2", "block3", "block4", "head")
 
 
 def read(path: str) -> Any:  # noqa: ANN401 - JSON
@@ -191,6 +192,70 @@ def counterparts() -> str:
     return table(("runs", "before", *columns), rows)
 
 
+def inductive() -> str:
+    """Return the differences to `meta-init` of all runs, with the queries' batch statistics and with the support's."""
+    rows = []
+    for name, run in conclusion()["runs"].items():
+        path = f"inductive/probe-{name}.json"
+        cells = ((measured(run["to_meta_init"][protocol]), across(deltas(path, protocol))) for protocol in PROTOCOLS)
+        rows.append((f"`{name}`", *(cell for pair in cells for cell in pair)))
+    columns = (f"{protocol}, `{how}`" for protocol in PROTOCOLS for how in ("apart", "inductive"))
+    return table(("run", *columns), rows)
+
+
+def trained() -> str:
+    """Return the head's accuracy of Meta-SGD trained in both ways, by how it is judged."""
+    judged = {
+        "`apart`": "apart-all",
+        "`apart`, a class at a time": "apart-class",
+        "`together`": "together-all",
+        "`together`, a class at a time": "together-class",
+        "`inductive`": "inductive-all",
+    }
+    rows = []
+    for title, how in judged.items():
+        cells = []
+        for run in ("apart", "inductive"):
+            models = read(f"inductive/metasgd-trained-{run}-judged-{how}.json")["metrics"].values()
+            found = [model["own_head"]["learned"]["same-task"]["accuracy"]["mean"] for model in models]
+            cells += [across_levels(found), across_levels([model["same-task"]["accuracy"]["mean"] for model in models])]
+        rows.append((title, *cells))
+    columns = (f"trained `{run}`: {reading}" for run in ("apart", "inductive") for reading in ("head", "neighbour"))
+    return table(("judged", *columns), rows)
+
+
+def across_levels(seeds: Sequence[float]) -> str:
+    """Return the accuracy over seeds in percent."""
+    found = over_seeds(seeds)
+    return accuracy({"mean": found.mean, "ci95": found.ci95})
+
+
+def first_order() -> str:
+    """Return Meta-SGD with and without second derivatives, three seeds each."""
+    folders = {
+        "metasgd": [EVIDENCE / f"cpu/cpu-metasgd-s{seed}" for seed in range(3)],
+        "fometasgd": [EVIDENCE / f"first-order/fometasgd-s{seed}" for seed in range(3)],
+    }
+    second = _main_probes({"models": [folder.name for folder in folders["metasgd"]]})
+    probes = {"metasgd": second, "fometasgd": [read("first-order/probe-fometasgd.json")]}
+    rows = []
+    for run, seeds in folders.items():
+        trained = [read(str(folder / "meta-train.json"))["metrics"] for folder in seeds]
+        lines = [(folder / "history.jsonl").read_text().splitlines() for folder in seeds]
+        logged = [[line for line in map(json.loads, history) if "share_negative" in line][-1] for history in lines]
+        levels = Levels(probes[run])
+        rows.append(
+            (
+                f"`{run}`",
+                percent(metrics["best_val_accuracy"]["mean"] for metrics in trained),
+                *(percent(line["share_negative_by_layer"][layer] for line in logged) for layer in _LAYERS),
+                percent(levels.by_protocol["meta-init"].values()),
+                *(across(list(levels.gains(protocol).values())) for protocol in PROTOCOLS),
+            )
+        )
+    return table(("run", "validation, %", *(f"`{layer}`" for layer in _LAYERS), "`meta-init`, %", *PROTOCOLS), rows)
+
+
 def px84() -> str:
     """Return the results at 84 px."""
     probes = {"`maml`": "maml", "`maml`, evaluated 5-shot": "maml-5shot", "`metasgd`": "metasgd"}
@@ -239,7 +304,10 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "runs": runs,
     "edits": edits,
     "counterparts": counterparts,
+    "first order": first_order,
     "choices": choices,
+    "inductive": inductive,
+    "trained": trained,
     "px84": px84,
     "calibration": calibration,
     "exact": exact,
