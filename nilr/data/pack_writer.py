@@ -41,7 +41,7 @@ class PackWriter:
     _file: _PackFile
 
     def __init__(self, info: PackInfo, layout: Layout) -> None:
-        self.info = replace(info, created_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        self.info = replace(info, created_at=datetime.now(UTC).isoformat(timespec="milliseconds"))
         self._planned: Layout = {
             split: {name: layout[split][name] for name in sorted(layout[split], key=_encode)}
             for split in SPLITS

@@ -59,7 +59,7 @@ def _changes(subjects: Sequence[Subject], protocol: str) -> str | None:
         return f"{head} the {most}"
     changed = sum(sign_found(delta) != 0 for delta in changing.values())
     idle = len(deltas) - len(changing)
-    others = f"; {idle} more change{'s' if idle == 1 else ''} nothing in any episode" if idle else ""
+    others = f"; {idle} more without effect in any episode" if idle else ""
     return (
         f"{head} accuracy changes in {changed} of {counted(len(changing), 'edit')} (p below 0.05 after Holm's "
         f"correction){others}. The {most}"

@@ -111,7 +111,7 @@ def test_edits_that_change_nothing_are_not_counted_among_those_that_could() -> N
     said = sentence("edits", material(content))
     assert said.startswith(
         "Same-task: compared with the learned rates, accuracy changes in 4 of 4 edits (p below 0.05 after Holm's "
-        "correction); 3 more change nothing in any episode. The largest change is -2.80 ± 0.30 points, with 0.01."
+        "correction); 3 more without effect in any episode. The largest change is -2.80 ± 0.30 points, with 0.01."
     )
     assert sentence("edits", material(unmoved())).startswith(
         "Same-task: compared with the learned rates, no edit changes accuracy in any episode."

@@ -25,7 +25,8 @@ SEED = 1
 
 
 def train(reporter: SilentReporter | None = None, **settings: Any) -> Result[TrainMetrics]:
-    return meta_train.run(TrainSettings(algo="metasgd", **settings), reporter or SilentReporter())
+    given = {"data": "mini-imagenet", **settings}
+    return meta_train.run(TrainSettings(algo="metasgd", **given), reporter or SilentReporter())
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, *numbers: int, stream: str = "train", seed: int = SEED) -> None:
