@@ -37,8 +37,8 @@ REPRODUCE = (
 )
 BENCH = "--home home bench --engine explicit --algo metasgd --image-size 16 --filters 4 --rounds 1000 --threads 1"
 TRAIN = (
-    "meta-train --data nilr-demo --seeds 2 --name m --filters 4 --outer-steps 100000 --eval-every 0 --threads 1 "
-    "--home home"
+    "meta-train --data nilr-demo --seeds 2 --name m --resume auto --filters 4 --outer-steps 100000 --eval-every 0 "
+    "--threads 1 --home home"
 )
 
 
