@@ -227,6 +227,24 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user names: through links, and into a pipe or a device instead of replacing it.
+
+    Raises:
+        StoreError: it cannot be written.
+        BrokenPipeError: nothing reads the pipe any more.
+    """
+    if not path.exists() or path.is_file():
+        write_atomically(resolve_links(path), content)
+        return
+    try:
+        path.write_bytes(content)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
 class PatientFile(io.FileIO):
     """A new file to read and write, which stores the first write error and ignores all later writes.
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from nilr.files import (
     replacing_directory,
     storage_error,
     write_atomically,
+    write_output,
 )
 from nilr.signals import unwinding
 
@@ -45,6 +47,21 @@ def test_the_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
         assert temporary.parent == path.parent
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
+
+
+def test_an_output_is_written_through_a_link_and_into_a_pipe(tmp_path: Path) -> None:
+    link, pipe, read = tmp_path / "link", tmp_path / "pipe", list[bytes]()
+    link.symlink_to("target")
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    for path in (link, pipe):
+        write_output(path, b"new")
+    reader.join()
+    assert link.is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+    assert pipe.is_fifo()
+    assert read == [b"new"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

@@ -15,7 +15,7 @@ from nilr.commands import Command
 from nilr.config.base import Settings
 from nilr.config.commands import RemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
-from nilr.files import check_output, check_writable, expand_home, resolve_links, storage_error
+from nilr.files import check_output, check_writable, expand_home, write_output
 from nilr.results.result import Result, to_json, write_result
 from nilr.signals import ending_the_process
 
@@ -128,16 +128,8 @@ def _store(home: Path | None, result: Result[Any]) -> Path:
 def _copy(json: str | None, result: Result[Any]) -> None:
     if json is None:
         return
-    path = Path(json)
+    content = to_json(result).encode()
     if json in STANDARD_OUTPUT:
-        typer.echo(to_json(result).encode())
-    elif path.exists() and not path.is_file():
-        # A pipe or a device: renaming a file would replace it.
-        try:
-            path.write_text(to_json(result) + "\n", encoding="utf-8")
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise storage_error(path, error) from error
+        typer.echo(content)
     else:
-        write_result(resolve_links(path), result)
+        write_output(Path(json), content + b"\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nilr.files import write_atomically
+from nilr.files import write_output
 from nilr.recipes.adapt.judging import Judged
 from nilr.recipes.adapt.tasks import Queries
 from nilr.results.commands import AdaptMetrics, Prediction
@@ -49,7 +49,4 @@ def write_predictions(path: Path, metrics: AdaptMetrics) -> None:
     writer.writerow(["image", "predicted", "nearest", *(f"p({name})" for name in metrics.classes)])
     for one in metrics.predictions:
         writer.writerow([one.image, one.after, one.nearest_after, *(one.probabilities[c] for c in metrics.classes)])
-    if path.exists() and not path.is_file():  # a pipe or a device: renaming a file would replace it
-        path.write_text(text.getvalue(), encoding="utf-8")
-    else:
-        write_atomically(path, text.getvalue().encode())
+    write_output(path, text.getvalue().encode())
