@@ -186,6 +186,13 @@ def run_figures(run: Run, models: Mapping[str, Sequence[MeasuredModel]]) -> RunF
     )
 
 
+def compare_with_counterpart(figures: RunFigures, protocol: str) -> tuple[OverSeeds | EqualLevel | None, ...]:
+    """Return a run's differences to its counterpart in the order of `COUNTERPART`; None where the result lacks one."""
+    levels = figures.accuracy_to_counterpart
+    gains = (figures.to_counterpart[protocol], figures.at_equal_level.get(protocol))
+    return levels.get(META_INIT.protocol), levels.get(protocol), *gains
+
+
 def mean_level(figures: RunFigures, protocol: str) -> float | None:
     """Return the mean accuracy of a run's seeds under a protocol; None if the result lacks it."""
     values = figures.accuracy.get(protocol, {}).values()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nilr.claims import COUNTERPART, DEMONSTRATION, claim_word, is_generated
+from nilr.claims import COUNTERPART, DEMONSTRATION, claim_word, compare_with_counterpart, is_generated
 from nilr.report.figures import history, learned_rates, protocols, seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, points
@@ -163,9 +163,7 @@ def _verdict(sources: Sequence[Source[Any]]) -> list[tuple[str, Table]]:
 
 
 def _compared(run: str, figures: RunFigures, protocol: str) -> tuple[str, ...]:
-    levels = (figures.accuracy_to_counterpart.get(name) for name in ("meta-init", protocol))
-    gains = (figures.to_counterpart[protocol], figures.at_equal_level.get(protocol))
-    return f"{run} - {figures.counterpart}", protocol, *map(points, (*levels, *gains))
+    return f"{run} - {figures.counterpart}", protocol, *map(points, compare_with_counterpart(figures, protocol))
 
 
 def _row(sign: Sign) -> tuple[str, ...]:

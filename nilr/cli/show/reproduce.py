@@ -1,6 +1,6 @@
 """Show the result of `nilr reproduce`."""
 
-from nilr.claims import COUNTERPART, claim_word, mean_level
+from nilr.claims import COUNTERPART, claim_word, compare_with_counterpart, mean_level
 from nilr.cli.console import Cell, Screen
 from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
@@ -33,10 +33,7 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
         (
             f"{run} - {figures.counterpart}",
             protocol,
-            screen.delta(figures.accuracy_to_counterpart.get("meta-init")),
-            screen.delta(figures.accuracy_to_counterpart.get(protocol)),
-            screen.delta(found),
-            screen.delta(figures.at_equal_level.get(protocol)),
+            *map(screen.delta, compare_with_counterpart(figures, protocol)),
             str(found.n_seeds),
         )
         for run, figures in metrics.runs.items()
