@@ -1,11 +1,17 @@
-"""How counts and numbers are written in text, and text in names of files."""
+"""How counts, numbers and lists are written in text, and text in names of files."""
 
 import re
+from collections.abc import Sequence
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun; `plural` is the plural form, if it is irregular."""
     return f"{n:,} {noun if n == 1 else plural or noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names of a list, and dots if it has more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -29,7 +29,7 @@ from nilr.data.sources.pickles import PickleReader
 from nilr.data.sources.tars import TarReader, is_compressed, is_tar
 from nilr.data.sources.zips import ZipReader, is_zip
 from nilr.errors import DataError, UsageError
-from nilr.words import counted
+from nilr.words import counted, some
 
 
 class Container(NamedTuple):
@@ -225,7 +225,7 @@ def _hint(what: str, kinds: str = _KINDS) -> str:
 
 
 def _no_images(paths: Sequence[Path], listing: Listing, kinds: str) -> DataError:
-    where = ", ".join(f"`{path}`" for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
+    where = some([f"`{path}`" for path in paths])
     if listing.skipped_classes:
         found = f"only classes outside Mini-ImageNet, such as {min(listing.skipped_classes)}"
         return DataError(f"there is no image to pack in {where}: {found}", hint="pack another dataset with --name")

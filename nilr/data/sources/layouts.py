@@ -22,7 +22,7 @@ from nilr.data.sources.splits import (
 )
 from nilr.data.sources.tree import Classes, Tree, read_tree, split_named
 from nilr.errors import DataError
-from nilr.words import counted
+from nilr.words import counted, some
 
 # An episode of the usual size: 1 support and 15 query images per class.
 _EPISODE_IMAGES: Final = 16
@@ -110,7 +110,7 @@ def _plan_by_table(
     labels = {label for classes in table.values() for label in classes}
     plan = Plan(matched.splits, _pack_name(listing, settings, labels), kind, warnings)
     if matched.absent:
-        plan.warnings.append(f"the sources lack {_classes(matched.absent)} of the split files: {_some(matched.absent)}")
+        plan.warnings.append(f"the sources lack {_classes(matched.absent)} of the split files: {some(matched.absent)}")
     if matched.relabelled:
         path, (label, folder) = next(iter(matched.relabelled.items()))
         plan.warnings.append(
@@ -153,7 +153,7 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: lis
         split_of = _published_split(classes, is_mini=is_mini)
     _check_names(split_of, plan)
     if unused := sorted(set(classes) - set(split_of)):
-        plan.notes.append(f"skipped {_classes(unused)} without a split: {_some(unused)}")
+        plan.notes.append(f"skipped {_classes(unused)} without a split: {some(unused)}")
     for split in SPLITS:
         chosen = [class_name for class_name in sorted(classes) if split_of.get(class_name) == split]
         if chosen:
@@ -175,13 +175,13 @@ def _check_names(split_of: Mapping[str, Split], plan: Plan) -> None:
         apart += equal if len({split_of[name] for name in equal}) > 1 else []
         case += names if len(set(folders)) > 1 else []
     if same:
-        plan.notes.append(f"classes of equal names in different folders are different classes: {_some(same, 3)}")
+        plan.notes.append(f"classes of equal names in different folders are different classes: {some(same, 3)}")
     for names, what in (
         (apart, "of equal names are in different splits"),
         (case, "have names that differ only in case"),
     ):
         if names:
-            listed = _some([f"`{name}` ({split_of[name]})" for name in names])
+            listed = some([f"`{name}` ({split_of[name]})" for name in names])
             plan.warnings.append(f"{_classes(names)} {what}: {listed}")
 
 
@@ -204,12 +204,12 @@ def _check_tree(tree: Tree, listing: Listing, settings: PrepareDataSettings, pla
     """Add warnings of what is left out; raise DataError if images have no class, or only some have a split."""
     plan.notes += [f"read the folder `{path}` as {split}" for path, split in tree.read_as.items()]
     if tree.strays:
-        strays = _some([f"`{image.path}`" for image in tree.strays], 3)
+        strays = some([f"`{image.path}`" for image in tree.strays], 3)
         plan.warnings.append(f"skipped {counted(len(tree.strays), 'image')} beside class folders: {strays}")
     draw = _draw({folder.key for folder in tree.classes})
     if tree.unsorted:
         n_images = counted(sum(tree.unsorted.values()), "image")
-        found = f"{n_images} without class folders: {_some([f'`{path}`' for path in tree.unsorted])}"
+        found = f"{n_images} without class folders: {some([f'`{path}`' for path in tree.unsorted])}"
         if not settings.split_classes or not tree.classes:
             lists = [f", as `{other}` lists them" for other in listing.others if other.endswith("_annotations.txt")]
             hint = f"sort them into one folder per class{next(iter(lists), '')}, or give split files with --split-files"
@@ -219,8 +219,8 @@ def _check_tree(tree: Tree, listing: Listing, settings: PrepareDataSettings, pla
     with_split, without = tree.sides()
     if with_split and without and not settings.split_classes:
         raise DataError(
-            f"some folders belong to a split and others do not: {_some(list(map(_quoted, with_split)))} do, "
-            f"{_some(list(map(_quoted, without)))} do not",
+            f"some folders belong to a split and others do not: {some(list(map(_quoted, with_split)))} do, "
+            f"{some(list(map(_quoted, without)))} do not",
             hint=f"name each of them train, val or test, or leave it out; or draw a new split with {draw}",
         )
 
@@ -273,7 +273,7 @@ def _too_small(sizes: Mapping[str, int], least: int | None, plan: Plan) -> list[
 
 
 def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:
-    return _some([f"`{name}` ({sizes[name]:,})" for name in names])
+    return some([f"`{name}` ({sizes[name]:,})" for name in names])
 
 
 def _split_of_folders(classes: Classes, plan: Plan, *, is_mini: bool) -> dict[str, Split]:
@@ -283,7 +283,7 @@ def _split_of_folders(classes: Classes, plan: Plan, *, is_mini: bool) -> dict[st
     published = RAVI_SPLIT_OF.keys() >= split_of.keys()
     if shared and not published:
         raise DataError(
-            f"several splits share {_classes(shared)}, such as {_some(shared, 3)}, "
+            f"several splits share {_classes(shared)}, such as {some(shared, 3)}, "
             "but each class must belong to one split",
             hint=f"draw a new split of all classes with {_draw(classes)}",
         )
@@ -302,7 +302,7 @@ def _published_split(classes: Classes, *, is_mini: bool) -> dict[str, Split]:
     if known >= classes.keys() or (is_mini and known <= classes.keys()):
         return {class_name: RAVI_SPLIT_OF[class_name] for class_name in classes if class_name in known}
     raise DataError(
-        f"the split of the {_classes(classes)} ({_some(sorted(classes), 3)}) is unknown",
+        f"the split of the {_classes(classes)} ({some(sorted(classes), 3)}) is unknown",
         hint=f"use folders train, val and test, read the split with --split-files, or draw one with {_draw(classes)}",
     )
 
@@ -310,8 +310,8 @@ def _published_split(classes: Classes, *, is_mini: bool) -> dict[str, Split]:
 def _skipped(listing: Listing) -> list[str]:
     notes = []
     if listing.others:
-        some = _some([f"`{name}` ({what})" for name, what in listing.others.items()], 3)
-        notes.append(f"skipped {counted(len(listing.others), 'file')} other than images: {some}")
+        listed = some([f"`{name}` ({what})" for name, what in listing.others.items()], 3)
+        notes.append(f"skipped {counted(len(listing.others), 'file')} other than images: {listed}")
     if listing.skipped_classes:
         notes.append(f"skipped {_classes(listing.skipped_classes)} outside the split")
     return notes
@@ -323,7 +323,3 @@ def _classes(found: Sized) -> str:
 
 def _kind(layout: str, listing: Listing) -> str:
     return f"{layout} in {' and '.join(sorted({image.reader.kind for image in listing.images}))}"
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -16,7 +16,7 @@ from nilr.recipes.common.episodes import EpisodeSize
 from nilr.recipes.common.loading import LoadedModel, OpenSplit
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed
-from nilr.words import counted
+from nilr.words import counted, some
 
 MANY = 1000  # images, from which on progress is shown
 
@@ -120,7 +120,7 @@ def _read_queries(paths: Sequence[Path], read: Read, classes: list[str]) -> Labe
             hint=f"the classes are {', '.join(classes)}; move images without a label out of the folders",
         )
     if unknown:
-        folders = ", ".join(f"`{name}`" for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        folders = some([f"`{name}`" for name in unknown])
         query.warnings.append(f"none of the folders {folders} is a class of the support: no accuracy")
     return query
 
