@@ -1,6 +1,6 @@
 """The Typer application, made from the table of commands."""
 
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,13 +42,14 @@ class _Command(_Parsing, TyperCommand):
         A model in the store is no such file.
         """
         repeated = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        models = cache(lambda: _models(ctx, args))
         expanded: list[str] = []
         flag = None
         for arg in args:
             if arg.startswith("-"):
                 name = arg.partition("=")[0]
                 flag = name if name in repeated else None
-            elif flag and expanded[-1] != flag and _is_file_to_read(arg) and arg not in _models(ctx, args):
+            elif flag and expanded[-1] != flag and _is_file_to_read(arg) and arg not in models():
                 expanded.append(flag)
             expanded.append(arg)
         return super().parse_args(ctx, expanded)
