@@ -41,6 +41,7 @@ class TrainedOn(Record):
     image_size: int
     resample: Resample | Literal["none"] = "bilinear"
     fit: Fit = "stretch"
+    generated: bool | None = None  # whether nilr generated its images; None in files of earlier versions
     channels: Literal[3] = 3
 
 

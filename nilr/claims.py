@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from nilr.checkpoint import TrainedOn
 from nilr.config.base import SYNTHETIC
 from nilr.config.experiments import Run
 from nilr.inference import LEAST_SEEDS, at_equal_level, over_seeds
@@ -52,9 +53,11 @@ def is_claimed(algorithm: Algorithm) -> bool:
     return algorithm.name in CLAIMS and (not algorithm.learns_rates or bounds(algorithm.constraint)[0] < 0)
 
 
-def is_generated(data: DataUsed | None) -> bool:
-    """Return whether a pack's images are generated; of a result of an earlier version its name tells."""
-    return data is not None and (data.generated or data.name == SYNTHETIC)
+def is_generated(data: DataUsed | TrainedOn | None) -> bool:
+    """Return whether a pack's images are generated; in files of earlier versions its name decides."""
+    if data is None:
+        return False
+    return data.name == SYNTHETIC if data.generated is None else data.generated
 
 
 def claimed_signs(model: ModelUsed, data: DataUsed | None, config: Mapping[str, Any]) -> Mapping[str, int]:

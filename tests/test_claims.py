@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from nilr.checkpoint import TrainedOn
 from nilr.claims import (
     CLAIMS,
     DEMONSTRATION,
@@ -12,6 +13,7 @@ from nilr.claims import (
     describe_probe,
     describe_signs,
     is_claimed,
+    is_generated,
     learned_delta,
     mean_level,
     run_figures,
@@ -256,7 +258,20 @@ def test_no_sign_is_claimed_of_controls_adapted_models_parts_and_generated_image
     assert claimed_signs(used("maml", parent="y"), REAL, {}) == {}
     assert claimed_signs(used("maml"), REAL, {"adapt_part": ["body"]}) == {}
     assert claimed_signs(used("maml"), REAL.model_copy(update={"generated": True}), {}) == {}
-    assert claimed_signs(used("maml"), REAL.model_copy(update={"name": "synthetic"}), {}) == {}
+    # the name decides only in results of earlier versions, which do not say whether images are generated
+    named = REAL.model_copy(update={"name": "synthetic"})
+    assert claimed_signs(used("maml"), named.model_copy(update={"generated": None}), {}) == {}
+    assert claimed_signs(used("maml"), named.model_copy(update={"generated": False}), {}) == CLAIMS["maml"]
+
+
+@pytest.mark.parametrize(("name", "generated", "found"), [("synthetic", None, True), ("x", None, False)])
+def test_the_pack_that_a_model_was_trained_on_says_whether_its_images_are_generated(
+    name: str, generated: bool | None, found: bool
+) -> None:
+    trained_on = TrainedOn(name=name, digest="d", image_size=8, generated=generated)
+    assert is_generated(trained_on) is found
+    assert is_generated(trained_on.model_copy(update={"generated": True})) is True
+    assert is_generated(trained_on.model_copy(update={"generated": False})) is False
 
 
 def test_on_generated_images_a_clear_difference_is_a_demonstration() -> None:

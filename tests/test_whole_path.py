@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nilr.checkpoint import read_manifest
 from nilr.claims import DEMONSTRATION
 
 
@@ -84,6 +85,7 @@ def test_generated_images_to_probe_result_as_a_user_types_it(nilr: Terminal) -> 
     result = nilr.json("probe --protocol all --n-episodes 4")
     check_protocols(result["metrics"]["maml"], 4)
     assert (result["data"]["generated"], result["notes"][-1]) == (True, DEMONSTRATION)
+    assert read_manifest(nilr.home / "models" / "maml" / "best.safetensors").data.generated is True
     assert result["question"] == "4 episodes"
     assert all("-probe-4-episodes-" in path.name for path in nilr.results("probe"))
     assert DEMONSTRATION in nilr("report").stderr

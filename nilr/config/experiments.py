@@ -62,6 +62,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
     "1 query per class": {"n_query": 1},
     "5 queries per class": {"n_query": 5},
     "batch statistics together": {"batch_stats": "together"},
+    "batch statistics inductive": {"batch_stats": "inductive"},
     "1 inner step": {"inner_steps": 1},
     "5 inner steps": {"inner_steps": 5},
     "10 inner steps": {"inner_steps": 10},

@@ -44,7 +44,7 @@ class DataUsed(Record):
     split: str | None = None
     resample: str = "bilinear"
     fit: str = "stretch"
-    generated: bool = False  # whether nilr generated its images
+    generated: bool | None = None  # whether nilr generated its images; None in results of earlier versions
 
 
 class ModelUsed(Record):

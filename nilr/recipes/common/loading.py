@@ -11,8 +11,8 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
 from nilr.checkpoint import Checkpoint, TrainedOn, load_checkpoint, read_manifest
-from nilr.claims import is_claimed
-from nilr.config.base import SYNTHETIC, Settings
+from nilr.claims import is_claimed, is_generated
+from nilr.config.base import Settings
 from nilr.data.pack import ImageFile, PackedSplit, open_pack
 from nilr.episodes import PackedImages
 from nilr.errors import CheckpointError, DataError, NilrError, StoreError, invalid_field
@@ -93,7 +93,7 @@ class LoadedModel:
             algo=self.algorithm.name,
             trained_on=manifest.data.digest,
             parent=manifest.parent.name if manifest.parent else None,
-            claimed=is_claimed(self.algorithm) and not manifest.parent and manifest.data.name != SYNTHETIC,
+            claimed=is_claimed(self.algorithm) and not manifest.parent and not is_generated(manifest.data),
             seed=seed if isinstance(seed, int) else None,
             recipe=recipe_digest(
                 manifest.architecture.model_dump(), manifest.algorithm, manifest.settings, manifest.data.digest
