@@ -38,7 +38,17 @@ def question(*models: ModelUsed, data: DataUsed = MINI, data_b: DataUsed | None 
 
 def test_every_setting_of_a_probe_is_in_the_question_or_does_not_change_it() -> None:
     machine = {"home", "record_paths", "device", "threads", "engine", "episode_chunk"}
-    readings = {"protocol", "controls", "layers", "similarity", "own_head", "steps_curve", "shared_classes", "interval"}
+    readings = {
+        "protocol",
+        "controls",
+        "layers",
+        "similarity",
+        "own_head",
+        "transfer",
+        "steps_curve",
+        "shared_classes",
+        "interval",
+    }
     apart = {"models", "inner_steps", "data", "data_b", "max_episodes"}
     assert set(ProbeSettings.model_fields) == {*MEASURED, *DRAWN, *machine, *readings, *apart}
 

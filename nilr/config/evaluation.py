@@ -147,6 +147,11 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     similarity: bool = setting(
         False, "Compare the outputs of each layer for the query images before and after adaptation: CKA, SVCCA, cosine."
     )
+    transfer: bool = setting(
+        False,
+        "Predict the change of the evaluated episode's loss by adaptation to first order, by sign of the rates and by "
+        "layer, and measure the real change.",
+    )
     own_head: bool = setting(
         False, "Evaluate the model's own head too, before and after adaptation, with each of --rates."
     )

@@ -12,14 +12,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
 
 from nilr.episodes import Episode
 from nilr.errors import DivergedError
 from nilr.meta.engine.contract import Engine
+from nilr.models.learner import Params
 from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
 from nilr.probes.features import BatchStats, QueryBatch, episode_activations, episode_features, query_batches
 from nilr.probes.similarity import identities
 from nilr.probes.tasks import Task, Tasks
+from nilr.probes.transfer import Adaptation, query_gradient
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class View:
     episode: Episode
     batch_stats: BatchStats
     layered: bool = False  # take the features from the layers' outputs, which a reading needs anyway
+    adaptation: Adaptation | None = None  # how the parameters were reached; None at the meta-initialisation
 
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:
@@ -92,6 +96,18 @@ class View:
     def activations(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """The outputs for support and query by layer, each (n, ...), the features last."""
         return episode_activations(self.engine, self.params, self.episode, batch_stats=self.batch_stats)
+
+    @cached_property
+    def query_loss(self) -> float:
+        """The mean cross-entropy of the model's own head on the queries, in nats."""
+        _, query = self.features
+        head = self.params["head.weight"].double(), self.params["head.bias"].double()
+        return cross_entropy(linear(query.double(), *head), self.episode.query_y).item()
+
+    @cached_property
+    def query_gradient(self) -> Params:
+        """The gradient of the query loss in the parameters."""
+        return query_gradient(self.engine, self.params, self.episode, self.batch_stats)
 
     @cached_property
     def images(self) -> tuple[str, ...]:
@@ -135,9 +151,9 @@ def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity])
 
     batches = query_batches(tasks.judged, subject.query_batch)
 
-    def views(params: Mapping[str, Tensor], used: Iterable[Reading]) -> list[View]:
+    def views(params: Mapping[str, Tensor], used: Iterable[Reading], path: Adaptation | None = None) -> list[View]:
         layered = any(map(layer_of, used))
-        return [View(subject.engine, params, batch, subject.batch_stats, layered=layered) for batch in batches]
+        return [View(subject.engine, params, batch, subject.batch_stats, layered, path) for batch in batches]
 
     before = views(subject.params, [reading for used in readings.values() for reading in used])
     reached: dict[Condition, tuple[int, Mapping[str, Tensor]]] = {}
@@ -145,10 +161,10 @@ def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity])
     for condition in sorted(readings, key=subject.steps):
         after = before
         if condition != META_INIT:
-            path = replace(condition, steps=None)
-            params = _adapt(subject, condition, tasks, *reached.get(path, (0, subject.params)))
-            reached[path] = subject.steps(condition), params
-            after = views(params, readings[condition])
+            whole = replace(condition, steps=None)
+            adapted = _adapt(subject, condition, tasks, *reached.get(whole, (0, subject.params)))
+            reached[whole] = adapted.steps, adapted.end
+            after = views(adapted.end, readings[condition], adapted)
         try:
             for reading in readings[condition]:
                 values[Quantity(condition, reading)] = fmean(map(reading, after, before))
@@ -159,17 +175,24 @@ def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity])
 
 def _adapt(
     subject: Subject, condition: Condition, tasks: Tasks, first_step: int, params: Mapping[str, Tensor]
-) -> Mapping[str, Tensor]:
-    """Return the parameters of a condition, from those after `first_step` of its steps."""
+) -> Adaptation:
+    """Adapt under a condition, from the parameters after `first_step` of its steps."""
     if condition.task not in tasks.adapted:
         raise ValueError(f"{condition} needs an episode to adapt to")
     episode = tasks.adapted[condition.task]
-    return adapt(
+    inner_lr = subject.inner_lr if condition.edit == LEARNED else subject.edits[condition.edit]
+    support, steps, matched = (
+        (episode.support_x, episode.support_y),
+        subject.steps(condition),
+        condition.edit == NORM_MATCHED,
+    )
+    end = adapt(
         subject.engine,
         params,
-        subject.inner_lr if condition.edit == LEARNED else subject.edits[condition.edit],
-        (episode.support_x, episode.support_y),
-        steps=subject.steps(condition) - first_step,
-        norm_matched=condition.edit == NORM_MATCHED,
+        inner_lr,
+        support,
+        steps=steps - first_step,
+        norm_matched=matched,
         first_step=first_step,
     )
+    return Adaptation(subject.engine, subject.params, end, inner_lr, support, steps, matched)

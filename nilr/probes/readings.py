@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from torch.nn.functional import linear
 
 from nilr.metrics import accuracy
+from nilr.models.parameters import layer, part
 from nilr.probes.conditions import View
 from nilr.probes.neighbours import RULES, Distance
 from nilr.probes.similarity import MEASURES, Activations
+from nilr.probes.transfer import Sign
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,34 @@ class Similarity:
     def _activations(self, view: View) -> Activations:
         _, query = view.activations[self.layer]
         return Activations(query, view.images, view.episode.query_y)
+
+
+@dataclass(frozen=True)
+class LossChange:
+    """The change of the query loss of the model's head by adaptation, in nats."""
+
+    def __call__(self, view: View, before: View) -> float:
+        """Return the loss after adaptation minus the loss before."""
+        return view.query_loss - before.query_loss
+
+
+@dataclass(frozen=True)
+class PredictedLossChange:
+    """The same to first order: the query loss's gradient before adaptation times the displacement.
+
+    Attributes:
+        sign: count only the steps with rates of this sign; None: all.
+        where: count only these elements: `all`, `body`, `head` or those of a layer.
+    """
+
+    sign: Sign | None = None
+    where: str = "all"
+
+    def __call__(self, view: View, before: View) -> float:
+        """Return the sum of gradient times displacement; ValueError if the view is not adapted."""
+        if view.adaptation is None:
+            raise ValueError("no displacement at the meta-initialisation")
+        path = view.adaptation
+        moved = path.displacement if self.sign is None else path.displacement_by_sign[self.sign]
+        chosen = [name for name in moved if self.where in ("all", part(name), layer(name))]
+        return sum((before.query_gradient[name].double() * moved[name]).sum().item() for name in chosen)

@@ -1,5 +1,6 @@
 """Means and their intervals, and how numbers are written in sentences and tables."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -68,6 +69,16 @@ def points(delta: Estimate | None) -> str:
     if abs((delta.mean - low) - (high - delta.mean)) < 5e-5:
         return f"{mean} ± {100 * (high - delta.mean):.2f}"
     return f"{mean} [{signed(100 * low)}, {signed(100 * high)}]"
+
+
+def loss_change(mean: Estimate) -> str:
+    """Return a change of a loss in nats, with its interval to two significant digits."""
+    if bounds(mean) == (0, 0):
+        return "exactly 0"
+    size = abs(mean.ci95 or mean.mean)
+    digits = max(0, 1 - math.floor(math.log10(size))) if size > 0 else 0
+    change = signed(mean.mean, digits)
+    return change if mean.ci95 is None else f"{change} ± {mean.ci95:.{digits}f}"
 
 
 def accuracy(mean: Estimate) -> str:

@@ -59,6 +59,24 @@ class Row(Record):
     cross_task: ProtocolMetrics | None = Field(default=None, alias="cross-task")
 
 
+class LossParts(Record):
+    """The change of the query loss that its gradient predicts, in nats: of all steps, and of the rates of each sign."""
+
+    predicted: Mean
+    predicted_positive: Mean
+    predicted_negative: Mean
+
+
+class TransferProbe(LossParts):
+    """How adaptation changes the query loss of the model's head; `actual` is the change after adaptation.
+
+    `parts` has the prediction of the body, of each layer and of the head; `predicted` itself is that of all elements.
+    """
+
+    actual: Mean
+    parts: dict[str, LossParts] = Field(default_factory=dict)
+
+
 class ModelProbe(Record):
     """One model under each requested protocol, and under meta-init, which differences refer to.
 
@@ -74,6 +92,7 @@ class ModelProbe(Record):
     - `similarity`: by protocol, layer and measure, on the query images. `cka`, `svcca` and `cosine` compare outputs
       before and after adaptation; `within-class-cosine` and `between-class-cosine` compare images after it. Null if
       undefined in every episode; `n_episodes` counts those in which it is defined.
+    - `transfer`: by protocol, the change of the query loss to first order, by sign of the rates, and in fact.
     """
 
     meta_init: ProtocolMetrics = Field(alias="meta-init")
@@ -86,6 +105,7 @@ class ModelProbe(Record):
     steps: dict[Number, Row] = Field(default_factory=dict)
     shared_classes: dict[Number, Row] = Field(default_factory=dict)
     similarity: dict[str, dict[str, dict[str, Mean | None]]] = Field(default_factory=dict)
+    transfer: dict[str, TransferProbe] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _omit_empty_sections(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a return type would replace the type in the JSON Schema

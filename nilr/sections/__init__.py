@@ -7,7 +7,7 @@ To add a section: write it, list it here, and add its flag to `ProbeSettings` an
 from typing import Any
 
 from nilr.results.probe import ProbeMetrics
-from nilr.sections import edits, own_head, protocols, rows, similarity
+from nilr.sections import edits, own_head, protocols, rows, similarity, transfer
 from nilr.sections.section import Format, Section, Table
 
 SECTIONS: tuple[Section[Any], ...] = (
@@ -18,6 +18,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     rows.STEPS,
     rows.SHARED_CLASSES,
     similarity.SECTION,
+    transfer.SECTION,
 )
 
 

@@ -13,6 +13,7 @@ from nilr.report.subjects import probed
 PROTOCOLS = ("meta-init", "same-task", "cross-task")
 EDITS = ("learned", "zero-negative", "zero-positive", "absolute", "negated", "shuffled-signs", "tensor-mean", "0.01")
 LAYERS = ("block1", "block2", "block3", "block4")
+PARTS = ("body", *LAYERS, "head")
 MEASURES = ("cka", "svcca", "cosine", "within-class-cosine", "between-class-cosine")
 
 
@@ -59,7 +60,20 @@ def full_model(base: float, same: float, cross: float) -> dict[str, Any]:
             }
             for task, drop in (("same-task", 0.0), ("cross-task", 0.06))
         },
+        "transfer": {
+            task: {
+                **loss_parts(-fall, fall / 2),
+                "actual": mean(-fall / 3),
+                "parts": {part: loss_parts(-fall / (i + 2), fall / (i + 4)) for i, part in enumerate(PARTS)},
+            }
+            for task, fall in (("same-task", 0.4), ("cross-task", 0.02))
+        },
     }
+
+
+def loss_parts(positive: float, negative: float) -> dict[str, Any]:
+    signs = {"predicted_positive": mean(positive), "predicted_negative": mean(negative)}
+    return {"predicted": mean(positive + negative), **signs}
 
 
 def used(name: str, algo: str, seed: int, recipe: str | None) -> dict[str, Any]:

@@ -2,7 +2,18 @@ from typing import Any
 
 import pytest
 
-from nilr.report.numbers import accuracy, bounds, corrected_p, listed, p_value, points, sign_found, spark, thinned
+from nilr.report.numbers import (
+    accuracy,
+    bounds,
+    corrected_p,
+    listed,
+    loss_change,
+    p_value,
+    points,
+    sign_found,
+    spark,
+    thinned,
+)
 from nilr.results.records import Delta, Mean
 
 
@@ -72,3 +83,18 @@ def test_thinning_keeps_both_ends() -> None:
     values = [float(i) for i in range(100)]
     assert thinned(values, 5) == [0.0, 25.0, 50.0, 74.0, 99.0]
     assert thinned(values[:3], 5) == values[:3]
+
+
+@pytest.mark.parametrize(
+    ("mean", "ci95", "text"),
+    [
+        (-0.7330, 0.0625, "-0.733 ± 0.062"),
+        (0.00003, 0.000021, "+0.000030 ± 0.000021"),
+        (0.0, 0.2, "0.00 ± 0.20"),
+        (12.345, None, "+12"),
+        (0.0, None, "0"),
+        (0.0, 0.0, "exactly 0"),
+    ],
+)
+def test_a_change_of_a_loss_has_the_digits_of_its_interval(mean: float, ci95: float | None, text: str) -> None:
+    assert loss_change(Mean(mean=mean, ci95=ci95, n_episodes=2)) == text

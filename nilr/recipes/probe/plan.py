@@ -78,7 +78,7 @@ def resolve_request(settings: ProbeSettings, model: LoadedModel, n_way: int) -> 
     """Resolve a probe's settings for one model; UnknownNameError if --layers names a layer that it does not have."""
     known = tuple(dict.fromkeys(layer(name) for name, _ in model.learner.named_parameters() if part(name) == "body"))
     names = [_known("layer", name, ["all", *known]) for name in split_commas(settings.layers)]
-    every_layer = "all" in names or (settings.similarity and not names)
+    every_layer = "all" in names or ((settings.similarity or settings.transfer) and not names)
     return Request(
         settings=settings,
         edits=tuple(dict.fromkeys([*edit_names(settings.rates), LEARNED])),

@@ -60,6 +60,13 @@ class Kind:
     make: Callable[[Material], Drawing | None]  # returns it; None if the material lacks its numbers
 
 
+RATE_SIGNS: dict[str, dict[str, Any]] = {
+    "positive": {"facecolor": colour("sky")},
+    "negative": {"facecolor": colour("vermillion"), "edgecolor": colour("paper"), "hatch": "////"},
+}
+"""The look of what positive and what negative rates do."""
+
+
 def hide_rows(axes: Axes) -> None:
     """Remove the grid and the ticks of a vertical axis of names."""
     axes.grid(visible=False, axis="y")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from nilr.report.figures.figure import Drawing, Kind, Material, Table
+from nilr.report.figures.figure import RATE_SIGNS, Drawing, Kind, Material, Table
 from nilr.report.numbers import percent
 from nilr.report.reading import Source
 from nilr.report.style import Axes, Figure, Frame, colour
@@ -21,7 +21,6 @@ class Layer(NamedTuple):
 
 
 _CAUTION = "Hatched bars, left of zero, are negative rates."
-_NEGATIVE: dict[str, Any] = {"facecolor": colour("vermillion"), "edgecolor": colour("paper"), "hatch": "////"}
 
 
 def make(material: Material) -> Drawing | None:
@@ -102,7 +101,7 @@ def _histogram(axes: Axes, name: str, rates: RateFigures, frame: Frame) -> None:
         axes.set(ylim=(0, 1), xlim=(min(0.0, 2 * rates.mean), max(0.0, 2 * rates.mean) or 1.0))
         title = f"{name}: fixed at {number(rates.mean)}"
     # a bin around zero is divided there
-    for sign, look in () if fixed else ((-1, _NEGATIVE), (1, {"facecolor": colour("sky")})):
+    for sign, look in () if fixed else ((-1, RATE_SIGNS["negative"]), (1, RATE_SIGNS["positive"])):
         edges = [edge if sign * edge > 0 else 0.0 for edge in rates.histogram.edges]
         axes.stairs(rates.histogram.counts, edges, fill=True, linewidth=0, **look)
     axes.axvline(0, color=colour("ink"), linewidth=1.2)
