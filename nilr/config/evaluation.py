@@ -159,6 +159,16 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     shared_classes: bool = setting(
         False, "Evaluate cross-task with 0, 1, ... all classes shared between the two episodes, with different images."
     )
+    universality: Split | None = setting(
+        None,
+        "Split whose classes linear classifiers (ridge and logistic regression) distinguish, all at once, by the "
+        "features before and after adaptation to a task of --split. The classes are those of --data-b if it is set.",
+        shown="none",
+    )
+    universality_tasks: int = setting(20, "Number of tasks to adapt to with --universality.", ge=1)
+    universality_images: int = setting(
+        50, "Number of images per class that --universality fits, and of others that it evaluates.", ge=5
+    )
 
 
 class RatesSettings(TaskSettings, ChunkSettings):

@@ -7,6 +7,7 @@ from torch.nn.functional import linear
 from nilr.metrics import accuracy
 from nilr.models.parameters import layer, part
 from nilr.probes.conditions import View
+from nilr.probes.linear_classifiers import CLASSIFIERS
 from nilr.probes.neighbours import RULES, Distance
 from nilr.probes.similarity import MEASURES, Activations
 from nilr.probes.transfer import Sign
@@ -29,6 +30,24 @@ class NeighbourAccuracy:
         n_way = int(labels.max()) + 1
         scores = RULES[self.neighbours](query, support, labels, n_way, self.distance)
         return accuracy(scores, view.episode.query_y).item()
+
+
+@dataclass(frozen=True)
+class LinearAccuracy:
+    """The share of the queries that a linear classifier classifies correctly, fitted to the support.
+
+    It is read on all classes of a split, with many images of each.
+    """
+
+    classifier: str  # a name in `nilr.probes.linear_classifiers.CLASSIFIERS`
+
+    def __call__(self, view: View, _before: View) -> float:
+        """Return the accuracy on the view's episode."""
+        support, query, fitted, judged = (
+            values.cpu() for values in (*view.features, view.episode.support_y, view.episode.query_y)
+        )
+        scores = CLASSIFIERS[self.classifier](query, support, fitted, int(fitted.max()) + 1)
+        return accuracy(scores, judged).item()
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,8 @@ class ModelProbe(Record):
     - `layers`: by layer, on its flattened output.
     - `steps`: by number of inner steps.
     - `shared_classes`: cross-task, by the share of the evaluated classes that the model adapted to.
+    - `universality`: by linear classifier of all classes of a split, `ridge` or `logistic`, before and after adaptation
+      to other tasks; means and differences are over these tasks.
     - `similarity`: by protocol, layer and measure, on the query images. `cka`, `svcca` and `cosine` compare outputs
       before and after adaptation; `within-class-cosine` and `between-class-cosine` compare images after it. Null if
       undefined in every episode; `n_episodes` counts those in which it is defined.
@@ -104,6 +106,7 @@ class ModelProbe(Record):
     layers: dict[str, Row] = Field(default_factory=dict)
     steps: dict[Number, Row] = Field(default_factory=dict)
     shared_classes: dict[Number, Row] = Field(default_factory=dict)
+    universality: dict[str, Row] = Field(default_factory=dict)
     similarity: dict[str, dict[str, dict[str, Mean | None]]] = Field(default_factory=dict)
     transfer: dict[str, TransferProbe] = Field(default_factory=dict)
 

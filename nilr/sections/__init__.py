@@ -17,6 +17,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     rows.LAYERS,
     rows.STEPS,
     rows.SHARED_CLASSES,
+    rows.UNIVERSALITY,
     similarity.SECTION,
     transfer.SECTION,
 )

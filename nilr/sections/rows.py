@@ -5,9 +5,12 @@ from dataclasses import replace
 
 from nilr.config.base import PROTOCOLS
 from nilr.probes.conditions import META_INIT, Condition, Quantity
+from nilr.probes.linear_classifiers import CLASSIFIERS
+from nilr.probes.readings import LinearAccuracy
 from nilr.results.probe import ProbeMetrics, ProtocolMetrics, Row
 from nilr.sections.curves import LAYERS_KIND, SHARED_KIND, STEPS_KIND
 from nilr.sections.section import Cell, Format, Request, Section, Table
+from nilr.sections.universality_figure import KIND as UNIVERSALITY_KIND
 from nilr.sections.values import Values
 
 Rows = dict[str, dict[str, Quantity]]
@@ -53,6 +56,12 @@ def _shared_classes(request: Request) -> Rows:
     }
 
 
+def _universality(request: Request) -> Rows:
+    """Evaluate linear classifiers of all classes of a split."""
+    conditions = {p: c for p, c in request.conditions.items() if p != "same-task"}
+    return {name: {p: Quantity(c, LinearAccuracy(name)) for p, c in conditions.items()} for name in CLASSIFIERS}
+
+
 def _build(row: Mapping[str, Quantity], values: Values) -> Row:
     """Return the accuracies of one choice."""
     return Row.model_validate({protocol: values.accuracy(quantity) for protocol, quantity in row.items()})
@@ -92,4 +101,14 @@ SHARED_CLASSES = Section(
     _table("shared_classes", "shared classes"),
     SHARED_KIND,
     protocols=("cross-task",),
+)
+UNIVERSALITY = Section(
+    "universality",
+    "universality",
+    _universality,
+    _build,
+    _table("universality", "linear classifier"),
+    UNIVERSALITY_KIND,
+    protocols=("cross-task",),
+    of_controls=True,
 )

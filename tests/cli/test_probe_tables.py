@@ -30,6 +30,7 @@ def full(probe_result: Result[Any]) -> Result[Any]:
         "layers": {"block1": row, "block2": row},
         "steps": {"0": unmoved, "1": Row(same_task=model.same_task, cross_task=model.cross_task)},
         "shared_classes": {"0.2": Row(cross_task=model.cross_task)},
+        "universality": {"ridge": Row(meta_init=model.meta_init, cross_task=model.cross_task)},
         "similarity": {"meta-init": {"block1": within}, "cross-task": {"block1": between | within}},
     }
     return probe_result.model_copy(update={"metrics": {"maml": model.model_copy(update=sections)}})
@@ -48,6 +49,8 @@ def test_each_section_is_a_table_of_its_own(full: Result[Any]) -> None:
         "maml   1            0.4000 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",
         "model  shared classes  meta-init        same-task delta  cross-task delta",
         "maml   0.2             0.4000 ± 0.0100  -                -0.0200 ± 0.0050",
+        "model  linear classifier  meta-init        same-task delta  cross-task delta",
+        "maml   ridge              0.4000 ± 0.0100  -                -0.0200 ± 0.0050",
         "model  layer   protocol    CKA    SVCCA  cosine  within class  between",
         "maml   block1  meta-init   -      -      -       0.988         0.988",
         "maml   block1  cross-task  0.988  -      0.988   0.988         0.988",
@@ -62,7 +65,7 @@ def test_every_table_fits_a_narrow_terminal(full: Result[Any], monkeypatch: pyte
     assert max(map(len, lines)) <= 80
     # no row is wrapped: each line has the last cell of its row
     for model in ("maml", "metasgd-2"):
-        assert sum("-2.00 % ± 0.50 %" in line for line in lines if line.startswith(f" {model} ")) == 6
+        assert sum("-2.00 % ± 0.50 %" in line for line in lines if line.startswith(f" {model} ")) == 7
         assert sum(line.count("0.988") for line in lines if line.startswith(f" {model} ")) == 6
 
 

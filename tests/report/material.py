@@ -53,6 +53,10 @@ def full_model(base: float, same: float, cross: float) -> dict[str, Any]:
             str(f): {"cross-task": cell(base + cross + (same - cross) * f, cross + (same - cross) * f)}
             for f in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
         },
+        "universality": {
+            name: {"meta-init": cell(base, None), "cross-task": cell(base + cross * half, cross * half)}
+            for name, half in (("ridge", 0.5), ("logistic", 0.25))
+        },
         "similarity": {
             task: {
                 layer: {name: mean(0.98 - 0.05 * i - 0.13 * j - drop) for j, name in enumerate(MEASURES)}

@@ -26,7 +26,8 @@ def request_for(n_rules: int = 2, n_edits: int = 2, **settings: Any) -> Request:
 def requesting(section: Section[Any]) -> dict[str, Any]:
     """Return the settings that request a section."""
     default = ProbeSettings.model_fields[section.flag].default
-    return {section.flag: True if default is False else default or ("all",)}
+    values: dict[Any, Any] = {False: True, None: "val", (): ("all",)}
+    return {section.flag: values.get(default, default)}
 
 
 def test_the_sections_are_the_fields_of_the_result_in_its_order() -> None:
@@ -55,7 +56,13 @@ def test_a_requested_section_fills_its_field_and_no_other(section: Section[Any])
 
 
 @pytest.mark.parametrize(
-    ("field", "protocol"), [("own_head", "cross-task"), ("steps", "meta-init"), ("shared_classes", "same-task")]
+    ("field", "protocol"),
+    [
+        ("own_head", "cross-task"),
+        ("steps", "meta-init"),
+        ("shared_classes", "same-task"),
+        ("universality", "same-task"),
+    ],
 )
 def test_a_section_without_its_protocol_is_an_error(field: str, protocol: Any) -> None:
     (section,) = (section for section in SECTIONS if section.field == field)

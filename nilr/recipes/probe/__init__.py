@@ -11,6 +11,7 @@ from nilr.claims import claimed_signs, describe_probe
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
 from nilr.recipes.common.episodes import (
+    EpisodeSize,
     batch_stats,
     dependence_notes,
     edit_names,
@@ -24,13 +25,15 @@ from nilr.recipes.common.episodes import (
 from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, compare_with_untrained
+from nilr.recipes.probe.controls import compare_with_untrained
 from nilr.recipes.probe.loop import judge, task_pairs
-from nilr.recipes.probe.plan import check_settings, plan_model, requested_rules, resolve_request
+from nilr.recipes.probe.plan import check_settings, plan_controls, plan_model, requested_rules, resolve_request
 from nilr.recipes.probe.stopping import correct, next_look, precision_note
+from nilr.recipes.probe.universality import draw_all_classes, open_all_classes, universality_notes
 from nilr.reporting import Reporter
 from nilr.results.probe import ProbeMetrics
 from nilr.results.question import describe_question
+from nilr.results.records import DataUsed
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.sections.values import Values
@@ -49,9 +52,10 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     size = episode_size(settings, loaded)
     plans = {name: plan_model(resolve_request(settings, model, size.n_way)) for name, model in models.items()}
     if settings.controls:
-        first = next(iter(plans.values()))
-        plans |= {UNTRAINED: first.of_control(layers=True), RAW_PIXELS: first.of_control(layers=False)}
+        plans |= plan_controls(next(iter(plans.values())))
     split, judged = _open_splits(settings, store, loaded, device)
+    pairs = task_pairs(settings, size, split.images, judged.images)
+    wide = open_all_classes(settings, store, loaded, device)
 
     def summarise(values: Mapping[str, Values]) -> ProbeMetrics:
         return {name: plans[name].summarise(of_model) for name, of_model in values.items()}
@@ -60,37 +64,38 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         settings,
         {name: with_head(model, size.n_way, settings.head) for name, model in models.items()},
         plans,
-        task_pairs(settings, size, split.images, judged.images),
+        pairs,
         reporter,
+        all_classes=draw_all_classes(settings, pairs, wide),
         next_look=lambda so_far, done: next_look(settings, summarise(so_far), done),
     )
     metrics = correct(summarise(values))
     data_b = None if judged is split else judged.used
     used = [model.used for model in loaded]
-    packs = {"data": split.used.name, "data_b": data_b.name if data_b else None}
-    config = _resolved(settings, models) | dataclasses.asdict(size) | packs
+    config = _resolved(settings, models, size, {"data": split.used, "data_b": data_b})
     claims = {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()}
-    own_steps = [model.algorithm.eval_inner_steps for model in loaded]
     return outcome.result(
         metrics,
         config=config,
         models=used,
-        question=describe_question(config, used, split.used, data_b, own_steps=own_steps),
+        question=describe_question(config, used, split.used, data_b, own_steps=_own_steps(loaded)),
         data=split.used,
         data_b=data_b,
         per_episode={name: plans[name].layout(of_model.listed) for name, of_model in values.items()},
         notes=[
             *training_pack_notes(models, judged.used),
             *head_notes(models, size.n_way, settings.head),
+            *universality_notes(settings, split, wide),
             *_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
-            *dependence_notes(batch_stats(settings, model) for model in loaded),
             describe_probe(claims, metrics, judged.used),
         ],
         environment=environment(device, loaded[0].engine.name),
     )
 
 
-def _resolved(settings: ProbeSettings, models: Mapping[str, LoadedModel]) -> dict[str, Any]:
+def _resolved(
+    settings: ProbeSettings, models: Mapping[str, LoadedModel], size: EpisodeSize, packs: Mapping[str, DataUsed | None]
+) -> dict[str, Any]:
     """Return the settings with lists split at commas and defaults filled in."""
     statistics = {name: batch_stats(settings, model) for name, model in models.items()}
     return {
@@ -101,6 +106,8 @@ def _resolved(settings: ProbeSettings, models: Mapping[str, LoadedModel]) -> dic
         "adapt_part": list(split_commas(settings.adapt_part)),
         "neighbours": list(requested_rules(settings)),
         "layers": list(split_commas(settings.layers)),
+        **dataclasses.asdict(size),
+        **{name: pack.name if pack else None for name, pack in packs.items()},
     }
 
 
@@ -119,6 +126,10 @@ def _open_splits(
     return split, judged
 
 
+def _own_steps(models: Sequence[LoadedModel]) -> list[int]:
+    return [model.algorithm.eval_inner_steps for model in models]
+
+
 def _notes(
     settings: ProbeSettings,
     models: Mapping[str, LoadedModel],
@@ -133,4 +144,4 @@ def _notes(
     precision = precision_note(metrics, until_ci=settings.until_ci)
     if precision is not None:
         notes.append(precision)
-    return notes
+    return [*notes, *dependence_notes(batch_stats(settings, model) for model in models.values())]

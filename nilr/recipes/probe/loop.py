@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from nilr.config.evaluation import ProbeSettings
 from nilr.episodes import EpisodeSampler, PackedImages
@@ -23,6 +24,9 @@ from nilr.sections.values import Values
 Measured = dict[str, dict[Quantity, float]]
 """One episode, by the subject's name."""
 
+# All classes of a split take as much memory as dozens of episodes.
+_WIDE_AT_ONCE = 4
+
 
 def judge(
     settings: ProbeSettings,
@@ -31,27 +35,21 @@ def judge(
     pairs: TaskPairs,
     reporter: Reporter,
     *,
+    all_classes: TaskPairs | None,
     next_look: Callable[[Mapping[str, Values], int], int | None],
 ) -> dict[str, Values]:
     """Return the values of every model and control, by name.
 
-    `next_look` takes all values and the number of episodes so far. It returns the number of episodes before the next
-    look, or None to stop.
+    `all_classes` draws the evaluations of all classes of a split, if there are some. `next_look` takes all values and
+    the number of episodes so far. It returns the number of episodes before the next look, or None to stop.
     """
-    quantities = {name: plan.quantities() for name, plan in plans.items()}
-    subjects = {name: _subject(settings, model, quantities[name]) for name, model in models.items()}
-    if settings.controls:
-        controls = build_controls(next(iter(models.values())), settings.seed)
-        how = subjects[next(iter(models))]
-        subjects |= {
-            name: dataclasses.replace(control, batch_stats=how.batch_stats, query_batch=how.query_batch)
-            for name, control in controls.items()
-        }
-    measure = _measurement(settings, subjects, quantities, pairs)
+    subjects = _subjects(settings, models, plans)
+    wide = {} if all_classes is None else _measure_all_classes(settings, subjects, plans, all_classes, reporter)
+    quantities = {name: plan.quantities(all_classes=False) for name, plan in plans.items()}
+    measure = _measurement(subjects, quantities, pairs)
 
     def collect(name: str) -> Values:
-        tensors = {q: torch.tensor([e[name][q] for e in episodes], dtype=torch.float64) for q in quantities[name]}
-        return Values(tensors, settings.interval, settings.seed)
+        return Values(wide.get(name, {}) | _by_quantity(episodes, name), settings.interval, settings.seed)
 
     episodes: list[Measured] = []
     target: int | None = first_look(settings)
@@ -66,8 +64,30 @@ def judge(
     return values
 
 
-def _measurement(
+def _measure_all_classes(
     settings: ProbeSettings,
+    subjects: Mapping[str, Subject],
+    plans: Mapping[str, ProbePlan],
+    pairs: TaskPairs,
+    reporter: Reporter,
+) -> dict[str, dict[Quantity, Tensor]]:
+    """Return the values of linear classifiers of all classes, (n_tasks,), by the subject's name."""
+    measure = _measurement(subjects, {name: plan.quantities(all_classes=True) for name, plan in plans.items()}, pairs)
+    reporter.stage("universality", settings.universality_tasks, unit="tasks")
+    device, at_most = pairs.judged.images.device, min(_WIDE_AT_ONCE, settings.episode_chunk or _WIDE_AT_ONCE)
+    tasks = []
+    for task in in_order(measure, range(settings.universality_tasks), device=device, at_most=at_most):
+        tasks.append(task)
+        reporter.advance()
+    return {name: _by_quantity(tasks, name) for name in subjects}
+
+
+def _by_quantity(episodes: Sequence[Measured], name: str) -> dict[Quantity, Tensor]:
+    quantities = episodes[0][name]
+    return {q: torch.tensor([episode[name][q] for episode in episodes], dtype=torch.float64) for q in quantities}
+
+
+def _measurement(
     subjects: Mapping[str, Subject],
     quantities: Mapping[str, Sequence[Quantity]],
     pairs: TaskPairs,
@@ -87,6 +107,18 @@ def _measurement(
         return values
 
     return measure
+
+
+def _subjects(
+    settings: ProbeSettings, models: Mapping[str, LoadedModel], plans: Mapping[str, ProbePlan]
+) -> dict[str, Subject]:
+    """Return the models, and with --controls the controls, as they are measured."""
+    subjects = {name: _subject(settings, model, plans[name].quantities()) for name, model in models.items()}
+    if settings.controls:
+        how = next(iter(subjects.values()))
+        for name, control in build_controls(next(iter(models.values())), settings.seed).items():
+            subjects[name] = dataclasses.replace(control, batch_stats=how.batch_stats, query_batch=how.query_batch)
+    return subjects
 
 
 def _subject(settings: ProbeSettings, model: LoadedModel, quantities: Iterable[Quantity]) -> Subject:

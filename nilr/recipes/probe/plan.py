@@ -10,8 +10,10 @@ from nilr.models.parameters import layer, part
 from nilr.probes.conditions import META_INIT, Quantity, layer_of
 from nilr.probes.edits import LEARNED
 from nilr.probes.neighbours import RULES
+from nilr.probes.readings import LinearAccuracy
 from nilr.recipes.common.episodes import edit_names, inner_steps, split_commas
 from nilr.recipes.common.loading import LoadedModel
+from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED
 from nilr.results.probe import ModelProbe
 from nilr.sections import SECTIONS
 from nilr.sections.section import Request, Section
@@ -35,11 +37,14 @@ class ProbePlan:
         sections = {section.field: entries for section, entries in self.sections.items() if entries}
         return {name: _mapped(tree, function) for name, tree in [*self.protocols.items(), *sections.items()]}
 
-    def quantities(self) -> list[Quantity]:
-        """Return all quantities, each once. What differences refer to is always among them."""
+    def quantities(self, *, all_classes: bool | None = None) -> list[Quantity]:
+        """Return all quantities, or those of all classes of a split, or those of episodes, each once.
+
+        What differences refer to is always among them.
+        """
         found: dict[Quantity, None] = {}
         self.layout(lambda quantity: found.setdefault(quantity))
-        return list(found)
+        return [q for q in found if all_classes in (None, isinstance(q.reading, LinearAccuracy))]
 
     def of_control(self, *, layers: bool) -> "ProbePlan":
         """Return what a control, which does not adapt, can give: accuracies, and those of layers if it has layers."""
@@ -74,6 +79,11 @@ def plan_model(request: Request) -> ProbePlan:
     return ProbePlan(request.accuracies(), {section: section.entries(request) for section in SECTIONS})
 
 
+def plan_controls(plan: ProbePlan) -> dict[str, ProbePlan]:
+    """Return what is measured of the controls, by name, with the plan of a model."""
+    return {UNTRAINED: plan.of_control(layers=True), RAW_PIXELS: plan.of_control(layers=False)}
+
+
 def resolve_request(settings: ProbeSettings, model: LoadedModel, n_way: int) -> Request:
     """Resolve a probe's settings for one model; UnknownNameError if --layers names a layer that it does not have."""
     known = tuple(dict.fromkeys(layer(name) for name, _ in model.learner.named_parameters() if part(name) == "body"))
@@ -100,8 +110,11 @@ def check_settings(settings: ProbeSettings) -> None:
     requested_rules(settings)
     if settings.until_ci is not None and settings.protocol == META_INIT.protocol:
         raise UsageError("--until-ci needs differences, and --protocol meta-init has none", hint="omit --protocol")
-    if settings.similarity and settings.query_batch != "all":
-        raise UsageError("--similarity compares all queries of an episode", hint="omit --query-batch")
+    if settings.query_batch != "all":
+        if settings.similarity:
+            raise UsageError("--similarity compares all queries of an episode", hint="omit --query-batch")
+        if settings.universality:
+            raise UsageError("--universality evaluates all images in one batch", hint="omit --query-batch")
     for section in SECTIONS:
         section.check(settings)
     if settings.data_b is not None and (settings.shared_classes or settings.task_b == "same-classes"):

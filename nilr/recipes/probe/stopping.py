@@ -33,6 +33,11 @@ def deltas_in(metrics: Mapping[str, ModelProbe]) -> list[Delta]:
     return found
 
 
+def over_episodes(metrics: Mapping[str, ModelProbe]) -> list[Delta]:
+    """Return the paired differences over the probe's episodes; those of other tasks have a fixed number."""
+    return deltas_in({name: model.model_copy(update={"universality": {}}) for name, model in metrics.items()})
+
+
 def correct(metrics: ProbeMetrics) -> ProbeMetrics:
     """Return the metrics with the p of each difference adjusted for their number; see `nilr.inference.holm`."""
 
@@ -67,7 +72,7 @@ def next_look(settings: ProbeSettings, metrics: ProbeMetrics, done: int) -> int 
     """
     if settings.until_ci is None or done >= settings.max_episodes:
         return None
-    widest = max((delta.ci95 or 0.0 for delta in deltas_in(metrics)), default=0.0)
+    widest = max((delta.ci95 or 0.0 for delta in over_episodes(metrics)), default=0.0)
     if widest <= settings.until_ci:
         return None
     wanted = math.ceil(_MARGIN * done * (widest / settings.until_ci) ** 2)
@@ -83,7 +88,8 @@ def first_look(settings: ProbeSettings) -> int:
 
 def precision_note(metrics: ProbeMetrics, *, until_ci: float | None) -> str | None:
     """Describe the widest paired interval, and what more episodes would give; None without an interval."""
-    widest = max((delta for delta in deltas_in(metrics) if delta.ci95), key=lambda delta: delta.ci95 or 0, default=None)
+    deltas = [delta for delta in over_episodes(metrics) if delta.ci95]
+    widest = max(deltas, key=lambda delta: delta.ci95 or 0, default=None)
     if widest is None or widest.ci95 is None or widest.d is None or widest.d == 0:
         return None
     n = next(iter(metrics.values())).meta_init.accuracy.n_episodes
