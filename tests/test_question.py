@@ -45,6 +45,7 @@ def test_every_setting_of_a_probe_is_in_the_question_or_does_not_change_it() -> 
         "similarity",
         "own_head",
         "transfer",
+        "geometry",
         "steps_curve",
         "shared_classes",
         "interval",

@@ -147,6 +147,12 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     similarity: bool = setting(
         False, "Compare the outputs of each layer for the query images before and after adaptation: CKA, SVCCA, cosine."
     )
+    geometry: bool = setting(
+        False,
+        "Measure how far apart and how compact the classes of the query images are in feature space, before and after "
+        "adaptation: class-distance normalised variance, also along the line between two classes, and hyperplane "
+        "variation.",
+    )
     transfer: bool = setting(
         False,
         "Predict the change of the evaluated episode's loss by adaptation to first order, by sign of the rates and by "

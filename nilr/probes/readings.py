@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from torch.nn.functional import linear
 
+from nilr.errors import EpisodeError
 from nilr.metrics import accuracy
 from nilr.models.parameters import layer, part
+from nilr.probes import geometry
 from nilr.probes.conditions import View
 from nilr.probes.linear_classifiers import CLASSIFIERS
 from nilr.probes.neighbours import RULES, Distance
@@ -59,6 +61,25 @@ class HeadAccuracy:
         _, query = view.features
         logits = linear(query, view.params["head.weight"], view.params["head.bias"])
         return accuracy(logits, view.episode.query_y).item()
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A measure of `nilr.probes.geometry.MEASURES` on the features of the query images; NaN if undefined."""
+
+    measure: str
+
+    def __call__(self, view: View, _before: View) -> float:
+        """Return the measure of the view; EpisodeError if a class has too few query images."""
+        _, query = view.features
+        n_way = int(view.episode.query_y.max()) + 1
+        by_class = query.double().reshape(n_way, -1, query.shape[1])
+        if by_class.shape[1] < geometry.MIN_IMAGES:
+            raise EpisodeError(
+                f"--geometry needs {geometry.MIN_IMAGES} query images per class; the episode has {by_class.shape[1]}",
+                hint="raise --n-query",
+            )
+        return geometry.MEASURES[self.measure](by_class)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,13 @@ class Row(Record):
     cross_task: ProtocolMetrics | None = Field(default=None, alias="cross-task")
 
 
+class GeometryProbe(Record):
+    """A measure of the classes of the query images, and its paired difference to meta-init; null if undefined."""
+
+    value: Mean | None
+    difference: Mean | None = None
+
+
 class LossParts(Record):
     """The change of the query loss that its gradient predicts, in nats: of all steps, and of the rates of each sign."""
 
@@ -94,6 +101,8 @@ class ModelProbe(Record):
     - `similarity`: by protocol, layer and measure, on the query images. `cka`, `svcca` and `cosine` compare outputs
       before and after adaptation; `within-class-cosine` and `between-class-cosine` compare images after it. Null if
       undefined in every episode; `n_episodes` counts those in which it is defined.
+    - `geometry`: by measure and protocol, on the features of the query images: `inverse-cdnv`, the same along the line
+      between two class means (`inverse-directional-cdnv`), and `hyperplane-variation`.
     - `transfer`: by protocol, the change of the query loss to first order, by sign of the rates, and in fact.
     """
 
@@ -108,6 +117,7 @@ class ModelProbe(Record):
     shared_classes: dict[Number, Row] = Field(default_factory=dict)
     universality: dict[str, Row] = Field(default_factory=dict)
     similarity: dict[str, dict[str, dict[str, Mean | None]]] = Field(default_factory=dict)
+    geometry: dict[str, dict[str, GeometryProbe]] = Field(default_factory=dict)
     transfer: dict[str, TransferProbe] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")

@@ -7,7 +7,7 @@ To add a section: write it, list it here, and add its flag to `ProbeSettings` an
 from typing import Any
 
 from nilr.results.probe import ProbeMetrics
-from nilr.sections import edits, own_head, protocols, rows, similarity, transfer
+from nilr.sections import edits, geometry, own_head, protocols, rows, similarity, transfer
 from nilr.sections.section import Format, Section, Table
 
 SECTIONS: tuple[Section[Any], ...] = (
@@ -19,6 +19,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     rows.SHARED_CLASSES,
     rows.UNIVERSALITY,
     similarity.SECTION,
+    geometry.SECTION,
     transfer.SECTION,
 )
 

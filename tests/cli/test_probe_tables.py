@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nilr.results.probe import EditMetrics, HeadProbe, Row
+from nilr.results.probe import EditMetrics, GeometryProbe, HeadProbe, Row
 from nilr.results.records import DataUsed, Mean
 from nilr.results.result import Result
 from tests.cli.screens import Terminal, shown
@@ -30,6 +30,12 @@ def full(probe_result: Result[Any]) -> Result[Any]:
         "layers": {"block1": row, "block2": row},
         "steps": {"0": unmoved, "1": Row(same_task=model.same_task, cross_task=model.cross_task)},
         "shared_classes": {"0.2": Row(cross_task=model.cross_task)},
+        "geometry": {
+            "inverse-cdnv": {
+                "meta-init": GeometryProbe(value=value),
+                "same-task": GeometryProbe(value=value, difference=Mean(mean=-0.0321, ci95=0.004, n_episodes=50)),
+            }
+        },
         "universality": {"ridge": Row(meta_init=model.meta_init, cross_task=model.cross_task)},
         "similarity": {"meta-init": {"block1": within}, "cross-task": {"block1": between | within}},
     }
@@ -54,6 +60,8 @@ def test_each_section_is_a_table_of_its_own(full: Result[Any]) -> None:
         "model  layer   protocol    CKA    SVCCA  cosine  within class  between",
         "maml   block1  meta-init   -      -      -       0.988         0.988",
         "maml   block1  cross-task  0.988  -      0.988   0.988         0.988",
+        "model  geometry      meta-init  same-task delta   cross-task delta",
+        "maml   inverse-cdnv  0.988      -0.0321 ± 0.0040  -",
     ]
 
 
@@ -66,7 +74,7 @@ def test_every_table_fits_a_narrow_terminal(full: Result[Any], monkeypatch: pyte
     # no row is wrapped: each line has the last cell of its row
     for model in ("maml", "metasgd-2"):
         assert sum("-2.00 % ± 0.50 %" in line for line in lines if line.startswith(f" {model} ")) == 7
-        assert sum(line.count("0.988") for line in lines if line.startswith(f" {model} ")) == 6
+        assert sum(line.count("0.988") for line in lines if line.startswith(f" {model} ")) == 7
 
 
 def test_a_probe_on_another_pack_says_both(probe_result: Result[Any]) -> None:

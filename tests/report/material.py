@@ -53,6 +53,14 @@ def full_model(base: float, same: float, cross: float) -> dict[str, Any]:
             str(f): {"cross-task": cell(base + cross + (same - cross) * f, cross + (same - cross) * f)}
             for f in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
         },
+        "geometry": {
+            name: {
+                "meta-init": {"value": mean(value, 0.02)},
+                "same-task": {"value": mean(value + 0.03, 0.02), "difference": mean(0.03, 0.01)},
+                "cross-task": {"value": mean(value - 0.01, 0.02), "difference": mean(-0.01, 0.01)},
+            }
+            for name, value in (("inverse-cdnv", 0.4), ("inverse-directional-cdnv", 2.1), ("hyperplane-variation", 0.7))
+        },
         "universality": {
             name: {"meta-init": cell(base, None), "cross-task": cell(base + cross * half, cross * half)}
             for name, half in (("ridge", 0.5), ("logistic", 0.25))

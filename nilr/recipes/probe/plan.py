@@ -111,8 +111,9 @@ def check_settings(settings: ProbeSettings) -> None:
     if settings.until_ci is not None and settings.protocol == META_INIT.protocol:
         raise UsageError("--until-ci needs differences, and --protocol meta-init has none", hint="omit --protocol")
     if settings.query_batch != "all":
-        if settings.similarity:
-            raise UsageError("--similarity compares all queries of an episode", hint="omit --query-batch")
+        for flag in ("similarity", "geometry"):
+            if getattr(settings, flag):
+                raise UsageError(f"--{flag} compares all queries of an episode", hint="omit --query-batch")
         if settings.universality:
             raise UsageError("--universality evaluates all images in one batch", hint="omit --query-batch")
     for section in SECTIONS:

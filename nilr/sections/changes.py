@@ -1,0 +1,53 @@
+"""Differences to meta-init of several models: a panel for each of several measures."""
+
+from collections.abc import Callable, Mapping
+
+from nilr.report.figures.figure import hide_rows, protocol_legend
+from nilr.report.numbers import Estimate, bounds
+from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
+from nilr.report.subjects import ADAPTED
+
+Changes = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
+"""Differences by measure, protocol and model; only measured ones."""
+
+
+def sentence(found: Changes, written: Callable[[Estimate], str]) -> str:
+    """Return the largest difference of each measure and protocol."""
+    parts = []
+    for measure, protocols in found.items():
+        for protocol, estimates in protocols.items():
+            head = f"{measure.capitalize()}, {protocol}:"
+            if all(bounds(estimate) == (0, 0) for estimate in estimates.values()):
+                parts.append(f"{head} adaptation changes nothing.")
+                continue
+            label, estimate = max(estimates.items(), key=lambda item: abs(item[1].mean))
+            largest = "largest change" if len(estimates) > 1 else "change"
+            parts.append(f"{head} the {largest} is {written(estimate)}, in {label}.")
+    return " ".join(parts)
+
+
+def draw(found: Changes, frame: Frame, axis: str, *, unit: float = 1) -> Figure:
+    """Draw a panel for each measure, and in it each model's difference under each protocol, times `unit`."""
+    protocols = [p for p in ADAPTED if any(p in measured for measured in found.values())]
+    labels = list(dict.fromkeys(label for by in found.values() for estimates in by.values() for label in estimates))
+    figure, panels, first_column = frame.panels(len(found), 3, row=64 + 26 * len(labels), margin=34)
+    for axes, (measure, by_protocol) in zip(panels, found.items(), strict=True):
+        hide_rows(axes)
+        axes.set_title(measure)
+        axes.set_xlabel(axis)
+        for protocol, estimates in by_protocol.items():
+            shift = 0.0 if len(by_protocol) == 1 else -0.16 if protocol == ADAPTED[0] else 0.16
+            _draw_row(axes, {labels.index(label) + shift: e for label, e in estimates.items()}, protocol, unit)
+        axes.axvline(0, color=colour("muted"), linewidth=1.2)
+        axes.set_yticks(range(len(labels)), [frame.label(label) if axes in first_column else "" for label in labels])
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+    protocol_legend(figure, protocols, ncols=2)
+    return figure
+
+
+def _draw_row(axes: Axes, estimates: Mapping[float, Estimate], protocol: str, unit: float) -> None:
+    name, marker = PROTOCOL_STYLE[protocol]
+    for y, estimate in estimates.items():
+        if interval := bounds(estimate):
+            axes.plot([unit * bound for bound in interval], (y, y), color=colour(name), solid_capstyle="butt")
+        axes.plot(unit * estimate.mean, y, marker=marker, color=colour(name), linestyle="none")

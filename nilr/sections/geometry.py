@@ -1,0 +1,92 @@
+"""`geometry`: how far apart and how compact the classes of the query images are in feature space."""
+
+from collections.abc import Mapping, Sequence
+
+from nilr.probes.conditions import META_INIT, Quantity
+from nilr.probes.geometry import MEASURES
+from nilr.probes.readings import Geometry
+from nilr.report.figures.figure import Drawing, Kind, Material
+from nilr.report.figures.figure import Table as PageTable
+from nilr.report.numbers import NOTHING, Estimate
+from nilr.report.subjects import ADAPTED, Subject
+from nilr.results.probe import GeometryProbe, ProbeMetrics
+from nilr.sections import changes
+from nilr.sections.section import Cell, Format, Request, Section, Table
+from nilr.sections.values import Values, mean_where_defined
+from nilr.words import signed
+
+Row = dict[str, Quantity]
+"""Quantities by protocol."""
+
+_CAUTION = (
+    "Larger inverse CDNV and smaller hyperplane variation mean classes that are further apart for their size. All are "
+    "of the query images, and ignore shift, scale and rotation of the features."
+)
+
+
+def _plan(request: Request) -> dict[str, Row]:
+    """Return by measure and protocol."""
+    return {name: {p: Quantity(c, Geometry(name)) for p, c in request.conditions.items()} for name in MEASURES}
+
+
+def _build(row: Row, values: Values) -> dict[str, GeometryProbe]:
+    found = {}
+    for protocol, quantity in row.items():
+        after, before = values[quantity], values[quantity._replace(condition=META_INIT)]
+        difference = None if quantity.condition == META_INIT else mean_where_defined(after - before)
+        found[protocol] = GeometryProbe(value=mean_where_defined(after), difference=difference)
+    return found
+
+
+def _table(metrics: ProbeMetrics, _text: Format) -> Table | None:
+    """Return a row for each model and measure."""
+    rows = [(name, measure, *_cells(row)) for name, model in metrics.items() for measure, row in model.geometry.items()]
+    return Table(("model", "geometry", "meta-init", *(f"{p} delta" for p in ADAPTED)), rows, names=2) if rows else None
+
+
+def _cells(row: Mapping[str, GeometryProbe]) -> list[Cell]:
+    before = row["meta-init"].value
+    differences = [row[p].difference if p in row else None for p in ADAPTED]
+    return [None if before is None else f"{before.mean:z.3f}", *(_difference(d) if d else None for d in differences)]
+
+
+def _difference(mean: Estimate) -> str:
+    return signed(mean.mean, 4) + ("" if mean.ci95 is None else f" ± {mean.ci95:.4f}")
+
+
+def make(material: Material) -> Drawing | None:
+    """Return the figure of all models that were probed with `--geometry` after adaptation."""
+    found = differences(material.subjects)
+    if not found:
+        return None
+    return Drawing(
+        lambda frame: changes.draw(found, frame, "difference to meta-init"),
+        changes.sentence(found, _difference),
+        page_table(material.subjects),
+        _CAUTION,
+    )
+
+
+def differences(subjects: Sequence[Subject]) -> changes.Changes:
+    """Return the differences to meta-init by measure, protocol and model."""
+    found: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for subject in subjects:
+        for measure, row in subject.probe.geometry.items():
+            for protocol, probe in row.items():
+                if probe.difference is not None:
+                    found.setdefault(measure, {}).setdefault(protocol, {})[subject.label] = probe.difference
+    return found
+
+
+def page_table(subjects: Sequence[Subject]) -> PageTable:
+    """Return a row for each model or control and measure."""
+    rows = [
+        (subject.label, measure, *(cell or NOTHING for cell in _cells(row)))
+        for subject in subjects
+        for measure, row in subject.probe.geometry.items()
+    ]
+    return PageTable(("model", "measure", "meta-init", *(f"{p} difference" for p in ADAPTED)), rows)
+
+
+KIND = Kind("geometry", "Geometry of the classes", "`nilr probe MODEL --geometry`", make)
+SECTION = Section("geometry", "geometry", _plan, _build, _table, KIND, of_controls=True)
