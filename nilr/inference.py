@@ -13,6 +13,8 @@ from torch import Tensor
 
 LEAST_SEEDS = 3
 
+_LEAST_BLOCKS = 3
+
 _RESAMPLES = 9_999
 # The most resampled values in memory.
 _CHUNK = 4_000_000
@@ -44,6 +46,21 @@ def bootstrap_interval(values: Tensor, *, seed: int = 0) -> tuple[float, float]:
         rng=np.random.default_rng(seed),
     )
     return float(outcome.confidence_interval.low), float(outcome.confidence_interval.high)
+
+
+def jackknife_half_width(left_out: Sequence[float]) -> float | None:
+    """Return half the width of a 95 % interval from the statistic without each of n blocks of episodes in turn.
+
+    Student's t with n - 1 degrees of freedom (Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 11).
+    None for fewer than three blocks, or if a value is NaN.
+    """
+    from scipy.stats import t as student
+
+    n, values = len(left_out), torch.tensor(left_out, dtype=torch.float64)
+    if n < _LEAST_BLOCKS or not bool(values.isfinite().all()):
+        return None
+    error = math.sqrt((n - 1) ** 2 / n) * values.std(correction=1).item()
+    return float(student.ppf(0.975, n - 1)) * error
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

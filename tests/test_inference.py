@@ -4,8 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from nilr.inference import at_equal_level, bootstrap_interval, episodes_for_half_width, holm, over_seeds, power
-from nilr.metrics import paired_difference
+from nilr.inference import (
+    at_equal_level,
+    bootstrap_interval,
+    episodes_for_half_width,
+    holm,
+    jackknife_half_width,
+    over_seeds,
+    power,
+)
+from nilr.metrics import mean_interval, paired_difference
 
 QUERIES = 75
 
@@ -221,3 +229,11 @@ def test_gains_at_equal_level_need_three_seeds_of_each_run_with_different_levels
     assert at_equal_level(line, line[:2]) is None
     assert at_equal_level(line[:2], line) is None
     assert at_equal_level([(0.1 + 0.2, 0.1)] * 3, [(0.4, 0.2)] * 3) is None
+
+
+def test_the_jackknife_of_a_mean_is_the_t_interval() -> None:
+    values = torch.tensor([0.3, 1.7, -0.4, 2.2, 0.9], dtype=torch.float64)
+    left_out = [((values.sum() - value) / 4).item() for value in values]
+    assert jackknife_half_width(left_out) == pytest.approx(mean_interval(values).ci95)
+    assert jackknife_half_width(left_out[:2]) is None
+    assert jackknife_half_width([*left_out, math.nan]) is None

@@ -186,3 +186,9 @@ class RatesSettings(TaskSettings, ChunkSettings):
     n_episodes: int = setting(
         100, "Number of episodes whose support gradients are compared with the rates; 0: describe only the rates.", ge=0
     )
+    consistency: bool = setting(
+        False, "Compare the rates with what the gradients of different episodes have in common, element by element."
+    )
+    effective_step: bool = setting(
+        False, "Compare the curvature of the support loss along the first inner step with its slope."
+    )

@@ -73,17 +73,18 @@ def walk(
     support: tuple[Tensor, Tensor],
     *,
     steps: int,
-) -> tuple[Walk, Params]:
+) -> tuple[Walk, Params, Params]:
     """Run the inner loop on a support set, images (N*K, C, H, W) and labels (N*K,).
 
     Returns:
-        Its sums, and the largest |g| of every element.
+        Its sums, the largest |g| of every element, and the gradient of the first step; empty without a step.
     """
     at, names = dict(params), sorted(inner_lr)
     sums = torch.zeros(4, steps, len(names), dtype=torch.float64)
-    largest = {name: torch.zeros_like(params[name]) for name in names}
+    largest, first = {name: torch.zeros_like(params[name]) for name in names}, Params()
     for k in range(steps):
         gradient = engine.support_gradient(at, *support, names)
+        first = first or gradient
         for t, name in enumerate(names):
             rate, g = rate_at(inner_lr[name], params[name], k).double(), gradient[name].double()
             weighted = rate.abs() * g.square()
@@ -91,7 +92,7 @@ def walk(
             sums[:, k, t] = torch.stack([part.sum() for part in parts]).cpu()
             largest[name] = torch.maximum(largest[name], gradient[name].abs())
             at[name] = at[name] - rate_at(inner_lr[name], params[name], k) * gradient[name]
-    return Walk(names, *sums), largest
+    return Walk(names, *sums), largest, first
 
 
 def signal(walks: Sequence[Walk], names: Iterable[str]) -> dict[str, Tensor]:

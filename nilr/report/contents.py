@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nilr.claims import COUNTERPART, DEMONSTRATION, claim_word, compare_with_counterpart, is_generated
-from nilr.report.figures import history, learned_rates, protocols, seeds
+from nilr.report.figures import gradients, history, learned_rates, protocols, seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, points
 from nilr.report.reading import Source
@@ -23,6 +23,8 @@ KINDS: tuple[Kind, ...] = (
     protocols.KIND,
     seeds.KIND,
     learned_rates.KIND,
+    gradients.CONSISTENCY_KIND,
+    gradients.STEP_KIND,
     history.KIND,
     *(section.figure for section in SECTIONS if section.figure is not None),
 )

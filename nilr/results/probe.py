@@ -169,11 +169,51 @@ class TensorRates(RateFigures):
     no_signal: int | None = None
 
 
+class SignConsistency(Record):
+    """The consistency c = |mean g| / sqrt(mean g^2) of the gradients g of elements with rates of one sign.
+
+    `consistency` is the mean of c over elements. `shared` is that of c^2 without its bias, 0 on average if nothing is
+    shared by episodes and 1 if g is the same in all.
+    """
+
+    consistency: Mean
+    shared: Mean
+
+
+class Consistency(Record):
+    """How the learned rates a of some elements depend on the consistency c of their gradients over episodes.
+
+    `difference` is `shared` of negative rates minus that of positive ones, `rank_size` and `rank_rate` are Spearman's
+    correlation of c with |a| and with a. Null if undefined. Intervals are by a jackknife over blocks of episodes.
+    """
+
+    positive: SignConsistency | None = None
+    negative: SignConsistency | None = None
+    difference: Mean | None = None
+    rank_size: Mean | None = None
+    rank_rate: Mean | None = None
+
+
+class EffectiveStep(Record):
+    """The support loss along the first inner step d, with gradient g and Hessian H.
+
+    `slope` is the mean of g'd, `curvature` that of d'Hd, and `ratio` is -curvature / slope, with an interval by a
+    jackknife: 1 if the step ends at the minimum along it of the mean quadratic model, 2 if that model gains nothing.
+    `overshoots` is the share of episodes in which the quadratic model rises.
+    """
+
+    slope: Mean
+    curvature: Mean
+    ratio: Mean | None
+    overshoots: Mean
+
+
 class ModelRates(Record):
     """The inner rates of one model: all of them, and by kind of parameter, layer and tensor.
 
     `left_out` lists tensors with rates but without any gradient, `not_moved` tensors without rates. No other field
-    includes them.
+    includes them. Present only if requested: `consistency` of the first step's gradients, of `all` and by layer, with
+    `consistency_by_chance`, the mean c of Gaussian gradients of mean zero; and `effective_step`.
     """
 
     inner_steps: int
@@ -183,6 +223,9 @@ class ModelRates(Record):
     tensors: dict[str, TensorRates]
     left_out: list[str]
     not_moved: list[str]
+    consistency: dict[str, Consistency] | None = None
+    consistency_by_chance: FiniteFloat | None = None
+    effective_step: EffectiveStep | None = None
 
 
 RatesMetrics = dict[str, ModelRates]

@@ -74,7 +74,7 @@ def walked(params: dict[str, Tensor], rates: dict[str, Tensor], steps: int):  # 
 def test_one_step_gives_the_ascent_the_norm_and_the_cosine_of_the_definition() -> None:
     params = {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([2.0])}
     rates = {"a": torch.tensor([0.5, -1.0]), "b": torch.tensor(-0.25)}
-    taken, _ = walked(params, rates, 1)
+    taken, *_ = walked(params, rates, 1)
     a, both = signal([taken], ["a"]), signal([taken], ["a", "b"])
     # |a| g^2 is 4.5 and 1, the latter uphill; a*g is (1.5, -1); (1.5, -1) . (3, 1) = 3.5
     assert a["ascent"].tolist() == pytest.approx([1 / 5.5])
@@ -88,17 +88,17 @@ def test_one_step_gives_the_ascent_the_norm_and_the_cosine_of_the_definition() -
 
 def test_the_statistics_of_a_step_use_the_parameters_at_that_step() -> None:
     # rates per step 0.5 and -1: the parameter is 4, then 2; the steps are 2 and -2
-    taken, largest = walked({"a": torch.tensor([4.0])}, {"a": torch.tensor([[0.5], [-1.0]])}, 2)
+    taken, largest, first = walked({"a": torch.tensor([4.0])}, {"a": torch.tensor([[0.5], [-1.0]])}, 2)
     found = signal([taken], ["a"])
     assert found["step_norm"].tolist() == [2.0]
     assert found["cosine"].tolist() == [0.0]  # 1 and -1
     assert found["ascent"].tolist() == pytest.approx([4 / 12])  # 0.5 * 16 down, 1 * 4 up
-    assert largest["a"].tolist() == [4.0]
+    assert largest["a"].tolist() == first["a"].tolist() == [4.0]
 
 
 def test_an_undefined_value_is_nan_only_in_its_episode() -> None:
-    still, _ = walked({"a": torch.zeros(1)}, {"a": torch.tensor(0.5)}, 1)
-    moved, _ = walked({"a": torch.ones(1)}, {"a": torch.tensor(0.5)}, 1)
+    still, *_ = walked({"a": torch.zeros(1)}, {"a": torch.tensor(0.5)}, 1)
+    moved, *_ = walked({"a": torch.ones(1)}, {"a": torch.tensor(0.5)}, 1)
     found = signal([still, moved], ["a"])
     assert found["ascent"].isnan().tolist() == found["cosine"].isnan().tolist() == [True, False]
     assert found["step_norm"].tolist() == [0.0, 0.5]
@@ -122,7 +122,7 @@ def test_the_walk_takes_the_steps_of_the_inner_loop() -> None:
     support = (torch.rand(3, 3, 16, 16, generator=generator, dtype=torch.float64), torch.arange(3))
     rates = {name: torch.randn(value.shape, generator=generator).double() / 9 for name, value in params.items()}
     engine = ReferenceEngine(learner)
-    taken, _ = walk(engine, params, rates, support, steps=2)
+    taken, *_ = walk(engine, params, rates, support, steps=2)
     at = [adapt(engine, params, rates, support, steps=k) for k in range(3)]
     for t, name in enumerate(taken.names):
         for k in range(2):

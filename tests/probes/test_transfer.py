@@ -17,36 +17,9 @@ from nilr.probes.conditions import META_INIT, Condition, Quantity, Subject, read
 from nilr.probes.edits import NORM_MATCHED
 from nilr.probes.readings import LossChange, PredictedLossChange
 from nilr.probes.tasks import Task, Tasks
+from tests.probes.plain_network import N_WAY, SIZE, episode, logits
 
-N_WAY, SIZE = 3, 16
 Loss = Callable[[dict[str, Tensor]], Tensor]
-
-
-def standardised(y: Tensor, of: Tensor) -> Tensor:
-    mean = of.mean((0, 2, 3), keepdim=True)
-    return (y - mean) / ((of - mean).square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
-
-
-def logits(params: dict[str, Tensor], support: Tensor, query: Tensor, batch_stats: str) -> Tensor:
-    """Return the logits of the queries of a Conv4 that is written without the product's code."""
-    a, b = support, query
-    for i in range(1, 5):
-        prefix = f"body.block{i}."
-        scale, shift = (params[f"{prefix}norm.{name}"][:, None, None] for name in ("weight", "bias"))
-        a, b = (torch.nn.functional.conv2d(x, params[f"{prefix}conv.weight"], padding=1) for x in (a, b))
-        both = torch.cat([a, b])
-        of_a, of_b = {"apart": (a, b), "together": (both, both), "inductive": (a, a)}[batch_stats]
-        a, b = standardised(a, of_a) * scale + shift, standardised(b, of_b) * scale + shift
-        a, b = (x.relu().unfold(2, 2, 2).unfold(3, 2, 2).amax((-2, -1)) for x in (a, b))
-    return b.flatten(1) @ params["head.weight"].T + params["head.bias"]
-
-
-def episode(seed: int) -> Episode:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(N_WAY + 2 * N_WAY, 3, SIZE, SIZE, generator=generator, dtype=torch.float64)
-    labels = torch.arange(N_WAY)
-    return Episode(x[:N_WAY], labels, x[N_WAY:], labels.repeat_interleave(2))
-
 
 A, B = episode(1), episode(2)
 TASKS = Tasks(B, {Task("same-task"): B, Task("cross-task"): A})

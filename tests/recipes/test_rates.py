@@ -14,7 +14,7 @@ from nilr.cli.boundary import run
 from nilr.config.evaluation import RatesSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
-from nilr.errors import EpisodeError, StoreError
+from nilr.errors import DataError, EpisodeError, StoreError, UsageError
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.recipes import meta_train, rates
 from nilr.recipes.common.loading import load_model, open_split
@@ -25,6 +25,7 @@ from nilr.store import Store
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
 CPU = torch.device("cpu")
+NEW = ("consistency", "consistency_by_chance", "effective_step")
 
 
 @pytest.fixture
@@ -64,6 +65,49 @@ def test_the_figures_are_those_of_the_checkpoint_and_of_gradients_taken_by_hand(
         assert figure.mean == pytest.approx(sum(values) / 4, rel=1e-4)
         assert figure.n_episodes == 4
         assert figure.ci95 is not None
+
+
+def test_consistency_and_effective_step_are_those_of_gradients_taken_by_hand(sgd: str) -> None:
+    result = look(sgd, consistency=True, effective_step=True)
+    found, plain = result.metrics[sgd], look(sgd).metrics[sgd]
+    assert found.model_copy(update=dict.fromkeys(NEW)) == plain
+    model = load_model(Store(None), sgd, device=CPU, engine="reference")
+    images = open_split(Store(None).find_data("mini-imagenet"), "test", CPU).images
+    sampler = EpisodeSampler(images, 3, 1, 3, 0, "test")
+    names = [name for name in model.inner_lr if name.startswith("body.block2.")]
+    rates = torch.cat([model.inner_lr[name].flatten() for name in names])
+    gradients, slopes = [], []
+    for i in range(4):
+        e = sampler.draw([i])[0]
+        params = {name: value.clone().requires_grad_() for name, value in model.params.items()}
+        loss = torch.nn.functional.cross_entropy(model.learner.logits(params, e.support_x), e.support_y)
+        g = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
+        gradients.append(torch.cat([g[name].flatten() for name in names]).double())
+        slopes.append(-sum((model.inner_lr[name] * g[name].square()).sum().item() for name in g))
+    products = [gradients[i] * gradients[j] for i in range(4) for j in range(4) if i != j]
+    squares = torch.stack([g.square() for g in gradients]).mean(0)
+    used = squares > 0
+    shared = (torch.stack(products).mean(0) / squares)[used]
+    layer = found.consistency["block2"]
+    assert layer.negative.shared.mean == pytest.approx(shared[rates[used] < 0].mean().item(), abs=1e-5)
+    assert layer.positive.shared.mean == pytest.approx(shared[rates[used] > 0].mean().item(), abs=1e-5)
+    assert list(found.consistency) == ["all", "block1", "block2", "block3", "block4", "head"]
+    values = result.per_episode[sgd]["effective_step"]
+    assert values["slope"] == pytest.approx(slopes, rel=1e-4)
+    assert found.effective_step.slope.mean == pytest.approx(sum(slopes) / 4, rel=1e-4)
+    assert found.effective_step.ratio.mean == pytest.approx(-sum(values["curvature"]) / sum(slopes), rel=1e-4)
+
+
+@pytest.mark.parametrize("flag", ["consistency", "effective_step"])
+def test_what_needs_gradients_is_an_error_without_them(flag: str, sgd: str, pack: Path) -> None:
+    for lacking in ("n_episodes", "inner_steps"):
+        with pytest.raises(
+            UsageError, match=f"--{flag.replace('_', '-')} needs gradients, and --{lacking}".replace("_", "-")
+        ):
+            look(sgd, **{flag: True, lacking: 0})
+    pack.unlink()
+    with pytest.raises(DataError):
+        look(sgd, **{flag: True})
 
 
 def test_kinds_layers_and_tensors_each_cover_all_rates(sgd: str) -> None:
@@ -154,6 +198,14 @@ def test_models_of_one_recipe_are_compared_over_their_seeds(quick: dict[str, Any
         f"Share of negative rates over 3 seeds of metasgd: {shares.mean():.2f} % on average, standard deviation "
         f"between seeds {shares.std(correction=1):.2f} points."
     )
+    result = look("seed0", "seed1", "seed2", n_episodes=3, consistency=True, effective_step=True)
+    steps = torch.tensor([figures.effective_step.ratio.mean for figures in result.metrics.values()])
+    assert result.notes[-1] == (
+        f"Effective first step over 3 seeds of metasgd: {steps.mean():.2f} on average, standard deviation between "
+        f"seeds {steps.std(correction=1):.2f}."
+    )
+    shared = [100 * figures.consistency["all"].difference.mean for figures in result.metrics.values()]
+    assert f"seeds of metasgd: {sum(shared) / 3:.2f} points on average" in result.notes[-2]
 
 
 def test_episodes_too_large_for_the_split_are_an_error(sgd: str) -> None:
@@ -162,7 +214,8 @@ def test_episodes_too_large_for_the_split_are_an_error(sgd: str) -> None:
 
 
 def test_the_command_shows_a_table_and_writes_json_of_its_schema(sgd: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["rates", sgd, "--n-episodes", "3", "--threads", "1", "--json", "-"]) == 0
+    requested = ["--consistency", "--effective-step"]
+    assert run(["rates", sgd, "--n-episodes", "3", "--threads", "1", "--json", "-", *requested]) == 0
     out, err = capsys.readouterr()
     result = json.loads(out)
     jsonschema.validate(result, schemas()["rates"])
@@ -173,6 +226,11 @@ def test_the_command_shows_a_table_and_writes_json_of_its_schema(sgd: str, capsy
     assert (held[1], held[-1]) == (str(tensor["count"]), f"{tensor['share_negative']:.4f}")
     ascent = tensor["ascent"]
     assert seen[1:4] == [f"{ascent['mean']:.4f}", "±", f"{ascent['ci95']:.4f}"]
+    after = lines[next(i for i, line in enumerate(lines) if line.startswith("shared by episodes")) :]
+    head = next(line.split() for line in after if line.startswith("head"))
+    assert head[1] == f"{figures['consistency']['head']['positive']['shared']['mean']:.4f}"
+    step = next(after[i + 1].split() for i, line in enumerate(after) if line.startswith("first step"))
+    assert step[1] == f"{figures['effective_step']['slope']['mean']:.3g}"
     checkpoint = load_checkpoint(Store(None).find_model(sgd).file)
     assert f"sgd@best (metasgd, update {checkpoint.manifest.outer_step}, 1 inner step)" in lines
     assert any(line.startswith("gradients of 3 episodes of the test split of `mini-imagenet`") for line in lines)

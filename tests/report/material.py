@@ -154,7 +154,7 @@ def rates_of(count: int, edges: list[float], counts: list[int], share_negative: 
     }
 
 
-def rates_result(name: str, layers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def rates_result(name: str, layers: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
     metrics = {
         "inner_steps": 1,
         "all": next(iter(layers.values())),
@@ -163,6 +163,7 @@ def rates_result(name: str, layers: dict[str, dict[str, Any]]) -> dict[str, Any]
         "tensors": {},
         "left_out": [],
         "not_moved": [],
+        **more,
     }
     return result("rates", {name: metrics}, [used(name, "metasgd", 0, hash_of("metasgd"))])
 
@@ -173,7 +174,21 @@ def full_rates(name: str = "metasgd") -> dict[str, Any]:
         counts = [round(4000 * math.exp(-(((edge + 0.0025 - middle) / 0.03) ** 2))) for edge in edges[:-1]]
         return rates_of(sum(counts), edges, counts, sum(counts[:10]) / sum(counts))
 
-    return rates_result(name, {layer_name: layer(0.06 - 0.02 * i) for i, layer_name in enumerate((*LAYERS, "head"))})
+    def consistency(shared: float) -> dict[str, Any]:
+        signs = {
+            sign: {"consistency": mean(math.sqrt(share)), "shared": mean(share)}
+            for sign, share in (("positive", shared), ("negative", shared / 2))
+        }
+        return {**signs, "difference": mean(-shared / 2), "rank_size": mean(0.1), "rank_rate": mean(-0.1)}
+
+    names = (*LAYERS, "head")
+    return rates_result(
+        name,
+        {layer_name: layer(0.06 - 0.02 * i) for i, layer_name in enumerate(names)},
+        consistency={part: consistency(0.03 + 0.01 * i) for i, part in enumerate(("all", *names))},
+        consistency_by_chance=0.08,
+        effective_step={"slope": mean(-0.5), "curvature": mean(0.4), "ratio": mean(0.8), "overshoots": mean(0.1)},
+    )
 
 
 def material(*results: dict[str, Any], histories: tuple[History, ...] = ()) -> Material:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from nilr.cli.console import Cell, Screen
-from nilr.results.probe import RateFigures, RatesMetrics
+from nilr.results.probe import ModelRates, RateFigures, RatesMetrics
 from nilr.results.records import Mean
 from nilr.results.result import Result
 from nilr.words import counted, number
@@ -37,6 +37,7 @@ def show(result: Result[RatesMetrics], screen: Screen) -> None:
             ]
             screen.table((f"on real gradients{grain}", "ascent", "step norm", "cosine"), effect)
             screen.line("")
+        _gradients(model, screen)
         for names, what in ((model.left_out, "excluded, without gradient"), (model.not_moved, "not moved")):
             if names:
                 screen.line(f"{what}: {', '.join(names)}")
@@ -46,6 +47,30 @@ def show(result: Result[RatesMetrics], screen: Screen) -> None:
             f"gradients of {counted(episodes[0], 'episode')} of the {result.data.split} split of `{result.data.name}`; "
             "the result file also has quantiles and histograms"
         )
+
+
+def _gradients(model: ModelRates, screen: Screen) -> None:
+    """Write what episodes share, against the rates, and the curvature along the first step, as far as requested."""
+    rows = [
+        (
+            group,
+            *(screen.mean(of_sign.shared if of_sign else None) for of_sign in (found.positive, found.negative)),
+            screen.delta(found.difference),
+            _mean(found.rank_size, _number),
+            _mean(found.rank_rate, _number),
+        )
+        for group, found in (model.consistency or {}).items()
+    ]
+    if rows:
+        header = ("shared by episodes", "rates > 0", "rates < 0", "difference", "rank with |rate|", "rank with rate")
+        screen.table(header, rows)
+        screen.line("")
+    if model.effective_step:
+        step = model.effective_step
+        numbers = (_mean(mean, _number) for mean in (step.slope, step.curvature, step.ratio))
+        header = ("first step", "slope", "curvature", "effective step", "overshoots")
+        screen.table(header, [("all", *numbers, screen.mean(step.overshoots))])
+        screen.line("")
 
 
 def _mean(mean: Mean | None, written: Callable[[float], Cell]) -> Cell:

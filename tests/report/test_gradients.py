@@ -1,0 +1,59 @@
+"""The sentences on gradients' consistency and the first inner step."""
+
+import re
+from typing import Any
+
+import pytest
+
+from nilr.report.figures.figure import Material
+from nilr.report.figures.gradients import CONSISTENCY_KIND, STEP_KIND
+from nilr.report.style import NARROW, WIDE, svg
+from tests.report.material import full_rates, material, mean
+
+
+def changed(name: str, **more: Any) -> dict[str, Any]:
+    content = full_rates(name)
+    content["metrics"][name] |= more
+    return content
+
+
+def sentence(kind: Any, given: Material) -> str:
+    drawing = kind.make(given)
+    assert drawing is not None
+    for width in (WIDE, NARROW):
+        svg(drawing.draw, width)
+    return str(drawing.sentence)
+
+
+def test_few_models_are_described_with_their_most_different_layer() -> None:
+    assert sentence(CONSISTENCY_KIND, material(full_rates())) == (
+        "Negative rates minus positive ones, the share of the gradient that episodes share: -1.50 ± 0.40 points in "
+        "metasgd (-4.00 ± 0.40 in head, the largest)."
+    )
+
+
+def test_many_models_are_counted_by_the_side_of_their_interval() -> None:
+    models = [
+        changed(f"m{i}", consistency={"all": {"difference": mean(difference)}})
+        for i, difference in enumerate((0.02, 0.01, -0.02, 0.001))
+    ]
+    assert sentence(CONSISTENCY_KIND, material(*models)) == (
+        "Episodes share more of the gradient under negative rates than under positive ones in 2 of 4 models and less "
+        "in 1; in 1 the interval includes zero."
+    )
+
+
+def test_rates_of_one_sign_have_no_difference() -> None:
+    of_sign = {"consistency": mean(0.2), "shared": mean(0.03)}
+    one = changed("maml", consistency={"all": {"positive": of_sign}})
+    assert sentence(CONSISTENCY_KIND, material(one)) == (
+        "All rates have one sign; episodes share 3.0 % in maml of the squared gradient."
+    )
+
+
+@pytest.mark.parametrize("ratio", [None, mean(0.8)])
+def test_a_first_step_is_compared_with_the_minimum(ratio: Any) -> None:
+    step = {"slope": mean(-0.5), "curvature": mean(0.4), "ratio": ratio, "overshoots": mean(0.1)}
+    said = sentence(STEP_KIND, material(changed("m", effective_step=step)))
+    expected = "No first inner step .*" if ratio is None else r"The first inner step is 0.8 ± 0.004 in m, where it .*"
+    assert re.fullmatch(expected, said)
