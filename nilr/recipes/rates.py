@@ -257,17 +257,23 @@ _OVER_SEEDS: tuple[tuple[str, str, str, Callable[[ModelRates], float | None]], .
 
 def _seed_notes(used: Sequence[ModelUsed], metrics: Sequence[ModelRates]) -> list[str]:
     """Describe the spread of figures between seeds of one recipe."""
+    first = {model.recipe: model for model in reversed(used) if model.recipe is not None}
+    algorithms = [model.algo for model in first.values()]
+    names = {
+        recipe: model.algo if algorithms.count(model.algo) == 1 else f"{model.algo} ({model.name}, ...)"
+        for recipe, model in first.items()
+    }
     notes = []
     for words, unit, of_spread, figure in _OVER_SEEDS:
-        groups: dict[tuple[str, str], dict[int, float]] = {}
+        groups: dict[str, dict[int, float]] = {}
         for model, found in zip(used, metrics, strict=True):
             value = figure(found)
             if model.recipe is not None and model.seed is not None and value is not None:
-                groups.setdefault((model.recipe, model.algo), {})[model.seed] = value
+                groups.setdefault(model.recipe, {})[model.seed] = value
         notes += [
-            f"{words} over {len(by_seed)} seeds of {algo}: {mean(by_seed.values()):.2f}{unit} on average, standard "
-            f"deviation between seeds {stdev(by_seed.values()):.2f}{of_spread}."
-            for (_, algo), by_seed in groups.items()
+            f"{words} over {len(by_seed)} seeds of {names[recipe]}: {mean(by_seed.values()):.2f}{unit} on average, "
+            f"standard deviation between seeds {stdev(by_seed.values()):.2f}{of_spread}."
+            for recipe, by_seed in groups.items()
             if len(by_seed) > 1 and any(by_seed.values())
         ]
     return notes

@@ -208,6 +208,23 @@ def test_models_of_one_recipe_are_compared_over_their_seeds(quick: dict[str, Any
     assert f"seeds of metasgd: {sum(shared) / 3:.2f} points on average" in result.notes[-2]
 
 
+def test_recipes_of_one_algorithm_are_told_apart(quick: dict[str, Any]) -> None:
+    few = quick | {"outer_steps": 1, "eval_every": 0}
+    for name, filters in (("narrow", 3), ("wide", 4)):
+        for seed in (0, 1):
+            settings = TrainSettings(
+                algo="metasgd",
+                name=f"{name}{seed}",
+                seed=seed,
+                inner_lr_init="uniform-each:-0.1,0.3",
+                **few | {"filters": filters},
+            )
+            meta_train.run(settings, SilentReporter())
+    notes = look("wide0", "wide1", "narrow1", "narrow0", n_episodes=0).notes
+    assert "Share of negative rates over 2 seeds of metasgd (wide0, ...): " in notes[-2]
+    assert "Share of negative rates over 2 seeds of metasgd (narrow1, ...): " in notes[-1]
+
+
 def test_episodes_too_large_for_the_split_are_an_error(sgd: str) -> None:
     with pytest.raises(EpisodeError):
         look(sgd, n_shot=9)
