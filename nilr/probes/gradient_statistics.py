@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -104,8 +103,9 @@ def _spearman(a: Tensor, b: Tensor) -> float | None:
     """Return the rank correlation of two tensors (n,), ties with their mean rank; None if one is constant."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(np.stack([a.numpy(), b.numpy()]), axis=1)
-    return None if 0 in np.ptp(ranks, axis=1) else float(np.corrcoef(ranks)[0, 1])
+    ranks = torch.from_numpy(rankdata(torch.stack([a, b]).numpy(), axis=1))
+    constant = bool((ranks.amin(1) == ranks.amax(1)).any())
+    return None if constant else torch.corrcoef(ranks)[0, 1].item()
 
 
 def chance(n: int) -> float:

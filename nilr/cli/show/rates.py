@@ -68,8 +68,8 @@ def _gradients(model: ModelRates, screen: Screen) -> None:
     if model.effective_step:
         step = model.effective_step
         numbers = (_mean(mean, _number) for mean in (step.slope, step.curvature, step.ratio))
-        header = ("first step", "slope", "curvature", "effective step", "overshoots")
-        screen.table(header, [("all", *numbers, screen.mean(step.overshoots))])
+        columns = ("first step", "slope", "curvature", "effective step", "overshoots")
+        screen.table(columns, [("all", *numbers, screen.mean(step.overshoots))])
         screen.line("")
 
 
