@@ -41,6 +41,7 @@ def test_every_setting_of_a_probe_is_in_the_question_or_does_not_change_it() -> 
     readings = {
         "protocol",
         "controls",
+        "directions",
         "layers",
         "similarity",
         "own_head",

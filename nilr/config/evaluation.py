@@ -161,6 +161,12 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     own_head: bool = setting(
         False, "Evaluate the model's own head too, before and after adaptation, with each of --rates."
     )
+    directions: bool = setting(
+        False,
+        "Evaluate the displacement of adaptation against its negative, its double and random ones of the same size, of "
+        "the body and of each of its layers (those of --layers, by default all), and split the effect into its odd "
+        "and even part.",
+    )
     steps_curve: bool = setting(False, "Evaluate after every inner step, from 0 on.")
     shared_classes: bool = setting(
         False, "Evaluate cross-task with 0, 1, ... all classes shared between the two episodes, with different images."

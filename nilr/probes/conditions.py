@@ -18,6 +18,7 @@ from nilr.episodes import Episode
 from nilr.errors import DivergedError
 from nilr.meta.engine.contract import Engine
 from nilr.models.learner import Params
+from nilr.probes.directions import Displacement, displace
 from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
 from nilr.probes.features import BatchStats, QueryBatch, episode_activations, episode_features, query_batches
 from nilr.probes.similarity import identities
@@ -33,6 +34,7 @@ class Condition:
     edit: str = LEARNED  # of the inner rates; see `nilr.probes.edits`
     steps: int | None = None  # of the inner loop; None: the model's `inner_steps`
     shared: int | None = None  # of `Task`
+    displacement: Displacement | None = None  # in place of that of the inner loop
 
     @property
     def task(self) -> Task:
@@ -40,7 +42,10 @@ class Condition:
         return Task(self.protocol, self.shared)
 
     def __str__(self) -> str:
-        return self.protocol if self == META_INIT else f"{self.protocol} with {self.edit} rates"
+        if self == META_INIT:
+            return self.protocol
+        displaced = f", {self.displacement.direction} step of the {self.displacement.part}" if self.displacement else ""
+        return f"{self.protocol} with {self.edit} rates{displaced}"
 
 
 META_INIT = Condition("meta-init")
@@ -57,6 +62,7 @@ class Subject:
     batch_stats: BatchStats = "apart"
     query_batch: QueryBatch = "all"
     edits: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    seed: int = 0  # of random displacements
 
     def steps(self, condition: Condition) -> int:
         """Return the number of inner steps under a condition."""
@@ -138,8 +144,9 @@ class Quantity(NamedTuple):
 def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity]) -> dict[Quantity, float]:
     """Return every quantity of one episode.
 
-    Each condition adapts once. A condition with more steps continues from the same condition with fewer. A value is the
-    mean over the batches of queries.
+    Each condition adapts once. A condition with more steps continues from the same condition with fewer; one with
+    another displacement only takes that from the same condition without. A value is the mean over the batches of
+    queries.
 
     Raises:
         ValueError: a condition adapts to an episode that `tasks` does not have.
@@ -161,10 +168,15 @@ def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity])
     for condition in sorted(readings, key=subject.steps):
         after = before
         if condition != META_INIT:
-            whole = replace(condition, steps=None)
+            whole = replace(condition, steps=None, displacement=None)
             adapted = _adapt(subject, condition, tasks, *reached.get(whole, (0, subject.params)))
             reached[whole] = adapted.steps, adapted.end
-            after = views(adapted.end, readings[condition], adapted)
+            if condition.displacement is None:
+                after = views(adapted.end, readings[condition], adapted)
+            else:
+                stream = f"{condition.protocol}/{tasks.index}"
+                moved = displace(subject.params, adapted.end, condition.displacement, seed=subject.seed, stream=stream)
+                after = views(moved, readings[condition])
         try:
             for reading in readings[condition]:
                 values[Quantity(condition, reading)] = fmean(map(reading, after, before))

@@ -103,7 +103,7 @@ def adapt(
     With `norm_matched`, `matched_rate` replaces the rates of each tensor in every step: a step of the same norm along
     the plain gradient. `first_step` is the number of the first step, for rates per step.
     """
-    if not inner_lr:
+    if not inner_lr or not steps:
         return params
     if not norm_matched:
         return engine.adapt(params, inner_lr, *support, steps=steps, first_step=first_step)

@@ -32,6 +32,7 @@ class Tasks:
 
     judged: Episode
     adapted: Mapping[Task, Episode]
+    index: int = 0  # their number
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class TaskPairs:
         for task in tasks:
             of_a = task.protocol == "cross-task"
             adapted[task] = self.adapted.load(*self._choose(index, b, task.shared))[0] if of_a else judged
-        return Tasks(judged, adapted)
+        return Tasks(judged, adapted, index)
 
     def _choose(self, index: int, b: Choice, shared: int | None) -> Choice:
         """Choose A: B's first `shared` classes with other images, then classes that are not in B.

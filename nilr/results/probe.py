@@ -84,6 +84,23 @@ class TransferProbe(LossParts):
     parts: dict[str, LossParts] = Field(default_factory=dict)
 
 
+class DirectionProbe(Record):
+    """Accuracy after displacements of one part of the network from the meta-initialisation.
+
+    `learned` is the displacement d of adaptation, `negative` is -d, `twice` is 2 d; `random-signs` has the size of each
+    element of d, `gaussian` the norm of each tensor. The effect of d is the sum of `odd`, half the difference of the
+    accuracies after d and after -d, and `even`, the mean of both minus the accuracy at the meta-initialisation.
+    """
+
+    learned: ProtocolMetrics
+    negative: ProtocolMetrics
+    twice: ProtocolMetrics | None = None
+    random_signs: ProtocolMetrics = Field(alias="random-signs")
+    gaussian: ProtocolMetrics | None = None
+    odd: Delta
+    even: Delta
+
+
 class ModelProbe(Record):
     """One model under each requested protocol, and under meta-init, which differences refer to.
 
@@ -92,6 +109,7 @@ class ModelProbe(Record):
 
     - `edits`: by edit of the rates; `learned` is always included.
     - `own_head`: the model's own head instead of neighbours, by edit of the rates; `learned` is always included.
+    - `directions`: by protocol and part of the network, `body` first; the first value of `--neighbours`.
     - `neighbours`: by rule; the protocols themselves use the first rule.
     - `layers`: by layer, on its flattened output.
     - `steps`: by number of inner steps.
@@ -111,6 +129,7 @@ class ModelProbe(Record):
     cross_task: ProtocolMetrics | None = Field(default=None, alias="cross-task")
     edits: dict[str, EditProbe] = Field(default_factory=dict)
     own_head: dict[str, HeadProbe] = Field(default_factory=dict)
+    directions: dict[str, dict[str, DirectionProbe]] = Field(default_factory=dict)
     neighbours: dict[str, Row] = Field(default_factory=dict)
     layers: dict[str, Row] = Field(default_factory=dict)
     steps: dict[Number, Row] = Field(default_factory=dict)

@@ -50,9 +50,11 @@ class Values:
 
     def delta(self, quantity: Quantity, reference: Condition) -> Delta:
         """Return the difference of a quantity to the same reading under another condition."""
-        return paired_delta(
-            self[quantity], self[quantity._replace(condition=reference)], interval=self.interval, seed=self.seed
-        )
+        return self.difference(self[quantity], self[quantity._replace(condition=reference)])
+
+    def difference(self, values: Tensor, reference: Tensor) -> Delta:
+        """Return the paired difference of values to a reference, both (n_episodes,)."""
+        return paired_delta(values, reference, interval=self.interval, seed=self.seed)
 
     def accuracy(self, quantity: Quantity) -> ProtocolMetrics:
         """Return an accuracy with its difference to meta-init."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nilr.results.probe import EditMetrics, GeometryProbe, HeadProbe, Row
+from nilr.results.probe import DirectionProbe, EditMetrics, GeometryProbe, HeadProbe, Row
 from nilr.results.records import DataUsed, Mean
 from nilr.results.result import Result
 from tests.cli.screens import Terminal, shown
@@ -22,11 +22,15 @@ def full(probe_result: Result[Any]) -> Result[Any]:
     within = {"within-class-cosine": value, "between-class-cosine": value}
     after = EditMetrics(accuracy=model.same_task.accuracy, delta=model.same_task.delta)
     negated = after.model_copy(update={"delta_to_learned": model.cross_task.delta})
+    same, cross = model.same_task, model.cross_task
+    parts = {"learned": same, "negative": cross, "random_signs": cross, "odd": cross.delta, "even": same.delta}
+    layer, whole = DirectionProbe(**parts), DirectionProbe(**parts, twice=same, gaussian=cross)
     sections = {
         "own_head": {
             "learned": HeadProbe(meta_init=model.meta_init, same_task=after),
             "negated": HeadProbe(meta_init=model.meta_init, same_task=negated),
         },
+        "directions": {"same-task": {"body": whole, "block1": layer}},
         "layers": {"block1": row, "block2": row},
         "steps": {"0": unmoved, "1": Row(same_task=model.same_task, cross_task=model.cross_task)},
         "shared_classes": {"0.2": Row(cross_task=model.cross_task)},
@@ -47,6 +51,12 @@ def test_each_section_is_a_table_of_its_own(full: Result[Any]) -> None:
         "model  rates    own head before  after            delta             delta to learned",
         "maml   learned  0.4000 ± 0.0100  0.4500 ± 0.0100  +0.0500 ± 0.0050  -",
         "maml   negated  0.4000 ± 0.0100  0.4500 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",
+        "model  protocol   displaced  effect            odd               even              negative          twice"
+        "             random signs      gaussian",
+        "maml   same-task  body       +0.0500 ± 0.0050  -0.0200 ± 0.0050  +0.0500 ± 0.0050  -0.0200 ± 0.0050"
+        "  +0.0500 ± 0.0050  -0.0200 ± 0.0050  -0.0200 ± 0.0050",
+        "maml   same-task  block1     +0.0500 ± 0.0050  -0.0200 ± 0.0050  +0.0500 ± 0.0050  -0.0200 ± 0.0050"
+        "  -                 -0.0200 ± 0.0050  -",
         "model  layer   meta-init        same-task delta   cross-task delta",
         "maml   block1  0.4000 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",
         "maml   block2  0.4000 ± 0.0100  +0.0500 ± 0.0050  -0.0200 ± 0.0050",
@@ -73,7 +83,8 @@ def test_every_table_fits_a_narrow_terminal(full: Result[Any], monkeypatch: pyte
     assert max(map(len, lines)) <= 80
     # no row is wrapped: each line has the last cell of its row
     for model in ("maml", "metasgd-2"):
-        assert sum("-2.00 % ± 0.50 %" in line for line in lines if line.startswith(f" {model} ")) == 7
+        # 7 of them are differences by direction, two columns beside one another
+        assert sum("-2.00 % ± 0.50 %" in line for line in lines if line.startswith(f" {model} ")) == 7 + 7
         assert sum(line.count("0.988") for line in lines if line.startswith(f" {model} ")) == 7
 
 

@@ -37,6 +37,13 @@ def cells(base: float, same: float, cross: float, **more: Any) -> dict[str, Any]
     }
 
 
+def split(base: float, effect: float) -> dict[str, Any]:
+    """Return what `--directions` measures of an effect that is even but for a tenth."""
+    other = {"negative": 0.8 * effect, "twice": 3 * effect, "random-signs": 0.1 * effect, "gaussian": 0.0}
+    cells = {name: cell(base + change, change) for name, change in {"learned": effect, **other}.items()}
+    return {**cells, "odd": delta(0.1 * effect, 0.002), "even": delta(0.9 * effect, 0.002)}
+
+
 def full_model(base: float, same: float, cross: float) -> dict[str, Any]:
     edits = {}
     for i, name in enumerate(EDITS):
@@ -47,6 +54,10 @@ def full_model(base: float, same: float, cross: float) -> dict[str, Any]:
     return {
         **cells(base, same, cross),
         "edits": edits,
+        "directions": {
+            "same-task": {part: split(base, same / (i + 1)) for i, part in enumerate(("body", *LAYERS))},
+            "cross-task": {part: split(base, cross / (i + 1)) for i, part in enumerate(("body", *LAYERS))},
+        },
         "layers": {name: cells(base - 0.03 * (3 - i), same * i / 3, cross * i / 3) for i, name in enumerate(LAYERS)},
         "steps": {str(k): cells(base, same * (1 - math.exp(-k / 2)), cross * k / 10) for k in range(11)},
         "shared_classes": {

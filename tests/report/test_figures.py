@@ -148,6 +148,19 @@ def test_edits_are_compared_with_the_learned_rates() -> None:
     )
 
 
+def test_the_parts_of_an_effect_are_given_by_model_and_over_seeds() -> None:
+    # The fixture's effect is even but for a tenth; random signs give a tenth of it.
+    assert sentence("directions", material(full_probe())).startswith(
+        "maml, same-task, points: effect +2.10 ± 0.30, odd +0.21 ± 0.20, even +1.89 ± 0.20, random signs +0.21 ± 0.30, "
+        "gaussian 0.00 ± 0.30. maml, cross-task, points: effect -1.20 ± 0.30,"
+    )
+    # effects 1.8, 2.1 and 2.4 in three seeds: 4.303 * 0.3 / sqrt(3) = 0.75
+    assert sentence("directions", material(full_probe(seeds=3))).startswith(
+        "maml, same-task, 3 seeds, points: effect +2.10 ± 0.75, odd +0.21 ± 0.07, even +1.89 ± 0.67, random signs "
+        "+0.21 ± 0.07, gaussian exactly 0."
+    )
+
+
 def test_the_rates_are_summed_over_layers_by_their_number() -> None:
     layers = {"block1": rates_of(300, [0.0, 0.2], [300], 0.0), "head": rates_of(100, [-0.1, 0.1], [100], 0.5)}
     assert sentence("rates", material(rates_result("sgd", layers))) == (

@@ -13,7 +13,7 @@ ZERO = {"mean": 0.0, "ci95": 0.0, "p": None, "low": 0.0, "high": 0.0, "d": None,
 EMPTY = re.compile(r"nan|-0\.0+\b|\b0 of 0\b|\b1 (models|edits|seeds|episodes)\b|exactly 0 points|\(0\.0 %\)|± 0\.00 ")
 
 
-def each(content: Any, change: Any, *, keys: tuple[str, ...] = ("delta", "delta_to_learned")) -> Any:
+def each(content: Any, change: Any, *, keys: tuple[str, ...] = ("delta", "delta_to_learned", "odd", "even")) -> Any:
     """Return a result with every difference in it changed."""
     if isinstance(content, list):
         return [each(item, change, keys=keys) for item in content]

@@ -132,6 +132,7 @@ def _subject(settings: ProbeSettings, model: LoadedModel, quantities: Iterable[Q
         batch_stats=batch_stats(settings, model),
         query_batch=settings.query_batch,
         edits={edit: edited(inner_lr, model.params, edit, seed=settings.seed) for edit in edits},
+        seed=settings.seed,
     )
 
 

@@ -88,7 +88,8 @@ def resolve_request(settings: ProbeSettings, model: LoadedModel, n_way: int) -> 
     """Resolve a probe's settings for one model; UnknownNameError if --layers names a layer that it does not have."""
     known = tuple(dict.fromkeys(layer(name) for name, _ in model.learner.named_parameters() if part(name) == "body"))
     names = [_known("layer", name, ["all", *known]) for name in split_commas(settings.layers)]
-    every_layer = "all" in names or ((settings.similarity or settings.transfer) and not names)
+    by_layer = settings.similarity or settings.directions or settings.transfer
+    every_layer = "all" in names or (by_layer and not names)
     return Request(
         settings=settings,
         edits=tuple(dict.fromkeys([*edit_names(settings.rates), LEARNED])),

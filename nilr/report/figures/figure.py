@@ -9,6 +9,9 @@ from nilr.report.reading import Source
 from nilr.report.style import PROTOCOL_STYLE, Axes, Draw, Figure, colour
 from nilr.report.subjects import Subject
 
+Style = tuple[str, str]
+"""A colour of `nilr.report.style` and a marker."""
+
 
 @dataclass(frozen=True)
 class History:
@@ -75,7 +78,12 @@ def hide_rows(axes: Axes) -> None:
 
 def draw_interval(axes: Axes, estimate: Estimate, y: float, protocol: str) -> None:
     """Draw a mean and its interval at height y, in percent, in the style of a protocol."""
-    name, marker = PROTOCOL_STYLE[protocol]
+    draw_estimate(axes, estimate, y, PROTOCOL_STYLE[protocol])
+
+
+def draw_estimate(axes: Axes, estimate: Estimate, y: float, style: Style) -> None:
+    """Draw a mean and its interval at height y, in percent."""
+    name, marker = style
     if interval := bounds(estimate):
         axes.plot([100 * bound for bound in interval], (y, y), color=colour(name), solid_capstyle="butt")
     axes.plot(100 * estimate.mean, y, marker=marker, color=colour(name), linestyle="none")
@@ -83,8 +91,14 @@ def draw_interval(axes: Axes, estimate: Estimate, y: float, protocol: str) -> No
 
 def protocol_legend(figure: Figure, protocols: Iterable[str], *others: Any, ncols: int, **layout: float) -> None:  # noqa: ANN401 - artists
     """Draw a legend of protocols above the panels, and of other artists."""
+    styles = {protocol: PROTOCOL_STYLE[protocol] for protocol in protocols}
+    style_legend(figure, styles, *others, ncols=ncols, **layout)
+
+
+def style_legend(figure: Figure, styles: Mapping[str, Style], *others: Any, ncols: int, **layout: float) -> None:  # noqa: ANN401 - artists
+    """Draw a legend of styles by their label above the panels, and of other artists."""
     from matplotlib.lines import Line2D
 
-    styles = [(protocol, *PROTOCOL_STYLE[protocol]) for protocol in protocols]
-    handles = [Line2D([], [], color=colour(name), marker=marker, label=label) for label, name, marker in styles]
+    named = [(label, *style) for label, style in styles.items()]
+    handles = [Line2D([], [], color=colour(name), marker=marker, label=label) for label, name, marker in named]
     figure.legend(handles=[*handles, *others], loc="outside upper left", ncols=ncols, **layout)

@@ -58,7 +58,7 @@ def rows(subjects: Sequence[Subject]) -> list[Row]:
     """Return a row for each protocol and group of two or more seeds."""
     found = []
     several = [group for group in groups(subjects) if len(group) > 1]
-    labels = _labels([[model for _, model in group] for group in several])
+    labels = group_labels([[model for _, model in group] for group in several])
     for group, label in zip(several, labels, strict=True):
         for protocol in ADAPTED:
             measured = {s.label: by_protocol(s.probe).get(protocol) for s, _ in group}
@@ -70,7 +70,8 @@ def rows(subjects: Sequence[Subject]) -> list[Row]:
     return found
 
 
-def _labels(several: Sequence[Sequence[ModelUsed]]) -> list[str]:
+def group_labels(several: Sequence[Sequence[ModelUsed]]) -> list[str]:
+    """Return a label for each group of seeds: its algorithm, or the common part of its models' names."""
     algorithms = [group[0].algo for group in several]
     shared = short_names([[model.name for model in group] for group in several])
     labels = [
