@@ -108,6 +108,19 @@ def power(effect: float, spread: float, n: int) -> float:
     return float(nct.sf(critical, n - 1, noncentral)) + wrong_sign
 
 
+def outcomes_by_chance(turned: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probability that most turned queries turn to wrong, and that as many turn to right as to wrong.
+
+    Each of `turned` queries, (n,) by episode, turns to right or to wrong with probability 1/2, independently: what the
+    sign test supposes without an effect. That most turn to right is as probable as that most turn to wrong.
+    """
+    from scipy.stats import binom
+
+    counts = turned.to(torch.float64).round().numpy()
+    tie = torch.as_tensor(binom.pmf(counts / 2, counts, 0.5), dtype=torch.float64)  # 0 for odd counts
+    return (1 - tie) / 2, tie
+
+
 @dataclass(frozen=True)
 class SeedInference:
     """The inference from several trainings that differ only in their seed."""

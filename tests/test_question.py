@@ -42,6 +42,8 @@ def test_every_setting_of_a_probe_is_in_the_question_or_does_not_change_it() -> 
         "protocol",
         "controls",
         "directions",
+        "harm",
+        "permutations",
         "layers",
         "similarity",
         "own_head",

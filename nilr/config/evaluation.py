@@ -52,8 +52,8 @@ class JudgeSettings(TaskSettings):
     )
     head: HeadChoice = setting(
         "rows",
-        "Head for another number of classes than the model's: rows: its rows in turn; mean: copies of their mean; "
-        "zeros. From equal rows (mean, zeros) the first inner step moves the head alone.",
+        "Head to start from: rows: the model's, its rows in turn for another number of classes; mean: copies of their "
+        "mean; zeros. From equal rows (mean, zeros) the first inner step moves the head alone.",
     )
     adapt_part: tuple[str, ...] = setting(
         ("all",),
@@ -166,6 +166,18 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
         "Evaluate the displacement of adaptation against its negative, its double and random ones of the same size, of "
         "the body and of each of its layers (those of --layers, by default all), and split the effect into its odd "
         "and even part.",
+    )
+    permutations: int | None = setting(
+        None,
+        "Adapt with this number of permutations of the labels, at most all of them, and report the spread of accuracy, "
+        "also of the model's own head.",
+        shown="none",
+        ge=2,
+        le=1000,
+    )
+    harm: bool = setting(
+        False,
+        "Count the episodes that adaptation harms, and compare their share with what chance in single queries gives.",
     )
     steps_curve: bool = setting(False, "Evaluate after every inner step, from 0 on.")
     shared_classes: bool = setting(

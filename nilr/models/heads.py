@@ -1,4 +1,4 @@
-"""Heads for another number of classes than the model was trained with.
+"""Heads to adapt from: the trained one, also for another number of classes, or one that favours no class.
 
 `rows` takes the trained rows in turn. `mean` repeats their mean (Ye, Chao: How to Train Your MAML to Excel in Few-Shot
 Classification, 2022), `zeros` starts at zero (Kao et al.: MAML is a Noisy Contrastive Learner in Classification, 2022).

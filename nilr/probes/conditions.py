@@ -18,11 +18,12 @@ from nilr.episodes import Episode
 from nilr.errors import DivergedError
 from nilr.meta.engine.contract import Engine
 from nilr.models.learner import Params
+from nilr.models.parameters import part
 from nilr.probes.directions import Displacement, displace
 from nilr.probes.edits import LEARNED, NORM_MATCHED, adapt
 from nilr.probes.features import BatchStats, QueryBatch, episode_activations, episode_features, query_batches
 from nilr.probes.similarity import identities
-from nilr.probes.tasks import Task, Tasks
+from nilr.probes.tasks import Permutation, Task, Tasks
 from nilr.probes.transfer import Adaptation, query_gradient
 
 
@@ -35,6 +36,7 @@ class Condition:
     steps: int | None = None  # of the inner loop; None: the model's `inner_steps`
     shared: int | None = None  # of `Task`
     displacement: Displacement | None = None  # in place of that of the inner loop
+    permutation: Permutation | None = None  # of the labels during adaptation
 
     @property
     def task(self) -> Task:
@@ -45,7 +47,8 @@ class Condition:
         if self == META_INIT:
             return self.protocol
         displaced = f", {self.displacement.direction} step of the {self.displacement.part}" if self.displacement else ""
-        return f"{self.protocol} with {self.edit} rates{displaced}"
+        permuted = f", labels permuted to {self.permutation}" if self.permutation else ""
+        return f"{self.protocol} with {self.edit} rates{displaced}{permuted}"
 
 
 META_INIT = Condition("meta-init")
@@ -172,7 +175,8 @@ def read_episode(subject: Subject, tasks: Tasks, quantities: Iterable[Quantity])
             adapted = _adapt(subject, condition, tasks, *reached.get(whole, (0, subject.params)))
             reached[whole] = adapted.steps, adapted.end
             if condition.displacement is None:
-                after = views(adapted.end, readings[condition], adapted)
+                end = _with_labels_back(adapted.end, condition.permutation)
+                after = views(end, readings[condition], adapted)
             else:
                 stream = f"{condition.protocol}/{tasks.index}"
                 moved = displace(subject.params, adapted.end, condition.displacement, seed=subject.seed, stream=stream)
@@ -193,8 +197,11 @@ def _adapt(
         raise ValueError(f"{condition} needs an episode to adapt to")
     episode = tasks.adapted[condition.task]
     inner_lr = subject.inner_lr if condition.edit == LEARNED else subject.edits[condition.edit]
+    labels = episode.support_y
+    if condition.permutation:
+        labels = torch.tensor(condition.permutation, device=labels.device)[labels]
     support, steps, matched = (
-        (episode.support_x, episode.support_y),
+        (episode.support_x, labels),
         subject.steps(condition),
         condition.edit == NORM_MATCHED,
     )
@@ -208,3 +215,11 @@ def _adapt(
         first_step=first_step,
     )
     return Adaptation(subject.engine, subject.params, end, inner_lr, support, steps, matched)
+
+
+def _with_labels_back(params: Mapping[str, Tensor], permutation: Permutation | None) -> Mapping[str, Tensor]:
+    """Return the parameters with the head's rows in the order of the classes, after adaptation to permuted labels."""
+    if permutation is None:
+        return params
+    rows = list(permutation)  # row `permutation[c]` is that of class c
+    return {name: value[rows] if part(name) == "head" else value for name, value in params.items()}

@@ -1,7 +1,9 @@
 """Readings: the numbers that a probe computes from what a model makes of one episode."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+from torch import Tensor
 from torch.nn.functional import linear
 
 from nilr.errors import EpisodeError
@@ -25,13 +27,30 @@ class NeighbourAccuracy:
 
     def __call__(self, view: View, _before: View) -> float:
         """Return the accuracy on the view's episode."""
+        return self.correct(view).double().mean().item()
+
+    def correct(self, view: View) -> Tensor:
+        """Return whether each query is classified correctly, (N*Q,)."""
         support, query = view.features
         if self.layer is not None:
             support, query = (values.flatten(1) for values in view.activations[self.layer])
         labels = view.episode.support_y
         n_way = int(labels.max()) + 1
         scores = RULES[self.neighbours](query, support, labels, n_way, self.distance)
-        return accuracy(scores, view.episode.query_y).item()
+        return scores.argmax(-1) == view.episode.query_y
+
+
+@dataclass(frozen=True)
+class TurnedQueries:
+    """The number of queries that are classified correctly only after adaptation ("right"), or only before ("wrong")."""
+
+    accuracy: NeighbourAccuracy
+    to: Literal["right", "wrong"]
+
+    def __call__(self, view: View, before: View) -> float:
+        """Return the number on the views' episode."""
+        was, now = self.accuracy.correct(before), self.accuracy.correct(view)
+        return (now & ~was if self.to == "right" else was & ~now).sum().item()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ support set of an independent episode A.
 Starshak: Negative Inner-Loop Learning Rates Learn Universal Features, 2022.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -13,10 +14,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from nilr.episodes import Episode, EpisodeSampler
+from nilr.episodes import Episode, EpisodeSampler, stream_seed
 
 Choice = tuple[Tensor, Tensor]
 """Classes (1, N) and images (1, N, n) of an episode, as positions in the split."""
+
+
+Permutation = tuple[int, ...]
+"""The label of each class during adaptation."""
 
 
 class Task(NamedTuple):
@@ -24,6 +29,18 @@ class Task(NamedTuple):
 
     protocol: str  # `same-task` or `cross-task`
     shared: int | None = None  # number of classes that A and B have in common; None: as `TaskPairs.task_b` says
+
+
+def draw_permutations(n_way: int, count: int, seed: int) -> list[Permutation]:
+    """Return at most `count` different permutations of the labels of `n_way` classes, the identity first.
+
+    The classes of each episode are in random order, so the same permutations serve all episodes.
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, "permutations"))
+    found = {tuple(range(n_way)): None}
+    while len(found) < min(count, math.factorial(n_way)):
+        found[tuple(torch.randperm(n_way, generator=generator).tolist())] = None
+    return list(found)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,43 @@ class HeadProbe(Record):
     same_task: EditMetrics = Field(alias="same-task")
 
 
+class PermutationProbe(Record):
+    """Accuracy over permutations of the labels: of each episode their mean, sample standard deviation, best and worst.
+
+    Each figure is the mean over episodes.
+    """
+
+    mean: Mean
+    spread: Mean
+    best: Mean
+    worst: Mean
+
+
+class EpisodeShare(Record):
+    """The share of episodes with one outcome of adaptation, the share by chance, and the difference of both.
+
+    By chance, each query that changes turns to right or to wrong with probability 1/2.
+    """
+
+    share: Mean
+    chance: Mean
+    excess: Mean
+
+
+class HarmProbe(Record):
+    """Episodes whose accuracy adaptation lowers (`harmed`), raises (`helped`) or leaves equal (`unchanged`).
+
+    `turned-right` and `turned-wrong` are numbers of queries per episode that only adaptation classifies correctly, or
+    wrongly.
+    """
+
+    turned_right: Mean = Field(alias="turned-right")
+    turned_wrong: Mean = Field(alias="turned-wrong")
+    harmed: EpisodeShare
+    helped: EpisodeShare
+    unchanged: EpisodeShare
+
+
 class Row(Record):
     """Accuracy under each requested protocol, for one of several choices; differences are within the row."""
 
@@ -110,6 +147,8 @@ class ModelProbe(Record):
     - `edits`: by edit of the rates; `learned` is always included.
     - `own_head`: the model's own head instead of neighbours, by edit of the rates; `learned` is always included.
     - `directions`: by protocol and part of the network, `body` first; the first value of `--neighbours`.
+    - `permutations`: by protocol, and by `neighbours` (the first value of `--neighbours`) and `own-head`.
+    - `harm`: by protocol; the first value of `--neighbours`.
     - `neighbours`: by rule; the protocols themselves use the first rule.
     - `layers`: by layer, on its flattened output.
     - `steps`: by number of inner steps.
@@ -130,6 +169,8 @@ class ModelProbe(Record):
     edits: dict[str, EditProbe] = Field(default_factory=dict)
     own_head: dict[str, HeadProbe] = Field(default_factory=dict)
     directions: dict[str, dict[str, DirectionProbe]] = Field(default_factory=dict)
+    permutations: dict[str, dict[str, PermutationProbe]] = Field(default_factory=dict)
+    harm: dict[str, HarmProbe] = Field(default_factory=dict)
     neighbours: dict[str, Row] = Field(default_factory=dict)
     layers: dict[str, Row] = Field(default_factory=dict)
     steps: dict[Number, Row] = Field(default_factory=dict)

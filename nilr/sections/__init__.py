@@ -7,13 +7,26 @@ To add a section: write it, list it here, and add its flag to `ProbeSettings` an
 from typing import Any
 
 from nilr.results.probe import ProbeMetrics
-from nilr.sections import directions, edits, geometry, own_head, protocols, rows, similarity, transfer
+from nilr.sections import (
+    directions,
+    edits,
+    geometry,
+    harm,
+    own_head,
+    permutations,
+    protocols,
+    rows,
+    similarity,
+    transfer,
+)
 from nilr.sections.section import Format, Section, Table
 
 SECTIONS: tuple[Section[Any], ...] = (
     edits.SECTION,
     own_head.SECTION,
     directions.SECTION,
+    permutations.SECTION,
+    harm.SECTION,
     rows.NEIGHBOURS,
     rows.LAYERS,
     rows.STEPS,

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.inference import over_seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Style, Table, draw_estimate, hide_rows, style_legend
-from nilr.report.figures.seeds import group_labels
+from nilr.report.figures.seeds import by_recipe, combined
 from nilr.report.numbers import Estimate, bounds, points
 from nilr.report.style import Axes, Figure, Frame, colour
-from nilr.report.subjects import ADAPTED, Subject, groups
+from nilr.report.subjects import ADAPTED, Subject
 from nilr.results.probe import DirectionProbe
 from nilr.results.records import Delta
 from nilr.words import counted
@@ -70,16 +69,11 @@ def effects(probe: DirectionProbe) -> dict[str, Delta]:
 
 def splits(subjects: Sequence[Subject]) -> list[Split]:
     """Return what is drawn, by model or group of seeds and protocol."""
-    found = groups([subject for subject in subjects if subject.probe.directions])
-    several = [[model for _, model in group] for group in found if len(group) > 1]
-    names = iter(group_labels(several))
-    labels = [next(names) if len(group) > 1 else group[0][0].label for group in found]
     return [
         Split(label, protocol, len(probes), _parts(probes))
-        for label, group in zip(labels, found, strict=True)
+        for label, group in by_recipe([subject for subject in subjects if subject.probe.directions])
         for protocol in ADAPTED
-        for probes in [[s.probe.directions[protocol] for s, _ in group if protocol in s.probe.directions]]
-        if probes
+        if (probes := [probe.directions[protocol] for probe in group if protocol in probe.directions])
     ]
 
 
@@ -89,9 +83,7 @@ def _parts(probes: Sequence[Mapping[str, DirectionProbe]]) -> dict[str, dict[str
     for part in probes[0]:
         by_model = [effects(probe[part]) for probe in probes if part in probe]
         for kind in by_model[0]:
-            deltas = [of_model[kind] for of_model in by_model if kind in of_model]
-            one = deltas[0] if len(probes) == 1 else over_seeds([delta.mean for delta in deltas])
-            found.setdefault(part, {})[kind] = one
+            found.setdefault(part, {})[kind] = combined([each[kind] for each in by_model if kind in each])
     return found
 
 

@@ -54,7 +54,7 @@ class Format(Protocol):
 
     def share(self, value: float | None) -> Cell: ...  # noqa: D102 - described by the class
     def mean(self, mean: Mean | None) -> Cell: ...  # noqa: D102
-    def delta(self, delta: Delta | None) -> Cell: ...  # noqa: D102
+    def delta(self, delta: Delta | Mean | None) -> Cell: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

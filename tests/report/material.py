@@ -44,6 +44,26 @@ def split(base: float, effect: float) -> dict[str, Any]:
     return {**cells, "odd": delta(0.1 * effect, 0.002), "even": delta(0.9 * effect, 0.002)}
 
 
+def harm(excess: float) -> dict[str, Any]:
+    """Return what `--harm` measures; by chance, 45 % of the episodes are harmed and as many are helped."""
+
+    def share(value: float, chance: float) -> dict[str, Any]:
+        return {"share": mean(value, 0.04), "chance": mean(chance, 0.001), "excess": mean(value - chance, 0.04)}
+
+    outcomes = {
+        "harmed": share(0.45 - excess, 0.45),
+        "helped": share(0.45 + excess, 0.45),
+        "unchanged": share(0.1, 0.1),
+    }
+    return {"turned-right": mean(9.5), "turned-wrong": mean(8.5), **outcomes}
+
+
+def permuted(accuracy: float, spread: float) -> dict[str, Any]:
+    """Return what `--permutations` measures."""
+    values = {"mean": accuracy, "spread": spread, "best": accuracy + 2 * spread, "worst": accuracy - 2 * spread}
+    return {name: mean(value) for name, value in values.items()}
+
+
 def full_model(base: float, same: float, cross: float) -> dict[str, Any]:
     edits = {}
     for i, name in enumerate(EDITS):
@@ -57,6 +77,11 @@ def full_model(base: float, same: float, cross: float) -> dict[str, Any]:
         "directions": {
             "same-task": {part: split(base, same / (i + 1)) for i, part in enumerate(("body", *LAYERS))},
             "cross-task": {part: split(base, cross / (i + 1)) for i, part in enumerate(("body", *LAYERS))},
+        },
+        "harm": {"same-task": harm(5 * same), "cross-task": harm(5 * cross)},
+        "permutations": {
+            "same-task": {"neighbours": permuted(base + same, 0.01), "own-head": permuted(base, 0.02)},
+            "cross-task": {"neighbours": permuted(base + cross, 0.01)},
         },
         "layers": {name: cells(base - 0.03 * (3 - i), same * i / 3, cross * i / 3) for i, name in enumerate(LAYERS)},
         "steps": {str(k): cells(base, same * (1 - math.exp(-k / 2)), cross * k / 10) for k in range(11)},

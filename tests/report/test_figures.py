@@ -161,6 +161,20 @@ def test_the_parts_of_an_effect_are_given_by_model_and_over_seeds() -> None:
     )
 
 
+def test_harmed_and_helped_episodes_are_compared_with_chance() -> None:
+    assert sentence("harm", material(full_probe())).startswith(
+        "maml, same-task: harmed 34.5 % of the episodes, -10.50 ± 4.00 points to chance; helped 55.5 % of the "
+        "episodes, +10.50 ± 4.00 points to chance. maml, cross-task: harmed 51.0 % of the episodes, +6.00 ± 4.00 points"
+    )
+
+
+def test_the_range_over_permutations_is_given_for_head_and_neighbours() -> None:
+    assert sentence("permutations", material(full_probe())).startswith(
+        "maml, same-task, own-head: standard deviation over permutations of the labels 2.00 points, from 38.0 % with "
+        "the worst to 46.0 % with the best. maml, same-task, neighbours: standard deviation over"
+    )
+
+
 def test_the_rates_are_summed_over_layers_by_their_number() -> None:
     layers = {"block1": rates_of(300, [0.0, 0.2], [300], 0.0), "head": rates_of(100, [-0.1, 0.1], [100], 0.5)}
     assert sentence("rates", material(rates_result("sgd", layers))) == (

@@ -26,7 +26,7 @@ def request_for(n_rules: int = 2, n_edits: int = 2, **settings: Any) -> Request:
 def requesting(section: Section[Any]) -> dict[str, Any]:
     """Return the settings that request a section."""
     default = ProbeSettings.model_fields[section.flag].default
-    values: dict[Any, Any] = {False: True, None: "val", (): ("all",)}
+    values: dict[Any, Any] = {False: True, None: 3 if section.flag == "permutations" else "val", (): ("all",)}
     return {section.flag: values.get(default, default)}
 
 

@@ -34,12 +34,18 @@ def with_head(model: LoadedModel, n_way: int, choice: HeadChoice) -> LoadedModel
 
 def head_notes(models: Mapping[str, LoadedModel], n_way: int, choice: HeadChoice) -> list[str]:
     """Return a note for each model whose head is not the trained one; the models are as they were loaded."""
-    words = {"rows": "its trained rows in turn", "mean": "copies of their mean", "zeros": "zeros"}[choice]
-    return [
-        f"{name} has a head for {outputs} classes; for {n_way} it starts from {words} (--head {choice})."
-        for name, model in models.items()
-        if (outputs := len(model.params["head.bias"])) != n_way or choice != "rows"
-    ]
+    words = {
+        "rows": "its trained rows in turn",
+        "mean": "copies of the mean of its head's rows",
+        "zeros": "a head of zeros",
+    }[choice]
+    notes = []
+    for name, model in models.items():
+        outputs = len(model.params["head.bias"])
+        if outputs != n_way or choice != "rows":
+            trained = f" has a head for {outputs} classes; for {n_way} it" if outputs != n_way else ""
+            notes.append(f"{name}{trained} starts from {words} (--head {choice}).")
+    return notes
 
 
 def inner_steps(settings: TaskSettings, model: LoadedModel) -> int:

@@ -112,7 +112,7 @@ def check_settings(settings: ProbeSettings) -> None:
     if settings.until_ci is not None and settings.protocol == META_INIT.protocol:
         raise UsageError("--until-ci needs differences, and --protocol meta-init has none", hint="omit --protocol")
     if settings.query_batch != "all":
-        for flag in ("similarity", "geometry"):
+        for flag in ("similarity", "geometry", "harm"):
             if getattr(settings, flag):
                 raise UsageError(f"--{flag} compares all queries of an episode", hint="omit --query-batch")
         if settings.universality:

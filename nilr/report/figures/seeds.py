@@ -9,9 +9,10 @@ from typing import Any
 
 from nilr.inference import LEAST_SEEDS, SeedInference, over_seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows
-from nilr.report.numbers import bounds, is_unchanged, p_value, percent, points
+from nilr.report.numbers import Estimate, bounds, is_unchanged, p_value, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject, by_protocol, groups
+from nilr.results.probe import ModelProbe
 from nilr.results.records import Delta, ModelUsed
 from nilr.words import counted, signed
 
@@ -68,6 +69,21 @@ def rows(subjects: Sequence[Subject]) -> list[Row]:
                 together = over_seeds([delta.mean for delta in deltas.values()])
                 found.append(Row(label, protocol, deltas, before, together))
     return found
+
+
+def by_recipe(subjects: Sequence[Subject]) -> list[tuple[str, list[ModelProbe]]]:
+    """Return label and probes of each group of seeds; a single seed has the label of its subject."""
+    found = groups(subjects)
+    names = iter(group_labels([[model for _, model in group] for group in found if len(group) > 1]))
+    return [
+        (next(names) if len(group) > 1 else group[0][0].label, [subject.probe for subject, _ in group])
+        for group in found
+    ]
+
+
+def combined(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the estimate of one model with its own interval, or the mean of several with that over seeds."""
+    return estimates[0] if len(estimates) == 1 else over_seeds([estimate.mean for estimate in estimates])
 
 
 def group_labels(several: Sequence[Sequence[ModelUsed]]) -> list[str]:

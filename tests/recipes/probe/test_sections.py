@@ -333,7 +333,7 @@ def test_controls_are_judged_by_every_rule_and_an_untrained_body_in_every_layer(
 
 def test_all_sections_together_match_the_schema_and_the_values_of_every_episode(maml: str) -> None:
     everything: dict[str, Any] = {"layers": ("all",), "similarity": True, "steps_curve": True, "shared_classes": True}
-    everything |= {"own_head": True, "transfer": True, "directions": True}
+    everything |= {"own_head": True, "transfer": True, "directions": True, "harm": True}
     result = judge(maml, n_query=5, rates=("zero-negative",), neighbours=("nearest", "attention"), **everything)
     dumped = json.loads(result.model_dump_json())
     Draft202012Validator(schemas()["probe"]).validate(dumped)
@@ -342,7 +342,7 @@ def test_all_sections_together_match_the_schema_and_the_values_of_every_episode(
         figure = metrics
         for key in path:
             figure = figure[key]
-        mean = figure if path[0] in ("similarity", "transfer") else figure["accuracy"]
+        mean = figure if path[0] in ("similarity", "transfer", "harm") else figure["accuracy"]
         assert mean["mean"] == pytest.approx(sum(values) / 4)
         assert mean["n_episodes"] == len(values) == 4
         seen += 1
@@ -353,6 +353,8 @@ def test_all_sections_together_match_the_schema_and_the_values_of_every_episode(
     seen -= 2 * (3 * 7 + 1)
     # under two protocols, 5 displacements of the body and 3 of each layer
     seen -= 2 * (5 + 4 * 3)
+    # under two protocols, the queries that turn to right and to wrong
+    seen -= 2 * 2
     assert seen == 0
     layer = metrics["layers"]["block1"]["cross-task"]["delta"]
     pair = (torch.tensor(result.per_episode[maml]["layers"]["block1"][p]) for p in ("cross-task", "meta-init"))
