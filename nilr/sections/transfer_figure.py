@@ -64,7 +64,8 @@ def _effect(protocol: str, changes: dict[str, Mean]) -> str:
         return f"{protocol.capitalize()}: no negative rate moves the body."
     head = f"{protocol.capitalize()}: to first order, negative rates in the body"
     if len(moved) <= _FEW:
-        return f"{head} change the evaluated loss by {listed([f'{loss_change(m)} in {k}' for k, m in moved.items()])}."
+        parts = [f"{loss_change(change)} in {label}" for label, change in moved.items()]
+        return f"{head} change the evaluated loss by {listed(parts)} (below zero, it falls)."
     signs = [_sign(change) for change in moved.values()]
     return (
         f"{head} lower the evaluated loss in {signs.count(-1)} of {counted(len(moved), 'model')} and raise it in "

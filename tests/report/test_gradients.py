@@ -27,8 +27,8 @@ def sentence(kind: Any, given: Material) -> str:
 
 def test_few_models_are_described_with_their_most_different_layer() -> None:
     assert sentence(CONSISTENCY_KIND, material(full_rates())) == (
-        "Negative rates minus positive ones, the share of the gradient that episodes share: -1.50 ± 0.40 points in "
-        "metasgd (-4.00 ± 0.40 in head, the largest)."
+        "Share of the squared gradient that episodes have in common, negative minus positive rates: -1.50 ± 0.40 "
+        "points in metasgd (-4.00 ± 0.40 in head, the largest)."
     )
 
 

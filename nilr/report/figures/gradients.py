@@ -64,7 +64,10 @@ def sentence(found: Mapping[str, Layers]) -> str:
         return f"All rates have one sign; episodes share {listed(shares)} of the squared gradient."
     if len(both) <= _FEW:
         parts = [f"{points(whole)} points in {label}{_largest(found[label])}" for label, whole in both.items()]
-        return f"Negative rates minus positive ones, the share of the gradient that episodes share: {listed(parts)}."
+        return (
+            "Share of the squared gradient that episodes have in common, negative minus positive rates: "
+            f"{listed(parts)}."
+        )
     signs = [_sign(difference) for difference in both.values()]
     return (
         f"Episodes share more of the gradient under negative rates than under positive ones in {signs.count(1)} of "

@@ -230,6 +230,39 @@ def test_the_own_head_is_judged_with_every_edit_of_the_rates(quick: dict[str, An
     assert head["negated"].same_task.delta.mean == pytest.approx(paired_difference(after["negated"], before).mean)
 
 
+def test_transfer_is_the_gradient_of_b_times_the_step_of_each_task_with_the_main_rates(
+    quick: dict[str, Any], pack: Path
+) -> None:
+    signs = {"inner_lr_init": "uniform-each:-0.4,0.4", "algo": "metasgd"}
+    meta_train.run(TrainSettings(name="sgd", **signs, **quick), SilentReporter())
+    result = judge("sgd", transfer=True, rates=("negated", "learned"), inner_steps=1, n_episodes=3)
+    values = result.per_episode["sgd"]["transfer"]
+    model = load_model(Store(None), "sgd", device=CPU, engine="reference")
+
+    def query_loss(params: dict[str, Tensor], b: Any) -> Tensor:
+        return torch.nn.functional.cross_entropy(model.learner.logits(params, b.query_x), b.query_y)
+
+    for i in range(3):
+        classes, b = drawn(pack, "test", i, 3)
+        start = {name: value.clone().requires_grad_() for name, value in model.params.items()}
+        before = query_loss(start, b)
+        gradient = dict(zip(start, torch.autograd.grad(before, list(start.values())), strict=True))
+        for protocol, task in (("same-task", b), ("cross-task", drawn(pack, "test/task-a", i, 3, classes)[1])):
+            loss = torch.nn.functional.cross_entropy(model.learner.logits(start, task.support_x), task.support_y)
+            slopes = dict(zip(start, torch.autograd.grad(loss, list(start.values())), strict=True))
+            step = {name: model.inner_lr[name] * g for name, g in slopes.items()}  # negated rates add it
+            change = {name: gradient[name] * step[name] for name in start}
+            found = values[protocol]
+            assert found["predicted"][i] == pytest.approx(sum(c.sum().item() for c in change.values()), abs=1e-5)
+            for sign, side in (("positive", -1), ("negative", 1)):  # of the negated rates
+                block3 = sum(
+                    c[model.inner_lr[name] * side > 0].sum().item() for name, c in change.items() if "block3" in name
+                )
+                assert found["parts"]["block3"][f"predicted_{sign}"][i] == pytest.approx(block3, abs=1e-5)
+            moved = {name: value + step[name] for name, value in start.items()}
+            assert found["actual"][i] == pytest.approx((query_loss(moved, b) - before).item(), abs=1e-5)
+
+
 def test_each_model_has_a_curve_over_its_number_of_steps(maml: str, quick: dict[str, Any]) -> None:
     meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
     metrics = judge(maml, "sgd", steps_curve=True, inner_steps=None, n_episodes=2).metrics
