@@ -6,6 +6,7 @@ root of their mean squared norm over the support, so that no outcome depends on 
 that, and chosen on the support alone. Everything is float64.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,17 +53,20 @@ def logistic(query: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tens
     """Score each class by multinomial logistic regression, (q, N) float64; arguments as in `ridge`.
 
     The loss is the mean cross-entropy plus half the penalty times the squared norm of the weights without intercept.
-    The penalty has the smallest cross-entropy on every fifth support image, after a fit to the others.
+    The penalty gives the first minimum, from strong to weak, of the cross-entropy on every fifth support image after a
+    fit to the others.
     """
     left, values, coordinates = _principal(query, support)
     x = left * values
     held = torch.arange(len(x)) % HELD_OUT == HELD_OUT - 1
-    losses, start = {}, Linear.zeros(x.shape[1], n_way)
+    best, smallest, fit = LOGISTIC_PENALTIES[0], math.inf, Linear.zeros(x.shape[1], n_way)
     for penalty in LOGISTIC_PENALTIES:
-        start = fit_logistic(x[~held], labels[~held], penalty, start)
-        losses[penalty] = cross_entropy(start(x[held]), labels[held]).item()
-    penalty = min(losses, key=losses.__getitem__)
-    return fit_logistic(x, labels, penalty, Linear.zeros(x.shape[1], n_way))(coordinates)
+        fit = fit_logistic(x[~held], labels[~held], penalty, fit)
+        loss = cross_entropy(fit(x[held]), labels[held]).item()
+        if loss >= smallest:
+            break
+        best, smallest = penalty, loss
+    return fit_logistic(x, labels, best, Linear.zeros(x.shape[1], n_way))(coordinates)
 
 
 CLASSIFIERS: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {"ridge": ridge, "logistic": logistic}

@@ -1,14 +1,44 @@
-"""Differences to meta-init of several models: a panel for each of several measures."""
+"""Differences to meta-init of several models or seeds: a panel for each of several measures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from nilr.inference import over_seeds
 from nilr.report.figures.figure import hide_rows, protocol_legend
+from nilr.report.figures.seeds import by_recipe
 from nilr.report.numbers import Estimate, bounds
 from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
-from nilr.report.subjects import ADAPTED
+from nilr.report.subjects import ADAPTED, Subject
+from nilr.results.probe import ModelProbe
+from nilr.words import counted
 
 Changes = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
-"""Differences by measure, protocol and model; only measured ones."""
+"""Differences by measure, protocol and label; only measured ones."""
+
+Differences = Callable[[ModelProbe], Mapping[str, Mapping[str, Estimate]]]
+"""Returns a model's measured differences, by measure and protocol."""
+
+
+def collect(subjects: Sequence[Subject], differences: Differences) -> Changes:
+    """Return the differences of each model; seeds of one recipe become one, with an interval over seeds."""
+    found: dict[str, dict[str, dict[str, list[Estimate]]]] = {}
+    for name, probes in by_recipe([subject for subject in subjects if differences(subject.probe)]):
+        label = name if len(probes) == 1 else f"{name}, {counted(len(probes), 'seed')}"
+        for probe in probes:
+            for measure, by_protocol in differences(probe).items():
+                for protocol, estimate in by_protocol.items():
+                    of_protocol = found.setdefault(measure, {}).setdefault(protocol, {})
+                    of_protocol.setdefault(label, []).append(estimate)
+    return {
+        measure: {
+            protocol: {label: _joined(estimates) for label, estimates in by_label.items()}
+            for protocol, by_label in by_protocol.items()
+        }
+        for measure, by_protocol in found.items()
+    }
+
+
+def _joined(estimates: Sequence[Estimate]) -> Estimate:
+    return estimates[0] if len(estimates) == 1 else over_seeds([estimate.mean for estimate in estimates])
 
 
 def sentence(found: Changes, written: Callable[[Estimate], str]) -> str:
@@ -27,7 +57,7 @@ def sentence(found: Changes, written: Callable[[Estimate], str]) -> str:
 
 
 def draw(found: Changes, frame: Frame, axis: str, *, unit: float = 1) -> Figure:
-    """Draw a panel for each measure, and in it each model's difference under each protocol, times `unit`."""
+    """Draw a panel for each measure, and in it the differences under each protocol, times `unit`."""
     protocols = [p for p in ADAPTED if any(p in measured for measured in found.values())]
     labels = list(dict.fromkeys(label for by in found.values() for estimates in by.values() for label in estimates))
     figure, panels, first_column = frame.panels(len(found), 3, row=64 + 26 * len(labels), margin=34)

@@ -9,7 +9,7 @@ from nilr.report.figures.figure import Drawing, Kind, Material
 from nilr.report.figures.figure import Table as PageTable
 from nilr.report.numbers import NOTHING, Estimate
 from nilr.report.subjects import ADAPTED, Subject
-from nilr.results.probe import GeometryProbe, ProbeMetrics
+from nilr.results.probe import GeometryProbe, ModelProbe, ProbeMetrics
 from nilr.sections import changes
 from nilr.sections.section import Cell, Format, Request, Section, Table
 from nilr.sections.values import Values, mean_where_defined
@@ -56,7 +56,7 @@ def _difference(mean: Estimate) -> str:
 
 def make(material: Material) -> Drawing | None:
     """Return the figure of all models that were probed with `--geometry` after adaptation."""
-    found = differences(material.subjects)
+    found = changes.collect(material.subjects, differences)
     if not found:
         return None
     return Drawing(
@@ -67,15 +67,13 @@ def make(material: Material) -> Drawing | None:
     )
 
 
-def differences(subjects: Sequence[Subject]) -> changes.Changes:
-    """Return the differences to meta-init by measure, protocol and model."""
-    found: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for subject in subjects:
-        for measure, row in subject.probe.geometry.items():
-            for protocol, probe in row.items():
-                if probe.difference is not None:
-                    found.setdefault(measure, {}).setdefault(protocol, {})[subject.label] = probe.difference
-    return found
+def differences(model: ModelProbe) -> dict[str, dict[str, Estimate]]:
+    """Return the differences to meta-init by measure and protocol."""
+    measured: dict[str, dict[str, Estimate]] = {
+        measure: {protocol: probe.difference for protocol, probe in row.items() if probe.difference is not None}
+        for measure, row in model.geometry.items()
+    }
+    return {measure: row for measure, row in measured.items() if row}
 
 
 def page_table(subjects: Sequence[Subject]) -> PageTable:

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, Estimate, accuracy, p_value, points
 from nilr.report.subjects import Subject
-from nilr.results.probe import ProtocolMetrics
+from nilr.results.probe import ModelProbe, ProtocolMetrics
 from nilr.sections import changes
 
 _CAUTION = (
-    "Intervals are over tasks, each with other images to fit and to evaluate; they say nothing about other classes."
+    "A model's interval is over tasks, each with other images to fit and to evaluate; that of several seeds is over "
+    "seeds. Neither says anything about other classes."
 )
 
 
 def make(material: Material) -> Drawing | None:
     """Return the figure of all models whose features linear classifiers evaluated before and after adaptation."""
-    found = gains(material.subjects)
+    found = changes.collect(material.subjects, differences)
     if not found:
         return None
     return Drawing(
@@ -30,15 +31,13 @@ def make(material: Material) -> Drawing | None:
 KIND = Kind("universality", "Universality", "`nilr probe MODEL --universality val`", make)
 
 
-def gains(subjects: Sequence[Subject]) -> changes.Changes:
-    """Return the differences to meta-init by classifier, protocol and model."""
-    found: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for subject in subjects:
-        for classifier, row in subject.probe.universality.items():
-            if row.cross_task and row.cross_task.delta:
-                of_classifier = found.setdefault(f"{classifier} regression", {"cross-task": {}})
-                of_classifier["cross-task"][subject.label] = row.cross_task.delta
-    return found
+def differences(model: ModelProbe) -> dict[str, dict[str, Estimate]]:
+    """Return the differences to meta-init by classifier and protocol."""
+    return {
+        f"{classifier} regression": {"cross-task": row.cross_task.delta}
+        for classifier, row in model.universality.items()
+        if row.cross_task and row.cross_task.delta
+    }
 
 
 def table(subjects: Sequence[Subject]) -> Table:
