@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue, ValidationError
 from nilr.config.base import Fit, ModelName, Resample
 from nilr.errors import CheckpointError, invalid_field
 from nilr.files import write_atomically
-from nilr.results.records import Record
+from nilr.results.records import Record, Reference
 from nilr.tensorfile import DAMAGED, FOREIGN, parse, read, read_document, serialize
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Manifest(Record):
     metrics: dict[str, JsonValue]  # of the training when the checkpoint was saved
     engine: str  # the implementation that computed the updates
     parent: Parent | None  # the model that this one was adapted from, if any
+    reference: Reference | None = None  # the model whose rates the training used, if any
     support: SupportClasses | None = None  # what an adapted model was adapted to
     tensors_sha256: str  # over names, dtypes, shapes and bytes of all tensors, in name order
 
@@ -122,7 +123,7 @@ def save_checkpoint(
         params: parameters by name; float32 or float64, finite, on any device.
         inner_lr: rates by parameter name, with the shapes in `Checkpoint`.
         support_tensors: `Checkpoint.support`.
-        manifest: the fields of `Manifest` from `architecture` to `support`.
+        manifest: the fields of `Manifest` from `architecture` to `support`; of the last ones only those that are set.
     """
     tensors = {f"params/{name}": tensor for name, tensor in params.items()}
     tensors |= {f"inner_lr/{name}": tensor for name, tensor in inner_lr.items()}

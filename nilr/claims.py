@@ -9,6 +9,7 @@ undecided. A probe has intervals over episodes, an experiment over seeds. Fewer 
 generated images: there a finding is a demonstration.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from nilr.config.base import SYNTHETIC
 from nilr.config.experiments import Run
 from nilr.inference import LEAST_SEEDS, at_equal_level, over_seeds
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.inner_lr import bounds
+from nilr.meta.inner_lr import FIXED_SIGNS, bounds
 from nilr.probes.conditions import META_INIT
 from nilr.probes.edits import LEARNED
 from nilr.results.probe import EditProbe, ModelProbe, ModelRates, ProbeMetrics, ProtocolMetrics
@@ -49,8 +50,17 @@ def claim_word(claimed: int) -> str:
 
 
 def is_claimed(algorithm: Algorithm) -> bool:
-    """Return whether the paper's signs are about an algorithm: MAML, or Meta-SGD whose rates may be negative."""
-    return algorithm.name in CLAIMS and (not algorithm.learns_rates or bounds(algorithm.constraint)[0] < 0)
+    """Return whether the paper's signs are about an algorithm.
+
+    They are about MAML with one positive rate, and about Meta-SGD whose rates may change their signs.
+    """
+    if algorithm.name not in CLAIMS:
+        return False
+    if algorithm.learns_rates:
+        return algorithm.constraint != FIXED_SIGNS and bounds(algorithm.constraint)[0] < 0
+    with contextlib.suppress(ValueError):
+        return float(algorithm.inner_lr_init) > 0
+    return False
 
 
 def is_generated(data: DataUsed | TrainedOn | None) -> bool:
@@ -119,8 +129,8 @@ def describe_probe(claims: Mapping[str, Mapping[str, int]], metrics: ProbeMetric
     ]
     if not findings:
         return (
-            "This probe measured none of the paper's four signs, which are about maml, and metasgd whose rates may be "
-            "negative, same-task and cross-task."
+            "This probe measured none of the paper's four signs, which are about maml with one positive rate, and "
+            "metasgd whose rates may change their signs, same-task and cross-task."
         )
     others = [name for name, signs in claims.items() if not signs]
     unclaimed = f" No sign is claimed of {', '.join(others)}." if others else ""

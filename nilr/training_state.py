@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import CheckpointError, invalid_field
 from nilr.files import write_atomically
-from nilr.results.records import Mean
+from nilr.results.records import Mean, Reference
 from nilr.tensorfile import DAMAGED, parse, read, serialize
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class TrainingState(BaseModel):
     data: str | None = None  # name of the pack
     data_digest: str  # digest of the pack
     progress: Progress  # of the training
+    reference: Reference | None = None  # the model whose rates the training used, if any
 
 
 def save_training_state(path: Path, tensors: Mapping[str, Tensor], state: TrainingState) -> None:

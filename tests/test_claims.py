@@ -242,6 +242,7 @@ def used(algo: str, **change: Any) -> ModelUsed:
         ("metasgd", "bounded:-0.1,0.1", True),
         ("metasgd", "non-negative", False),
         ("metasgd", "bounded:0,0.1", False),
+        ("metasgd", "fixed-signs", False),
         ("anil", "free", False),
     ],
 )
@@ -249,6 +250,13 @@ def test_the_paper_s_signs_are_about_maml_and_metasgd_whose_rates_may_be_negativ
     algo: str, constraint: str, claimed: bool
 ) -> None:
     assert is_claimed(dataclasses.replace(ALGORITHMS[algo], constraint=constraint)) is claimed
+
+
+@pytest.mark.parametrize(
+    ("rate", "claimed"), [("0.01", True), ("1e-05", True), ("0.0", False), ("-0.05", False), ("tensor-mean", False)]
+)
+def test_the_paper_s_maml_has_one_positive_rate(rate: str, claimed: bool) -> None:
+    assert is_claimed(dataclasses.replace(ALGORITHMS["maml"], inner_lr_init=rate)) is claimed
 
 
 def test_no_sign_is_claimed_of_controls_adapted_models_parts_and_generated_images() -> None:

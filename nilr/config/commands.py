@@ -14,7 +14,7 @@ from nilr.config.base import (
     setting,
 )
 
-ReproducePreset = Literal["paper", "cpu", "demo"]
+ReproducePreset = Literal["paper", "cpu", "controls", "demo"]
 
 
 class PrepareDataSettings(MeasuringSettings):
@@ -74,18 +74,21 @@ class ReproduceSettings(ChunkSettings):
     sources: tuple[Path, ...] = setting((), "Images to pack first, if the pack does not exist.")
     preset: ReproducePreset = setting(
         "cpu",
-        "paper: 84 px, 60,000 updates, for a GPU; cpu: 32 px, about two hours on two cores; demo: generated images, "
-        "a few minutes.",
+        "paper: 84 px, 60,000 updates, for a GPU; cpu: 32 px, about two hours on two cores; controls: control "
+        "trainings for cpu; demo: generated images, a few minutes.",
     )
     seeds: int | None = setting(
         None,
         "Number of seeds, starting at --seed; a verdict needs at least three.",
-        shown="5 for paper, else 3",
+        shown="5 for paper and controls, else 3",
         ge=1,
         le=100,
     )
     name: str | None = setting(
-        None, "Name of the experiment; its models are named NAME-RUN-sSEED.", shown="the preset's", env=False
+        None,
+        "Name of the experiment; its models are named NAME-RUN-sSEED.",
+        shown="the preset's; controls shares the models of cpu",
+        env=False,
     )
     data: str | None = setting(None, "Pack to train and evaluate on: a name or a path.", shown="the preset's")
     outer_steps: int | None = setting(None, "Number of updates of every training.", shown="the preset's", ge=1)

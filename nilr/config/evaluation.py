@@ -63,7 +63,8 @@ class JudgeSettings(TaskSettings):
     )
     rates: tuple[str, ...] = setting(
         ("learned",),
-        f"Inner rates to adapt with: {RATES}. `probe` accepts several (repeat the flag or use commas).",
+        f"Inner rates to adapt with: {RATES} of any sign for all rates. `probe` accepts several (repeat the flag or "
+        "use commas).",
         shown="learned",
     )
 

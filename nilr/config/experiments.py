@@ -1,5 +1,6 @@
 """The experiments of `nilr reproduce`: packs, trainings and probes of each preset."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,9 @@ class Run:
 
     name: str  # of the run
     why: str  # its purpose
-    train: Mapping[str, Any]  # settings of `nilr meta-train`
+    train: Mapping[
+        str, Any
+    ]  # settings of `nilr meta-train`; one of `REFERENCES` names an earlier run, of the same seed
     claimed: bool = False  # whether the paper's claims are about this run
     varied: bool = False  # whether it repeats a claimed run with one setting changed, to check the claims again
     counterpart: str | None = None  # name of an earlier run that it is compared with, seed by seed; one choice differs
@@ -50,6 +53,7 @@ class Experiment:
     # settings of `nilr probe`, by name, with which the claims are checked again
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     home: Path | None = None  # the experiment's store; None: the user's store
+    models: str | None = None  # the preset whose models it shares, by their names; None: it has its own
 
 
 _CLOSER: dict[str, Any] = {"layers": ("all",), "similarity": True, "steps_curve": True, "shared_classes": True}
@@ -87,6 +91,26 @@ def _metasgd_from(name: str, start: str) -> Run:
     return Run(f"metasgd-init-{name}", why, train, varied=True, counterpart="metasgd", fewer_seeds=2)
 
 
+def _controls() -> tuple[Run, ...]:
+    """Return the two runs of `cpu`, and trainings that differ from Meta-SGD's in one choice each."""
+    start = {"algo": "metasgd", "inner_lr_init": "0.01"}
+    half = {"algo": "metasgd", "inner_lr_init": "random-sign:0.01"}
+    maml, metasgd, _, non_negative = _runs(maml={}, metasgd={"inner_lr_init": "0.01"}, one_step_lr=0.2)
+    means = {"algo": "maml", "inner_steps": 1, "eval_inner_steps": 1, "norm_adapted": True, "inner_lr_from": "metasgd"}
+    norms = {**start, "rate_constraint": "non-negative", "rate_norm_from": "metasgd"}
+    fixed, steps = {**half, "rate_constraint": "fixed-signs"}, {**start, "inner_steps": 5, "eval_inner_steps": 5}
+    return (
+        maml,
+        dataclasses.replace(metasgd, edits=("learned",)),
+        non_negative,  # the same as signs that are fixed at their start, because all start positive
+        Run("maml-mean-rates", "fixed rates: Meta-SGD's mean of each tensor", means, counterpart="metasgd"),
+        Run("metasgd-nonneg-norm", "non-negative rates of the same norm", norms, counterpart="metasgd"),
+        Run("metasgd-random-sign", "rates of which half start negative", half, counterpart="metasgd"),
+        Run("metasgd-fixed-signs", "half negative, signs kept", fixed, counterpart="metasgd-random-sign"),
+        Run("metasgd-5step", "learned rates with five steps, as many as MAML's", steps, counterpart="metasgd"),
+    )
+
+
 # docs/reproduce.md explains the sizes, the initial rate of Meta-SGD and the rate of one-step MAML.
 EXPERIMENTS: dict[str, Experiment] = {
     "paper": Experiment(
@@ -115,6 +139,16 @@ EXPERIMENTS: dict[str, Experiment] = {
         n_episodes_again=300,
         closer=_CLOSER,
         choices=_CHOICES,
+    ),
+    "controls": Experiment(
+        data="mini-imagenet-32",
+        pack={"image_size": 32},
+        seeds=5,
+        train={"outer_steps": 9_000, "eval_episodes": 300},
+        runs=_controls(),
+        n_episodes=600,
+        n_episodes_again=300,
+        models="cpu",
     ),
     "demo": Experiment(
         data=SYNTHETIC,

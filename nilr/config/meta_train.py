@@ -15,6 +15,9 @@ from nilr.config.base import (
     setting,
 )
 
+# Settings that name a model whose rates the training uses.
+REFERENCES = ("inner_lr_from", "rate_norm_from")
+
 
 class TrainSettings(EpisodeSettings, ChunkSettings):
     """`nilr meta-train`: learn a meta-initialisation, and inner rates, from a pack."""
@@ -33,16 +36,22 @@ class TrainSettings(EpisodeSettings, ChunkSettings):
     )
     inner_lr: float | None = setting(
         None,
-        "Fixed learning rate of the inner loop. The loss is a mean over images.",
+        "Fixed learning rate of the inner loop: any number, also zero or a negative one. The loss is a mean over "
+        "images. `probe --rates NUMBER` adapts a trained model with another rate.",
         shown="the algorithm's default",
-        gt=0,
-        le=1000,
         allow_inf_nan=False,
+    )
+    inner_lr_from: str | None = setting(
+        None,
+        "Fixed learning rates of the inner loop from this model: for each tensor the mean of the model's rates. A "
+        "name, NAME@best, NAME@last or a path.",
+        shown="--inner-lr",
     )
     inner_lr_init: str | None = setting(
         None,
-        "Initial value of learned rates: a number, uniform:LOW,HIGH (one random value for all rates) or "
-        "uniform-each:LOW,HIGH (a random value for each rate).",
+        "Initial value of learned rates: a number, uniform:LOW,HIGH (one random value for all rates), "
+        "uniform-each:LOW,HIGH (a random value for each rate) or random-sign:SIZE (SIZE or -SIZE for each rate, with "
+        "equal probability).",
         shown="the algorithm's default",
     )
     rate_grain: RateGrain | None = setting(
@@ -58,8 +67,15 @@ class TrainSettings(EpisodeSettings, ChunkSettings):
     )
     rate_constraint: str | None = setting(
         None,
-        "Clip learned rates after every update: free (no clipping), non-negative or bounded:LOW,HIGH.",
+        "Clip learned rates after every update: free (no clipping), non-negative, fixed-signs (at zero, on the side "
+        "where each rate started) or bounded:LOW,HIGH.",
         shown="the algorithm's default",
+    )
+    rate_norm_from: str | None = setting(
+        None,
+        "Scale the learned rates of each tensor, at the start and after every update, to the Euclidean norm of this "
+        "model's rates of that tensor. A name, NAME@best, NAME@last or a path.",
+        shown="no scaling",
     )
     norm_adapted: bool | None = setting(
         None, "Adapt the scale and shift of normalisation layers in the inner loop.", shown="the algorithm's default"

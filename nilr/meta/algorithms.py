@@ -23,7 +23,7 @@ class Algorithm:
     inner_lr_init: str  # the fixed rate, or the initial learned rates (see `nilr.meta.inner_lr.initial_rates`)
     paper: str
     per_step: bool = False  # whether each of the `inner_steps` has its own rates; later steps use those of the last one
-    constraint: str = "free"  # on learned rates: "free", "non-negative" or "bounded:LOW,HIGH"
+    constraint: str = "free"  # on learned rates: "free", "non-negative", "fixed-signs" or "bounded:LOW,HIGH"
     rectified: bool = False  # whether the inner loop uses max(0, r) of a learned number r (see `nilr.meta.inner_lr`)
 
     @property

@@ -17,12 +17,16 @@ from nilr.models.learner import Params, Tensors
 from nilr.models.parameters import Kind, layer
 
 SHARED = "all"
+FIXED_SIGNS = "fixed-signs"
+TENSOR_MEAN = "tensor-mean"  # as `inner_lr_init`: fixed rates that come from another model (`tensor_means`)
 
 
 def initial_rates(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kind], seed: int) -> Params:
     """Return the learned numbers (or the fixed rates) that a run starts from, within the row's constraint.
 
-    `inner_lr_init` is a number; `uniform:LOW,HIGH`, one draw for all rates; or `uniform-each:LOW,HIGH`, one draw each.
+    `inner_lr_init` is a number; `uniform:LOW,HIGH`, one draw for all rates; `uniform-each:LOW,HIGH`, one draw each; or
+    `random-sign:SIZE`, SIZE or -SIZE with equal probability, one draw each. Fixed rates of `tensor-mean` are zeros,
+    which the caller replaces.
 
     Returns:
         For every parameter that moves, a tensor of shape () (fixed, tensor) or of the parameter's shape (element). For
@@ -31,8 +35,8 @@ def initial_rates(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kin
     Raises:
         UsageError: `inner_lr_init` or `constraint` is invalid.
     """
-    form, low, high = _parse_init(algorithm.inner_lr_init)
-    if form == "uniform-each" and not algorithm.learns_rates:
+    form, low, high = _parse_init(algorithm)
+    if form in ("uniform-each", "random-sign") and not algorithm.learns_rates:
         raise UsageError(f"`{algorithm.name}` has one fixed rate, but `{algorithm.inner_lr_init}` draws many")
     generator = torch.Generator().manual_seed(seed)
     shared = low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
@@ -42,6 +46,8 @@ def initial_rates(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kin
         rate = torch.full(shape, shared, dtype=like.dtype)
         if form == "uniform-each":
             rate.uniform_(low, high, generator=generator)
+        if form == "random-sign":
+            rate.fill_(high).masked_fill_(torch.rand(shape, generator=generator) < 0.5, low)
         rates[name] = rate.to(like.device)
     keep_within(algorithm, rates)
     return rates
@@ -93,9 +99,35 @@ def keep_within(algorithm: Algorithm, learned: Tensors) -> None:
             value.clamp_(low, high)
 
 
+@torch.no_grad()
+def keep_signs(learned: Tensors, signs: Tensors) -> None:
+    """Set the learned numbers, in place, to zero whose sign differs from the one in `signs` (-1, 0 or 1)."""
+    for name, sign in signs.items():
+        learned[name].masked_fill_(learned[name].sign() != sign, 0)
+
+
+@torch.no_grad()
+def scale_to_norms(learned: Tensors, norms: Tensors) -> None:
+    """Scale each tensor of learned numbers, in place, to its Euclidean norm in `norms`; a tensor of zeros stays."""
+    for name, norm in norms.items():
+        before = torch.linalg.vector_norm(learned[name])
+        learned[name].mul_(torch.where(before > 0, norm / before, 1.0))
+
+
+def tensor_means(rates: Tensors) -> Params:
+    """Return the mean of each tensor's rates, of shape ()."""
+    return {name: rate.mean() for name, rate in rates.items()}
+
+
+def tensor_norms(rates: Tensors) -> Params:
+    """Return the Euclidean norm of each tensor's rates, of shape ()."""
+    return {name: torch.linalg.vector_norm(rate) for name, rate in rates.items()}
+
+
 def bounds(constraint: str) -> tuple[float, float]:
     """Return the smallest and the largest rate that a constraint allows; UsageError if the constraint is invalid."""
-    named = {"free": (-math.inf, math.inf), "non-negative": (0.0, math.inf)}
+    unbounded = (-math.inf, math.inf)
+    named = {"free": unbounded, FIXED_SIGNS: unbounded, "non-negative": (0.0, math.inf)}
     if constraint in named:
         return named[constraint]
     form, _, numbers = constraint.partition(":")
@@ -105,7 +137,8 @@ def bounds(constraint: str) -> tuple[float, float]:
         return _interval(numbers)
     except ValueError:
         raise UsageError(
-            f"the constraint on rates `{constraint}` is invalid", hint="use free, non-negative or bounded:LOW,HIGH"
+            f"the constraint on rates `{constraint}` is invalid",
+            hint="use free, non-negative, fixed-signs or bounded:LOW,HIGH",
         ) from None
 
 
@@ -133,20 +166,23 @@ def _shapes(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kind]) ->
     return {name: (*steps, *shape) for name, shape in shapes.items()}
 
 
-def _parse_init(text: str) -> tuple[str, float, float]:
+def _parse_init(algorithm: Algorithm) -> tuple[str, float, float]:
+    text = algorithm.inner_lr_init
+    if text == TENSOR_MEAN and not algorithm.learns_rates:
+        return text, 0.0, 0.0
     form, _, numbers = text.rpartition(":")
     try:
         if form in ("uniform", "uniform-each"):
             return form, *_interval(numbers)
-        value = float(text)
+        value = float(numbers if form == "random-sign" else text)
         if not math.isfinite(value):
             raise ValueError
     except ValueError:
         raise UsageError(
             f"the initial inner rate `{text}` is invalid",
-            hint="use a number, uniform:LOW,HIGH or uniform-each:LOW,HIGH",
+            hint="use a number, uniform:LOW,HIGH, uniform-each:LOW,HIGH or random-sign:SIZE",
         ) from None
-    return "number", value, value
+    return ("random-sign", -value, value) if form else ("number", value, value)
 
 
 def _interval(text: str) -> tuple[float, float]:

@@ -15,7 +15,14 @@ from nilr.errors import CheckpointError, DivergedError
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.cuda_graphs import Capture, Captured
 from nilr.meta.engine.contract import Engine, LossWeights, MetaGradient, Objective
-from nilr.meta.inner_lr import inner_rates, keep_within, learned_gradient
+from nilr.meta.inner_lr import (
+    FIXED_SIGNS,
+    inner_rates,
+    keep_signs,
+    keep_within,
+    learned_gradient,
+    scale_to_norms,
+)
 from nilr.models.learner import Params, Tensors
 
 OuterLRSchedule = Literal["constant", "cosine"]
@@ -61,6 +68,7 @@ class OuterLoop:
         rates: the learned numbers or fixed rates at the start, from `initial_rates`; not modified.
         engine: computes meta-gradients.
         settings: how a step is taken.
+        rate_norms: Euclidean norms, of shape (), to which the learned numbers are scaled after every step, by name.
         capture: how the work of a step is captured; None: it is not captured. Captured work uses torch's fused Adam,
             with its step counts and rate on the device; other work uses the plain one. They round differently.
     """
@@ -73,11 +81,14 @@ class OuterLoop:
         *,
         engine: Engine,
         settings: OuterSettings,
+        rate_norms: Tensors | None = None,
         capture: Capture | None = None,
     ) -> None:
         self.algorithm, self.engine, self.settings, self.capture = algorithm, engine, settings, capture
         self.params: Params = {name: value.detach().clone() for name, value in params.items()}
         self._rates: Params = {name: value.detach().clone() for name, value in rates.items()}
+        self._signs = {n: value.sign() for n, value in rates.items()} if algorithm.constraint == FIXED_SIGNS else {}
+        self._norms: Params = {name: value.detach().clone() for name, value in (rate_norms or {}).items()}
         self._gradient = {name: torch.zeros_like(value) for name, value in self._learned().items()}
         self._moments = {name: self._no_moments(value) for name, value in self._learned().items()}
         rate = settings.outer_lr
@@ -143,11 +154,14 @@ class OuterLoop:
         )
         if self.algorithm.learns_rates:
             keep_within(self.algorithm, self._rates)
+            keep_signs(self._rates, self._signs)
+            scale_to_norms(self._rates, self._norms)
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that resuming needs, by name: parameters, rates and Adam's moments."""
+        """Return everything that resuming needs, by name: parameters, rates, their norms and Adam's moments."""
         state = {f"params/{name}": value for name, value in self.params.items()}
         state |= {f"inner_lr/{name}": value for name, value in self._rates.items()}
+        state |= {f"rate_norm/{name}": value for name, value in self._norms.items()}
         for name, moments in self._moments.items():
             state |= {f"adam/{moment}/{name}": value for moment, value in moments.items()}
         return state
@@ -250,7 +264,7 @@ def _checked(state: Tensors, name: str, like: Tensor) -> Tensor:
         problem = f"has shape {tuple(tensor.shape)}, expected {tuple(like.shape)}"
     elif not tensor.is_floating_point() or not tensor.isfinite().all():
         problem = "has values that are not finite"
-    elif name.startswith(("adam/step/", "adam/exp_avg_sq/")) and (tensor < 0).any():
+    elif name.startswith(("adam/step/", "adam/exp_avg_sq/", "rate_norm/")) and (tensor < 0).any():
         problem = "has negative values"
     if problem is not None:
         raise CheckpointError(f"the tensor `{name}` of the training state {problem}", hint=_RESTART)

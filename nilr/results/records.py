@@ -47,12 +47,20 @@ class DataUsed(Record):
     generated: bool | None = None  # whether nilr generated its images; None in results of earlier versions
 
 
+class Reference(Record):
+    """The model whose rates a training used, by `inner_lr_from` or `rate_norm_from`: SHA-256 of its tensors, recipe."""
+
+    name: str
+    digest: str
+    recipe: str
+
+
 class ModelUsed(Record):
     """A model: its name in the registry or its file name, its checkpoint, and the SHA-256 of its tensors.
 
     `recipe` is a digest of architecture, algorithm, pack and every setting that changes a number, except `seed`: models
-    with the same recipe differ only in their seed. `claimed`: whether the paper's signs are about such a model; null in
-    results of earlier versions.
+    with the same recipe differ only in their seed, and in that of `reference`, the model whose rates the training used.
+    `claimed`: whether the paper's signs are about such a model; null in results of earlier versions.
     """
 
     name: str
@@ -65,3 +73,4 @@ class ModelUsed(Record):
     seed: int | None = None
     recipe: str | None = None
     claimed: bool | None = None
+    reference: Reference | None = None

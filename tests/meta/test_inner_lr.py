@@ -52,7 +52,40 @@ def test_uniform_each_draws_every_element_within_the_bounds() -> None:
     assert (values.min() >= -0.1, values.max() <= 0.3) == (True, True)
 
 
-@pytest.mark.parametrize("text", ["", "fast", "nan", "inf", "uniform:1", "uniform:2,1", "uniform:a,b", "normal:0,1"])
+def test_random_signs_have_one_size_and_half_of_them_are_negative_and_depend_on_the_seed() -> None:
+    first, again, other = (initial_rates(row(inner_lr_init="random-sign:0.01"), PARAMS, KINDS, s) for s in (0, 0, 1))
+    values = torch.cat([rate.flatten() for rate in first.values()])
+    assert values.abs().unique().tolist() == [0.01]
+    # 855 draws: the share is 1/2 with a standard error of 0.017
+    assert (values < 0).double().mean().item() == pytest.approx(0.5, abs=0.07)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first[CONV], other[CONV])
+    with pytest.raises(UsageError, match="`maml` has one fixed rate"):
+        initial_rates(dataclasses.replace(ALGORITHMS["maml"], inner_lr_init="random-sign:0.01"), PARAMS, KINDS, 0)
+
+
+@pytest.mark.parametrize("rate", ["-0.05", "0.0", "-0.0", "1e-05", "2000.0"])
+def test_a_fixed_rate_is_any_finite_number(rate: str) -> None:
+    rates = initial_rates(dataclasses.replace(ALGORITHMS["maml"], inner_lr_init=rate), PARAMS, KINDS, 0)
+    assert {float(value) for value in rates.values()} == {float(rate)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "fast",
+        "nan",
+        "inf",
+        "uniform:1",
+        "uniform:2,1",
+        "uniform:a,b",
+        "normal:0,1",
+        "random-sign:x",
+        "random-sign:inf",
+        "tensor-mean",
+    ],
+)
 def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         initial_rates(row(inner_lr_init=text), PARAMS, KINDS, seed=0)
@@ -158,7 +191,7 @@ def test_what_is_no_constraint_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         bounds(text)
     assert caught.value.message == f"the constraint on rates `{text}` is invalid"
-    assert caught.value.hint == "use free, non-negative or bounded:LOW,HIGH"
+    assert caught.value.hint == "use free, non-negative, fixed-signs or bounded:LOW,HIGH"
     assert caught.value.exit_status == 2
 
 

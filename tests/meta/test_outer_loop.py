@@ -169,6 +169,43 @@ def test_a_rectified_number_keeps_falling_below_zero_and_must_rise_again_from_th
     assert (outer.inner_lr["head.bias"] == 0).all()
 
 
+def test_a_rate_with_a_fixed_sign_stops_at_zero_on_its_side_even_after_its_state_is_loaded() -> None:
+    engine, row = GivenEngine(1.0), {"inner_lr_init": "random-sign:0.015", "constraint": "fixed-signs"}
+    outer = loop(engine, row=row)
+    start = {name: rate.clone() for name, rate in outer.inner_lr.items()}
+    for step in range(2):  # of Adam's rate 0.01, downwards: 0.015 becomes 0.005, then 0
+        take_step(outer, EPISODES, outer_step=step, first_episode=0)
+    for name, rate in outer.inner_lr.items():
+        expected = torch.where(start[name] > 0, 0.0, start[name] - 0.02)
+        torch.testing.assert_close(rate, expected, rtol=0, atol=1e-6)
+    engine.value = -100.0  # upwards: the positive rates leave zero at once, the negative ones end at zero
+    resumed = loop(engine, row=row)
+    resumed.load_state(outer.state())
+    for step in range(2, 12):
+        take_step(resumed, EPISODES, outer_step=step, first_episode=0)
+    for name, rate in resumed.inner_lr.items():
+        assert torch.equal(rate == 0, start[name] < 0)
+        assert (rate[start[name] > 0] > 0).all()
+
+
+def test_rates_keep_their_norms_per_tensor_after_every_step_and_after_a_load() -> None:
+    params, row = LEARNER.initial_params(), dataclasses.replace(ALGORITHMS["metasgd"], constraint="non-negative")
+    rates = initial_rates(row, params, LEARNER.kinds, seed=0)
+    norms = {name: torch.tensor(0.1 * (i + 1)) for i, name in enumerate(rates)}
+    how = OuterSettings(0.01, None, row.inner_steps, outer_steps=100)
+    outer, resumed = (
+        OuterLoop(row, params, rates, engine=GivenEngine(1.0), settings=how, rate_norms=given)
+        for given in (norms, {name: torch.zeros(()) for name in rates})
+    )
+    take_step(outer, EPISODES, outer_step=0, first_episode=0)
+    resumed.load_state(outer.state())
+    take_step(resumed, EPISODES, outer_step=1, first_episode=0)
+    for one in (outer, resumed):
+        for name, rate in one.inner_lr.items():
+            assert rate.min() >= 0
+            assert rate.double().square().sum().sqrt().item() == pytest.approx(norms[name].item(), rel=1e-6)
+
+
 def test_bounds_hold_at_every_step() -> None:
     engine = GivenEngine(-1.0)
     outer = loop(engine, row={"inner_lr_init": "0.05", "constraint": "bounded:-0.001,0.055"})

@@ -24,6 +24,7 @@ def show(result: Result[TrainMetrics], screen: Screen) -> None:
         ("share of negative rates", screen.share(metrics.share_negative)),
         ("seconds per update", _number(metrics.seconds_per_update)),
     ]
+    rows += [("rates of model", model.reference.name) for model in result.models if model.reference]
     screen.table((" ".join(model.name for model in result.models), ""), rows)
 
 

@@ -10,9 +10,10 @@ import torch
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
-from nilr.checkpoint import Checkpoint, TrainedOn, load_checkpoint, read_manifest
+from nilr.checkpoint import Checkpoint, Manifest, TrainedOn, load_checkpoint, read_manifest
 from nilr.claims import is_claimed, is_generated
 from nilr.config.base import Settings
+from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import ImageFile, PackedSplit, open_pack
 from nilr.episodes import PackedImages
 from nilr.errors import CheckpointError, DataError, NilrError, StoreError, invalid_field
@@ -24,7 +25,7 @@ from nilr.models.learner import Learner
 from nilr.models.registry import build_learner, parameter_shapes
 from nilr.recipes.common.outcome import data_used
 from nilr.recipes.common.settings import recipe_digest
-from nilr.results.records import DataUsed, ModelUsed
+from nilr.results.records import DataUsed, ModelUsed, Reference
 from nilr.store import ModelRef, Store
 
 _MAX_STEPS = 1000
@@ -93,12 +94,30 @@ class LoadedModel:
             algo=self.algorithm.name,
             trained_on=manifest.data.digest,
             parent=manifest.parent.name if manifest.parent else None,
-            claimed=is_claimed(self.algorithm) and not manifest.parent and not is_generated(manifest.data),
+            claimed=is_claimed(self.algorithm)
+            and not (manifest.parent or manifest.reference)
+            and not is_generated(manifest.data),
             seed=seed if isinstance(seed, int) else None,
-            recipe=recipe_digest(
-                manifest.architecture.model_dump(), manifest.algorithm, manifest.settings, manifest.data.digest
-            ),
+            recipe=recipe_of(manifest),
+            reference=manifest.reference,
         )
+
+
+def recipe_of(manifest: Manifest) -> str:
+    """Return the digest of everything that changed a number of a model's training, except the seed."""
+    reference = manifest.reference.recipe if manifest.reference else None
+    architecture = manifest.architecture.model_dump()
+    return recipe_digest(architecture, manifest.algorithm, manifest.settings, manifest.data.digest, reference)
+
+
+def find_reference(store: Store, settings: TrainSettings) -> tuple[ModelRef, Reference] | None:
+    """Return the model whose rates a training uses, and how it is recorded; None if it uses no model's."""
+    name = settings.inner_lr_from or settings.rate_norm_from
+    if name is None:
+        return None
+    ref = store.find_model(name)
+    manifest = read_manifest(ref.file)
+    return ref, Reference(name=ref.name, digest=manifest.tensors_sha256, recipe=recipe_of(manifest))
 
 
 def load_model(

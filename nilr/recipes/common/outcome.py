@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from nilr.commands import schema_of
 from nilr.config.base import Settings
+from nilr.config.meta_train import REFERENCES
 from nilr.data.pack import PackInfo
 from nilr.results.records import DataUsed
 from nilr.results.result import SCHEMA_VERSION, Result
@@ -16,7 +17,7 @@ from nilr.store import Store
 
 M = TypeVar("M")
 
-_PACKS, _MODELS = ("data", "data_b", "verify"), ("model", "models")
+_PACKS, _MODELS = ("data", "data_b", "verify"), ("model", "models", *REFERENCES)
 
 
 def data_used(info: PackInfo, split: str | None = None) -> DataUsed:

@@ -3,15 +3,17 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from nilr.config.meta_train import PRESETS, TrainSettings
+from nilr.config.meta_train import PRESETS, REFERENCES, TrainSettings
 from nilr.errors import CheckpointError, StoreError, UnknownNameError, UsageError, invalid_field
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
-from nilr.meta.inner_lr import bounds
+from nilr.meta.inner_lr import TENSOR_MEAN, bounds
 from nilr.recipes.common.outcome import absolute_paths
 
 # Settings that change no number: where the training runs, and its name.
@@ -28,7 +30,7 @@ _OF_THE_ROW = {
     "rate_per_step": "per_step",
     "rate_constraint": "constraint",
 }
-_OF_LEARNED_RATES = ("inner_lr_init", "rate_grain", "rate_per_step", "rate_constraint")
+_OF_LEARNED_RATES = ("inner_lr_init", "rate_grain", "rate_per_step", "rate_constraint", "rate_norm_from")
 
 _DEFAULTS = {name: field.default for name, field in TrainSettings.model_fields.items()}
 _ROW_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Algorithm)}
@@ -45,19 +47,28 @@ def resolve(settings: TrainSettings) -> tuple[TrainSettings, Algorithm]:
     changes: dict[str, Any] = {field: getattr(merged, name) for name, field in _OF_THE_ROW.items()}
     if merged.inner_lr is not None:
         changes["inner_lr_init"] = repr(merged.inner_lr)
+    if merged.inner_lr_from is not None:
+        changes["inner_lr_init"] = TENSOR_MEAN
     row = dataclasses.replace(row, **{field: value for field, value in changes.items() if value is not None})
-    bounds(row.constraint)
+    _, highest = bounds(row.constraint)
+    if merged.rate_norm_from is not None and (row.rectified or math.isfinite(highest)):
+        raise UsageError(
+            "--rate-norm-from cannot scale rates that are bounded, or rectified as those of `sparse-maml`",
+            hint="use --rate-constraint free, non-negative or fixed-signs with metasgd, fometasgd or lslr",
+        )
     if merged.multi_step_loss and row.inner_steps == 1:
         raise UsageError(f"--multi-step-loss needs several inner steps; `{row.name}` has 1", hint="set --inner-steps")
     names = [name for name in _OF_THE_ROW if row.learns_rates or name not in _OF_LEARNED_RATES]
     filled = {name: getattr(row, _OF_THE_ROW[name]) for name in names}
-    if not row.learns_rates:
+    if not row.learns_rates and merged.inner_lr_from is None:
         filled["inner_lr"] = float(row.inner_lr_init)
     return merged.model_copy(update=filled), row
 
 
 def _check_rates(settings: TrainSettings, row: Algorithm) -> None:
-    if row.learns_rates and settings.inner_lr is not None:
+    if settings.inner_lr is not None and settings.inner_lr_from is not None:
+        raise UsageError("--inner-lr and --inner-lr-from both set the fixed rates", hint="give one of them")
+    if row.learns_rates and (settings.inner_lr, settings.inner_lr_from) != (None, None):
         raise UsageError(f"`{row.name}` learns its inner rates", hint="set their initial value with --inner-lr-init")
     unused = [name for name in _OF_LEARNED_RATES if getattr(settings, name) not in (None, False)]
     if unused and not row.learns_rates:
@@ -76,10 +87,14 @@ def preset_values(settings: TrainSettings) -> dict[str, Any]:
 
 
 def recorded_settings(settings: TrainSettings) -> dict[str, JsonValue]:
-    """Return the settings for checkpoints and results. They contain no paths, except with --record-paths."""
+    """Return the settings for checkpoints and results.
+
+    They contain no paths, except with --record-paths; a reference that is a path is given by its last part.
+    """
     record: dict[str, JsonValue] = settings.model_dump(
         mode="json", exclude={"home", "name", "resume", "force", "data", "tensorboard", "record_paths"}
     )
+    record |= {name: Path(value).name for name in REFERENCES if (value := getattr(settings, name)) is not None}
     paths = absolute_paths(settings)
     return {**record, "paths": paths} if paths else record
 
@@ -89,13 +104,18 @@ def recipe_digest(
     algorithm: Mapping[str, JsonValue],
     settings: Mapping[str, JsonValue],
     trained_on: str,
+    reference: str | None = None,
 ) -> str:
-    """Return a digest of everything that changes a number of a training, except the seed."""
-    ignored = (*_PLACE, *_OF_THE_ROW, "inner_lr", "seed", "engine", "log_every")
+    """Return a digest of everything that changes a number of a training, except the seed.
+
+    `reference` is the recipe of the model whose rates the training uses.
+    """
+    ignored = (*_PLACE, *_OF_THE_ROW, *REFERENCES, "inner_lr", "seed", "engine", "log_every")
     # Defaults are left out: models of earlier versions, which lack newer settings, then have the same digest.
     changed = {n: value for n, value in settings.items() if n not in ignored and value != _DEFAULTS.get(n)}
     row = {n: value for n, value in algorithm.items() if n != "paper" and value != _ROW_DEFAULTS.get(n)}
-    recipe = json.dumps([dict(architecture), row, changed, trained_on], sort_keys=True)
+    parts = [dict(architecture), row, changed, trained_on, *([] if reference is None else [reference])]
+    recipe = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(recipe.encode()).hexdigest()
 
 

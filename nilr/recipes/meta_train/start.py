@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nilr.checkpoint import Checkpoint
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler, stream_seed
 from nilr.errors import StoreError, UsageError
@@ -22,6 +23,7 @@ from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.common.loading import OpenSplit, find_training_pack, newest_pack, open_split
 from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
+from nilr.recipes.meta_train.reference import read_reference, with_reference
 from nilr.recipes.meta_train.training import Training
 from nilr.reporting import Reporter
 from nilr.runtime import prepare
@@ -68,15 +70,16 @@ class Starter:
                 settings = with_stored_settings(settings, stored.settings, stored.data)
         settings, algorithm = resolve(settings)
         if directory is not None and stored is not None:
-            reference = settings.resume if "/" in settings.resume else directory.name
-            check_unchanged(recorded_settings(settings), stored.settings, reference)
+            named = settings.resume if "/" in settings.resume else directory.name
+            check_unchanged(recorded_settings(settings), stored.settings, named)
+        reference, checkpoint = read_reference(settings, stored, self._store)
         device = prepare(settings.device, settings.threads, settings.precision)
         train, val = self._open_data(settings, stored, device)
-        outer = self._outer_loop(settings, algorithm, train.used.image_size, device)
+        outer = self._outer_loop(settings, algorithm, checkpoint, train.used.image_size, device)
         samplers = _sampler(settings, train), _sampler(settings, val) if val is not None else None
         if directory is None:
             directory = self._resources.enter_context(_new_directory(settings, self._store, default_name))
-        training = Training(directory, settings, outer, train.used, *samplers, reporter)
+        training = Training(directory, settings, outer, train.used, *samplers, reporter, reference)
         self._resources.callback(training.history.close)
         if stored is None:
             training.history.clear()
@@ -110,7 +113,12 @@ class Starter:
         return path
 
     def _outer_loop(
-        self, settings: TrainSettings, algorithm: Algorithm, image_size: int, device: torch.device
+        self,
+        settings: TrainSettings,
+        algorithm: Algorithm,
+        reference: Checkpoint | None,
+        image_size: int,
+        device: torch.device,
     ) -> OuterLoop:
         learner = build_learner(
             settings.arch,
@@ -121,10 +129,12 @@ class Starter:
         )
         params = {name: value.to(device) for name, value in learner.initial_params().items()}
         engine = choose_engine(settings.engine, learner, device, settings.precision, settings.episode_chunk)
+        numbers = initial_rates(algorithm, params, learner.kinds, stream_seed(settings.seed, "rates"))
+        numbers, norms = with_reference(settings, reference, numbers, params)
         return OuterLoop(
             algorithm,
             params,
-            initial_rates(algorithm, params, learner.kinds, stream_seed(settings.seed, "rates")),
+            numbers,
             engine=engine,
             settings=OuterSettings(
                 settings.outer_lr,
@@ -135,6 +145,7 @@ class Starter:
                 settings.multi_step_loss,
                 settings.batch_stats == "inductive",
             ),
+            rate_norms=norms,
             capture=self._capture_on(device) if engine.capturable else None,
         )
 
@@ -181,7 +192,11 @@ def _load_stored(directory: Path) -> tuple[dict[str, Tensor], TrainingState]:
     data, settings = manifest.data, manifest.settings
     # `resolve` checks the settings, whose error names the setting alone
     return {}, TrainingState.model_construct(
-        settings=settings, data=data.name, data_digest=data.digest, progress=Progress()
+        settings=settings,
+        data=data.name,
+        data_digest=data.digest,
+        progress=Progress(),
+        reference=manifest.reference,
     )
 
 
@@ -223,6 +238,8 @@ def _announce(training: Training, reporter: Reporter) -> None:
         reporter.note(f"model `{name}` is complete: {counted(progress.outer_step, 'update')}; nothing to do")
         return
     what = f"resumes after update {progress.outer_step}" if progress.outer_step else "new"
+    rates = f", with the rates of `{training.reference.name}`" if training.reference else ""
     reporter.note(
         f"model `{name}`: {what}; {settings.algo} on `{training.data.name}`, engine `{training.outer.engine.name}`"
+        f"{rates}"
     )

@@ -30,7 +30,7 @@ from nilr.models.registry import body_arguments
 from nilr.recipes.common.settings import recorded_settings
 from nilr.reporting import Reporter
 from nilr.results.commands import TrainMetrics
-from nilr.results.records import DataUsed, Mean
+from nilr.results.records import DataUsed, Mean, Reference
 from nilr.store import LAST, TRAINING_STATE
 from nilr.training_state import Progress, TrainingState, save_training_state
 
@@ -50,6 +50,7 @@ class Training:
         train: EpisodeSampler,
         val: EpisodeSampler | None,
         reporter: Reporter,
+        reference: Reference | None = None,
     ) -> None:
         self.directory, self.name, self.settings, self.outer, self.data = (
             directory,
@@ -58,7 +59,7 @@ class Training:
             outer,
             data,
         )
-        self.train, self.val, self.reporter = train, val, reporter
+        self.train, self.val, self.reporter, self.reference = train, val, reporter, reference
         self.progress = Progress()
         self.history = History(directory, settings.tensorboard)
         self._seconds, self._updates = 0.0, 0
@@ -186,6 +187,7 @@ class Training:
             data=self.data.name,
             data_digest=self.data.digest,
             progress=self.progress,
+            reference=self.reference,
         )
         save_training_state(self.directory / TRAINING_STATE, self.outer.state(), state)
         self.write_checkpoint(LAST)
@@ -207,6 +209,7 @@ class Training:
             metrics=self.recorded_metrics(),
             engine=outer.engine.name,
             parent=None,
+            **({"reference": self.reference.model_dump()} if self.reference else {}),
         )
 
     def resume_command(self) -> str:

@@ -16,11 +16,12 @@ from nilr.commands import result_types, schema_of
 from nilr.config.commands import ReproduceSettings
 from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.config.experiments import EXPERIMENTS, Experiment, Run
-from nilr.config.meta_train import TrainSettings
+from nilr.config.meta_train import REFERENCES, TrainSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
 from nilr.models.registry import body_arguments
 from nilr.recipes import meta_train, probe, rates
+from nilr.recipes.common.loading import find_reference, recipe_of
 from nilr.recipes.common.settings import recipe_digest, recorded_settings, resolve
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed
@@ -46,6 +47,11 @@ class PlannedModel:
     name: str
     training: TrainSettings
 
+    @property
+    def reference(self) -> str | None:
+        """The name of the model whose rates the training uses, if any: it must be trained before."""
+        return self.training.inner_lr_from or self.training.rate_norm_from
+
 
 @dataclass(frozen=True)
 class ExperimentPlan:
@@ -63,7 +69,7 @@ class ExperimentPlan:
 
     @property
     def name(self) -> str:
-        """The name that models and the folder begin with."""
+        """The name of the experiment and its folder."""
         return experiment_name(self.settings)
 
     @property
@@ -83,9 +89,13 @@ class ExperimentPlan:
         ]
 
     def _model(self, run: Run, seed: int) -> PlannedModel:
-        name = f"{self.name}-{run.name}-s{seed}"
+        def named(run: str) -> str:
+            return f"{self.settings.name or self.experiment.models or self.name}-{run}-s{seed}"
+
+        name = named(run.name)
         flags = self.settings.model_dump(include={"outer_steps", "filters"}, exclude_none=True)
-        values = {**self.experiment.train, **run.train, **flags, **self._place}
+        references = {setting: named(run.train[setting]) for setting in REFERENCES if setting in run.train}
+        values = {**self.experiment.train, **run.train, **references, **flags, **self._place}
         return PlannedModel(run, seed, name, TrainSettings(**values, seed=seed, name=name, resume="auto"))
 
     @property
@@ -124,10 +134,12 @@ class ExperimentPlan:
             body = body_arguments(settings.arch, settings)
             arguments: dict[str, Any] = {"n_way": settings.n_way, "image_size": self.data.image_size, **body}
             architecture: dict[str, Any] = {"name": settings.arch, "arguments": arguments}
-            recorded = recorded_settings(settings)
-            planned = recipe_digest(architecture, algorithm.to_stored(), recorded, self.data.digest)
-            trained = recipe_digest(found.architecture.model_dump(), found.algorithm, found.settings, found.data.digest)
-            same = planned == trained and found.settings.get("seed") == model.seed
+            recorded, reference = recorded_settings(settings), find_reference(self.store, settings)
+            used = reference[1] if reference else None
+            recipe = recipe_digest(
+                architecture, algorithm.to_stored(), recorded, self.data.digest, used.recipe if used else None
+            )
+            same = recipe == recipe_of(found) and found.settings.get("seed") == model.seed and used == found.reference
             finished = completed_updates(directory, found) == settings.outer_steps
             return same and finished and _is_validated(directory, settings)
         return False

@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import traceback
-from collections import deque
 from collections.abc import Sequence
 
 import torch
@@ -41,23 +40,29 @@ def work_in_parallel(
 ) -> None:
     """Train the models and measure each trained one, several at a time, in the experiment's order.
 
-    If a signal ends a job, the other jobs continue without it.
+    A model whose training uses another model's rates waits for it. If a signal ends a job, the other
+    jobs continue without it.
 
     Raises:
         KilledError: a signal ended the last job.
         NilrError: a job failed; the other trainings save what is finished.
         Interrupted: a signal arrived; trainings save what is finished.
     """
-    waiting = deque(models)
+    waiting = list(models)
     workers: list[_Worker] = []
     try:
         workers.extend(_Worker(plan) for _ in range(jobs))  # one by one: a signal may arrive in between
         busy: dict[_Worker, PlannedModel] = {}
         while waiting or busy:
-            for worker in [worker for worker in workers if worker not in busy][: len(waiting)]:
-                busy[worker] = waiting.popleft()
-                worker.begin(busy[worker])
-                progress.begin(busy[worker])
+            for worker in [worker for worker in workers if worker not in busy]:
+                unfinished = {model.name for model in (*waiting, *busy.values())}
+                startable = (model for model in waiting if model.reference not in unfinished)
+                if (model := next(startable, None)) is None:
+                    break
+                waiting.remove(model)
+                busy[worker] = model
+                worker.begin(model)
+                progress.begin(model)
             for worker in ready(list(busy), reporter.note):
                 try:
                     if progress.handle(busy[worker], worker.receive(reporter.note), len(workers)):
@@ -66,7 +71,7 @@ def work_in_parallel(
                     workers.remove(worker)
                     if not workers:
                         raise
-                    waiting.appendleft(busy.pop(worker))
+                    waiting.insert(0, busy.pop(worker))
                     progress.stop(waiting[0])
                     reporter.note(f"{error.message}; continuing with {counted(len(workers), 'job')}")
     finally:

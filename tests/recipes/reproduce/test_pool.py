@@ -4,6 +4,7 @@ import errno
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from nilr.config.commands import ReproduceSettings
 from nilr.errors import DivergedError, NilrError, UnknownNameError, UsageError
 from nilr.recipes import reproduce
 from nilr.recipes.reproduce import pool
+from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel
 from nilr.recipes.reproduce.pool import number_of_jobs, portable
+from nilr.results.records import DataUsed
+from nilr.store import Store
 from tests.recipes.listening import Listening
 
 pytestmark = [pytest.mark.usefixtures("home")]
@@ -65,6 +69,50 @@ def test_the_error_of_a_job_is_the_error_of_the_experiment(tmp_path: Path) -> No
         reproduce.run(tiny(home, 2), Listening())
     assert error.value.exit_status == 1
     assert (model / "last.safetensors").read_bytes() == b"no model"
+
+
+def test_a_model_that_uses_another_one_s_rates_begins_after_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DataUsed(name="x", digest="x", image_size=32)
+    plan = ExperimentPlan(ReproduceSettings(preset="controls", seeds=2, home=tmp_path), Store(tmp_path), "x", data)
+    log: list[str] = []
+
+    class Worker:
+        def __init__(self, _plan: ExperimentPlan) -> None:
+            self.model: PlannedModel | None = None
+
+        def begin(self, model: PlannedModel) -> None:
+            self.model = model
+            log.append(f"begin {model.name}")
+
+        def receive(self, _note: Any) -> None:
+            assert self.model is not None
+            log.append(f"end {self.model.name}")
+
+    class Progress:
+        def begin(self, _model: PlannedModel) -> None: ...
+        def handle(self, *_: Any) -> bool:
+            return True
+
+    def last_one(busy: list[Worker], _note: Any) -> list[Worker]:
+        # Meta-SGD of seed 0 takes the longest
+        others = [worker for worker in busy if worker.model and worker.model.name != "cpu-metasgd-s0"]
+        return (others or busy)[-1:]
+
+    monkeypatch.setattr(pool, "_Worker", Worker)
+    monkeypatch.setattr(pool, "ready", last_one)
+    monkeypatch.setattr(pool, "end", lambda workers: None)
+    progress: Any = Progress()
+    pool.work_in_parallel(plan, plan.models, 3, progress, Listening())
+    assert sorted(log) == sorted(f"{what} {model.name}" for what in ("begin", "end") for model in plan.models)
+    dependent = [model for model in plan.models if model.reference is not None]
+    assert {model.run.name for model in dependent} == {"maml-mean-rates", "metasgd-nonneg-norm"}
+    for model in dependent:
+        assert model.reference == f"cpu-metasgd-s{model.seed}"
+        assert log.index(f"end {model.reference}") < log.index(f"begin {model.name}")
+    # the others do not wait
+    assert log.index("begin cpu-metasgd-5step-s1") < log.index("end cpu-metasgd-s0")
 
 
 class UnsendableError(Exception):
