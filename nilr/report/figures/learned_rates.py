@@ -98,7 +98,7 @@ def _histogram(axes: Axes, name: str, rates: RateFigures, frame: Frame) -> None:
     fixed = rates.std <= 1e-6 * abs(rates.mean)  # one value, up to rounding
     if fixed:
         axes.plot(rates.mean, 0.5, marker="D", markersize=8, color=colour("vermillion" if rates.mean < 0 else "sky"))
-        axes.set(ylim=(0, 1), xlim=(min(0.0, 2 * rates.mean), max(0.0, 2 * rates.mean) or 1.0))
+        axes.set(ylim=(0, 1), xlim=(min(0.0, 2 * rates.mean), max(0.0, 2 * rates.mean, float(not rates.mean))))
         title = f"{name}: fixed at {number(rates.mean)}"
     # a bin around zero is divided there
     for sign, look in () if fixed else ((-1, RATE_SIGNS["negative"]), (1, RATE_SIGNS["positive"])):
