@@ -141,14 +141,15 @@ def _panel(axes: Axes, layers: Layers) -> None:
 
 def step_sentence(found: Mapping[str, EffectiveStep]) -> str:
     """Compare the first steps with the minimum of the quadratic model."""
-    parts = [
-        f"{_plain(step.ratio)} in {label}, where it overshoots in {percent(step.overshoots.mean)} of the episodes"
-        for label, step in found.items()
-        if step.ratio is not None
-    ]
-    if not parts:
+    ratios = [f"{_plain(step.ratio)} in {label}" for label, step in found.items() if step.ratio is not None]
+    if not ratios:
         return "No first inner step changes the loss to first order."
-    return f"The first inner step is {listed(parts, _FEW)} (1 is the minimum along it, at 2 nothing is gained)."
+    most = max(step.overshoots.mean for step in found.values())
+    where = f"up to {percent(most)} of a model's episodes" if most else "no episode"
+    return (
+        f"The first inner step is {listed(ratios, _FEW)} (1 is the minimum along it, at 2 nothing is gained). It "
+        f"overshoots in {where}."
+    )
 
 
 def step_table(found: Mapping[str, EffectiveStep]) -> Table:
