@@ -68,7 +68,7 @@ def _describe(row: Row) -> str:
         return f"{row.label}, {row.protocol}: accuracy changes in no episode."
     parts = [
         f"{outcome} {percent(row.estimate(outcome, 'share').mean)} of the episodes, "
-        f"{points(row.estimate(outcome, 'excess'))} points to chance"
+        f"{points(row.estimate(outcome, 'excess'))} points compared with chance"
         for outcome in _OUTCOMES
     ]
     return f"{row.label}, {row.protocol}: {'; '.join(parts)}."

@@ -15,7 +15,7 @@ _READERS: Mapping[str, Style] = {"own-head": ("vermillion", "s"), "neighbours": 
 _FIGURES = ("mean", "spread", "worst", "best")
 _LONGEST = 8
 _CAUTION = (
-    "The thick mark is the mean over permutations with its interval, the thin line leads from the worst to the best "
+    "The mark is the mean over permutations with its interval; the thin line below it leads from the worst to the best "
     "permutation of each episode. Part of this range is chance, since an episode has few queries."
 )
 
@@ -84,7 +84,7 @@ def draw(found: Sequence[Row], frame: Frame) -> Figure:
     hide_rows(axes)
     for y, row in enumerate(found):
         ends = [100 * row.estimate(figure).mean for figure in ("worst", "best")]
-        axes.plot(ends, (y, y), color=colour("muted"), linewidth=1, marker="|")
+        axes.plot(ends, (y + 0.2, y + 0.2), color=colour("muted"), linewidth=1, marker="|")
         draw_estimate(axes, row.estimate("mean"), y, _READERS[row.reader])
     axes.set_yticks(range(len(found)), [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
     axes.set_ylim(len(found) - 0.5, -0.5)

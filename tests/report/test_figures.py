@@ -163,8 +163,8 @@ def test_the_parts_of_an_effect_are_given_by_model_and_over_seeds() -> None:
 
 def test_harmed_and_helped_episodes_are_compared_with_chance() -> None:
     assert sentence("harm", material(full_probe())).startswith(
-        "maml, same-task: harmed 34.5 % of the episodes, -10.50 ± 4.00 points to chance; helped 55.5 % of the "
-        "episodes, +10.50 ± 4.00 points to chance. maml, cross-task: harmed 51.0 % of the episodes, +6.00 ± 4.00 points"
+        "maml, same-task: harmed 34.5 % of the episodes, -10.50 ± 4.00 points compared with chance; helped 55.5 % of "
+        "the episodes, +10.50 ± 4.00 points compared with chance. maml, cross-task: harmed 51.0 % of the episodes, "
     )
 
 
