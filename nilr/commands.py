@@ -18,9 +18,10 @@ from nilr.config.commands import (
     ReportSettings,
     ReproduceSettings,
 )
-from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
+from nilr.config.evaluation import AdaptSettings, CalibrateSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.results.bench import BenchMetrics
+from nilr.results.calibrate import CalibrateMetrics
 from nilr.results.commands import AdaptMetrics, ImportMetrics, ModelCard, PrepareDataMetrics, TrainMetrics
 from nilr.results.probe import ProbeMetrics, RatesMetrics
 from nilr.results.reproduce import ReproduceMetrics
@@ -64,6 +65,9 @@ COMMANDS = (
     Command("rates", "Describe the inner learning rates, layer by layer.",
             RatesSettings, Result[RatesMetrics],
             "nilr.recipes.rates:run", "nilr.cli.show.rates:show"),
+    Command("calibrate", "Compare a model with published accuracies, evaluated as each of them was.",
+            CalibrateSettings, Result[CalibrateMetrics],
+            "nilr.recipes.calibrate:run", "nilr.cli.show.calibrate:show"),
     Command("bench", "Measure how fast this machine is, and how long a training will take.",
             BenchSettings, Result[BenchMetrics],
             "nilr.recipes.bench:run", "nilr.cli.show.bench:show"),

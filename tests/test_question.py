@@ -54,7 +54,7 @@ def test_every_setting_of_a_probe_is_in_the_question_or_does_not_change_it() -> 
         "interval",
     }
     apart = {"models", "inner_steps", "data", "data_b", "max_episodes"}
-    apart |= {"universality", "universality_tasks", "universality_images"}
+    apart |= {"universality", "universality_tasks", "universality_images", "untrained_bodies"}
     assert set(ProbeSettings.model_fields) == {*MEASURED, *DRAWN, *machine, *readings, *apart}
 
 

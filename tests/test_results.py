@@ -14,6 +14,7 @@ from nilr.checkpoint import Architecture, Manifest, Parent, TrainedOn
 from nilr.commands import result_types
 from nilr.errors import StoreError
 from nilr.results.bench import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
+from nilr.results.calibrate import Anchor, CalibrateMetrics, Judged, Judging, ModelCalibration, NotComparable
 from nilr.results.commands import (
     AdaptMetrics,
     ImageRef,
@@ -115,6 +116,32 @@ METRICS["reproduce"] = ReproduceMetrics(
     choices={"euclidean distance": [_SIGN]},
     runs={"maml": RunFigures(why="the claim", models=["cpu-maml-s0"], to_meta_init={"same-task": _SEEDS})},
     files=["cpu-maml-s0.probe-0123456789ab.json"],
+)
+_ANCHOR = Anchor(
+    source="Finn et al. 2017",
+    reported_by="paper",
+    algorithm="maml",
+    body="conv4",
+    filters=32,
+    dataset="mini-imagenet",
+    image_size=84,
+    n_shot=1,
+    accuracy=0.487,
+    ci95=0.0184,
+)
+_JUDGED = Judged(
+    anchor=_ANCHOR,
+    judging=Judging(measured="head", n_query=1, inner_steps=10, batch_stats="apart"),
+    accuracy=Mean(mean=0.48, ci95=0.01, n_episodes=600),
+    difference=-0.007,
+    band=0.021,
+    verdict="within",
+)
+METRICS["calibrate"] = CalibrateMetrics(
+    models={
+        "maml": ModelCalibration(judged=[_JUDGED], not_comparable=[NotComparable(anchor=_ANCHOR, reasons=["ensemble"])])
+    },
+    anchors=[_ANCHOR],
 )
 METRICS["models-import"] = {
     "maml": ImportedModel(status="complete", outer_step=9, files=["last.safetensors"], resumable=False, imported=True)

@@ -126,7 +126,14 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
         shown="nearest",
     )
     distance: Distance = setting("cosine", "Distance between features.")
-    controls: bool = setting(False, "Evaluate raw pixels and an untrained network too, on the same episodes.")
+    controls: bool = setting(False, "Evaluate raw pixels and untrained networks too, on the same episodes.")
+    untrained_bodies: int = setting(
+        5,
+        "Number of untrained networks of --controls, whose mean is reported. Each costs one pass over the images of "
+        "every episode.",
+        ge=1,
+        le=1000,
+    )
     task_b: TaskB = setting(
         "disjoint",
         "Classes of the evaluated episode in cross-task, compared with the episode that the model is adapted to: "
@@ -211,3 +218,16 @@ class RatesSettings(TaskSettings, ChunkSettings):
     effective_step: bool = setting(
         False, "Compare the curvature of the support loss along the first inner step with its slope."
     )
+
+
+class CalibrateSettings(ChunkSettings):
+    """`nilr calibrate`: evaluate models as published accuracies were, and compare them."""
+
+    models: tuple[str, ...] = setting(
+        (), "Models: names, NAME@best, NAME@last or paths; default: the latest trained model."
+    )
+    data: str | None = setting(
+        None, "Pack to evaluate on: a name or a path.", shown="the pack that the model was trained on"
+    )
+    n_episodes: int = setting(600, "Number of episodes of each evaluation.", ge=2)
+    list: bool = setting(False, "Show the table of published accuracies instead.", env=False)

@@ -138,6 +138,17 @@ class DirectionProbe(Record):
     even: Delta
 
 
+class OverBodies(Record):
+    """Accuracy of untrained bodies: the mean over bodies, and half the width of its 95 % t interval over bodies.
+
+    `bodies` has each body's mean over episodes. All bodies evaluate the same episodes.
+    """
+
+    mean: FiniteFloat
+    ci95: FiniteFloat | None
+    bodies: list[FiniteFloat]
+
+
 class ModelProbe(Record):
     """One model under each requested protocol, and under meta-init, which differences refer to.
 
@@ -161,6 +172,8 @@ class ModelProbe(Record):
     - `geometry`: by measure and protocol, on the features of the query images: `inverse-cdnv`, the same along the line
       between two class means (`inverse-directional-cdnv`), and `hyperplane-variation`.
     - `transfer`: by protocol, the change of the query loss to first order, by sign of the rates, and in fact.
+    - `over_bodies`: of the control `untrained body`, by rule of neighbours. All its other values, also of each episode,
+      are means over bodies.
     """
 
     meta_init: ProtocolMetrics = Field(alias="meta-init")
@@ -179,6 +192,7 @@ class ModelProbe(Record):
     similarity: dict[str, dict[str, dict[str, Mean | None]]] = Field(default_factory=dict)
     geometry: dict[str, dict[str, GeometryProbe]] = Field(default_factory=dict)
     transfer: dict[str, TransferProbe] = Field(default_factory=dict)
+    over_bodies: dict[str, OverBodies] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _omit_empty_sections(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a return type would replace the type in the JSON Schema

@@ -40,6 +40,7 @@ class Values:
     by_quantity: Mapping[Quantity, Tensor]
     interval: Interval = "t"
     seed: int = 0
+    bodies: "tuple[Values, ...]" = ()  # those of each untrained body, if these are their means
 
     def __getitem__(self, quantity: Quantity) -> Tensor:
         return self.by_quantity[quantity]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nilr.results.bench import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
+from nilr.results.calibrate import Anchor, CalibrateMetrics, Judged, Judging, ModelCalibration, NotComparable
 from nilr.results.commands import AdaptMetrics, ImageRef, Prediction, PrepareDataMetrics, SplitCounts, TrainMetrics
 from nilr.results.probe import Histogram, ModelRates, RateFigures, TensorRates
 from nilr.results.records import DataUsed, Mean, ModelUsed
@@ -243,3 +244,55 @@ def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> Non
         "preset  engine    updates  s/update  validations  s each  in all",
         "quick   explicit  200      0.5       2            5       1 min 50 s",
     ]
+
+
+def make_calibration() -> Result[Any]:
+    finn = Anchor(
+        source="Finn et al. 2017",
+        reported_by="paper",
+        algorithm="maml",
+        body="conv4",
+        filters=32,
+        dataset="mini-imagenet",
+        image_size=84,
+        n_shot=1,
+        accuracy=0.487,
+        ci95=0.0184,
+        inner_steps=5,
+        eval_inner_steps=10,
+    )
+    features = finn.model_copy(update={"source": "Raghu et al. 2020", "measured": "features", "ci95": None})
+    head = Judging(measured="head", n_query=1, inner_steps=10, batch_stats="apart")
+    votes = Judging(measured="features", n_query=15, inner_steps=None, batch_stats="apart", assumed=["n_query"])
+    accuracy = Mean(mean=0.46, ci95=0.01, n_episodes=600)
+    judged = [
+        Judged(anchor=finn, judging=head, accuracy=accuracy, difference=-0.027, band=0.0209, verdict="below"),
+        Judged(anchor=features, judging=votes, accuracy=accuracy, difference=-0.027, band=0.0141, verdict="below"),
+    ]
+    other = NotComparable(anchor=finn.model_copy(update={"filters": 64}), reasons=["64 filters, not 32", "ensemble"])
+    metrics = CalibrateMetrics(models={"maml": ModelCalibration(judged=judged, not_comparable=[other])})
+    return result_of("calibrate", metrics)
+
+
+def test_a_calibration_shows_verdicts_with_their_band_and_reasons() -> None:
+    assert [re.split(" {2,}", line) for line in shown(make_calibration())] == [
+        ["model", "anchor", "published", "measured", "difference, band", "verdict", "evaluated with"],
+        [
+            *("maml", "Finn et al. 2017, conv4-32", "0.4870 ± 0.0184", "0.4600 ± 0.0100", "-0.0270 ± 0.0209", "below"),
+            "1 query, 10 steps, apart",
+        ],
+        [
+            *("maml", "Raghu et al. 2020, conv4-32, maml features", "0.4870", "0.4600 ± 0.0100", "-0.0270 ± 0.0141"),
+            *("below", "15 queries?, apart"),
+        ],
+        ["model", "not comparable", "published", "because"],
+        ["maml", "Finn et al. 2017, conv4-64", "0.4870 ± 0.0184", "64 filters, not 32; ensemble"],
+    ]
+
+
+def test_a_calibration_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown(make_calibration(), Terminal())]
+    assert max(map(len, lines)) <= 80
+    assert {"46.00", "below", "-2.70", "queries?,", "ensemble"} <= set(" ".join(lines).split())

@@ -25,7 +25,7 @@ from nilr.recipes.common.episodes import (
 from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.probe.controls import compare_with_untrained
+from nilr.recipes.probe.controls import UNTRAINED, compare_with_untrained
 from nilr.recipes.probe.loop import judge, task_pairs
 from nilr.recipes.probe.plan import check_settings, plan_controls, plan_model, requested_rules, resolve_request
 from nilr.recipes.probe.stopping import correct, next_look, precision_note
@@ -140,7 +140,8 @@ def _notes(
     parts = split_commas(settings.adapt_part)
     notes = unmoved_notes(models, parts)
     if settings.controls:
-        notes.append(compare_with_untrained(before))
+        bodies = metrics[UNTRAINED].over_bodies[requested_rules(settings)[0]]
+        notes.append(compare_with_untrained(before, bodies))
     precision = precision_note(metrics, until_ci=settings.until_ci)
     if precision is not None:
         notes.append(precision)

@@ -1,6 +1,5 @@
 """The loop of a probe: draw an episode, measure every model under every condition, stop when precise enough."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -15,7 +14,7 @@ from nilr.probes.edits import edited, rates_of_part
 from nilr.probes.tasks import TaskPairs
 from nilr.recipes.common.episodes import EpisodeSize, batch_stats, inner_steps, split_commas
 from nilr.recipes.common.loading import LoadedModel
-from nilr.recipes.probe.controls import build_controls
+from nilr.recipes.probe.controls import build_controls, join_bodies, kind_of_control
 from nilr.recipes.probe.plan import ProbePlan
 from nilr.recipes.probe.stopping import first_look
 from nilr.reporting import Reporter
@@ -45,7 +44,7 @@ def judge(
     """
     subjects = _subjects(settings, models, plans)
     wide = {} if all_classes is None else _measure_all_classes(settings, subjects, plans, all_classes, reporter)
-    quantities = {name: plan.quantities(all_classes=False) for name, plan in plans.items()}
+    quantities = _quantities(subjects, plans, all_classes=False)
     measure = _measurement(subjects, quantities, pairs)
 
     def collect(name: str) -> Values:
@@ -59,7 +58,7 @@ def judge(
         for episode in in_order(measure, range(len(episodes), target), device=device, at_most=at_most):
             episodes.append(episode)
             reporter.advance()
-        values = {name: collect(name) for name in subjects}
+        values = join_bodies({name: collect(name) for name in subjects})
         target = next_look(values, len(episodes))
     return values
 
@@ -72,7 +71,7 @@ def _measure_all_classes(
     reporter: Reporter,
 ) -> dict[str, dict[Quantity, Tensor]]:
     """Return the values of linear classifiers of all classes, (n_tasks,), by the subject's name."""
-    measure = _measurement(subjects, {name: plan.quantities(all_classes=True) for name, plan in plans.items()}, pairs)
+    measure = _measurement(subjects, _quantities(subjects, plans, all_classes=True), pairs)
     reporter.stage("universality", settings.universality_tasks, unit="tasks")
     device, at_most = pairs.judged.images.device, min(_WIDE_AT_ONCE, settings.episode_chunk or _WIDE_AT_ONCE)
     tasks = []
@@ -80,6 +79,12 @@ def _measure_all_classes(
         tasks.append(task)
         reporter.advance()
     return {name: _by_quantity(tasks, name) for name in subjects}
+
+
+def _quantities(
+    subjects: Iterable[str], plans: Mapping[str, ProbePlan], *, all_classes: bool
+) -> dict[str, list[Quantity]]:
+    return {name: plans[kind_of_control(name)].quantities(all_classes=all_classes) for name in subjects}
 
 
 def _by_quantity(episodes: Sequence[Measured], name: str) -> dict[Quantity, Tensor]:
@@ -115,9 +120,8 @@ def _subjects(
     """Return the models, and with --controls the controls, as they are measured."""
     subjects = {name: _subject(settings, model, plans[name].quantities()) for name, model in models.items()}
     if settings.controls:
-        how = next(iter(subjects.values()))
-        for name, control in build_controls(next(iter(models.values())), settings.seed).items():
-            subjects[name] = dataclasses.replace(control, batch_stats=how.batch_stats, query_batch=how.query_batch)
+        first = next(iter(models))
+        subjects |= build_controls(models[first], subjects[first], settings.seed, settings.untrained_bodies)
     return subjects
 
 

@@ -13,7 +13,7 @@ from nilr.probes.neighbours import RULES
 from nilr.probes.readings import LinearAccuracy
 from nilr.recipes.common.episodes import edit_names, inner_steps, split_commas
 from nilr.recipes.common.loading import LoadedModel
-from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED
+from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, with_bodies
 from nilr.results.probe import ModelProbe
 from nilr.sections import SECTIONS
 from nilr.sections.section import Request, Section
@@ -65,7 +65,8 @@ class ProbePlan:
             section.field: {name: section.build(entry, values) for name, entry in entries.items()}
             for section, entries in self.sections.items()
         }
-        return ModelProbe.model_validate(protocols | sections)
+        metrics = ModelProbe.model_validate(protocols | sections)
+        return with_bodies(metrics, values) if values.bodies else metrics
 
 
 def _mapped(tree: Any, function: Callable[[Quantity], Any]) -> Any:  # noqa: ANN401 - as deep as the section is

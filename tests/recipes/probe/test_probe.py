@@ -15,8 +15,9 @@ from nilr.checkpoint import load_checkpoint, save_checkpoint
 from nilr.config.base import PROTOCOLS
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import TrainSettings
-from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.episodes import EpisodeSampler, PackedImages, stream_seed
 from nilr.errors import CheckpointError, DataError, DivergedError, EpisodeError, StoreError, UsageError
+from nilr.models.registry import build_learner
 from nilr.probes.neighbours import RULES
 from nilr.recipes import meta_train, probe
 from nilr.recipes.common.loading import load_model, open_split
@@ -268,7 +269,39 @@ def test_controls_are_added_to_the_models(maml: str) -> None:
     result = judge(maml, controls=True)
     assert set(result.metrics) == {maml, "untrained body", "raw pixels"}
     assert result.metrics["raw pixels"].same_task is None
-    assert result.notes[0].startswith("Features before adaptation, compared with an untrained body's: maml ")
+    mean = 100 * result.metrics["untrained body"].meta_init.accuracy.mean
+    said = f"Features before adaptation, compared with the mean of 5 untrained bodies ({mean:.2f} ± "
+    assert result.notes[0].startswith(said)
+
+
+def test_the_untrained_control_is_the_mean_of_several_bodies(maml: str) -> None:
+    settings = {"neighbours": ("attention", "nearest"), "batch_stats": "together"}
+    result = judge(maml, controls=True, untrained_bodies=3, n_episodes=2, protocol="meta-init", seed=4, **settings)
+    store, cpu = Store(None), torch.device("cpu")
+    images = open_split(store.find_data("mini-imagenet"), "test", cpu).images
+    episodes = [EpisodeSampler(images, 3, 1, 3, 4, "test").draw([i])[0] for i in range(2)]
+
+    def share(seed: int, episode: Any) -> float:
+        learner = build_learner("conv4", n_way=3, image_size=16, filters=4, seed=seed)
+        both = torch.cat([episode.support_x, episode.query_x])
+        with torch.no_grad():
+            features = learner.features(dict(learner.named_parameters()), both)
+        cosine = torch.nn.functional.cosine_similarity(features[3:, None], features[None, :3], dim=-1)
+        return (episode.support_y[cosine.argmax(1)] == episode.query_y).double().mean().item()
+
+    seeds = [stream_seed(4, f"untrained/{i}") for i in range(3)]
+    shares = np.array([[share(seed, episode) for seed in seeds] for episode in episodes])
+    assert len(set(shares.mean(0))) > 1
+    untrained = result.metrics["untrained body"]
+    assert result.per_episode["untrained body"]["meta-init"] == pytest.approx(shares.mean(1).tolist())
+    assert set(untrained.over_bodies) == {"attention", "nearest"}
+    found = untrained.over_bodies["nearest"]
+    assert found.bodies == pytest.approx(shares.mean(0).tolist())
+    assert found.mean == pytest.approx(untrained.meta_init.accuracy.mean) == pytest.approx(shares.mean())
+    # t(0.975) with 2 degrees of freedom
+    assert found.ci95 == pytest.approx(4.3026527 * shares.mean(0).std(ddof=1) / math.sqrt(3))
+    assert result.metrics[maml].over_bodies == {}
+    assert list(result.metrics) == [maml, "untrained body", "raw pixels"]
 
 
 def test_the_engine_does_not_change_the_numbers(maml: str) -> None:
