@@ -230,4 +230,4 @@ class CalibrateSettings(ChunkSettings):
         None, "Pack to evaluate on: a name or a path.", shown="the pack that the model was trained on"
     )
     n_episodes: int = setting(600, "Number of episodes of each evaluation.", ge=2)
-    list: bool = setting(False, "Show the table of published accuracies instead.", env=False)
+    list: bool = setting(False, "Show the table of published accuracies instead.")
