@@ -14,7 +14,7 @@ from nilr.config.base import (
     setting,
 )
 
-ReproducePreset = Literal["paper", "cpu", "controls", "demo"]
+ReproducePreset = Literal["paper", "cpu", "controls", "grid", "demo"]
 
 
 class PrepareDataSettings(MeasuringSettings):
@@ -75,7 +75,8 @@ class ReproduceSettings(ChunkSettings):
     preset: ReproducePreset = setting(
         "cpu",
         "paper: 84 px, 60,000 updates, for a GPU; cpu: 32 px, about two hours on two cores; controls: control "
-        "trainings for cpu; demo: generated images, a few minutes.",
+        "trainings for cpu; grid: MAML trained at and adapted with several rates, 32 px; demo: generated images, a few "
+        "minutes.",
     )
     seeds: int | None = setting(
         None,

@@ -34,6 +34,7 @@ class Run:
     varied: bool = False  # whether it repeats a claimed run with one setting changed, to check the claims again
     counterpart: str | None = None  # name of an earlier run that it is compared with, seed by seed; one choice differs
     edits: tuple[str, ...] = ("learned",)  # the edits of the learned rates that its models are probed with
+    grid: str | None = None  # the rate grid that it belongs to with its `inner_lr`
     fewer_seeds: int = 0  # the number of seeds less than the experiment's; at least one seed remains
 
 
@@ -48,6 +49,8 @@ class Experiment:
     runs: tuple[Run, ...]  # the trainings, in order
     n_episodes: int  # number of episodes of every probe
     n_episodes_again: int  # number of episodes of the probes with other choices
+    # further settings of every probe, except those with other choices
+    probe: Mapping[str, Any] = field(default_factory=dict)
     # further settings of the probe of the claimed runs' first seed
     closer: Mapping[str, Any] = field(default_factory=dict)
     # settings of `nilr probe`, by name, with which the claims are checked again
@@ -111,6 +114,20 @@ def _controls() -> tuple[Run, ...]:
     )
 
 
+GRID_RATES = (-0.1, -0.05, -0.01, 0.0, 0.01, 0.05, 0.1, 0.2)
+
+
+def _grid() -> tuple[Run, ...]:
+    """Return MAML and one-step MAML trained at each rate of the grid, and adapted with each of them."""
+    edits = ("learned", *map(str, GRID_RATES))
+    one_step = {"inner_steps": 1, "eval_inner_steps": 1}
+    return tuple(
+        Run(f"{grid}-rate{rate:g}", f"fixed rate {rate:g}", {**train, "inner_lr": rate}, edits=edits, grid=grid)
+        for grid, train in (("maml", {"algo": "maml"}), ("maml-1step", {"algo": "maml", **one_step}))
+        for rate in GRID_RATES
+    )
+
+
 # docs/reproduce.md explains the sizes, the initial rate of Meta-SGD and the rate of one-step MAML.
 EXPERIMENTS: dict[str, Experiment] = {
     "paper": Experiment(
@@ -149,6 +166,16 @@ EXPERIMENTS: dict[str, Experiment] = {
         n_episodes=600,
         n_episodes_again=300,
         models="cpu",
+    ),
+    "grid": Experiment(
+        data="mini-imagenet-32",
+        pack={"image_size": 32},
+        seeds=3,
+        train={"outer_steps": 3_000, "eval_episodes": 300},
+        runs=_grid(),
+        n_episodes=300,
+        n_episodes_again=300,
+        probe={"own_head": True},
     ),
     "demo": Experiment(
         data=SYNTHETIC,

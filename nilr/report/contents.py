@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nilr.claims import COUNTERPART, DEMONSTRATION, claim_word, compare_with_counterpart, is_generated
-from nilr.report.figures import gradients, history, learned_rates, protocols, seeds
+from nilr.report.figures import gradients, history, learned_rates, protocols, rate_grid, seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, points
 from nilr.report.reading import Source
@@ -22,6 +22,7 @@ _TITLE = "Effect of the inner learning rates on the features"
 KINDS: tuple[Kind, ...] = (
     protocols.KIND,
     seeds.KIND,
+    rate_grid.KIND,
     learned_rates.KIND,
     gradients.CONSISTENCY_KIND,
     gradients.STEP_KIND,
@@ -153,7 +154,8 @@ def _verdict(sources: Sequence[Source[Any]]) -> list[tuple[str, Table]]:
     header = ("run", "protocol", "claimed", "measured delta to meta-init, points", "seeds", "finding")
     tables = []
     for metrics in (source.result.metrics for source in sources if source.command == "reproduce"):
-        tables.append(("The paper's four signs", Table(header, [_row(sign) for sign in metrics.signs])))
+        if metrics.signs:
+            tables.append(("The paper's four signs", Table(header, [_row(sign) for sign in metrics.signs])))
         rows = [(choice, *_row(sign)) for choice, signs in metrics.choices.items() for sign in signs]
         if rows:
             tables.append(("The paper's four signs under other choices", Table(("choice", *header), rows)))

@@ -73,13 +73,46 @@ class RunFigures(Record):
     at_equal_level: dict[str, EqualLevel | None] = Field(default_factory=dict)
 
 
+class GridCell(Record):
+    """One reading of models trained at one rate and adapted with another: accuracy by seed, difference to meta-init."""
+
+    training_rate: FiniteFloat
+    adaptation_rate: FiniteFloat
+    accuracy: dict[str, FiniteFloat]
+    to_meta_init: OverSeeds
+
+
+class GridOptimum(Record):
+    """The cell with the highest mean accuracy over seeds, and the rates of each seed's own best cell over seeds."""
+
+    training_rate: FiniteFloat
+    adaptation_rate: FiniteFloat
+    accuracy: OverSeeds
+    training_rates: OverSeeds
+    adaptation_rates: OverSeeds
+
+
+class RateGrid(Record):
+    """MAML trained at several rates, each adapted with several rates.
+
+    `cells` and `optimum` are by reading: features on the same and on another task, and the model's own head.
+    `validation` has the best accuracy in validation, which adapts with the training rate, by that rate and seed.
+    """
+
+    cells: dict[str, list[GridCell]]
+    optimum: dict[str, GridOptimum]
+    validation: dict[str, dict[str, FiniteFloat]] = Field(default_factory=dict)
+
+
 class ReproduceMetrics(Record):
     """`nilr reproduce`. `files` are the results that it is made from, in the experiment's folder.
 
-    `choices` has the findings on the same signs if one choice of probing or training is made differently.
+    `choices` has the findings on the same signs if one choice of probing or training is made differently; `grids` the
+    rate grids.
     """
 
     signs: list[Sign]
     choices: dict[str, list[Sign]] = Field(default_factory=dict)
     runs: dict[str, RunFigures]
+    grids: dict[str, RateGrid] = Field(default_factory=dict)
     files: list[str]

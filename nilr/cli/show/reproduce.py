@@ -2,6 +2,7 @@
 
 from nilr.claims import COUNTERPART, claim_word, compare_with_counterpart, mean_level
 from nilr.cli.console import Cell, Screen
+from nilr.report.figures.rate_grid import rate
 from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
 
@@ -41,6 +42,19 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     ]
     if beside:
         screen.table(("difference of runs", "protocol", *COUNTERPART, "seeds"), beside, names=2)
+    optima: list[tuple[Cell, ...]] = [
+        (
+            *(grid, reading, f"{found.training_rate:g}", f"{found.adaptation_rate:g}"),
+            screen.share(found.accuracy.mean),
+            *map(rate, (found.training_rates, found.adaptation_rates)),
+        )
+        for grid, figures in metrics.grids.items()
+        for reading, found in figures.optimum.items()
+    ]
+    if optima:
+        best = ("best training rate", "best adaptation rate", "accuracy", "best training rates of seeds")
+        screen.table(("grid", "reading", *best, "best adaptation rates of seeds"), optima, names=2)
+        return
     edits: list[tuple[Cell, ...]] = [
         (run, name, screen.delta(found["same-task"]), screen.delta(found["cross-task"]))
         for run, figures in metrics.runs.items()

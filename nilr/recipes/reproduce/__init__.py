@@ -31,6 +31,7 @@ from nilr.recipes.reproduce.plan import (
 )
 from nilr.recipes.reproduce.pool import number_of_jobs, work_in_parallel
 from nilr.recipes.reproduce.progress import ExperimentProgress, Relay, work
+from nilr.recipes.reproduce.rate_grid import rate_grids
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, ModelUsed
 from nilr.results.reproduce import ReproduceMetrics
@@ -95,7 +96,7 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
         },
         models=results.used,
         data=plan.data,
-        notes=[GAIN_CAUTION, *describe_signs(metrics.signs)],
+        notes=[GAIN_CAUTION, *describe_signs(metrics.signs)] if metrics.signs else [GAIN_CAUTION],
         environment=environment(device, settings.engine),
     )
     _write_report(plan, result, results.files, reporter)
@@ -214,6 +215,7 @@ class Results:
             signs=signs(claimed, measured, generated=generated),
             choices=signs_by_choice(claimed, self._models, generated=generated) | of_varied,
             runs=runs,
+            grids=rate_grids(planned, self._models, self._plan.store),
             files=[path.name for path in (*self.files, *self.choice_files)],
         )
 
@@ -227,6 +229,8 @@ def _write_report(
     write_result(plan.store.result_path(result.command), result)
     learned = {model.name for model in result.models if model.algo != "maml"}
     sources = [path for path in files if ".probe-" in path.name or path.name.rsplit(".", 2)[0] in learned]
+    if result.metrics.grids:
+        sources = []  # too many models for figures of their own
     for out in (plan.folder / PAGE, plan.folder / TEXT):
         settings = ReportSettings(home=plan.store.home, results=(concluded, *sources), out=out, force=True)
         report.run(settings, reporter)

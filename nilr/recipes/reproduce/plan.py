@@ -113,7 +113,7 @@ class ExperimentPlan:
         experiment, settings = self.experiment, self.settings
         common = {**self._place, "models": (model.name,), "seed": settings.seed}
         first = model.run.claimed and model.seed == settings.seed
-        probe = {"rates": model.run.edits, **(experiment.closer if first else {})}
+        probe = {"rates": model.run.edits, **experiment.probe, **(experiment.closer if first else {})}
         n_episodes = settings.n_episodes or experiment.n_episodes
         again = settings.n_episodes or experiment.n_episodes_again
         choices = experiment.choices if model.run.claimed else {}

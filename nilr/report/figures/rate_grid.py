@@ -1,0 +1,132 @@
+"""Rate grids of an experiment: training rate against adaptation rate."""
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from nilr.report.figures.figure import Drawing, Kind, Material, Table
+from nilr.report.numbers import NOTHING, percent, points
+from nilr.report.style import Axes, Figure, Frame
+from nilr.results.reproduce import GridCell, GridOptimum, OverSeeds, RateGrid
+from nilr.words import counted, number
+
+_CAUTION = (
+    "Colours are differences to meta-init, numbers accuracies after adaptation in percent, means over seeds; a box "
+    "marks the highest accuracy. Intervals are over the best cells of the seeds. The accuracy of a best cell is too high "
+    "by selection, and rates between those of the grid were not tried."
+)
+
+
+class Map(NamedTuple):
+    """One reading of one grid."""
+
+    grid: str  # name of its trainings
+    reading: str  # same-task, cross-task or own-head
+    cells: Sequence[GridCell]
+    optimum: GridOptimum
+
+
+def make(material: Material) -> Drawing | None:
+    """Return the maps of all experiments with rate grids."""
+    grids = [
+        (name, grid)
+        for source in material.sources
+        if source.command == "reproduce"
+        for name, grid in source.result.metrics.grids.items()
+    ]
+    if not grids:
+        return None
+    maps = [
+        Map(name, reading, cells, grid.optimum[reading])
+        for name, grid in grids
+        for reading, cells in grid.cells.items()
+    ]
+    return Drawing(lambda frame: draw(maps, frame), sentence(maps), table(grids), _CAUTION)
+
+
+KIND = Kind("rate-grid", "Training rate against adaptation rate", "`nilr reproduce --preset grid`", make)
+
+
+def sentence(maps: Sequence[Map]) -> str:
+    """Return the best cell of each map, with the intervals over the best cells of the seeds."""
+    return "; ".join(f"{one.grid}, {one.reading}: {describe_optimum(one.optimum)}" for one in maps) + "."
+
+
+def describe_optimum(optimum: GridOptimum) -> str:
+    """Return an optimum in words."""
+    return (
+        f"best at training rate {optimum.training_rate:g} and adaptation rate {optimum.adaptation_rate:g} with "
+        f"{percent(optimum.accuracy.mean)}; best cells of {counted(optimum.accuracy.n_seeds, 'seed')}: training rate "
+        f"{rate(optimum.training_rates)}, adaptation rate {rate(optimum.adaptation_rates)}"
+    )
+
+
+def rate(found: OverSeeds) -> str:
+    """Return a mean rate with its interval over seeds."""
+    if found.ci95 == 0:
+        return f"{number(found.mean, 3)} in each"
+    return number(found.mean, 3) + (f" ± {number(found.ci95, 2)}" if found.ci95 is not None else "")
+
+
+def table(grids: Sequence[tuple[str, RateGrid]]) -> Table:
+    """Return a row for each cell, with the accuracy in validation at the training rate."""
+    header = (
+        "grid",
+        "reading",
+        "training rate",
+        "adaptation rate",
+        "accuracy",
+        "delta to meta-init, points",
+        "validation",
+    )
+    return Table(header, [row for name, grid in grids for row in _rows(name, grid)])
+
+
+def _rows(name: str, grid: RateGrid) -> Iterator[tuple[str, ...]]:
+    for reading, cells in grid.cells.items():
+        for cell in cells:
+            validation = grid.validation.get(str(cell.training_rate), {}).values()
+            yield (
+                name,
+                reading,
+                f"{cell.training_rate:g}",
+                f"{cell.adaptation_rate:g}",
+                percent(fmean(cell.accuracy.values())),
+                points(cell.to_meta_init),
+                percent(fmean(validation)) if validation else NOTHING,
+            )
+
+
+def draw(maps: Sequence[Map], frame: Frame) -> Figure:
+    """Draw a map for each reading of each grid: a row for each training rate, a column for each adaptation rate."""
+    rows = max(len({cell.training_rate for cell in one.cells}) for one in maps)
+    figure, panels, _ = frame.panels(len(maps), 2, row=96 + 26 * rows)
+    for axes, one in zip(panels, maps, strict=True):
+        _map(axes, one, frame)
+    return figure
+
+
+def _map(axes: Axes, one: Map, frame: Frame) -> None:
+    from matplotlib.patches import Rectangle
+
+    training = list(dict.fromkeys(cell.training_rate for cell in one.cells))
+    adaptation = list(dict.fromkeys(cell.adaptation_rate for cell in one.cells))
+    values = [[0.0] * len(adaptation) for _ in training]
+    largest = max(abs(cell.to_meta_init.mean) for cell in one.cells) or 1.0
+    axes.grid(visible=False)
+    for cell in one.cells:
+        y, x = training.index(cell.training_rate), adaptation.index(cell.adaptation_rate)
+        values[y][x] = cell.to_meta_init.mean
+        # not quite black and white: cells keep their colours in a dark page, and so do their numbers
+        ink = "#000001" if abs(cell.to_meta_init.mean) < 0.6 * largest else "#fffffe"
+        level = f"{100 * fmean(cell.accuracy.values()):.0f}"
+        axes.text(x + 0.5, y + 0.5, level, ha="center", va="center", color=ink, fontsize=10)
+    axes.pcolormesh(values, cmap="PuOr_r", vmin=-largest, vmax=largest, edgecolors="none", linewidth=0)
+    best = adaptation.index(one.optimum.adaptation_rate), training.index(one.optimum.training_rate)
+    axes.add_patch(Rectangle(best, 1, 1, fill=False, edgecolor="#000001", linewidth=2, clip_on=False))
+    axes.set_xticks([x + 0.5 for x in range(len(adaptation))], [f"{value:g}" for value in adaptation], rotation=45)
+    axes.set_yticks([y + 0.5 for y in range(len(training))], [f"{value:g}" for value in training])
+    axes.set_title(f"{frame.label(one.grid)}, {one.reading}")
+    axes.set(xlabel="adaptation rate", ylabel="training rate")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
