@@ -1,7 +1,7 @@
 """Rate grids: MAML trained at several fixed rates, each adapted with several rates.
 
-Bernacchia (Meta-learning with negative learning rates, 2021) derives that the best rate in training may be negative
-while the best rate in adaptation is positive.
+Bernacchia (Meta-learning with negative learning rates, 2021) derives for regression that the best rate in training is
+negative and the best rate in adaptation positive.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -12,8 +12,8 @@ from nilr.words import counted, number
 
 _CAUTION = (
     "Colours are differences to meta-init, numbers accuracies after adaptation in percent, means over seeds; a box "
-    "marks the highest accuracy. Intervals are over the best cells of the seeds. The accuracy of a best cell is too high "
-    "by selection, and rates between those of the grid were not tried."
+    "marks the highest accuracy. Intervals are over the best cells of the seeds. The accuracy of a best cell is too "
+    "high by selection, and rates between those of the grid were not tried."
 )
 
 
