@@ -42,6 +42,20 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     ]
     if beside:
         screen.table(("difference of runs", "protocol", *COUNTERPART, "seeds"), beside, names=2)
+    if metrics.grids:
+        _show_optima(metrics, screen)
+        return
+    edits: list[tuple[Cell, ...]] = [
+        (run, name, screen.delta(found["same-task"]), screen.delta(found["cross-task"]))
+        for run, figures in metrics.runs.items()
+        for name, found in figures.edits_to_learned.items()
+    ]
+    if edits:
+        screen.table(("run", "rates", "same-task, delta to learned", "cross-task, delta to learned"), edits, names=2)
+
+
+def _show_optima(metrics: ReproduceMetrics, screen: Screen) -> None:
+    """Write the best cell of each reading of each rate grid."""
     optima: list[tuple[Cell, ...]] = [
         (
             *(grid, reading, f"{found.training_rate:g}", f"{found.adaptation_rate:g}"),
@@ -51,14 +65,5 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
         for grid, figures in metrics.grids.items()
         for reading, found in figures.optimum.items()
     ]
-    if optima:
-        best = ("best training rate", "best adaptation rate", "accuracy", "best training rates of seeds")
-        screen.table(("grid", "reading", *best, "best adaptation rates of seeds"), optima, names=2)
-        return
-    edits: list[tuple[Cell, ...]] = [
-        (run, name, screen.delta(found["same-task"]), screen.delta(found["cross-task"]))
-        for run, figures in metrics.runs.items()
-        for name, found in figures.edits_to_learned.items()
-    ]
-    if edits:
-        screen.table(("run", "rates", "same-task, delta to learned", "cross-task, delta to learned"), edits, names=2)
+    best = ("best training rate", "best adaptation rate", "accuracy", "best training rates of seeds")
+    screen.table(("grid", "reading", *best, "best adaptation rates of seeds"), optima, names=2)

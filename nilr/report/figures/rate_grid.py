@@ -56,8 +56,8 @@ def describe_optimum(optimum: GridOptimum) -> str:
     """Return an optimum in words."""
     return (
         f"best at training rate {optimum.training_rate:g} and adaptation rate {optimum.adaptation_rate:g} with "
-        f"{percent(optimum.accuracy.mean)}; best cells of {counted(optimum.accuracy.n_seeds, 'seed')}: training rate "
-        f"{rate(optimum.training_rates)}, adaptation rate {rate(optimum.adaptation_rates)}"
+        f"{percent(optimum.accuracy.mean)} (best cells of {counted(optimum.accuracy.n_seeds, 'seed')}: training rate "
+        f"{rate(optimum.training_rates)}, adaptation rate {rate(optimum.adaptation_rates)})"
     )
 
 

@@ -173,7 +173,9 @@ def test_an_anchor_that_differs_is_listed_with_the_reason_and_not_judged(
     assert reasons(maml) == [words]
 
 
-@pytest.mark.parametrize("change", [{"dataset": "tiered-imagenet"}, {"n_shot": 5}, {"body": "resnet12"}, {"algorithm": "anil"}])
+@pytest.mark.parametrize(
+    "change", [{"dataset": "tiered-imagenet"}, {"n_shot": 5}, {"body": "resnet12"}, {"algorithm": "anil"}]
+)
 def test_an_anchor_of_another_experiment_is_not_listed(maml: str, table: Any, change: dict[str, Any]) -> None:
     table(anchor(**change))
     result = beside(maml)

@@ -15,7 +15,9 @@ from nilr.recipes import prepare_data, probe, report, reproduce
 from nilr.recipes.reproduce.rate_grid import find_optimum
 from nilr.report.figures.rate_grid import KIND
 from nilr.reporting import SilentReporter
-from nilr.results.reproduce import GridCell, OverSeeds
+from nilr.results.reproduce import GridCell, OverSeeds, ReproduceMetrics
+from nilr.results.result import Result
+from tests.cli.screens import shown
 from tests.report.material import material, rate_grid
 
 pytestmark = pytest.mark.usefixtures("home", "one_thread")
@@ -92,13 +94,20 @@ def test_a_grid_on_generated_images_has_the_figures_of_its_probes(home: Path, mo
     assert not any("four signs" in note for note in result.notes)
 
 
+def test_the_terminal_shows_the_best_rates() -> None:
+    lines = shown(Result[ReproduceMetrics].model_validate(rate_grid()))
+    row = next(line for line in lines if "own-head" in line)
+    assert row.split()[:5] == ["maml", "own-head", "-0.05", "0.05", "0.4100"]
+    assert row.endswith("0.05 ± 0.02")
+
+
 def test_the_figure_names_the_best_rates_with_their_intervals_over_seeds() -> None:
     drawing = KIND.make(material(rate_grid()))
     assert drawing is not None
-    assert drawing.sentence.split("; ")[:2] == [
-        "maml, same-task: best at training rate -0.05 and adaptation rate 0.05 with 41.0 %",
-        "best cells of 2 seeds: training rate -0.05 in each, adaptation rate 0.05 ± 0.02",
-    ]
+    assert drawing.sentence.startswith(
+        "maml, same-task: best at training rate -0.05 and adaptation rate 0.05 with 41.0 % (best cells of 2 seeds: "
+        "training rate -0.05 in each, adaptation rate 0.05 ± 0.02); maml, cross-task: "
+    )
     rows = [row for row in drawing.table.rows if row[1] == "own-head"]
     assert len(rows) == 9
     assert rows[2] == ("maml", "own-head", "-0.05", "0.05", "41.0 %", "+11.00 ± 1.00", "30.5 %")
