@@ -128,6 +128,7 @@ class SeedInference:
     mean: float  # over seeds, each with the same weight
     spread: float | None  # sample standard deviation between seeds; None for one seed
     ci95: float | None  # half width of the 95 % t interval with n - 1 degrees of freedom; None for one seed
+    ci90: float | None  # half width of the 90 % interval, for `is_equivalent`; None for one seed
     p: float | None  # of the two-sided t-test against zero; None for one seed, or if all means are equal
     n: int  # number of seeds
     # "positive" or "negative" if the interval excludes zero and there are at least three seeds, else "undecided"
@@ -143,13 +144,22 @@ def over_seeds(means: Sequence[float]) -> SeedInference:
     values = torch.tensor(means, dtype=torch.float64)
     n, mean = len(means), values.mean().item()
     if n == 1:
-        return SeedInference(mean, None, None, None, 1, "undecided")
+        return SeedInference(mean, None, None, None, None, 1, "undecided")
     spread = values.std(correction=1).item()
     error = spread / math.sqrt(n)
-    ci95 = float(student.ppf(0.975, n - 1)) * error
+    ci95, ci90 = (float(student.ppf(quantile, n - 1)) * error for quantile in (0.975, 0.95))
     p = 2 * float(student.sf(abs(mean) / error, n - 1)) if error > 0 else None
-    decided = n >= LEAST_SEEDS and abs(mean) > ci95
-    return SeedInference(mean, spread, ci95, p, n, ("positive" if mean > 0 else "negative") if decided else "undecided")
+    verdict = "undecided" if n < LEAST_SEEDS or abs(mean) <= ci95 else "positive" if mean > 0 else "negative"
+    return SeedInference(mean, spread, ci95, ci90, p, n, verdict)
+
+
+def is_equivalent(mean: float, ci90: float, smallest_effect: float) -> bool:
+    """Return whether two one-sided tests at 5 % reject any effect of at least `smallest_effect` in size.
+
+    They do if the 90 % interval lies within that bound on both sides (Schuirmann: A Comparison of the Two One-Sided
+    Tests Procedure and the Power Approach, 1987).
+    """
+    return abs(mean) + ci90 < smallest_effect
 
 
 @dataclass(frozen=True)
