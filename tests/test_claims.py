@@ -1,4 +1,6 @@
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,24 +9,21 @@ from nilr.checkpoint import TrainedOn
 from nilr.claims import (
     CLAIMS,
     DEMONSTRATION,
-    MeasuredModel,
     claimed_signs,
-    combine_seeds,
     describe_probe,
     describe_signs,
     is_claimed,
     is_generated,
     learned_delta,
-    mean_level,
-    run_figures,
     signs,
-    signs_by_choice,
 )
+from nilr.claims.over_seeds import Draw, EpisodeValues, adjusted, combine_seeds, design, direction
+from nilr.claims.runs import MeasuredModel, correct_exploratory, mean_level, run_figures, signs_by_choice
 from nilr.config.experiments import Run
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.results.probe import EditMetrics, EditProbe, Histogram, ModelProbe, ModelRates, ProtocolMetrics, RateFigures
 from nilr.results.records import DataUsed, Delta, Mean, ModelUsed
-from nilr.results.reproduce import RunFigures
+from nilr.results.reproduce import RunFigures, Sign
 
 ACCURACY = Mean(mean=0.4, ci95=0.0001, n_episodes=1000)
 RATES = RateFigures(
@@ -47,6 +46,14 @@ def measured_model(seed: int, same: float, cross: float, edited: float = 0.0, be
     rates = ModelRates(inner_steps=1, all=RATES, kinds={}, layers={}, tensors={}, left_out=[], not_moved=[])
     level = ProtocolMetrics(accuracy=ACCURACY.model_copy(update={"mean": before}))
     return MeasuredModel(seed, f"m{seed}", ModelProbe(meta_init=level, edits=edits), rates)
+
+
+def judged(algorithms: dict[str, str], measured: Any, *, generated: bool = False) -> list[Sign]:
+    return signs(algorithms, measured, smallest_effect=0.003, generated=generated)
+
+
+def described(found: list[Sign]) -> list[str]:
+    return describe_signs(found, 0.003)
 
 
 def figures(run: str, models: list[MeasuredModel]) -> RunFigures:
@@ -137,7 +144,7 @@ def test_a_sign_is_confirmed_or_refuted_by_three_seeds_and_never_by_fewer(
 ) -> None:
     algorithm = "maml" if claimed > 0 else "metasgd"  # opposite claims about the same task
     measured = combine_seeds({str(i): mean for i, mean in enumerate(means)})
-    (sign, _) = signs({"run": algorithm}, {"run": {"same-task": measured, "cross-task": measured}})
+    (sign, _) = judged({"run": algorithm}, {"run": {"same-task": measured, "cross-task": measured}})
     assert (sign.claimed, sign.finding) == (claimed, said)
 
 
@@ -145,24 +152,25 @@ def test_the_paper_s_four_signs_are_found_in_results_made_to_show_them() -> None
     maml = [measured_model(i, 0.02 + i / 1000, -0.01 + i / 1000) for i in range(3)]
     metasgd = [measured_model(i, -0.02 + i / 1000, -0.03 + i / 1000) for i in range(3)]
     measured = {run: figures(run, models).to_meta_init for run, models in (("maml", maml), ("sgd", metasgd))}
-    found = signs({"maml": "maml", "sgd": "metasgd"}, measured)
+    found = judged({"maml": "maml", "sgd": "metasgd"}, measured)
     assert [(sign.run, sign.protocol, sign.claimed, sign.finding) for sign in found] == [
         ("maml", "same-task", 1, "confirmed"),
         ("maml", "cross-task", -1, "confirmed"),
         ("sgd", "same-task", -1, "confirmed"),
         ("sgd", "cross-task", 1, "refuted"),
     ]
-    assert describe_signs(found)[0] == ("maml same-task: claimed gain confirmed, +2.10 ± 0.25 points over 3 seeds.")
-    assert describe_signs(found)[-1].startswith(
-        "The paper's four signs: 3 confirmed, 1 refuted, 0 undecided. Intervals"
+    # t = 0.021 * sqrt(3) / 0.001 = 36.373, p = 0.00075502 with 2 degrees of freedom; the third smallest of four p
+    assert described(found)[0] == "maml same-task: claimed gain confirmed, +2.10 ± 0.25 points over 3 seeds, p 0.0023."
+    assert described(found)[-1].startswith(
+        "The paper's four signs: 3 confirmed, 1 refuted, 0 undecided, 0 equivalent. p is corrected for these signs"
     )
 
 
 def test_sharp_intervals_over_episodes_decide_nothing_with_two_seeds() -> None:
     measured = figures("maml", [measured_model(i, 0.02, -0.02) for i in range(2)]).to_meta_init
-    found = signs({"maml": "maml"}, {"maml": measured})
+    found = judged({"maml": "maml"}, {"maml": measured})
     assert {sign.finding for sign in found} == {"undecided"}
-    assert "Fewer than 3 seeds decide nothing." in describe_signs(found)[-1]
+    assert "Fewer than 3 seeds decide nothing." in described(found)[-1]
 
 
 def test_the_signs_under_another_choice_are_read_from_its_probes_alone() -> None:
@@ -175,8 +183,8 @@ def test_the_signs_under_another_choice_are_read_from_its_probes_alone() -> None
     found = signs_by_choice({"maml": "maml"}, models)
     assert list(found) == ["euclidean"]
     assert [(sign.run, sign.protocol, sign.finding) for sign in found["euclidean"]] == [
-        ("maml", "same-task", "refuted"),
-        ("maml", "cross-task", "undecided"),
+        ("maml", "same-task", "exploratory"),
+        ("maml", "cross-task", "exploratory"),
     ]
     assert found["euclidean"][0].measured.seeds == pytest.approx({"0": -0.03, "1": -0.031, "2": -0.032})
 
@@ -289,13 +297,11 @@ def test_on_generated_images_a_clear_difference_is_a_demonstration() -> None:
         == DEMONSTRATION
     )
     measured = figures("maml", [measured_model(i, 0.02 + i / 1000, -0.02) for i in range(3)]).to_meta_init
-    found = signs({"maml": "maml"}, {"maml": measured}, generated=True)
+    found = judged({"maml": "maml"}, {"maml": measured}, generated=True)
     assert {sign.finding for sign in found} == {"demonstration"}
-    assert describe_signs(found)[0] == (
-        "maml same-task: claimed gain, a demonstration, +2.10 ± 0.25 points over 3 seeds."
-    )
-    assert describe_signs(found)[-1] == DEMONSTRATION
-    assert not any(word in " ".join(describe_signs(found)) for word in ("confirmed", "refuted"))
+    assert described(found)[0] == ("maml same-task: claimed gain, a demonstration, +2.10 ± 0.25 points over 3 seeds.")
+    assert described(found)[-1] == DEMONSTRATION
+    assert not any(word in " ".join(described(found)) for word in ("confirmed", "refuted"))
 
 
 def test_one_episode_and_one_seed_have_no_interval_to_speak_of() -> None:
@@ -306,8 +312,10 @@ def test_one_episode_and_one_seed_have_no_interval_to_speak_of() -> None:
     )
     assert text.endswith("undecided (+2.00 points, one episode). One episode gives no interval.")
     measured = figures("maml", [measured_model(0, 0.02, -0.02)]).to_meta_init
-    last = describe_signs(signs({"maml": "maml"}, {"maml": measured}))[-1]
-    assert last == "The paper's four signs: 0 confirmed, 0 refuted, 2 undecided. Fewer than 3 seeds decide nothing."
+    last = described(judged({"maml": "maml"}, {"maml": measured}))[-1]
+    assert last == (
+        "The paper's four signs: 0 confirmed, 0 refuted, 2 undecided, 0 equivalent. Fewer than 3 seeds decide nothing."
+    )
 
 
 def test_a_control_beside_a_claimed_model_is_named_as_one() -> None:
@@ -315,3 +323,103 @@ def test_a_control_beside_a_claimed_model_is_named_as_one() -> None:
     text = describe_probe({"maml": CLAIMS["maml"], "nonneg": {}}, {"maml": probe(delta), "nonneg": probe(delta)})
     assert "maml same-task gain confirmed" in text
     assert "No sign is claimed of nonneg." in text
+
+
+EVIDENCE = Path(__file__).parents[1] / "docs" / "reproduction" / "cpu"
+
+
+def test_the_four_signs_on_3000_episodes_are_corrected_and_tested_for_equivalence_as_in_a_separate_computation() -> (
+    None
+):
+    measured = {}
+    for run in ("maml", "metasgd"):
+        models = json.loads((EVIDENCE / f"probe-3000-{run}.json").read_text())["metrics"]
+        measured[run] = {
+            protocol: combine_seeds({name: model[protocol]["delta"]["mean"] for name, model in models.items()})
+            for protocol in ("same-task", "cross-task")
+        }
+    found = judged({"maml": "maml", "metasgd": "metasgd"}, measured)
+    shown = []
+    for sign in found:
+        of_seeds = sign.measured
+        assert of_seeds.p_holm is not None
+        assert of_seeds.ci90 is not None
+        low, high = (100 * (of_seeds.mean + side * of_seeds.ci90) for side in (-1, 1))
+        shown.append((sign.run, sign.protocol, round(of_seeds.p_holm, 4), round(low, 2), round(high, 2), sign.finding))
+    # p and 90 % intervals as recomputed by hand from the same files, in the issue that asked for them
+    assert shown == [
+        ("maml", "same-task", 0.0099, -0.36, -0.18, "refuted"),
+        ("maml", "cross-task", 0.0003, -0.37, -0.29, "confirmed"),
+        ("metasgd", "same-task", 0.0204, 0.13, 0.37, "refuted"),
+        ("metasgd", "cross-task", 0.0512, 0.02, 0.17, "equivalent"),
+    ]
+    strict = signs({"maml": "maml", "metasgd": "metasgd"}, measured, smallest_effect=0.001)
+    assert [sign.finding for sign in strict] == ["refuted", "confirmed", "refuted", "undecided"]
+
+
+def test_four_signs_need_smaller_p_than_one() -> None:
+    # p = 0.0296 each: below 0.05, but not four times
+    measured = combine_seeds({"0": 0.01, "1": 0.02, "2": 0.03, "3": 0.02, "4": 0.0})
+    both = {"same-task": measured, "cross-task": measured}
+    assert measured.verdict == "positive"
+    assert {sign.finding for sign in judged({"a": "maml", "b": "metasgd"}, {"a": both, "b": both})} == {"undecided"}
+
+
+def test_tables_are_corrected_apart_and_a_repeated_nesting_keeps_its_form() -> None:
+    measured = combine_seeds({"0": 0.010, "1": 0.011, "2": 0.012})
+    p = 1 - 363**0.5 / 365**0.5  # of t = 363**0.5 with 2 degrees of freedom
+    alone = combine_seeds({"0": 0.010})
+    table = {"a": {"x": measured, "y": None}, "b": [measured, alone]}
+    found = adjusted(table)
+    assert found["a"]["x"].p_holm == pytest.approx(2 * p)
+    assert (found["a"]["y"], found["b"][1].p_holm) == (None, None)
+    assert [direction(of_seeds) for of_seeds in found["b"]] == [1, 0]
+
+
+def test_edits_and_comparisons_are_corrected_within_their_tables_and_claimed_runs_have_the_p_of_the_family() -> None:
+    sgd = [measured_model(i, 0.02 + i / 1000, -0.02 + i / 1000, edited=0.01 + i / 1000) for i in range(3)]
+    known = {"sgd": sgd, "nonneg": [measured_model(i, 0.04 + i / 500, -0.02) for i in range(3)]}
+    runs = {"sgd": run_figures(Run("sgd", "why", {}), known)}
+    runs["nonneg"] = run_figures(Run("nonneg", "why", {}, counterpart="sgd"), known)
+    found = judged({"sgd": "metasgd"}, {"sgd": runs["sgd"].to_meta_init})
+    corrected = correct_exploratory(runs, found)
+    assert corrected["sgd"].to_meta_init["same-task"] == found[0].measured
+    edits = corrected["sgd"].edits_to_learned["absolute"]["same-task"], corrected["nonneg"].edits_to_learned["absolute"]
+    assert edits[0].p is not None
+    assert edits[0].p_holm == pytest.approx(2 * edits[0].p)  # the other two of the table are zero: no tests
+    assert edits[1]["same-task"].p_holm is None
+    assert corrected["nonneg"].to_counterpart["same-task"].p_holm is not None
+
+
+def episodes(model: int, gain: float, *, seed: int = 0) -> EpisodeValues:
+    """Return 400 episodes in which a model gains in proportion to the number of a class."""
+    draw = Draw(400, 20, 5, seed, "test", "disjoint", "d")
+    classes = draw.classes("same-task")
+    assert classes is not None
+    after = 0.5 + gain * (classes[0].double().mean(1) - 9.5) / 9.5 + 0.001 * model
+    before = [0.4] * 400
+    return EpisodeValues(draw, {"meta-init": before, "same-task": after.tolist(), "cross-task": after.tolist()})
+
+
+def test_a_gain_that_differs_between_classes_is_certain_for_these_classes_and_not_for_others() -> None:
+    drawn = [episodes(model, 0.2).delta("same-task") for model in range(3)]
+    means = {str(i): values[1].mean().item() for i, values in enumerate(drawn) if values}
+    found = combine_seeds(means, drawn, "same-task")
+    assert found.new_classes is not None
+    assert found.ci95 is not None
+    assert found.ci95 < 0.003
+    # the standard deviation of the classes is 0.2 * 5.916 / 9.5 = 0.1246; over 20 classes 0.0279
+    assert found.new_classes.error == pytest.approx(0.0279, rel=0.05)
+    assert found.new_classes.components.classes == pytest.approx(0.1246**2, rel=0.01)
+    shrunk = design([found])
+    assert shrunk["classes"] == pytest.approx(1 - 0.5**0.5, abs=0.01)
+    assert shrunk["episodes"] == pytest.approx(0, abs=0.01)
+    (sign, _) = judged({"m": "maml"}, {"m": {"same-task": found, "cross-task": found}})
+    assert " points over 3 seeds and 20 classes, p " in described([sign])[0]
+    assert "new seeds and new classes" in described([sign])[-1]
+
+
+def test_seeds_that_were_probed_on_different_episodes_have_no_inference_for_new_classes() -> None:
+    drawn = [episodes(model, 0.1, seed=model).delta("same-task") for model in range(3)]
+    assert combine_seeds({"0": 0.1, "1": 0.1, "2": 0.2}, drawn, "same-task").new_classes is None
+    assert combine_seeds({"0": 0.1, "1": 0.1, "2": 0.2}, [None, *drawn[1:]], "same-task").new_classes is None

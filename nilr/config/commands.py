@@ -95,6 +95,12 @@ class ReproduceSettings(ChunkSettings):
     outer_steps: int | None = setting(None, "Number of updates of every training.", shown="the preset's", ge=1)
     filters: int | None = setting(None, "Number of channels of each convolution.", shown="the preset's", ge=1, le=4096)
     n_episodes: int | None = setting(None, "Number of episodes of every probe.", shown="the preset's", ge=2)
+    smallest_effect: float = setting(
+        0.3,
+        "Smallest effect of interest, in points; a sign whose 90 % interval lies within it is equivalent to none.",
+        gt=0,
+        le=100,
+    )
     jobs: int | None = setting(
         None,
         "Number of trainings and probes to run at the same time; each is a process with its share of the threads.",

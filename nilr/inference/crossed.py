@@ -34,6 +34,16 @@ class Components:
         of_class, of_episode = self.classes + self.seed_class / n_seeds, self.episode + self.residual / n_seeds
         return self.seed / n_seeds + of_class / n_classes + of_episode / n_episodes
 
+    def narrowing(self, n_seeds: int, n_classes: int, n_episodes: int) -> dict[str, float]:
+        """Return the share by which the standard error shrinks with one more seed, twice the classes or episodes."""
+        now = self.variance(n_seeds, n_classes, n_episodes)
+        larger = {
+            "seeds": self.variance(n_seeds + 1, n_classes, n_episodes),
+            "classes": self.variance(n_seeds, 2 * n_classes, n_episodes),
+            "episodes": self.variance(n_seeds, n_classes, 2 * n_episodes),
+        }
+        return {name: 1 - math.sqrt(variance / now) if now > 0 else 0.0 for name, variance in larger.items()}
+
 
 @dataclass(frozen=True)
 class Crossed:
@@ -67,8 +77,8 @@ def crossed_inference(differences: Tensor, classes: Sequence[Tensor], n_classes:
     """Return the inference on the mean of paired differences for new seeds and new classes.
 
     The variance of the mean is the sum of its components. The interval is Student's t, with degrees of freedom after
-    Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946), but at least those of the seeds
-    or the classes, whichever are fewer.
+    Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946), but at least those of the
+    seeds or the classes, whichever are fewer.
 
     Args:
         differences: (S, E), of E episodes under S seeds.
@@ -113,7 +123,8 @@ def _mean_squares(differences: Tensor, classes: Sequence[Tensor], n_classes: int
         return values.square().sum().item()
 
     def residuals(values: Tensor) -> Tensor:
-        return values - values @ inverse.T @ design.T
+        fitted: Tensor = values @ inverse.T @ design.T
+        return values - fitted
 
     return _Squares(
         seed=(differences.mean(1).var().item(), n_seeds - 1),
@@ -139,8 +150,8 @@ def _components(squares: _Squares, n_seeds: int, n_episodes: int) -> Components:
 def _variance(squares: _Squares, found: Components, n_seeds: int, n_episodes: int) -> tuple[float, float]:
     """Return the variance of the mean, and its degrees of freedom.
 
-    Seeds, with all that interacts with them, have the variance of the seeds' means, or if that is smaller by chance, the
-    one that their episodes imply. Classes and episodes add what all seeds share.
+    Seeds, with all that interacts with them, have the variance of the seeds' means, or if that is smaller by chance,
+    the one that their episodes imply. Classes and episodes add what all seeds share.
     """
     noise, share = squares.noise, squares.share
     weights = dict.fromkeys(("seed", "classes", "seed_class", "episode", "residual"), 0.0)

@@ -7,14 +7,16 @@ Starshak: Negative Inner-Loop Learning Rates Learn Universal Features, 2022.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nilr.episodes import Episode, EpisodeSampler, stream_seed
+from nilr.episodes import Episode, EpisodeSampler, PackedImages, stream_seed
+
+TaskB = Literal["disjoint", "any", "same-classes"]
 
 Choice = tuple[Tensor, Tensor]
 """Classes (1, N) and images (1, N, n) of an episode, as positions in the split."""
@@ -60,7 +62,24 @@ class TaskPairs:
     adapted: EpisodeSampler  # draws episode A from a random stream of its own
     # "disjoint", A and B have no class in common; "any", both are drawn freely; "same-classes", A has B's classes
     # with other images
-    task_b: Literal["disjoint", "any", "same-classes"]
+    task_b: TaskB
+
+    @staticmethod
+    def of(
+        judged: PackedImages,
+        adapted: PackedImages,
+        task_b: TaskB,
+        *,
+        n_way: int,
+        n_shot: int,
+        n_query: int,
+        seed: int,
+        split: str,
+    ) -> "TaskPairs":
+        """Return the pairs of a probe: B drawn from `judged`, A from `adapted`."""
+        b = EpisodeSampler(judged, n_way, n_shot, n_query, seed, split)
+        # Nothing is evaluated on A, so it has no queries.
+        return TaskPairs(b, EpisodeSampler(adapted, n_way, n_shot, 0, seed, f"{split}/task-a"), task_b)
 
     def draw(self, index: int, tasks: Iterable[Task]) -> Tasks:
         """Return episode B number `index`, and the episodes of the tasks."""
@@ -71,6 +90,13 @@ class TaskPairs:
             of_a = task.protocol == "cross-task"
             adapted[task] = self.adapted.load(*self._choose(index, b, task.shared))[0] if of_a else judged
         return Tasks(judged, adapted, index)
+
+    def classes(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the classes of the episodes B, and of the episodes A of `cross-task`, each int64 (E, N)."""
+        b, _ = self.judged.choose(indices)
+        if self.task_b == "same-classes":
+            return b, b
+        return b, self.adapted.choose(indices, avoid=b if self.task_b == "disjoint" else None)[0]
 
     def _choose(self, index: int, b: Choice, shared: int | None) -> Choice:
         """Choose A: B's first `shared` classes with other images, then classes that are not in B.
@@ -92,3 +118,15 @@ class TaskPairs:
             torch.cat([classes[:, :shared], others[:, shared:]], 1),
             torch.cat([new[:, :shared], of_others[:, shared:]], 1),
         )
+
+
+def episode_classes(
+    n_episodes: int, *, n_classes: int, n_way: int, seed: int, split: str, task_b: TaskB
+) -> tuple[Tensor, Tensor]:
+    """Draw again the classes of a probe's episodes B and A, each int64 (E, N), without the images.
+
+    Classes do not depend on the images.
+    """
+    images = PackedImages(torch.empty(0), (1,) * n_classes)
+    pairs = TaskPairs.of(images, images, task_b, n_way=n_way, n_shot=1, n_query=0, seed=seed, split=split)
+    return pairs.classes(range(n_episodes))

@@ -82,7 +82,7 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
             "split_files": settings.split_files.name if settings.split_files else None,
             "verify": settings.verify.name if settings.verify else None,
         },
-        data=data_used(pack.info),
+        data=data_used(pack),
         notes=packed.notes,
         environment=environment(),
     )

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nilr.claims import COUNTERPART, DEMONSTRATION, claim_word, compare_with_counterpart, is_generated
+from nilr.claims import DEMONSTRATION, claim_word, is_generated
+from nilr.claims.over_seeds import mark, primary
+from nilr.claims.runs import COUNTERPART, compare_with_counterpart
 from nilr.report.figures import gradients, history, learned_rates, protocols, rate_grid, seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
-from nilr.report.numbers import NOTHING, points
+from nilr.report.numbers import NOTHING, p_value, points
 from nilr.report.reading import Source
 from nilr.report.subjects import by_question
 from nilr.results.probe import ProbeMetrics
 from nilr.results.question import DEFAULT
-from nilr.results.reproduce import RunFigures, Sign
+from nilr.results.reproduce import EqualLevel, OverSeeds, RunFigures, Sign
 from nilr.results.result import Result
 from nilr.sections import SECTIONS
 from nilr.words import counted, slug
@@ -151,28 +153,48 @@ def _measured(result: Result[ProbeMetrics]) -> str:
 
 def _verdict(sources: Sequence[Source[Any]]) -> list[tuple[str, Table]]:
     """Return the findings of experiments on the paper's signs."""
-    header = ("run", "protocol", "claimed", "measured delta to meta-init, points", "seeds", "finding")
+    start = ("run", "protocol", "claimed")
     tables = []
     for metrics in (source.result.metrics for source in sources if source.command == "reproduce"):
+        deltas = ("delta, new seeds, points", "delta, new seeds and classes, points")
+        header = (*start, *deltas, "seeds", "p (Holm)", "finding")
         if metrics.signs:
             tables.append(("The paper's four signs", Table(header, [_row(sign) for sign in metrics.signs])))
-        rows = [(choice, *_row(sign)) for choice, signs in metrics.choices.items() for sign in signs]
+        rows = [
+            (
+                choice,
+                sign.run,
+                sign.protocol,
+                claim_word(sign.claimed),
+                _points(sign.measured),
+                str(sign.measured.n_seeds),
+            )
+            for choice, signs in metrics.choices.items()
+            for sign in signs
+        ]
         if rows:
-            tables.append(("The paper's four signs under other choices", Table(("choice", *header), rows)))
+            columns = ("choice", *start, "delta to meta-init, points", "seeds")
+            tables.append(("The paper's four signs under other choices: exploratory", Table(columns, rows)))
         compared = [_compared(name, run, p) for name, run in metrics.runs.items() for p in run.to_counterpart]
         if compared:
-            header = ("difference of runs, points", "protocol", *COUNTERPART)
-            tables.append(("Runs that differ in one choice of training", Table(header, compared)))
+            columns = ("difference of runs, points", "protocol", *COUNTERPART)
+            tables.append(("Runs that differ in one choice of training: exploratory", Table(columns, compared)))
     return tables
 
 
 def _compared(run: str, figures: RunFigures, protocol: str) -> tuple[str, ...]:
-    return f"{run} - {figures.counterpart}", protocol, *map(points, compare_with_counterpart(figures, protocol))
+    return f"{run} - {figures.counterpart}", protocol, *map(_points, compare_with_counterpart(figures, protocol))
 
 
 def _row(sign: Sign) -> tuple[str, ...]:
     measured = sign.measured
-    return sign.run, sign.protocol, claim_word(sign.claimed), points(measured), str(measured.n_seeds), sign.finding
+    deltas = points(measured), points(measured.new_classes)
+    start = sign.run, sign.protocol, claim_word(sign.claimed)
+    return *start, *deltas, str(measured.n_seeds), p_value(measured.p_holm), sign.finding
+
+
+def _points(measured: OverSeeds | EqualLevel | None) -> str:
+    return NOTHING if measured is None else points(primary(measured)) + mark(measured)
 
 
 def _models(sources: Sequence[Source[Any]]) -> Table:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nilr.claims import claimed_signs
+from nilr.claims.over_seeds import EpisodeValues, episode_values
 from nilr.config.base import PROTOCOLS
 from nilr.probes.edits import LEARNED
 from nilr.report.reading import Source
@@ -24,6 +25,7 @@ class Subject:
     probe: ModelProbe  # its metrics
     model: ModelUsed | None  # which model; None for a control
     claims: Mapping[str, int] = field(default_factory=dict)  # the signs that the paper claims of it, by protocol
+    episodes: EpisodeValues | None = None  # its accuracies in every episode, if the result has them
 
 
 def by_protocol(entry: ModelProbe | Row | EditProbe) -> dict[str, ProtocolMetrics]:
@@ -61,7 +63,8 @@ def probed(sources: Sequence[Source[Any]]) -> list[Subject]:
             # models come first, in the order of `models`, then controls
             model = dict(zip(source.result.metrics, source.result.models, strict=False)).get(name)
             claims = _claims(source, model) if model and model.digest not in unclaimed else {}
-            found.append(Subject(label, question, source.result.metrics[name], model, claims))
+            episodes = episode_values(source.result, name)
+            found.append(Subject(label, question, source.result.metrics[name], model, claims, episodes))
     return found
 
 

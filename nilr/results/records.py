@@ -36,12 +36,16 @@ class Delta(Record):
 
 
 class DataUsed(Record):
-    """A pack: its name in the store or its file name, its digest, and how its images were made."""
+    """A pack: its name in the store or its file name, its digest, and how its images were made.
+
+    `n_classes` is the number of classes of its split; null in results of earlier versions.
+    """
 
     name: str
     digest: str
     image_size: int
     split: str | None = None
+    n_classes: int | None = None
     resample: str = "bilinear"
     fit: str = "stretch"
     generated: bool | None = None  # whether nilr generated its images; None in results of earlier versions

@@ -6,8 +6,37 @@ from pydantic import Field, FiniteFloat
 
 from nilr.results.records import Record
 
-# "demonstration": on generated images, which decide nothing about the paper's claim
-Finding = Literal["confirmed", "refuted", "undecided", "demonstration"]
+# "equivalent": an effect of at least the smallest effect of interest is excluded; "exploratory": not of the four signs
+# under the default choice; "demonstration": on generated images, which decide nothing about the paper's claim
+Finding = Literal["confirmed", "refuted", "undecided", "equivalent", "exploratory", "demonstration"]
+
+
+class VarianceComponents(Record):
+    """The components of variance of one episode's difference; see `nilr.inference.crossed`."""
+
+    seed: FiniteFloat
+    classes: FiniteFloat
+    seed_class: FiniteFloat
+    episode: FiniteFloat
+    residual: FiniteFloat
+
+
+class NewClasses(Record):
+    """A difference for new seeds, new classes and new episodes, by crossed random effects.
+
+    `error` is its standard error, `freedom` the degrees of freedom of its t intervals, `ci95` and `ci90` are half their
+    widths, and `p` is that of the test against zero.
+    """
+
+    mean: FiniteFloat
+    error: FiniteFloat
+    freedom: FiniteFloat
+    ci95: FiniteFloat
+    ci90: FiniteFloat
+    p: FiniteFloat | None
+    n_classes: int
+    n_episodes: int
+    components: VarianceComponents
 
 
 class OverSeeds(Record):
@@ -15,7 +44,9 @@ class OverSeeds(Record):
 
     Each seed's mean has the same weight. `ci95` is half the width of the 95 % t interval with n_seeds - 1 degrees of
     freedom, `spread` the standard deviation between seeds, p that of the t-test; null for one seed. `verdict` is
-    positive or negative if the interval excludes zero and there are at least three seeds, else undecided.
+    positive or negative if the interval excludes zero and there are at least three seeds, else undecided. These are for
+    new seeds on the same classes. `new_classes` is for new classes too, and then decides; null if it is unknown.
+    `p_holm` is the p that decides, adjusted for all tests in the same table.
     """
 
     mean: FiniteFloat
@@ -25,10 +56,17 @@ class OverSeeds(Record):
     n_seeds: int
     verdict: Literal["positive", "negative", "undecided"]
     seeds: dict[str, FiniteFloat]
+    ci90: FiniteFloat | None = None
+    new_classes: NewClasses | None = None
+    p_holm: FiniteFloat | None = None
 
 
 class Sign(Record):
-    """One of the paper's four signs: the claimed sign of the difference to meta-init, and the finding."""
+    """One of the paper's four signs: the claimed sign of the difference to meta-init, and the finding.
+
+    It is confirmed or refuted if `measured.p_holm`, adjusted for the four signs, is below 0.05. Else it is equivalent
+    if the 90 % interval lies within plus and minus the smallest effect of interest, and otherwise undecided.
+    """
 
     run: str
     protocol: str
@@ -50,6 +88,7 @@ class EqualLevel(Record):
     slope: FiniteFloat
     slope_ci95: FiniteFloat
     verdict: Literal["positive", "negative", "undecided"]
+    p_holm: FiniteFloat | None = None
 
 
 class RunFigures(Record):
@@ -107,11 +146,16 @@ class RateGrid(Record):
 class ReproduceMetrics(Record):
     """`nilr reproduce`. `files` are the results that it is made from, in the experiment's folder.
 
-    `choices` has the findings on the same signs if one choice of probing or training is made differently; `grids` the
-    rate grids.
+    `choices` has the same signs if one choice of probing or training is made differently. `choices`, the edits and the
+    comparisons of runs are exploratory; each of these tables has its own Holm correction. `smallest_effect` is the
+    smallest effect of interest, a fraction; null in results of earlier versions. `design` is the share by which the
+    standard error of the four signs shrinks, on average, with one more seed, twice the classes and twice the episodes.
+    `grids` are the rate grids.
     """
 
     signs: list[Sign]
+    smallest_effect: FiniteFloat | None = None
+    design: dict[str, FiniteFloat] = Field(default_factory=dict)
     choices: dict[str, list[Sign]] = Field(default_factory=dict)
     runs: dict[str, RunFigures]
     grids: dict[str, RateGrid] = Field(default_factory=dict)

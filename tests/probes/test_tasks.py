@@ -12,7 +12,7 @@ from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError
 from nilr.probes.conditions import Condition, Quantity, Subject, read_episode
 from nilr.probes.readings import NeighbourAccuracy
-from nilr.probes.tasks import Task, TaskPairs, Tasks
+from nilr.probes.tasks import Task, TaskPairs, Tasks, episode_classes
 
 SAME, CROSS = Task("same-task"), Task("cross-task")
 NEAREST = NeighbourAccuracy("nearest", "euclidean")
@@ -144,3 +144,12 @@ def test_the_queries_of_episode_a_do_not_change_its_support() -> None:
     a, b = (drawn.draw(3, [CROSS]).adapted[CROSS] for drawn in (lean, full))
     assert torch.equal(a.support_x, b.support_x)
     assert len(a.query_x) == 0
+
+
+@pytest.mark.parametrize("task_b", ["disjoint", "any", "same-classes"])
+def test_the_classes_of_a_probe_s_episodes_are_drawn_again_without_their_images(task_b: str) -> None:
+    of_b, of_a = episode_classes(9, n_classes=8, n_way=4, seed=0, split="test", task_b=task_b)  # type: ignore[arg-type]
+    for i in range(9):
+        drawn = pairs(task_b).draw(i, [SAME, CROSS])
+        assert set(of_b[i].tolist()) == classes(drawn.judged)
+        assert set(of_a[i].tolist()) == classes(drawn.adapted[CROSS])

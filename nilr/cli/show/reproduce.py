@@ -1,15 +1,22 @@
 """Show the result of `nilr reproduce`."""
 
-from nilr.claims import COUNTERPART, claim_word, compare_with_counterpart, mean_level
+from nilr.claims import claim_word
+from nilr.claims.over_seeds import mark, primary
+from nilr.claims.runs import COUNTERPART, compare_with_counterpart, mean_level
 from nilr.cli.console import Cell, Screen
 from nilr.report.figures.rate_grid import rate
-from nilr.results.reproduce import ReproduceMetrics
+from nilr.results.reproduce import EqualLevel, OverSeeds, ReproduceMetrics
 from nilr.results.result import Result
+from nilr.words import number
 
 
 def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     """Write the paper's signs, all runs, their differences to their counterparts, and the effect of edits."""
     metrics = result.metrics
+
+    def delta(measured: OverSeeds | EqualLevel | None) -> Cell:
+        return None if measured is None else f"{screen.delta(primary(measured))}{mark(measured)}"
+
     signs = {(sign.run, sign.protocol): sign for sign in metrics.signs}
     demonstration = any(sign.finding == "demonstration" for sign in metrics.signs)
     rows: list[tuple[Cell, ...]] = []
@@ -18,23 +25,26 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
             sign = signs.get((run, protocol))
             claim = None if sign is None else claim_word(sign.claimed)
             # on generated images, that of a control is one too
-            finding = sign.finding if sign else "demonstration" if demonstration else found.verdict
+            finding = sign.finding if sign else "demonstration" if demonstration else "exploratory"
             levels = (screen.share(mean_level(figures, level)) for level in ("meta-init", protocol))
-            rows.append((run, protocol, claim, *levels, screen.delta(found), str(found.n_seeds), finding))
-    header = ("run", "protocol", "paper", "before", "after", "delta to meta-init", "seeds", "finding")
+            deltas = (screen.delta(found), screen.delta(found.new_classes))
+            p = None if found.p_holm is None else number(found.p_holm, 2)
+            rows.append((run, protocol, claim, *levels, *deltas, p, str(found.n_seeds), finding))
+    deltas = ("delta, new seeds", "delta, new seeds and classes")
+    header = ("run", "protocol", "paper", "before", "after", *deltas, "p (Holm)", "seeds", "finding")
     screen.table(header, rows, names=2)
     again: list[tuple[Cell, ...]] = [
-        (choice, sign.run, sign.protocol, screen.delta(sign.measured), str(sign.measured.n_seeds), sign.finding)
+        (choice, sign.run, sign.protocol, claim_word(sign.claimed), delta(sign.measured), str(sign.measured.n_seeds))
         for choice, found in metrics.choices.items()
         for sign in found
     ]
     if again:
-        screen.table(("choice", "run", "protocol", "delta to meta-init", "seeds", "finding"), again, names=3)
+        screen.table(("choice", "run", "protocol", "paper", "delta to meta-init", "seeds"), again, names=3)
     beside: list[tuple[Cell, ...]] = [
         (
             f"{run} - {figures.counterpart}",
             protocol,
-            *map(screen.delta, compare_with_counterpart(figures, protocol)),
+            *map(delta, compare_with_counterpart(figures, protocol)),
             str(found.n_seeds),
         )
         for run, figures in metrics.runs.items()
@@ -46,7 +56,7 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
         _show_optima(metrics, screen)
         return
     edits: list[tuple[Cell, ...]] = [
-        (run, name, screen.delta(found["same-task"]), screen.delta(found["cross-task"]))
+        (run, name, delta(found["same-task"]), delta(found["cross-task"]))
         for run, figures in metrics.runs.items()
         for name, found in figures.edits_to_learned.items()
     ]

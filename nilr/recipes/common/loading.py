@@ -1,6 +1,7 @@
 """Open a split of a pack, and load a model."""
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from nilr.recipes.common.outcome import data_used
 from nilr.recipes.common.settings import recipe_digest
 from nilr.results.records import DataUsed, ModelUsed, Reference
 from nilr.store import ModelRef, Store
+from nilr.words import counted
 
 _MAX_STEPS = 1000
 _COUNTS = TypeAdapter(dict[str, Annotated[int, Field(strict=True, ge=1)]])
@@ -61,7 +63,7 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
     images: Tensor | _ImagesOnDisk = _ImagesOnDisk(packed.images)
     if device.type != "cpu":
         images = images.index_select(0, torch.arange(sum(packed.class_sizes))).to(device)
-    return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), packed, data_used(pack.info, split))
+    return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), packed, data_used(pack, split))
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,32 @@ def open_evaluation_split(
                 f"trained on {size} px",
                 hint=f"pack the images with {' '.join(_preparation(model.checkpoint.manifest.data))}",
             )
+        if split != "train":
+            _check_unseen(store, opened, model)
     return opened
+
+
+def _check_unseen(store: Store, opened: OpenSplit, model: LoadedModel) -> None:
+    """Check that no class of another pack was trained on; DataError if one has the name and first image of one."""
+    trained = model.checkpoint.manifest.data
+    path = None if trained.digest == opened.used.digest else find_training_pack(store, trained.name, trained.digest)
+    pack = open_pack(path) if path else None
+    if pack is None or "train" not in pack.splits:
+        return
+    seen, judged = (_first_images(packed) for packed in (pack.open_split("train", verify=False), opened.packed))
+    shared = [name for name, image in judged.items() if seen.get(name) == image]
+    if shared:
+        raise DataError(
+            f"model `{model.ref.name}` was trained on {counted(len(shared), 'class', 'classes')} of the split "
+            f"`{opened.packed.name}` of `{opened.used.name}`, such as `{shared[0]}`",
+            hint="evaluate it on a pack with its own split, or train a model on this pack",
+        )
+
+
+def _first_images(packed: PackedSplit) -> dict[str, bytes]:
+    """Return the first image of each class by name."""
+    starts = itertools.accumulate(packed.class_sizes, initial=0)
+    return {name: packed.images.read([row]).tobytes() for name, row in zip(packed.class_names, starts, strict=False)}
 
 
 def training_pack_notes(models: Mapping[str, LoadedModel], data: DataUsed) -> list[str]:

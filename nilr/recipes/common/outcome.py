@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from nilr.commands import schema_of
 from nilr.config.base import Settings
 from nilr.config.meta_train import REFERENCES
-from nilr.data.pack import PackInfo
+from nilr.data.pack import Pack
 from nilr.results.records import DataUsed
 from nilr.results.result import SCHEMA_VERSION, Result
 from nilr.runtime import utc_now
@@ -20,10 +20,11 @@ M = TypeVar("M")
 _PACKS, _MODELS = ("data", "data_b", "verify"), ("model", "models", *REFERENCES)
 
 
-def data_used(info: PackInfo, split: str | None = None) -> DataUsed:
+def data_used(pack: Pack, split: str | None = None) -> DataUsed:
     """Return the entry of a pack, or of one of its splits, in a result."""
-    names = DataUsed.model_fields.keys() - {"split"}
-    return DataUsed(split=split, **{name: getattr(info, name) for name in names})
+    names = DataUsed.model_fields.keys() - {"split", "n_classes"}
+    n_classes = pack.counts()[split].classes if split in pack.splits else None
+    return DataUsed(split=split, n_classes=n_classes, **{name: getattr(pack.info, name) for name in names})
 
 
 class Outcome:

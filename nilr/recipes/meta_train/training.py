@@ -204,7 +204,7 @@ class Training:
             architecture={"name": settings.arch, "arguments": arguments},
             algorithm=outer.algorithm.to_stored(),
             settings=recorded_settings(settings),
-            data=data.model_dump(exclude={"split"}),
+            data=data.model_dump(exclude={"split", "n_classes"}),
             outer_step=self.progress.outer_step,
             metrics=self.recorded_metrics(),
             engine=outer.engine.name,

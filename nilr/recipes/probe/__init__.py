@@ -30,6 +30,9 @@ from nilr.recipes.probe.loop import judge, task_pairs
 from nilr.recipes.probe.plan import check_settings, plan_controls, plan_model, requested_rules, resolve_request
 from nilr.recipes.probe.stopping import correct, next_look, precision_note
 from nilr.recipes.probe.universality import draw_all_classes, open_all_classes, universality_notes
+from nilr.report.figures import seeds
+from nilr.report.reading import Source
+from nilr.report.subjects import probed
 from nilr.reporting import Reporter
 from nilr.results.probe import ProbeMetrics
 from nilr.results.question import describe_question
@@ -74,7 +77,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     used = [model.used for model in loaded]
     config = _resolved(settings, models, size, {"data": split.used, "data_b": data_b})
     claims = {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()}
-    return outcome.result(
+    result = outcome.result(
         metrics,
         config=config,
         models=used,
@@ -91,6 +94,13 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         ],
         environment=environment(device, loaded[0].engine.name),
     )
+    return result.model_copy(update={"notes": [*_over_seeds(result), *result.notes]})
+
+
+def _over_seeds(result: Result[ProbeMetrics]) -> list[str]:
+    """Return a note on what several seeds of one recipe show together; none if there is no such recipe."""
+    found = seeds.rows(probed([Source("", "", result.command, result)]))
+    return [f"Over seeds, exploratory: {seeds.sentence(found)}"] if found else []
 
 
 def _resolved(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nilr.config.evaluation import ProbeSettings
-from nilr.episodes import EpisodeSampler, PackedImages
+from nilr.episodes import PackedImages
 from nilr.errors import DivergedError
 from nilr.meta.engine.workers import in_order
 from nilr.probes.conditions import META_INIT, Quantity, Subject, read_episode
@@ -142,7 +142,11 @@ def _subject(settings: ProbeSettings, model: LoadedModel, quantities: Iterable[Q
 
 def task_pairs(settings: ProbeSettings, size: EpisodeSize, images: PackedImages, judged: PackedImages) -> TaskPairs:
     """Return what draws the episodes: A from `images`, B from `judged`."""
-    b = EpisodeSampler(judged, size.n_way, size.n_shot, size.n_query, settings.seed, settings.split)
-    # Nothing is evaluated on A, so it has no queries.
-    a = EpisodeSampler(images, size.n_way, size.n_shot, 0, settings.seed, f"{settings.split}/task-a")
-    return TaskPairs(b, a, settings.task_b if images is judged else "any")
+    return TaskPairs.of(
+        judged,
+        images,
+        settings.task_b if images is judged else "any",
+        seed=settings.seed,
+        split=settings.split,
+        **dataclasses.asdict(size),
+    )

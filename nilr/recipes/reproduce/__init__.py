@@ -11,7 +11,9 @@ import torch
 from pydantic import ValidationError
 
 from nilr import __version__
-from nilr.claims import GAIN_CAUTION, MeasuredModel, describe_signs, is_generated, run_figures, signs, signs_by_choice
+from nilr.claims import describe_signs, is_generated, signs, unjudged_signs
+from nilr.claims.over_seeds import adjusted, describe_design, design, episode_values
+from nilr.claims.runs import EXPLORATORY, GAIN_CAUTION, MeasuredModel, correct_exploratory, run_figures, signs_by_choice
 from nilr.config.commands import PrepareDataSettings, ReportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
 from nilr.data.pack import open_pack
@@ -92,15 +94,22 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
             "name": plan.name,
             "data": plan.data.name,
             "estimated_seconds": seconds,
-            "files_sha256": _digest([*results.files, *results.choice_files]),
+            "files_sha256": _digest([*results.files, *results.choice_files], settings.smallest_effect),
         },
         models=results.used,
         data=plan.data,
-        notes=[GAIN_CAUTION, *describe_signs(metrics.signs)] if metrics.signs else [GAIN_CAUTION],
+        notes=_notes(metrics, settings.smallest_effect / 100),
         environment=environment(device, settings.engine),
     )
     _write_report(plan, result, results.files, reporter)
     return result
+
+
+def _notes(metrics: ReproduceMetrics, smallest_effect: float) -> list[str]:
+    if not metrics.signs:
+        return [GAIN_CAUTION]
+    findings = describe_signs(metrics.signs, smallest_effect)
+    return [GAIN_CAUTION, EXPLORATORY, *describe_design(metrics.design), *findings]
 
 
 def _finish(
@@ -141,12 +150,12 @@ def _read_concluded(plan: ExperimentPlan) -> Result[ReproduceMetrics] | None:
         result = Result[ReproduceMetrics].model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return result if result.config.get("files_sha256") == _digest(files) else None
+    return result if result.config.get("files_sha256") == _digest(files, plan.settings.smallest_effect) else None
 
 
-def _digest(files: Sequence[Path]) -> str:
-    """Return a digest of files, and of the version of nilr that concludes from them."""
-    digest = hashlib.sha256(__version__.encode())
+def _digest(files: Sequence[Path], smallest_effect: float) -> str:
+    """Return a digest of files, and of the version of nilr and the setting that conclude from them."""
+    digest = hashlib.sha256(f"{__version__}/{smallest_effect}".encode())
     for file in sorted(files):
         digest.update(hashlib.sha256(file.name.encode()).digest() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
@@ -168,8 +177,7 @@ def _open_pack(settings: ReproduceSettings, store: Store, pack: str, reporter: R
         place: dict[str, Any] = {"home": store.home, "name": pack, "record_paths": settings.record_paths}
         packed = prepare_data.run(PrepareDataSettings(**making, **place, sources=settings.sources), reporter)
         write_result(experiment_folder(settings, store) / f"{packed.command}.json", packed)
-    info = open_pack(store.find_data(pack)).info
-    return data_used(info, "test")
+    return data_used(open_pack(store.find_data(pack)), "test")
 
 
 class Results:
@@ -199,22 +207,32 @@ class Results:
         self.choice_files += paths[2:]
         self.used.append(measured["probe"][1].models[0])
         metrics = {name: result.metrics[model.name] for name, (_, result) in measured.items()}
-        found = MeasuredModel(model.seed, model.name, metrics.pop("probe"), metrics.pop("rates"), metrics)
+        episodes = {
+            name: episode_values(result, model.name, self._plan.data.n_classes)
+            for name, (_, result) in measured.items()
+            if name != "rates"
+        }
+        found = MeasuredModel(model.seed, model.name, metrics.pop("probe"), metrics.pop("rates"), metrics, episodes)
         self._models.setdefault(model.run.name, []).append(found)
 
     def conclude(self) -> ReproduceMetrics:
-        """Return the findings on the paper's signs, also under every other choice of probing or training."""
-        planned, generated = self._plan.experiment.runs, is_generated(self._plan.data)
+        """Return the findings on the paper's signs, and all exploratory differences."""
+        planned, smallest_effect = self._plan.experiment.runs, self._plan.settings.smallest_effect / 100
         runs = {run.name: run_figures(run, self._models) for run in planned}
         measured = {name: figures.to_meta_init for name, figures in runs.items()}
         algorithms = {run.name: str(run.train["algo"]) for run in planned}
         claimed = {run.name: algorithms[run.name] for run in planned if run.claimed}
-        varied = [run for run in planned if run.varied]
-        of_varied = {run.why: signs({run.name: algorithms[run.name]}, measured, generated=generated) for run in varied}
+        generated = is_generated(self._plan.data)
+        found = signs(claimed, measured, smallest_effect=smallest_effect, generated=generated)
+        of_varied = {
+            run.why: unjudged_signs({run.name: algorithms[run.name]}, measured) for run in planned if run.varied
+        }
         return ReproduceMetrics(
-            signs=signs(claimed, measured, generated=generated),
-            choices=signs_by_choice(claimed, self._models, generated=generated) | of_varied,
-            runs=runs,
+            signs=found,
+            smallest_effect=smallest_effect,
+            design=design([sign.measured for sign in found]),
+            choices=adjusted(signs_by_choice(claimed, self._models) | of_varied),
+            runs=correct_exploratory(runs, found),
             grids=rate_grids(planned, self._models, self._plan.store),
             files=[path.name for path in (*self.files, *self.choice_files)],
         )

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from nilr.checkpoint import read_manifest
-from nilr.claims import MeasuredModel, combine_seeds
+from nilr.claims.over_seeds import combine_seeds
+from nilr.claims.runs import MeasuredModel
 from nilr.config.experiments import Run
 from nilr.probes.edits import LEARNED
 from nilr.results.probe import EditMetrics, ModelProbe

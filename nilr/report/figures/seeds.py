@@ -4,22 +4,26 @@ import itertools
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from nilr.inference import LEAST_SEEDS, SeedInference, over_seeds
+from nilr.claims.over_seeds import adjusted, combine_seeds, direction
+from nilr.inference import LEAST_SEEDS
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows
 from nilr.report.numbers import Estimate, bounds, is_unchanged, p_value, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject, by_protocol, groups
 from nilr.results.probe import ModelProbe
 from nilr.results.records import Delta, ModelUsed
+from nilr.results.reproduce import OverSeeds
 from nilr.words import counted, signed
 
 _CAUTION = (
-    "Each seed counts once; episodes of different seeds are never pooled. The wide bar is the 95 % interval over seeds "
-    "(Student's t, seeds - 1 degrees of freedom). With fewer than three seeds the verdict is always undecided. Gains "
-    "from different levels before adaptation do not compare; the levels after it do."
+    "Each seed counts once; episodes of different seeds are never pooled. The wide bar is the 95 % interval for new "
+    "seeds (Student's t, seeds - 1 degrees of freedom), the thin line that for new seeds and new classes (crossed "
+    "random effects); where there is one, it decides. Verdicts are exploratory, with Holm's correction for this table; "
+    "with fewer than three seeds they are always undecided. Gains from different levels before adaptation do not "
+    "compare; the levels after it do."
 )
 
 
@@ -31,7 +35,12 @@ class Row:
     protocol: str  # same-task or cross-task
     deltas: dict[str, Delta]  # each seed's difference, by model
     before: float  # mean accuracy over seeds before adaptation
-    together: SeedInference  # the inference over seeds
+    together: OverSeeds  # the inference over seeds
+
+    @property
+    def verdict(self) -> str:
+        """Whether the mean is positive or negative, with p corrected for all rows, or undecided."""
+        return {1: "positive", -1: "negative", 0: "undecided"}[direction(self.together)]
 
     @property
     def levels(self) -> str:
@@ -66,9 +75,14 @@ def rows(subjects: Sequence[Subject]) -> list[Row]:
             deltas = {name: metrics.delta for name, metrics in measured.items() if metrics and metrics.delta}
             if len(deltas) > 1:
                 before = statistics.fmean(s.probe.meta_init.accuracy.mean for s, _ in group if s.label in deltas)
-                together = over_seeds([delta.mean for delta in deltas.values()])
+                together = combine_seeds(
+                    {name: delta.mean for name, delta in deltas.items()},
+                    [s.episodes.delta(protocol) if s.episodes else None for s, _ in group],
+                    protocol,
+                )
                 found.append(Row(label, protocol, deltas, before, together))
-    return found
+    corrected = adjusted([row.together for row in found])
+    return [replace(row, together=together) for row, together in zip(found, corrected, strict=True)]
 
 
 def by_recipe(subjects: Sequence[Subject]) -> list[tuple[str, list[ModelProbe]]]:
@@ -121,16 +135,21 @@ def sentence(found: Sequence[Row]) -> str:
     """Return the verdict on each group, with the standard deviation between seeds."""
     parts = []
     for row in found:
-        together = row.together
+        together, seeds = row.together, counted(row.together.n_seeds, "seed")
         if all(map(is_unchanged, row.deltas.values())):
-            parts.append(f"{row.label}, {row.protocol}, {counted(together.n, 'seed')}: accuracy changes in no episode")
+            parts.append(f"{row.label}, {row.protocol}, {seeds}: accuracy changes in no episode")
             continue
-        few = f" (a verdict needs at least {LEAST_SEEDS} seeds)" if together.n < LEAST_SEEDS else ""
+        few = f" (a verdict needs at least {LEAST_SEEDS} seeds)" if together.n_seeds < LEAST_SEEDS else ""
         parts.append(
-            f"{row.label}, {row.protocol}, {counted(together.n, 'seed')}: from {row.levels}, "
-            f"{points(together)} points, standard deviation {100 * (together.spread or 0):.2f}, {together.verdict}{few}"
+            f"{row.label}, {row.protocol}, {seeds}: from {row.levels}, {points(together)} points"
+            f"{_of_new_classes(together)}, standard deviation {100 * (together.spread or 0):.2f}, {row.verdict}{few}"
         )
     return "; ".join(parts) + "."
+
+
+def _of_new_classes(together: OverSeeds) -> str:
+    classes = together.new_classes
+    return "" if classes is None else f" (± {100 * classes.ci95:.2f} for new classes too)"
 
 
 def table(found: Sequence[Row]) -> Table:
@@ -140,9 +159,10 @@ def table(found: Sequence[Row]) -> Table:
         "protocol",
         "accuracy before to after",
         "delta of each seed, points",
-        "mean over seeds, points",
+        "mean, new seeds, points",
+        "mean, new seeds and classes, points",
         "standard deviation",
-        "p",
+        "p (Holm)",
         "verdict",
         "models",
     )
@@ -153,9 +173,10 @@ def table(found: Sequence[Row]) -> Table:
             row.levels,
             ", ".join(signed(100 * delta.mean) for delta in row.deltas.values()),
             points(row.together),
+            points(row.together.new_classes),
             f"{100 * (row.together.spread or 0):.2f}",
-            p_value(row.together.p),
-            row.together.verdict,
+            p_value(row.together.p_holm),
+            row.verdict,
             ", ".join(row.deltas),
         )
         for row in found
@@ -175,6 +196,8 @@ def draw(found: Sequence[Row], frame: Frame) -> Figure:
             bar: dict[str, Any] = {"linewidth": 7, "alpha": 0.4, "solid_capstyle": "butt"}
             name, _ = PROTOCOL_STYLE[row.protocol]
             axes.plot([100 * bound for bound in interval], (y + 0.25, y + 0.25), color=colour(name), **bar)
+        if row.together.new_classes and (interval := bounds(row.together.new_classes)):
+            axes.plot([100 * bound for bound in interval], (y + 0.25, y + 0.25), color=colour("ink"), linewidth=1.2)
         mean = 100 * row.together.mean
         axes.plot(mean, y + 0.25, marker="|", markersize=15, markeredgewidth=2.4, color=colour("ink"))
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
