@@ -10,6 +10,8 @@ import pytest
 from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.data.pack import PackInfo, open_pack
+from nilr.data.pack_writer import PackWriter
 from nilr.errors import DataError
 from nilr.recipes import adapt, meta_train, prepare_data, probe, rates
 from nilr.reporting import SilentReporter
@@ -81,3 +83,27 @@ def test_a_pack_of_the_same_name_with_other_images_is_an_error(models: tuple[str
     with pytest.raises(DataError, match="has other images"):
         run_probe("a")
     assert run_probe("b").per_episode
+
+
+def test_no_model_is_evaluated_on_a_class_that_it_was_trained_on(pack: Path, quick: dict[str, Any]) -> None:
+    """Another split of the same images, as `prepare-data --split-classes` draws it."""
+    meta_train.run(TrainSettings(algo="maml", name="a", data=HERE, **quick), REPORTER)
+    seen, new = (open_pack(pack).open_split(split) for split in ("train", "val"))
+
+    def write(name: str, classes: dict[str, Any]) -> None:
+        info = PackInfo(name, 16, "bilinear", source="generated in a test", licence="none")
+        with PackWriter.create(pack.with_stem(name), info, {"test": dict.fromkeys(classes, 8)}) as writer:
+            for label, images in classes.items():
+                writer.write_class("test", label, images, [f"{label}-{i}.png" for i in range(8)])
+
+    unseen = {f"val{i:02d}": new.images.read(range(8 * i, 8 * i + 8)) for i in range(6)}
+    write("unseen", unseen)
+    write("other-images", unseen | {"train03": unseen["val00"]})
+    write("leaking", unseen | {"train03": seen.images.read(range(24, 32))})
+    for name in ("unseen", "other-images"):
+        assert run_probe("a", data=name).data.name == name
+    for flags in ({"data": "leaking"}, {"data_b": "leaking"}):
+        with pytest.raises(
+            DataError, match=r"`a` was trained on 1 class of the split `test` of `leaking`, .* `train03`"
+        ):
+            run_probe("a", **flags)

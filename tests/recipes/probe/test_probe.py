@@ -384,3 +384,18 @@ def test_features_that_overflow_are_an_error(maml: str, rates: str) -> None:
         DivergedError, match=r"model `maml`, episode 0: same-task with 1e\+?\d+ rates: parameters or features"
     ):
         judge(maml, rates=(rates,))
+
+
+def test_several_seeds_of_a_recipe_give_an_inference_for_new_seeds_and_new_classes(quick: dict[str, Any]) -> None:
+    names = [f"maml-s{seed}" for seed in range(3)]
+    for seed, name in enumerate(names):
+        meta_train.run(TrainSettings(algo="maml", name=name, seed=seed, **quick), SilentReporter())
+    result = judge(*names, n_episodes=40)
+    assert result.data is not None
+    assert result.data.n_classes == 10
+    note = result.notes[0]
+    assert note.startswith("Over seeds, exploratory: maml, same-task, 3 seeds: from ")
+    mean = np.mean([result.metrics[name].same_task.delta.mean for name in names])
+    assert f"{100 * mean:+.2f} ± " in note
+    assert note.count(" for new classes too)") == 2
+    assert not any(text.startswith("Over seeds") for text in judge(*names[:1]).notes)
