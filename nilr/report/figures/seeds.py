@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nilr.claims.over_seeds import adjusted, combine_seeds, direction
-from nilr.inference import LEAST_SEEDS
+from nilr.inference import LEAST_SEEDS, over_seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows
 from nilr.report.numbers import Estimate, bounds, is_unchanged, p_value, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
