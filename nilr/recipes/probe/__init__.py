@@ -74,14 +74,15 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     )
     metrics = correct(summarise(values))
     data_b = None if judged is split else judged.used
-    used = [model.used for model in loaded]
     config = _resolved(settings, models, size, {"data": split.used, "data_b": data_b})
     claims = {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()}
     result = outcome.result(
         metrics,
         config=config,
-        models=used,
-        question=describe_question(config, used, split.used, data_b, own_steps=_own_steps(loaded)),
+        models=[model.used for model in loaded],
+        question=describe_question(
+            config, [model.used for model in loaded], split.used, data_b, own_steps=_own_steps(loaded)
+        ),
         data=split.used,
         data_b=data_b,
         per_episode={name: plans[name].layout(of_model.listed) for name, of_model in values.items()},
