@@ -27,7 +27,14 @@ from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.probe.controls import UNTRAINED, compare_with_untrained
 from nilr.recipes.probe.loop import judge, task_pairs
-from nilr.recipes.probe.plan import check_settings, plan_controls, plan_model, requested_rules, resolve_request
+from nilr.recipes.probe.plan import (
+    ProbePlan,
+    check_settings,
+    plan_controls,
+    plan_model,
+    requested_rules,
+    resolve_request,
+)
 from nilr.recipes.probe.stopping import correct, next_look, precision_note
 from nilr.recipes.probe.universality import draw_all_classes, open_all_classes, universality_notes
 from nilr.report.figures import seeds
@@ -59,10 +66,6 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     split, judged = _open_splits(settings, store, loaded, device)
     pairs = task_pairs(settings, size, split.images, judged.images)
     wide = open_all_classes(settings, store, loaded, device)
-
-    def summarise(values: Mapping[str, Values]) -> ProbeMetrics:
-        return {name: plans[name].summarise(of_model) for name, of_model in values.items()}
-
     values = judge(
         settings,
         {name: with_head(model, size.n_way, settings.head) for name, model in models.items()},
@@ -70,9 +73,9 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         pairs,
         reporter,
         all_classes=draw_all_classes(settings, pairs, wide),
-        next_look=lambda so_far, done: next_look(settings, summarise(so_far), done),
+        next_look=lambda so_far, done: next_look(settings, _summarise(plans, so_far), done),
     )
-    metrics = correct(summarise(values))
+    metrics = correct(_summarise(plans, values))
     data_b = None if judged is split else judged.used
     config = _resolved(settings, models, size, {"data": split.used, "data_b": data_b})
     claims = {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()}
@@ -96,6 +99,10 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         environment=environment(device, loaded[0].engine.name),
     )
     return result.model_copy(update={"notes": [*_over_seeds(result), *result.notes]})
+
+
+def _summarise(plans: Mapping[str, ProbePlan], values: Mapping[str, Values]) -> ProbeMetrics:
+    return {name: plans[name].summarise(of_model) for name, of_model in values.items()}
 
 
 def _over_seeds(result: Result[ProbeMetrics]) -> list[str]:
