@@ -1,5 +1,6 @@
 """The loop of a probe: draw an episode, measure every model under every condition, stop when precise enough."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
