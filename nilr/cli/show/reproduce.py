@@ -13,10 +13,15 @@ from nilr.words import number
 def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     """Write the paper's signs, all runs, their differences to their counterparts, and the effect of edits."""
     metrics = result.metrics
+    _show_runs(metrics, screen)
+    if metrics.grids:
+        _show_optima(metrics, screen)
+    else:
+        _show_exploratory(metrics, screen)
 
-    def delta(measured: OverSeeds | EqualLevel | None) -> Cell:
-        return None if measured is None else f"{screen.delta(primary(measured))}{mark(measured)}"
 
+def _show_runs(metrics: ReproduceMetrics, screen: Screen) -> None:
+    """Write the paper's signs and the same differences of all other runs."""
     signs = {(sign.run, sign.protocol): sign for sign in metrics.signs}
     demonstration = any(sign.finding == "demonstration" for sign in metrics.signs)
     rows: list[tuple[Cell, ...]] = []
@@ -33,6 +38,14 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     deltas = ("delta, new seeds", "delta, new seeds and classes")
     header = ("run", "protocol", "paper", "before", "after", *deltas, "p (Holm)", "seeds", "finding")
     screen.table(header, rows, names=2)
+
+
+def _show_exploratory(metrics: ReproduceMetrics, screen: Screen) -> None:
+    """Write the signs under other choices, the differences of runs to their counterparts, and the effect of edits."""
+
+    def delta(measured: OverSeeds | EqualLevel | None) -> Cell:
+        return None if measured is None else f"{screen.delta(primary(measured))}{mark(measured)}"
+
     again: list[tuple[Cell, ...]] = [
         (choice, sign.run, sign.protocol, claim_word(sign.claimed), delta(sign.measured), str(sign.measured.n_seeds))
         for choice, found in metrics.choices.items()
@@ -52,9 +65,6 @@ def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
     ]
     if beside:
         screen.table(("difference of runs", "protocol", *COUNTERPART, "seeds"), beside, names=2)
-    if metrics.grids:
-        _show_optima(metrics, screen)
-        return
     edits: list[tuple[Cell, ...]] = [
         (run, name, delta(found["same-task"]), delta(found["cross-task"]))
         for run, figures in metrics.runs.items()
