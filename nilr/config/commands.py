@@ -80,7 +80,7 @@ class ReproduceSettings(ChunkSettings):
     )
     seeds: int | None = setting(
         None,
-        "Number of seeds, starting at --seed; a verdict needs at least three.",
+        "Number of seeds, starting at --seed; a finding needs at least three.",
         shown="5 for paper and controls, else 3",
         ge=1,
         le=100,

@@ -126,11 +126,11 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
         shown="nearest",
     )
     distance: Distance = setting("cosine", "Distance between features.")
-    controls: bool = setting(False, "Evaluate raw pixels and untrained networks too, on the same episodes.")
+    controls: bool = setting(False, "Evaluate raw pixels and untrained bodies too, on the same episodes.")
     untrained_bodies: int = setting(
         5,
-        "Number of untrained networks of --controls, whose mean is reported. Each costs one pass over the images of "
-        "every episode.",
+        "Number of untrained bodies of --controls, whose mean is reported. Each costs as much as meta-init of a "
+        "model.",
         ge=1,
         le=1000,
     )
@@ -171,21 +171,21 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     )
     directions: bool = setting(
         False,
-        "Evaluate the displacement of adaptation against its negative, its double and random ones of the same size, of "
-        "the body and of each of its layers (those of --layers, by default all), and split the effect into its odd "
-        "and even part.",
+        "Compare the displacement of adaptation with its negative, its double and random ones of the same size, for the "
+        "body and each of its layers (those of --layers, by default all), and split the effect into its odd and even "
+        "part.",
     )
     permutations: int | None = setting(
         None,
         "Adapt with this number of permutations of the labels, at most all of them, and report the spread of accuracy, "
-        "also of the model's own head.",
+        "of neighbours and of the model's own head.",
         shown="none",
         ge=2,
         le=1000,
     )
     harm: bool = setting(
         False,
-        "Count the episodes that adaptation harms, and compare their share with what chance in single queries gives.",
+        "Count the episodes whose accuracy adaptation lowers, and compare their share with that by chance.",
     )
     steps_curve: bool = setting(False, "Evaluate after every inner step, from 0 on.")
     shared_classes: bool = setting(
