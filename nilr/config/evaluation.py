@@ -129,8 +129,7 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     controls: bool = setting(False, "Evaluate raw pixels and untrained bodies too, on the same episodes.")
     untrained_bodies: int = setting(
         5,
-        "Number of untrained bodies of --controls, whose mean is reported. Each costs as much as meta-init of a "
-        "model.",
+        "Number of untrained bodies of --controls, whose mean is reported. Each costs as much as meta-init of a model.",
         ge=1,
         le=1000,
     )
@@ -171,7 +170,7 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     )
     directions: bool = setting(
         False,
-        "Compare the displacement of adaptation with its negative, its double and random ones of the same size, for the "
+        "Compare the displacement of adaptation with its negative, its double and random ones of the same size, of the "
         "body and each of its layers (those of --layers, by default all), and split the effect into its odd and even "
         "part.",
     )
