@@ -192,6 +192,27 @@ def test_a_changed_algorithm_is_another_recipe(table: Any, quick: dict[str, Any]
     assert reasons("positive") == [["constraint non-negative", "trained with inductive batch statistics"]]
 
 
+def test_rates_that_no_published_recipe_has_are_another_recipe(table: Any, quick: dict[str, Any]) -> None:
+    table(anchor(), anchor(algorithm="metasgd"))
+    changes: dict[str, dict[str, Any]] = {
+        "learned": {"algo": "metasgd"},
+        "scaled": {"algo": "metasgd", "rate_norm_from": "learned"},
+        "means": {"inner_lr_from": "learned"},
+        "uphill": {"inner_lr": -0.05},
+        "still": {"inner_lr": 0.0},
+    }
+    for name, change in changes.items():
+        meta_train.run(TrainSettings(name=name, **quick, **change), SilentReporter())
+    (fitting,) = beside("learned").metrics.models.values()
+    assert fitting.not_comparable == []
+    assert {name: reasons(name) for name in changes if name != "learned"} == {
+        "scaled": [["rates scaled to another model's"]],
+        "means": [["inner rate tensor-mean"]],
+        "uphill": [["inner rate -0.05"]],
+        "still": [["inner rate 0.0"]],
+    }
+
+
 def test_updates_are_those_of_the_whole_training(maml: str, table: Any, home: Path) -> None:
     table(anchor(outer_steps=9))
     assert reasons(f"{maml}@best") == reasons(f"{maml}@last") == [["8 of 9 updates"]]
