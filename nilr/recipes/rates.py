@@ -104,6 +104,8 @@ def _check(settings: RatesSettings) -> None:
             if getattr(settings, flag) and getattr(settings, lacking) == 0:
                 flags = [f"--{name.replace('_', '-')}" for name in (flag, lacking)]
                 raise UsageError(f"{flags[0]} needs gradients, and {flags[1]} is 0", hint=f"omit {flags[1]}")
+    if settings.consistency and settings.n_episodes == 1:
+        raise UsageError("--consistency compares episodes, and --n-episodes is 1", hint="raise --n-episodes")
 
 
 def _open_split(

@@ -110,6 +110,11 @@ def test_what_needs_gradients_is_an_error_without_them(flag: str, sgd: str, pack
         look(sgd, **{flag: True})
 
 
+def test_one_episode_shares_no_gradient_with_another(sgd: str) -> None:
+    with pytest.raises(UsageError, match="--consistency compares episodes, and --n-episodes is 1"):
+        look(sgd, consistency=True, n_episodes=1)
+
+
 def test_kinds_layers_and_tensors_each_cover_all_rates(sgd: str) -> None:
     found = look(sgd).metrics[sgd]
     for groups in (found.kinds, found.layers, found.tensors):
