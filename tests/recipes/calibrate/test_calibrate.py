@@ -193,7 +193,7 @@ def test_a_changed_algorithm_is_another_recipe(table: Any, quick: dict[str, Any]
 
 
 def test_rates_that_no_published_recipe_has_are_another_recipe(table: Any, quick: dict[str, Any]) -> None:
-    table(anchor(), anchor(algorithm="metasgd"))
+    table(anchor(n_query=3), anchor(algorithm="metasgd", n_query=3))
     changes: dict[str, dict[str, Any]] = {
         "learned": {"algo": "metasgd"},
         "scaled": {"algo": "metasgd", "rate_norm_from": "learned"},
