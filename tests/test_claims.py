@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nilr.checkpoint import TrainedOn
 from nilr.claims import (
@@ -399,6 +400,14 @@ def episodes(model: int, gain: float, *, seed: int = 0) -> EpisodeValues:
     after = 0.5 + gain * (classes[0].double().mean(1) - 9.5) / 9.5 + 0.001 * model
     before = [0.4] * 400
     return EpisodeValues(draw, {"meta-init": before, "same-task": after.tolist(), "cross-task": after.tolist()})
+
+
+def test_tasks_with_the_same_classes_have_one_role_that_the_episodes_identify() -> None:
+    values = torch.rand(3, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draw = Draw(400, 20, 5, 0, "test", "same-classes", "d")
+    found = combine_seeds({"0": 0.1, "1": 0.2, "2": 0.3}, [(draw, seed) for seed in values], "cross-task")
+    assert found.new_classes is not None
+    assert found.new_classes.n_classes == 20
 
 
 def test_a_gain_that_differs_between_classes_is_certain_for_these_classes_and_not_for_others() -> None:

@@ -40,7 +40,7 @@ class Draw:
 
     def classes(self, protocol: str) -> list[Tensor] | None:
         """Return the classes (E, N) of each role of the episodes under a protocol; None if they are unknown."""
-        if protocol != "cross-task":
+        if protocol != "cross-task" or self.task_b == "same-classes":  # A and B have the same classes: one role
             return [_classes(self)[0]]
         return None if self.task_b is None else list(_classes(self))
 

@@ -200,20 +200,9 @@ def _adapt(
     labels = episode.support_y
     if condition.permutation:
         labels = torch.tensor(condition.permutation, device=labels.device)[labels]
-    support, steps, matched = (
-        (episode.support_x, labels),
-        subject.steps(condition),
-        condition.edit == NORM_MATCHED,
-    )
-    end = adapt(
-        subject.engine,
-        params,
-        inner_lr,
-        support,
-        steps=steps - first_step,
-        norm_matched=matched,
-        first_step=first_step,
-    )
+    support, steps, matched = (episode.support_x, labels), subject.steps(condition), condition.edit == NORM_MATCHED
+    left = steps - first_step
+    end = adapt(subject.engine, params, inner_lr, support, steps=left, norm_matched=matched, first_step=first_step)
     return Adaptation(subject.engine, subject.params, end, inner_lr, support, steps, matched)
 
 

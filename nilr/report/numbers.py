@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from nilr.results.records import Delta
-from nilr.words import signed
+from nilr.words import counted, number, signed
 
 NOTHING = "\N{EN DASH}"
 
@@ -45,10 +45,14 @@ def is_unchanged(delta: Delta) -> bool:
 
 def sign_found(delta: Delta) -> int:
     """Return the sign of a difference whose interval excludes zero and whose corrected p is below 0.05, else 0."""
-    interval, p = bounds(delta), corrected_p(delta)
-    if interval is None or (p is not None and p >= _LEVEL):
-        return 0
-    return 1 if interval[0] > 0 else -1 if interval[1] < 0 else 0
+    p = corrected_p(delta)
+    return 0 if p is not None and p >= _LEVEL else interval_sign(delta)
+
+
+def interval_sign(estimate: Estimate) -> int:
+    """Return the sign of an estimate whose interval excludes zero, else 0."""
+    low, high = bounds(estimate) or (-1, 1)
+    return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -69,6 +73,14 @@ def points(delta: Estimate | None) -> str:
     if abs((delta.mean - low) - (high - delta.mean)) < 5e-5:
         return f"{mean} ± {100 * (high - delta.mean):.2f}"
     return f"{mean} [{signed(100 * low)}, {signed(100 * high)}]"
+
+
+def plain(estimate: Estimate | None) -> str:
+    """Return a number without a unit, with its interval."""
+    if estimate is None:
+        return NOTHING
+    mean = number(estimate.mean, 3)
+    return mean if estimate.ci95 is None else f"{mean} ± {number(estimate.ci95, 2)}"
 
 
 def loss_change(mean: Estimate) -> str:
@@ -101,6 +113,12 @@ def listed(parts: Sequence[str], longest: int = 4) -> str:
     if len(parts) > longest:
         shown.append(f"{len(parts) - longest} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "none"
+
+
+def joined(sentences: Sequence[str], longest: int = 8) -> str:
+    """Return the first sentences, at most `longest`, and how many rows the table has more."""
+    more = len(sentences) - longest
+    return " ".join([*sentences[:longest], *([f"The table has {counted(more, 'more row')}."] if more > 0 else [])])
 
 
 def spark(values: Sequence[float]) -> str:

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from nilr.inference import over_seeds
-from nilr.report.figures.figure import hide_rows, protocol_legend
-from nilr.report.figures.seeds import by_recipe
+from nilr.report.figures.figure import draw_estimate, name_rows, protocol_legend
+from nilr.report.figures.seeds import by_recipe, combined
 from nilr.report.numbers import Estimate, bounds
-from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
+from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject
 from nilr.results.probe import ModelProbe
 from nilr.words import counted
@@ -30,15 +29,11 @@ def collect(subjects: Sequence[Subject], differences: Differences) -> Changes:
                     of_protocol.setdefault(label, []).append(estimate)
     return {
         measure: {
-            protocol: {label: _joined(estimates) for label, estimates in by_label.items()}
+            protocol: {label: combined(estimates) for label, estimates in by_label.items()}
             for protocol, by_label in by_protocol.items()
         }
         for measure, by_protocol in found.items()
     }
-
-
-def _joined(estimates: Sequence[Estimate]) -> Estimate:
-    return estimates[0] if len(estimates) == 1 else over_seeds([estimate.mean for estimate in estimates])
 
 
 def sentence(found: Changes, written: Callable[[Estimate], str]) -> str:
@@ -62,22 +57,13 @@ def draw(found: Changes, frame: Frame, axis: str, *, unit: float = 1) -> Figure:
     labels = list(dict.fromkeys(label for by in found.values() for estimates in by.values() for label in estimates))
     figure, panels, first_column = frame.panels(len(found), 3, row=64 + 26 * len(labels), margin=34)
     for axes, (measure, by_protocol) in zip(panels, found.items(), strict=True):
-        hide_rows(axes)
         axes.set_title(measure)
         axes.set_xlabel(axis)
         for protocol, estimates in by_protocol.items():
             shift = 0.0 if len(by_protocol) == 1 else -0.16 if protocol == ADAPTED[0] else 0.16
-            _draw_row(axes, {labels.index(label) + shift: e for label, e in estimates.items()}, protocol, unit)
+            for label, estimate in estimates.items():
+                draw_estimate(axes, estimate, labels.index(label) + shift, PROTOCOL_STYLE[protocol], scale=unit)
         axes.axvline(0, color=colour("muted"), linewidth=1.2)
-        axes.set_yticks(range(len(labels)), [frame.label(label) if axes in first_column else "" for label in labels])
-        axes.set_ylim(len(labels) - 0.5, -0.5)
+        name_rows(axes, [frame.label(label) if axes in first_column else "" for label in labels])
     protocol_legend(figure, protocols, ncols=2)
     return figure
-
-
-def _draw_row(axes: Axes, estimates: Mapping[float, Estimate], protocol: str, unit: float) -> None:
-    name, marker = PROTOCOL_STYLE[protocol]
-    for y, estimate in estimates.items():
-        if interval := bounds(estimate):
-            axes.plot([unit * bound for bound in interval], (y, y), color=colour(name), solid_capstyle="butt")
-        axes.plot(unit * estimate.mean, y, marker=marker, color=colour(name), linestyle="none")

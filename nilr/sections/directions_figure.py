@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.report.figures.figure import Drawing, Kind, Material, Style, Table, draw_estimate, hide_rows, style_legend
+from nilr.report.figures.figure import Drawing, Kind, Material, Style, Table, draw_estimate, name_rows, style_legend
 from nilr.report.figures.seeds import by_recipe, combined
-from nilr.report.numbers import Estimate, bounds, points
+from nilr.report.numbers import Estimate, bounds, joined, points
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject
 from nilr.results.probe import DirectionProbe
@@ -20,7 +20,6 @@ _DRAWN: Mapping[str, Style] = {
     "random signs": ("muted", "^"),
     "gaussian": ("green", "v"),
 }
-_LONGEST = 8
 _CAUTION = (
     "The odd part changes its sign with the displacement, as an effect of going downhill or uphill does; the even part "
     "is the same for a displacement and its negative. They add up to the effect. Random displacements have no odd part "
@@ -89,10 +88,7 @@ def _parts(probes: Sequence[Mapping[str, DirectionProbe]]) -> dict[str, dict[str
 
 def sentence(found: Sequence[Split]) -> str:
     """Return the parts of the effect of the whole body, model by model."""
-    sentences = [_describe(split) for split in found[:_LONGEST]]
-    if len(found) > _LONGEST:
-        sentences.append(f"The table has {counted(len(found) - _LONGEST, 'more row')}.")
-    return " ".join(sentences)
+    return joined([_describe(split) for split in found])
 
 
 def _describe(split: Split) -> str:
@@ -128,12 +124,10 @@ def draw(found: Sequence[Split], frame: Frame) -> Figure:
 
 
 def _panel(axes: Axes, split: Split, frame: Frame) -> None:
-    hide_rows(axes)
     axes.set_title(f"{frame.label(split.label)}, {split.protocol}")
     for y, estimates in enumerate(split.parts.values()):
         for i, (kind, style) in enumerate(_DRAWN.items()):
             if kind in estimates:
                 draw_estimate(axes, estimates[kind], y + 0.2 * (i - 1.5), style)
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    axes.set_yticks(range(len(split.parts)), [frame.label(part) for part in split.parts])
-    axes.set_ylim(len(split.parts) - 0.5, -0.5)
+    name_rows(axes, [frame.label(part) for part in split.parts])

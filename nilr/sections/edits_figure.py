@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nilr.probes.edits import LEARNED
-from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows, protocol_legend
+from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, name_rows, protocol_legend
 from nilr.report.numbers import NOTHING, accuracy, bounds, is_unchanged, points, sign_found
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject
@@ -103,9 +103,7 @@ def draw(subjects: Sequence[Subject], frame: Frame) -> Figure:
 
 
 def _panel(axes: Axes, subject: Subject, frame: Frame) -> None:
-    hide_rows(axes)
     axes.set_title(frame.label(subject.label))
-    names = list(subject.probe.edits)
     for y, (name, edit) in enumerate(subject.probe.edits.items()):
         if name == LEARNED:
             axes.axhspan(y - 0.5, y + 0.5, color=colour("grid"), alpha=0.5, linewidth=0, zorder=0)
@@ -114,5 +112,4 @@ def _panel(axes: Axes, subject: Subject, frame: Frame) -> None:
             if metrics and metrics.delta:
                 draw_interval(axes, metrics.delta, y + _SPREAD[protocol], protocol)
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    axes.set_yticks(range(len(names)), [frame.label(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    name_rows(axes, [frame.label(name) for name in subject.probe.edits])

@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.report.figures.figure import Drawing, Kind, Material, Style, Table, draw_estimate, hide_rows, style_legend
+from nilr.report.figures.figure import Drawing, Kind, Material, Style, Table, draw_estimate, name_rows, style_legend
 from nilr.report.figures.seeds import by_recipe, combined
-from nilr.report.numbers import Estimate, percent, points
+from nilr.report.numbers import Estimate, joined, percent, points
 from nilr.report.style import Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject
 from nilr.results.probe import EpisodeShare, HarmProbe
-from nilr.words import counted
 
 _OUTCOMES: Mapping[str, Style] = {"harmed": ("vermillion", "v"), "helped": ("blue", "^")}
-_LONGEST = 8
 _CAUTION = (
     "By chance, each query whose classification changes turns to right or wrong with probability 1/2, independently. "
     "Queries of an episode turn together, because they share the support and the step; then more episodes are harmed "
@@ -57,10 +55,7 @@ def rows(subjects: Sequence[Subject]) -> list[Row]:
 
 def sentence(found: Sequence[Row]) -> str:
     """Return the shares of harmed and helped episodes, model by model."""
-    sentences = [_describe(row) for row in found[:_LONGEST]]
-    if len(found) > _LONGEST:
-        sentences.append(f"The table has {counted(len(found) - _LONGEST, 'more row')}.")
-    return " ".join(sentences)
+    return joined([_describe(row) for row in found])
 
 
 def _describe(row: Row) -> str:
@@ -101,13 +96,11 @@ def draw(found: Sequence[Row], frame: Frame) -> Figure:
     """Draw the excess of both outcomes over chance, with intervals."""
     figure = frame.figure(90 + 40 * len(found))
     axes = figure.subplots()
-    hide_rows(axes)
     for y, row in enumerate(found):
         for offset, (outcome, style) in zip((-0.15, 0.15), _OUTCOMES.items(), strict=True):
             draw_estimate(axes, row.estimate(outcome, "excess"), y + offset, style)
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    axes.set_yticks(range(len(found)), [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
+    name_rows(axes, [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
     axes.set_xlabel("share of episodes beyond chance, points")
     style_legend(figure, _OUTCOMES, ncols=2)
     return figure

@@ -3,17 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from nilr.report.figures.figure import Drawing, Kind, Material, Style, Table, draw_estimate, hide_rows, style_legend
+from nilr.report.figures.figure import Drawing, Kind, Material, Style, Table, draw_estimate, name_rows, style_legend
 from nilr.report.figures.seeds import by_recipe, combined
-from nilr.report.numbers import Estimate, accuracy, percent
+from nilr.report.numbers import Estimate, accuracy, joined, percent
 from nilr.report.style import Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject
 from nilr.results.probe import PermutationProbe
-from nilr.words import counted
 
 _READERS: Mapping[str, Style] = {"own-head": ("vermillion", "s"), "neighbours": ("blue", "o")}
 _FIGURES = ("mean", "spread", "worst", "best")
-_LONGEST = 8
 _CAUTION = (
     "The mark is the mean over permutations with its interval; the thin line below it leads from the worst to the best "
     "permutation of each episode. Part of this range is chance, since an episode has few queries."
@@ -57,15 +55,15 @@ def rows(subjects: Sequence[Subject]) -> list[Row]:
 
 def sentence(found: Sequence[Row]) -> str:
     """Return the spread over permutations, model by model."""
-    sentences = [
+    return joined([_describe(row) for row in found])
+
+
+def _describe(row: Row) -> str:
+    worst, best = (percent(row.estimate(figure).mean) for figure in ("worst", "best"))
+    return (
         f"{row.label}, {row.protocol}, {row.reader}: standard deviation over permutations of the labels "
-        f"{100 * row.estimate('spread').mean:.2f} points, from {percent(row.estimate('worst').mean)} with the worst to "
-        f"{percent(row.estimate('best').mean)} with the best."
-        for row in found[:_LONGEST]
-    ]
-    if len(found) > _LONGEST:
-        sentences.append(f"The table has {counted(len(found) - _LONGEST, 'more row')}.")
-    return " ".join(sentences)
+        f"{100 * row.estimate('spread').mean:.2f} points, from {worst} with the worst to {best} with the best."
+    )
 
 
 def table(found: Sequence[Row]) -> Table:
@@ -81,13 +79,11 @@ def draw(found: Sequence[Row], frame: Frame) -> Figure:
     """Draw the mean over permutations on the range from the worst to the best."""
     figure = frame.figure(90 + 40 * len(found))
     axes = figure.subplots()
-    hide_rows(axes)
     for y, row in enumerate(found):
         ends = [100 * row.estimate(figure).mean for figure in ("worst", "best")]
         axes.plot(ends, (y + 0.2, y + 0.2), color=colour("muted"), linewidth=1, marker="|")
         draw_estimate(axes, row.estimate("mean"), y, _READERS[row.reader])
-    axes.set_yticks(range(len(found)), [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
+    name_rows(axes, [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
     axes.set_xlabel("accuracy, %")
     style_legend(figure, _READERS, ncols=2)
     return figure

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.report.figures.figure import RATE_SIGNS, Drawing, Kind, Material, Table, hide_rows
-from nilr.report.numbers import NOTHING, bounds, listed, loss_change
+from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_signs, name_rows, sign_legend
+from nilr.report.numbers import NOTHING, bounds, interval_sign, listed, loss_change
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject
 from nilr.results.probe import LossParts, TransferProbe
@@ -66,16 +66,11 @@ def _effect(protocol: str, changes: dict[str, Mean]) -> str:
     if len(moved) <= _FEW:
         parts = [f"{loss_change(change)} in {label}" for label, change in moved.items()]
         return f"{head} change the evaluated loss by {listed(parts)} (below zero, it falls)."
-    signs = [_sign(change) for change in moved.values()]
+    signs = [interval_sign(change) for change in moved.values()]
     return (
         f"{head} lower the evaluated loss in {signs.count(-1)} of {counted(len(moved), 'model')} and raise it in "
         f"{signs.count(1)}; in {signs.count(0)} the interval includes zero."
     )
-
-
-def _sign(change: Mean) -> int:
-    low, high = bounds(change) or (-1, 1)
-    return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def table(found: Sequence[Transfer]) -> Table:
@@ -98,7 +93,6 @@ def table(found: Sequence[Transfer]) -> Table:
 def draw(found: Sequence[Transfer], frame: Frame) -> Figure:
     """Draw, for each model and protocol, the change by positive and by negative rates: the network's, the body's."""
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     longest = max(len(one.rows) for one in found)
     figure, panels, _ = frame.panels(2 * len(found), 2, row=66 + 26 * longest, margin=34)
@@ -110,24 +104,17 @@ def draw(found: Sequence[Transfer], frame: Frame) -> Figure:
         _panel(network, whole)
         network.plot(one.found.actual.mean, 0, marker="D", color=colour("ink"), linestyle="none")
         _panel(body, {name: change for name, change in one.rows.items() if name not in whole})
-    bars = [Patch(**look, label=f"{sign} rates") for sign, look in RATE_SIGNS.items()]
     actual = Line2D([], [], color=colour("ink"), marker="D", linestyle="none", label="actual change")
-    figure.legend(handles=[*bars, actual], loc="outside upper left", ncols=3)
+    sign_legend(figure, actual)
     return figure
 
 
 def _panel(axes: Axes, rows: Mapping[str, LossParts]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    hide_rows(axes)
     for y, change in enumerate(rows.values()):
-        for sign, shift in (("positive", -0.19), ("negative", 0.19)):
-            part: Mean = getattr(change, f"predicted_{sign}")
-            axes.barh(y + shift, part.mean, height=0.34, **RATE_SIGNS[sign])
-            if interval := bounds(part):
-                axes.plot(interval, (y + shift, y + shift), color=colour("ink"), linewidth=1.5)
+        draw_signs(axes, {"positive": change.predicted_positive, "negative": change.predicted_negative}, y)
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    axes.set_yticks(range(len(rows)), list(rows))
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    name_rows(axes, list(rows))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.set_xlabel("change of the loss, nats")

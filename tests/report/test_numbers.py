@@ -3,12 +3,16 @@ from typing import Any
 import pytest
 
 from nilr.report.numbers import (
+    NOTHING,
     accuracy,
     bounds,
     corrected_p,
+    interval_sign,
+    joined,
     listed,
     loss_change,
     p_value,
+    plain,
     points,
     sign_found,
     spark,
@@ -98,3 +102,17 @@ def test_thinning_keeps_both_ends() -> None:
 )
 def test_a_change_of_a_loss_has_the_digits_of_its_interval(mean: float, ci95: float | None, text: str) -> None:
     assert loss_change(Mean(mean=mean, ci95=ci95, n_episodes=2)) == text
+
+
+def test_an_interval_that_includes_zero_or_is_missing_has_no_sign() -> None:
+    estimates = (delta(0.5, 0.25), delta(-0.5, 0.25), delta(0.5, 0.5), delta(0.5, None))
+    assert [interval_sign(estimate) for estimate in estimates] == [1, -1, 0, 0]
+
+
+def test_a_number_without_unit_has_its_interval_if_there_is_one() -> None:
+    assert (plain(delta(1.23456, 0.0123)), plain(delta(2, None)), plain(None)) == ("1.23 ± 0.012", "2", NOTHING)
+
+
+def test_sentences_beyond_the_longest_are_counted() -> None:
+    assert joined(["a.", "b."], 2) == "a. b."
+    assert joined(["a.", "b.", "c."], 1) == "a. The table has 2 more rows."

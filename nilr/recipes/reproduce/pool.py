@@ -40,8 +40,8 @@ def work_in_parallel(
 ) -> None:
     """Train the models and measure each trained one, several at a time, in the experiment's order.
 
-    A model whose training uses another model's rates waits for it. If a signal ends a job, the other
-    jobs continue without it.
+    A model whose training uses another model's rates waits for it. If a signal ends a job, the other jobs continue
+    without it.
 
     Raises:
         KilledError: a signal ended the last job.

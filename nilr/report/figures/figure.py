@@ -70,10 +70,12 @@ RATE_SIGNS: dict[str, dict[str, Any]] = {
 """The look of what positive and what negative rates do."""
 
 
-def hide_rows(axes: Axes) -> None:
-    """Remove the grid and the ticks of a vertical axis of names."""
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a vertical axis, the first one on top, without grid and ticks."""
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def draw_interval(axes: Axes, estimate: Estimate, y: float, protocol: str) -> None:
@@ -81,12 +83,30 @@ def draw_interval(axes: Axes, estimate: Estimate, y: float, protocol: str) -> No
     draw_estimate(axes, estimate, y, PROTOCOL_STYLE[protocol])
 
 
-def draw_estimate(axes: Axes, estimate: Estimate, y: float, style: Style) -> None:
-    """Draw a mean and its interval at height y, in percent."""
+def draw_estimate(axes: Axes, estimate: Estimate, y: float, style: Style, *, scale: float = 100) -> None:
+    """Draw a mean and its interval at height y, times `scale`."""
     name, marker = style
     if interval := bounds(estimate):
-        axes.plot([100 * bound for bound in interval], (y, y), color=colour(name), solid_capstyle="butt")
-    axes.plot(100 * estimate.mean, y, marker=marker, color=colour(name), linestyle="none")
+        axes.plot([scale * bound for bound in interval], (y, y), color=colour(name), solid_capstyle="butt")
+    axes.plot(scale * estimate.mean, y, marker=marker, color=colour(name), linestyle="none")
+
+
+def draw_signs(axes: Axes, signs: Mapping[str, Estimate], y: float, *, scale: float = 1) -> None:
+    """Draw what positive and what negative rates do, as bars with intervals around height y."""
+    for sign, shift in (("positive", -0.19), ("negative", 0.19)):
+        if (estimate := signs.get(sign)) is not None:
+            axes.barh(y + shift, scale * estimate.mean, height=0.34, **RATE_SIGNS[sign])
+            if interval := bounds(estimate):
+                ends = [scale * bound for bound in interval]
+                axes.plot(ends, (y + shift, y + shift), color=colour("ink"), linewidth=1.5)
+
+
+def sign_legend(figure: Figure, *others: Any) -> None:  # noqa: ANN401 - artists
+    """Draw a legend of the signs of rates above the panels, and of other artists."""
+    from matplotlib.patches import Patch
+
+    bars = [Patch(**look, label=f"{sign} rates") for sign, look in RATE_SIGNS.items()]
+    figure.legend(handles=[*bars, *others], loc="outside upper left", ncols=2 + len(others))
 
 
 def protocol_legend(figure: Figure, protocols: Iterable[str], *others: Any, ncols: int, **layout: float) -> None:  # noqa: ANN401 - artists

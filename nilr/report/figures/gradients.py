@@ -3,13 +3,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nilr.report.figures.figure import RATE_SIGNS, Drawing, Kind, Material, Table, hide_rows
-from nilr.report.numbers import NOTHING, Estimate, accuracy, bounds, listed, percent, points
+from nilr.report.figures.figure import (
+    Drawing,
+    Kind,
+    Material,
+    Table,
+    draw_estimate,
+    draw_signs,
+    name_rows,
+    sign_legend,
+)
+from nilr.report.numbers import NOTHING, accuracy, interval_sign, listed, percent, plain, points
 from nilr.report.reading import Source
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import labelled
 from nilr.results.probe import Consistency, EffectiveStep, ModelRates
-from nilr.words import counted, number
+from nilr.words import counted
 
 Layers = Mapping[str, Consistency]
 
@@ -68,7 +77,7 @@ def sentence(found: Mapping[str, Layers]) -> str:
             "Share of the squared gradient that episodes have in common, negative minus positive rates: "
             f"{listed(parts)}."
         )
-    signs = [_sign(difference) for difference in both.values()]
+    signs = [interval_sign(difference) for difference in both.values()]
     return (
         f"Episodes share more of the gradient under negative rates than under positive ones in {signs.count(1)} of "
         f"{counted(len(both), 'model')} and less in {signs.count(-1)}; in {signs.count(0)} the interval includes zero."
@@ -84,11 +93,6 @@ def _largest(layers: Layers) -> str:
     return f" ({points(most)} in {name}, the largest)"
 
 
-def _sign(difference: Estimate) -> int:
-    low, high = bounds(difference) or (-1, 1)
-    return 1 if low > 0 else -1 if high < 0 else 0
-
-
 def table(found: Mapping[str, Layers]) -> Table:
     """Return a row for each model and layer."""
     rows = [
@@ -97,7 +101,7 @@ def table(found: Mapping[str, Layers]) -> Table:
             layer,
             *(accuracy(of_sign.shared) if of_sign else NOTHING for of_sign in (one.positive, one.negative)),
             points(one.difference) if one.difference else NOTHING,
-            *map(_plain, (one.rank_size, one.rank_rate)),
+            *map(plain, (one.rank_size, one.rank_rate)),
         )
         for label, layers in found.items()
         for layer, one in layers.items()
@@ -106,42 +110,29 @@ def table(found: Mapping[str, Layers]) -> Table:
     return Table(header, rows)
 
 
-def _plain(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return NOTHING
-    mean = number(estimate.mean, 3)
-    return mean if estimate.ci95 is None else f"{mean} ± {number(estimate.ci95, 2)}"
-
-
 def draw_consistency(found: Mapping[str, Layers], frame: Frame) -> Figure:
     """Draw a panel for each model: by layer, the share under positive and under negative rates."""
-    from matplotlib.patches import Patch
-
     longest = max(map(len, found.values()))
     figure, panels, _ = frame.panels(len(found), 2, row=66 + 30 * longest, margin=34)
     for axes, (label, layers) in zip(panels, found.items(), strict=True):
         axes.set_title(frame.label(label))
         _panel(axes, layers)
-    bars = [Patch(**look, label=f"{sign} rates") for sign, look in RATE_SIGNS.items()]
-    figure.legend(handles=bars, loc="outside upper left", ncols=2)
+    sign_legend(figure)
     return figure
 
 
 def _panel(axes: Axes, layers: Layers) -> None:
-    hide_rows(axes)
     for y, one in enumerate(layers.values()):
-        for sign, shift in (("positive", -0.19), ("negative", 0.19)):
-            if of_sign := getattr(one, sign):
-                axes.barh(y + shift, 100 * of_sign.shared.mean, height=0.34, **RATE_SIGNS[sign])
-                _interval(axes, of_sign.shared, y + shift, 100)
+        signs = {"positive": one.positive, "negative": one.negative}
+        draw_signs(axes, {sign: found.shared for sign, found in signs.items() if found}, y, scale=100)
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    _name_rows(axes, list(layers))
+    name_rows(axes, list(layers))
     axes.set_xlabel("shared by episodes, % of the squared gradient")
 
 
 def step_sentence(found: Mapping[str, EffectiveStep]) -> str:
     """Compare the first steps with the minimum of the quadratic model."""
-    ratios = [f"{_plain(step.ratio)} in {label}" for label, step in found.items() if step.ratio is not None]
+    ratios = [f"{plain(step.ratio)} in {label}" for label, step in found.items() if step.ratio is not None]
     if not ratios:
         return "No first inner step changes the loss to first order."
     most = max(step.overshoots.mean for step in found.values())
@@ -155,7 +146,7 @@ def step_sentence(found: Mapping[str, EffectiveStep]) -> str:
 def step_table(found: Mapping[str, EffectiveStep]) -> Table:
     """Return a row for each model."""
     rows = [
-        (label, *map(_plain, (step.slope, step.curvature, step.ratio)), percent(step.overshoots.mean))
+        (label, *map(plain, (step.slope, step.curvature, step.ratio)), percent(step.overshoots.mean))
         for label, step in found.items()
     ]
     return Table(("model", "slope", "curvature", "effective step", "overshoots"), rows)
@@ -165,23 +156,11 @@ def draw_step(found: Mapping[str, EffectiveStep], frame: Frame) -> Figure:
     """Draw each model's effective step, with lines where the quadratic model has its minimum and gains nothing."""
     figure = frame.figure(70 + 34 * len(found))
     axes = figure.subplots()
-    hide_rows(axes)
     for y, step in enumerate(found.values()):
         if step.ratio is not None:
-            _interval(axes, step.ratio, y)
-            axes.plot(step.ratio.mean, y, marker="D", color=colour("blue"), linestyle="none")
+            draw_estimate(axes, step.ratio, y, ("blue", "D"), scale=1)
     for x, style in ((0, "-"), (1, "--"), (2, ":")):
         axes.axvline(x, color=colour("muted"), linewidth=1.2, linestyle=style, zorder=0)
-    _name_rows(axes, [frame.label(label) for label in found])
+    name_rows(axes, [frame.label(label) for label in found])
     axes.set_xlabel("effective first step: 1 minimum, 2 no gain")
     return figure
-
-
-def _interval(axes: Axes, estimate: Estimate, y: float, scale: float = 1) -> None:
-    if interval := bounds(estimate):
-        axes.plot([scale * bound for bound in interval], (y, y), color=colour("ink"), linewidth=1.5)
-
-
-def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)

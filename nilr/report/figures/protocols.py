@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nilr.config.base import PROTOCOLS
-from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows, protocol_legend
+from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, name_rows, protocol_legend
 from nilr.report.numbers import (
     NOTHING,
     accuracy,
@@ -151,11 +151,9 @@ def _deltas(axes: Axes, subjects: Sequence[Subject], frame: Frame) -> None:
 
 
 def _rows(axes: Axes, subjects: Sequence[Subject], frame: Frame) -> None:
-    hide_rows(axes)
     for row in range(1, len(subjects), 2):
         axes.axhspan(row - 0.5, row + 0.5, color=colour("grid"), alpha=0.35, linewidth=0, zorder=0)
-    axes.set_yticks(range(len(subjects)), [frame.label(subject.label) for subject in subjects])
-    axes.set_ylim(len(subjects) - 0.5, -0.5)
+    name_rows(axes, [frame.label(subject.label) for subject in subjects])
 
 
 def _legend(figure: Figure, subjects: Sequence[Subject], frame: Frame) -> None:

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
-from nilr.report.numbers import NOTHING, percent, points
+from nilr.report.numbers import NOTHING, percent, plain, points
 from nilr.report.style import Axes, Figure, Frame
 from nilr.results.reproduce import GridCell, GridOptimum, OverSeeds, RateGrid
 from nilr.words import counted, number
@@ -63,9 +63,7 @@ def describe_optimum(optimum: GridOptimum) -> str:
 
 def rate(found: OverSeeds) -> str:
     """Return a mean rate with its interval over seeds."""
-    if found.ci95 == 0:
-        return f"{number(found.mean, 3)} in each"
-    return number(found.mean, 3) + (f" ± {number(found.ci95, 2)}" if found.ci95 is not None else "")
+    return f"{number(found.mean, 3)} in each" if found.ci95 == 0 else plain(found)
 
 
 def table(grids: Sequence[tuple[str, RateGrid]]) -> Table:

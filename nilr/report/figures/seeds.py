@@ -9,7 +9,7 @@ from typing import Any
 
 from nilr.claims.over_seeds import adjusted, combine_seeds, direction
 from nilr.inference import LEAST_SEEDS, over_seeds
-from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, hide_rows
+from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, name_rows
 from nilr.report.numbers import Estimate, bounds, is_unchanged, p_value, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
 from nilr.report.subjects import ADAPTED, Subject, by_protocol, groups
@@ -188,7 +188,6 @@ def draw(found: Sequence[Row], frame: Frame) -> Figure:
     """Draw the seeds as small markers, and below them their mean with its interval over seeds."""
     figure = frame.figure(64 + 62 * len(found))
     axes = figure.subplots()
-    hide_rows(axes)
     for y, row in enumerate(found):
         for i, delta in enumerate(row.deltas.values()):
             draw_interval(axes, delta, y - 0.34 + i * 0.4 / len(row.deltas), row.protocol)
@@ -201,7 +200,6 @@ def draw(found: Sequence[Row], frame: Frame) -> Figure:
         mean = 100 * row.together.mean
         axes.plot(mean, y + 0.25, marker="|", markersize=15, markeredgewidth=2.4, color=colour("ink"))
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    axes.set_yticks(range(len(found)), [f"{frame.label(row.label)}\n{row.protocol}\n{row.levels}" for row in found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
+    name_rows(axes, [f"{frame.label(row.label)}\n{row.protocol}\n{row.levels}" for row in found])
     axes.set_xlabel("delta to meta-init, points")
     return figure
