@@ -1,60 +1,39 @@
-"""Write the tables of `reproduction.md` from the results in `reproduction/`."""
+"""Write the tables of the pages on the reproduction from the results in `reproduction/`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from docs import reproduction_measures
+from docs.reproduction_text import (
+    DOCS,
+    EVIDENCE,
+    PROTOCOLS,
+    accuracy,
+    across,
+    across_levels,
+    measured,
+    percent,
+    points,
+    read,
+    starred,
+    table,
+)
+from nilr.claims import signs as find_signs
+from nilr.claims.over_seeds import combine_seeds, episode_values
 from nilr.inference import at_equal_level, over_seeds
+from nilr.results.probe import ProbeMetrics
+from nilr.results.reproduce import OverSeeds
+from nilr.results.result import Result
 
-DOCS = Path(__file__).parent
-PAGE = DOCS / "reproduction.md"
-EVIDENCE = DOCS / "reproduction"
-PROTOCOLS = ("same-task", "cross-task")
+PAGES = (DOCS / "reproduction.md", DOCS / "reproduction-details.md")
+SMALLEST_EFFECT = 0.003  # of interest, a fraction of accuracy
+TEST_CLASSES = 20  # of Mini-ImageNet
 _LAYERS = ("block1", "block2", "block3", "block4", "head")
-
-
-def read(path: str) -> Any:  # noqa: ANN401 - JSON
-    """Return the JSON of a file of the evidence."""
-    return json.loads((EVIDENCE / path).read_text(encoding="utf-8"))
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def points(mean: float, ci95: float) -> str:
-    """Return a difference in points; bold if its interval excludes zero."""
-    text = f"{100 * mean:+z.2f} ± {100 * ci95:.2f}"
-    return f"**{text}**" if abs(mean) > ci95 else text
-
-
-def percent(values: Iterable[float]) -> str:
-    """Return the range of fractions in percent."""
-    low, high = min(values := list(values)), max(values)
-    return f"{100 * low:.1f}" if f"{low:.3f}" == f"{high:.3f}" else f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def accuracy(value: Mapping[str, float]) -> str:
-    """Return a mean accuracy with its interval in percent."""
-    return f"{100 * value['mean']:.1f} ± {100 * value['ci95']:.1f}"
-
-
-def measured(value: Mapping[str, float]) -> str:
-    """Return a stored difference over seeds."""
-    return points(value["mean"], value["ci95"])
-
-
-def across(seeds: Sequence[float]) -> str:
-    """Return the difference over seeds of one mean per seed."""
-    found = over_seeds(seeds)
-    return points(found.mean, found.ci95)
 
 
 def deltas(path: str, protocol: str, edit: str | None = None) -> list[float]:
@@ -70,23 +49,43 @@ def conclusion() -> Any:  # noqa: ANN401 - JSON
     return read("cpu/reproduce.json")["metrics"]
 
 
+def primary() -> Mapping[str, Mapping[str, OverSeeds]]:
+    """Return the differences to `meta-init` of the claimed runs by protocol, for new seeds and new classes."""
+    found: dict[str, dict[str, OverSeeds]] = {}
+    for run in ("maml", "metasgd"):
+        result = Result[ProbeMetrics].model_validate(read(f"measures/signs-{run}.json"))
+        values = {str(model.seed): episode_values(result, model.name, TEST_CLASSES) for model in result.models}
+        found[run] = {}
+        for protocol in PROTOCOLS:
+            drawn = {seed: one.delta(protocol) for seed, one in values.items() if one}
+            means = {seed: float(differences[1].mean()) for seed, differences in drawn.items() if differences}
+            found[run][protocol] = combine_seeds(means, list(drawn.values()), protocol)
+    return found
+
+
 def signs() -> str:
-    """Return the paper's four signs on both sets of episodes."""
+    """Return the paper's four signs: for new seeds and classes, for new seeds, and on other episodes."""
     names = {"maml": "MAML", "metasgd": "Meta-SGD"}
     rows = []
-    for sign in conclusion()["signs"]:
-        again = over_seeds(deltas(f"cpu/probe-3000-{sign['run']}.json", sign["protocol"]))
-        finding = {0: "undecided", sign["claimed"]: "confirmed", -sign["claimed"]: "refuted"}
-        direction = (again.mean > again.ci95) - (again.mean < -again.ci95)
+    for sign in find_signs({name: name for name in names}, primary(), smallest_effect=SMALLEST_EFFECT):
+        seeds, both = sign.measured, sign.measured.new_classes
+        assert both is not None
+        assert seeds.ci95 is not None
+        again = over_seeds(deltas(f"cpu/probe-3000-{sign.run}.json", sign.protocol))
+        assert again.ci95 is not None
         rows.append(
             (
-                f"{names[sign['run']]}, {sign['protocol']}",
-                "gain" if sign["claimed"] > 0 else "loss",
-                f"{measured(sign['measured'])} {sign['finding']}",
-                f"{points(again.mean, again.ci95)} {finding[direction]}",
+                f"{names[sign.run]}, {sign.protocol}",
+                "gain" if sign.claimed > 0 else "loss",
+                f"**{sign.finding}**",
+                points(both.mean, both.ci95),
+                f"{sign.measured.p_holm:.3f}",
+                points(seeds.mean, seeds.ci95),
+                points(again.mean, again.ci95),
             )
         )
-    return table(("", "claimed", "600 episodes", "3,000 other episodes"), rows)
+    header = ("", "claimed", "finding", "new seeds and classes", "p, Holm", "new seeds", "3,000 other episodes")
+    return table(header, rows)
 
 
 def runs() -> str:
@@ -147,34 +146,24 @@ class Levels:
 
 
 def choices() -> str:
-    """Return the signs under each other choice of the probe."""
-    header = [
-        "choice",
-        "MAML same-task (+)",
-        "MAML cross-task (-)",
-        "Meta-SGD same-task (-)",
-        "Meta-SGD cross-task (+)",
-    ]
+    """Return the claimed runs' differences under each other choice of the probe."""
     columns = [(run, protocol) for run in ("maml", "metasgd") for protocol in PROTOCOLS]
-    rows = []
+    rows = {}
     for name, found in conclusion()["choices"].items():
-        cells = {(sign["run"], sign["protocol"]): f"{measured(sign['measured'])}{_decided(sign)}" for sign in found}
+        cells = {(sign["run"], sign["protocol"]): sign["measured"] for sign in found}
         if all(column in cells for column in columns):  # other initial rates have a row in `runs`
-            rows.append((name, *(cells[column] for column in columns)))
-    return table(header, rows)
-
-
-def _decided(sign: Mapping[str, str]) -> str:
-    return "" if sign["finding"] == "undecided" else f" {sign['finding']}"
+            rows[name] = [cells[column] for column in columns]
+    header = ("choice", "MAML same-task", "MAML cross-task", "Meta-SGD same-task", "Meta-SGD cross-task")
+    return table(header, starred(rows))
 
 
 def edits() -> str:
     """Return the effect of each edit of the rates."""
-    rows = [
-        (f"`{edit}`", *(measured(by_protocol[protocol]) for protocol in PROTOCOLS))
-        for edit, by_protocol in conclusion()["runs"]["metasgd"]["edits_to_learned"].items()
-    ]
-    return table(("edit", *PROTOCOLS), rows)
+    found = conclusion()["runs"]["metasgd"]["edits_to_learned"]
+    return table(
+        ("edit", *PROTOCOLS),
+        starred({f"`{edit}`": [of[protocol] for protocol in PROTOCOLS] for edit, of in found.items()}),
+    )
 
 
 def counterparts() -> str:
@@ -222,12 +211,6 @@ def trained() -> str:
         rows.append((title, *cells))
     columns = (f"trained `{run}`: {reading}" for run in ("apart", "inductive") for reading in ("head", "neighbour"))
     return table(("judged", *columns), rows)
-
-
-def across_levels(seeds: Sequence[float]) -> str:
-    """Return the accuracy over seeds in percent."""
-    found = over_seeds(seeds)
-    return accuracy({"mean": found.mean, "ci95": found.ci95})
 
 
 def first_order() -> str:
@@ -311,6 +294,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "px84": px84,
     "calibration": calibration,
     "exact": exact,
+    **reproduction_measures.TABLES,
 }
 
 
@@ -326,4 +310,5 @@ def filled(page: str) -> str:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
