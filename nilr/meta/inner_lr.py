@@ -36,6 +36,11 @@ def initial_rates(algorithm: Algorithm, params: Tensors, kinds: Mapping[str, Kin
         UsageError: `inner_lr_init` or `constraint` is invalid.
     """
     form, low, high = _parse_init(algorithm)
+    if low == high == 0 and algorithm.constraint == FIXED_SIGNS:
+        raise UsageError(
+            "with `fixed-signs`, rates that start at 0 stay 0",
+            hint="choose another --inner-lr-init, or another constraint",
+        )
     if form in ("uniform-each", "random-sign") and not algorithm.learns_rates:
         raise UsageError(f"`{algorithm.name}` has one fixed rate, but `{algorithm.inner_lr_init}` draws many")
     generator = torch.Generator().manual_seed(seed)
@@ -175,12 +180,12 @@ def _parse_init(algorithm: Algorithm) -> tuple[str, float, float]:
         if form in ("uniform", "uniform-each"):
             return form, *_interval(numbers)
         value = float(numbers if form == "random-sign" else text)
-        if not math.isfinite(value):
+        if not math.isfinite(value) or (form and value <= 0):
             raise ValueError
     except ValueError:
         raise UsageError(
             f"the initial inner rate `{text}` is invalid",
-            hint="use a number, uniform:LOW,HIGH, uniform-each:LOW,HIGH or random-sign:SIZE",
+            hint="use a number, uniform:LOW,HIGH, uniform-each:LOW,HIGH or random-sign:SIZE with SIZE above 0",
         ) from None
     return ("random-sign", -value, value) if form else ("number", value, value)
 

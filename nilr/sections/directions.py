@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+
 from nilr.probes.conditions import META_INIT, Quantity
 from nilr.probes.directions import DIRECTIONS, LEARNED, NEGATIVE, RANDOM_SIGNS, Displacement
 from nilr.report.subjects import ADAPTED
@@ -14,6 +16,7 @@ from nilr.sections.values import Values
 Parts = dict[str, dict[str, Quantity]]
 """Quantities by part of the network and direction."""
 
+_ROUNDING = 1e-12
 _WHOLE = "body"  # the head does not change the features
 _OF_A_LAYER = (LEARNED, NEGATIVE, RANDOM_SIGNS)
 
@@ -44,7 +47,9 @@ def _split(entry: Mapping[str, Quantity], values: Values) -> DirectionProbe:
     before = values[entry[LEARNED]._replace(condition=META_INIT)]
     found = {direction: values.accuracy(quantity) for direction, quantity in entry.items()}
     odd = values.difference(after / 2, opposite / 2)
-    even = values.difference((after + opposite) / 2, before)
+    mean = (after + opposite) / 2
+    # equal accuracies may differ by rounding, which would count as an effect
+    even = values.difference(torch.where((mean - before).abs() < _ROUNDING, before, mean), before)
     return DirectionProbe.model_validate({**found, "odd": odd, "even": even})
 
 

@@ -64,6 +64,12 @@ def test_random_signs_have_one_size_and_half_of_them_are_negative_and_depend_on_
         initial_rates(dataclasses.replace(ALGORITHMS["maml"], inner_lr_init="random-sign:0.01"), PARAMS, KINDS, 0)
 
 
+def test_fixed_signs_refuse_rates_that_would_stay_0() -> None:
+    with pytest.raises(UsageError, match="rates that start at 0 stay 0"):
+        initial_rates(row(inner_lr_init="0", constraint="fixed-signs"), PARAMS, KINDS, 0)
+    assert initial_rates(row(inner_lr_init="0", constraint="non-negative"), PARAMS, KINDS, 0)
+
+
 @pytest.mark.parametrize("rate", ["-0.05", "0.0", "-0.0", "1e-05", "2000.0"])
 def test_a_fixed_rate_is_any_finite_number(rate: str) -> None:
     rates = initial_rates(dataclasses.replace(ALGORITHMS["maml"], inner_lr_init=rate), PARAMS, KINDS, 0)
@@ -83,6 +89,8 @@ def test_a_fixed_rate_is_any_finite_number(rate: str) -> None:
         "normal:0,1",
         "random-sign:x",
         "random-sign:inf",
+        "random-sign:0",
+        "random-sign:-0.1",
         "tensor-mean",
     ],
 )

@@ -63,7 +63,7 @@ def with_reference(
                 f"model `{settings.inner_lr_from or settings.rate_norm_from}` has no rates that fit `{name}` of this "
                 "training",
                 hint="name a model of the same architecture and --n-way that adapts the same tensors; "
-                "--rate-norm-from needs the same --rate-grain too",
+                "--rate-norm-from needs the same --rate-grain and --rate-per-step too",
             )
     rates = {name: checkpoint.inner_lr[name].to(number) for name, number in numbers.items()}
     if settings.inner_lr_from is not None:

@@ -13,10 +13,15 @@ from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import UsageError
 from nilr.meta.engine.explicit import ExplicitEngine
+from nilr.probes.conditions import META_INIT, Condition, Quantity
+from nilr.probes.directions import Displacement
+from nilr.probes.readings import NeighbourAccuracy
 from nilr.recipes import meta_train, probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
+from nilr.sections.directions import SECTION
+from nilr.sections.values import Values
 from nilr.store import Store
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
@@ -89,6 +94,24 @@ def test_odd_and_even_part_add_up_to_the_effect(sgd: str) -> None:
             moved += found.odd.mean != 0
         assert values["directions"][protocol]["body"]["learned"] == values[protocol]
     assert moved
+
+
+def test_rounding_of_equal_accuracies_is_no_even_effect() -> None:
+    # by hand: one query more is right after d, one less after -d, in every episode
+    before, after, opposite = (torch.arange(1, 74, dtype=torch.float64).add(right) / 75 for right in (0, 1, -1))
+    assert ((after + opposite) / 2 != before).any()
+    reading = NeighbourAccuracy("nearest", "cosine")
+    conditions = (
+        META_INIT,
+        Condition("same-task"),
+        Condition("same-task", displacement=Displacement("negative", "body")),
+    )
+    quantities = [Quantity(condition, reading) for condition in conditions]
+    values = Values(dict(zip(quantities, (before, after, opposite), strict=True)))
+    found = SECTION.build(
+        {"body": {"learned": quantities[1], "negative": quantities[2], "random-signs": quantities[1]}}, values
+    )
+    assert found["body"].even.verdict == "exactly zero"
 
 
 def test_a_direction_costs_a_feature_pass_and_no_adaptation(sgd: str, monkeypatch: pytest.MonkeyPatch) -> None:
