@@ -44,7 +44,7 @@ def make(material: Material) -> Drawing | None:
     return Drawing(lambda frame: draw(maps, frame), sentence(maps), table(grids), _CAUTION)
 
 
-KIND = Kind("rate-grid", "Training rate against adaptation rate", "`nilr reproduce --preset grid`", make)
+KIND = Kind("rate-grid", "Training rate against adaptation rate", "`nilr reproduce --preset grid --name NAME`", make)
 
 
 def sentence(maps: Sequence[Map]) -> str:
