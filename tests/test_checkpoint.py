@@ -31,6 +31,7 @@ ORIGIN: dict[str, Any] = {
         "resample": "box",
         "fit": "crop",
         "channels": 3,
+        "generated": False,
     },
     "outer_step": 500,
     "metrics": {"best_val_accuracy": {"mean": 0.375, "ci95": None, "n_episodes": 1}},

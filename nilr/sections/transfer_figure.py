@@ -104,7 +104,7 @@ def draw(found: Sequence[Transfer], frame: Frame) -> Figure:
         _panel(network, whole)
         network.plot(one.found.actual.mean, 0, marker="D", color=colour("ink"), linestyle="none")
         _panel(body, {name: change for name, change in one.rows.items() if name not in whole})
-    actual = Line2D([], [], color=colour("ink"), marker="D", linestyle="none", label="actual change")
+    actual = Line2D([], [], color=colour("ink"), marker="D", linestyle="none", label="actual")
     sign_legend(figure, actual)
     return figure
 

@@ -106,7 +106,9 @@ def sign_legend(figure: Figure, *others: Any) -> None:  # noqa: ANN401 - artists
     from matplotlib.patches import Patch
 
     bars = [Patch(**look, label=f"{sign} rates") for sign, look in RATE_SIGNS.items()]
-    figure.legend(handles=[*bars, *others], loc="outside upper left", ncols=2 + len(others))
+    figure.legend(
+        handles=[*bars, *others], loc="outside upper left", ncols=2 + len(others), columnspacing=1.0, handlelength=1.6
+    )
 
 
 def protocol_legend(figure: Figure, protocols: Iterable[str], *others: Any, ncols: int, **layout: float) -> None:  # noqa: ANN401 - artists

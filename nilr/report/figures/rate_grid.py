@@ -118,7 +118,7 @@ def _map(axes: Axes, one: Map, frame: Frame) -> None:
         # not quite black and white: cells keep their colours in a dark page, and so do their numbers
         ink = "#000001" if abs(cell.to_meta_init.mean) < 0.6 * largest else "#fffffe"
         level = f"{100 * fmean(cell.accuracy.values()):.0f}"
-        axes.text(x + 0.5, y + 0.5, level, ha="center", va="center", color=ink, fontsize=10)
+        axes.text(x + 0.5, y + 0.5, level, ha="center", va="center", color=ink, fontsize=11.5)
     axes.pcolormesh(values, cmap="PuOr_r", vmin=-largest, vmax=largest, edgecolors="none", linewidth=0)
     best = adaptation.index(one.optimum.adaptation_rate), training.index(one.optimum.training_rate)
     axes.add_patch(Rectangle(best, 1, 1, fill=False, edgecolor="#000001", linewidth=2, clip_on=False))
