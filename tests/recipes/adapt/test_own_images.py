@@ -87,7 +87,7 @@ def test_a_head_for_any_number_of_classes_gives_the_probabilities_of_an_independ
     folder = classes(n)
     result = run(model=maml, support=folder / "support", query=folder / "query", head=head, name="child")
     assert result.config["head"] == head
-    assert any(f"for {n} it starts from" in note for note in result.notes)
+    assert any("starts from" in note and f"(--head {head})" in note for note in result.notes)
     start = load_checkpoint(Store(None).find_model(maml).file).params
     start |= {name: HEADS[head](start[name], n) for name in ("head.weight", "head.bias")}
     (x, y), (query, labels) = images(folder / "support"), images(folder / "query")
