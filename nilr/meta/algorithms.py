@@ -31,6 +31,16 @@ class Algorithm:
         """Whether the rates are learned together with the meta-initialisation."""
         return self.grain != "fixed"
 
+    @property
+    def fixed_rate(self) -> float | None:
+        """The one fixed rate; None if rates are learned, drawn, or those of another model."""
+        if self.learns_rates:
+            return None
+        try:
+            return float(self.inner_lr_init)
+        except ValueError:
+            return None
+
     def moved(self, kinds: Mapping[str, Kind]) -> list[str]:
         """Return the names of the parameters that the inner loop moves, from the kinds of all parameters by name."""
         return [

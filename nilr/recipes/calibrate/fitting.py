@@ -99,17 +99,9 @@ def _differences_of_recipe(anchor: Anchor, model: LoadedModel) -> dict[str, bool
         "pretrained body": anchor.pretrained,
         "ensemble": anchor.ensemble,
         ", ".join(changed).replace("_", " "): bool(changed),
-        f"inner rate {row.inner_lr_init}": not row.learns_rates and not _is_positive(row.inner_lr_init),
+        f"inner rate {row.inner_lr_init}": not row.learns_rates and (row.fixed_rate or 0) <= 0,
         "rates scaled to another model's": model.settings.get("rate_norm_from") is not None,
         f"trained with {counted(steps or 0, 'inner step')}, not {row.inner_steps}": steps
         not in (None, row.inner_steps),
         "trained with inductive batch statistics": statistics and anchor.batch_stats != "inductive",
     }
-
-
-def _is_positive(rate: str) -> bool:
-    """Return whether fixed rates are one positive number; `tensor-mean` is none."""
-    try:
-        return float(rate) > 0
-    except ValueError:
-        return False
