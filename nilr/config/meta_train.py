@@ -123,6 +123,11 @@ class TrainSettings(EpisodeSettings, ChunkSettings):
     )
     force: bool = setting(False, "Replace a model with the same name.", env=False)
 
+    @property
+    def reference(self) -> str | None:
+        """The model whose rates the training uses, if any."""
+        return self.inner_lr_from or self.rate_norm_from
+
     def validations_after(self, outer_step: int) -> int:
         """Return how many validations follow the one after `outer_step` updates."""
         if not self.eval_every or outer_step >= self.outer_steps:

@@ -114,10 +114,9 @@ def recipe_of(manifest: Manifest) -> str:
 
 def find_reference(store: Store, settings: TrainSettings) -> tuple[ModelRef, Reference] | None:
     """Return the model whose rates a training uses, and how it is recorded; None if it uses no model's."""
-    name = settings.inner_lr_from or settings.rate_norm_from
-    if name is None:
+    if settings.reference is None:
         return None
-    ref = store.find_model(name)
+    ref = store.find_model(settings.reference)
     manifest = read_manifest(ref.file)
     return ref, Reference(name=ref.name, digest=manifest.tensors_sha256, recipe=recipe_of(manifest))
 

@@ -60,8 +60,7 @@ def with_reference(
         same = rate is not None and checkpoint.params[name].shape == params[name].shape
         if rate is None or not same or (settings.rate_norm_from and rate.shape != number.shape):
             raise UsageError(
-                f"model `{settings.inner_lr_from or settings.rate_norm_from}` has no rates that fit `{name}` of this "
-                "training",
+                f"model `{settings.reference}` has no rates that fit `{name}` of this training",
                 hint="name a model of the same architecture and --n-way that adapts the same tensors; "
                 "--rate-norm-from needs the same --rate-grain and --rate-per-step too",
             )

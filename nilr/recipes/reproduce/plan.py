@@ -50,7 +50,7 @@ class PlannedModel:
     @property
     def reference(self) -> str | None:
         """The name of the model whose rates the training uses, if any: it must be trained before."""
-        return self.training.inner_lr_from or self.training.rate_norm_from
+        return self.training.reference
 
 
 @dataclass(frozen=True)
