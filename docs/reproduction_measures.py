@@ -6,7 +6,8 @@ Each file there is a result of `nilr probe` or `nilr rates` of several seeds, wi
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from docs.reproduction_text import PROTOCOLS, across, across_numbers, percent, read, table
+from docs.reproduction_text import across, across_numbers, percent, read, table
+from nilr.config.base import ADAPTED
 
 RUNS = ("metasgd", "metasgd-nonneg")
 UNIVERSALITY = (("metasgd", "mini"), ("metasgd", "tiny"), ("metasgd", "omniglot"))
@@ -22,7 +23,7 @@ def _rows(runs: Sequence[str], cells: Callable[[list[Any], str], Sequence[str]])
     """Yield a row for each run and protocol; `cells` takes the metrics of all seeds and the protocol."""
     for run in runs:
         seeds = _seeds(f"probe-{run}")
-        for protocol in PROTOCOLS:
+        for protocol in ADAPTED:
             yield f"`{run}`, {protocol}", *cells(seeds, protocol)
 
 
@@ -44,9 +45,9 @@ def directions_by_layer() -> str:
     seeds = _seeds("probe-metasgd")
     rows = []
     for part in ("block1", "block2", "block3", "block4"):
-        found = [[model["directions"][protocol][part] for model in seeds] for protocol in PROTOCOLS]
+        found = [[model["directions"][protocol][part] for model in seeds] for protocol in ADAPTED]
         rows.append((f"`{part}`", *(across([one[k]["mean"] for one in of]) for of in found for k in ("odd", "even"))))
-    return table(("", *(f"{protocol}, {kind}" for protocol in PROTOCOLS for kind in ("odd", "even"))), rows)
+    return table(("", *(f"{protocol}, {kind}" for protocol in ADAPTED for kind in ("odd", "even"))), rows)
 
 
 def transfer() -> str:
@@ -93,11 +94,11 @@ def adaptation_rates() -> str:
     rows = [
         (
             title,
-            *(across([model["edits"][edit][protocol]["delta"]["mean"] for model in seeds]) for protocol in PROTOCOLS),
+            *(across([model["edits"][edit][protocol]["delta"]["mean"] for model in seeds]) for protocol in ADAPTED),
         )
         for title, edit in names.items()
     ]
-    return table(("rate", *PROTOCOLS), rows)
+    return table(("rate", *ADAPTED), rows)
 
 
 def harm() -> str:

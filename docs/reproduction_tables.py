@@ -12,7 +12,6 @@ from docs import reproduction_measures
 from docs.reproduction_text import (
     DOCS,
     EVIDENCE,
-    PROTOCOLS,
     accuracy,
     across,
     across_levels,
@@ -25,13 +24,15 @@ from docs.reproduction_text import (
 )
 from nilr.claims import signs as find_signs
 from nilr.claims.over_seeds import combine_seeds, episode_values
+from nilr.config.base import ADAPTED
+from nilr.config.commands import ReproduceSettings
 from nilr.inference import at_equal_level, over_seeds
 from nilr.results.probe import ProbeMetrics
 from nilr.results.reproduce import OverSeeds
 from nilr.results.result import Result
 
 PAGES = (DOCS / "reproduction.md", DOCS / "reproduction-details.md")
-SMALLEST_EFFECT = 0.003  # of interest, a fraction of accuracy
+SMALLEST_EFFECT = ReproduceSettings().smallest_effect / 100  # of interest, a fraction of accuracy
 TEST_CLASSES = 20  # of Mini-ImageNet
 _LAYERS = ("block1", "block2", "block3", "block4", "head")
 
@@ -56,7 +57,7 @@ def primary() -> Mapping[str, Mapping[str, OverSeeds]]:
         result = Result[ProbeMetrics].model_validate(read(f"measures/signs-{run}.json"))
         values = {str(model.seed): episode_values(result, model.name, TEST_CLASSES) for model in result.models}
         found[run] = {}
-        for protocol in PROTOCOLS:
+        for protocol in ADAPTED:
             drawn = {seed: one.delta(protocol) for seed, one in values.items() if one}
             means = {seed: float(differences[1].mean()) for seed, differences in drawn.items() if differences}
             found[run][protocol] = combine_seeds(means, list(drawn.values()), protocol)
@@ -101,10 +102,10 @@ def runs() -> str:
                 percent(metrics["best_val_accuracy"]["mean"] for metrics in trained),
                 percent(run["share_negative"].values()),
                 percent(before),
-                *(measured(run["to_meta_init"][protocol]) for protocol in PROTOCOLS),
+                *(measured(run["to_meta_init"][protocol]) for protocol in ADAPTED),
             )
         )
-    header = ("run", "seeds", "validation, %", "negative rates, %", "`meta-init`, %", *PROTOCOLS)
+    header = ("run", "seeds", "validation, %", "negative rates, %", "`meta-init`, %", *ADAPTED)
     return table(header, rows)
 
 
@@ -121,7 +122,7 @@ class Levels:
         found = [(model["seed"], probe["metrics"][model["name"]]) for probe in probes for model in probe["models"]]
         self.by_protocol: dict[str, dict[int, float]] = {
             protocol: {seed: metrics[protocol]["accuracy"]["mean"] for seed, metrics in found}
-            for protocol in ("meta-init", *PROTOCOLS)
+            for protocol in ("meta-init", *ADAPTED)
         }
 
     def minus(self, other: Levels, protocol: str) -> list[float]:
@@ -136,7 +137,7 @@ class Levels:
         """Return the difference of levels before, and by protocol of levels after, gains, and gains at equal level."""
         before = self.minus(other, "meta-init")
         seeds, cells = list(self.by_protocol["meta-init"]), [across(before)]
-        for protocol in PROTOCOLS:
+        for protocol in ADAPTED:
             after = self.minus(other, protocol)
             gain = [a - b for a, b in zip(after, before, strict=True)]
             runs = ([(run.by_protocol["meta-init"][s], run.gains(protocol)[s]) for s in seeds] for run in (self, other))
@@ -147,7 +148,7 @@ class Levels:
 
 def choices() -> str:
     """Return the claimed runs' differences under each other choice of the probe."""
-    columns = [(run, protocol) for run in ("maml", "metasgd") for protocol in PROTOCOLS]
+    columns = [(run, protocol) for run in ("maml", "metasgd") for protocol in ADAPTED]
     rows = {}
     for name, found in conclusion()["choices"].items():
         cells = {(sign["run"], sign["protocol"]): sign["measured"] for sign in found}
@@ -161,8 +162,8 @@ def edits() -> str:
     """Return the effect of each edit of the rates."""
     found = conclusion()["runs"]["metasgd"]["edits_to_learned"]
     return table(
-        ("edit", *PROTOCOLS),
-        starred({f"`{edit}`": [of[protocol] for protocol in PROTOCOLS] for edit, of in found.items()}),
+        ("edit", *ADAPTED),
+        starred({f"`{edit}`": [of[protocol] for protocol in ADAPTED] for edit, of in found.items()}),
     )
 
 
@@ -177,7 +178,7 @@ def counterparts() -> str:
     ]
     constrained, free = (Levels([read(f"cpu/probe-3000-{run}.json")]) for run in ("metasgd-nonneg", "metasgd"))
     rows.append(("`metasgd-nonneg` - `metasgd`, 3,000 episodes", *constrained.compared(free)))
-    columns = (f"{protocol}: {what}" for protocol in PROTOCOLS for what in ("after", "gain", "at equal level"))
+    columns = (f"{protocol}: {what}" for protocol in ADAPTED for what in ("after", "gain", "at equal level"))
     return table(("runs", "before", *columns), rows)
 
 
@@ -186,9 +187,9 @@ def inductive() -> str:
     rows = []
     for name, run in conclusion()["runs"].items():
         path = f"inductive/probe-{name}.json"
-        cells = ((measured(run["to_meta_init"][protocol]), across(deltas(path, protocol))) for protocol in PROTOCOLS)
+        cells = ((measured(run["to_meta_init"][protocol]), across(deltas(path, protocol))) for protocol in ADAPTED)
         rows.append((f"`{name}`", *(cell for pair in cells for cell in pair)))
-    columns = (f"{protocol}, `{how}`" for protocol in PROTOCOLS for how in ("apart", "inductive"))
+    columns = (f"{protocol}, `{how}`" for protocol in ADAPTED for how in ("apart", "inductive"))
     return table(("run", *columns), rows)
 
 
@@ -233,10 +234,10 @@ def first_order() -> str:
                 percent(metrics["best_val_accuracy"]["mean"] for metrics in trained),
                 *(percent(line["share_negative_by_layer"][layer] for line in logged) for layer in _LAYERS),
                 percent(levels.by_protocol["meta-init"].values()),
-                *(across(list(levels.gains(protocol).values())) for protocol in PROTOCOLS),
+                *(across(list(levels.gains(protocol).values())) for protocol in ADAPTED),
             )
         )
-    return table(("run", "validation, %", *(f"`{layer}`" for layer in _LAYERS), "`meta-init`, %", *PROTOCOLS), rows)
+    return table(("run", "validation, %", *(f"`{layer}`" for layer in _LAYERS), "`meta-init`, %", *ADAPTED), rows)
 
 
 def px84() -> str:
@@ -246,12 +247,12 @@ def px84() -> str:
     for name, probe in probes.items():
         path = f"px84/probe-{probe}.json"
         before = [model["meta-init"]["accuracy"]["mean"] for model in read(path)["metrics"].values()]
-        rows.append((name, percent(before), *(across(deltas(path, protocol)) for protocol in PROTOCOLS)))
+        rows.append((name, percent(before), *(across(deltas(path, protocol)) for protocol in ADAPTED)))
     path = "px84/probe-metasgd.json"
     for edit in read(path)["config"]["rates"][1:]:
-        cells = (across(deltas(path, protocol, edit)) for protocol in PROTOCOLS)
+        cells = (across(deltas(path, protocol, edit)) for protocol in ADAPTED)
         rows.append((f"`metasgd`, `{edit}` - `learned`", "", *cells))
-    return table(("", "`meta-init`, %", *PROTOCOLS), rows)
+    return table(("", "`meta-init`, %", *ADAPTED), rows)
 
 
 def calibration() -> str:

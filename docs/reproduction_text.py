@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nilr.inference import holm, over_seeds
+from nilr.claims.over_seeds import adjusted, mark
+from nilr.inference import over_seeds
+from nilr.results.reproduce import OverSeeds
 
 DOCS = Path(__file__).parent
 EVIDENCE = DOCS / "reproduction"
-PROTOCOLS = ("same-task", "cross-task")
-LEVEL = 0.05
 
 
 def read(path: str) -> Any:  # noqa: ANN401 - JSON
@@ -66,10 +66,10 @@ def across_numbers(seeds: Sequence[float], digits: int = 4) -> str:
     return f"**{text}**" if abs(found.mean) > found.ci95 else text
 
 
-def starred(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> list[tuple[str, ...]]:
-    """Return rows of stored differences over seeds; with a star if p is below 0.05 after Holm's correction."""
-    adjusted = iter(holm([value["p"] for values in rows.values() for value in values]))
+def starred(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tuple[str, ...]]:
+    """Return rows of stored differences over seeds, with a star if p is below 0.05 after Holm's correction."""
+    found = adjusted({name: [OverSeeds.model_validate(value) for value in values] for name, values in rows.items()})
     return [
-        (name, *(f"{measured(value)}{'*' if next(adjusted) < LEVEL else ''}" for value in values))
+        (name, *(f"{measured(value)}{mark(of)}" for value, of in zip(values, found[name], strict=True)))
         for name, values in rows.items()
     ]

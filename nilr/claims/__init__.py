@@ -11,7 +11,6 @@ exploratory. A probe's findings are over the episodes of its models. Generated i
 a demonstration.
 """
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -33,7 +32,6 @@ CLAIMS: dict[str, dict[str, int]] = {
     "metasgd": {"same-task": -1, "cross-task": 1},
 }
 DEMONSTRATION = "A demonstration: the images are generated, so this decides nothing about the paper's four signs."
-ADAPTED = ("same-task", "cross-task")
 
 
 def claim_word(claimed: int) -> str:
@@ -50,9 +48,7 @@ def is_claimed(algorithm: Algorithm) -> bool:
         return False
     if algorithm.learns_rates:
         return algorithm.constraint != FIXED_SIGNS and bounds(algorithm.constraint)[0] < 0
-    with contextlib.suppress(ValueError):
-        return float(algorithm.inner_lr_init) > 0
-    return False
+    return (algorithm.fixed_rate or 0) > 0
 
 
 def is_generated(data: DataUsed | TrainedOn | None) -> bool:

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nilr.claims import ADAPTED, learned, learned_delta, unjudged_signs
+from nilr.claims import learned, learned_delta, unjudged_signs
 from nilr.claims.over_seeds import Drawn, EpisodeValues, adjusted, combine_seeds, minus
+from nilr.config.base import ADAPTED
 from nilr.config.experiments import Run
 from nilr.inference import at_equal_level
 from nilr.probes.conditions import META_INIT
@@ -48,7 +49,7 @@ def run_figures(run: Run, models: Mapping[str, Sequence[MeasuredModel]]) -> RunF
         share_negative={str(model.seed): model.rates.all.share_negative for model in seeds},
         accuracy=_accuracies(seeds),
         to_meta_init=_over_seeds(seeds),
-        edits_to_learned={edit: _of_edit(seeds, edit) for edit in seeds[0].probe.edits if edit != LEARNED},
+        edits_to_learned={edit: _over_seeds(seeds, edit=edit) for edit in seeds[0].probe.edits if edit != LEARNED},
         counterpart=run.counterpart,
     )
     if run.counterpart is None:
@@ -152,26 +153,23 @@ def _at_equal_level(
     return None if found is None else EqualLevel.model_validate(dataclasses.asdict(found))
 
 
-def _over_seeds(models: Sequence[MeasuredModel], choice: str | None = None) -> dict[str, OverSeeds]:
-    """Return the difference to the meta-initialisation by protocol, with the paper's protocol or another choice."""
-    found = {}
-    for protocol in ADAPTED:
-        probes = [(model, model.choices[choice] if choice else model.probe) for model in models]
-        deltas = {str(model.seed): learned_delta(probe, protocol) for model, probe in probes}
-        episodes = [model.episodes.get(choice or "probe") for model in models]
-        means = {seed: delta.mean for seed, delta in deltas.items() if delta is not None}
-        found[protocol] = combine_seeds(
-            means, [values.delta(protocol) if values else None for values in episodes], protocol
-        )
-    return found
+def _over_seeds(
+    models: Sequence[MeasuredModel], *, choice: str | None = None, edit: str = LEARNED
+) -> dict[str, OverSeeds]:
+    """Return the difference to the meta-initialisation by protocol; of an edit of the rates, that to the learned ones.
 
-
-def _of_edit(models: Sequence[MeasuredModel], edit: str) -> dict[str, OverSeeds]:
-    """Return the difference of an edit of the rates to the learned rates by protocol."""
-    found = {}
+    Args:
+        models: the seeds of a run.
+        choice: of probing; None: the paper's.
+        edit: of the rates.
+    """
+    which = "delta" if edit == LEARNED else "delta_to_learned"
+    probes = {str(model.seed): model.choices[choice] if choice else model.probe for model in models}
+    episodes = [model.episodes.get(choice or "probe") for model in models]
+    found: dict[str, OverSeeds] = {}
     for protocol in ADAPTED:
-        deltas = {str(m.seed): learned_delta(m.probe.edits[edit], protocol, "delta_to_learned") for m in models}
-        episodes = [model.episodes.get("probe") for model in models]
+        measured = {seed: probe if edit == LEARNED else probe.edits[edit] for seed, probe in probes.items()}
+        deltas = {seed: learned_delta(probe, protocol, which) for seed, probe in measured.items()}
         means = {seed: delta.mean for seed, delta in deltas.items() if delta is not None}
         drawn = [values.delta(protocol, edit) if values else None for values in episodes]
         found[protocol] = combine_seeds(means, drawn, protocol)
@@ -184,6 +182,6 @@ def signs_by_choice(
     """Return what is measured of the paper's signs under each other choice of probing."""
     choices = dict.fromkeys(name for run in algorithms for model in models[run] for name in model.choices)
     return {
-        name: unjudged_signs(algorithms, {run: _over_seeds(models[run], name) for run in algorithms})
+        name: unjudged_signs(algorithms, {run: _over_seeds(models[run], choice=name) for run in algorithms})
         for name in choices
     }

@@ -29,6 +29,7 @@ OuterLRSchedule = Literal["constant", "cosine"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 PROTOCOLS: tuple[Protocol, ...] = ("meta-init", "same-task", "cross-task")
+ADAPTED = PROTOCOLS[1:]  # those that adapt
 
 MINI_IMAGENET = "mini-imagenet"
 SYNTHETIC = "synthetic"

@@ -13,8 +13,6 @@ from nilr.results.probe import EditProbe, ModelProbe, ProbeMetrics, ProtocolMetr
 from nilr.results.question import DEFAULT
 from nilr.results.records import ModelUsed
 
-ADAPTED = PROTOCOLS[1:]
-
 
 @dataclass(frozen=True)
 class Subject:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from nilr.config.base import ADAPTED
 from nilr.report.figures.figure import draw_estimate, name_rows, protocol_legend
 from nilr.report.figures.seeds import by_recipe, combined
 from nilr.report.numbers import Estimate, bounds
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
-from nilr.report.subjects import ADAPTED, Subject
+from nilr.report.subjects import Subject
 from nilr.results.probe import ModelProbe
 from nilr.words import counted
 

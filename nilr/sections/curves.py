@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from nilr.config.base import PROTOCOLS
+from nilr.config.base import ADAPTED, PROTOCOLS
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, protocol_legend
 from nilr.report.numbers import accuracy, bounds, is_unchanged, listed, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
-from nilr.report.subjects import ADAPTED, by_protocol
+from nilr.report.subjects import by_protocol
 from nilr.results.probe import ModelProbe, ProtocolMetrics, Row
 from nilr.words import counted
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
+from nilr.config.base import ADAPTED
 from nilr.probes.conditions import META_INIT, Quantity
 from nilr.probes.directions import DIRECTIONS, LEARNED, NEGATIVE, RANDOM_SIGNS, Displacement
-from nilr.report.subjects import ADAPTED
 from nilr.results.probe import DirectionProbe, ProbeMetrics
 from nilr.sections import directions_figure
 from nilr.sections.section import Format, Request, Section, Table

@@ -3,11 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.report.figures.figure import Drawing, Kind, Material, Style, Table, draw_estimate, name_rows, style_legend
+from nilr.config.base import ADAPTED
+from nilr.report.figures.figure import (
+    Drawing,
+    Kind,
+    Material,
+    Style,
+    Table,
+    draw_estimate,
+    label_lowest,
+    name_rows,
+    style_legend,
+)
 from nilr.report.figures.seeds import by_recipe, combined
 from nilr.report.numbers import Estimate, bounds, joined, points
 from nilr.report.style import Axes, Figure, Frame, colour
-from nilr.report.subjects import ADAPTED, Subject
+from nilr.report.subjects import Subject
 from nilr.results.probe import DirectionProbe
 from nilr.results.records import Delta
 from nilr.words import counted
@@ -116,9 +127,7 @@ def draw(found: Sequence[Split], frame: Frame) -> Figure:
     figure, panels, _ = frame.panels(len(found), 2, row=74 + 40 * longest, margin=34, sharex=True)
     for axes, split in zip(panels, found, strict=True):
         _panel(axes, split, frame)
-    for axes in panels[-2:] if not frame.narrow else panels[-1:]:
-        axes.tick_params(labelbottom=True)
-        axes.set_xlabel("delta to meta-init, points")
+    label_lowest(panels, frame, "delta to meta-init, points")
     style_legend(figure, _DRAWN, ncols=2 if frame.narrow else 4)
     return figure
 

@@ -2,11 +2,21 @@
 
 from collections.abc import Sequence
 
+from nilr.config.base import ADAPTED
 from nilr.probes.edits import LEARNED
-from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, name_rows, protocol_legend
+from nilr.report.figures.figure import (
+    Drawing,
+    Kind,
+    Material,
+    Table,
+    draw_interval,
+    label_lowest,
+    name_rows,
+    protocol_legend,
+)
 from nilr.report.numbers import NOTHING, accuracy, bounds, is_unchanged, points, sign_found
 from nilr.report.style import Axes, Figure, Frame, colour
-from nilr.report.subjects import ADAPTED, Subject
+from nilr.report.subjects import Subject
 from nilr.results.probe import EditMetrics, EditProbe
 from nilr.words import counted
 
@@ -95,9 +105,7 @@ def draw(subjects: Sequence[Subject], frame: Frame) -> Figure:
     figure, panels, _ = frame.panels(len(subjects), 2, row=74 + 29 * longest, margin=34, sharex=True)
     for axes, subject in zip(panels, subjects, strict=True):
         _panel(axes, subject, frame)
-    for axes in panels[-2:] if not frame.narrow else panels[-1:]:
-        axes.tick_params(labelbottom=True)
-        axes.set_xlabel("delta to meta-init, points")
+    label_lowest(panels, frame, "delta to meta-init, points")
     protocol_legend(figure, ADAPTED, ncols=2)
     return figure
 

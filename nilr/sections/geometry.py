@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from nilr.config.base import ADAPTED
 from nilr.probes.conditions import META_INIT, Quantity
 from nilr.probes.geometry import MEASURES
 from nilr.probes.readings import Geometry
 from nilr.report.figures.figure import Drawing, Kind, Material
 from nilr.report.figures.figure import Table as PageTable
 from nilr.report.numbers import NOTHING, Estimate
-from nilr.report.subjects import ADAPTED, Subject
+from nilr.report.subjects import Subject
 from nilr.results.probe import GeometryProbe, ModelProbe, ProbeMetrics
 from nilr.sections import changes
 from nilr.sections.section import Cell, Format, Request, Section, Table

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from nilr.config.base import ADAPTED
 from nilr.inference import outcomes_by_chance
 from nilr.probes.conditions import Quantity
 from nilr.probes.readings import NeighbourAccuracy, TurnedQueries
-from nilr.report.subjects import ADAPTED
 from nilr.results.probe import EpisodeShare, HarmProbe, ProbeMetrics
 from nilr.sections import harm_figure
 from nilr.sections.section import Format, Request, Section, Table

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nilr.config.base import ADAPTED
 from nilr.report.figures.figure import Drawing, Kind, Material, Style, Table, draw_estimate, name_rows, style_legend
 from nilr.report.figures.seeds import by_recipe, combined
 from nilr.report.numbers import Estimate, joined, percent, points
 from nilr.report.style import Figure, Frame, colour
-from nilr.report.subjects import ADAPTED, Subject
+from nilr.report.subjects import Subject
 from nilr.results.probe import EpisodeShare, HarmProbe
 
 _OUTCOMES: Mapping[str, Style] = {"harmed": ("vermillion", "v"), "helped": ("blue", "^")}

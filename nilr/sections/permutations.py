@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import torch
 
+from nilr.config.base import ADAPTED
 from nilr.probes.conditions import Condition, Quantity
 from nilr.probes.readings import HeadAccuracy
 from nilr.probes.tasks import draw_permutations
-from nilr.report.subjects import ADAPTED
 from nilr.results.probe import PermutationProbe, ProbeMetrics
 from nilr.sections import permutations_figure
 from nilr.sections.section import Format, Request, Section, Table

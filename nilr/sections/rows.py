@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from nilr.config.base import PROTOCOLS
+from nilr.config.base import ADAPTED
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.linear_classifiers import CLASSIFIERS
 from nilr.probes.readings import LinearAccuracy
@@ -92,7 +92,7 @@ LAYERS = Section("layers", "layers", _layers, _build, _table("layers", "layer"),
 NEIGHBOURS = Section(
     "neighbours", "neighbours", _neighbours, _build, _table("neighbours", "neighbours"), of_controls=True
 )
-STEPS = Section("steps", "steps_curve", _steps, _build, _table("steps", "inner steps"), STEPS_KIND, PROTOCOLS[1:])
+STEPS = Section("steps", "steps_curve", _steps, _build, _table("steps", "inner steps"), STEPS_KIND, ADAPTED)
 SHARED_CLASSES = Section(
     "shared_classes",
     "shared_classes",

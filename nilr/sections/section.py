@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from nilr.config.base import PROTOCOLS
+from nilr.config.base import ADAPTED, PROTOCOLS
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import UsageError
 from nilr.probes.conditions import META_INIT, Condition, Quantity
@@ -38,7 +38,7 @@ class Request:
     @property
     def adapted(self) -> list[str]:
         """The requested protocols that adapt."""
-        return [p for p in PROTOCOLS[1:] if self.settings.protocol in ("all", p)]
+        return [p for p in ADAPTED if self.settings.protocol in ("all", p)]
 
     def accuracy(self, condition: Condition, *, rule: str | None = None, layer: str | None = None) -> Quantity:
         """Return the neighbours' accuracy under a condition, by default with the main rule on the features."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nilr.config.base import PROTOCOLS
+from nilr.config.base import ADAPTED
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import LossChange, PredictedLossChange
 from nilr.report.numbers import loss_change
@@ -59,4 +59,4 @@ def _table(metrics: ProbeMetrics, _text: Format) -> Table | None:
     return Table(header, rows, names=3) if rows else None
 
 
-SECTION = Section("transfer", "transfer", _plan, _build, _table, transfer_figure.KIND, PROTOCOLS[1:])
+SECTION = Section("transfer", "transfer", _plan, _build, _table, transfer_figure.KIND, ADAPTED)

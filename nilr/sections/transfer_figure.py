@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nilr.config.base import ADAPTED
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_signs, name_rows, sign_legend
 from nilr.report.numbers import NOTHING, bounds, interval_sign, listed, loss_change
 from nilr.report.style import Axes, Figure, Frame, colour
-from nilr.report.subjects import ADAPTED, Subject
+from nilr.report.subjects import Subject
 from nilr.results.probe import LossParts, TransferProbe
 from nilr.results.records import Mean
 from nilr.words import counted

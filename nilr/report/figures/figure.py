@@ -6,7 +6,7 @@ from typing import Any
 
 from nilr.report.numbers import Estimate, bounds
 from nilr.report.reading import Source
-from nilr.report.style import PROTOCOL_STYLE, Axes, Draw, Figure, colour
+from nilr.report.style import PROTOCOL_STYLE, Axes, Draw, Figure, Frame, colour
 from nilr.report.subjects import Subject
 
 Style = tuple[str, str]
@@ -76,6 +76,13 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def label_lowest(panels: Sequence[Axes], frame: Frame, label: str) -> None:
+    """Label the shared horizontal axis below the lowest panel of each of two columns, of one in a narrow frame."""
+    for axes in panels[-2:] if not frame.narrow else panels[-1:]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel(label)
 
 
 def draw_interval(axes: Axes, estimate: Estimate, y: float, protocol: str) -> None:

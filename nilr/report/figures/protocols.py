@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nilr.config.base import PROTOCOLS
+from nilr.config.base import ADAPTED, PROTOCOLS
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, name_rows, protocol_legend
 from nilr.report.numbers import (
     NOTHING,
@@ -18,7 +18,7 @@ from nilr.report.numbers import (
     sign_found,
 )
 from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
-from nilr.report.subjects import ADAPTED, Subject, by_protocol
+from nilr.report.subjects import Subject, by_protocol
 from nilr.words import counted
 
 CAUTION = (

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nilr.claims.over_seeds import adjusted, combine_seeds, direction
+from nilr.config.base import ADAPTED
 from nilr.inference import LEAST_SEEDS, over_seeds
 from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, name_rows
 from nilr.report.numbers import Estimate, bounds, is_unchanged, p_value, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
-from nilr.report.subjects import ADAPTED, Subject, by_protocol, groups
+from nilr.report.subjects import Subject, by_protocol, groups
 from nilr.results.probe import ModelProbe
 from nilr.results.records import Delta, ModelUsed
 from nilr.results.reproduce import OverSeeds
