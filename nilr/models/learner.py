@@ -13,7 +13,7 @@ from nilr.models.parameters import Kind, part
 
 Params = dict[str, Tensor]
 Tensors = Mapping[str, Tensor]  # by parameter name, read only
-# By layer with batch normalisation, (2, C): the mean and 1/standard deviation of each channel of a batch.
+# By unit of convolution and batch norm, (2, C): the mean and 1/standard deviation of each channel of a batch.
 Statistics = Mapping[str, Tensor]
 
 _KINDS: dict[type[nn.Module], dict[str, Kind]] = {

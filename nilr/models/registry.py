@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from nilr.errors import UnknownNameError
-from nilr.models.conv4 import build_conv4
+from nilr.models.bodies import conv4
 from nilr.models.learner import Body, Learner
 
 
@@ -20,7 +20,7 @@ class BodyRow(NamedTuple):
     arguments: tuple[str, ...]
 
 
-BODIES = {"conv4": BodyRow(build_conv4, ("filters",))}
+BODIES = {"conv4": BodyRow(conv4, ("filters",))}
 
 
 def find_body(arch: str) -> BodyRow:

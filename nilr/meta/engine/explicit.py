@@ -13,14 +13,25 @@ from nilr.meta.engine.block import ConvBlock
 from nilr.meta.engine.contract import Engine, MetaGradient, Objective
 from nilr.meta.engine.image_block import image_block
 from nilr.meta.engine.native import library
-from nilr.meta.engine.network import Images, activations, as_images, embed, first_needed, flatten, loss_pass
+from nilr.meta.engine.network import (
+    BLOCKS,
+    N_BLOCKS,
+    Images,
+    activations,
+    as_images,
+    embed,
+    first_needed,
+    flatten,
+    loss_pass,
+)
 from nilr.meta.engine.passes import AtenPasses, NativePasses, Passes
 from nilr.meta.engine.trajectory import Task, TaskGradient, adapt, task_gradient
 from nilr.meta.engine.workers import in_order
 from nilr.meta.inner_lr import rate_at
 from nilr.metrics import accuracy
-from nilr.models.conv4 import BLOCKS, N_BLOCKS, Conv4
+from nilr.models.conv_body import ConvBody
 from nilr.models.learner import Learner, Params, Statistics, Tensors
+from nilr.models.stages import Unit
 
 
 class ExplicitEngine(Engine):
@@ -33,7 +44,12 @@ class ExplicitEngine(Engine):
     @override
     @classmethod
     def supports(cls, learner: Learner, device: torch.device) -> bool:
-        return isinstance(learner.body, Conv4)
+        body = learner.body
+        if not isinstance(body, ConvBody) or body.mean or len(body.stages) != N_BLOCKS:
+            return False
+        return all(
+            isinstance(stage, Unit) and stage.kernel == 3 and stage.slope == 0 and stage.pool for stage in body.stages
+        )
 
     @override
     @torch.no_grad()

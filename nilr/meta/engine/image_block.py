@@ -23,7 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from nilr.meta.engine.block import BlockParams
 from nilr.meta.engine.native import call, empty_pooled, fast_images, sizes
-from nilr.models.conv4 import EPS
+from nilr.models.conv_body import EPS
 
 TAPS = 27  # 3 pixel channels of 3 x 3
 

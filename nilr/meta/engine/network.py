@@ -16,9 +16,11 @@ from torch import Tensor
 
 from nilr.meta.engine.block import BlockParams, ConvBlock
 from nilr.meta.engine.image_block import ImageBlock
-from nilr.models.conv4 import BLOCKS, N_BLOCKS
 from nilr.models.learner import Params, Tensors
 from nilr.models.parameters import part
+
+N_BLOCKS = 4
+BLOCKS = tuple(f"block{i + 1}" for i in range(N_BLOCKS))
 
 Kept = Any  # what a block's pass keeps for its later passes
 

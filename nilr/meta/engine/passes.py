@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nilr.meta.engine.native import call, empty_pooled, sizes
-from nilr.models.conv4 import EPS
+from nilr.models.conv_body import EPS
 
 Channels = tuple[Tensor, ...]
 Pair = tuple[Tensor, Tensor]
