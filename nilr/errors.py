@@ -42,6 +42,10 @@ class DataError(NilrError):
     """An invalid or missing source, image or pack."""
 
 
+class ModuleError(NilrError):
+    """A module that cannot be a body, or cannot be imported."""
+
+
 class CheckpointError(NilrError):
     """An invalid model file."""
 

@@ -113,6 +113,17 @@ class DeviceSettings(MeasuringSettings):
     )
 
 
+class CodeSettings(DeviceSettings):
+    """Settings of every command that computes with models from files."""
+
+    arch: tuple[str, ...] = setting(
+        (),
+        "Import path PACKAGE.MODULE:FUNCTION that models have as their body. nilr imports no code that a checkpoint "
+        "names, except this.",
+        shown="none",
+    )
+
+
 class ChunkSettings(DeviceSettings):
     """Settings of every command that computes several episodes at the same time."""
 
@@ -127,7 +138,11 @@ class ChunkSettings(DeviceSettings):
 class EpisodeSettings(DeviceSettings):
     """Settings that `meta-train` and `bench` share: the network, and the episodes of an update."""
 
-    arch: str = setting("conv4", "Architecture of the network's body: conv4.")
+    arch: str = setting(
+        "conv4",
+        "Architecture of the network's body: conv4, or the import path PACKAGE.MODULE:FUNCTION of a function that "
+        "returns a torch.nn.Module, which maps images to features.",
+    )
     filters: int = setting(32, "Number of channels of each convolution.", ge=1, le=4096)
     n_way: int = setting(5, "Number of classes per episode.", ge=2, le=1000)
     n_shot: int = setting(1, "Number of support images per class.", ge=1, le=1000)

@@ -5,7 +5,7 @@ from pathlib import Path
 from nilr.config.base import (
     BatchStats,
     ChunkSettings,
-    DeviceSettings,
+    CodeSettings,
     Distance,
     HeadChoice,
     Interval,
@@ -25,7 +25,7 @@ RATES = (
 NEIGHBOURS = "nearest, class-mean or attention"
 
 
-class TaskSettings(DeviceSettings):
+class TaskSettings(CodeSettings):
     """Settings that `adapt`, `probe` and `rates` share: the episodes and the inner steps."""
 
     data: str | None = setting(
@@ -219,7 +219,7 @@ class RatesSettings(TaskSettings, ChunkSettings):
     )
 
 
-class CalibrateSettings(ChunkSettings):
+class CalibrateSettings(CodeSettings, ChunkSettings):
     """`nilr calibrate`: evaluate models as published accuracies were, and compare them."""
 
     models: tuple[str, ...] = setting(

@@ -84,6 +84,7 @@ class OuterLoop:
         rate_norms: Tensors | None = None,
         capture: Capture | None = None,
     ) -> None:
+        engine.learner.body.check_order(algorithm.order)
         self.algorithm, self.engine, self.settings, self.capture = algorithm, engine, settings, capture
         self.params: Params = {name: value.detach().clone() for name, value in params.items()}
         self._rates: Params = {name: value.detach().clone() for name, value in rates.items()}

@@ -8,29 +8,39 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
-from nilr.models.parameters import Kind, part
+from nilr.models.parameters import Kind, layer, part
 
 Params = dict[str, Tensor]
 Tensors = Mapping[str, Tensor]  # by parameter name, read only
 # By unit of convolution and batch norm, (2, C): the mean and 1/standard deviation of each channel of a batch.
 Statistics = Mapping[str, Tensor]
 
-_KINDS: dict[type[nn.Module], dict[str, Kind]] = {
-    nn.Conv2d: {"weight": "convolution weight"},
-    nn.BatchNorm2d: {"weight": "norm scale", "bias": "norm shift"},
-    nn.Linear: {"weight": "head weight", "bias": "head bias"},
-}
+# Modules whose weight and bias scale and shift what they normalise.
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 class Body(nn.Module):
     """A module whose outputs are a function of given parameters; several threads may call it."""
 
-    def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
-        """Return the outputs (n, C, H, W) of the layers for images `x` (n, C, H, W), by layer, in order.
+    keeps_weights = False  # whether a learner starts from the weights that the body was built with
+    inductive = True  # whether `statistics` suffice to compute the features of an image without others of its batch
 
-        The last output, flattened, is the features. `params` uses the names inside this module. Batch normalisation
-        uses `statistics`, by default those of `x`.
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers, in the order of `activations`."""
+        return tuple(dict.fromkeys(layer(name) for name, _ in self.named_parameters()))
+
+    def check_order(self, order: int) -> None:
+        """Check that the features have derivatives in the parameters up to this order, else raise ModuleError."""
+
+    def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
+        """Return the outputs (n, ...) of the layers for images `x` (n, C, H, W), by layer, in order.
+
+        The last output, flattened, is the features; its name need not be one of `layers`. `params` uses the names
+        inside this module. Batch normalisation uses `statistics`, by default those of `x`.
         """
         raise NotImplementedError
 
@@ -44,7 +54,7 @@ class Learner(nn.Module):
 
     Attributes:
         feature_dim: D, the length of a feature vector.
-        kinds: the kind of every parameter, by name, from the type of its module.
+        kinds: the kind of every parameter, by name, from the type of its module and its own name.
     """
 
     def __init__(self, body: Body, feature_dim: int, n_way: int) -> None:
@@ -53,7 +63,7 @@ class Learner(nn.Module):
         self.head = nn.Linear(feature_dim, n_way)
         self.feature_dim = feature_dim
         self.kinds: dict[str, Kind] = {
-            f"{prefix}.{name}": _KINDS[type(module)][name]
+            f"{prefix}.{name}": _kind(prefix, module, name)
             for prefix, module in self.named_modules()
             for name, _ in module.named_parameters(recurse=False)
         }
@@ -82,9 +92,11 @@ class Learner(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draw weights uniformly as Glorot and Bengio (Understanding the difficulty of training deep networks, 2010).
 
-        Shifts and biases start at 0, scales at 1, as in Finn's code for MAML.
+        Shifts and biases start at 0, scales at 1, as in Finn's code for MAML. A body that `keeps_weights` is unchanged.
         """
         for name, value in self.named_parameters():
+            if self.body.keeps_weights and part(name) == "body":
+                continue
             if self.kinds[name] in ("convolution weight", "head weight"):
                 nn.init.xavier_uniform_(value, generator=generator)
             else:
@@ -93,3 +105,13 @@ class Learner(nn.Module):
 
 def _body(params: Tensors) -> Params:
     return {name.removeprefix("body."): value for name, value in params.items() if part(name) == "body"}
+
+
+def _kind(prefix: str, module: nn.Module, name: str) -> Kind:
+    if prefix == "head":
+        return "head bias" if name == "bias" else "head weight"
+    if isinstance(module, _NORMS):
+        return "norm shift" if name == "bias" else "norm scale"
+    if "bias" in name:
+        return "bias"
+    return "convolution weight" if isinstance(module, _ConvNd) and name == "weight" else "other weight"

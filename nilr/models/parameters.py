@@ -1,12 +1,12 @@
 """What a learner's parameters are: their part, their layer and their kind. Imports no torch.
 
-Names are `body.<layer>.<module>.<parameter>`, `head.weight` and `head.bias`. Kinds come from module types, see
-`nilr.models.learner.Learner.kinds`.
+Names are `body.<layer>.<module>.<parameter>`, of any depth, `head.weight` and `head.bias`. Kinds come from module
+types, see `nilr.models.learner.Learner.kinds`.
 """
 
 from typing import Literal
 
-Kind = Literal["convolution weight", "norm scale", "norm shift", "head weight", "head bias"]
+Kind = Literal["convolution weight", "norm scale", "norm shift", "other weight", "bias", "head weight", "head bias"]
 
 
 def part(name: str) -> Literal["body", "head"]:

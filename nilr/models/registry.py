@@ -1,12 +1,15 @@
-"""The table of bodies, and learners built from it."""
+"""The table of bodies, and learners built from it or from an import path."""
 
+import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from nilr.errors import UnknownNameError
 from nilr.models.bodies import conv4
+from nilr.models.import_path import build_imported, is_import_path
 from nilr.models.learner import Body, Learner
 
 
@@ -24,9 +27,14 @@ BODIES = {"conv4": BodyRow(conv4, ("filters",))}
 
 
 def find_body(arch: str) -> BodyRow:
-    """Return the row of that name; UnknownNameError if there is no such architecture."""
+    """Return the row of that name; UnknownNameError if there is no such architecture.
+
+    An import path has the row of a body without arguments of its own. Building it imports and runs that code.
+    """
+    if is_import_path(arch):
+        return BodyRow(partial(build_imported, arch), ())
     if arch not in BODIES:
-        raise UnknownNameError("architecture", arch, BODIES)
+        raise UnknownNameError("architecture", arch, [*BODIES, "PACKAGE.MODULE:FUNCTION"])
     return BODIES[arch]
 
 
@@ -42,15 +50,16 @@ def build_learner(arch: str, *, n_way: int, image_size: int, seed: int = 0, **ar
         UnknownNameError: there is no such architecture.
         TypeError: an argument is missing, or the body has no such argument.
         EpisodeError: the images are too small for the body.
+        ModuleError: one's own body is invalid, or cannot be imported.
     """
-    body, feature_dim = find_body(arch).build(image_size=image_size, **arguments)
-    learner = Learner(body, feature_dim, n_way)
+    seeded = {"seed": seed} if is_import_path(arch) else {}
+    learner = Learner(*find_body(arch).build(image_size=image_size, **arguments, **seeded), n_way)
     learner.initialise(torch.Generator().manual_seed(seed))
     return learner
 
 
 def parameter_shapes(arch: str, *, n_way: int, image_size: int, **arguments: int) -> dict[str, torch.Size]:
-    """Return the shapes of a learner's parameters, by name, without memory for them; see `build_learner`."""
-    with torch.device("meta"):
+    """Return the shapes of a learner's parameters, by name; see `build_learner`. Built-in bodies need no memory."""
+    with contextlib.nullcontext() if is_import_path(arch) else torch.device("meta"):
         learner = Learner(*find_body(arch).build(image_size=image_size, **arguments), n_way)
     return {name: value.shape for name, value in learner.named_parameters()}

@@ -134,6 +134,7 @@ def first_step_curvature(
         inner_lr: the rates, which name the parameters that move.
         support: images (N*K, C, H, W) and labels (N*K,).
     """
+    learner.body.check_order(2)
     x, y = support
     with torch.enable_grad():
         moved = {name: params[name].detach().requires_grad_() for name in inner_lr}

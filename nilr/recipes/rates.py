@@ -60,7 +60,7 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     outcome = Outcome(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
-    models = load_models(store, settings.models, device=device, engine=settings.engine, precision=settings.precision)
+    models = load_models(store, settings.models, settings, device=device)
     loaded = list(models.values())
     split, notes = _open_split(settings, store, models, device)
     size = episode_size(settings, loaded) if split else None

@@ -61,7 +61,8 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
         check_output(settings.predictions, "--predictions")
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
-    model = load_model(store, settings.model, device=device, engine=settings.engine, precision=settings.precision)
+    how: dict[str, Any] = {"engine": settings.engine, "precision": settings.precision, "code": settings.arch}
+    model = load_model(store, settings.model, device=device, **how)
     if settings.query and not settings.support:
         done = _classify_later(settings, model, reporter)
     else:

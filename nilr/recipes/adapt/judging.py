@@ -42,7 +42,7 @@ class Judged(NamedTuple):
 
 def measure_support(engine: Engine, params: Tensors, task: Task) -> Support:
     """Return what predictions need of the support, normalised by its own statistics."""
-    statistics = engine.statistics(params, task.support_x)
+    statistics = engine.statistics(params, task.support_x) if engine.learner.body.inductive else {}
     return Support(engine.features(params, task.support_x), task.support_y, statistics)
 
 

@@ -43,7 +43,7 @@ def run(settings: CalibrateSettings, reporter: Reporter) -> Result[CalibrateMetr
         listed = CalibrateMetrics(anchors=list(anchors.ANCHORS))
         return outcome.result(listed, config=config, environment=environment(device, settings.engine))
     store = Store(settings.home)
-    models = load_models(store, settings.models, device=device, engine=settings.engine, precision=settings.precision)
+    models = load_models(store, settings.models, settings, device=device)
     pack = None if settings.data is None else open_pack(store.find_data(settings.data)).info.name
     calibrations, used = {}, None
     for name, model in models.items():

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,16 +13,16 @@ from torch import Tensor
 
 from nilr.checkpoint import Checkpoint, Manifest, TrainedOn, load_checkpoint, read_manifest
 from nilr.claims import is_claimed, is_generated
-from nilr.config.base import Settings
+from nilr.config.base import CodeSettings, Settings
 from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import ImageFile, PackedSplit, open_pack
 from nilr.episodes import PackedImages
 from nilr.errors import CheckpointError, DataError, NilrError, StoreError, invalid_field
 from nilr.files import path_argument
 from nilr.meta.algorithms import Algorithm
-from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import choose_engine
-from nilr.models.learner import Learner
+from nilr.meta.model import Model
+from nilr.models.import_path import check_allowed, is_import_path
 from nilr.models.registry import build_learner, parameter_shapes
 from nilr.recipes.common.outcome import data_used
 from nilr.recipes.common.settings import recipe_digest
@@ -67,16 +67,11 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class LoadedModel(Model):
     """A model that was rebuilt from a checkpoint, on the device."""
 
     ref: ModelRef
     checkpoint: Checkpoint
-    learner: Learner
-    algorithm: Algorithm
-    engine: Engine
-    params: Mapping[str, Tensor]
-    inner_lr: Mapping[str, Tensor]
 
     @property
     def settings(self) -> dict[str, JsonValue]:
@@ -86,23 +81,27 @@ class LoadedModel:
     @property
     def used(self) -> ModelUsed:
         """Its entry in the result."""
-        manifest = self.checkpoint.manifest
-        seed = manifest.settings.get("seed")
-        return ModelUsed(
-            name=self.ref.name,
-            checkpoint=self.ref.checkpoint,
-            digest=self.checkpoint.digest,
-            outer_step=manifest.outer_step,
-            algo=self.algorithm.name,
-            trained_on=manifest.data.digest,
-            parent=manifest.parent.name if manifest.parent else None,
-            claimed=is_claimed(self.algorithm)
-            and not (manifest.parent or manifest.reference)
-            and not is_generated(manifest.data),
-            seed=seed if isinstance(seed, int) else None,
-            recipe=recipe_of(manifest),
-            reference=manifest.reference,
-        )
+        return model_used(self.ref, self.checkpoint.manifest, self.algorithm)
+
+
+def model_used(ref: ModelRef, manifest: Manifest, algorithm: Algorithm) -> ModelUsed:
+    """Return the entry of a model in a result."""
+    seed = manifest.settings.get("seed")
+    return ModelUsed(
+        name=ref.name,
+        checkpoint=ref.checkpoint,
+        digest=manifest.tensors_sha256,
+        outer_step=manifest.outer_step,
+        algo=algorithm.name,
+        trained_on=manifest.data.digest,
+        parent=manifest.parent.name if manifest.parent else None,
+        claimed=is_claimed(algorithm)
+        and not (manifest.parent or manifest.reference)
+        and not is_generated(manifest.data),
+        seed=seed if isinstance(seed, int) else None,
+        recipe=recipe_of(manifest),
+        reference=manifest.reference,
+    )
 
 
 def recipe_of(manifest: Manifest) -> str:
@@ -122,25 +121,27 @@ def find_reference(store: Store, settings: TrainSettings) -> tuple[ModelRef, Ref
 
 
 def load_model(
-    store: Store, reference: str | None, *, device: torch.device, engine: str, precision: str = "float32"
+    store: Store,
+    reference: str | None,
+    *,
+    device: torch.device,
+    engine: str,
+    precision: str = "float32",
+    code: Collection[str] = (),
 ) -> LoadedModel:
     """Find a model, verify it and rebuild its learner.
 
-    The reference is a name, NAME@best, NAME@last or a path; None: the latest trained model.
+    The reference is a name, NAME@best, NAME@last or a path; None: the latest trained model. `code` has the import paths
+    of bodies that may be imported.
     """
     ref = store.find_model(reference)
     checkpoint = load_checkpoint(ref.file)
     manifest = checkpoint.manifest
-    try:
+    check_allowed(manifest.architecture.name, code, f"model `{ref.name}`")
+    with _rebuilding(ref):
         arguments: dict[str, Any] = _COUNTS.validate_python(manifest.architecture.arguments)
         expected = parameter_shapes(manifest.architecture.name, **arguments)
-        algorithm = Algorithm.from_stored(manifest.algorithm)
-        TypeAdapter(Algorithm).validate_python(asdict(algorithm))
-        if not 0 <= algorithm.eval_inner_steps <= _MAX_STEPS:
-            raise ValueError(f"eval_inner_steps is {algorithm.eval_inner_steps}, expected 0 to {_MAX_STEPS}")
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        reason = invalid_field(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise CheckpointError(f"`{ref.file}` cannot be rebuilt: {reason}", hint="train it again") from error
+        algorithm = _algorithm(manifest)
     if {name: value.shape for name, value in checkpoint.params.items()} != expected:
         raise CheckpointError(f"`{ref.file}`: its tensors do not fit its architecture", hint="train it again")
     learner = build_learner(manifest.architecture.name, **arguments)
@@ -155,15 +156,45 @@ def load_model(
     )
 
 
+def check_model(store: Store, reference: str) -> ModelUsed:
+    """Find a model and verify it, and return its entry in a result. No code of one's own body is imported."""
+    ref = store.find_model(reference)
+    manifest = read_manifest(ref.file)
+    if not is_import_path(manifest.architecture.name):
+        return load_model(store, reference, device=torch.device("cpu"), engine="auto").used
+    checkpoint = load_checkpoint(ref.file)
+    with _rebuilding(ref):
+        return model_used(ref, checkpoint.manifest, _algorithm(checkpoint.manifest))
+
+
+def _algorithm(manifest: Manifest) -> Algorithm:
+    algorithm = Algorithm.from_stored(manifest.algorithm)
+    TypeAdapter(Algorithm).validate_python(asdict(algorithm))
+    if not 0 <= algorithm.eval_inner_steps <= _MAX_STEPS:
+        raise ValueError(f"eval_inner_steps is {algorithm.eval_inner_steps}, expected 0 to {_MAX_STEPS}")
+    return algorithm
+
+
+@contextlib.contextmanager
+def _rebuilding(ref: ModelRef) -> Iterator[None]:
+    """Raise CheckpointError if the block finds that a manifest is invalid."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        reason = invalid_field(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+        raise CheckpointError(f"`{ref.file}` cannot be rebuilt: {reason}", hint="train it again") from error
+
+
 def load_models(
-    store: Store, references: Sequence[str], *, device: torch.device, engine: str, precision: str = "float32"
+    store: Store, references: Sequence[str], settings: CodeSettings, *, device: torch.device
 ) -> dict[str, LoadedModel]:
     """Return distinct models by the names that they have in a result; by default the latest trained one.
 
     If several models share a name, it becomes NAME@CHECKPOINT, and then NAME@CHECKPOINT (2), (3)...
     """
     refs: Sequence[str | None] = references or (None,)
-    loaded = [load_model(store, ref, device=device, engine=engine, precision=precision) for ref in refs]
+    how: dict[str, Any] = {"engine": settings.engine, "precision": settings.precision, "code": settings.arch}
+    loaded = [load_model(store, ref, device=device, **how) for ref in refs]
     models = list({model.ref.file.resolve(): model for model in loaded}.values())
     names = [model.ref.name for model in models]
     labels = [
@@ -296,8 +327,14 @@ def probe_command(settings: Settings, references: Sequence[str], *, data: str | 
             if len(sizes) >= n_way and min(sizes) >= n_shot + n_query:
                 flags += [] if split == "test" else ["--split", split]
                 flags += [] if len(sizes) >= 2 * n_way else ["--task-b", "any"]
-                return settings.command("probe", *map(path_argument, references), *flags)
+                return settings.command("probe", *map(path_argument, references), *flags, *_code_flags(manifests))
     return settings.command("models", "show", path_argument(references[0]))
+
+
+def _code_flags(manifests: Sequence[Manifest]) -> list[str]:
+    """Return the flags of a command that computes with models, for those with one's own body."""
+    paths = dict.fromkeys(one.architecture.name for one in manifests if is_import_path(one.architecture.name))
+    return [word for path in paths for word in ("--arch", path)]
 
 
 def find_training_pack(store: Store, name: str, digest: str) -> Path | None:

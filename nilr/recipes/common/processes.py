@@ -131,9 +131,14 @@ def end(children: Sequence[Child]) -> None:
 
 
 def _search_path() -> list[str]:
-    """Return this process's search path for modules, without the working directory unless nilr itself is there."""
-    here, home = Path.cwd(), Path(nilr.__file__).parents[1]
-    return [str(path) for path in map(Path.absolute, map(Path, sys.path)) if path != here or path == home]
+    """Return this process's search path for modules.
+
+    It has the working directory only if PYTHONPATH names it, or if nilr itself is there.
+    """
+    named = [Path(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    wanted = [path.absolute() for path in (Path(nilr.__file__).parents[1], *named)]
+    here = Path.cwd()
+    return [str(path) for path in map(Path.absolute, map(Path, sys.path)) if path != here or path in wanted]
 
 
 class Parent:

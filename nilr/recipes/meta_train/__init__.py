@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 from nilr.config.meta_train import TrainSettings
 from nilr.files import check_output
@@ -40,8 +41,9 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         with stopping_gracefully() as stop:
             train_together(trainings, stop)
         first = trainings[0]
-        device, engine = first.train.images.device, first.settings.engine
-        models = [load_model(store, str(one.directory / LAST), device=device, engine=engine) for one in trainings]
+        device = first.train.images.device
+        how: dict[str, Any] = {"engine": first.settings.engine, "code": [first.settings.arch]}
+        models = [load_model(store, str(one.directory / LAST), device=device, **how) for one in trainings]
     names = [training.name for training in trainings]
     config = recorded_settings(first.settings) | {
         "seeds": settings.seeds,

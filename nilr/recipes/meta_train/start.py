@@ -20,6 +20,7 @@ from nilr.meta.cuda_graphs import capture_on
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
+from nilr.models.import_path import check_allowed
 from nilr.models.registry import body_arguments, build_learner
 from nilr.recipes.common.loading import OpenSplit, find_training_pack, newest_pack, open_split
 from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
@@ -66,8 +67,10 @@ class Starter:
         if directory is not None:
             self._resources.enter_context(_store_of(directory, self._store).lock(directory.name))
             tensors, stored = _load_stored(directory)
+            given = settings.arch
             if settings.resume != "auto":
                 settings = with_stored_settings(settings, stored.settings, stored.data)
+            check_allowed(settings.arch, [given], f"model `{directory.name}`")
         settings, algorithm = resolve(settings)
         if directory is not None and stored is not None:
             named = settings.resume if "/" in settings.resume else directory.name

@@ -26,6 +26,7 @@ from nilr.meta.inner_lr import share_negative, share_negative_by_layer
 from nilr.meta.outer_loop import OuterLoop
 from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
+from nilr.models.import_path import is_import_path
 from nilr.models.registry import body_arguments
 from nilr.recipes.common.settings import recorded_settings
 from nilr.reporting import Reporter
@@ -218,6 +219,8 @@ class Training:
         words = ["--resume", path_argument(settings.resume) if "/" in settings.resume else self.name]
         if settings.data is not None and "/" in settings.data:
             words += ["--data", path_argument(settings.data)]
+        if is_import_path(settings.arch):
+            words += ["--arch", settings.arch]
         if settings.tensorboard is not None:
             words += ["--tensorboard", path_argument(settings.tensorboard)]
         return settings.command("meta-train", *words)

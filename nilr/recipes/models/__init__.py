@@ -203,8 +203,6 @@ def check_file(file: Path) -> None:
         for _ in read_history(file):
             pass
     else:
-        import torch
+        from nilr.recipes.common.loading import check_model
 
-        from nilr.recipes.common.loading import load_model
-
-        load_model(Store(), str(file.absolute()), device=torch.device("cpu"), engine="auto")
+        check_model(Store(), str(file.absolute()))

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.commands import ImportSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
 from nilr.history import completed_updates
-from nilr.recipes.common.loading import load_model, probe_command
+from nilr.recipes.common.loading import check_model, probe_command
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import parse_stored_settings
 from nilr.recipes.models import FILES, ModelRow, check_file, describe
@@ -70,12 +68,11 @@ def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
             resumable=TRAINING_STATE in files,
             imported=imported,
         )
-    device = torch.device("cpu")
     return outcome.result(
         metrics,
         config=settings.model_dump(mode="json", exclude={"home"})
         | {"sources": [path.name for path in settings.sources]},
-        models=[load_model(store, name, device=device, engine="auto").used for name in metrics],
+        models=[check_model(store, name) for name in metrics],
         environment=environment(),
     )
 

@@ -57,7 +57,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     outcome = Outcome(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
-    models = load_models(store, settings.models, device=device, engine=settings.engine, precision=settings.precision)
+    models = load_models(store, settings.models, settings, device=device)
     loaded = list(models.values())
     size = episode_size(settings, loaded)
     plans = {name: plan_model(resolve_request(settings, model, size.n_way)) for name, model in models.items()}

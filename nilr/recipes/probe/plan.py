@@ -6,7 +6,6 @@ from typing import Any
 
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import UnknownNameError, UsageError
-from nilr.models.parameters import layer, part
 from nilr.probes.conditions import META_INIT, Quantity, layer_of
 from nilr.probes.edits import LEARNED
 from nilr.probes.neighbours import RULES
@@ -87,7 +86,7 @@ def plan_controls(plan: ProbePlan) -> dict[str, ProbePlan]:
 
 def resolve_request(settings: ProbeSettings, model: LoadedModel, n_way: int) -> Request:
     """Resolve a probe's settings for one model; UnknownNameError if --layers names a layer that it does not have."""
-    known = tuple(dict.fromkeys(layer(name) for name, _ in model.learner.named_parameters() if part(name) == "body"))
+    known = model.learner.body.layers
     names = [_known("layer", name, ["all", *known]) for name in split_commas(settings.layers)]
     by_layer = settings.similarity or settings.directions or settings.transfer
     every_layer = "all" in names or (by_layer and not names)

@@ -1,0 +1,21 @@
+"""A model: what can adapt to a support set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nilr.meta.algorithms import Algorithm
+from nilr.meta.engine.contract import Engine
+from nilr.models.learner import Learner
+
+
+@dataclass(frozen=True)
+class Model:
+    """A meta-initialisation (or adapted parameters) with its inner rates."""
+
+    learner: Learner  # body and head
+    algorithm: Algorithm  # the row that it is or will be trained with
+    engine: Engine  # executes its inner loop
+    params: Mapping[str, Tensor]  # by name, on one device
+    inner_lr: Mapping[str, Tensor]  # the rates of the parameters that the inner loop moves, in a shape of `rate_at`
