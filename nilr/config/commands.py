@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 from nilr.config.base import (
+    Channels,
     ChunkSettings,
+    CubSplit,
+    DatasetName,
     EpisodeSettings,
     Fit,
     MeasuringSettings,
@@ -20,11 +23,23 @@ ReproducePreset = Literal["paper", "cpu", "controls", "grid", "demo"]
 class PrepareDataSettings(MeasuringSettings):
     """`nilr prepare-data`: pack images into one HDF5 file."""
 
-    sources: tuple[Path, ...] = setting((), "Folders, archives or pickle files with the images.")
-    name: str | None = setting(
-        None, "Name of the pack in the store.", shown="mini-imagenet, synthetic, or the source's", env=False
+    sources: tuple[Path, ...] = setting((), "Folders, archives, arrays, pickle or Parquet files with the images.")
+    dataset: DatasetName | None = setting(
+        None, "Standard data set: its published split, image size and channels.", shown="recognised by class names"
     )
-    image_size: int = setting(84, "Height and width of the packed images, in pixels.", ge=8, le=1024)
+    cub_split: CubSplit = setting("100/50/50", "Published split of CUB-200-2011, by numbers of classes.")
+    rotations: bool = setting(
+        False, "Add the quarter turns of each class as three further classes, as is usual for Omniglot."
+    )
+    name: str | None = setting(
+        None, "Name of the pack in the store.", shown="the data set's, synthetic, or the source's", env=False
+    )
+    image_size: int | None = setting(
+        None, "Height and width of the packed images, in pixels.", shown="the data set's, else 84", ge=8, le=1024
+    )
+    channels: Channels = setting(
+        "auto", "Channels of the packed images: 1 is grey, 3 is RGB, auto is 1 for Omniglot and 3 for other images."
+    )
     resample: Resample = setting("bilinear", "Resampling filter for images of another size.")
     fit: Fit = setting(
         "stretch",

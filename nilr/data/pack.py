@@ -57,7 +57,12 @@ class PackInfo:
     created_at: str = ""  # ISO 8601, UTC
     digest: str = ""  # content digest, hex
     fit: str = "stretch"  # how images of another size became squares
-    channels: int = 3
+    channels: int = 3  # 3: RGB; 1: grey
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image, (S, S, C)."""
+        return self.image_size, self.image_size, self.channels
 
     @property
     def generated(self) -> bool:
@@ -66,12 +71,12 @@ class PackInfo:
 
 
 class ImageFile:
-    """The images of a split in a pack's file, which stays open: uint8 (n, S, S, 3), grouped by class.
+    """The images of a split in a pack's file, which stays open: uint8 (n, S, S, C), grouped by class.
 
     Args:
         path: the pack.
         offset: position of the first image, in bytes.
-        shape: (n, S, S, 3).
+        shape: (n, S, S, C).
     """
 
     def __init__(self, path: Path, offset: int, shape: tuple[int, ...]) -> None:
@@ -80,7 +85,7 @@ class ImageFile:
         weakref.finalize(self, os.close, self._file)
 
     def read(self, rows: Iterable[int]) -> Images:
-        """Return the images at the given positions, (len(rows), S, S, 3).
+        """Return the images at the given positions, (len(rows), S, S, C).
 
         Raises:
             DataError: the file was truncated after it was opened.
@@ -96,7 +101,7 @@ class ImageFile:
         return images
 
     def __iter__(self) -> Iterator[Images]:
-        """Read all images one after another, each (S, S, 3); see `read`."""
+        """Read all images one after another, each (S, S, C); see `read`."""
         for start in range(0, self.shape[0], _CHUNK):
             chunk = np.empty((min(_CHUNK, self.shape[0] - start), *self.shape[1:]), np.uint8)
             self._fill(chunk.data.cast("B"), start * chunk[0].size)
@@ -191,7 +196,7 @@ def open_pack(path: Path) -> Pack:
         with h5py.File(path, "r", locking=False) as file:
             _check_format(path, file)
             info = _read_info(path, file)
-            splits = {name: _read_split(path, file, name, info.image_size) for name in _split_names(path, file)}
+            splits = {name: _read_split(path, file, name, info) for name in _split_names(path, file)}
         digest = content_digest({name: bytes.fromhex(split.digest) for name, split in splits.items()})
     except _BROKEN as error:
         if "truncated file" in str(error):
@@ -258,11 +263,12 @@ def _read_info(path: Path, file: h5py.File) -> PackInfo:
     texts = {name: _text(file.attrs[name]) for name in PackInfo.__annotations__ if name not in ("image_size", *newer)}
     fit = _text(file.attrs.get("fit", b"stretch"))
     resamples = (*get_args(Resample), "none")
-    if texts["resample"] not in resamples or fit not in get_args(Fit) or file.attrs.get("channels", 3) != 3:
+    channels = operator.index(file.attrs.get("channels", 3))
+    if texts["resample"] not in resamples or fit not in get_args(Fit) or channels not in (1, 3):
         raise _damaged(path, "its images were prepared in an unknown way")
     if not is_name(texts["name"]):
         raise _damaged(path, f"invalid dataset name {texts['name'][:60]!r}")
-    return PackInfo(image_size=operator.index(file.attrs["image_size"]), fit=fit, channels=3, **texts)
+    return PackInfo(image_size=operator.index(file.attrs["image_size"]), fit=fit, channels=channels, **texts)
 
 
 def _text(value: object) -> str:
@@ -276,14 +282,14 @@ def _split_names(path: Path, file: h5py.File) -> list[str]:
     return names
 
 
-def _read_split(path: Path, file: h5py.File, name: str, image_size: int) -> PackedSplit:
+def _read_split(path: Path, file: h5py.File, name: str, info: PackInfo) -> PackedSplit:
     group = _member(path, file, name, h5py.Group)
     if set(group) != set(ARRAYS):
         raise _damaged(path, f"split `{name}` contains {sorted(group)}")
     datasets = {array_name: _member(path, group, array_name, h5py.Dataset) for array_name in ARRAYS}
     offsets = {array_name: _offset(path, dataset) for array_name, dataset in datasets.items()}
     n_images = len(datasets["images"])
-    shapes = {"images": (n_images, image_size, image_size, 3), "labels": (n_images,), "filenames": (n_images,)}
+    shapes = {"images": (n_images, *info.image_shape), "labels": (n_images,), "filenames": (n_images,)}
     dtypes = {"images": "|u1", "labels": "<i8"}
     for array_name, dataset in datasets.items():
         dtype, text = np.dtype(dataset.dtype.str), f"|S{dataset.dtype.itemsize}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 import shutil
 from collections import Counter, deque
@@ -66,7 +67,7 @@ class PackWriter:
         writer = cls(info, layout)
         with ExitStack() as stack, replacing(path) as temporary:
             writer._check_space(temporary.parent)
-            with _opened(temporary, writer._planned, info.image_size) as writer._file:
+            with _opened(temporary, writer._planned, info) as writer._file:
                 yield writer
                 written = writer._written_layout()
                 if written == writer._planned:
@@ -91,11 +92,11 @@ class PackWriter:
         Args:
             split: a split of the layout.
             class_name: a class of that split.
-            images: n times uint8 (S, S, 3); n is at most the planned number.
+            images: n times uint8 (S, S, C); n is at most the planned number.
             filenames: base name of each image's file.
             digests: `image_digests(images)`, if already computed.
         """
-        planned, shape = self._planned[split][class_name], (self.info.image_size, self.info.image_size, 3)
+        planned, shape = self._planned[split][class_name], self.info.image_shape
         unfit = [f"{image.dtype} {image.shape}" for image in images if image.dtype != np.uint8 or image.shape != shape]
         if unfit or not len(filenames) == len(images) <= planned:
             raise ValueError(f"{class_name}: {len(images)} images, {len(filenames)} names, {planned} planned; {unfit}")
@@ -117,7 +118,7 @@ class PackWriter:
         )
 
     def _check_space(self, directory: Path) -> None:
-        needed = sum(sum(classes.values()) for classes in self._planned.values()) * self.info.image_size**2 * 3
+        needed = sum(sum(classes.values()) for classes in self._planned.values()) * math.prod(self.info.image_shape)
         free = shutil.disk_usage(directory).free
         if free < needed:
             raise StoreError(
@@ -141,7 +142,7 @@ class PackWriter:
 
     def _compact(self, path: Path, layout: Layout) -> None:
         """Write the pack to `path`, without the gaps of images that were planned but not written."""
-        with _opened(path, layout, self.info.image_size) as file:
+        with _opened(path, layout, self.info) as file:
             for split, classes in layout.items():
                 for name in classes:
                     file.write_images(split, name, self._file.read_images(split, name))
@@ -178,16 +179,16 @@ class _PackFile:
     HDF5 only reserves the places. The bytes are written and read without HDF5.
     """
 
-    def __init__(self, hdf5: h5py.File, disk: PatientFile, layout: Layout, image_size: int) -> None:
+    def __init__(self, hdf5: h5py.File, disk: PatientFile, layout: Layout, image_shape: tuple[int, int, int]) -> None:
         self.hdf5, self.disk = hdf5, disk
         self._starts: dict[tuple[str, str], int] = {}
         self._written: dict[tuple[str, str], range] = {}
         self._unhashed = {split: deque(classes) for split, classes in layout.items()}
         self._hashes = {split: hashlib.sha256() for split in layout}
         for split, classes in layout.items():
-            start = _reserve(hdf5.create_group(split), (sum(classes.values()), image_size, image_size, 3))
+            start = _reserve(hdf5.create_group(split), (sum(classes.values()), *image_shape))
             for name, n_before in zip(classes, itertools.accumulate(classes.values(), initial=0), strict=False):
-                self._starts[split, name] = start + n_before * image_size**2 * 3
+                self._starts[split, name] = start + n_before * math.prod(image_shape)
 
     def write_images(self, split: str, class_name: str, pieces: Iterable[bytes]) -> None:
         """Write the images of a class, once, and read them back."""
@@ -228,10 +229,10 @@ class _PackFile:
 
 
 @contextmanager
-def _opened(path: Path, layout: Layout, image_size: int) -> Iterator[_PackFile]:
+def _opened(path: Path, layout: Layout, info: PackInfo) -> Iterator[_PackFile]:
     with PatientFile(path) as disk:
         with h5py.File(disk, "w", libver=("v108", "v108")) as hdf5:  # structures of HDF5 1.8 carry checksums
-            yield _PackFile(hdf5, disk, layout, image_size)
+            yield _PackFile(hdf5, disk, layout, info.image_shape)
         disk.check()
 
 

@@ -21,6 +21,7 @@ from nilr.data.digests import Images
 
 CLASSES: Final[dict[Split, range]] = {"train": range(64), "val": range(64, 80), "test": range(80, 100)}
 IMAGES_PER_CLASS: Final = 100
+IMAGE_SIZE: Final = 84  # px, by default
 
 Plane = npt.NDArray[np.float32]
 Planes = tuple[Plane, Plane, Plane]

@@ -10,7 +10,7 @@ unpickling   a pickle's content, without unpickling
 tree         which folders are splits, and which are classes
 layouts      plan which image belongs to which class and split
 splits       draws by seed, and split files
-mini_imagenet  its classes and their published split
-decoding     encoded images -> RGB arrays of one size
+datasets     the standard data sets and their published splits
+decoding     encoded images -> RGB or grey arrays of one size
 streaming    a plan -> decoded classes, with several threads
 """

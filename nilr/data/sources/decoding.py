@@ -1,8 +1,9 @@
-"""Decode images to RGB at the size of the pack.
+"""Decode images to RGB, or to grey, at the size of the pack.
 
 The pixels of an RGB image of that size are not changed. Any other image is resized to a square: as a whole, whatever
 its proportions, as Mini-ImageNet was made, or cropped or padded. EXIF orientation is applied; transparency becomes
 white; 16-bit grey is scaled to 8 bits; the first frame of an animation is used; colour profiles are not applied.
+Grey is the luma of RGB (ITU-R 601-2).
 """
 
 import io
@@ -50,26 +51,27 @@ class _ImageError(Exception):
 
 
 def decode_images(
-    payloads: Sequence[Payload], size: int, resample: Resample, fit: Fit = "stretch"
+    payloads: Sequence[Payload], size: int, resample: Resample, fit: Fit = "stretch", channels: int = 3
 ) -> tuple[Images, list[str | None]]:
     """Decode images.
 
     Args:
-        payloads: encoded images, or their pixels, uint8 (H, W, 3).
+        payloads: encoded images, or their pixels, uint8 (H, W, 3) or (H, W).
         size: S, height and width to return, in pixels.
         resample: filter for images of another size.
         fit: how these become squares.
+        channels: C, 1 or 3.
 
     Returns:
-        uint8 (n, S, S, 3), and for each image the reason why it is unusable, or None; unusable images are black.
+        uint8 (n, S, S, C), and for each image the reason why it is unusable, or None; unusable images are black.
     """
-    images = np.empty((len(payloads), size, size, 3), np.uint8)
+    images = np.empty((len(payloads), size, size, channels), np.uint8)
     reasons: list[str | None] = []
     for payload, place in zip(payloads, images, strict=True):
         reason = None
         try:
             if not _decode_plain_jpeg(payload, place):
-                place[:] = np.asarray(_decode(payload, size, resample, fit))
+                place[:] = np.asarray(_decode(payload, size, resample, fit, channels)).reshape(place.shape)
         except _ImageError as error:
             reason = str(error)
         except Exception as error:  # Pillow raises nearly any exception for a broken image
@@ -80,12 +82,14 @@ def decode_images(
     return images, reasons
 
 
-def _decode(payload: Payload, size: int, resample: Resample, fit: Fit) -> Image.Image:
+def _decode(payload: Payload, size: int, resample: Resample, fit: Fit, channels: int) -> Image.Image:
     if isinstance(payload, Unreadable):
         raise _ImageError(payload.reason)
     image = _open(payload) if isinstance(payload, bytes) else Image.fromarray(payload)
     if image.mode != "RGB" or "transparency" in image.info:
         image = _to_rgb(image)
+    if channels == 1:
+        image = image.convert("L")
     if image.size != (size, size):
         image = _FITS[fit](image, (size, size), Image.Resampling[resample.upper()])
     return image
@@ -97,7 +101,7 @@ def _decode_plain_jpeg(content: Payload, place: Images) -> bool:
     Pillow takes three times as long for the same pixels: both use libjpeg-turbo. Damaged images, even those that this
     decoder accepts in part, are left to Pillow, which reports what is wrong.
     """
-    if decode_jpeg is None or not isinstance(content, bytes) or _jpeg_size(content) != place.shape[1::-1]:
+    if decode_jpeg is None or not isinstance(content, bytes) or place.shape != (*_jpeg_size(content), 3):
         return False
     try:
         decode_jpeg(content, "RGB", buffer=place)
@@ -106,23 +110,23 @@ def _decode_plain_jpeg(content: Payload, place: Images) -> bool:
     return True
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Return width and height of a JPEG with 3 components of 8 bits and without EXIF or the like; None for all else."""
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """Return height and width of a JPEG of 3 components of 8 bits without EXIF or the like; zeros for all else."""
     if not content.startswith(b"\xff\xd8"):
-        return None
-    found, at = None, 2
+        return 0, 0
+    found, at = (0, 0), 2
     while at + 4 <= len(content) and content[at] == 0xFF:
         marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4])
         if marker == _START_OF_SCAN:
             return found
-        if marker in _START_OF_FRAME and found is None and content[at + 4 : at + 5] == b"\x08":
-            found = int.from_bytes(content[at + 7 : at + 9]), int.from_bytes(content[at + 5 : at + 7])
+        if marker in _START_OF_FRAME and not any(found) and content[at + 4 : at + 5] == b"\x08":
+            found = int.from_bytes(content[at + 5 : at + 7]), int.from_bytes(content[at + 7 : at + 9])
             if content[at + 9 : at + 10] != b"\x03":
-                return None
+                return 0, 0
         elif marker not in _NEUTRAL:
-            return None
+            return 0, 0
         at += 2 + length
-    return None
+    return 0, 0
 
 
 def _open(content: bytes) -> Image.Image:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, field
 from typing import Final
 
-from nilr.config.base import MINI_IMAGENET, SPLITS, Split, is_name
+from nilr.config.base import SPLITS, Split, is_name
 from nilr.config.commands import PrepareDataSettings
-from nilr.data.sources.members import MAX_NAME, Listing, container_name
-from nilr.data.sources.mini_imagenet import RAVI_SPLIT_OF, check_mini_imagenet, is_mini_imagenet
+from nilr.data.sources.datasets import DATASETS, Published, published, recognise
+from nilr.data.sources.members import MAX_NAME, Listing, Member, container_name
 from nilr.data.sources.splits import (
     Matched,
     Splits,
@@ -27,6 +27,8 @@ from nilr.words import counted, some
 # An episode of the usual size: 1 support and 15 query images per class.
 _EPISODE_IMAGES: Final = 16
 _FAR_SMALLER: Final = 5  # times smaller than the median class
+_IMAGE_SIZE: Final = 84  # px, of images outside `DATASETS`
+_CHANNELS: Final = 3
 
 
 @dataclass
@@ -36,6 +38,9 @@ class Plan:
     splits: Splits  # the images of each class of each split
     name: str  # of the pack
     kind: str  # kind of the source, such as `class folders in tar`
+    dataset: Published | None = None  # the standard data set that this is, or whose classes these are
+    image_size: int = _IMAGE_SIZE
+    channels: int = _CHANNELS
     warnings: list[str] = field(default_factory=list)  # what the user should know about the pack
     notes: list[str] = field(default_factory=list)  # what was skipped
     broken: dict[str, str] = field(default_factory=dict)  # why files of the sources are unreadable
@@ -48,17 +53,17 @@ class Plan:
 def plan_pack(listing: Listing, settings: PrepareDataSettings, table: SplitTable | None) -> Plan:
     """Find the class and the split of every image.
 
-    The split comes from the first of: split files (given, in the sources, or beside them); `--split-classes`; split
-    folders in the sources; the published split of Mini-ImageNet.
+    The split comes from the first of: split files (given, in the sources, or beside them); `--dataset`;
+    `--split-classes`; split folders in the sources; the published split of the data set that has these classes.
 
     Args:
         listing: what the sources contain.
-        settings: how to split, and which images of each class to use. A pack named `mini-imagenet`, or one without a
-            given name that contains its classes, must have its classes and number of images.
+        settings: how to split, and which images of each class to use. A pack named like a data set of `DATASETS`, or
+            one without a given name that contains its classes, must have its classes and number of images.
         table: the split files that the user gave.
 
     Raises:
-        DataError: the split or a class is unknown, a class name is too long, or the images are not Mini-ImageNet.
+        DataError: the split or a class is unknown, a class name is too long, or the data set is not whole.
     """
     warnings: list[str] = []
     try:
@@ -75,9 +80,24 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, table: SplitTable
                     hint=f"rename the class; a name has at most {MAX_NAME} characters",
                 )
             classes[class_name] = sorted(images, key=lambda image: image.filename)[: settings.limit_per_class]
-    if plan.name == MINI_IMAGENET and settings.limit_per_class is None:
-        plan.warnings += check_mini_imagenet(plan.splits)
+    if plan.dataset is not None:
+        plan.image_size, plan.channels = plan.dataset.row.image_size, plan.dataset.row.channels
+        if _is_whole(plan.dataset, settings) and settings.limit_per_class is None:
+            plan.warnings += plan.dataset.check(plan.splits)
+    plan.image_size = settings.image_size or plan.image_size
+    plan.channels = plan.channels if settings.channels == "auto" else int(settings.channels)
+    if settings.rotations:
+        plan.splits = {split: _with_rotations(classes) for split, classes in plan.splits.items()}
     return plan
+
+
+def _with_rotations(classes: Mapping[str, list[Member]]) -> dict[str, list[Member]]:
+    """Return the classes and, as further classes, their images turned by 90, 180 and 270 degrees."""
+    return {
+        f"{name}@{90 * turns}" if turns else name: [image._replace(turns=turns) for image in images]
+        for name, images in classes.items()
+        for turns in range(4)
+    }
 
 
 def _plan_by_table(
@@ -108,7 +128,8 @@ def _plan_by_table(
         )
     kind = _kind("ILSVRC with split files" if matched.original else "split files", listing)
     labels = {label for classes in table.values() for label in classes}
-    plan = Plan(matched.splits, _pack_name(listing, settings, labels), kind, warnings)
+    dataset, _ = _find_dataset(listing, settings, labels, {})
+    plan = Plan(matched.splits, _pack_name(listing, settings, labels, dataset), kind, dataset, warnings=warnings)
     if matched.absent:
         plan.warnings.append(f"the sources lack {_classes(matched.absent)} of the split files: {some(matched.absent)}")
     if matched.relabelled:
@@ -134,32 +155,54 @@ def _lies_elsewhere(matched: Matched, row: str | None = None) -> str:
 
 def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: list[str]) -> Plan:
     tree = read_tree(listing.images)
-    plan = Plan({}, "", _kind("flat images" if tree.is_flat else "class folders", listing), warnings)
-    _check_tree(tree, listing, settings, plan)
+    plan = Plan({}, "", _kind("flat images" if tree.is_flat else "class folders", listing), warnings=warnings)
     classes = tree.by_name()
-    is_mini = is_mini_imagenet(listing, settings, classes.keys())
-    has_splits = any(split for parts in classes.values() for split in parts)
+    in_folders = {c: split for c, parts in classes.items() for split in parts if split}
+    plan.dataset, alike = _find_dataset(listing, settings, classes.keys(), in_folders)
+    _check_tree(tree, listing, settings, plan)
+    if plan.dataset is not None:
+        classes = {plan.dataset.name_of(c): parts for c, parts in classes.items()}
     if settings.split_classes:
-        if has_splits:
+        if in_folders:
             plan.warnings.append("the split folders of the sources are ignored: --split-classes draws another split")
         for small in _too_small({c: sum(map(len, classes[c].values())) for c in classes}, settings.min_images, plan):
             del classes[small]
         split_of = draw_split(classes, parse_split_classes(settings.split_classes), seed=settings.seed)
-    elif has_splits:
-        split_of = _split_of_folders(classes, plan, is_mini=is_mini)
+    elif in_folders:
+        split_of = _split_of_folders(classes, plan, settings)
         if missing := [split for split in SPLITS if split not in split_of.values()]:
             plan.warnings.append(f"the sources have no images of the split {' and '.join(missing)}")
     else:
-        split_of = _published_split(classes, is_mini=is_mini)
-    _check_names(split_of, plan)
+        split_of = _published_split(classes, plan, settings, alike)
+    if plan.dataset is None:
+        _check_names(split_of, plan)
     if unused := sorted(set(classes) - set(split_of)):
         plan.notes.append(f"skipped {_classes(unused)} without a split: {some(unused)}")
     for split in SPLITS:
         chosen = [class_name for class_name in sorted(classes) if split_of.get(class_name) == split]
         if chosen:
             plan.splits[split] = {c: [image for part in classes[c].values() for image in part] for c in chosen}
-    plan.name = _pack_name(listing, settings, classes.keys())
+    plan.name = _pack_name(listing, settings, classes.keys(), plan.dataset)
+    if plan.dataset and settings.dataset is None and settings.name is None:
+        plan.notes.append(f"recognised {plan.dataset.title} by its classes")
     return plan
+
+
+def _find_dataset(
+    listing: Listing, settings: PrepareDataSettings, classes: Set[str], split_of: Mapping[str, Split]
+) -> tuple[Published | None, list[Published]]:
+    """Return the data set that was requested or recognised, or else those with the same classes."""
+    if name := settings.dataset or (settings.name if settings.name in DATASETS else None):
+        return published(name, settings.cub_split), []
+    in_pickles = all(image.reader.kind == "pickle" for image in listing.images)
+    path = listing.images[0].path if in_pickles and settings.name is None else None
+    found = recognise(classes, split_of, drawn=settings.split_classes is not None, path=path)
+    return (published(found[0].name, settings.cub_split), []) if len(found) == 1 else (None, found)
+
+
+def _is_whole(dataset: Published, settings: PrepareDataSettings) -> bool:
+    """Return whether the pack must be the whole data set: it was requested, or the pack has its name."""
+    return settings.dataset is not None or settings.name in (None, dataset.name, dataset.file)
 
 
 def _check_names(split_of: Mapping[str, Split], plan: Plan) -> None:
@@ -185,15 +228,15 @@ def _check_names(split_of: Mapping[str, Split], plan: Plan) -> None:
             plan.warnings.append(f"{_classes(names)} {what}: {listed}")
 
 
-def _pack_name(listing: Listing, settings: PrepareDataSettings, classes: Set[str]) -> str:
-    """Return the pack's name: the given one, `mini-imagenet`, or that of the only source."""
-    if is_mini_imagenet(listing, settings, classes):
-        return MINI_IMAGENET
+def _pack_name(listing: Listing, settings: PrepareDataSettings, classes: Set[str], dataset: Published | None) -> str:
+    """Return the pack's name: the given one, that of the data set, or that of the only source."""
     if settings.name is not None:
         return settings.name
+    if dataset is not None:
+        return dataset.file
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", container_name(settings.sources[0].resolve().name)).strip("._-")
     if len(settings.sources) > 1 or split_named(name) or not is_name(name):
-        raise DataError("the images are not Mini-ImageNet, so the pack needs a name", hint="name it with --name")
+        raise DataError("the images are no known data set, so the pack needs a name", hint="name it with --name")
     if listing.skipped_classes and settings.split_files is None:
         outside = f"{_classes(listing.skipped_classes)}, such as {min(listing.skipped_classes)}, outside Mini-ImageNet"
         raise DataError(f"the sources contain {outside}", hint="pack all classes under another name with --name")
@@ -210,14 +253,14 @@ def _check_tree(tree: Tree, listing: Listing, settings: PrepareDataSettings, pla
     if tree.unsorted:
         n_images = counted(sum(tree.unsorted.values()), "image")
         found = f"{n_images} without class folders: {some([f'`{path}`' for path in tree.unsorted])}"
-        if not settings.split_classes or not tree.classes:
+        if not (settings.split_classes or plan.dataset) or not tree.classes:
             lists = [f", as `{other}` lists them" for other in listing.others if other.endswith("_annotations.txt")]
             hint = f"sort them into one folder per class{next(iter(lists), '')}, or give split files with --split-files"
             hint += f"; {draw} skips them, and draws a split of the classes that have folders" if tree.classes else ""
             raise DataError(found, hint=hint)
         plan.warnings.append(f"skipped {found}")
     with_split, without = tree.sides()
-    if with_split and without and not settings.split_classes:
+    if with_split and without and not (settings.split_classes or plan.dataset):
         raise DataError(
             f"some folders belong to a split and others do not: {some(list(map(_quoted, with_split)))} do, "
             f"{some(list(map(_quoted, without)))} do not",
@@ -276,31 +319,45 @@ def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:
     return some([f"`{name}` ({sizes[name]:,})" for name in names])
 
 
-def _split_of_folders(classes: Classes, plan: Plan, *, is_mini: bool) -> dict[str, Split]:
-    """Return the split in the folders, or the published one if the folders contradict it for Mini-ImageNet."""
+def _split_of_folders(classes: Classes, plan: Plan, settings: PrepareDataSettings) -> dict[str, Split]:
+    """Return the split in the folders, or the published one if the folders contradict it for a known data set."""
     split_of = {c: split for c, parts in classes.items() for split in parts if split}
     shared = sorted(c for c, parts in classes.items() if len(parts) > 1)
-    published = RAVI_SPLIT_OF.keys() >= split_of.keys()
-    if shared and not published:
+    dataset = plan.dataset if plan.dataset and plan.dataset.has_all(split_of) else None
+    if shared and dataset is None:
         raise DataError(
             f"several splits share {_classes(shared)}, such as {some(shared, 3)}, "
             "but each class must belong to one split",
             hint=f"draw a new split of all classes with {_draw(classes)}",
         )
-    if published and (shared or (is_mini and any(split_of[c] != RAVI_SPLIT_OF[c] for c in split_of))):
+    if dataset is None:
+        return split_of
+    differs = any(split_of[c] != dataset.split_of[c] for c in split_of)
+    if not shared and not (differs and _is_whole(dataset, settings)):
+        return split_of
+    if settings.dataset is None:
         reason = f"divide {_classes(shared)} between splits" if shared else "differ from it"
         plan.warnings.append(
-            "the published split of Mini-ImageNet (Ravi and Larochelle) is used, because the folders of the sources "
-            + reason
+            f"the published split of {dataset.title} is used, because the folders of the sources {reason}"
         )
-        return {class_name: RAVI_SPLIT_OF[class_name] for class_name in split_of}
-    return split_of
+    return _split_in(dataset, classes)
 
 
-def _published_split(classes: Classes, *, is_mini: bool) -> dict[str, Split]:
-    known = RAVI_SPLIT_OF.keys()
-    if known >= classes.keys() or (is_mini and known <= classes.keys()):
-        return {class_name: RAVI_SPLIT_OF[class_name] for class_name in classes if class_name in known}
+def _split_in(dataset: Published, classes: Classes) -> dict[str, Split]:
+    return {name: split for name in classes if (split := dataset.split_of.get(name))}
+
+
+def _published_split(
+    classes: Classes, plan: Plan, settings: PrepareDataSettings, alike: Sequence[Published]
+) -> dict[str, Split]:
+    dataset = plan.dataset
+    if dataset and (dataset.has_all(classes) or (_is_whole(dataset, settings) and dataset.is_within(classes))):
+        return _split_in(dataset, classes)
+    if alike:
+        raise DataError(
+            f"the classes are those of {' and '.join(data.row.title for data in alike)}, which split them differently",
+            hint=f"choose with {' or '.join(f'--dataset {data.name}' for data in alike)}",
+        )
     raise DataError(
         f"the split of the {_classes(classes)} ({some(sorted(classes), 3)}) is unknown",
         hint=f"use folders train, val and test, read the split with --split-files, or draw one with {_draw(classes)}",

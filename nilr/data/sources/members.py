@@ -62,6 +62,7 @@ class Member(NamedTuple):
     size: int  # bytes
     reader: "Reader"  # the reader of its container
     where: Any  # its place, in a form that only the reader uses
+    turns: int = 0  # quarter turns, counter-clockwise, of the packed image
 
     @property
     def filename(self) -> str:
@@ -89,6 +90,10 @@ class Listing:
     links: dict[str, str] = field(default_factory=dict)  # path and target of each symbolic link in an archive
     skipped_classes: set[str] = field(default_factory=set)  # not listed, because no split has them
     split_file_bytes: int = 0  # total size of split files; those beyond `MAX_SPLIT_FILE_BYTES` count as others
+
+    def synsets(self) -> set[str]:
+        """Return the WordNet ids among the folders of the images."""
+        return {part for image in self.images for part in image.path.split("/")[:-1] if is_synset(part)}
 
     def add(self, member: Member, read: Callable[[int], bytes]) -> None:
         """Add a file; `read(n)` returns its first n bytes."""
@@ -208,9 +213,14 @@ def plain_path(name: str) -> str:
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
+def is_synset(name: str) -> bool:
+    """Return whether a class name is a WordNet id, as ImageNet's classes have."""
+    return _SYNSET.fullmatch(name) is not None
+
+
 def is_unwanted_class(name: str, only: frozenset[str] | None) -> bool:
     """Return whether a folder or class tar is a synset outside `only` (None: all are wanted)."""
-    return only is not None and name not in only and _SYNSET.fullmatch(name) is not None
+    return only is not None and name not in only and is_synset(name)
 
 
 def container_name(name: str) -> str:

@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
 from nilr.config.base import Fit, Resample
 from nilr.data.digests import Images, image_digests
 from nilr.data.sources.decoding import MAX_BYTES, decode_images
@@ -46,6 +48,7 @@ def decode_classes(
     image_size: int,
     resample: Resample,
     fit: Fit,
+    channels: int,
     workers: int | None,
     advance: Callable[[int], None],
 ) -> Iterator[DecodedClass]:
@@ -59,6 +62,7 @@ def decode_classes(
         image_size: S, height and width to return, in pixels.
         resample: filter for images of another size.
         fit: how these become squares.
+        channels: 1 or 3.
         workers: decoding threads; None for one per core.
         advance: called with the number of images decoded since the last call.
     """
@@ -68,7 +72,8 @@ def decode_classes(
     running: deque[tuple[list[Place], Future[Decoded]]] = deque()
     try:
         for places, payloads in _chunks(_places(splits), chunk_images):
-            running.append((places, pool.submit(_decode, payloads, image_size, resample, fit)))
+            turns = [owner.members[index].turns for owner, index in places]
+            running.append((places, pool.submit(_decode, payloads, turns, image_size, resample, fit, channels)))
             if len(running) >= _CHUNKS_PER_WORKER * workers:
                 yield from _collect(*running.popleft(), advance)
         while running:
@@ -116,8 +121,12 @@ def _fetch(members: list[Member]) -> Iterator[tuple[Member, Payload]]:
     yield from fetch_all(member for member in members if member.size <= MAX_BYTES)
 
 
-def _decode(payloads: list[Payload], size: int, resample: Resample, fit: Fit) -> Decoded:
-    images, reasons = decode_images(payloads, size, resample, fit)
+def _decode(
+    payloads: list[Payload], turns: list[int], size: int, resample: Resample, fit: Fit, channels: int
+) -> Decoded:
+    images, reasons = decode_images(payloads, size, resample, fit, channels)
+    for image, n in zip(images, turns, strict=True):
+        image[:] = np.rot90(image, n).copy() if n else image
     return images, image_digests(images), reasons
 
 

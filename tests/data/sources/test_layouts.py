@@ -9,24 +9,26 @@ from pathlib import Path
 import pytest
 
 from nilr.config.commands import PrepareDataSettings
+from nilr.data.sources.datasets import published
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.layouts import Plan, plan_pack
 from nilr.data.sources.members import Listing, Member
-from nilr.data.sources.mini_imagenet import RAVI_CLASSES, RAVI_SPLIT_OF
 from nilr.data.sources.splits import read_split_files
 from nilr.errors import DataError
 
+MINI = published("mini-imagenet")
 
-def plan(paths: Iterable[str], name: str = "mine", **settings: object) -> Plan:
+
+def plan(paths: Iterable[str], name: str | None = "mine", **settings: object) -> Plan:
     reader = FolderReader(Path(), "")
     images = [Member(path, 1, reader, Path(path)) for path in paths]
-    return plan_pack(Listing(images), PrepareDataSettings(name=name, **settings), None)
+    return plan_pack(Listing(images), PrepareDataSettings(name=name, sources=(Path("s"),), **settings), None)
 
 
 def whole(split_of: dict[str, str] | None = None, per_class: int = 600) -> list[str]:
     """Return the paths of Mini-ImageNet, in split folders or just in class folders."""
-    prefix = {c: f"s/{split_of[c]}" if split_of else "s" for c in RAVI_SPLIT_OF}
-    return [f"{prefix[c]}/{c}/{i}.jpg" for c in RAVI_SPLIT_OF for i in range(per_class)]
+    prefix = {c: f"s/{split_of[c]}" if split_of else "s" for c in MINI.split_of}
+    return [f"{prefix[c]}/{c}/{i}.jpg" for c in MINI.split_of for i in range(per_class)]
 
 
 def test_complete_mini_imagenet_is_accepted() -> None:
@@ -37,7 +39,7 @@ def test_complete_mini_imagenet_is_accepted() -> None:
         "test": 12000,
     }
     assert {split: set(classes) for split, classes in made.splits.items()} == {
-        k: set(v) for k, v in RAVI_CLASSES.items()
+        k: set(v) for k, v in MINI.classes.items()
     }
     assert made.warnings == []
     assert made.kind == "class folders in folder"
@@ -50,7 +52,7 @@ def test_mini_imagenet_with_a_missing_image_is_refused() -> None:
 
 
 def test_another_split_of_its_classes_is_replaced_only_under_its_name() -> None:
-    split_of: dict[str, str] = dict(RAVI_SPLIT_OF)
+    split_of: dict[str, str] = dict(MINI.split_of)
     split_of["n01532829"], split_of["n01930112"] = "test", "train"
     made = plan(whole(split_of), "mini-imagenet")
     assert "n01532829" in made.splits["train"]
@@ -67,7 +69,7 @@ def test_other_classes_than_those_of_mini_imagenet_are_skipped() -> None:
 
 
 def test_classes_without_ids_give_a_warning() -> None:
-    names = {split: [f"{split}{i}" for i in range(len(classes))] for split, classes in RAVI_CLASSES.items()}
+    names = {split: [f"{split}{i}" for i in range(len(classes))] for split, classes in MINI.classes.items()}
     paths = [f"s/{split}/{c}/{i}.jpg" for split, classes in names.items() for c in classes for i in range(600)]
     assert plan(paths, "mini-imagenet").warnings == [
         "the split of 100 classes without a Mini-ImageNet id cannot be checked"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from nilr.data.sources import splits
+from nilr.data.sources.datasets import published
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.members import Listing, Member
-from nilr.data.sources.mini_imagenet import RAVI_CLASSES, RAVI_SPLIT_OF
 from nilr.data.sources.splits import (
     draw_split,
     find_split_files,
@@ -22,6 +22,8 @@ from nilr.errors import DataError, UsageError
 ONE_ROW = {"train.csv": b"filename,label\na.jpg,cat\n", "val.csv": b"filename,label\nb.jpg,dog\n"}
 ONE_ROW["test.csv"] = b"filename,label\nc.jpg,cow\n"
 
+MINI = published("mini-imagenet")
+
 
 def members(*paths: str) -> list[Member]:
     reader = FolderReader(Path(), "")
@@ -29,17 +31,17 @@ def members(*paths: str) -> list[Member]:
 
 
 def test_the_built_in_split_has_64_16_and_20_disjoint_classes() -> None:
-    assert {split: len(names) for split, names in RAVI_CLASSES.items()} == {"train": 64, "val": 16, "test": 20}
-    assert len(RAVI_SPLIT_OF) == 100
+    assert {split: len(names) for split, names in MINI.classes.items()} == {"train": 64, "val": 16, "test": 20}
+    assert len(MINI.split_of) == 100
     # Facts of the published train.csv, val.csv and test.csv: their first and last labels.
-    assert {RAVI_SPLIT_OF[name] for name in ("n01532829", "n13133613")} == {"train"}
-    assert {RAVI_SPLIT_OF[name] for name in ("n01855672", "n09256479")} == {"val"}
-    assert {RAVI_SPLIT_OF[name] for name in ("n01930112", "n07613480")} == {"test"}
+    assert {MINI.split_of[name] for name in ("n01532829", "n13133613")} == {"train"}
+    assert {MINI.split_of[name] for name in ("n01855672", "n09256479")} == {"val"}
+    assert {MINI.split_of[name] for name in ("n01930112", "n07613480")} == {"test"}
 
 
 @pytest.mark.real_data
 def test_the_built_in_split_is_that_of_the_published_files(mini_imagenet: Path) -> None:
-    for split, names in RAVI_CLASSES.items():
+    for split, names in MINI.classes.items():
         with (mini_imagenet / "splits" / f"{split}.csv").open(newline="") as file:
             assert {row["label"] for row in csv.DictReader(file)} == names
 

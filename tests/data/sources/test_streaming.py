@@ -36,7 +36,13 @@ class Scattered:
 
 def made(splits: dict[str, dict[str, list[Member]]], advanced: list[int], workers: int = 2) -> Iterator[DecodedClass]:
     return decode_classes(  # type: ignore[arg-type]
-        splits, image_size=SIZE, resample="bilinear", fit="stretch", workers=workers, advance=advanced.append
+        splits,
+        image_size=SIZE,
+        resample="bilinear",
+        fit="stretch",
+        channels=3,
+        workers=workers,
+        advance=advanced.append,
     )
 
 
