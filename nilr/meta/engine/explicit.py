@@ -1,41 +1,31 @@
-"""The explicit engines: Conv4 without an autograd graph, one episode per core; in torch, or in C (`compiled`)."""
+"""The explicit engines: convolutional bodies without an autograd graph, one episode per core; in torch, or in C."""
 
 from collections import deque
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from nilr.episodes import Episode
-from nilr.meta.engine.block import ConvBlock
 from nilr.meta.engine.contract import Engine, MetaGradient, Objective
 from nilr.meta.engine.image_block import image_block
+from nilr.meta.engine.layer import ConvLayer
 from nilr.meta.engine.native import library
-from nilr.meta.engine.network import (
-    BLOCKS,
-    N_BLOCKS,
-    Images,
-    activations,
-    as_images,
-    embed,
-    first_needed,
-    flatten,
-    loss_pass,
-)
+from nilr.meta.engine.network import Images, activations, as_images, flatten, loss_pass, moves_body, outputs
 from nilr.meta.engine.passes import AtenPasses, NativePasses, Passes
+from nilr.meta.engine.structure import Row, rows_of
 from nilr.meta.engine.trajectory import Task, TaskGradient, adapt, task_gradient
 from nilr.meta.engine.workers import in_order
 from nilr.meta.inner_lr import rate_at
 from nilr.metrics import accuracy
 from nilr.models.conv_body import ConvBody
 from nilr.models.learner import Learner, Params, Statistics, Tensors
-from nilr.models.stages import Unit
 
 
 class ExplicitEngine(Engine):
-    """Forward, backward and Hessian-vector product of Conv4 as plain tensor functions."""
+    """Forward, backward and Hessian-vector product of every `ConvBody` as plain tensor functions."""
 
     name = "explicit"
     has_precision = True
@@ -44,12 +34,7 @@ class ExplicitEngine(Engine):
     @override
     @classmethod
     def supports(cls, learner: Learner, device: torch.device) -> bool:
-        body = learner.body
-        if not isinstance(body, ConvBody) or body.mean or len(body.stages) != N_BLOCKS:
-            return False
-        return all(
-            isinstance(stage, Unit) and stage.kernel == 3 and stage.slope == 0 and stage.pool for stage in body.stages
-        )
+        return isinstance(learner.body, ConvBody)
 
     @override
     @torch.no_grad()
@@ -91,25 +76,29 @@ class ExplicitEngine(Engine):
     @torch.no_grad()
     def support_gradient(self, params: Tensors, x: Tensor, y: Tensor, names: Iterable[str]) -> Params:
         names = list(names)
-        gradient = loss_pass(params, self._images(x), y, first_block=first_needed(names)).gradient
+        gradient = loss_pass(params, self._images(x), y, body=moves_body(names)).gradient
         return {name: gradient[name] for name in names}
 
     @override
     @torch.no_grad()
     def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
-        kept = embed(params, as_images(x, self._blocks())).kept
-        return {name: torch.stack([block.mean, block.rstd]) for name, block in zip(BLOCKS, kept, strict=True)}
+        return {
+            unit.name: torch.stack([branch.mean, branch.rstd])
+            for row, _, kept in outputs(self._as_images(x), params)
+            for unit, branch in zip(row.branches, kept.branches, strict=True)
+        }
 
     @override
     @torch.no_grad()
     def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
-        return dict(zip(BLOCKS, activations(self._images(x, statistics), params), strict=True))
+        return dict(activations(self._images(x, statistics), params))
 
     @override
     @torch.no_grad()
     def features(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> Tensor:
         images = self._images(x, statistics)
-        return flatten(deque(activations(images, params), maxlen=1).pop(), images.groups)
+        ((_, last),) = deque(activations(images, params), maxlen=1)
+        return flatten(last, images.groups)
 
     def _task(self, episode: Episode, *, inductive: bool) -> Task:
         """Return an episode (or several side by side), its query with the support before it if `inductive`."""
@@ -120,20 +109,24 @@ class ExplicitEngine(Engine):
     def _joined(self, episode: Episode, support: Images) -> Images:
         """Return support and query as one batch with the support's statistics."""
         x = torch.cat([episode.support_x, episode.query_x], -4)
-        return as_images(x, self._blocks(first=episode.support_x.shape[-4]))
+        return self._as_images(x, first=episode.support_x.shape[-4])
 
     def _images(self, x: Tensor, statistics: Statistics | None = None) -> Images:
-        """Return images (n, C, H, W), or (G, n, C, H, W), with the blocks that compute on them."""
-        if statistics is None:
-            return as_images(x, self._blocks())
-        return as_images(x, [ConvBlock(self.passes, self.precision, statistics[name]) for name in BLOCKS])
+        """Return images (n, C, H, W), or (G, n, C, H, W), with the layers that compute on them."""
+        return self._as_images(x, statistics)
 
-    def _blocks(self, *, first: int | None = None) -> list[ConvBlock]:
-        return [ConvBlock(self.passes, self.precision, first=first)] * N_BLOCKS
+    def _as_images(self, x: Tensor, statistics: Statistics | None = None, *, first: int | None = None) -> Images:
+        body = cast(ConvBody, self.learner.body)  # `supports` checks it
+        rows = rows_of(body.stages)
+        return as_images(x, rows, [self._layer(row, statistics, first) for row in rows], mean=body.mean)
+
+    def _layer(self, row: Row, statistics: Statistics | None, first: int | None) -> ConvLayer:
+        given = None if statistics is None else [statistics[unit.name] for unit in row.branches]
+        return ConvLayer(self.passes, row.slope, row.pool, self.precision, given, first)
 
 
 class CompiledEngine(ExplicitEngine):
-    """The explicit engine with its passes over memory, and the whole first block, in C on the CPU."""
+    """The explicit engine with its passes over memory, and Conv4's whole first block, in C on the CPU."""
 
     name = "compiled"
     passes = NativePasses()
@@ -155,8 +148,10 @@ class CompiledEngine(ExplicitEngine):
 
 def _with_image_block(images: Images, support: Tensor) -> Images:
     """Return the images with the faster first block, if it fits, and the statistics of `support`."""
-    block = image_block(images.x, support)
-    return images if block is None else images._replace(blocks=(block, *images.blocks[1:]))
+    row = images.rows[0]
+    fits = len(row.branches) == 1 and row.branches[0].kernel == 3 and row.slope == 0 and row.pool
+    block = image_block(images.x, support) if fits and all(0 not in other.inputs for other in images.rows[1:]) else None
+    return images if block is None else images._replace(layers=(block, *images.layers[1:]))
 
 
 def _rates_by_step(params: Tensors, inner_lr: Tensors, steps: Iterable[int]) -> list[Params]:

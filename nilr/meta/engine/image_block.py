@@ -1,4 +1,4 @@
-"""The first block in C (images.c), which never writes y. The notation is that of `block`.
+"""The first block in C (images.c), which never writes y. The notation is that of `layer`.
 
 Its input is images, which do not change, so the sums over y follow from moments computed once. P is the (27,) patch of
 pixels under a convolution's weight (rows of W, (Co, 27)) at one of the M positions, p its mean and V its covariance:
@@ -13,7 +13,7 @@ So the kernels read full planes only to pool, and their tangents not at all. Sum
 channels are in float64.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from nilr.meta.engine.block import BlockParams
+from nilr.meta.engine.layer import BranchParams
 from nilr.meta.engine.native import call, empty_pooled, fast_images, sizes
 from nilr.models.conv_body import EPS
 
@@ -62,16 +62,20 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """The first block for images x, (n, 3, H, W) in channels-last memory, with the methods of `ConvBlock`.
+    """The first block for images x, (n, 3, H, W) in channels-last memory, with the methods of `ConvLayer`.
 
-    The moments may be those of the first images alone, as in a `ConvBlock` with `first`: the formulas are the same.
+    It has one branch. The moments may be those of the first images alone, as in a `ConvLayer` with `first`: the
+    formulas are the same.
     """
 
     x: Tensor
     moments: Moments
 
-    def forward(self, x: Tensor, params: BlockParams, *, last: bool = False) -> tuple[Tensor, Kept | None]:
-        """Return a, and what the other passes need; `x` are the block's images."""
+    def forward(
+        self, xs: Sequence[Tensor], branches: Sequence[BranchParams], *, last: bool = False
+    ) -> tuple[Tensor, Kept | None]:
+        """Return a, and what the other passes need; `xs` are the block's images."""
+        (params,) = branches
         c = len(params.scale)
         mean, rstd, turned, exact, weight_v = self._channels(c)
         given = params.weight.flatten(1), *self.moments, c, EPS
@@ -83,24 +87,30 @@ class ImageBlock:
         return a, None if h is None or where is None else Kept(exact, weight_v, h, where)
 
     def backward(
-        self, da: Tensor, kept: Kept, params: BlockParams, *, input_gradient: bool, last: bool = False
-    ) -> tuple[None, BlockParams, Gradient | None]:
+        self, da: Tensor, kept: Kept, branches: Sequence[BranchParams], *, needed: Sequence[bool], last: bool = False
+    ) -> tuple[list[Tensor | None], list[BranchParams], Gradient | None]:
         """Return the gradients in the parameters, and what the tangent needs; images have no gradient."""
+        (params,) = branches
         u = None if last else torch.empty_like(kept.h)
         taps, dshift, dscale = self._sums(da, kept, params, None, u)
         c = len(params.scale)
         gradient, core = self._empty(c), torch.empty(c, TAPS, dtype=torch.float64)
         given = taps, dshift, dscale, kept.rstd, kept.weight_v, self.moments.mean, params.scale, c
         self._call("image_gradient", *given, core, gradient.weight.flatten(1), *gradient[1:])
-        return None, gradient, None if u is None else Gradient(u, dscale, core)
+        return [None], [gradient], None if u is None else Gradient(u, dscale, core)
 
     def forward_tangent(
-        self, x_t: Tensor | None, kept: Kept, params: BlockParams, params_t: BlockParams
+        self,
+        x_ts: Sequence[Tensor | None],
+        kept: Kept,
+        branches: Sequence[BranchParams],
+        branches_t: Sequence[BranchParams],
     ) -> tuple[Tensor, Tangent]:
         """Return the tangent of a, and what the backward pass's tangent needs.
 
         m_t = W_t p; q = mean(h y_t) = r diag(W V W_t'); r_t = -r^2 q.
         """
+        (params,), (params_t,) = branches, branches_t
         c = len(params.scale)
         mean_t, q, turned, rstd_t, weight_v_t = self._channels(c)
         given = params_t.weight.flatten(1), *self.moments, kept.rstd, kept.weight_v, c
@@ -113,9 +123,16 @@ class ImageBlock:
         return a_t, Tangent(rstd_t, weight_v_t, h_t)
 
     def backward_tangent(
-        self, da_t: Tensor, kept: Kept, gradient: Gradient, tangent: Tangent, params: BlockParams, params_t: BlockParams
-    ) -> tuple[None, BlockParams]:
+        self,
+        da_t: Tensor,
+        kept: Kept,
+        gradient: Gradient,
+        tangent: Tangent,
+        branches: Sequence[BranchParams],
+        branches_t: Sequence[BranchParams],
+    ) -> tuple[list[Tensor | None], list[BranchParams]]:
         """Return the tangents of the gradients in the parameters: the formulas of `backward`, differentiated."""
+        (params,), (params_t,) = branches, branches_t
         sums_t = self._sums(da_t, kept, params, (gradient.u, tangent.h_t), None)
         v = kept.rstd, tangent.rstd_t, kept.weight_v, tangent.weight_v_t
         given = *v, gradient.core, gradient.dscale, self.moments.mean
@@ -131,10 +148,10 @@ class ImageBlock:
             outcome.weight.flatten(1),
             *outcome[1:],
         )
-        return None, outcome
+        return [None], [outcome]
 
     def _sums(
-        self, da: Tensor, kept: Kept, params: BlockParams, more: tuple[Tensor, Tensor] | None, u: Tensor | None
+        self, da: Tensor, kept: Kept, params: BranchParams, more: tuple[Tensor, Tensor] | None, u: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return S (27, Co), dt and ds (1, Co) of a gradient, plus the sum of the product of `more` in ds; fill u."""
         c = len(params.scale)
@@ -153,8 +170,8 @@ class ImageBlock:
         exact = torch.empty(1, c, dtype=torch.float64), torch.empty(c, TAPS, dtype=torch.float64)
         return self.x.new_empty(c), self.x.new_empty(c), self.x.new_empty(TAPS, c), *exact
 
-    def _empty(self, c: int) -> BlockParams:
-        return BlockParams(self.x.new_empty(c, 3, 3, 3), self.x.new_empty(c), self.x.new_empty(c))
+    def _empty(self, c: int) -> BranchParams:
+        return BranchParams(self.x.new_empty(c, 3, 3, 3), self.x.new_empty(c), self.x.new_empty(c))
 
     def _scratch(self) -> Tensor:
         _, c, h, w = self.x.shape
@@ -166,7 +183,7 @@ _MOMENTS: MutableMapping[Tensor, tuple[int, Moments | None]] = WeakIdKeyDictiona
 
 
 def image_block(x: Tensor, first: Tensor) -> ImageBlock | None:
-    """Return a first block for images x with the statistics of their first images, or None if `ConvBlock` is faster.
+    """Return a first block for images x with the statistics of their first images, or None if `ConvLayer` is faster.
 
     The moments of `first` are cached as long as these images exist and do not change.
     """
@@ -180,7 +197,7 @@ def image_block(x: Tensor, first: Tensor) -> ImageBlock | None:
 def moments_of(x: Tensor) -> Moments | None:
     """Return the moments of images (n, C, H, W) in channels-last memory, or None if the kernels do not fit them.
 
-    The kernels need three channels, and are slower than `ConvBlock` in float32 without their fast form.
+    The kernels need three channels, and are slower than `ConvLayer` in float32 without their fast form.
     """
     n, c, h, w = x.shape
     if c != 3 or (x.dtype == torch.float32 and not fast_images()):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 LIBRARY = "_kernels.so"
-VERSION = 3  # of the kernels; libraries of other versions are ignored
+VERSION = 4  # of the kernels; libraries of other versions are ignored
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 

@@ -1,7 +1,8 @@
-"""Conv4 with its linear head under a mean cross-entropy: loss and gradient, and the product with the Hessian.
+"""A convolutional body with its linear head under a mean cross-entropy: loss, gradient, and product with the Hessian.
 
 The product is the tangent of the gradient along a direction (forward over reverse; Pearlmutter: Fast Exact
-Multiplication by the Hessian, 1994), on the activations that the gradient's passes kept.
+Multiplication by the Hessian, 1994), on the activations that the gradient's passes kept. Both walk the table of layers
+of `structure`.
 
 The head: features f (n, D), weight w (N, D), bias b (N,), logits l = f w' + b, probabilities p = softmax(l), loss
 -mean log p[label]. A prefix d marks the gradient of the loss, a suffix _t a tangent. All tensors may have a leading G:
@@ -14,35 +15,35 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nilr.meta.engine.block import BlockParams, ConvBlock
 from nilr.meta.engine.image_block import ImageBlock
+from nilr.meta.engine.layer import BranchParams, ConvLayer
+from nilr.meta.engine.structure import Row, kept_planes
 from nilr.models.learner import Params, Tensors
 from nilr.models.parameters import part
 
-N_BLOCKS = 4
-BLOCKS = tuple(f"block{i + 1}" for i in range(N_BLOCKS))
-
-Kept = Any  # what a block's pass keeps for its later passes
+Kept = Any  # what a layer's pass keeps for its later passes
 
 
 class Images(NamedTuple):
-    """Images (n, C, H, W) as the blocks read them, or those of G episodes side by side, (n, G*C, H, W).
+    """Images (n, C, H, W) as the layers read them, or those of G episodes side by side, (n, G*C, H, W).
 
-    The first block may be made for these images.
+    The first layer may be made for these images.
     """
 
     x: Tensor
-    blocks: tuple[ConvBlock | ImageBlock, ...]
+    rows: tuple[Row, ...]  # the table of layers
+    layers: tuple[ConvLayer | ImageBlock, ...]  # one for each row
+    mean: bool  # whether the features are means over the positions of the last plane
     groups: int | None  # G; None for a single episode, without a leading G
     memory_format: torch.memory_format
     first: int = 0  # the number of first images that only give the statistics; the loss is that of the others
 
 
 class Embedding(NamedTuple):
-    """The body's features, its last plane, and what its blocks keep."""
+    """The body's features, the shape of its last plane, and what its layers keep."""
 
     features: Tensor
-    a: Tensor
+    shape: torch.Size
     kept: list[Kept]
 
 
@@ -73,60 +74,69 @@ class Pass(NamedTuple):
     gradients: list[Kept]
 
 
-def as_images(x: Tensor, blocks: Sequence[ConvBlock]) -> Images:
-    """Return images (n, C, H, W), or (G, n, C, H, W), in the memory format of the blocks."""
+def as_images(x: Tensor, rows: Sequence[Row], layers: Sequence[ConvLayer], *, mean: bool) -> Images:
+    """Return images (n, C, H, W), or (G, n, C, H, W), in the memory format of the layers."""
     groups = len(x) if x.dim() == 5 else None
     x = x if groups is None else x.transpose(0, 1).flatten(1, 2)
-    memory_format = blocks[0].passes.memory_format
-    return Images(x.contiguous(memory_format=memory_format), tuple(blocks), groups, memory_format, blocks[0].first or 0)
+    memory_format, first = layers[0].passes.memory_format, layers[0].first or 0
+    x = x.contiguous(memory_format=memory_format)
+    return Images(x, tuple(rows), tuple(layers), mean, groups, memory_format, first)
 
 
-def first_needed(names: Iterable[str]) -> int:
-    """Return the first block whose gradient the named parameters need; `N_BLOCKS` if all of them are the head's."""
-    return 0 if any(part(name) == "body" for name in names) else N_BLOCKS
+def moves_body(names: Iterable[str]) -> bool:
+    """Return whether any of the named parameters is the body's."""
+    return any(part(name) == "body" for name in names)
 
 
-def activations(images: Images, params: Tensors) -> Iterator[Tensor]:
-    """Yield the output of every block; keep nothing."""
-    a = images.x
-    for i, block in enumerate(images.blocks):
-        a = block.forward(a, _block(params, i), last=True)[0]
-        yield a
+def outputs(images: Images, params: Tensors) -> Iterator[tuple[Row, Tensor, Kept]]:
+    """Yield each layer's row, its output and what its pass keeps; free planes that no later layer reads."""
+    planes = {0: images.x}
+    layers = zip(images.rows, images.layers, kept_planes(images.rows), strict=True)
+    for i, (row, layer, later) in enumerate(layers):
+        a, kept = layer.forward([planes[plane] for plane in row.inputs], _branches(params, row), last=True)
+        planes[i + 1] = a
+        planes = {plane: value for plane, value in planes.items() if plane in later}
+        yield row, a, kept
+
+
+def activations(images: Images, params: Tensors) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the output of every stage; the last output, flattened, is the features."""
+    last = images.rows[-1]
+    for row, a, _ in outputs(images, params):
+        if row.stage is not None:
+            yield row.stage, a.mean((2, 3), keepdim=True) if row is last and images.mean else a
 
 
 def embed(params: Tensors, images: Images) -> Embedding:
     """Return the body's features, and what its derivative needs."""
-    a, kept = images.x, []
-    for i, block in enumerate(images.blocks):
-        a, block_kept = block.forward(a, _block(params, i))
-        kept.append(block_kept)
-    return Embedding(flatten(a, images.groups), a, kept)
+    planes, kept = [images.x], []
+    for row, layer in zip(images.rows, images.layers, strict=True):
+        a, of_layer = layer.forward([planes[plane] for plane in row.inputs], _branches(params, row))
+        planes.append(a)
+        kept.append(of_layer)
+    return Embedding(_features(planes[-1], images), planes[-1].shape, kept)
 
 
 def body_gradient(
-    params: Tensors,
-    images: Images,
-    embedding: Embedding,
-    dfeatures: Tensor,
-    *,
-    first_block: int = 0,
-    keep: bool = False,
+    params: Tensors, images: Images, embedding: Embedding, dfeatures: Tensor, *, keep: bool = False
 ) -> tuple[Params, list[Kept]]:
-    """Return the gradient in the blocks from `first_block` on, and with `keep` what the Hessian needs of them.
+    """Return the gradient in the body, and with `keep` what the Hessian needs.
 
     Without `keep` the embedding is consumed: activations are freed on the way back.
     """
     gradient: Params = {}
-    gradients: list[Kept] = [None] * N_BLOCKS
-    da: Tensor | None = _unflatten(dfeatures, embedding.a, images)
-    for i in reversed(range(first_block, N_BLOCKS)):
-        if da is None:
-            break
+    gradients: list[Kept] = [None] * len(images.rows)
+    das = {len(images.rows): _plane_gradient(dfeatures, embedding.shape, images)}
+    for i in reversed(range(len(images.rows))):
+        row = images.rows[i]
         kept = embedding.kept[i] if keep else embedding.kept.pop()
-        da, dparams, gradients[i] = images.blocks[i].backward(
-            da, kept, _block(params, i), input_gradient=i > 0, last=not keep
+        needed = [plane > 0 for plane in row.inputs]
+        branches = _branches(params, row)
+        dxs, of_branches, gradients[i] = images.layers[i].backward(
+            das.pop(i + 1), kept, branches, needed=needed, last=not keep
         )
-        gradient |= _named(params, i, dparams)
+        _add(das, row, dxs)
+        gradient |= _named(params, row, of_branches)
     return gradient, gradients
 
 
@@ -166,40 +176,48 @@ def head_gradient_tangent(
     return dfeatures_t, HeadParams(dweight_t, dlogits_t.sum(-2))
 
 
-def loss_pass(params: Tensors, images: Images, labels: Tensor, *, first_block: int = 0, keep: bool = False) -> Pass:
-    """Return the loss and its gradient in the head and in the blocks from `first_block` on.
+def loss_pass(params: Tensors, images: Images, labels: Tensor, *, body: bool = True, keep: bool = False) -> Pass:
+    """Return the loss and its gradient in the head and, with `body`, in the body.
 
     With `keep` the pass holds what the Hessian needs.
     """
     embedding = embed(params, images)
     judged = embedding.features[..., images.first :, :]
     loss, logits, dfeatures, dhead, head = head_gradient(judged, labels, head_of(params))
+    if not body:
+        return Pass(loss, logits, head_named(dhead), images, head, embedding, [])
     dfeatures = torch.nn.functional.pad(dfeatures, (0, 0, images.first, 0)) if images.first else dfeatures
-    gradient, gradients = body_gradient(params, images, embedding, dfeatures, first_block=first_block, keep=keep)
+    gradient, gradients = body_gradient(params, images, embedding, dfeatures, keep=keep)
     return Pass(loss, logits, gradient | head_named(dhead), images, head, embedding, gradients)
 
 
 def hessian_product(params: Tensors, at: Pass, direction: Tensors) -> Params:
-    """Return the Hessian of the support loss times a direction, in all parameters.
+    """Return the Hessian of the support loss times a direction, in all parameters; the pass is consumed.
 
     The direction is zero in the parameters that it does not name.
     """
     full = {name: direction[name] if name in direction else torch.zeros_like(value) for name, value in params.items()}
-    blocks = list(enumerate(zip(at.images.blocks, at.embedding.kept, at.gradients, strict=True)))
+    images, kept = at.images, at.embedding.kept
+    planes_t: dict[int, Tensor | None] = {0: None}
     a_t: Tensor | None = None
     tangents: list[Kept] = []
-    for i, (block, kept, _) in blocks:
-        a_t, tangent = block.forward_tangent(a_t, kept, _block(params, i), _block(full, i))
+    for i, (row, layer) in enumerate(zip(images.rows, images.layers, strict=True)):
+        x_ts = [planes_t[plane] for plane in row.inputs]
+        a_t, tangent = layer.forward_tangent(x_ts, kept[i], _branches(params, row), _branches(full, row))
+        planes_t[i + 1] = a_t
         tangents.append(tangent)
-    features_t = None if a_t is None else flatten(a_t, at.images.groups)
+    del planes_t
+    features_t = None if a_t is None else _features(a_t, images)
     dfeatures_t, dhead_t = head_gradient_tangent(features_t, at.head, head_of(params), head_of(full))
     product = head_named(dhead_t)
-    da_t: Tensor | None = _unflatten(dfeatures_t, at.embedding.a, at.images)
-    for i, (block, kept, gradient) in reversed(blocks):
-        if da_t is None:
-            break
-        da_t, dparams_t = block.backward_tangent(da_t, kept, gradient, tangents[i], _block(params, i), _block(full, i))
-        product |= _named(params, i, dparams_t)
+    da_ts = {len(images.rows): _plane_gradient(dfeatures_t, at.embedding.shape, images)}
+    for i in reversed(range(len(images.rows))):
+        row, da_t = images.rows[i], da_ts.pop(i + 1)
+        branches = _branches(params, row), _branches(full, row)
+        of_layer = kept.pop(), at.gradients.pop(), tangents.pop()
+        dx_ts, of_branches = images.layers[i].backward_tangent(da_t, *of_layer, *branches)
+        _add(da_ts, row, dx_ts)
+        product |= _named(params, row, of_branches)
     return product
 
 
@@ -214,25 +232,47 @@ def head_named(head: HeadParams) -> Params:
 
 
 def flatten(a: Tensor, groups: int | None) -> Tensor:
-    """Return a body's last plane as features (n, D), or (G, n, D)."""
+    """Return a body's last output as features (n, D), or (G, n, D)."""
     return a.reshape(len(a), -1) if groups is None else a.reshape(len(a), groups, -1).transpose(0, 1)
 
 
-def _unflatten(features: Tensor, like: Tensor, images: Images) -> Tensor:
-    features = features if images.groups is None else features.transpose(0, 1)
-    return features.reshape(like.shape).contiguous(memory_format=images.memory_format)
+def _features(a: Tensor, images: Images) -> Tensor:
+    """Return the features of a body's last plane."""
+    return flatten(a.mean((2, 3)) if images.mean else a, images.groups)
 
 
-def _block(params: Tensors, i: int) -> BlockParams:
-    """Return a block's parameters; those of G episodes as channels side by side."""
-    weight, scale, shift = (params[name] for name in _names(i))
-    return BlockParams(weight.reshape(-1, *weight.shape[-3:]), scale.reshape(-1), shift.reshape(-1))
+def _plane_gradient(dfeatures: Tensor, shape: torch.Size, images: Images) -> Tensor:
+    """Return the gradient in a body's last plane of a gradient in its features."""
+    dfeatures = dfeatures if images.groups is None else dfeatures.transpose(0, 1)
+    if images.mean:
+        dfeatures = dfeatures.reshape(*shape[:2], 1, 1).expand(shape) / (shape[2] * shape[3])
+    return dfeatures.reshape(shape).clone(memory_format=images.memory_format)
 
 
-def _named(params: Tensors, i: int, block: BlockParams) -> Params:
-    return {name: value.reshape(params[name].shape) for name, value in zip(_names(i), block, strict=True)}
+def _add(to: dict[int, Tensor], row: Row, dxs: Sequence[Tensor | None]) -> None:
+    """Add a layer's gradients to those of the planes that it reads."""
+    for plane, dx in zip(row.inputs, dxs, strict=True):
+        if dx is not None:
+            to[plane] = to[plane].add_(dx) if plane in to else dx
 
 
-def _names(i: int) -> tuple[str, str, str]:
-    prefix = f"body.{BLOCKS[i]}."
+def _branches(params: Tensors, row: Row) -> list[BranchParams]:
+    """Return the parameters of a layer's branches; those of G episodes as channels side by side."""
+    branches = []
+    for unit in row.branches:
+        weight, scale, shift = (params[name] for name in _names(unit.name))
+        branches.append(BranchParams(weight.reshape(-1, *weight.shape[-3:]), scale.reshape(-1), shift.reshape(-1)))
+    return branches
+
+
+def _named(params: Tensors, row: Row, branches: Sequence[BranchParams]) -> Params:
+    return {
+        name: value.reshape(params[name].shape)
+        for unit, branch in zip(row.branches, branches, strict=True)
+        for name, value in zip(_names(unit.name), branch, strict=True)
+    }
+
+
+def _names(unit: str) -> tuple[str, str, str]:
+    prefix = f"body.{unit}."
     return prefix + "conv.weight", prefix + "norm.weight", prefix + "norm.bias"

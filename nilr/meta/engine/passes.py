@@ -1,9 +1,11 @@
-"""The passes over memory of a Conv4 block: as torch operations, and in C, where one pass replaces three or four.
+"""The passes over memory of a layer: as torch operations, and in C, where one pass replaces three or four.
 
-Planes are (n, C, H, W), pooled planes (n, C, H/2, W/2), channels (C,). The notation is that of `block`.
+Planes are (n, C, H, W), pooled planes (n, C, H/2, W/2), channels (C,). The notation is that of `layer`. `where` holds
+the positions of pooled values in the implementation's own encoding; without pooling it is None.
 """
 
 import abc
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -15,10 +17,19 @@ from nilr.models.conv_body import EPS
 
 Channels = tuple[Tensor, ...]
 Pair = tuple[Tensor, Tensor]
+Centred = Sequence[Pair]  # planes p with their channels' m, one pair per branch
+
+
+class Term(NamedTuple):
+    """k (p - m), of a plane p and channels m and k."""
+
+    p: Tensor
+    m: Tensor
+    k: Tensor
 
 
 class Pooled(NamedTuple):
-    """Pooled y, the positions it came from (in the implementation's own encoding), and the channels' m and r."""
+    """Pooled y, the positions it came from, and the channels' m and r."""
 
     pooled: Tensor
     where: Tensor
@@ -32,37 +43,49 @@ class Passes(abc.ABC):
     memory_format: ClassVar[torch.memory_format]
 
     @abc.abstractmethod
-    def pool_statistics(self, y: Tensor, scale: Tensor) -> Pooled:
-        """Pool sign(scale) y, and return m and r = 1/sqrt(variance + eps) over all positions."""
+    def statistics(self, y: Tensor) -> Pair:
+        """Return m and r = 1/sqrt(variance + eps) over all positions."""
 
     @abc.abstractmethod
-    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> Pair:
-        """Return h = (pooled - m) r and a = relu(s h + t). h may overwrite `pooled`."""
+    def pool_statistics(self, y: Tensor, scale: Tensor, *, first: int | None = None) -> Pooled:
+        """Pool sign(scale) y, and return m and r over all positions of the first images, by default of all."""
 
     @abc.abstractmethod
-    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return u = da where a > 0, sum u, and sum u h, plus the sum of the product of `more`."""
+    def normalise(self, terms: Sequence[Term], t: Tensor, slope: float) -> Tensor:
+        """Return a = act(t + the sum of one or two terms)."""
 
     @abc.abstractmethod
-    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels, *, reuse: bool = False) -> Tensor:
-        """Return b + c y, plus k u at the pooled positions; channels b, c, k. `reuse` overwrites y."""
+    def pool_sum(self, terms: Sequence[Term], t: Tensor, slope: float) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return pooled a = act(t + the sum of two terms), where it came from, and the terms' planes there."""
 
     @abc.abstractmethod
-    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return y_t at the pooled positions, and the means of y_t and of (y - m) y_t over all positions."""
+    def masked_sums(
+        self, da: Tensor, a: Tensor, slope: float, ps: Centred, more: tuple[Tensor, Centred] | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return u = da act', sum u, and for each branch sum u (p - m), plus sum u (p_t - m_t) of `more`.
 
-    @abc.abstractmethod
-    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels) -> Pair:
-        """Return h_t = r (taken - m_t - h q), and a_t = s_t h + s h_t + t_t where a > 0.
-
-        The channels are r, m_t, q, s, s_t, t_t. h_t may overwrite `taken`.
+        act' is 1 where a > 0, else the slope. u overwrites da.
         """
 
     @abc.abstractmethod
-    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels) -> Tensor:
+    def spread(self, y: Tensor, u: Tensor, where: Tensor | None, channels: Channels, *, reuse: bool = False) -> Tensor:
+        """Return b + c y, plus k u at the pooled positions; channels b, c, k. `reuse` overwrites y."""
+
+    @abc.abstractmethod
+    def tangent_statistics(
+        self, y: Tensor, y_t: Tensor, where: Tensor | None, mean: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return p_t, y_t at the pooled positions, and the means of y_t and of (y - m) y_t over all positions."""
+
+    @abc.abstractmethod
+    def normalise_tangent(self, terms: Sequence[Term], t_t: Tensor, a: Tensor, slope: float) -> Tensor:
+        """Return a_t = act' (t_t + the sum of two or four terms)."""
+
+    @abc.abstractmethod
+    def spread_tangent(self, planes: Pair, us: Pair, where: Tensor | None, channels: Channels) -> Tensor:
         """Return b_t + c_t y + c y_t, plus k_t u + k u_t at the pooled positions.
 
-        The planes are y, y_t; the pooled planes u, u_t; the channels b_t, c_t, c, k_t, k.
+        The planes are y, y_t; the us are u, u_t; the channels b_t, c_t, c, k_t, k.
         """
 
 
@@ -72,49 +95,64 @@ class AtenPasses(Passes):
     memory_format = torch.channels_last
 
     @override
-    def pool_statistics(self, y: Tensor, scale: Tensor) -> Pooled:
-        # `where` holds positions in the plane
+    def statistics(self, y: Tensor) -> Pair:
         rows = _rows(y)
         mean = rows.mean(0)
-        rstd = (rows - mean).square_().mean(0).add_(EPS).rsqrt_()
+        return mean, (rows - mean).square_().mean(0).add_(EPS).rsqrt_()
+
+    @override
+    def pool_statistics(self, y: Tensor, scale: Tensor, *, first: int | None = None) -> Pooled:
+        # `where` holds positions in the plane
+        moments = self.statistics(y[:first])
         if not bool((scale < 0).any()):
-            pooled, where = torch.nn.functional.max_pool2d(y, 2, return_indices=True)
-            return Pooled(pooled, where, mean, rstd)
-        return Pooled(*_pool_by_sign(y, scale), mean, rstd)
+            return Pooled(*_pool(y), *moments)
+        return Pooled(*_pool_by_sign(y, scale), *moments)
 
     @override
-    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> Pair:
-        h = (pooled - _wide(mean)).mul_(_wide(rstd))
-        return h, torch.addcmul(_wide(t), h, _wide(s)).relu_()
+    def normalise(self, terms: Sequence[Term], t: Tensor, slope: float) -> Tensor:
+        return _activate(_total(terms, t), slope)
 
     @override
-    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        u = da * (a > 0)
-        product = u * h if more is None else torch.addcmul(u * h, *more)
-        return u, self._sum(u), self._sum(product)
+    def pool_sum(self, terms: Sequence[Term], t: Tensor, slope: float) -> tuple[Tensor, Tensor, list[Tensor]]:
+        pooled, where = _pool(_total(terms, t))
+        return _activate(pooled, slope), where, [self._gather(term.p, where) for term in terms]
 
     @override
-    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels, *, reuse: bool = False) -> Tensor:
+    def masked_sums(
+        self, da: Tensor, a: Tensor, slope: float, ps: Centred, more: tuple[Tensor, Centred] | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        u = _times_slope(da, a, slope)
+        sums = [self._sum(u * (p - _wide(m))) for p, m in ps]
+        if more is not None:
+            v, ps_t = more
+            sums = [total + self._sum(v * (p_t - _wide(m_t))) for total, (p_t, m_t) in zip(sums, ps_t, strict=True)]
+        return u, self._sum(u), sums
+
+    @override
+    def spread(self, y: Tensor, u: Tensor, where: Tensor | None, channels: Channels, *, reuse: bool = False) -> Tensor:
         b, c, k = (_wide(channel) for channel in channels)
-        return self._scatter(y.mul_(c).add_(b) if reuse else torch.addcmul(b, y, c), where, u * k)
+        dy = torch.addcmul(b, y, c, out=y if reuse else torch.empty_like(y))
+        return dy.addcmul_(u, k) if where is None else self._scatter(dy, where, u * k)
 
     @override
-    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        crossed = self._sum((y - _wide(mean)) * y_t) / positions(y)
-        return self._gather(y_t, where), self._sum(y_t) / positions(y), crossed
+    def tangent_statistics(
+        self, y: Tensor, y_t: Tensor, where: Tensor | None, mean: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        crossed = self._sum((y - _wide(mean)).mul_(y_t)) / positions(y)
+        return y_t if where is None else self._gather(y_t, where), self._sum(y_t) / positions(y), crossed
 
     @override
-    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels) -> Pair:
-        r, m_t, q, s, s_t, t_t = (_wide(channel) for channel in channels)
-        h_t = (taken - m_t - h * q) * r
-        return h_t, torch.addcmul(t_t + h * s_t, h_t, s) * (a > 0)
+    def normalise_tangent(self, terms: Sequence[Term], t_t: Tensor, a: Tensor, slope: float) -> Tensor:
+        return _times_slope(_total(terms, t_t), a, slope)
 
     @override
-    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels) -> Tensor:
-        (y, y_t), (u, u_t) = planes, pooled
+    def spread_tangent(self, planes: Pair, us: Pair, where: Tensor | None, channels: Channels) -> Tensor:
+        (y, y_t), (u, u_t) = planes, us
         b_t, c_t, c, k_t, k = (_wide(channel) for channel in channels)
         dy_t = torch.addcmul(b_t, y, c_t).addcmul_(y_t, c)
-        return self._scatter(dy_t, where, torch.addcmul(u * k_t, u_t, k))
+        if where is None:
+            return dy_t.addcmul_(u, k_t).addcmul_(u_t, k)
+        return self._scatter(dy_t, where, (u * k_t).addcmul_(u_t, k))
 
     def _sum(self, x: Tensor) -> Tensor:
         return _rows(x).sum(0)
@@ -134,10 +172,13 @@ class PlanePasses(AtenPasses):
     memory_format = torch.contiguous_format
 
     @override
-    def pool_statistics(self, y: Tensor, scale: Tensor) -> Pooled:
-        # `where` holds positions in the plane
+    def statistics(self, y: Tensor) -> Pair:
         variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
-        return Pooled(*_pool_by_sign(y, scale), mean, (variance + EPS).rsqrt_())
+        return mean, (variance + EPS).rsqrt_()
+
+    @override
+    def pool_statistics(self, y: Tensor, scale: Tensor, *, first: int | None = None) -> Pooled:
+        return Pooled(*_pool_by_sign(y, scale), *self.statistics(y[:first]))
 
     def _sum(self, x: Tensor) -> Tensor:
         return x.sum((0, 2, 3))
@@ -156,69 +197,104 @@ class NativePasses(Passes):
     memory_format = torch.channels_last
 
     @override
-    def pool_statistics(self, y: Tensor, scale: Tensor) -> Pooled:
+    def statistics(self, y: Tensor) -> Pair:
+        return self._statistics(y, len(y), None, None, None)
+
+    @override
+    def pool_statistics(self, y: Tensor, scale: Tensor, *, first: int | None = None) -> Pooled:
         # `where` holds positions in the window
         pooled, where = (empty_pooled(y, y.shape[1], dtype) for dtype in (y.dtype, torch.uint8))
-        sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
-        _call("pool_statistics", y, scale, *sizes(y), y.shape[1], pooled, where, sums[:1], sums[1:])
-        rstd = (sums[1] / positions(y) + EPS).rsqrt()
-        return Pooled(pooled, where, sums[0].to(y.dtype), rstd.to(y.dtype))
+        moments = self._statistics(y, len(y) if first is None else first, scale, pooled, where)
+        return Pooled(pooled, where, *moments)
 
     @override
-    def normalise(self, pooled: Tensor, mean: Tensor, rstd: Tensor, s: Tensor, t: Tensor) -> Pair:
-        a = torch.empty_like(pooled)
-        _call("normalise", pooled, mean, rstd, s, t, positions(a), a.shape[1], a)
-        return pooled, a
+    def normalise(self, terms: Sequence[Term], t: Tensor, slope: float) -> Tensor:
+        a = torch.empty_like(terms[0].p)
+        _call("normalise", a, *_padded(terms, 2), t, slope, positions(a), a.shape[1], a)
+        return a
 
     @override
-    def masked_sums(self, da: Tensor, a: Tensor, h: Tensor, more: Pair | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        u = torch.empty_like(a)
-        sums = a.new_empty(2, a.shape[1], dtype=torch.float64)
-        _call(
-            "masked_sums",
-            da.contiguous(memory_format=self.memory_format),
-            a,
-            h,
-            *(more or (None, None)),
-            positions(a),
-            a.shape[1],
-            u,
-            sums[:1],
-            sums[1:],
-        )
-        dshift, dscale = sums.to(a.dtype)
-        return u, dshift, dscale
+    def pool_sum(self, terms: Sequence[Term], t: Tensor, slope: float) -> tuple[Tensor, Tensor, list[Tensor]]:
+        y, c = terms[0].p, terms[0].p.shape[1]
+        a, where, *ps = (empty_pooled(y, c, dtype) for dtype in (y.dtype, torch.uint8, y.dtype, y.dtype))
+        _call("pool_sum", y, *_padded(terms, 2), t, slope, *sizes(y), c, a, where, *ps)
+        return a, where, ps
 
     @override
-    def spread(self, y: Tensor, u: Tensor, where: Tensor, channels: Channels, *, reuse: bool = False) -> Tensor:
+    def masked_sums(
+        self, da: Tensor, a: Tensor, slope: float, ps: Centred, more: tuple[Tensor, Centred] | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        u = da.contiguous(memory_format=self.memory_format)
+        sums = a.new_empty(1 + len(ps), a.shape[1], dtype=torch.float64)
+        for i, (p, m) in enumerate(ps):
+            mask = a if i == 0 else None  # u is made with the first branch
+            tangent = (None, None, None) if more is None else (more[0], *more[1][i])
+            totals = sums[:1], sums[i + 1 : i + 2]
+            _call("masked_sums", u, u, mask, slope, p, m, *tangent, positions(a), a.shape[1], *totals)
+        dshift, *of_branches = sums.to(a.dtype)
+        return u, dshift, of_branches
+
+    @override
+    def spread(self, y: Tensor, u: Tensor, where: Tensor | None, channels: Channels, *, reuse: bool = False) -> Tensor:
         dy = y if reuse else torch.empty_like(y)
-        _call("spread", y, u, where, *channels, *sizes(y), y.shape[1], dy)
+        _call("spread", y, y, u, where, *channels, *sizes(y), y.shape[1], dy)
         return dy
 
     @override
-    def tangent_statistics(self, y: Tensor, y_t: Tensor, where: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        taken = empty_pooled(y, y.shape[1], y.dtype)
+    def tangent_statistics(
+        self, y: Tensor, y_t: Tensor, where: Tensor | None, mean: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        taken = None if where is None else empty_pooled(y, y.shape[1], y.dtype)
         sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
-        _call("tangent_statistics", y, y_t, where, mean, *sizes(y), y.shape[1], taken, sums[:1], sums[1:])
+        _call("tangent_statistics", y, y, y_t, where, mean, *sizes(y), y.shape[1], taken, sums[:1], sums[1:])
         total, crossed = (sums / positions(y)).to(y.dtype)
-        return taken, total, crossed
+        return y_t if taken is None else taken, total, crossed
 
     @override
-    def normalise_tangent(self, taken: Tensor, h: Tensor, a: Tensor, channels: Channels) -> Pair:
+    def normalise_tangent(self, terms: Sequence[Term], t_t: Tensor, a: Tensor, slope: float) -> Tensor:
         a_t = torch.empty_like(a)
-        _call("normalise_tangent", taken, h, a, *channels, positions(a), a.shape[1], a_t)
-        return taken, a_t
+        _call("normalise_tangent", a, *_padded(terms, 4), t_t, a, slope, positions(a), a.shape[1], a_t)
+        return a_t
 
     @override
-    def spread_tangent(self, planes: Pair, pooled: Pair, where: Tensor, channels: Channels) -> Tensor:
+    def spread_tangent(self, planes: Pair, us: Pair, where: Tensor | None, channels: Channels) -> Tensor:
         dy_t = torch.empty_like(planes[0])
-        _call("spread_tangent", *planes, *pooled, where, *channels, *sizes(dy_t), dy_t.shape[1], dy_t)
+        _call("spread_tangent", dy_t, *planes, *us, where, *channels, *sizes(dy_t), dy_t.shape[1], dy_t)
         return dy_t
 
+    def _statistics(
+        self, y: Tensor, first: int, scale: Tensor | None, pooled: Tensor | None, where: Tensor | None
+    ) -> Pair:
+        sums = y.new_empty(2, y.shape[1], dtype=torch.float64)
+        _call("pool_statistics", y, y, scale, first, *sizes(y), y.shape[1], pooled, where, sums[:1], sums[1:])
+        rstd = (sums[1] / positions(y[:first]) + EPS).rsqrt()
+        return sums[0].to(y.dtype), rstd.to(y.dtype)
 
-def _pool_by_sign(y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+
+def _total(terms: Sequence[Term], t: Tensor) -> Tensor:
+    total = torch.addcmul(_wide(t), terms[0].p - _wide(terms[0].m), _wide(terms[0].k))
+    for p, m, k in terms[1:]:
+        total.addcmul_(p - _wide(m), _wide(k))
+    return total
+
+
+def _activate(z: Tensor, slope: float) -> Tensor:
+    return z.relu_() if slope == 0 else torch.nn.functional.leaky_relu_(z, slope)
+
+
+def _times_slope(x: Tensor, a: Tensor, slope: float) -> Tensor:
+    """Multiply x by the slope, in place, except where a > 0."""
+    return x.mul_(a > 0) if slope == 0 else torch.where(a > 0, x, x * slope, out=x)
+
+
+def _pool(y: Tensor) -> Pair:
+    pooled, where = torch.nn.functional.max_pool2d(y, 2, return_indices=True)
+    return pooled, where
+
+
+def _pool_by_sign(y: Tensor, scale: Tensor) -> Pair:
     sign = _wide(1 - 2 * (scale < 0).to(y.dtype))
-    pooled, where = torch.nn.functional.max_pool2d(y * sign, 2, return_indices=True)
+    pooled, where = _pool(y * sign)
     return pooled * sign, where
 
 
@@ -236,8 +312,13 @@ def _wide(channels: Tensor) -> Tensor:
     return channels[:, None, None]
 
 
-def _call(kernel: str, plane: Tensor, *arguments: Tensor | int | None) -> None:
-    """Call a kernel on a plane and on tensors with the same number of channels.
+def _padded(terms: Sequence[Term], n: int) -> list[Tensor | None]:
+    """Return the planes and channels of n terms in a row; those that are missing are null."""
+    return [*(value for term in terms for value in term), *[None] * (3 * (n - len(terms)))]
+
+
+def _call(kernel: str, plane: Tensor, *arguments: Tensor | float | None) -> None:
+    """Call a kernel for tensors with the dtype and the number of channels of a plane.
 
     Raises:
         ValueError: a tensor has another number of channels, or a layout that the kernels do not read.
@@ -245,7 +326,7 @@ def _call(kernel: str, plane: Tensor, *arguments: Tensor | int | None) -> None:
     for x in arguments:
         if isinstance(x, Tensor) and x.dim() == 1 and len(x) != plane.shape[1]:
             raise ValueError(f"{len(x)} channels of {x.dtype}, expected {plane.shape[1]}")
-    call(kernel, plane, *arguments, dtype=plane.dtype)
+    call(kernel, *arguments, dtype=plane.dtype)
 
 
 def positions(y: Tensor) -> int:

@@ -18,15 +18,16 @@ from torch import Tensor
 from nilr.meta.engine.contract import LossWeights
 from nilr.meta.engine.network import (
     Images,
+    Pass,
     body_gradient,
     embed,
-    first_needed,
     head_gradient,
     head_gradient_tangent,
     head_named,
     head_of,
     hessian_product,
     loss_pass,
+    moves_body,
 )
 from nilr.models.learner import Params, Tensors
 
@@ -50,29 +51,39 @@ class TaskGradient(NamedTuple):
 
 
 def task_gradient(
-    params: Tensors, rates: Sequence[Tensors], task: Task, *, exact: bool, weights: LossWeights | None = None
+    params: Tensors,
+    rates: Sequence[Tensors],
+    task: Task,
+    *,
+    exact: bool,
+    weights: LossWeights | None = None,
+    recompute: bool = False,
 ) -> TaskGradient:
     """Return the meta-gradient of a task.
 
     `rates` are those of each step, which broadcast to their parameters. `exact` is second order; otherwise inner
-    gradients are constants. `weights` are those of `Objective`.
+    gradients are constants. `weights` are those of `Objective`. With `recompute` only the parameters of each step are
+    kept, and its activations are computed again on the way back; the numbers are the same.
     """
-    if weights is None and rates and first_needed(rates[0]):
+    if weights is None and rates and not moves_body(rates[0]):
         return _head_task_gradient(params, rates, task, exact=exact)
-    adapted, trace = dict(params), []
+    adapted, trace = dict(params), list[tuple[Params, Pass | None]]()
+    keep, gradients = exact and not recompute, list[Params]()
     for of_step in rates:
-        first = 0 if exact else first_needed(of_step)
-        support = loss_pass(adapted, task.support, task.support_y, first_block=first, keep=exact)
-        trace.append((dict(adapted), support))
+        support = loss_pass(adapted, task.support, task.support_y, body=exact or moves_body(of_step), keep=keep)
+        trace.append((dict(adapted), support if keep else None))
+        gradients.append(support.gradient)
         _move(adapted, of_step, support.gradient)
+        del support
     query = loss_pass(adapted, task.query, task.query_y)
     v = {name: value * (1 if weights is None else weights[-1]) for name, value in query.gradient.items()}
     changes: list[Params] = []
     for step in reversed(range(len(rates))):
-        (at, support), of_step = trace.pop(), rates[step]
-        changes.insert(0, {name: -support.gradient[name] * v[name] for name in of_step})
+        (at, kept), of_step, gradient = trace.pop(), rates[step], gradients.pop()
+        changes.insert(0, {name: -gradient[name] * v[name] for name in of_step})
         if exact:
-            product = hessian_product(at, support, {name: rate * v[name] for name, rate in of_step.items()})
+            kept = kept or loss_pass(at, task.support, task.support_y, keep=True)
+            product = hessian_product(at, kept, {name: rate * v[name] for name, rate in of_step.items()})
             v = {name: value - product[name] for name, value in v.items()}
         if weights is not None and step:
             earlier = loss_pass(at, task.query, task.query_y)
@@ -83,7 +94,7 @@ def task_gradient(
 def adapt(params: Tensors, rates: Sequence[Tensors], images: Images, labels: Tensor) -> Params:
     """Return the parameters after the steps; if only the head moves, the images are embedded once."""
     adapted = dict(params)
-    head_alone = bool(rates) and bool(first_needed(rates[0]))
+    head_alone = bool(rates) and not moves_body(rates[0])
     features = embed(params, images).features if head_alone else None
     for of_step in rates:
         if features is None:

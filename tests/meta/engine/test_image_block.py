@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import unfold
 
-from nilr.meta.engine.block import BlockParams, ConvBlock
 from nilr.meta.engine.image_block import ImageBlock, image_block, moments_of
+from nilr.meta.engine.layer import BranchParams, ConvLayer
 from nilr.meta.engine.native import fast_images, library
 from nilr.meta.engine.passes import AtenPasses
 
@@ -42,11 +42,11 @@ def images(n: int, h: int, w: int, dtype: torch.dtype) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def params(channels: int, dtype: torch.dtype, seed: int) -> BlockParams:
+def params(channels: int, dtype: torch.dtype, seed: int) -> BranchParams:
     """Return random parameters, with scales of both signs."""
     generator = torch.Generator().manual_seed(seed)
     shapes = (channels, 3, 3, 3), (channels,), (channels,)
-    return BlockParams(*(0.5 * torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes))
+    return BranchParams(*(0.5 * torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes))
 
 
 def made_for(x: Tensor) -> ImageBlock:
@@ -70,15 +70,15 @@ def test_every_pass_is_that_of_the_block_of_tensor_functions(
         for _ in range(2)
     )
     outcomes = []
-    for block in (made_for(x), ConvBlock(AtenPasses())):
-        a, kept = block.forward(x, at)
-        dx, gradient, kept_gradient = block.backward(da, kept, at, input_gradient=False)
-        a_t, tangent = block.forward_tangent(None, kept, at, direction)
-        dx_t, gradient_t = block.backward_tangent(da_t, kept, kept_gradient, tangent, at, direction)
+    for block in (made_for(x), ConvLayer(AtenPasses())):
+        a, kept = block.forward([x], [at])
+        (dx,), (gradient,), kept_gradient = block.backward(da.clone(), kept, [at], needed=[False])
+        a_t, tangent = block.forward_tangent([None], kept, [at], [direction])
+        (dx_t,), (gradient_t,) = block.backward_tangent(da_t.clone(), kept, kept_gradient, tangent, [at], [direction])
         assert dx is None
         assert dx_t is None
-        _, alone, _ = block.backward(da, block.forward(x, at)[1], at, input_gradient=False, last=True)
-        assert torch.equal(block.forward(x, at, last=True)[0], a)
+        _, (alone,), _ = block.backward(da.clone(), block.forward([x], [at])[1], [at], needed=[False], last=True)
+        assert torch.equal(block.forward([x], [at], last=True)[0], a)
         for value, again in zip(gradient, alone, strict=True):
             torch.testing.assert_close(value, again)
         outcomes.append((a, *gradient, a_t, *gradient_t))
@@ -103,8 +103,8 @@ def test_a_filter_with_a_tiny_variance_is_normalised_as_in_float64(dtype: torch.
     x = smooth.to(dtype).contiguous(memory_format=torch.channels_last)
     edges = torch.zeros(4, 3, 3, 3, dtype=dtype)
     edges[:, :, 1, 0], edges[:, :, 1, 1], edges[:, :, 1, 2] = 1, -2, 1
-    block = BlockParams(edges, torch.ones(4, dtype=dtype), torch.zeros(4, dtype=dtype))
-    _, kept = made_for(x).forward(x, block)
+    block = BranchParams(edges, torch.ones(4, dtype=dtype), torch.zeros(4, dtype=dtype))
+    _, kept = made_for(x).forward([x], [block])
     assert kept is not None
     y = torch.nn.functional.conv2d(x.double(), edges.double(), padding=1)
     expected = (y.var((0, 2, 3), correction=0) + 1e-5).rsqrt()

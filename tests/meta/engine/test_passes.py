@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nilr.meta.engine.native import library
-from nilr.meta.engine.passes import AtenPasses, NativePasses
+from nilr.meta.engine.passes import AtenPasses, NativePasses, Term
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -18,6 +18,7 @@ SHAPES = [(2, 5, 8, 8), (3, 32, 21, 21), (1, 17, 6, 9), (75, 4, 10, 10), (2, 3, 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}
 
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+every_slope = pytest.mark.parametrize("slope", [0.0, 0.1, 1.0])
 both_dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 
 Shape = tuple[int, int, int, int]
@@ -101,54 +102,99 @@ def test_channels_are_read_by_their_strides_and_refused_in_another_dtype_or_numb
 
 @every_shape
 @both_dtypes
-def test_normalising(shape: Shape, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("first", [None, 1])
+def test_statistics_of_the_first_images(shape: Shape, dtype: torch.dtype, first: int | None) -> None:
     numbers = Numbers(shape, dtype)
-    pooled, channels = numbers.pooled(), [numbers.channel() for _ in range(4)]
-    expected = AtenPasses().normalise(pooled.clone(), *channels)
-    for native, aten in zip(NativePasses().normalise(pooled, *channels), expected, strict=True):
-        agree(native, aten)
+    y, scale = numbers.plane(offset=3.0), numbers.channel()
+    native = NativePasses().pool_statistics(y, scale, first=first)
+    whole = NativePasses().pool_statistics(y, scale)
+    alone = NativePasses().statistics(y[:first])
+    assert torch.equal(native.mean, alone[0])
+    assert torch.equal(native.rstd, alone[1])
+    assert torch.equal(native.pooled, whole.pooled)
+    assert torch.equal(native.where, whole.where)
+    for value, expected in zip(alone, AtenPasses().statistics(y[:first]), strict=True):
+        agree(value, expected)
 
 
 @every_shape
 @both_dtypes
-@pytest.mark.parametrize("tangent", [False, True])
-def test_masked_sums(shape: Shape, dtype: torch.dtype, tangent: bool) -> None:
+@every_slope
+@pytest.mark.parametrize("n_terms", [1, 2])
+def test_normalising(shape: Shape, dtype: torch.dtype, slope: float, n_terms: int) -> None:
     numbers = Numbers(shape, dtype)
-    da, a, h = numbers.pooled(), numbers.pooled().relu(), numbers.pooled()
-    more = (numbers.pooled(), numbers.pooled()) if tangent else None
-    outcomes = zip(NativePasses().masked_sums(da, a, h, more), AtenPasses().masked_sums(da, a, h, more), strict=True)
-    for native, aten in outcomes:
+    terms = [Term(numbers.plane(), numbers.channel(), numbers.channel()) for _ in range(n_terms)]
+    t = numbers.channel()
+    native, aten = (passes.normalise(terms, t, slope) for passes in (NativePasses(), AtenPasses()))
+    agree(native, aten)
+
+
+@every_shape
+@both_dtypes
+@every_slope
+def test_pooling_a_sum(shape: Shape, dtype: torch.dtype, slope: float) -> None:
+    numbers = Numbers(shape, dtype)
+    terms = [Term(numbers.plane(), numbers.channel(), numbers.channel()) for _ in range(2)]
+    t = numbers.channel()
+    native, aten = (passes.pool_sum(terms, t, slope) for passes in (NativePasses(), AtenPasses()))
+    agree(native[0], aten[0])
+    same = native[1].long() == 2 * (aten[1] // shape[3] % 2) + aten[1] % shape[3] % 2
+    assert (~same).sum() <= (0 if dtype == torch.float64 else 1)  # a sum that rounds to a tie
+    for value, expected in zip(native[2], aten[2], strict=True):
+        assert torch.equal(value[same], expected[same])
+
+
+@every_shape
+@both_dtypes
+@every_slope
+@pytest.mark.parametrize("n_branches", [1, 2])
+@pytest.mark.parametrize("tangent", [False, True])
+def test_masked_sums(shape: Shape, dtype: torch.dtype, slope: float, n_branches: int, tangent: bool) -> None:
+    numbers = Numbers(shape, dtype)
+    da, a = numbers.pooled(), numbers.pooled().relu()
+    ps, ps_t = ([(numbers.pooled(), numbers.channel()) for _ in range(n_branches)] for _ in range(2))
+    more = (numbers.pooled(), ps_t) if tangent else None
+    (u, dshift, sums), (expected_u, expected_dshift, expected) = (
+        passes.masked_sums(da.clone(), a, slope, ps, more) for passes in (NativePasses(), AtenPasses())
+    )
+    for native, aten in zip((u, dshift, *sums), (expected_u, expected_dshift, *expected), strict=True):
         torch.testing.assert_close(native, aten, rtol=TOLERANCE[dtype], atol=50 * TOLERANCE[dtype])
 
 
 @every_shape
 @both_dtypes
-def test_spreading(shape: Shape, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("pool", [False, True])
+def test_spreading(shape: Shape, dtype: torch.dtype, pool: bool) -> None:
     numbers = Numbers(shape, dtype)
-    y, u, scale = numbers.plane(), numbers.pooled(), numbers.channel()
+    y, scale = numbers.plane(), numbers.channel()
+    u = numbers.pooled() if pool else numbers.plane()
     channels = numbers.channel(), numbers.channel(), numbers.channel()
     passes = NativePasses(), AtenPasses()
-    native, aten = (p.spread(y, u, p.pool_statistics(y, scale).where, channels) for p in passes)
+    wheres = [p.pool_statistics(y, scale).where if pool else None for p in passes]
+    native, aten = (p.spread(y, u, where, channels) for p, where in zip(passes, wheres, strict=True))
     agree(native, aten)
-    for p in passes:
+    for p, where, fresh in zip(passes, wheres, (native, aten), strict=True):
         place = y.clone()
-        agree(p.spread(place, u, p.pool_statistics(y, scale).where, channels, reuse=True), aten)
-        agree(place, aten)
+        assert torch.equal(p.spread(place, u, where, channels, reuse=True), fresh)
+        assert torch.equal(place, fresh)
 
 
 @every_shape
 @both_dtypes
-def test_the_tangents(shape: Shape, dtype: torch.dtype) -> None:
+@every_slope
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("n_branches", [1, 2])
+def test_the_tangents(shape: Shape, dtype: torch.dtype, slope: float, pool: bool, n_branches: int) -> None:
     numbers = Numbers(shape, dtype)
     y, y_t, scale = numbers.plane(), numbers.plane(), numbers.channel()
-    u, u_t, h, a = (numbers.pooled() for _ in range(4))
-    mean, *rest = (numbers.channel() for _ in range(12))
+    u, u_t, a, *ps = (numbers.pooled() if pool else numbers.plane() for _ in range(3 + 2 * n_branches))
+    mean, *channels = (numbers.channel() for _ in range(6))
+    terms = [Term(p, numbers.channel(), numbers.channel()) for p in ps]
     outcomes = []
     for passes in (NativePasses(), AtenPasses()):
-        where = passes.pool_statistics(y, scale).where
+        where = passes.pool_statistics(y, scale).where if pool else None
         taken, *means = passes.tangent_statistics(y, y_t, where, mean)
-        spread = passes.spread_tangent((y, y_t), (u, u_t), where, tuple(rest[:5]))  # type: ignore[arg-type]
-        h_t, a_t = passes.normalise_tangent(taken.clone(), h, a, tuple(rest[5:11]))  # type: ignore[arg-type]
-        outcomes.append((taken.clone(), *means, spread, h_t, a_t))
+        spread = passes.spread_tangent((y, y_t), (u, u_t), where, tuple(channels))
+        outcomes.append((taken, *means, spread, passes.normalise_tangent(terms, mean, a, slope)))
     for native, aten in zip(*outcomes, strict=True):
         agree(native, aten)

@@ -1,0 +1,260 @@
+"""A layer of a convolutional body: forward, backward, and the tangents of both.
+
+Notation: a layer has one branch, or two that are added. A branch maps x (n, Ci, H, W) to y = conv(x, w) with Co
+channels. m and r are the channels' mean and 1/standard deviation over the M = n*H*W positions of y, h = (y - m) r, and
+z = s h + t with scale s and shift t; k = s r. The output a is act(sum of z), pooled, where act multiplies negative
+values by the slope. p is y at the pooled positions, or all of y without pooling. A suffix `_t` marks a tangent, and a
+prefix `d` the gradient of the loss.
+
+The layer pools before it activates, since act never falls. One branch even pools the raw y and applies the rest to the
+pooled values, a quarter of the work: z rises with y if s > 0 and falls with it if s < 0, so it pools sign(s) y. This is
+exact; if s is exactly 0, the gradient in s is the limit s -> 0 from above.
+
+A layer may normalise by given statistics, or all images by the statistics of the first ones alone (`ConvLayer`). In the
+second case M counts the positions of the first images, and b + c y is added there only.
+
+Channels may be those of G episodes side by side, each with its own parameters: planes (n, G*C, H, W) and weights
+(G*Co, Ci, k, k).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nilr.meta.engine.passes import Channels, Pair, Passes, Term, positions
+
+
+class BranchParams(NamedTuple):
+    """Convolution weight (Co, Ci, k, k), norm scale (Co,), norm shift (Co,)."""
+
+    weight: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+class Branch(NamedTuple):
+    """What the forward pass keeps of a branch: x, y, p, m and r. Without pooling p is y."""
+
+    x: Tensor
+    y: Tensor
+    p: Tensor
+    mean: Tensor
+    rstd: Tensor
+
+
+class Kept(NamedTuple):
+    """What the forward pass keeps: its branches, the positions of the pooled values (if any), and a."""
+
+    branches: list[Branch]
+    where: Tensor | None
+    a: Tensor
+
+
+class Gradient(NamedTuple):
+    """What the backward pass keeps for its tangent: u, and the gradients in every y, scale, and in the shift.
+
+    No dy is kept for images: only the tangent of the input's gradient needs it.
+    """
+
+    u: Tensor
+    dy: list[Tensor | None]
+    dscale: list[Tensor]
+    dshift: Tensor
+
+
+class BranchTangent(NamedTuple):
+    """What the tangent's forward pass keeps of a branch: tangents of x, y, p and m, and q = mean(h y_t)."""
+
+    x_t: Tensor | None
+    y_t: Tensor
+    p_t: Tensor
+    mean_t: Tensor
+    q: Tensor
+
+
+@dataclass(frozen=True)
+class ConvLayer:
+    """A layer for any input.
+
+    With given statistics, a layer has a forward pass only; with `first`, it has no tangents.
+    """
+
+    passes: Passes
+    slope: float = 0.0  # of the activation below zero; 1: no activation
+    pool: bool = True
+    precision: torch.dtype | None = None  # dtype of the inputs of convolutions; None: that of the planes
+    statistics: Sequence[Tensor] | None = None  # m and r of each branch, (2, Co); None: those of y
+    first: int | None = None  # m and r are those of the first images; None: those of all images
+
+    def forward(
+        self, xs: Sequence[Tensor], params: Sequence[BranchParams], *, last: bool = False
+    ) -> tuple[Tensor, Kept]:
+        """Return a, and what the other passes need; no pass may follow a `last` one."""
+        ys = [self._convolve(x, branch.weight) for x, branch in zip(xs, params, strict=True)]
+        where: Tensor | None = None
+        if self.pool and len(ys) == 1:
+            pooled, where, *of_y = self.passes.pool_statistics(ys[0], params[0].scale, first=self.first)
+            ps, moments = [pooled], self._given() or [(of_y[0], of_y[1])]
+            a = self.passes.normalise(_terms(ps, moments, params), _shift(params), self.slope)
+        else:
+            ps, moments = ys, self._given() or [self.passes.statistics(y[: self.first]) for y in ys]
+            terms = _terms(ys, moments, params)
+            if self.pool:
+                a, where, ps = self.passes.pool_sum(terms, _shift(params), self.slope)
+            else:
+                a = self.passes.normalise(terms, _shift(params), self.slope)
+        branches = [Branch(x, y, p, *mr) for x, y, p, mr in zip(xs, ys, ps, moments, strict=True)]
+        return a, Kept(branches, where, a)
+
+    def backward(
+        self, da: Tensor, kept: Kept, params: Sequence[BranchParams], *, needed: Sequence[bool], last: bool = False
+    ) -> tuple[list[Tensor | None], list[BranchParams], Gradient | None]:
+        """Return the gradients in every x that is `needed` and in the parameters, and what the tangent needs.
+
+        u = da act'; dt = sum u; ds = sum u h; dy = scatter(k u) + b + c y, with per channel
+        c = -k r ds / M and b = -k dt / M - c m. da is overwritten. A `last` pass overwrites y, and keeps nothing for
+        the tangent.
+        """
+        of_p = [(branch.p, branch.mean) for branch in kept.branches]
+        u, dshift, sums = self.passes.masked_sums(da, kept.a, self.slope, of_p)
+        dxs, gradients, dys, dscales = (
+            list[Tensor | None](),
+            list[BranchParams](),
+            list[Tensor | None](),
+            list[Tensor](),
+        )
+        for branch, of, total, need in zip(kept.branches, params, sums, needed, strict=True):
+            dscale = branch.rstd * total
+            dy = self._spread(branch, kept.where, u, _channels(branch, of, dscale, dshift, self.first), reuse=last)
+            dx, dweight = self._convolve_backward(dy, branch.x, of.weight, input_gradient=need)
+            dxs.append(dx)
+            gradients.append(BranchParams(dweight, dscale, dshift))
+            dys.append(dy if need else None)
+            dscales.append(dscale)
+        return dxs, gradients, None if last else Gradient(u, dys, dscales, dshift)
+
+    def forward_tangent(
+        self,
+        x_ts: Sequence[Tensor | None],
+        kept: Kept,
+        params: Sequence[BranchParams],
+        params_t: Sequence[BranchParams],
+    ) -> tuple[Tensor, list[BranchTangent]]:
+        """Return the tangent of a, and what the backward pass's tangent needs. Images have no tangent.
+
+        y_t = conv(x_t, w) + conv(x, w_t); with q = mean(h y_t), h_t = r (p_t - m_t - h q); the pooled positions and the
+        signs of a stay; a_t = act' times the sum of s_t h + s h_t + t_t.
+        """
+        tangents, terms = [], []
+        for x_t, branch, of, of_t in zip(x_ts, kept.branches, params, params_t, strict=True):
+            y_t = self._convolve_tangent(branch.x, x_t, of.weight, of_t.weight)
+            p_t, mean_t, crossed = self.passes.tangent_statistics(branch.y, y_t, kept.where, branch.mean)
+            r, k, q = branch.rstd, of.scale * branch.rstd, crossed * branch.rstd
+            tangents.append(BranchTangent(x_t, y_t, p_t, mean_t, q))
+            terms += [Term(p_t, mean_t, k), Term(branch.p, branch.mean, (of_t.scale - k * q) * r)]
+        return self.passes.normalise_tangent(terms, _shift(params_t), kept.a, self.slope), tangents
+
+    def backward_tangent(
+        self,
+        da_t: Tensor,
+        kept: Kept,
+        gradient: Gradient,
+        tangents: Sequence[BranchTangent],
+        params: Sequence[BranchParams],
+        params_t: Sequence[BranchParams],
+    ) -> tuple[list[Tensor | None], list[BranchParams]]:
+        """Return the tangents of the gradients in every x and in the parameters, by differentiating `backward`.
+
+        r_t = -r^2 q; k_t = s_t r + s r_t; dy_t = scatter(k_t u + k u_t) + b_t + c_t y + c y_t. da_t is overwritten.
+        """
+        m, dshift, u = positions(kept.branches[0].y), gradient.dshift, gradient.u
+        of_p = [(branch.p, branch.mean) for branch in kept.branches]
+        of_p_t = [(tangent.p_t, tangent.mean_t) for tangent in tangents]
+        u_t, dshift_t, sums = self.passes.masked_sums(da_t, kept.a, self.slope, of_p, (u, of_p_t))
+        dx_ts, gradients = list[Tensor | None](), list[BranchParams]()
+        each = zip(kept.branches, tangents, params, params_t, gradient.dscale, gradient.dy, sums, strict=True)
+        for branch, tangent, of, of_t, dscale, dy, total in each:
+            r, r_t = branch.rstd, -branch.rstd.square() * tangent.q
+            dscale_t = r * (total - tangent.q * dscale)
+            k, k_t = of.scale * r, of_t.scale * r + of.scale * r_t
+            c = -k * r * dscale / m
+            c_t = -(k_t * r * dscale + k * r_t * dscale + k * r * dscale_t) / m
+            b_t = -(k_t * dshift + k * dshift_t) / m - c_t * branch.mean - c * tangent.mean_t
+            dy_t = self.passes.spread_tangent((branch.y, tangent.y_t), (u, u_t), kept.where, (b_t, c_t, c, k_t, k))
+            need = tangent.x_t is not None and dy is not None
+            dx_t, dweight_t = self._convolve_backward(dy_t, branch.x, of.weight, input_gradient=need)
+            if tangent.x_t is not None and dy is not None and dx_t is not None:
+                dx_more, dweight_more = self._convolve_backward(dy, tangent.x_t, of_t.weight, input_gradient=True)
+                dx_t = dx_t.add_(dx_more) if dx_more is not None else dx_t
+                dweight_t = dweight_t.add_(dweight_more)
+            dx_ts.append(dx_t)
+            gradients.append(BranchParams(dweight_t, dscale_t, dshift_t))
+        return dx_ts, gradients
+
+    def _given(self) -> list[Pair] | None:
+        return None if self.statistics is None else [(mean, rstd) for mean, rstd in self.statistics]
+
+    def _spread(self, branch: Branch, where: Tensor | None, u: Tensor, channels: Channels, *, reuse: bool) -> Tensor:
+        if self.first is None:
+            return self.passes.spread(branch.y, u, where, channels, reuse=reuse)
+        zero = torch.zeros_like(channels[0])
+        first, others = slice(self.first), slice(self.first, None)
+        for part, b_c in ((first, channels[:2]), (others, (zero, zero))):
+            at = None if where is None else where[part]
+            self.passes.spread(branch.y[part], u[part], at, (*b_c, channels[2]), reuse=True)
+        return branch.y
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        groups = x.shape[1] // weight.shape[1]
+        padding = weight.shape[-1] // 2
+        y = torch.nn.functional.conv2d(self._rounded(x), self._rounded(weight), padding=padding, groups=groups)
+        return y.to(x.dtype).contiguous(memory_format=self.passes.memory_format)
+
+    def _convolve_tangent(self, x: Tensor, x_t: Tensor | None, weight: Tensor, weight_t: Tensor) -> Tensor:
+        if x_t is None:
+            return self._convolve(x, weight_t)
+        both = _beside(x, x_t, weight.shape[1]).contiguous(memory_format=self.passes.memory_format)
+        return self._convolve(both, torch.cat([weight_t, weight], 1))
+
+    def _convolve_backward(
+        self, dy: Tensor, x: Tensor, weight: Tensor, *, input_gradient: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return the gradients of a convolution in its input (if wanted) and in its weight."""
+        inputs = (self._rounded(value) for value in (dy, x, weight))
+        groups, padding = x.shape[1] // weight.shape[1], [weight.shape[-1] // 2] * 2
+        dx, dweight, _ = torch.ops.aten.convolution_backward(
+            *inputs, None, [1, 1], padding, [1, 1], False, [0, 0], groups, [input_gradient, True, False]
+        )
+        if not input_gradient:
+            return None, dweight.to(weight.dtype)
+        return dx.to(x.dtype).contiguous(memory_format=self.passes.memory_format), dweight.to(weight.dtype)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        return x if self.precision is None else x.to(self.precision)
+
+
+def _channels(branch: Branch, params: BranchParams, dscale: Tensor, dshift: Tensor, first: int | None) -> Channels:
+    """Return b, c and k of `ConvLayer.backward`."""
+    m, k = positions(branch.y[:first]), params.scale * branch.rstd
+    c = -k * branch.rstd * dscale / m
+    return -k * dshift / m - c * branch.mean, c, k
+
+
+def _terms(ps: Sequence[Tensor], moments: Sequence[Pair], params: Sequence[BranchParams]) -> list[Term]:
+    return [Term(p, mean, of.scale * rstd) for p, (mean, rstd), of in zip(ps, moments, params, strict=True)]
+
+
+def _shift(params: Sequence[BranchParams]) -> Tensor:
+    """Return the sum of the branches' shifts."""
+    return params[0].shift if len(params) == 1 else params[0].shift + params[1].shift
+
+
+def _beside(x: Tensor, y: Tensor, channels: int) -> Tensor:
+    """Return the channels of each episode's x and y side by side."""
+    if x.shape[1] == channels:
+        return torch.cat([x, y], 1)
+    separate = [z.reshape(len(z), -1, channels, *z.shape[2:]) for z in (x, y)]
+    return torch.cat(separate, 2).flatten(1, 2)

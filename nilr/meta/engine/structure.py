@@ -1,0 +1,44 @@
+"""The layers of a convolutional body, as the explicit engines compute them: a table made from the body's stages.
+
+A layer is one unit, or the end of a residual stage: its last unit and its shortcut, whose sum is activated and pooled.
+Planes are numbered: 0 are the images, i + 1 is the output of layer i.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from nilr.models.stages import Residual, Stage, Unit
+
+
+class Row(NamedTuple):
+    """A layer: its branches, the plane that each branch reads, and what follows the sum of the branches."""
+
+    branches: tuple[Unit, ...]
+    inputs: tuple[int, ...]
+    slope: float  # of the activation below zero; 1: no activation
+    pool: bool
+    stage: str | None  # the stage that ends here, if any
+
+
+def rows_of(stages: Iterable[Stage]) -> tuple[Row, ...]:
+    """Return the layers of the stages, in the order of computation."""
+    rows: list[Row] = []
+    for stage in stages:
+        if isinstance(stage, Residual):
+            first = len(rows)
+            rows.extend(_unit(unit, first + i, None) for i, unit in enumerate(stage.units[:-1]))
+            ends = (stage.units[-1], stage.shortcut)
+            rows.append(Row(ends, (len(rows), first), float(stage.slope), stage.pool, stage.name))
+        else:
+            rows.append(_unit(stage, len(rows), stage.name))
+    return tuple(rows)
+
+
+def kept_planes(rows: tuple[Row, ...]) -> Iterator[set[int]]:
+    """Yield for each layer the planes that later layers read."""
+    for i in range(len(rows)):
+        yield {plane for row in rows[i + 1 :] for plane in row.inputs}
+
+
+def _unit(unit: Unit, plane: int, stage: str | None) -> Row:
+    return Row((unit,), (plane,), 1.0 if unit.slope is None else float(unit.slope), unit.pool, stage)
