@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,13 @@ class UsageError(NilrError):
 
 
 class UnknownNameError(UsageError):
-    """An unknown name; the hint lists the known names."""
+    """An unknown name; the hint gives the nearest known name, if one is near, and lists the known names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"unknown {kind} `{name}`", hint=f"known: {', '.join(known)}")
+        known = list(known)
+        nearest = difflib.get_close_matches(name, known, n=1)
+        meant = f"did you mean `{nearest[0]}`? " if nearest else ""
+        super().__init__(f"unknown {kind} `{name}`", hint=f"{meant}known: {', '.join(known)}")
 
 
 class DataError(NilrError):

@@ -205,7 +205,7 @@ def is_switch(field: FieldInfo) -> bool:
 def _numbers(field: FieldInfo) -> str | None:
     """Return the kind and the range of a number, such as `<int>, 1 to 4096`; None for other values."""
     kind = next((kind for kind in (int, float) if kind in (field.annotation, *get_args(field.annotation))), None)
-    if kind is None:
+    if kind is None or _extra(field)["text"]:
         return None
     bounds = {name: _bound(getattr(data, name)) for data in field.metadata for name in _BOUNDS if hasattr(data, name)}
     if bounds.keys() == {"ge", "le"}:
@@ -222,6 +222,8 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
 
 
 def _typer_type(field: FieldInfo) -> Any:  # noqa: ANN401 - a type expression
+    if _extra(field)["text"]:
+        return str | None
     if get_origin(field.annotation) is tuple:
         return list[get_args(field.annotation)[0]] | None  # type: ignore[misc]
     return field.annotation | None  # type: ignore[operator]

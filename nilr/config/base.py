@@ -1,11 +1,13 @@
 """Settings that several commands share, and the values to choose from."""
 
+import contextlib
+import operator
 import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from nilr.files import expand_home, path_argument
 
@@ -41,6 +43,22 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 ModelName = Annotated[str, Field(pattern=f"^{_NAME}$")]
 
 
+_MOST_CHANNELS = 4096
+
+
+def _parse_widths(value: Any) -> Any:  # noqa: ANN401 - a value from a flag, a variable or a file
+    """Return the channels of four blocks, from a text with commas or from a list."""
+    words = value.split(",") if isinstance(value, str) else value
+    with contextlib.suppress(TypeError, ValueError):
+        widths = tuple(int(word) if isinstance(word, str) else operator.index(word) for word in words)
+        if len(widths) == 4 and all(1 <= width <= _MOST_CHANNELS for width in widths):
+            return widths
+    raise ValueError(f"give four numbers from 1 to {_MOST_CHANNELS}, separated by commas")
+
+
+Widths = Annotated[tuple[int, int, int, int], BeforeValidator(_parse_widths)]
+
+
 def is_name(text: str) -> bool:
     """Return whether a text is a valid name of a model or a dataset."""
     return re.fullmatch(_NAME, text) is not None
@@ -53,6 +71,7 @@ def setting(
     shown: str | None = None,
     short: str | None = None,
     env: bool = True,
+    text: bool = False,
     **bounds: Any,  # noqa: ANN401 - pydantic's own keywords: ge, gt, le, lt
 ) -> Any:  # noqa: ANN401 - stands where pydantic's Field stands
     """Describe one setting.
@@ -63,9 +82,10 @@ def setting(
         shown: the text that help shows for a default of None, such as "the algorithm's default".
         short: a one-letter flag, such as `-q`.
         env: whether the environment variable `NILR_<FLAG>` may set it.
+        text: whether a flag gives the value as one text, such as numbers with commas.
         bounds: `ge`, `gt`, `le`, `lt`.
     """
-    extra: dict[str, Any] = {"shown": shown, "short": short, "env": env}
+    extra: dict[str, Any] = {"shown": shown, "short": short, "env": env, "text": text}
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
@@ -143,10 +163,17 @@ class EpisodeSettings(DeviceSettings):
 
     arch: str = setting(
         "conv4",
-        "Architecture of the network's body: conv4, or the import path PACKAGE.MODULE:FUNCTION of a function that "
-        "returns a torch.nn.Module, which maps images to features.",
+        "Body of the network: conv4 (four blocks), conv6 (six, the last two without pooling), resnet12 (four residual "
+        "blocks and the mean over positions; no DropBlock), or the import path PACKAGE.MODULE:FUNCTION of a function "
+        "that returns a torch.nn.Module, which maps images to features.",
     )
-    filters: int = setting(32, "Number of channels of each convolution.", ge=1, le=4096)
+    filters: int = setting(32, "conv4 and conv6: number of channels of each convolution.", ge=1, le=_MOST_CHANNELS)
+    widths: Widths = setting(
+        (64, 160, 320, 640),
+        "resnet12: number of channels of each block: 64,160,320,640 as in MetaOptNet, or 64,128,256,512 as in TADAM.",
+        shown="64,160,320,640",
+        text=True,
+    )
     n_way: int = setting(5, "Number of classes per episode.", ge=2, le=1000)
     n_shot: int = setting(1, "Number of support images per class.", ge=1, le=1000)
     n_query: int = setting(15, "Number of query images per class.", ge=1, le=1000)

@@ -14,6 +14,7 @@ from nilr.config.base import (
     ReportFormat,
     Resample,
     Settings,
+    Widths,
     setting,
 )
 
@@ -108,7 +109,13 @@ class ReproduceSettings(ChunkSettings):
     )
     data: str | None = setting(None, "Pack to train and evaluate on: a name or a path.", shown="the preset's")
     outer_steps: int | None = setting(None, "Number of updates of every training.", shown="the preset's", ge=1)
-    filters: int | None = setting(None, "Number of channels of each convolution.", shown="the preset's", ge=1, le=4096)
+    arch: str | None = setting(None, "Body of all networks: conv4, conv6 or resnet12.", shown="the preset's")
+    filters: int | None = setting(
+        None, "conv4 and conv6: number of channels of each convolution.", shown="the preset's", ge=1, le=4096
+    )
+    widths: Widths | None = setting(
+        None, "resnet12: number of channels of each of the four blocks.", shown="the preset's", text=True
+    )
     n_episodes: int | None = setting(None, "Number of episodes of every probe.", shown="the preset's", ge=2)
     smallest_effect: float = setting(
         0.3,

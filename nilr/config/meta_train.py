@@ -152,6 +152,33 @@ _FINN: dict[str, Any] = {
     "meta_batch_size": 4,
 }
 
+# The ResNet-12 of MAML in the code of L2F (Baik, Hong, Lee: Learning to Forget for Meta-Learning, 2020), trained from
+# random weights: https://github.com/baiksung/L2F, experiment_config/mini-imagenet_maml_*_resnet12.json. It clips at 10
+# a meta-gradient that is summed over episodes; ours is a mean. docs/bodies.md lists what differs.
+_RESNET12: dict[str, Any] = {
+    "algo": "maml",
+    "arch": "resnet12",
+    "widths": (64, 128, 256, 512),
+    "n_way": 5,
+    "n_query": 15,
+    "inner_lr": 0.01,
+    "inner_steps": 5,
+    "eval_inner_steps": 5,
+    "outer_lr": 1e-3,
+    "outer_steps": 50_000,
+}
+
+# Chen et al., A Closer Look at Few-shot Classification, 2019: https://github.com/wyharveychen/CloserLookFewShot,
+# methods/maml.py and train.py. All parameters adapt.
+_CHEN: dict[str, Any] = _FINN | {
+    "filters": 64,
+    "n_query": 16,
+    "inner_lr": 0.01,
+    "inner_steps": 5,
+    "eval_inner_steps": 5,
+    "norm_adapted": True,
+}
+
 # Finn et al. clip at 10 a meta-gradient of query losses that are summed over 75 images and divided by the shots. Our
 # losses are means over images, so their bound is 10/75 at 1-shot and 10/15 at 5-shot. Their inner rate, 0.01 on a loss
 # that is summed over the 5 classes, is our 0.05, the default of the algorithms.
@@ -159,5 +186,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "finn-1shot": _FINN | {"grad_clip": 10 / 75},
     "finn-5shot": _FINN | {"n_shot": 5, "meta_batch_size": 2, "grad_clip": 10 / 15},
     "li-metasgd": _FINN | {"algo": "metasgd"},
+    "conv4-64-1shot": _CHEN,
+    "resnet12-1shot": _RESNET12 | {"n_shot": 1, "meta_batch_size": 2, "grad_clip": 10 / 2},
+    "resnet12-5shot": _RESNET12 | {"n_shot": 5, "meta_batch_size": 1, "grad_clip": 10.0},
     "quick": {"outer_steps": 200, "eval_every": 100, "eval_episodes": 50, "save_every": 100},
 }

@@ -1,14 +1,59 @@
-"""The bodies of few-shot learning, as stages."""
+"""The bodies of few-shot learning, as stages; `docs/bodies.md` compares them with their sources.
+
+Each function takes the size of the square images and the body's own arguments, and returns the body and D, the length
+of its features. It raises EpisodeError if the images are too small, and ValueError if an argument is invalid.
+"""
+
+import itertools
+from collections.abc import Sequence
 
 from nilr.errors import EpisodeError
 from nilr.models.conv_body import ConvBody
-from nilr.models.stages import Unit
+from nilr.models.stages import Residual, Unit
+
+_N_RESIDUAL = 4  # blocks of resnet12
+_LEAKY = 0.1  # the slope of its leaky ReLU
 
 
 def conv4(*, image_size: int, filters: int) -> tuple[ConvBody, int]:
-    """Return four blocks (Vinyals et al., Matching Networks, 2016) and D: 800 at 84 px and 32 filters."""
-    stages = [Unit(f"block{i}", filters if i > 1 else 3, filters) for i in range(1, 5)]
-    return _fitting("conv4", ConvBody(stages), image_size)
+    """Four blocks (Vinyals et al., Matching Networks, 2016): D is 800 at 84 px and 32 filters."""
+    return _fitting("conv4", _plain(4, filters), image_size)
+
+
+def conv6(*, image_size: int, filters: int) -> tuple[ConvBody, int]:
+    """Six blocks, the last two without pooling (Chen et al., A Closer Look at Few-shot Classification, 2019)."""
+    return _fitting("conv6", _plain(6, filters), image_size)
+
+
+def resnet12(*, image_size: int, widths: Sequence[int]) -> tuple[ConvBody, int]:
+    """Four residual blocks and the mean over positions (Lee et al., MetaOptNet, 2019), without dropout and DropBlock.
+
+    D is the last of the four widths. Widths of 64, 128, 256 and 512 are those of TADAM (Oreshkin et al., 2018).
+    """
+    if not isinstance(widths, Sequence) or len(widths) != _N_RESIDUAL or not all(map(_is_count, widths)):
+        raise ValueError(f"widths is {widths}, expected the numbers of channels of {_N_RESIDUAL} blocks")
+    stages = [_residual(f"block{i}", *channels) for i, channels in enumerate(itertools.pairwise((3, *widths)), 1)]
+    return _fitting("resnet12", ConvBody(stages, mean=True), image_size)
+
+
+def _plain(n_blocks: int, filters: int) -> ConvBody:
+    """Return blocks in a row, of which the first four pool."""
+    if not _is_count(filters):
+        raise ValueError(f"filters is {filters}, expected a number of channels")
+    blocks = range(1, n_blocks + 1)
+    return ConvBody([Unit(f"block{i}", filters if i > 1 else 3, filters, pool=i <= 4) for i in blocks])
+
+
+def _residual(name: str, in_channels: int, out_channels: int) -> Residual:
+    first = Unit(f"{name}.unit1", in_channels, out_channels, slope=_LEAKY, pool=False)
+    second = Unit(f"{name}.unit2", out_channels, out_channels, slope=_LEAKY, pool=False)
+    third = Unit(f"{name}.unit3", out_channels, out_channels, slope=None, pool=False)
+    shortcut = Unit(f"{name}.shortcut", in_channels, out_channels, kernel=1, slope=None, pool=False)
+    return Residual(name, (first, second, third), shortcut, slope=_LEAKY)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _fitting(name: str, body: ConvBody, image_size: int) -> tuple[ConvBody, int]:

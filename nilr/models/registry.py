@@ -3,12 +3,12 @@
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from nilr.errors import UnknownNameError
-from nilr.models.bodies import conv4
+from nilr.models.bodies import conv4, conv6, resnet12
 from nilr.models.import_path import build_imported, is_import_path
 from nilr.models.learner import Body, Learner
 
@@ -23,7 +23,11 @@ class BodyRow(NamedTuple):
     arguments: tuple[str, ...]
 
 
-BODIES = {"conv4": BodyRow(conv4, ("filters",))}
+BODIES = {
+    "conv4": BodyRow(conv4, ("filters",)),
+    "conv6": BodyRow(conv6, ("filters",)),
+    "resnet12": BodyRow(resnet12, ("widths",)),
+}
 
 
 def find_body(arch: str) -> BodyRow:
@@ -38,17 +42,23 @@ def find_body(arch: str) -> BodyRow:
     return BODIES[arch]
 
 
-def body_arguments(arch: str, settings: object) -> dict[str, int]:
+def body_arguments(arch: str, settings: object) -> dict[str, Any]:
     """Return the values of the body's own arguments, from the attributes of `settings`."""
     return {name: getattr(settings, name) for name in find_body(arch).arguments}
 
 
-def build_learner(arch: str, *, n_way: int, image_size: int, seed: int = 0, **arguments: int) -> Learner:
+def arguments_of_others(arch: str) -> set[str]:
+    """Return the names of the arguments that only other bodies have."""
+    return {name for row in BODIES.values() for name in row.arguments} - set(find_body(arch).arguments)
+
+
+def build_learner(arch: str, *, n_way: int, image_size: int, seed: int = 0, **arguments: Any) -> Learner:  # noqa: ANN401
     """Return an initialised learner: the body `arch` for square images of `image_size` pixels, with its own arguments.
 
     Raises:
         UnknownNameError: there is no such architecture.
         TypeError: an argument is missing, or the body has no such argument.
+        ValueError: an argument is invalid.
         EpisodeError: the images are too small for the body.
         ModuleError: one's own body is invalid, or cannot be imported.
     """
@@ -58,7 +68,7 @@ def build_learner(arch: str, *, n_way: int, image_size: int, seed: int = 0, **ar
     return learner
 
 
-def parameter_shapes(arch: str, *, n_way: int, image_size: int, **arguments: int) -> dict[str, torch.Size]:
+def parameter_shapes(arch: str, *, n_way: int, image_size: int, **arguments: Any) -> dict[str, torch.Size]:  # noqa: ANN401
     """Return the shapes of a learner's parameters, by name; see `build_learner`. Built-in bodies need no memory."""
     with contextlib.nullcontext() if is_import_path(arch) else torch.device("meta"):
         learner = Learner(*find_body(arch).build(image_size=image_size, **arguments), n_way)

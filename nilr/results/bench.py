@@ -44,7 +44,10 @@ class ConvolutionRate(Record):
 
 
 class PresetTime(Record):
-    """The time of a training with a preset, with its validations, with the engine that `auto` chooses."""
+    """The time of a training with a preset, with its validations, with the engine that `auto` chooses.
+
+    `peak_memory_bytes` is the larger of the peaks of an update and of an evaluation.
+    """
 
     algo: str
     engine: str
@@ -53,6 +56,7 @@ class PresetTime(Record):
     validations: int
     seconds_per_validation: FiniteFloat
     seconds: FiniteFloat
+    peak_memory_bytes: int
 
 
 class BenchMetrics(Record):

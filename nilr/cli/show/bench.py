@@ -18,7 +18,7 @@ def show(result: Result[BenchMetrics], screen: Screen) -> None:
     rates = ", ".join(f"{number(c.flop_per_second / _GIGA)} ({c.convolution})" for c in metrics.convolutions)
     screen.line(f"plain convolutions, GFLOP/s: {rates}")
     screen.table(
-        ("preset", "engine", "updates", "s/update", "validations", "s each", "in all"),
+        ("preset", "engine", "updates", "s/update", "validations", "s each", "in all", "peak MB"),
         [
             (
                 name,
@@ -28,6 +28,7 @@ def show(result: Result[BenchMetrics], screen: Screen) -> None:
                 str(preset.validations),
                 number(preset.seconds_per_validation),
                 duration(preset.seconds),
+                f"{preset.peak_memory_bytes / _MEGA:.0f}",
             )
             for name, preset in metrics.presets.items()
         ],

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import torch
 
 from nilr.config.commands import BenchSettings
-from nilr.config.meta_train import PRESETS, TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES, choose_engine
 from nilr.models.learner import Learner
-from nilr.models.registry import body_arguments, build_learner
-from nilr.recipes.bench.flops import NeededFlop
+from nilr.recipes.bench.flops import Convolution, NeededFlop
 from nilr.recipes.bench.plan import BenchPlan
 from nilr.recipes.bench.worker import Job, Turn, Turns, take_turns
 from nilr.recipes.common.outcome import Outcome
@@ -33,26 +32,21 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     """Time the engines, and estimate from that how long the presets will take."""
     outcome = Outcome(settings)
     device = prepare(settings.device, settings.threads, settings.precision)
-    learner = build_learner(
-        settings.arch,
-        n_way=settings.n_way,
-        image_size=settings.image_size,
-        **body_arguments(settings.arch, settings),
-    )
     if settings.engine not in (EVERY_ENGINE, "auto", *ENGINES):
         raise UnknownNameError("engine", settings.engine, (EVERY_ENGINE, "auto", *ENGINES))
     everything = settings.engine == EVERY_ENGINE
-    default = choose_engine("auto" if everything else settings.engine, learner, device, settings.precision).name
-    available = _available(learner, device, settings.precision) if everything else [default]
     plan = BenchPlan(settings, device)
     timed = {algo: plan.training(algo=algo) for algo in settings.algo.split(",")}
-    presets = {name: plan.training(preset=name) for name in PRESETS}
+    learner = plan.convolution().learner()
+    default = choose_engine("auto" if everything else settings.engine, learner, device, settings.precision).name
+    available = _available(learner, device, settings.precision) if everything else [default]
+    presets = {name: plan.training(preset=name) for name in plan.presets}
     jobs = [job for training in timed.values() for name in available for job in plan.jobs(training, name)]
     jobs += [_uncaptured(job) for job in jobs if _is_captured(job, device)]
     jobs += [job for training in presets.values() for job in plan.jobs(training, default)]
     reporter.note(f"random images of {settings.image_size} px; no dataset is read")
-    turns, rates = take_turns(jobs, plan.convolution(default), settings.rounds, reporter)
-    figures = Figures(turns, rates, NeededFlop.of(learner, settings.image_size))
+    turns, rates = take_turns(jobs, plan.convolution(), settings.rounds, reporter)
+    figures = Figures(turns, rates, NeededFlop.of(learner, settings.image_size).convolutions)
     unavailable = [name for name in AUTO[device.type] if everything and name not in available]
     return outcome.result(
         BenchMetrics(
@@ -93,9 +87,10 @@ def _uncaptured(job: Job) -> Job:
 class Figures:
     """The figures that follow from the turns."""
 
-    def __init__(self, turns: Turns, rates: Sequence[Sequence[float]], needed: NeededFlop) -> None:
-        self._turns, self._needed = turns, needed
+    def __init__(self, turns: Turns, rates: Sequence[Sequence[float]], convolutions: Sequence[Convolution]) -> None:
+        self._turns, self._convolutions = turns, convolutions
         self._rates: list[float] = [statistics.median(of_one) for of_one in zip(*rates, strict=True)]
+        self._needed: dict[tuple[object, ...], NeededFlop] = {}  # by network
 
     @property
     def attainable(self) -> float:
@@ -111,7 +106,7 @@ class Figures:
         """Return the operations per second of each convolution."""
         return [
             ConvolutionRate(convolution=str(convolution), flop_per_second=rate)
-            for convolution, rate in zip(self._needed.convolutions, self._rates, strict=True)
+            for convolution, rate in zip(self._convolutions, self._rates, strict=True)
         ]
 
     def engine(self, update: Job, evaluation: Job) -> EngineBench:
@@ -127,7 +122,7 @@ class Figures:
         """Return how long a training will take."""
         per_update, evaluated = self._seconds(update), self._seconds(evaluation)
         # every logged update also evaluates its queries before adaptation
-        queries = update.episodes * update.n_way * update.n_query * self._needed.forward
+        queries = update.episodes * update.n_way * update.n_query * self._needed_by(update).forward
         per_update += queries * evaluated / self._flop(evaluation) / training.log_every
         validations = training.validations_after(0)
         per_validation = training.eval_episodes * evaluated / evaluation.episodes
@@ -139,6 +134,7 @@ class Figures:
             validations=validations,
             seconds_per_validation=per_validation,
             seconds=training.outer_steps * per_update + validations * per_validation,
+            peak_memory_bytes=max(self._peak_memory(update), self._peak_memory(evaluation)),
         )
 
     def notes(self, device: torch.device, unavailable: Sequence[str]) -> list[str]:
@@ -148,6 +144,7 @@ class Figures:
             "Task 4x5: 4 episodes, 5 inner steps. Seconds: median of the rounds.",
             "Share: the rate of the convolutions that the task needs, as a share of the fastest convolution alone.",
             f"Memory: peak of a process that does only this task, {memory}.",
+            "Presets: those whose body is --arch.",
         ]
         if unavailable:
             notes.append(f"Not available on this machine or with this --arch or --precision: {', '.join(unavailable)}.")
@@ -177,14 +174,25 @@ class Figures:
             flop=flop,
             share_of_attainable=flop / seconds / self.attainable if self.has_shares else None,
             memory_before_bytes=turns[0].memory_before,
-            peak_memory_bytes=max(turn.peak_memory for turn in turns),
+            peak_memory_bytes=self._peak_memory(job),
         )
 
     def _seconds(self, job: Job) -> float:
         return statistics.median(_seconds(self._turns[job]))
 
+    def _peak_memory(self, job: Job) -> int:
+        return max(turn.peak_memory for turn in self._turns[job])
+
+    def _needed_by(self, job: Job) -> NeededFlop:
+        """Return the operations that the job's network needs."""
+        network = job.arch, job.body, job.n_way
+        if network not in self._needed:
+            self._needed[network] = NeededFlop.of(job.learner(), job.image_size)
+        return self._needed[network]
+
     def _flop(self, job: Job) -> int:
-        flop = self._needed.update if job.task == "update" else self._needed.evaluation
+        needed = self._needed_by(job)
+        flop = needed.update if job.task == "update" else needed.evaluation
         return flop(
             job.algorithm,
             support=job.n_way * job.n_shot,

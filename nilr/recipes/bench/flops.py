@@ -32,8 +32,9 @@ class Convolution:
     flop: int  # operations per image, forward; a multiplication and an addition are two
 
     def __str__(self) -> str:
-        """Return channels and size of the input."""
-        return f"{self.weight[1]} -> {self.weight[0]} channels at {self.image[1]} px"
+        """Return channels and size of the input, and the size of a kernel other than 3x3."""
+        kernel = "" if self.weight[-1] == 3 else f"{self.weight[-1]}x{self.weight[-1]}, "
+        return f"{kernel}{self.weight[1]} -> {self.weight[0]} channels at {self.image[1]} px"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -21,7 +21,7 @@ from nilr.meta.inner_lr import initial_rates, inner_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.updates import Updates
 from nilr.models.learner import Learner, Params
-from nilr.models.registry import body_arguments, build_learner
+from nilr.models.registry import build_learner
 from nilr.recipes.bench.flops import NeededFlop, convolution_rate, seconds_each
 from nilr.recipes.common.processes import Child, Parent
 from nilr.reporting import Reporter
@@ -43,7 +43,7 @@ class Job:
     engine: str
     algorithm: Algorithm
     arch: str
-    filters: int
+    body: tuple[tuple[str, Any], ...]  # the body's own arguments
     image_size: int
     n_way: int
     n_shot: int
@@ -55,6 +55,11 @@ class Job:
     device: str
     threads: int | None
     captured: bool = True  # whether updates are captured in a CUDA graph, if device and engine support it
+
+    def learner(self) -> Learner:
+        """Return the learner that it uses."""
+        size = {"n_way": self.n_way, "image_size": self.image_size}
+        return build_learner(self.arch, **size, seed=self.seed, **dict(self.body))
 
     @property
     def label(self) -> str:
@@ -158,8 +163,7 @@ def serve(parent: Parent, job: Job) -> None:
 
 def work_of(job: Job, device: torch.device, note: Callable[[str], object]) -> Callable[[], list[float]]:
     """Return the work of one turn of a job: a function that returns `Turn.values`."""
-    arguments = body_arguments(job.arch, job)
-    learner = build_learner(job.arch, n_way=job.n_way, image_size=job.image_size, seed=job.seed, **arguments)
+    learner = job.learner()
     if job.task == "convolution":
         network, batch = NeededFlop.of(learner, job.image_size).convolutions, job.n_way * job.n_query
         return lambda: [convolution_rate(convolution, batch, device) for convolution in network]

@@ -31,7 +31,8 @@ from nilr.store import ModelRef, Store
 from nilr.words import counted
 
 _MAX_STEPS = 1000
-_COUNTS = TypeAdapter(dict[str, Annotated[int, Field(strict=True, ge=1)]])
+_Count = Annotated[int, Field(strict=True, ge=1)]
+_ARGUMENTS = TypeAdapter(dict[str, _Count | tuple[_Count, ...]])
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def load_model(
     manifest = checkpoint.manifest
     check_allowed(manifest.architecture.name, code, f"model `{ref.name}`")
     with _rebuilding(ref):
-        arguments: dict[str, Any] = _COUNTS.validate_python(manifest.architecture.arguments)
+        arguments: dict[str, Any] = _ARGUMENTS.validate_python(manifest.architecture.arguments)
         expected = parameter_shapes(manifest.architecture.name, **arguments)
         algorithm = _algorithm(manifest)
     if {name: value.shape for name, value in checkpoint.params.items()} != expected:

@@ -10,10 +10,12 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
+from nilr.config.base import Settings
 from nilr.config.meta_train import PRESETS, REFERENCES, TrainSettings
 from nilr.errors import CheckpointError, StoreError, UnknownNameError, UsageError, invalid_field
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.inner_lr import TENSOR_MEAN, bounds
+from nilr.models.registry import arguments_of_others, find_body
 from nilr.recipes.common.outcome import absolute_paths
 
 # Settings that change no number: where the training runs, and its name.
@@ -42,6 +44,7 @@ def resolve(settings: TrainSettings) -> tuple[TrainSettings, Algorithm]:
     Flags override the preset, which overrides the algorithm's row.
     """
     merged = settings.model_copy(update=preset_values(settings) | settings.explicit())
+    check_body(merged.arch, settings)
     row = find_algorithm(merged.algo)
     _check_rates(merged, row)
     changes: dict[str, Any] = {field: getattr(merged, name) for name, field in _OF_THE_ROW.items()}
@@ -65,6 +68,19 @@ def resolve(settings: TrainSettings) -> tuple[TrainSettings, Algorithm]:
     return merged.model_copy(update=filled), row
 
 
+def check_body(arch: str, settings: Settings) -> None:
+    """Raise UsageError if an argument of other bodies than `arch` is set."""
+    for name in arguments_of_others(arch) & settings.explicit().keys():
+        supported = " and ".join(map(_flag, find_body(arch).arguments))
+        hint = f"its size is set with {supported}" if supported else "leave it out"
+        raise UsageError(f"the body `{arch}` does not support {_flag(name)}", hint=hint)
+
+
+def for_body(arch: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the arguments that only other bodies than `arch` have."""
+    return {name: value for name, value in values.items() if name not in arguments_of_others(arch)}
+
+
 def _check_rates(settings: TrainSettings, row: Algorithm) -> None:
     if settings.inner_lr is not None and settings.inner_lr_from is not None:
         raise UsageError("--inner-lr and --inner-lr-from both set the fixed rates", hint="give one of them")
@@ -78,22 +94,24 @@ def _check_rates(settings: TrainSettings, row: Algorithm) -> None:
 
 
 def preset_values(settings: TrainSettings) -> dict[str, Any]:
-    """Return the settings of the preset, if there is one; UnknownNameError if the preset is unknown."""
+    """Return the settings of the preset, if there is one, that fit the body; UnknownNameError if it is unknown."""
     if settings.preset is None:
         return {}
     if settings.preset not in PRESETS:
         raise UnknownNameError("preset", settings.preset, PRESETS)
-    return PRESETS[settings.preset]
+    values = PRESETS[settings.preset]
+    return for_body((values | settings.explicit()).get("arch", settings.arch), values)
 
 
 def recorded_settings(settings: TrainSettings) -> dict[str, JsonValue]:
     """Return the settings for checkpoints and results.
 
-    They contain no paths, except with --record-paths; a reference that is a path is given by its last part.
+    They contain no arguments of other bodies, and no paths, except with --record-paths; a reference that is a path is
+    given by its last part.
     """
-    record: dict[str, JsonValue] = settings.model_dump(
-        mode="json", exclude={"home", "name", "resume", "force", "data", "tensorboard", "record_paths"}
-    )
+    excluded = {"home", "name", "resume", "force", "data", "tensorboard", "record_paths"}
+    excluded |= arguments_of_others(settings.arch)
+    record: dict[str, JsonValue] = settings.model_dump(mode="json", exclude=excluded)
     record |= {name: Path(value).name for name in REFERENCES if (value := getattr(settings, name)) is not None}
     paths = absolute_paths(settings)
     return {**record, "paths": paths} if paths else record
@@ -128,22 +146,25 @@ def check_unchanged(settings: dict[str, Any], stored: dict[str, JsonValue], mode
     before = recorded_settings(resolve(parse_stored_settings(stored))[0])
     schedules = [_flag(name) for name in ("outer_lr_schedule", "multi_step_loss") if before[name] != _DEFAULTS[name]]
     for name, value in settings.items():
-        old = before[name]
+        old = before.get(name)
         longer = name == "outer_steps" and isinstance(old, int) and value >= old
         if name in _PLACE or name == "on_nan" or value == old or (longer and not schedules):
             continue
         hint = f"use the same settings, or load them with --resume {model}; only --outer-steps may increase"
         if longer:
             hint = f"with {' and '.join(schedules)}, a longer training differs from the first update on"
-        raise StoreError(f"model `{model}` is trained with {_flag(name)} {old}, not with {value}", hint=hint)
+        was, now = (",".join(map(str, one)) if isinstance(one, list) else one for one in (old, value))
+        raise StoreError(f"model `{model}` is trained with {_flag(name)} {was}, not with {now}", hint=hint)
 
 
 def with_stored_settings(settings: TrainSettings, stored: dict[str, JsonValue], data: JsonValue) -> TrainSettings:
     """Return the stored settings of a training and its pack `data`, overridden by this call's preset and flags."""
-    values = parse_stored_settings(stored).model_dump()
+    values = parse_stored_settings(stored).model_dump(exclude_unset=True)
     if data is not None:
         values["data"] = data
-    return settings.model_copy(update=values | preset_values(settings) | settings.explicit())
+    given = preset_values(settings) | settings.explicit()
+    arch = (values | given).get("arch", settings.arch)
+    return settings.model_copy(update=for_body(arch, values) | given)
 
 
 def parse_stored_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:

@@ -21,7 +21,7 @@ from nilr.signals import stopping_gracefully
 from nilr.store import LAST, Store
 
 
-@with_memory_hint("a smaller --filters or pack, or --device cpu", at_once=1)
+@with_memory_hint("a smaller body (--filters, --widths) or pack, or --device cpu", at_once=1)
 def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     """Train or resume one model, or one model per seed.
 

@@ -149,6 +149,6 @@ def _memory_hint(trainings: Sequence[Training], n_episodes: int, *, within: Trai
         raise out_of_memory(
             device,
             at_once=min(at_once, n_episodes),
-            smaller="a smaller --n-query, --filters or --image-size, or --device cpu",
+            smaller="a smaller --n-query, --filters, --widths or --image-size, or --device cpu",
             saved=[training.resume_command() for training in trainings if training.resumable],
         ) from error

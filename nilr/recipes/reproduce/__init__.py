@@ -16,11 +16,13 @@ from nilr.claims.over_seeds import adjusted, describe_design, design, episode_va
 from nilr.claims.runs import EXPLORATORY, GAIN_CAUTION, MeasuredModel, correct_exploratory, run_figures, signs_by_choice
 from nilr.config.commands import PrepareDataSettings, ReportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
+from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
 from nilr.recipes.common.outcome import Outcome, data_used
 from nilr.recipes.common.processes import KilledError
+from nilr.recipes.common.settings import check_body
 from nilr.recipes.reproduce.estimate import estimate_costs
 from nilr.recipes.reproduce.plan import (
     ExperimentPlan,
@@ -66,6 +68,7 @@ def run(settings: ReproduceSettings, reporter: Reporter) -> Result[ReproduceMetr
 
 
 def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Result[ReproduceMetrics]:
+    check_body(settings.arch or TrainSettings().arch, settings)
     outcome = Outcome(settings)
     device = prepare(settings.device, settings.threads, settings.precision)
     pack = settings.data or EXPERIMENTS[settings.preset].data

@@ -22,7 +22,7 @@ from nilr.history import completed_updates
 from nilr.models.registry import body_arguments
 from nilr.recipes import meta_train, probe, rates
 from nilr.recipes.common.loading import find_reference, recipe_of
-from nilr.recipes.common.settings import recipe_digest, recorded_settings, resolve
+from nilr.recipes.common.settings import for_body, recipe_digest, recorded_settings, resolve
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed
 from nilr.results.result import Result, write_result
@@ -93,9 +93,10 @@ class ExperimentPlan:
             return f"{self.settings.name or self.experiment.models or self.name}-{run}-s{seed}"
 
         name = named(run.name)
-        flags = self.settings.model_dump(include={"outer_steps", "filters"}, exclude_none=True)
+        flags = self.settings.model_dump(include={"outer_steps", "arch", "filters", "widths"}, exclude_none=True)
         references = {setting: named(run.train[setting]) for setting in REFERENCES if setting in run.train}
-        values = {**self.experiment.train, **run.train, **references, **flags, **self._place}
+        train = {**self.experiment.train, **run.train, **references}
+        values = {**for_body(flags.get("arch", TrainSettings().arch), train), **flags, **self._place}
         return PlannedModel(run, seed, name, TrainSettings(**values, seed=seed, name=name, resume="auto"))
 
     @property
