@@ -37,7 +37,7 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = list(known)
-        nearest = difflib.get_close_matches(name, known, n=1)
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         meant = f"did you mean `{nearest[0]}`? " if nearest else ""
         super().__init__(f"unknown {kind} `{name}`", hint=f"{meant}known: {', '.join(known)}")
 

@@ -22,8 +22,13 @@ def test_an_error_carries_its_message_and_hint() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    error = UnknownNameError("algorithm", "mam", ["maml", "metasgd"])
-    assert (error.message, error.hint) == ("unknown algorithm `mam`", "known: maml, metasgd")
+    error = UnknownNameError("algorithm", "reptile", ["maml", "metasgd"])
+    assert (error.message, error.hint) == ("unknown algorithm `reptile`", "known: maml, metasgd")
+
+
+def test_an_unknown_name_that_is_near_a_known_one_is_answered_with_that_one() -> None:
+    error = UnknownNameError("algorithm", "meta-sgd", ["maml", "metasgd"])
+    assert error.hint == "did you mean `metasgd`? known: maml, metasgd"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -212,6 +212,7 @@ def make_bench() -> Result[Any]:
                 validations=2,
                 seconds_per_validation=5.0,
                 seconds=110.0,
+                peak_memory_bytes=800_000_000,
             )
         },
         unavailable=[],
@@ -241,8 +242,8 @@ def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> Non
         "maml       evaluation 4x5  explicit             0.5      0.4-0.6        8           0.5913  700",
         "maml       evaluation 4x5  batched              0.5      0.4-0.6        8           0.5913  700",
         "plain convolutions, GFLOP/s: 300 (3 -> 32 channels at 84 px)",
-        "preset  engine    updates  s/update  validations  s each  in all",
-        "quick   explicit  200      0.5       2            5       1 min 50 s",
+        "preset  engine    updates  s/update  validations  s each  in all      peak MB",
+        "quick   explicit  200      0.5       2            5       1 min 50 s  800",
     ]
 
 

@@ -118,7 +118,7 @@ def test_a_part_is_all_body_head_or_a_layer(learner: Learner) -> None:
     assert {name.split(".")[1] for name in rates_of_part(rates, params, ["block1", "block3"])} == {"block1", "block3"}
     with pytest.raises(UnknownNameError) as caught:
         rates_of_part(rates, params, ["block5"])
-    assert caught.value.hint == "known: all, body, head, block1, block2, block3, block4"
+    assert caught.value.hint == "did you mean `block4`? known: all, body, head, block1, block2, block3, block4"
 
 
 def test_a_matched_rate_is_the_ratio_of_the_norms() -> None:

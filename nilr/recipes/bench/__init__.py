@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from nilr.config.commands import BenchSettings
-from nilr.config.meta_train import TrainSettings
+from nilr.config.meta_train import PRESETS, TrainSettings
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES, choose_engine
 from nilr.models.learner import Learner
@@ -37,15 +37,16 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     everything = settings.engine == EVERY_ENGINE
     plan = BenchPlan(settings, device)
     timed = {algo: plan.training(algo=algo) for algo in settings.algo.split(",")}
-    learner = plan.convolution().learner()
+    learner = plan.convolution("auto").learner()
     default = choose_engine("auto" if everything else settings.engine, learner, device, settings.precision).name
     available = _available(learner, device, settings.precision) if everything else [default]
-    presets = {name: plan.training(preset=name) for name in plan.presets}
+    of_body = [name for name, preset in PRESETS.items() if preset.get("arch", settings.arch) == settings.arch]
+    presets = {name: plan.training(preset=name) for name in of_body}
     jobs = [job for training in timed.values() for name in available for job in plan.jobs(training, name)]
     jobs += [_uncaptured(job) for job in jobs if _is_captured(job, device)]
     jobs += [job for training in presets.values() for job in plan.jobs(training, default)]
     reporter.note(f"random images of {settings.image_size} px; no dataset is read")
-    turns, rates = take_turns(jobs, plan.convolution(), settings.rounds, reporter)
+    turns, rates = take_turns(jobs, plan.convolution(default), settings.rounds, reporter)
     figures = Figures(turns, rates, NeededFlop.of(learner, settings.image_size).convolutions)
     unavailable = [name for name in AUTO[device.type] if everything and name not in available]
     return outcome.result(

@@ -4,7 +4,7 @@ import torch
 
 from nilr.config.base import EpisodeSettings
 from nilr.config.commands import BenchSettings
-from nilr.config.meta_train import PRESETS, TrainSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.models.registry import body_arguments
 from nilr.recipes.bench.worker import Job, Task
 from nilr.recipes.common.settings import resolve
@@ -20,11 +20,6 @@ class BenchPlan:
         threads = torch.get_num_threads() if device.type == "cpu" else 1
         self._eval_episodes = max(4, 2 * threads)  # so that no thread is idle
 
-    @property
-    def presets(self) -> list[str]:
-        """The presets of trainings whose body is that of the bench, or any."""
-        return [name for name, preset in PRESETS.items() if preset.get("arch") in (None, self._settings.arch)]
-
     def training(self, *, algo: str | None = None, preset: str | None = None) -> TrainSettings:
         """Return the settings of a training with an algorithm or a preset, and with the bench's own flags."""
         named = {name: value for name, value in (("algo", algo), ("preset", preset)) if value is not None}
@@ -36,9 +31,9 @@ class BenchPlan:
         update = self._job("update", training, engine, training.meta_batch_size, row.inner_steps)
         return update, self._job("evaluation", training, engine, self._eval_episodes, row.eval_inner_steps)
 
-    def convolution(self) -> Job:
+    def convolution(self, engine: str) -> Job:
         """Return the job that measures the network's convolutions alone."""
-        return self._job("convolution", self.training(algo="maml"), "auto", 1, 1)
+        return self._job("convolution", self.training(algo="maml"), engine, 1, 1)
 
     def _job(self, task: Task, training: TrainSettings, engine: str, episodes: int, steps: int) -> Job:
         bench = self._settings.model_dump(include={"image_size", "seed", "precision", "device", "threads"})

@@ -35,7 +35,8 @@ def two_seconds(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
     def take_turns(wanted: list[Job], *_: Any) -> Any:
         asked.extend(dict.fromkeys(wanted))
-        return {job: [Turn([2.0], 10, 30), Turn([3.0], 10, 40)] for job in wanted}, [[1e11, 2e11, 3e11, 4e11]]
+        rates = [1e11, 2e11, 3e11, 4e11] * (4 if wanted[0].arch == "resnet12" else 1)
+        return {job: [Turn([2.0], 10, 30), Turn([3.0], 10, 40)] for job in wanted}, [rates]
 
     monkeypatch.setattr(bench, "take_turns", take_turns)
     return asked
@@ -62,7 +63,7 @@ def test_every_engine_of_this_machine_is_timed_without_a_dataset(home: Any, monk
 
 def test_figures_follow_from_the_turns_by_hand(two_seconds: list[Job]) -> None:
     metrics = measure(algo="maml", image_size=84, filters=32, n_way=5, n_query=15).metrics
-    assert set(metrics.presets) == set(PRESETS)
+    assert set(metrics.presets) == {name for name in PRESETS if not name.startswith("resnet12")}
     timing = metrics.engines["maml"]["reference"].update
     assert (timing.seconds, timing.seconds_fastest, timing.seconds_slowest) == (2.5, 2.0, 3.0)
     assert (timing.memory_before_bytes, timing.peak_memory_bytes) == (10, 40)
@@ -75,6 +76,30 @@ def test_figures_follow_from_the_turns_by_hand(two_seconds: list[Job]) -> None:
     # 300 queries (16.4 GFLOP) are judged before adaptation in every 10th update
     assert preset.seconds_per_update == pytest.approx(2.5 + 2.5 * 16.4 / 46.8 / 10, rel=1e-3)
     assert preset.seconds == pytest.approx(60_000 * preset.seconds_per_update + 60 * 125.0)
+    assert preset.peak_memory_bytes == 40
+
+
+def test_presets_are_those_of_the_body_with_their_own_sizes(two_seconds: list[Job]) -> None:
+    metrics = bench.run(BenchSettings(arch="resnet12", algo="maml", image_size=16), SilentReporter()).metrics
+    assert set(metrics.presets) == {"resnet12-1shot", "resnet12-5shot", "quick"}
+    bodies = {(job.algorithm.inner_lr_init, job.n_shot): job.body for job in two_seconds}
+    assert bodies["0.05", 1] == (("widths", (64, 160, 320, 640)),)
+    assert bodies["0.01", 1] == (("widths", (64, 128, 256, 512)),)
+    assert bodies["0.01", 5] == bodies["0.01", 1]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_residual_body_is_timed_with_its_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "PRESETS", {"quick": PRESETS["quick"]})
+    shape = {name: value for name, value in TINY.items() if name != "filters"}
+    settings = BenchSettings(arch="resnet12", widths=(4, 4, 4, 4), algo="metasgd", **shape)
+    metrics = bench.run(settings, SilentReporter()).metrics
+    assert [rate.convolution for rate in metrics.convolutions[:4]] == [
+        *("3 -> 4 channels at 16 px", "4 -> 4 channels at 16 px", "4 -> 4 channels at 16 px"),
+        "1x1, 3 -> 4 channels at 16 px",
+    ]
+    assert len(metrics.convolutions) == 16
+    assert 0 < metrics.presets["quick"].peak_memory_bytes < 4e9
 
 
 def test_presets_with_the_shape_of_a_timed_algorithm_need_no_further_turns(two_seconds: list[Job]) -> None:
@@ -84,7 +109,9 @@ def test_presets_with_the_shape_of_a_timed_algorithm_need_no_further_turns(two_s
         ("maml", "update"), ("maml", "evaluation"), ("metasgd", "update"), ("metasgd", "evaluation"),
     ]  # fmt: skip
     default = next(iter(job.engine for job in two_seconds))
-    assert len([job for job in two_seconds if job.engine == default]) == 6  # and the 5-shot preset's two
+    assert (
+        len([job for job in two_seconds if job.engine == default]) == 8
+    )  # and two each of the 5-shot preset and of conv4-64-1shot
 
 
 def test_one_engine_and_one_algorithm_can_be_asked_for(two_seconds: list[Job]) -> None:

@@ -201,7 +201,7 @@ def test_the_command_line_takes_several_rates_and_shows_one_table(sgd: str, caps
     ("option", "value", "said"),
     [
         ("--rates", "zeroed", "error: unknown rates `zeroed`\nhint: known: learned, zero-negative, "),
-        ("--adapt-part", "block9", "error: unknown part to adapt `block9`\nhint: known: all, body, head, block1, "),
+        ("--adapt-part", "conv9", "error: unknown part to adapt `conv9`\nhint: known: all, body, head, block1, "),
     ],
 )
 @pytest.mark.parametrize("command", ["probe", "adapt"])
