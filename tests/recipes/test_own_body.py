@@ -52,6 +52,7 @@ def forget(monkeypatch: pytest.MonkeyPatch, code: Path) -> Path:
 
 @pytest.fixture
 def trained(code: Path, quick: dict[str, Any]) -> dict[str, Any]:
+    del quick["filters"]  # an argument of other bodies
     settings = quick | {"name": "own", "arch": ARCH, "algo": "metasgd"}
     result = meta_train.run(TrainSettings(**settings), SILENT)
     assert result.environment["engine"] == "reference"
