@@ -18,6 +18,7 @@ from nilr.meta.inner_lr import initial_rates
 from nilr.models.conv_body import ConvBody
 from nilr.models.learner import Learner
 from nilr.models.registry import BODIES, build_learner
+from tests.meta.engine.networks import NETWORKS
 from tests.models.plain_bodies import SMALL, plain_body, plain_features, plain_logits
 
 SIZE = 20  # 10, 5, 2, 1: an odd size on the way
@@ -118,6 +119,16 @@ def test_adapted_logits_and_exact_meta_gradients_are_those_of_autograd_on_the_mo
     error = torch.cat([(a - b).flatten() for a, b in zip(computed, wanted, strict=True)])
     assert error.norm() <= 1e-9 * torch.cat([value.flatten() for value in wanted]).norm()
     assert all(value.abs().max() > 0 for value in computed)
+
+
+@pytest.mark.parametrize(
+    ("arch", "arguments"),
+    [("conv4", {"filters": 4}), ("conv6", {"filters": 4}), ("resnet12", {"widths": (3, 4, 2, 4)})],
+)
+def test_all_engines_are_checked_on_these_stages(arch: str, arguments: dict[str, Any]) -> None:
+    body, _ = BODIES[arch].build(image_size=18, **arguments)
+    assert isinstance(body, ConvBody)
+    assert (body.stages, body.mean) == (NETWORKS[arch].stages, NETWORKS[arch].mean)
 
 
 @every_body
