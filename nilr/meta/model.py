@@ -10,7 +10,7 @@ from nilr.meta.engine.contract import Engine
 from nilr.models.learner import Learner
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A meta-initialisation (or adapted parameters) with its inner rates."""
 
@@ -19,3 +19,4 @@ class Model:
     engine: Engine  # executes its inner loop
     params: Mapping[str, Tensor]  # by name, on one device
     inner_lr: Mapping[str, Tensor]  # the rates of the parameters that the inner loop moves, in a shape of `rate_at`
+    inductive: bool = False  # whether it was trained with inductive batch statistics (see `Objective`)

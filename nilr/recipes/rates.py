@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from nilr.config.evaluation import RatesSettings
-from nilr.episodes import EpisodeSampler
+from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import DataError, EpisodeError, NilrError, StoreError, UsageError
 from nilr.meta.engine.workers import in_order
+from nilr.meta.model import Model
 from nilr.models.learner import Params
 from nilr.models.parameters import layer
 from nilr.probes.gradient_statistics import (
@@ -76,8 +77,9 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
         steps = inner_steps(settings, model)
         measured = Measured()
         if split and size and steps:
-            measured = _walk_episodes(settings, model, split, size, steps, reporter)
-        metrics[name] = _model_rates(model, measured, steps)
+            reporter.stage(f"rates of {model.ref.name}", settings.n_episodes, unit="episodes")
+            measured = walk_episodes(settings, model, split.images, size, steps, reporter)
+        metrics[name] = describe_rates(model.ref.name, model, measured, steps)
         if measured.curvatures:
             slopes, curvatures = map(list, zip(*measured.curvatures, strict=True))
             per_episode[name] = {"effective_step": {"slope": slopes, "curvature": curvatures}}
@@ -127,17 +129,17 @@ def _open_split(
     ]
 
 
-def _walk_episodes(
+def walk_episodes(
     settings: RatesSettings,
-    model: LoadedModel,
-    split: OpenSplit,
+    model: Model,
+    images: PackedImages,
     size: EpisodeSize,
     steps: int,
     reporter: Reporter,
 ) -> Measured:
     """Run the inner loop on each episode."""
     # The support set of an episode does not depend on the number of queries.
-    sampler = EpisodeSampler(split.images, size.n_way, size.n_shot, 0, settings.seed, settings.split)
+    sampler = EpisodeSampler(images, size.n_way, size.n_shot, 0, settings.seed, settings.split)
 
     def walk_episode(i: int) -> tuple[tuple[Walk, Params, Params], Curvature | None]:
         episode = sampler.draw([i])[0]
@@ -147,10 +149,9 @@ def _walk_episodes(
             return walked, None
         return walked, first_step_curvature(model.learner, model.params, model.inner_lr, support)
 
-    reporter.stage(f"rates of {model.ref.name}", settings.n_episodes, unit="episodes")
     walks, largest, curvatures = [], Params(), []
     sums = GradientSums(settings.n_episodes) if settings.consistency else None
-    device, at_most = split.images.device, settings.episode_chunk
+    device, at_most = images.device, settings.episode_chunk
     for (taken, gradients, first), curvature in in_order(
         walk_episode, range(settings.n_episodes), device=device, at_most=at_most
     ):
@@ -164,12 +165,13 @@ def _walk_episodes(
     return Measured(walks, largest, sums, curvatures)
 
 
-def _model_rates(model: LoadedModel, measured: Measured, steps: int) -> ModelRates:
+def describe_rates(label: str, model: Model, measured: Measured, steps: int) -> ModelRates:
+    """Return the distribution of a model's rates and their effect; `label` names the model in an error."""
     kinds, walks, largest = model.learner.kinds, measured.walks, measured.largest
     silent = without_signal(largest)
     names = [name for name in sorted(model.inner_lr, key=_body_first) if name not in silent]
     if not names:
-        raise NilrError(f"no parameter of model `{model.ref.name}` has both a rate and a gradient")
+        raise NilrError(f"no parameter of model `{label}` has both a rate and a gradient")
 
     def grouped(group: Callable[[str], str]) -> dict[str, RateFigures]:
         groups: dict[str, list[str]] = {}
@@ -199,7 +201,7 @@ def _model_rates(model: LoadedModel, measured: Measured, steps: int) -> ModelRat
     )
 
 
-def _consistency(model: LoadedModel, measured: Measured, names: Sequence[str]) -> dict[str, Consistency] | None:
+def _consistency(model: Model, measured: Measured, names: Sequence[str]) -> dict[str, Consistency] | None:
     """Return the consistency of the first step's gradients, of all elements and by layer."""
     if measured.gradients is None:
         return None

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from nilr.config.base import BatchStats, HeadChoice
 from nilr.config.evaluation import JudgeSettings, TaskSettings
 from nilr.errors import EpisodeError
+from nilr.meta.model import Model
 from nilr.models.heads import resize_head
 from nilr.probes.edits import find_edit, rates_of_part
 from nilr.recipes.common.loading import LoadedModel
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,13 @@ def episode_size(settings: TaskSettings, models: Sequence[LoadedModel]) -> Episo
     return EpisodeSize(**{name: _size(name, getattr(settings, name, None), models) for name in names})
 
 
-def with_head(model: LoadedModel, n_way: int, choice: HeadChoice) -> LoadedModel:
+def with_head(model: AnyModel, n_way: int, choice: HeadChoice) -> AnyModel:
     """Return the model with a head for `n_way` classes; unchanged if it has one and the choice is its own rows."""
     params, inner_lr = resize_head(model.params, model.inner_lr, n_way, choice)
     return replace(model, params=params, inner_lr=inner_lr)
 
 
-def head_notes(models: Mapping[str, LoadedModel], n_way: int, choice: HeadChoice) -> list[str]:
+def head_notes(models: Mapping[str, Model], n_way: int, choice: HeadChoice) -> list[str]:
     """Return a note for each model whose head is not the trained one; the models are as they were loaded."""
     words = {
         "rows": "its trained rows in turn",
@@ -48,14 +52,14 @@ def head_notes(models: Mapping[str, LoadedModel], n_way: int, choice: HeadChoice
     return notes
 
 
-def inner_steps(settings: TaskSettings, model: LoadedModel) -> int:
+def inner_steps(settings: TaskSettings, model: Model) -> int:
     """Return the inner steps from the settings, or the model's for evaluation if they are not set."""
     return model.algorithm.eval_inner_steps if settings.inner_steps is None else settings.inner_steps
 
 
-def batch_stats(settings: JudgeSettings, model: LoadedModel) -> BatchStats:
+def batch_stats(settings: JudgeSettings, model: Model) -> BatchStats:
     """Return the batch statistics from the settings, or those of the model's training if they are not set."""
-    return settings.batch_stats or ("inductive" if model.settings.get("batch_stats") == "inductive" else "apart")
+    return settings.batch_stats or ("inductive" if model.inductive else "apart")
 
 
 def dependence_notes(statistics: Iterable[BatchStats]) -> list[str]:
@@ -83,7 +87,7 @@ def edit_names(values: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def unmoved_notes(models: Mapping[str, LoadedModel], parts: Sequence[str]) -> list[str]:
+def unmoved_notes(models: Mapping[str, Model], parts: Sequence[str]) -> list[str]:
     """Return a note for each model whose inner loop adapts none of the parts."""
     return [
         f"{name} is not adapted: {model.algorithm.name} adapts only the {model.algorithm.moves}, and --adapt-part is "

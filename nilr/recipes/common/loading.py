@@ -67,7 +67,7 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
     return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), packed, data_used(pack, split))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedModel(Model):
     """A model that was rebuilt from a checkpoint, on the device."""
 
@@ -151,6 +151,7 @@ def load_model(
         checkpoint=checkpoint,
         learner=learner,
         algorithm=algorithm,
+        inductive=manifest.settings.get("batch_stats") == "inductive",
         engine=choose_engine(engine, learner, device, precision),
         params={name: value.to(device) for name, value in checkpoint.params.items()},
         inner_lr={name: value.to(device) for name, value in checkpoint.inner_lr.items()},

@@ -10,6 +10,8 @@ from torch import Tensor
 from nilr.claims import claimed_signs, describe_probe
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
+from nilr.probes.conditions import Subject
+from nilr.probes.tasks import TaskPairs
 from nilr.recipes.common.episodes import (
     EpisodeSize,
     batch_stats,
@@ -25,8 +27,8 @@ from nilr.recipes.common.episodes import (
 from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.probe.controls import UNTRAINED, compare_with_untrained
-from nilr.recipes.probe.loop import judge, task_pairs
+from nilr.recipes.probe.controls import UNTRAINED, build_controls, compare_with_untrained
+from nilr.recipes.probe.loop import judge, make_subject, task_pairs
 from nilr.recipes.probe.plan import (
     ProbePlan,
     check_settings,
@@ -66,16 +68,14 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     split, judged = _open_splits(settings, store, loaded, device)
     pairs = task_pairs(settings, size, split.images, judged.images)
     wide = open_all_classes(settings, store, loaded, device)
-    values = judge(
-        settings,
-        {name: with_head(model, size.n_way, settings.head) for name, model in models.items()},
-        plans,
-        pairs,
-        reporter,
-        all_classes=draw_all_classes(settings, pairs, wide),
-        next_look=lambda so_far, done: next_look(settings, _summarise(plans, so_far), done),
+    headed = {name: with_head(model, size.n_way, settings.head) for name, model in models.items()}
+    subjects = {name: make_subject(settings, model, plans[name]) for name, model in headed.items()}
+    if settings.controls:
+        first = next(iter(subjects))
+        subjects |= build_controls(headed[first], subjects[first], settings.seed, settings.untrained_bodies)
+    metrics, values = measure(
+        settings, subjects, plans, pairs, reporter, all_classes=draw_all_classes(settings, pairs, wide)
     )
-    metrics = correct(_summarise(plans, values))
     data_b = None if judged is split else judged.used
     config = _resolved(settings, models, size, {"data": split.used, "data_b": data_b})
     claims = {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()}
@@ -99,6 +99,28 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         environment=environment(device, loaded[0].engine.name),
     )
     return result.model_copy(update={"notes": [*_over_seeds(result), *result.notes]})
+
+
+def measure(
+    settings: ProbeSettings,
+    subjects: Mapping[str, Subject],
+    plans: Mapping[str, ProbePlan],
+    pairs: TaskPairs,
+    reporter: Reporter,
+    *,
+    all_classes: TaskPairs | None = None,
+) -> tuple[ProbeMetrics, dict[str, Values]]:
+    """Return the metrics of every subject, corrected for their number, and the values of every episode."""
+    values = judge(
+        settings,
+        subjects,
+        plans,
+        pairs,
+        reporter,
+        all_classes=all_classes,
+        next_look=lambda so_far, done: next_look(settings, _summarise(plans, so_far), done),
+    )
+    return correct(_summarise(plans, values)), values
 
 
 def _summarise(plans: Mapping[str, ProbePlan], values: Mapping[str, Values]) -> ProbeMetrics:

@@ -10,12 +10,12 @@ from nilr.config.evaluation import ProbeSettings
 from nilr.episodes import PackedImages
 from nilr.errors import DivergedError
 from nilr.meta.engine.workers import in_order
+from nilr.meta.model import Model
 from nilr.probes.conditions import META_INIT, Quantity, Subject, read_episode
 from nilr.probes.edits import edited, rates_of_part
 from nilr.probes.tasks import TaskPairs
 from nilr.recipes.common.episodes import EpisodeSize, batch_stats, inner_steps, split_commas
-from nilr.recipes.common.loading import LoadedModel
-from nilr.recipes.probe.controls import build_controls, join_bodies, kind_of_control
+from nilr.recipes.probe.controls import join_bodies, kind_of_control
 from nilr.recipes.probe.plan import ProbePlan
 from nilr.recipes.probe.stopping import first_look
 from nilr.reporting import Reporter
@@ -30,12 +30,12 @@ _WIDE_AT_ONCE = 4
 
 def judge(
     settings: ProbeSettings,
-    models: Mapping[str, LoadedModel],
+    subjects: Mapping[str, Subject],
     plans: Mapping[str, ProbePlan],
     pairs: TaskPairs,
     reporter: Reporter,
     *,
-    all_classes: TaskPairs | None,
+    all_classes: TaskPairs | None = None,
     next_look: Callable[[Mapping[str, Values], int], int | None],
 ) -> dict[str, Values]:
     """Return the values of every model and control, by name.
@@ -43,7 +43,6 @@ def judge(
     `all_classes` draws the evaluations of all classes of a split, if there are some. `next_look` takes all values and
     the number of episodes so far. It returns the number of episodes before the next look, or None to stop.
     """
-    subjects = _subjects(settings, models, plans)
     wide = {} if all_classes is None else _measure_all_classes(settings, subjects, plans, all_classes, reporter)
     quantities = _quantities(subjects, plans, all_classes=False)
     measure = _measurement(subjects, quantities, pairs)
@@ -115,20 +114,10 @@ def _measurement(
     return measure
 
 
-def _subjects(
-    settings: ProbeSettings, models: Mapping[str, LoadedModel], plans: Mapping[str, ProbePlan]
-) -> dict[str, Subject]:
-    """Return the models, and with --controls the controls, as they are measured."""
-    subjects = {name: _subject(settings, model, plans[name].quantities()) for name, model in models.items()}
-    if settings.controls:
-        first = next(iter(models))
-        subjects |= build_controls(models[first], subjects[first], settings.seed, settings.untrained_bodies)
-    return subjects
-
-
-def _subject(settings: ProbeSettings, model: LoadedModel, quantities: Iterable[Quantity]) -> Subject:
+def make_subject(settings: ProbeSettings, model: Model, plan: ProbePlan) -> Subject:
+    """Return a model as it is measured."""
     inner_lr = rates_of_part(model.inner_lr, model.params, split_commas(settings.adapt_part))
-    edits = dict.fromkeys(quantity.condition.edit for quantity in quantities)
+    edits = dict.fromkeys(quantity.condition.edit for quantity in plan.quantities())
     return Subject(
         params=model.params,
         inner_lr=inner_lr,

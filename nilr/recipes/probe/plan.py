@@ -6,12 +6,12 @@ from typing import Any
 
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import UnknownNameError, UsageError
+from nilr.meta.model import Model
 from nilr.probes.conditions import META_INIT, Quantity, layer_of
 from nilr.probes.edits import LEARNED
 from nilr.probes.neighbours import RULES
 from nilr.probes.readings import LinearAccuracy
 from nilr.recipes.common.episodes import edit_names, inner_steps, split_commas
-from nilr.recipes.common.loading import LoadedModel
 from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, with_bodies
 from nilr.results.probe import ModelProbe
 from nilr.sections import SECTIONS
@@ -84,7 +84,7 @@ def plan_controls(plan: ProbePlan) -> dict[str, ProbePlan]:
     return {UNTRAINED: plan.of_control(layers=True), RAW_PIXELS: plan.of_control(layers=False)}
 
 
-def resolve_request(settings: ProbeSettings, model: LoadedModel, n_way: int) -> Request:
+def resolve_request(settings: ProbeSettings, model: Model, n_way: int) -> Request:
     """Resolve a probe's settings for one model; UnknownNameError if --layers names a layer that it does not have."""
     known = model.learner.body.layers
     names = [_known("layer", name, ["all", *known]) for name in split_commas(settings.layers)]
