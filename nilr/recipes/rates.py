@@ -57,7 +57,7 @@ class Measured(NamedTuple):
 @with_memory_hint("a smaller --n-shot, or --device cpu")
 def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     """Describe the inner rates of one or several models."""
-    _check(settings)
+    check_settings(settings)
     outcome = Outcome(settings)
     store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
@@ -99,7 +99,7 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     )
 
 
-def _check(settings: RatesSettings) -> None:
+def check_settings(settings: RatesSettings) -> None:
     """Check that what needs gradients has episodes and inner steps; UsageError if it has not."""
     for flag in ("consistency", "effective_step"):
         for lacking in ("n_episodes", "inner_steps"):

@@ -6,10 +6,11 @@ repeat whatever colours show.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -168,14 +169,26 @@ def inline(svg: str, *, look: str, prefix: str, described: str) -> str:
     return re.sub(r"<svg [^>]*?viewBox=", lambda _: head, text, count=1, flags=re.DOTALL)
 
 
-def _saved(draw: Draw, width: int, **how: Any) -> bytes:  # noqa: ANN401 - savefig's keywords
-    import matplotlib as mpl
+def make_figure(draw: Draw, width: int) -> Figure:
+    """Return a figure in the style of a report."""
+    with _style():
+        return draw(Frame(width))
 
+
+def _saved(draw: Draw, width: int, **how: Any) -> bytes:  # noqa: ANN401 - savefig's keywords
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if how["format"] == "svg" else {"Software": None}
-    settings: Any = _SETTINGS
-    with mpl.rc_context(settings, fname=_STYLE), warnings.catch_warnings():
+    with _style(), warnings.catch_warnings():
         # The fonts of the page have glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         draw(Frame(width)).savefig(buffer, metadata=metadata, **how)
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib as mpl
+
+    settings: Any = _SETTINGS
+    with mpl.rc_context(settings, fname=_STYLE):
+        yield

@@ -1,0 +1,61 @@
+"""Figures of results, as matplotlib objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nilr.errors import UnknownNameError, UsageError
+from nilr.report.contents import KINDS
+from nilr.report.figures.figure import Material
+from nilr.report.reading import Source
+from nilr.report.style import NARROW, WIDE, check_matplotlib, make_figure
+from nilr.report.subjects import probed
+from nilr.results.result import Result
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+def plot(
+    results: Result[Any] | Sequence[Result[Any]], figure: str | None = None, *, narrow: bool = False
+) -> matplotlib.figure.Figure:
+    """Draw a figure of one or several results, as `nilr report` does.
+
+    Args:
+        results: from `probe`, `measure_rates` or `read_result`.
+        figure: the name of a figure, such as `protocols`, `rates`, `layers` or `harm`; by default the first one for
+            which the results have the numbers.
+        narrow: whether it is for a narrow column.
+
+    Returns:
+        A figure of matplotlib, which has `savefig` and which a notebook shows.
+
+    Raises:
+        NilrError: there is no such figure, the results lack its numbers, or matplotlib is not installed.
+
+    Example:
+        >>> import nilr
+        >>> result = nilr.measure_rates(nilr.build_model(filters=4, image_size=16, inner_lr="random-sign:0.01"))
+        >>> nilr.plot(result, "rates").axes[0].get_title(loc="left")
+        'block1: ... % negative'
+    """
+    kinds = {kind.name: kind for kind in KINDS}
+    if figure is not None and figure not in kinds:
+        raise UnknownNameError("figure", figure, kinds)
+    check_matplotlib()
+    import matplotlib.pyplot as _  # noqa: F401 - a notebook shows figures only after this import
+
+    several = [results] if isinstance(results, Result) else list(results)
+    sources = [Source("", str(i), result.command, result) for i, result in enumerate(several)]
+    material = Material(sources, probed(sources))
+    for kind in kinds.values() if figure is None else (kinds[figure],):
+        drawing = kind.make(material)
+        if drawing is not None:
+            return make_figure(drawing.draw, NARROW if narrow else WIDE)
+    made = [kind.name for kind in KINDS if kind.make(material) is not None]
+    needs = f"; it needs {kinds[figure].needs}" if figure is not None else ""
+    raise UsageError(
+        f"the results lack the numbers of the figure{f' `{figure}`' if figure else 's'}{needs}",
+        hint=f"they have those of {', '.join(made)}" if made else "give results of probe or measure_rates",
+    )

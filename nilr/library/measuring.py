@@ -1,0 +1,264 @@
+"""Measure models on many episodes: the results of `nilr probe` and `nilr rates`, of models in memory."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+
+from nilr.config.base import BatchStats, Distance, Settings, TaskB
+from nilr.config.evaluation import ProbeSettings, RatesSettings
+from nilr.errors import UnknownNameError, UsageError, invalid_field
+from nilr.library.images import Images
+from nilr.meta.model import Model
+from nilr.recipes import rates as rates_recipe
+from nilr.recipes.common.episodes import EpisodeSize, batch_stats, dependence_notes, inner_steps, with_head
+from nilr.recipes.common.loading import LoadedModel
+from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.probe import measure
+from nilr.recipes.probe.loop import make_subject, task_pairs
+from nilr.recipes.probe.plan import check_settings, plan_model, resolve_request
+from nilr.recipes.probe.stopping import precision_note
+from nilr.report import reading
+from nilr.reporting import SilentReporter
+from nilr.results.probe import ModelRates, ProbeMetrics, RatesMetrics
+from nilr.results.question import describe_question
+from nilr.results.records import ModelUsed
+from nilr.results.result import Result
+from nilr.runtime import environment
+from nilr.sections import SECTIONS
+
+Models = Model | Mapping[str, Model]
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+_SWITCHES = tuple(section.flag for section in SECTIONS if ProbeSettings.model_fields[section.flag].annotation is bool)
+
+
+def probe(
+    models: Models,
+    images: Images,
+    *,
+    n_episodes: int = 200,
+    n_way: int | None = None,
+    n_shot: int = 1,
+    n_query: int = 15,
+    steps: int | None = None,
+    rates: str | float | Sequence[str | float] = "learned",
+    layers: str | Sequence[str] = (),
+    sections: Collection[str] = (),
+    neighbours: str | Sequence[str] = "nearest",
+    distance: Distance = "cosine",
+    task_b: TaskB = "disjoint",
+    batch_stats: BatchStats | None = None,
+    seed: int = 0,
+) -> Result[ProbeMetrics]:
+    """Evaluate features by labelled neighbours, before adaptation and after adaptation to the same and another task.
+
+    All models are evaluated on the same episodes, with the numbers of `nilr probe`.
+
+    Args:
+        models: a model, or several by name.
+        images: to draw episodes from.
+        n_episodes: number of episodes.
+        n_way: classes per episode; by default those of the first model's head.
+        n_shot: support images per class.
+        n_query: query images per class.
+        steps: inner steps; by default those of each model's algorithm in evaluation.
+        rates: edits of the inner rates, such as "absolute", or numbers.
+        layers: names of layers to evaluate too, or "all".
+        sections: what else to measure: own_head, directions, harm, steps_curve, shared_classes, similarity, geometry or
+            transfer.
+        neighbours: rules of the neighbours: nearest, class-mean or attention.
+        distance: cosine or euclidean.
+        task_b: classes of the other task: disjoint, any or same-classes.
+        batch_stats: apart, together or inductive; by default as each model was trained.
+        seed: of the episodes.
+
+    Returns:
+        A result; `metrics[name].same_task.accuracy.mean` is a fraction. `result_frame` and `plot` show all of it.
+
+    Raises:
+        NilrError: an argument is invalid, there are too few images, or a number is not finite.
+
+    Example:
+        >>> import nilr
+        >>> images = nilr.generate_images(per_class=6, image_size=16)
+        >>> models = {algo: nilr.build_model(algo=algo, filters=4, image_size=16) for algo in ("maml", "metasgd")}
+        >>> result = nilr.probe(models, images, n_episodes=3, n_query=3, sections=["harm"])
+        >>> result.metrics["maml"].same_task.accuracy.n_episodes
+        3
+    """
+    if unknown := [name for name in sections if name not in _SWITCHES]:
+        raise UnknownNameError("section", unknown[0], _SWITCHES)
+    named = _named(models)
+    settings = _checked_settings(
+        ProbeSettings,
+        n_episodes=n_episodes,
+        n_way=n_way or len(next(iter(named.values())).params["head.bias"]),
+        n_shot=n_shot,
+        n_query=n_query,
+        inner_steps=steps,
+        rates=_words(rates),
+        layers=_words(layers),
+        neighbours=_words(neighbours),
+        distance=distance,
+        task_b=task_b,
+        batch_stats=batch_stats,
+        seed=seed,
+        split=images.split,
+        **dict.fromkeys(sections, True),
+    )
+    check_settings(settings)
+    return _probe(settings, named, images)
+
+
+def _probe(settings: ProbeSettings, models: Mapping[str, Model], images: Images) -> Result[ProbeMetrics]:
+    outcome, size = Outcome(settings), _size(settings)
+    plans = {name: plan_model(resolve_request(settings, model, size.n_way)) for name, model in models.items()}
+    subjects = {
+        name: make_subject(settings, with_head(model, size.n_way, settings.head), plans[name])
+        for name, model in models.items()
+    }
+    packed = images.on(_device(models))
+    pairs = task_pairs(settings, size, packed, packed)
+    metrics, values = measure(settings, subjects, plans, pairs, SilentReporter())
+    statistics = {name: batch_stats(settings, model) for name, model in models.items()}
+    config = {
+        **settings.model_dump(mode="json", exclude={"home", "models"}),
+        "inner_steps": {name: inner_steps(settings, model) for name, model in models.items()},
+        "batch_stats": statistics,
+        "data": images.used.name if images.used else None,
+    }
+    used, own_steps = _used(models), [model.algorithm.eval_inner_steps for model in models.values()]
+    precision = precision_note(metrics, until_ci=None)
+    return outcome.result(
+        metrics,
+        config=config,
+        models=used,
+        question=describe_question(config, used, images.used, None, own_steps=own_steps),
+        data=images.used,
+        per_episode={name: plans[name].layout(of_model.listed) for name, of_model in values.items()},
+        notes=[*([precision] if precision else []), *dependence_notes(statistics.values())],
+        environment=_environment(models),
+    )
+
+
+def measure_rates(
+    models: Models,
+    images: Images | None = None,
+    *,
+    n_episodes: int = 100,
+    n_shot: int = 1,
+    steps: int | None = None,
+    consistency: bool = False,
+    effective_step: bool = False,
+    seed: int = 0,
+) -> Result[RatesMetrics]:
+    """Describe the inner rates by tensor, kind and layer, and with images their effect on real gradients.
+
+    Args:
+        models: a model, or several by name.
+        images: to draw episodes from, with as many classes each as the head has; None: describe the rates alone.
+        n_episodes: number of episodes.
+        n_shot: support images per class.
+        steps: inner steps; by default those of the algorithm in evaluation.
+        consistency: whether to compare rates with what the gradients of different episodes have in common.
+        effective_step: whether to compare the curvature of the support loss along the first step with its slope.
+        seed: of the episodes.
+
+    Returns:
+        A result; `metrics[name].layers["block1"].share_negative` is a fraction.
+
+    Raises:
+        NilrError: an argument is invalid, or there are too few images.
+
+    Example:
+        >>> import nilr
+        >>> model = nilr.build_model(filters=4, image_size=16)
+        >>> result = nilr.measure_rates({"start": model})
+        >>> result.metrics["start"].all.count, result.metrics["start"].all.share_negative
+        (597, 0.0)
+    """
+    named = _named(models)
+    settings = _checked_settings(
+        RatesSettings,
+        n_episodes=n_episodes if images else 0,
+        n_shot=n_shot,
+        inner_steps=steps,
+        consistency=consistency,
+        effective_step=effective_step,
+        seed=seed,
+        split=images.split if images else "test",
+    )
+    rates_recipe.check_settings(settings)
+    outcome, metrics = Outcome(settings), dict[str, ModelRates]()
+    for name, model in named.items():
+        taken, measured = inner_steps(settings, model), rates_recipe.Measured()
+        if images and taken:
+            size = EpisodeSize(len(model.params["head.bias"]), n_shot, 0)
+            packed = images.on(_device(named))
+            measured = rates_recipe.walk_episodes(settings, model, packed, size, taken, SilentReporter())
+        metrics[name] = rates_recipe.describe_rates(name, model, measured, taken)
+    return outcome.result(
+        metrics,
+        config=settings.model_dump(mode="json", exclude={"home", "models"}),
+        models=_used(named),
+        data=images.used if images else None,
+        environment=_environment(named),
+    )
+
+
+def read_result(path: str | Path) -> Result[Any]:
+    """Read a result that `nilr probe`, `rates`, `meta-train` or `reproduce` wrote.
+
+    Raises:
+        NilrError: the file cannot be read, or is no such result.
+
+    Example:
+        >>> import nilr
+        >>> nilr.read_result("no-such-result.json")
+        Traceback (most recent call last):
+        nilr.errors.StoreError: cannot read `no-such-result.json`: ...
+    """
+    result: Result[Any] = reading.read_result(Path(path).expanduser()).result
+    return result
+
+
+def _named(models: Models) -> dict[str, Model]:
+    named = {"model": models} if isinstance(models, Model) else dict(models)
+    if not named:
+        raise UsageError("there is no model to measure", hint="give a model, or several by name")
+    if len({model.params["head.bias"].device for model in named.values()}) > 1:
+        raise UsageError("the models are on different devices", hint="load or build all on one device")
+    return named
+
+
+def _checked_settings(kind: type[AnySettings], **values: Any) -> AnySettings:  # noqa: ANN401 - the settings check them
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise UsageError(f"invalid argument {invalid_field(error)}", hint="see the function's help") from error
+
+
+def _words(values: str | float | Sequence[str | float]) -> tuple[str, ...]:
+    return tuple(map(str, values)) if isinstance(values, Sequence) and not isinstance(values, str) else (str(values),)
+
+
+def _size(settings: ProbeSettings) -> EpisodeSize:
+    return EpisodeSize(**{name: getattr(settings, name) for name in EpisodeSize.__annotations__})
+
+
+def _used(models: Mapping[str, Model]) -> list[ModelUsed]:
+    """Return the models' entries in a result; none if some are not from files."""
+    loaded = [model.used for model in models.values() if isinstance(model, LoadedModel)]
+    return loaded if len(loaded) == len(models) else []
+
+
+def _device(models: Mapping[str, Model]) -> torch.device:
+    return next(iter(models.values())).params["head.bias"].device
+
+
+def _environment(models: Mapping[str, Model]) -> dict[str, Any]:
+    engines = dict.fromkeys(model.engine.name for model in models.values())
+    return environment(_device(models), ", ".join(engines))
