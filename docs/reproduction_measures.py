@@ -9,8 +9,8 @@ from typing import Any
 from docs.reproduction_text import across, across_numbers, percent, read, table
 from nilr.config.base import ADAPTED
 
-RUNS = ("metasgd", "metasgd-nonneg")
-UNIVERSALITY = (("metasgd", "mini"), ("metasgd", "tiny"), ("metasgd", "omniglot"))
+RUNS = ("maml", "metasgd", "metasgd-nonneg")
+UNIVERSALITY = (("maml", "mini"), ("metasgd", "mini"), ("metasgd", "tiny"), ("metasgd", "omniglot"))
 PACKS = {"mini": "Mini-ImageNet, 16 classes", "tiny": "Tiny-ImageNet, 39", "omniglot": "Omniglot, 120"}
 
 
@@ -60,7 +60,7 @@ def transfer() -> str:
         return [*body, across_numbers([one["actual"]["mean"] for one in found])]
 
     header = ("", "body, predicted", "by rates > 0", "by rates < 0", "whole network, actual")
-    return table(header, _rows(("metasgd",), cells))
+    return table(header, _rows(("maml", "metasgd"), cells))
 
 
 def universality() -> str:

@@ -59,7 +59,9 @@ def across_levels(seeds: Sequence[float]) -> str:
 
 
 def across_numbers(seeds: Sequence[float], digits: int = 4) -> str:
-    """Return the mean over seeds of numbers that are no fractions; bold if the interval excludes zero."""
+    """Return the mean over seeds of numbers that are no fractions; bold if it differs from 0, `-` if all are 0."""
+    if not any(seeds):
+        return "-"
     found = over_seeds(seeds)
     assert found.ci95 is not None
     text = f"{found.mean:+z.{digits}f} ± {found.ci95:.{digits}f}"
