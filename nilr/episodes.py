@@ -22,7 +22,7 @@ from nilr.errors import EpisodeError
 _INT64_MAX = torch.iinfo(torch.int64).max
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Episode:
     """One episode, or E of them with a leading E on every tensor."""
 
@@ -38,6 +38,9 @@ class Episode:
     def __len__(self) -> int:
         """Return E, the number of episodes of a batch."""
         return self.support_x.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Episode(support_x {tuple(self.support_x.shape)}, query_x {tuple(self.query_x.shape)})"
 
 
 class ImageRows(Protocol):

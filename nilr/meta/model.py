@@ -10,7 +10,7 @@ from nilr.meta.engine.contract import Engine
 from nilr.models.learner import Learner
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Model:
     """A meta-initialisation (or adapted parameters) with its inner rates."""
 
@@ -20,3 +20,8 @@ class Model:
     params: Mapping[str, Tensor]  # by name, on one device
     inner_lr: Mapping[str, Tensor]  # the rates of the parameters that the inner loop moves, in a shape of `rate_at`
     inductive: bool = False  # whether it was trained with inductive batch statistics (see `Objective`)
+
+    def __repr__(self) -> str:
+        n_way, size = self.learner.head.out_features, sum(value.numel() for value in self.params.values())
+        layers = ", ".join(self.learner.body.layers)
+        return f"{type(self).__name__}({self.algorithm.name}, {n_way}-way, {size:,} parameters, layers {layers})"

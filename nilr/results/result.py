@@ -42,6 +42,12 @@ class Result(BaseModel, Generic[M]):
     started_at: str
     duration_seconds: FiniteFloat
 
+    def __repr__(self) -> str:
+        of = f", {', '.join(self.metrics)}" if isinstance(self.metrics, dict) else ""
+        return f"Result({self.command}{of}, {self.question or self.started_at})"
+
+    __str__ = __repr__
+
 
 def to_json(result: Result[Any]) -> str:
     """Return a result as JSON text; ValueError if it contains NaN or infinity."""

@@ -67,7 +67,7 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
     return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), packed, data_used(pack, split))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LoadedModel(Model):
     """A model that was rebuilt from a checkpoint, on the device."""
 
