@@ -42,7 +42,7 @@ class TrainedOn(Record):
     resample: Resample | Literal["none"] = "bilinear"
     fit: Fit = "stretch"
     generated: bool | None = None  # whether nilr generated its images; None in files of earlier versions
-    channels: Literal[3] = 3
+    channels: Literal[1, 3] = 3
 
 
 class Adaptation(Record):

@@ -48,6 +48,7 @@ class DataUsed(Record):
     n_classes: int | None = None
     resample: str = "bilinear"
     fit: str = "stretch"
+    channels: int = 3
     generated: bool | None = None  # whether nilr generated its images; None in results of earlier versions
 
 

@@ -28,7 +28,6 @@ from nilr.checkpoint import load_checkpoint, read_manifest
 from nilr.config.commands import PrepareDataSettings, ReportSettings
 from nilr.data.pack import PackInfo, verify_pack
 from nilr.data.pack_writer import PackWriter
-from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.errors import NilrError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.recipes import prepare_data, report
@@ -37,6 +36,7 @@ from nilr.reporting import SilentReporter
 from nilr.store import Store
 from nilr.tensorfile import serialize
 from nilr.training_state import load_training_state
+from tests.data.sources.arrays import read_pickle_arrays
 
 Case = Callable[[Path], object]
 CORPUS: dict[str, Case] = {}

@@ -23,9 +23,9 @@ import safetensors.torch  # noqa: F401 - nilr imports it late, and torch with it
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.data.pack import open_pack, verify_pack
-from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.data.sources.unpickling import PickledArray, load_plain
 from nilr.errors import NilrError
+from tests.data.sources.arrays import read_pickle_arrays
 from tests.fuzz.sums import repaired
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -8,8 +8,8 @@ import pytest
 
 from nilr.checkpoint import load_checkpoint
 from nilr.data.pack import verify_pack
-from nilr.data.sources.pickles import read_pickle_arrays
 from nilr.errors import NilrError
+from tests.data.sources.arrays import read_pickle_arrays
 from tests.fuzz import targets
 from tests.fuzz.sums import lookup3, repaired
 from tests.fuzz.targets import CORPUS, TARGETS, BrokenPromiseError

@@ -5,10 +5,13 @@ members      members, listings and the interface of a reader
 folders      reader of folders
 tars         reader of tars, compressed tars and tars in tars
 zips         reader of zips
-pickles      reader of the pickles in which Mini-ImageNet was published
+array_files  reader of pickles, npz and npy files
+arrays       classes and images in named values, as such files have them
+parquet      reader of Parquet files
 unpickling   a pickle's content, without unpickling
 tree         which folders are splits, and which are classes
 layouts      plan which image belongs to which class and split
+annotations  lists of images and their classes
 splits       draws by seed, and split files
 datasets     the standard data sets and their published splits
 decoding     encoded images -> RGB or grey arrays of one size

@@ -1,31 +1,35 @@
-"""List all images in the folders, archives and pickles that a user gives.
+"""List all images in the folders, archives and files of arrays that a user gives.
 
 To support another container: write its reader in a module beside this one, and add a row to `CONTAINERS`.
 """
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from nilr.config.base import SPLITS
 from nilr.data.file_types import HEAD_SIZE, describe_content
+from nilr.data.sources.annotations import sort_annotated
+from nilr.data.sources.array_files import ArrayFile, ArrayReader, GivenArrayFile
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.members import (
-    PICKLE_SUFFIXES,
     SPECIAL_FILE,
     Listing,
     Member,
     Reader,
     by_kind,
     container_name,
+    is_array_file,
     is_image_name,
     is_unwanted_class,
     read_error,
 )
-from nilr.data.sources.pickles import PickleReader
+from nilr.data.sources.parquet import ParquetReader
 from nilr.data.sources.tars import TarReader, is_compressed, is_tar
 from nilr.data.sources.zips import ZipReader, is_zip
 from nilr.errors import DataError, UsageError
@@ -40,18 +44,18 @@ class Container(NamedTuple):
 
 
 CONTAINERS: Final = (
+    Container(
+        lambda head, what, path: is_array_file(what, path.name),
+        lambda path, prefix, only: GivenArrayFile(path),
+    ),
     Container(lambda head, what, path: is_compressed(head) or is_tar(head), TarReader),
     Container(
         lambda head, what, path: is_zip(what, path),
         lambda path, prefix, only: ZipReader(path, prefix),
     ),
-    Container(
-        lambda head, what, path: what == "a Python pickle" or path.suffix in PICKLE_SUFFIXES,
-        lambda path, prefix, only: PickleReader(path, prefix),
-    ),
 )
 
-_KINDS: Final = "folder, tar, zip or pickle of images"
+_KINDS: Final = "folder, tar, zip, Parquet file, array or pickle of images"
 _UNPACK: Final = "unpack it, and give the folder"
 _AS_FOLDERS: Final = "save its images into one folder per class, and give that folder"
 # The hint for a file of a kind that contains these words; the first that matches counts.
@@ -89,7 +93,7 @@ def list_sources(
     skip_broken: bool = False,
     single_images: bool = False,
 ) -> Listing:
-    """List all files of folders, archives and pickles.
+    """List all files of folders, archives and files of arrays.
 
     The archives in a folder are read only if the folder has no loose images.
 
@@ -103,7 +107,7 @@ def list_sources(
         DataError: a source is missing, unsupported, truncated, corrupt or hostile, or there is no image at all.
         UsageError: a source is given twice.
     """
-    listing = Listing()
+    listing, given = Listing(), Listing()
     seen: set[Path] = set()
     kinds = f"{_KINDS}, or an image" if single_images else _KINDS
     for path in paths:
@@ -121,10 +125,13 @@ def list_sources(
                 continue
             if reader is None:
                 raise DataError(f"`{path}` is {what}, not a {kinds}", hint=_hint(what, kinds))
-            reader.list_into(listing)
+            reader.list_into(given if isinstance(reader, GivenArrayFile) else listing)
+    list_arrays(given.arrays, listing)
+    _list_archives_in_zips(listing, only)
     listing.leave_out_links()
-    _list_pickles(listing)
+    _list_arrays_in_archives(listing)
     listing.images = [image.normalized() for image in _latest_images(listing)]
+    sort_annotated(listing)
     if not listing.images:
         raise _no_images(paths, listing, kinds)
     if listing.unread and not skip_broken:
@@ -150,37 +157,85 @@ def _latest_images(listing: Listing) -> list[Member]:
     return images
 
 
-def _list_pickles(listing: Listing) -> None:
-    """List the images of pickles in archives, unless there are other images."""
-    has_images = bool(listing.images)
-    for member in _latest(listing.pickles):
-        if not _is_left_out(member, listing, has_images=has_images):
-            PickleReader(Path(member.path), container_name(member.path), member).list_into(listing)
+def _list_archives_in_zips(listing: Listing, only: frozenset[str] | None) -> None:
+    """List the images of archives in zips without other images; archives in these archives are not opened."""
+    with_images = {id(image.reader) for image in listing.images}
+    inside = replace(listing, archives=[])  # shares all else
+    for archive in listing.archives:
+        zipped = cast(ZipReader, archive.reader)
+        opened = partial(zipped.open_member, archive)
+        with opened() as file:
+            head = file.read(HEAD_SIZE)
+        has_images = id(zipped) in with_images
+        what, name, stem = describe_content(head), Path(archive.path), container_name(archive.path)
+        if is_unwanted_class(Path(stem).name, only):
+            listing.skipped_classes.add(Path(stem).name)
+        elif not (is_compressed(head) or is_tar(head) or what == "a zip archive") or has_images:
+            listing.unread[archive.path] = f"is {what} beside other images" if has_images else f"is {what} inside a zip"
+        elif what == "a zip archive":
+            ZipReader(name, stem, opened).list_into(inside)
+        else:
+            TarReader(name, stem, only, opened).list_into(inside)
+    for archive in inside.archives:
+        listing.unread[archive.path] = "is an archive inside an archive in a zip"
 
 
-def _is_left_out(pickle: Member, listing: Listing, *, has_images: bool) -> bool:
-    """Return whether the listing has a pickle among its other files: it has no images of a split, or is beside some."""
-    if _OTHER_PHASE.search(pickle.path):
-        listing.others[pickle.path] = _NO_SPLIT
-    elif has_images and any(split in pickle.filename for split in SPLITS):
-        listing.unread[pickle.path] = "is a Python pickle beside other images"
-    elif has_images:
-        listing.others[pickle.path] = "a Python pickle"
-    else:
-        return False
-    return True
+def _list_arrays_in_archives(listing: Listing) -> None:
+    """List the images of files of arrays in archives, unless there are other images."""
+    list_arrays(_not_left_out(_latest(listing.arrays), listing, has_images=bool(listing.images)), listing)
+
+
+def list_arrays(files: Sequence[Member], listing: Listing) -> None:
+    """List the images of files of arrays, and of Parquet files; those of one folder belong together."""
+    by_folder: defaultdict[str, list[ArrayFile]] = defaultdict(list)
+    for member in files:
+        file = (
+            ArrayFile(member.path, member.where)
+            if member.reader.kind == "folder"
+            else ArrayFile(member.path, Path(member.path), member)
+        )
+        by_folder[member.path.rpartition("/")[0]].append(file)
+    for folder, content in by_folder.items():
+        if parquet := [file for file in content if file.kind == "parquet"]:
+            ParquetReader(parquet, folder or "parquet").list_into(listing)
+        arrays = [file for file in content if file.kind != "parquet"]
+        labels = [file for file in arrays if file.has_labels]
+        for file in arrays if len(labels) == len(arrays) else [file for file in arrays if not file.has_labels]:
+            beside = [each for each in labels if each.split in (None, file.split) and each is not file]
+            ArrayReader(file, beside).list_into(listing)
+
+
+def _not_left_out(files: Sequence[Member], listing: Listing, *, has_images: bool) -> list[Member]:
+    """Return the files of arrays to read; add those without images of a split, or beside images, to the other files."""
+    chosen = []
+    for file in files:
+        is_parquet = file.filename.endswith(".parquet")
+        what = (
+            "a Parquet file"
+            if is_parquet
+            else "a Python pickle"
+            if ArrayFile(file.path, Path(file.path)).kind == "pickle"
+            else ""
+        )
+        if _OTHER_PHASE.search(file.path):
+            listing.others[file.path] = _NO_SPLIT
+        elif has_images and (is_parquet or (what and any(split in file.filename for split in SPLITS))):
+            listing.unread[file.path] = f"is {what} beside other images"
+        elif has_images:
+            listing.others[file.path] = what or "a NumPy array"
+        else:
+            chosen.append(file)
+    return chosen
 
 
 def _list_folder(path: Path, prefix: str, only: frozenset[str] | None, listing: Listing) -> None:
     n_before = len(listing.images)
-    inside = Listing(listing.images, listing.split_files, skipped_classes=listing.skipped_classes)
+    inside = Listing(listing.images, listing.split_files, listing.annotations, skipped_classes=listing.skipped_classes)
     FolderReader(path, prefix, only).list_into(inside)
     listing.unread.update(inside.unread)
     listing.others.update(inside.others)
     has_images = len(listing.images) > n_before
-    for pickle in inside.pickles:
-        if not _is_left_out(pickle, listing, has_images=has_images):
-            PickleReader(pickle.where, container_name(pickle.path)).list_into(listing)
+    list_arrays(_not_left_out(inside.arrays, listing, has_images=has_images), listing)
     for archive in inside.archives:
         stem = container_name(archive.path)
         reader, what = _find_reader(archive.where, stem, only)

@@ -154,7 +154,8 @@ def recognise(
         class_names: all classes of the sources.
         split_of: their splits, as far as the sources have any; it selects between sets of the same classes.
         drawn: whether another split is to be drawn from all classes.
-        path: the path of an image of sources that may have no class names, such as pickles; None for others.
+        path: the path of an image of sources that may have no class names, such as pickles, but names of files that
+            name the set; None for others.
     """
     everything = [published(name) for name in DATASETS]
     exact = [data for data in everything if data.has_all(class_names) and data.is_within(class_names)]
@@ -166,9 +167,7 @@ def recognise(
         return exact
     if mini.has_all(class_names) or (mini.is_within(class_names) and not drawn):
         return [mini]
-    if path is None:
-        return []
-    return [data for data in everything if _plain(data.name) in _plain(path)][:1] or [mini]
+    return [data for data in everything if path and _plain(data.name) in _plain(path)][:1]
 
 
 def _plain(name: str) -> str:

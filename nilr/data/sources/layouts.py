@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, field
 from typing import Final
 
-from nilr.config.base import SPLITS, Split, is_name
+from nilr.config.base import MINI_IMAGENET, SPLITS, Split, is_name
 from nilr.config.commands import PrepareDataSettings
 from nilr.data.sources.datasets import DATASETS, Published, published, recognise
 from nilr.data.sources.members import MAX_NAME, Listing, Member, container_name
@@ -169,7 +169,7 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: lis
             del classes[small]
         split_of = draw_split(classes, parse_split_classes(settings.split_classes), seed=settings.seed)
     elif in_folders:
-        split_of = _split_of_folders(classes, plan, settings)
+        split_of = _split_of_folders(classes, plan, settings, alike)
         if missing := [split for split in SPLITS if split not in split_of.values()]:
             plan.warnings.append(f"the sources have no images of the split {' and '.join(missing)}")
     else:
@@ -194,9 +194,11 @@ def _find_dataset(
     """Return the data set that was requested or recognised, or else those with the same classes."""
     if name := settings.dataset or (settings.name if settings.name in DATASETS else None):
         return published(name, settings.cub_split), []
-    in_pickles = all(image.reader.kind == "pickle" for image in listing.images)
-    path = listing.images[0].path if in_pickles and settings.name is None else None
+    kinds = {image.reader.kind for image in listing.images}
+    path = listing.images[0].path if settings.name is None and kinds <= {"pickle", "npz", "npy"} else None
     found = recognise(classes, split_of, drawn=settings.split_classes is not None, path=path)
+    if not found and path is not None and kinds == {"pickle"}:  # Mini-ImageNet's may have other names, and no ids
+        found = [published(MINI_IMAGENET)]
     return (published(found[0].name, settings.cub_split), []) if len(found) == 1 else (None, found)
 
 
@@ -319,11 +321,15 @@ def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:
     return some([f"`{name}` ({sizes[name]:,})" for name in names])
 
 
-def _split_of_folders(classes: Classes, plan: Plan, settings: PrepareDataSettings) -> dict[str, Split]:
+def _split_of_folders(
+    classes: Classes, plan: Plan, settings: PrepareDataSettings, alike: Sequence[Published]
+) -> dict[str, Split]:
     """Return the split in the folders, or the published one if the folders contradict it for a known data set."""
     split_of = {c: split for c, parts in classes.items() for split in parts if split}
     shared = sorted(c for c, parts in classes.items() if len(parts) > 1)
     dataset = plan.dataset if plan.dataset and plan.dataset.has_all(split_of) else None
+    if shared and alike:
+        raise _undecided(alike)
     if shared and dataset is None:
         raise DataError(
             f"several splits share {_classes(shared)}, such as {some(shared, 3)}, "
@@ -354,13 +360,17 @@ def _published_split(
     if dataset and (dataset.has_all(classes) or (_is_whole(dataset, settings) and dataset.is_within(classes))):
         return _split_in(dataset, classes)
     if alike:
-        raise DataError(
-            f"the classes are those of {' and '.join(data.row.title for data in alike)}, which split them differently",
-            hint=f"choose with {' or '.join(f'--dataset {data.name}' for data in alike)}",
-        )
+        raise _undecided(alike)
     raise DataError(
         f"the split of the {_classes(classes)} ({some(sorted(classes), 3)}) is unknown",
         hint=f"use folders train, val and test, read the split with --split-files, or draw one with {_draw(classes)}",
+    )
+
+
+def _undecided(alike: Sequence[Published]) -> DataError:
+    return DataError(
+        f"the classes are those of {' and '.join(data.row.title for data in alike)}, which split them differently",
+        hint=f"choose with {' or '.join(f'--dataset {data.name}' for data in alike)}",
     )
 
 

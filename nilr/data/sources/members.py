@@ -5,9 +5,10 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import IO, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,9 @@ from nilr.errors import DataError
 from nilr.words import counted
 
 SPLIT_FILES: Final = ("train.csv", "val.csv", "test.csv")
+ANNOTATIONS: Final = "val_annotations.txt"
 PICKLE_SUFFIXES: Final = (".pkl", ".pickle")
+ARRAY_SUFFIXES: Final = (".npz", ".npy", ".parquet")
 MAX_SPLIT_FILE_BYTES: Final = 64 * 2**20
 MAX_NAME: Final = 255
 MAX_PATH: Final = 4096
@@ -30,7 +33,7 @@ _UNSUPPORTED_IMAGE: Final = re.compile(
 _ARCHIVES: Final = frozenset({
     "a tar archive", "a zip archive", "a part of a split zip archive", "a 7-Zip archive", "a RAR archive",
     "a gzip file", "a bzip2 file", "an xz file", "a Zstandard file", "an LZ4 file", "an lzip file", "a compress file",
-    "a Parquet file", "an Arrow file", "a TFRecord file",
+    "an Arrow file", "a TFRecord file",
 })  # fmt: skip
 _ARCHIVE_SUFFIX: Final = r"\.(tar|tgz|tbz2?|txz|tzst|zip|z\d\d|7z|rar|gz|bz2|xz|zst|lz4|lz|z)"
 # Files that may be compressed, or are themselves zip archives, but contain no images to pack.
@@ -52,6 +55,8 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+# Opens an archive that is inside another one; the file can be sought, but seeking back may be slow.
+Opener = Callable[[], AbstractContextManager[IO[bytes]]]
 Payload = bytes | npt.NDArray[np.uint8] | Unreadable
 
 
@@ -80,8 +85,9 @@ class Listing:
 
     images: list[Member] = field(default_factory=list)
     split_files: dict[str, bytes] = field(default_factory=dict)  # content of each train.csv, val.csv and test.csv
-    archives: list[Member] = field(default_factory=list)  # archives in a folder
-    pickles: list[Member] = field(default_factory=list)
+    annotations: dict[str, bytes] = field(default_factory=dict)  # content of each list of images and their classes
+    archives: list[Member] = field(default_factory=list)  # archives in a folder or in a zip
+    arrays: list[Member] = field(default_factory=list)  # pickles, files of NumPy and Parquet files
     unread: dict[str, str] = field(
         default_factory=dict
     )  # why each file with lost images cannot be read: "is encrypted"
@@ -89,7 +95,7 @@ class Listing:
     warnings: list[str] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)  # path and target of each symbolic link in an archive
     skipped_classes: set[str] = field(default_factory=set)  # not listed, because no split has them
-    split_file_bytes: int = 0  # total size of split files; those beyond `MAX_SPLIT_FILE_BYTES` count as others
+    split_file_bytes: int = 0  # total size of these files; those beyond `MAX_SPLIT_FILE_BYTES` count as others
 
     def synsets(self) -> set[str]:
         """Return the WordNet ids among the folders of the images."""
@@ -100,20 +106,21 @@ class Listing:
         name = member.filename
         if is_image_name(name):
             self.images.append(member)
-        elif name in SPLIT_FILES and self.split_file_bytes + member.size <= MAX_SPLIT_FILE_BYTES:
+        elif name in (*SPLIT_FILES, ANNOTATIONS) and self.split_file_bytes + member.size <= MAX_SPLIT_FILE_BYTES:
             self.split_file_bytes += member.size
-            self.split_files[member.path] = read(member.size)
+            files = self.annotations if name == ANNOTATIONS else self.split_files
+            files[member.path] = read(member.size)
         elif _UNSUPPORTED_IMAGE.fullmatch(name):
             self.unread[member.path] = f"is an image of type {name.rpartition('.')[2].upper()}"
         elif (what := describe_content(read(HEAD_SIZE))).endswith(" image"):
             self.images.append(member)
-        elif what == "a Python pickle" or name.endswith(PICKLE_SUFFIXES):
-            self.pickles.append(member)
+        elif is_array_file(what, name):
+            self.arrays.append(member)
         elif (what not in _ARCHIVES and container_name(name) == name) or _NO_ARCHIVE.fullmatch(name):
             self.others[member.path] = what
         elif is_image_name(container_name(name)):
             self.unread[member.path] = "is a compressed image"
-        elif member.reader.kind == "folder":
+        elif member.reader.kind in ("folder", "zip"):
             self.archives.append(member)
         else:
             self.unread[member.path] = f"is {what} inside a {member.reader.kind}"
@@ -184,6 +191,12 @@ def is_image_name(name: str) -> bool:
     return _IMAGE.fullmatch(name) is not None
 
 
+def is_array_file(what: str, name: str) -> bool:
+    """Return whether a file that is described as `what` is a pickle, one of NumPy's npz and npy, or a Parquet file."""
+    is_npz = what.endswith("zip archive") and name.lower().endswith(".npz")
+    return is_npz or what in ("a Python pickle", "a NumPy array", "a Parquet file") or name.endswith(PICKLE_SUFFIXES)
+
+
 def is_junk(path: str) -> bool:
     """Return whether a file is hidden or created by an operating system (`__MACOSX`, `.DS_Store`, `Thumbs.db`)."""
     return _JUNK.search(path) is not None
@@ -225,7 +238,7 @@ def is_unwanted_class(name: str, only: frozenset[str] | None) -> bool:
 
 def container_name(name: str) -> str:
     """Return an archive's name without its suffixes: `train.tar.gz` -> `train`."""
-    return re.sub(rf"({_ARCHIVE_SUFFIX}|\.pkl|\.pickle)+$", "", name, flags=re.IGNORECASE) or name
+    return re.sub(rf"({_ARCHIVE_SUFFIX}|\.pkl|\.pickle|\.npz|\.npy|\.parquet)+$", "", name, flags=re.IGNORECASE) or name
 
 
 def by_kind(reasons: Mapping[str, str]) -> str:

@@ -10,15 +10,17 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import IO, Final, cast
 
 from nilr.data.file_types import describe_content
 from nilr.data.sources.members import (
     SPECIAL_FILE,
     Listing,
     Member,
+    Opener,
     Payload,
     container_name,
     damaged,
@@ -43,8 +45,8 @@ _HEADER: Final = struct.Struct("100s24x12s12x8sc100x8s80x155s12x")
 _OCTAL: Final = re.compile(rb"([0-7]+)[\0 ]*")
 _MAGICS: Final = (tarfile.POSIX_MAGIC, tarfile.GNU_MAGIC)
 
-_OPENERS: Final[Mapping[bytes, Callable[[Path], io.BufferedIOBase]]] = {
-    b"\x1f\x8b": gzip.GzipFile,
+_OPENERS: Final[Mapping[bytes, Callable[[IO[bytes]], io.BufferedIOBase]]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,
 }
@@ -72,12 +74,17 @@ def is_tar(head: bytes) -> bool:
 
 
 class TarReader:
-    """Reads a tar; `only` applies to the tars inside it."""
+    """Reads a tar; `only` applies to the tars inside it.
+
+    `opened` opens it if it is inside another archive, and `path` is then only its name.
+    """
 
     kind = "tar"
 
-    def __init__(self, path: Path, prefix: str, only: frozenset[str] | None = None) -> None:
-        self._path, self._prefix, self._only = path, prefix, only
+    def __init__(
+        self, path: Path, prefix: str, only: frozenset[str] | None = None, opened: Opener | None = None
+    ) -> None:
+        self._path, self._prefix, self._only, self._opened = path, prefix, only, opened
 
     def list_into(self, listing: Listing) -> None:
         """Add every file to the listing, including those of tars inside the tar."""
@@ -103,19 +110,25 @@ class TarReader:
                     raise self._truncated()
                 yield member, content
 
+    def _raw(self) -> AbstractContextManager[IO[bytes]]:
+        return self._opened() if self._opened else io.FileIO(self._path)
+
     def _head(self) -> bytes:
-        with self._path.open("rb") as file:
+        with self._raw() as file:
             return file.read(8)
 
     def _is_compressed(self) -> bool:
-        return is_compressed(self._head())
+        return self._opened is not None or is_compressed(self._head())
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[io.BufferedIOBase]:
         try:
             head = self._head()
             opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
-            with opener(self._path) if opener else io.BufferedReader(io.FileIO(self._path), _BUFFER) as file:
+            with (
+                self._raw() as raw,
+                opener(raw) if opener else io.BufferedReader(cast(io.RawIOBase, raw), _BUFFER) as file,
+            ):
                 yield file
         except _CONTENT_ERRORS as error:
             raise damaged(self._path, f"truncated or corrupt: {error}") from error

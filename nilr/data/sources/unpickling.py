@@ -49,7 +49,7 @@ def load_plain(path: Path, content: bytes | None = None) -> object:
         raise storage_error(path, error, "read") from error
     except _ForbiddenError as error:
         raise DataError(
-            f"`{path}` contains `{error}`, but only NumPy arrays of numbers and plain containers are supported",
+            f"`{path}` contains `{error}`, but only NumPy arrays of numbers or text and plain containers are supported",
             hint="loading this pickle in Python could run code; do not load it unless you trust its source",
         ) from error
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError, RecursionError) as error:
@@ -90,8 +90,8 @@ def _text(value: str | bytes) -> str:
 
 
 def _dtype(name: str | bytes, *_: object) -> _Dtype:
-    # Only numbers: an array of objects could contain anything.
-    if not re.fullmatch(r"[biuf][1248]", _text(name)):
+    # Only numbers and text: an array of objects could contain anything.
+    if not re.fullmatch(r"[biuf][1248]|[SU][1-9]\d{0,3}", _text(name)):
         raise _ForbiddenError(f"an array of dtype {_text(name)}")
     return _Dtype(np.dtype(_text(name)))
 
@@ -139,8 +139,9 @@ def _builder(module: str, name: str) -> _Builder:
 _LITERALS: Final = re.compile(
     r"(BIN)?INT[12]?|LONG[14]?|(BIN)?FLOAT|(SHORT_)?(BIN)?STRING|(SHORT_)?(BIN)?UNICODE8?|(SHORT_)?BINBYTES8?|BYTEARRAY8"
 )
-# Four per label of a million images; each may take 64 bytes of memory.
+# Four per label of a million images; each may take 64 bytes of memory. A large file may have one per 256 of its bytes.
 _MAX_OPERATIONS: Final = 2**22
+_BYTES_PER_OPERATION: Final = 256
 _CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: Final[dict[str, Callable[[], object]]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
 _TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -151,12 +152,12 @@ class _Bounded:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._size = file.seek(0, io.SEEK_END)
+        self.size = file.seek(0, io.SEEK_END)
         file.seek(0)
         self.readline, self.tell = file.readline, file.tell
 
     def read(self, n: int) -> bytes:
-        return self._file.read(n if n < io.DEFAULT_BUFFER_SIZE else min(n, self._size - self._file.tell()))
+        return self._file.read(n if n < io.DEFAULT_BUFFER_SIZE else min(n, self.size - self._file.tell()))
 
 
 class _Machine:
@@ -169,8 +170,9 @@ class _Machine:
 
     def run(self, file: _Bounded) -> object:
         operations = pickletools.genops(file)  # type: ignore[arg-type]  # it has the methods that genops uses
+        limit = max(_MAX_OPERATIONS, file.size // _BYTES_PER_OPERATION)
         for n, (opcode, arg, _) in enumerate(operations):
-            if n == _MAX_OPERATIONS:
+            if n == limit:
                 raise _ForbiddenError(f"more than {n:,} instructions")
             name = opcode.name
             if name == "STOP":

@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from nilr.data.sources.members import (
     MAX_PATH,
     SPECIAL_FILE,
     Listing,
     Member,
+    Opener,
     Payload,
     Unreadable,
     damaged,
@@ -48,17 +49,17 @@ def is_zip(what: str, path: Path) -> bool:
 
 
 class ZipReader:
-    """Reads a zip."""
+    """Reads a zip; `opened` opens it if it is inside another archive, and `path` is then only its name."""
 
     kind = "zip"
 
-    def __init__(self, path: Path, prefix: str) -> None:
-        self._path, self._prefix = path, prefix
+    def __init__(self, path: Path, prefix: str, opened: Opener | None = None) -> None:
+        self._path, self._prefix, self._opened = path, prefix, opened
 
     def list_into(self, listing: Listing) -> None:
         """Add every file to the listing; an archive in the zip is not opened."""
-        with self._open() as archive:
-            self._check_ends(archive, listing)
+        with self._open() as (archive, file):
+            self._check_ends(archive, file, listing)
             for info in archive.infolist():
                 name = safe_path(_decoded_name(info), self._path)
                 if info.filename.endswith(("/", "\\")) or is_junk(name):
@@ -73,8 +74,10 @@ class ZipReader:
                     listing.add(member, partial(_read, archive, info))
 
     def fetch(self, members: Iterable[Member]) -> Iterator[tuple[Member, Payload]]:
-        """Read some members, in the order given; a damaged member is `Unreadable`."""
-        with self._open() as archive:
+        """Read some members, in the order given, or in that of a zip inside a zip; a damaged one is `Unreadable`."""
+        if self._opened is not None:  # seeking back means unpacking from the start
+            members = sorted(members, key=lambda member: member.where.header_offset)
+        with self._open() as (archive, _):
             for member in members:
                 try:
                     yield member, _read(archive, member.where, member.size)
@@ -82,20 +85,25 @@ class ZipReader:
                     yield member, Unreadable(f"is damaged in the archive ({error})")
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[zipfile.ZipFile]:
+    def open_member(self, member: Member) -> Iterator[IO[bytes]]:
+        """Open a member, such as an archive, for reading; it can be sought."""
+        with self._open() as (archive, _), archive.open(member.where) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[tuple[zipfile.ZipFile, IO[bytes]]]:
         try:
-            with zipfile.ZipFile(self._path) as archive:
-                yield archive
+            with self._opened() if self._opened else self._path.open("rb") as file, zipfile.ZipFile(file) as archive:
+                yield archive, file
         except _CONTENT_ERRORS as error:
             raise damaged(self._path, f"truncated or corrupt: {str(error).lower()}") from error
         except OSError as error:
             raise read_error(self._path, error) from error
 
-    def _check_ends(self, archive: zipfile.ZipFile, listing: Listing) -> None:
+    def _check_ends(self, archive: zipfile.ZipFile, file: IO[bytes], listing: Listing) -> None:
         """Like `unzip`, ignore data before the first member and behind the end; DataError for a part of a split zip."""
-        with self._path.open("rb") as file:
-            file.seek(-min(_END_SEARCHED, self._path.stat().st_size), io.SEEK_END)
-            tail = file.read()
+        file.seek(max(0, file.seek(0, io.SEEK_END) - _END_SEARCHED))
+        tail = file.read()
         # The record at the end begins with a magic of 4 bytes and the number of this part, if it is one of several.
         end = tail[tail.rfind(b"PK\5\6") :]
         if end[4:6] not in (b"\0\0", b"\xff\xff"):

@@ -26,10 +26,15 @@ SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
 @pytest.mark.parametrize(
     ("name", "content", "message", "hint"),
     [
-        ("x.tar", b"<!DOCTYPE html><html>", "is an HTML page, not a folder, tar, zip or pickle", "saved a web page"),
+        (
+            "x.tar",
+            b"<!DOCTYPE html><html>",
+            "is an HTML page, not a folder, tar, zip, Parquet file, array or pickle",
+            "saved a web page",
+        ),
         ("x.pkl", b"<!DOCTYPE html><html>", "is an HTML page", "get the file itself"),
         ("x.zip", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer", "git lfs pull"),
-        ("x.parquet", b"PAR1xxxx", "is a Parquet file", "one folder per class"),
+        ("x.parquet", b"PAR1xxxx", "is truncated or corrupt: parquet magic", "SHA-256"),
         ("x.7z", SEVEN_ZIP, "is a 7-Zip archive", "unpack"),
         ("x.tar.zst", b"\x28\xb5\x2f\xfd", "is a Zstandard file", "unzstd"),
         ("x.tar.lz4", b"\x04\x22\x4d\x18", "is an LZ4 file", "unlz4"),
