@@ -81,6 +81,7 @@ class BenchSettings(EpisodeSettings):
     )
     algo: str = setting("maml,metasgd", "Algorithms to time, separated by commas.")
     image_size: int = setting(84, "Height and width of the images, in pixels.", ge=8, le=1024)
+    channels: int = setting(3, "Channels of the images: 1 is grey, 3 is RGB.", ge=1, le=3)
     rounds: int = setting(3, "Number of times to measure each engine; the median is reported.", ge=1, le=1000)
 
 

@@ -28,7 +28,7 @@ _AT_ONCE: Final = 64  # files in memory
 class LabelledImages:
     """Images with their classes."""
 
-    images: Images  # uint8 (n, S, S, 3), in the order of `names`
+    images: Images  # uint8 (n, S, S, C), in the order of `names`
     names: list[str]  # each image's path below its source, or with the name of the source if some would be equal
     labels: list[str | None]  # the name of each image's class folder; None for an image outside folders
     warnings: list[str] = field(default_factory=list)
@@ -40,6 +40,7 @@ def read_labelled(
     *,
     resample: Resample = "bilinear",
     fit: Fit = "stretch",
+    channels: int = 3,
     skip_broken: bool = False,
     single_images: bool = True,
     on_start: Callable[[int], object] = lambda _: None,
@@ -63,8 +64,8 @@ def read_labelled(
         )
     classes = read_class_names(members)
     on_start(len(members))
-    decode = partial(decode_images, size=size, resample=resample, fit=fit)
-    images, broken = _read(members, decode, np.empty((len(members), size, size, 3), np.uint8), on_images)
+    decode = partial(decode_images, size=size, resample=resample, fit=fit, channels=channels)
+    images, broken = _read(members, decode, np.empty((len(members), size, size, channels), np.uint8), on_images)
     good = [index for index, member in enumerate(members) if member.path not in broken]
     if not good or (broken and not skip_broken):
         hint = "replace or remove these images" + ("; or pass --skip-broken to leave them out" if good else "")

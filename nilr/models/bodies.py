@@ -1,7 +1,7 @@
 """The bodies of few-shot learning, as stages; `docs/bodies.md` compares them with their sources.
 
-Each function takes the size of the square images and the body's own arguments, and returns the body and D, the length
-of its features. It raises EpisodeError if the images are too small, and ValueError if an argument is invalid.
+Each function takes the size and channels of square images and the body's own arguments, and returns the body and D,
+the length of its features. It raises EpisodeError for images that are too small, and ValueError for invalid arguments.
 """
 
 import itertools
@@ -15,33 +15,35 @@ _N_RESIDUAL = 4  # blocks of resnet12
 _LEAKY = 0.1  # the slope of its leaky ReLU
 
 
-def conv4(*, image_size: int, filters: int) -> tuple[ConvBody, int]:
+def conv4(*, image_size: int, filters: int, channels: int = 3) -> tuple[ConvBody, int]:
     """Four blocks (Vinyals et al., Matching Networks, 2016): D is 800 at 84 px and 32 filters."""
-    return _fitting("conv4", _plain(4, filters), image_size)
+    return _fitting("conv4", _plain(4, filters, channels), image_size)
 
 
-def conv6(*, image_size: int, filters: int) -> tuple[ConvBody, int]:
+def conv6(*, image_size: int, filters: int, channels: int = 3) -> tuple[ConvBody, int]:
     """Six blocks, the last two without pooling (Chen et al., A Closer Look at Few-shot Classification, 2019)."""
-    return _fitting("conv6", _plain(6, filters), image_size)
+    return _fitting("conv6", _plain(6, filters, channels), image_size)
 
 
-def resnet12(*, image_size: int, widths: Sequence[int]) -> tuple[ConvBody, int]:
+def resnet12(*, image_size: int, widths: Sequence[int], channels: int = 3) -> tuple[ConvBody, int]:
     """Four residual blocks and the mean over positions (Lee et al., MetaOptNet, 2019), without dropout and DropBlock.
 
     D is the last of the four widths. Widths of 64, 128, 256 and 512 are those of TADAM (Oreshkin et al., 2018).
     """
     if not isinstance(widths, Sequence) or len(widths) != _N_RESIDUAL or not all(map(_is_count, widths)):
         raise ValueError(f"widths is {widths}, expected the numbers of channels of {_N_RESIDUAL} blocks")
-    stages = [_residual(f"block{i}", *channels) for i, channels in enumerate(itertools.pairwise((3, *widths)), 1)]
+    stages = [
+        _residual(f"block{i}", *channels) for i, channels in enumerate(itertools.pairwise((channels, *widths)), 1)
+    ]
     return _fitting("resnet12", ConvBody(stages, mean=True), image_size)
 
 
-def _plain(n_blocks: int, filters: int) -> ConvBody:
+def _plain(n_blocks: int, filters: int, channels: int) -> ConvBody:
     """Return blocks in a row, of which the first four pool."""
     if not _is_count(filters):
         raise ValueError(f"filters is {filters}, expected a number of channels")
     blocks = range(1, n_blocks + 1)
-    return ConvBody([Unit(f"block{i}", filters if i > 1 else 3, filters, pool=i <= 4) for i in blocks])
+    return ConvBody([Unit(f"block{i}", filters if i > 1 else channels, filters, pool=i <= 4) for i in blocks])
 
 
 def _residual(name: str, in_channels: int, out_channels: int) -> Residual:

@@ -16,7 +16,8 @@ from nilr.models.learner import Body, Learner
 class BodyRow(NamedTuple):
     """A body's builder, and the names of its own arguments, which are also those of settings.
 
-    The builder also takes `image_size`, and returns the body and D, the length of a feature vector.
+    The builder also takes `image_size` and `channels` (3 by default), and returns the body and D, the length of a
+    feature vector.
     """
 
     build: Callable[..., tuple[Body, int]]
@@ -47,13 +48,18 @@ def body_arguments(arch: str, settings: object) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in find_body(arch).arguments}
 
 
+def image_arguments(image_size: int, channels: int) -> dict[str, int]:
+    """Return the arguments of every body that describe its images; 3 channels are the default and left out."""
+    return {"image_size": image_size} | ({} if channels == 3 else {"channels": channels})
+
+
 def arguments_of_others(arch: str) -> set[str]:
     """Return the names of the arguments that only other bodies have."""
     return {name for row in BODIES.values() for name in row.arguments} - set(find_body(arch).arguments)
 
 
 def build_learner(arch: str, *, n_way: int, image_size: int, seed: int = 0, **arguments: Any) -> Learner:  # noqa: ANN401
-    """Return an initialised learner: the body `arch` for square images of `image_size` pixels, with its own arguments.
+    """Return an initialised learner: the body `arch` for square images of `image_size` pixels, with its arguments.
 
     Raises:
         UnknownNameError: there is no such architecture.

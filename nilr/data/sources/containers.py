@@ -55,7 +55,7 @@ CONTAINERS: Final = (
     ),
 )
 
-_KINDS: Final = "folder, tar, zip, Parquet file, array or pickle of images"
+_KINDS: Final = "folder, tar, zip, array or Parquet file of images"
 _UNPACK: Final = "unpack it, and give the folder"
 _AS_FOLDERS: Final = "save its images into one folder per class, and give that folder"
 # The hint for a file of a kind that contains these words; the first that matches counts.

@@ -18,7 +18,8 @@ from nilr.store import BEST, HISTORY, LAST, TRAINING_STATE, Store, holds_model
 def stored_support(model: LoadedModel) -> Support:
     """Return what an adapted model keeps of its support; CheckpointError if it does not fit the model."""
     kept, tensors = model.checkpoint.manifest.support, model.checkpoint.support
-    image = model.learner.head.weight.new_zeros(1, 3, *(model.checkpoint.manifest.data.image_size,) * 2)
+    data = model.checkpoint.manifest.data
+    image = model.learner.head.weight.new_zeros(1, data.channels, data.image_size, data.image_size)
     layers = model.learner.statistics(model.learner.initial_params(), image)
     sizes = kept.images if kept else []
     shapes = {"features": torch.Size((sum(sizes), model.learner.feature_dim))}

@@ -105,6 +105,7 @@ def _reader(settings: AdaptSettings, model: LoadedModel, reporter: Reporter) -> 
         size=made.image_size,
         resample="bilinear" if made.resample == "none" else made.resample,
         fit=made.fit,
+        channels=made.channels,
         skip_broken=settings.skip_broken,
         on_start=lambda n: reporter.stage("read", n, unit="images") if n > MANY else None,
         on_images=reporter.advance,

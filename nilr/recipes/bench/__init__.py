@@ -47,7 +47,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     jobs += [job for training in presets.values() for job in plan.jobs(training, default)]
     reporter.note(f"random images of {settings.image_size} px; no dataset is read")
     turns, rates = take_turns(jobs, plan.convolution(default), settings.rounds, reporter)
-    figures = Figures(turns, rates, NeededFlop.of(learner, settings.image_size).convolutions)
+    figures = Figures(turns, rates, NeededFlop.of(learner, settings.image_size, settings.channels).convolutions)
     unavailable = [name for name in AUTO[device.type] if everything and name not in available]
     return outcome.result(
         BenchMetrics(
@@ -188,7 +188,7 @@ class Figures:
         """Return the operations that the job's network needs."""
         network = job.arch, job.body, job.n_way
         if network not in self._needed:
-            self._needed[network] = NeededFlop.of(job.learner(), job.image_size)
+            self._needed[network] = NeededFlop.of(job.learner(), job.image_size, job.channels)
         return self._needed[network]
 
     def _flop(self, job: Job) -> int:

@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from nilr.meta.algorithms import Algorithm
 from nilr.models.learner import Learner
 
-_CHANNELS = 3
 _IMAGES = 2  # batch norm needs more than one
 _LEAST_SECONDS = 0.05
 
@@ -46,7 +45,7 @@ class NeededFlop:
     loss_pass: int  # of a forward and a backward pass
 
     @classmethod
-    def of(cls, learner: Learner, image_size: int) -> "NeededFlop":
+    def of(cls, learner: Learner, image_size: int, channels: int = 3) -> "NeededFlop":
         """Count the operations of a learner's body, without computing anything."""
         found: list[Convolution] = []
 
@@ -57,7 +56,7 @@ class NeededFlop:
             return flop
 
         params = {name: value.to("meta").requires_grad_() for name, value in learner.initial_params().items()}
-        images = torch.empty(_IMAGES, _CHANNELS, image_size, image_size, device="meta")
+        images = torch.empty(_IMAGES, channels, image_size, image_size, device="meta")
         aten = torch.ops.aten
         with FlopCounterMode(display=False, custom_mapping={aten.convolution: convolution}) as counter:
             learner.features(params, images).sum().backward()  # type: ignore[no-untyped-call]

@@ -36,7 +36,7 @@ class BenchPlan:
         return self._job("convolution", self.training(algo="maml"), engine, 1, 1)
 
     def _job(self, task: Task, training: TrainSettings, engine: str, episodes: int, steps: int) -> Job:
-        bench = self._settings.model_dump(include={"image_size", "seed", "precision", "device", "threads"})
+        bench = self._settings.model_dump(include={"image_size", "channels", "seed", "precision", "device", "threads"})
         shape = training.model_dump(include={"arch", "n_way", "n_shot", "n_query"})
         body = tuple(body_arguments(training.arch, training).items())
         row = resolve(training)[1]

@@ -21,7 +21,7 @@ from nilr.meta.inner_lr import initial_rates, inner_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.updates import Updates
 from nilr.models.learner import Learner, Params
-from nilr.models.registry import build_learner
+from nilr.models.registry import build_learner, image_arguments
 from nilr.recipes.bench.flops import NeededFlop, convolution_rate, seconds_each
 from nilr.recipes.common.processes import Child, Parent
 from nilr.reporting import Reporter
@@ -45,6 +45,7 @@ class Job:
     arch: str
     body: tuple[tuple[str, Any], ...]  # the body's own arguments
     image_size: int
+    channels: int
     n_way: int
     n_shot: int
     n_query: int
@@ -58,8 +59,8 @@ class Job:
 
     def learner(self) -> Learner:
         """Return the learner that it uses."""
-        size = {"n_way": self.n_way, "image_size": self.image_size}
-        return build_learner(self.arch, **size, seed=self.seed, **dict(self.body))
+        images = image_arguments(self.image_size, self.channels)
+        return build_learner(self.arch, n_way=self.n_way, **images, seed=self.seed, **dict(self.body))
 
     @property
     def label(self) -> str:
@@ -165,7 +166,7 @@ def work_of(job: Job, device: torch.device, note: Callable[[str], object]) -> Ca
     """Return the work of one turn of a job: a function that returns `Turn.values`."""
     learner = job.learner()
     if job.task == "convolution":
-        network, batch = NeededFlop.of(learner, job.image_size).convolutions, job.n_way * job.n_query
+        network, batch = NeededFlop.of(learner, job.image_size, job.channels).convolutions, job.n_way * job.n_query
         return lambda: [convolution_rate(convolution, batch, device) for convolution in network]
     work = _update(job, learner, device, note) if job.task == "update" else _evaluation(job, learner, device)
     return lambda: [seconds_each(work, device, at_least=_LEAST_SECONDS)]
@@ -206,7 +207,7 @@ def _sampler(job: Job, device: torch.device) -> EpisodeSampler:
     """Return a sampler of random images, with four times the classes of an episode."""
     classes, images = 4 * job.n_way, job.n_shot + job.n_query
     generator = torch.Generator().manual_seed(job.seed)
-    shape = (classes * images, job.image_size, job.image_size, 3)
+    shape = (classes * images, job.image_size, job.image_size, job.channels)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
     return EpisodeSampler(
         PackedImages(pixels, (images,) * classes), job.n_way, job.n_shot, job.n_query, job.seed, "bench"

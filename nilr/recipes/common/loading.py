@@ -216,11 +216,10 @@ def open_evaluation_split(
     path = store.find_data(pack) if pack is not None else _training_pack(store, models)
     opened = open_split(path, split, device)
     for model in models:
-        size = model.checkpoint.manifest.data.image_size
-        if opened.used.image_size != size:
+        trained_on, used = model.checkpoint.manifest.data, opened.used
+        if (used.image_size, used.channels) != (trained_on.image_size, trained_on.channels):
             raise DataError(
-                f"`{opened.used.name}` has images of {opened.used.image_size} px, and model `{model.ref.name}` was "
-                f"trained on {size} px",
+                f"`{used.name}` has {_size(used)}, and model `{model.ref.name}` was trained on {_size(trained_on)}",
                 hint=f"pack the images with {' '.join(_preparation(model.checkpoint.manifest.data))}",
             )
         if split != "train":
@@ -269,9 +268,14 @@ def training_pack_notes(models: Mapping[str, LoadedModel], data: DataUsed) -> li
     return notes
 
 
+def _size(data: DataUsed | TrainedOn) -> str:
+    return f"{'grey' if data.channels == 1 else 'RGB'} images of {data.image_size} px"
+
+
 def _preparation(data: DataUsed | TrainedOn) -> list[str]:
     """Return the flags of `nilr prepare-data` that make a pack's images, without defaults."""
     flags = {"--image-size": str(data.image_size), "--resample": data.resample, "--fit": data.fit}
+    flags |= {"--channels": str(data.channels)} if data.channels != 3 else {}
     return [w for flag, value in flags.items() if value not in ("none", "bilinear", "stretch") for w in (flag, value)]
 
 

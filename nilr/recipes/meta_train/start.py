@@ -21,12 +21,13 @@ from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.import_path import check_allowed
-from nilr.models.registry import body_arguments, build_learner
+from nilr.models.registry import body_arguments, build_learner, image_arguments
 from nilr.recipes.common.loading import OpenSplit, find_training_pack, newest_pack, open_split
 from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
 from nilr.recipes.meta_train.reference import read_reference, with_reference
 from nilr.recipes.meta_train.training import Training
 from nilr.reporting import Reporter
+from nilr.results.records import DataUsed
 from nilr.runtime import prepare
 from nilr.store import TRAINING_STATE, Store, holds_model, newest_manifest
 from nilr.training_state import Progress, TrainingState, load_training_state
@@ -78,7 +79,7 @@ class Starter:
         reference, checkpoint = read_reference(settings, stored, self._store)
         device = prepare(settings.device, settings.threads, settings.precision)
         train, val = self._open_data(settings, stored, device)
-        outer = self._outer_loop(settings, algorithm, checkpoint, train.used.image_size, device)
+        outer = self._outer_loop(settings, algorithm, checkpoint, train.used, device)
         samplers = _sampler(settings, train), _sampler(settings, val) if val is not None else None
         if directory is None:
             directory = self._resources.enter_context(_new_directory(settings, self._store, default_name))
@@ -120,13 +121,13 @@ class Starter:
         settings: TrainSettings,
         algorithm: Algorithm,
         reference: Checkpoint | None,
-        image_size: int,
+        data: DataUsed,
         device: torch.device,
     ) -> OuterLoop:
         learner = build_learner(
             settings.arch,
             n_way=settings.n_way,
-            image_size=image_size,
+            **image_arguments(data.image_size, data.channels),
             **body_arguments(settings.arch, settings),
             seed=stream_seed(settings.seed, "weights"),
         )

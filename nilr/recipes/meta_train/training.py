@@ -27,7 +27,7 @@ from nilr.meta.outer_loop import OuterLoop
 from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
 from nilr.models.import_path import is_import_path
-from nilr.models.registry import body_arguments
+from nilr.models.registry import body_arguments, image_arguments
 from nilr.recipes.common.settings import recorded_settings
 from nilr.reporting import Reporter
 from nilr.results.commands import TrainMetrics
@@ -197,7 +197,8 @@ class Training:
     def write_checkpoint(self, file: str) -> None:
         """Write the checkpoint with this file name; StoreError if the file cannot be written."""
         settings, outer, data = self.settings, self.outer, self.data
-        arguments = {"n_way": settings.n_way, "image_size": data.image_size, **body_arguments(settings.arch, settings)}
+        images, body = image_arguments(data.image_size, data.channels), body_arguments(settings.arch, settings)
+        arguments = {"n_way": settings.n_way, **images, **body}
         save_checkpoint(
             self.directory / file,
             params=outer.params,

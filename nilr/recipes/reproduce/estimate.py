@@ -46,9 +46,9 @@ def estimate_costs(
 
 
 def _bench_jobs(plan: ExperimentPlan, device: torch.device, settings: TrainSettings) -> tuple[Job, Job]:
-    image_size = plan.data.image_size
+    images = {"image_size": plan.data.image_size, "channels": plan.data.channels}
     arguments = body_arguments(settings.arch, settings)
-    learner = build_learner(settings.arch, n_way=settings.n_way, image_size=image_size, **arguments)
+    learner = build_learner(settings.arch, n_way=settings.n_way, **images, **arguments)
     engine = choose_engine(settings.engine, learner, device, settings.precision).name
     computing = plan.settings.model_dump(include={"device", "threads", "precision"})
-    return BenchPlan(BenchSettings(image_size=image_size, **computing), device).jobs(settings, engine)
+    return BenchPlan(BenchSettings(**images, **computing), device).jobs(settings, engine)

@@ -19,7 +19,7 @@ from nilr.config.experiments import EXPERIMENTS, Experiment, Run
 from nilr.config.meta_train import REFERENCES, TrainSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
-from nilr.models.registry import body_arguments
+from nilr.models.registry import body_arguments, image_arguments
 from nilr.recipes import meta_train, probe, rates
 from nilr.recipes.common.loading import find_reference, recipe_of
 from nilr.recipes.common.settings import for_body, recipe_digest, recorded_settings, resolve
@@ -133,7 +133,8 @@ class ExperimentPlan:
                 return False
             settings, algorithm = resolve(model.training)
             body = body_arguments(settings.arch, settings)
-            arguments: dict[str, Any] = {"n_way": settings.n_way, "image_size": self.data.image_size, **body}
+            images = image_arguments(self.data.image_size, self.data.channels)
+            arguments: dict[str, Any] = {"n_way": settings.n_way, **images, **body}
             architecture: dict[str, Any] = {"name": settings.arch, "arguments": arguments}
             recorded, reference = recorded_settings(settings), find_reference(self.store, settings)
             used = reference[1] if reference else None

@@ -29,7 +29,7 @@ SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
         (
             "x.tar",
             b"<!DOCTYPE html><html>",
-            "is an HTML page, not a folder, tar, zip, Parquet file, array or pickle",
+            "is an HTML page, not a folder, tar, zip, array or Parquet file",
             "saved a web page",
         ),
         ("x.pkl", b"<!DOCTYPE html><html>", "is an HTML page", "get the file itself"),

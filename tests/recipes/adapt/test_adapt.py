@@ -273,7 +273,7 @@ def test_unreadable_images_are_an_error_or_left_out(maml: str, own: Path) -> Non
 def test_a_missing_folder_is_named(maml: str, own: Path) -> None:
     with pytest.raises(DataError, match="nowhere") as caught:
         run(model=maml, support=own / "nowhere")
-    assert caught.value.hint == "give an existing folder, tar, zip or pickle of images"
+    assert caught.value.hint == "give an existing folder, tar, zip, array or Parquet file of images"
 
 
 @pytest.mark.parametrize("query", ["nowhere", "notes.txt", "empty"])
@@ -282,7 +282,7 @@ def test_errors_of_a_query_mention_single_images(maml: str, own: Path, query: st
     (own / "empty").mkdir()
     with pytest.raises(DataError, match=query) as caught:
         run(model=maml, support=own / "support", query=own / query)
-    assert "folder, tar, zip or pickle of images, or an image" in (caught.value.hint or "")
+    assert "folder, tar, zip, array or Parquet file of images, or an image" in (caught.value.hint or "")
 
 
 def test_a_query_needs_a_support(maml: str, own: Path) -> None:
