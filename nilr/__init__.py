@@ -80,12 +80,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - as the public name is declared above
-    """Import a public name when it is used first."""
-    if name not in _MODULES:
-        raise AttributeError(f"module `nilr` has no attribute `{name}`")
-    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
-    return value
+if not TYPE_CHECKING:  # so that a type checker reports unknown names
+
+    def __getattr__(name: str) -> Any:  # noqa: ANN401 - as the public name is declared above
+        """Import a public name when it is used first."""
+        if name not in _MODULES:
+            raise AttributeError(f"module `nilr` has no attribute `{name}`")
+        value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -24,6 +24,8 @@ class NilrError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint is not None:
+            self.add_note(f"hint: {hint}")  # in tracebacks, such as those of a notebook
 
 
 class UsageError(NilrError):

@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,9 @@ def test_arguments_are_plain_and_described(name: str) -> None:
         assert "Settings" not in str(parameter.annotation)
         if "Args:" in function.__doc__:
             assert re.search(rf"^ +{parameter.name}: ", documented, flags=re.MULTILINE), parameter.name
+
+
+def test_a_traceback_has_the_hint() -> None:
+    error = nilr.NilrError("something is wrong", hint="do it right")
+    assert traceback.format_exception_only(error)[-1] == "hint: do it right\n"
+    assert str(error) == "something is wrong"

@@ -180,7 +180,7 @@ def test_folders_without_a_split_beside_splits_are_an_error_that_names_them(name
 )
 def test_images_without_class_folders_are_named(names: str, named: str) -> None:
     paths = folders(names, n=3)
-    with pytest.raises(DataError, match=f"images without class folders: {named}$") as caught:
+    with pytest.raises(DataError, match=f"(?m)images without class folders: {named}$") as caught:
         plan(paths)
     assert "one folder per class" in (caught.value.hint or "")
 
