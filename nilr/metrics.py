@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nilr.inference import bootstrap_interval
+from nilr.inference import bootstrap_interval, student_quantile, student_tail
 
 Interval = Literal["t", "bootstrap"]
 
@@ -47,15 +47,13 @@ class PairedDifference:
 
 def mean_interval(values: Tensor) -> MeanInterval:
     """Return the mean of `values`, shape (n,), with its 95 % interval (Student's t, n - 1 degrees of freedom)."""
-    from scipy.stats import t as student
-
     exact = values.to(torch.float64)
     n = exact.numel()
     mean = exact.mean().item()
     if n < 2:
         return MeanInterval(mean, None, n)
     error = exact.std(correction=1).item() / math.sqrt(n)
-    return MeanInterval(mean, float(student.ppf(0.975, n - 1)) * error, n)
+    return MeanInterval(mean, student_quantile(0.975, n - 1) * error, n)
 
 
 def paired_difference(
@@ -68,8 +66,6 @@ def paired_difference(
     Raises:
         ValueError: the shapes differ.
     """
-    from scipy.stats import t as student
-
     if values.shape != reference.shape:
         raise ValueError(f"paired values need one shape, not {tuple(values.shape)} and {tuple(reference.shape)}")
     differences = values.to(torch.float64) - reference.to(torch.float64)
@@ -84,7 +80,7 @@ def paired_difference(
     if interval == "bootstrap":
         low, high = bootstrap_interval(differences, seed=seed)
     else:
-        half = float(student.ppf(0.975, n - 1)) * error
+        half = student_quantile(0.975, n - 1) * error
         low, high = mean - half, mean + half
-    p = 2 * float(student.sf(abs(mean) / error, n - 1))
+    p = 2 * student_tail(abs(mean) / error, n - 1)
     return PairedDifference(mean, (high - low) / 2, low, high, p, mean / spread, None)

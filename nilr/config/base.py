@@ -92,7 +92,7 @@ def setting(
 class Settings(BaseModel):
     """Settings of every command."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     home: Path | None = setting(
         None,

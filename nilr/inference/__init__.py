@@ -24,6 +24,23 @@ _SAME_LEVEL = 1e-12
 _NEAR = 5.0
 
 
+def student_quantile(p: float, freedom: float) -> float:
+    """Return the quantile `p` of Student's t.
+
+    From `scipy.special`: importing `scipy.stats`, which calls the same function, takes a second.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, p))
+
+
+def student_tail(t: float, freedom: float) -> float:
+    """Return the probability that Student's t exceeds `t`."""
+    from scipy.special import stdtr
+
+    return float(stdtr(freedom, -t))
+
+
 def bootstrap_interval(values: Tensor, *, seed: int = 0) -> tuple[float, float]:
     """Return the bounds of the 95 % bootstrap interval of the mean, bias-corrected and accelerated.
 
@@ -54,13 +71,11 @@ def jackknife_half_width(left_out: Sequence[float]) -> float | None:
     Student's t with n - 1 degrees of freedom (Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 11).
     None for fewer than three blocks, or if a value is NaN.
     """
-    from scipy.stats import t as student
-
     n, values = len(left_out), torch.tensor(left_out, dtype=torch.float64)
     if n < _LEAST_BLOCKS or not bool(values.isfinite().all()):
         return None
     error = math.sqrt((n - 1) ** 2 / n) * values.std(correction=1).item()
-    return float(student.ppf(0.975, n - 1)) * error
+    return student_quantile(0.975, n - 1) * error
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -83,10 +98,8 @@ def episodes_for_half_width(spread: float, half_width: float) -> int:
         spread: sample standard deviation of one episode's value.
         half_width: in the unit of the values, above 0.
     """
-    from scipy.stats import t as student
-
     n = max(2, math.ceil((1.96 * spread / half_width) ** 2))
-    while float(student.ppf(0.975, n - 1)) * spread / math.sqrt(n) > half_width:
+    while student_quantile(0.975, n - 1) * spread / math.sqrt(n) > half_width:
         n += 1
     return n
 
@@ -100,9 +113,8 @@ def power(effect: float, spread: float, n: int) -> float:
         n: episodes, at least 2.
     """
     from scipy.stats import nct
-    from scipy.stats import t as student
 
-    critical, noncentral = float(student.ppf(0.975, n - 1)), abs(effect) * math.sqrt(n) / spread
+    critical, noncentral = student_quantile(0.975, n - 1), abs(effect) * math.sqrt(n) / spread
     # negligible beyond _NEAR, where scipy sometimes returns NaN
     wrong_sign = float(nct.cdf(-critical, n - 1, noncentral)) if noncentral < _NEAR else 0.0
     return float(nct.sf(critical, n - 1, noncentral)) + wrong_sign
@@ -137,8 +149,6 @@ class SeedInference:
 
 def over_seeds(means: Sequence[float]) -> SeedInference:
     """Return the inference on a difference from its mean in each seed; ValueError if `means` is empty."""
-    from scipy.stats import t as student
-
     if not means:
         raise ValueError("no seed")
     values = torch.tensor(means, dtype=torch.float64)
@@ -147,8 +157,8 @@ def over_seeds(means: Sequence[float]) -> SeedInference:
         return SeedInference(mean, None, None, None, None, 1, "undecided")
     spread = values.std(correction=1).item()
     error = spread / math.sqrt(n)
-    ci95, ci90 = (float(student.ppf(quantile, n - 1)) * error for quantile in (0.975, 0.95))
-    p = 2 * float(student.sf(abs(mean) / error, n - 1)) if error > 0 else None
+    ci95, ci90 = (student_quantile(quantile, n - 1) * error for quantile in (0.975, 0.95))
+    p = 2 * student_tail(abs(mean) / error, n - 1) if error > 0 else None
     verdict = "undecided" if n < LEAST_SEEDS or abs(mean) <= ci95 else "positive" if mean > 0 else "negative"
     return SeedInference(mean, spread, ci95, ci90, p, n, verdict)
 
@@ -187,8 +197,6 @@ def at_equal_level(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, fl
     Returns:
         The inference; None with fewer than three seeds of a run, or if all seeds of each run have the same level.
     """
-    from scipy.stats import t as student
-
     if min(len(a), len(b)) < LEAST_SEEDS:
         return None
     runs = [torch.tensor(run, dtype=torch.float64) for run in (a, b)]
@@ -202,7 +210,7 @@ def at_equal_level(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, fl
     mean = gained - slope * before
     residual = math.sqrt(max(0.0, gain - slope * both) / freedom)
     error = residual * math.sqrt(1 / len(a) + 1 / len(b) + before**2 / level)
-    critical = float(student.ppf(0.975, freedom))
-    p = 2 * float(student.sf(abs(mean) / error, freedom)) if error > 0 else None
+    critical = student_quantile(0.975, freedom)
+    p = 2 * student_tail(abs(mean) / error, freedom) if error > 0 else None
     verdict = "undecided" if abs(mean) <= critical * error else "positive" if mean > 0 else "negative"
     return EqualLevel(mean, critical * error, p, slope, critical * residual / math.sqrt(level), verdict)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nilr.inference import LEAST_SEEDS
+from nilr.inference import LEAST_SEEDS, student_quantile, student_tail
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,6 @@ def crossed_inference(differences: Tensor, classes: Sequence[Tensor], n_classes:
     Returns:
         The inference; None with fewer than three seeds, or if the episodes do not identify the classes' effects.
     """
-    from scipy.stats import t as student
-
     squares = _mean_squares(differences.to(torch.float64), classes, n_classes)
     if squares is None:
         return None
@@ -98,8 +96,8 @@ def crossed_inference(differences: Tensor, classes: Sequence[Tensor], n_classes:
     mean, components = differences.to(torch.float64).mean().item(), _components(squares, n_seeds, n_episodes)
     variance, freedom = _variance(squares, components, n_seeds, n_episodes)
     error = math.sqrt(variance)
-    ci95, ci90 = (float(student.ppf(quantile, freedom)) * error for quantile in (0.975, 0.95))
-    p = 2 * float(student.sf(abs(mean) / error, freedom)) if error > 0 else None
+    ci95, ci90 = (student_quantile(quantile, freedom) * error for quantile in (0.975, 0.95))
+    p = 2 * student_tail(abs(mean) / error, freedom) if error > 0 else None
     return Crossed(mean, error, freedom, ci95, ci90, p, n_classes, n_episodes, components)
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 class Record(BaseModel):
     """A part of a result."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True, defer_build=True)
 
 
 class Mean(Record):

@@ -25,7 +25,7 @@ class Result(BaseModel, Generic[M]):
         paths: absolute paths, only with `--record-paths`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True, defer_build=True)
 
     schema_: str = Field(alias="schema")
     command: str

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from nilr.data.pack import open_pack
-from tests.faults.conftest import PACK, TRAIN, check_store, model_bits
+from tests.faults.conftest import ANY_CHANGE, PACK, TRAIN, Nilr, check_store, fresh, model_bits
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,24 @@ SCENARIOS = {
         "models import copy --name old --force", "models import copy --name old --force", model("old")
     ),
 }
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A command that ran without a fault: its calls of one kind, its seconds, all that it made, and the pack `toy`."""
+
+    changes: int
+    seconds: float
+    bits: Any
+    toy: str
+
+
+@cache
+def run_whole(nilr: Nilr, name: str, prepared: Path, which: int = ANY_CHANGE) -> Whole:
+    """Run a scenario without a fault; `which` is the kind of call that is counted."""
+    scenario, work, began = SCENARIOS[name], fresh(prepared, prepared.with_name("whole")), time.monotonic()
+    done = nilr(scenario.line, work, arm={"which": which})
+    return Whole(done.changes, time.monotonic() - began, scenario.bits(work), packed("toy")(work))
 
 
 def check_untouched(work: Path, prepared: Path, *new_toys: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import FAIL, FAIL_ON, NEEDS_SPACE, Done, Nilr, fresh, temporary_files
-from tests.faults.scenarios import SCENARIOS, Scenario, check_untouched, packed
+from tests.faults.scenarios import SCENARIOS, check_untouched, run_whole
 
 FAULTS = {
     "ENOSPC from then on": {"action": FAIL_ON, "error": errno.ENOSPC},
@@ -22,7 +23,6 @@ FAULTS = {
 }
 
 every_command = pytest.mark.parametrize("name", SCENARIOS)
-every_fault = pytest.mark.parametrize("fault", FAULTS)
 
 
 def check_failed(done: Done, reason: int) -> None:
@@ -35,11 +35,10 @@ def check_failed(done: Done, reason: int) -> None:
 
 
 def check_faults(
-    nilr: Nilr, prepared: Path, work: Path, scenario: Scenario, fault: str, choose: Callable[[int], list[int]]
+    nilr: Nilr, prepared: Path, work: Path, name: str, fault: str, choose: Callable[[int], list[int]]
 ) -> int:
     """Let some of the calls that need the disk fail; check the store and the next run."""
-    whole = nilr(scenario.line, fresh(prepared, work), arm={"which": NEEDS_SPACE})
-    wanted, new_toy = scenario.bits(work), packed("toy")(work)
+    scenario, whole = SCENARIOS[name], run_whole(nilr, name, prepared, NEEDS_SPACE)
     chosen = choose(whole.changes)
     for call in chosen:
         arm = {"chosen": call, "which": NEEDS_SPACE, **FAULTS[fault]}
@@ -47,27 +46,26 @@ def check_faults(
         if failed.status or FAULTS[fault]["action"] == FAIL_ON:
             check_failed(failed, FAULTS[fault]["error"])
         else:  # a directory that is there already need not be made
-            assert scenario.bits(work) == wanted
-        check_untouched(work, prepared, new_toy)
+            assert scenario.bits(work) == whole.bits
+        check_untouched(work, prepared, whole.toy)
         assert temporary_files(work) == []
         nilr(scenario.again, work)
-        assert scenario.bits(work) == wanted, f"after a fault at call {call} of {whole.changes}"
+        assert scenario.bits(work) == whole.bits, f"after a fault at call {call} of {whole.changes}"
     return len(chosen)
 
 
-@every_command
-@every_fault
+@pytest.mark.parametrize(("name", "fault"), zip(SCENARIOS, itertools.cycle(FAULTS), strict=False))
 def test_a_disk_that_fails_at_a_random_call_is_one_error(
     nilr: Nilr, prepared: Path, work: Path, name: str, fault: str, count: Callable[[str, int], None]
 ) -> None:
     drawn = random.Random(name + fault)
-    count("failing calls", check_faults(nilr, prepared, work, SCENARIOS[name], fault, lambda n: [drawn.randrange(n)]))
+    count("failing calls", check_faults(nilr, prepared, work, name, fault, lambda n: [drawn.randrange(n)]))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @every_command
-@every_fault
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_disk_that_fails_at_any_call_is_one_error(
     nilr: Nilr, prepared: Path, work: Path, name: str, fault: str, count: Callable[[str, int], None]
 ) -> None:
@@ -76,7 +74,7 @@ def test_a_disk_that_fails_at_any_call_is_one_error(
     def choose(n: int) -> list[int]:
         return sorted(drawn.sample(range(n), min(n, 30)))
 
-    count("failing calls", check_faults(nilr, prepared, work, SCENARIOS[name], fault, choose))
+    count("failing calls", check_faults(nilr, prepared, work, name, fault, choose))
 
 
 @pytest.fixture
@@ -93,30 +91,27 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", directory], check=True)
 
 
-@pytest.mark.parametrize("free", [0, 40_000])
+@pytest.mark.parametrize("free", [0, pytest.param(40_000, marks=pytest.mark.slow)])
 @every_command
 def test_a_full_disk_is_one_error(nilr: Nilr, prepared: Path, disk: Path, name: str, free: int) -> None:
-    scenario, work = SCENARIOS[name], disk / "work"
-    nilr(scenario.line, fresh(prepared, work))
-    wanted, new_toy = scenario.bits(work), packed("toy")(work)
-    fresh(prepared, work)
+    scenario, whole, work = SCENARIOS[name], run_whole(nilr, name, prepared), fresh(prepared, disk / "work")
     with (disk / "filler").open("wb") as filler:
         filler.write(b"x" * max(0, shutil.disk_usage(disk).free - free))
     done = nilr(scenario.line, work, status=None)
     if free == 0 or done.status:
         check_failed(done, errno.ENOSPC)
-    check_untouched(work, prepared, new_toy)
+    check_untouched(work, prepared, whole.toy)
     assert temporary_files(work) == []
     (disk / "filler").unlink()
     nilr(scenario.again, work)
-    assert scenario.bits(work) == wanted
+    assert scenario.bits(work) == whole.bits
 
 
-@every_command
-def test_a_read_only_file_system_is_one_error(nilr: Nilr, prepared: Path, disk: Path, name: str) -> None:
+def test_a_read_only_file_system_is_one_error_for_a_command_that_writes(nilr: Nilr, prepared: Path, disk: Path) -> None:
     work = fresh(prepared, disk / "work")
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    check_failed(nilr(SCENARIOS[name].line, work, status=None), errno.EROFS)
+    for scenario in SCENARIOS.values():
+        check_failed(nilr(scenario.line, work, status=None), errno.EROFS)
     for line in ("models ls", "models show base", "models verify", "prepare-data --verify toy"):
         done = nilr(line, work, status=None)
         assert done.status == (1 if line.startswith("prepare") else 0), done.err

@@ -37,6 +37,7 @@ from nilr.store import Store
 from nilr.tensorfile import serialize
 from nilr.training_state import load_training_state
 from tests.data.sources.arrays import read_pickle_arrays
+from tests.faults.conftest import Nilr
 
 Case = Callable[[Path], object]
 CORPUS: dict[str, Case] = {}
@@ -553,7 +554,7 @@ def test_the_same_input_without_the_hostile_part_is_accepted(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["x.pkl", "x.tar", "x.zip", "x.png"])
-def test_the_command_line_refuses_it_in_two_lines(name: str, tmp_path: Path) -> None:
+def test_the_command_line_refuses_it_in_two_lines(nilr: Nilr, name: str, tmp_path: Path) -> None:
     content = {
         "x.pkl": PICKLES["a tuple of a million tuples as key"],
         "x.tar": b"a/../../x".ljust(512, b"\0"),
@@ -561,13 +562,11 @@ def test_the_command_line_refuses_it_in_two_lines(name: str, tmp_path: Path) -> 
         "x.png": IMAGES["PNG of 30,000 x 30,000"],
     }[name]
     (tmp_path / name).write_bytes(content)
-    command = [sys.executable, "-m", "nilr", "prepare-data", name, "--name", "x", "--home", str(tmp_path / "home")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
-    assert done.returncode == 1, done.stderr
+    done = nilr(f"prepare-data {name} --name x", tmp_path, status=1)
+    lines = [line for line in done.err.splitlines() if line.startswith(("error: ", "hint: "))]
     assert lines[0].startswith("error: ")
     assert "internal" not in lines[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.err
 
 
 def test_the_corpus_holds_at_least_sixty_inputs() -> None:

@@ -135,7 +135,7 @@ def check_command(nilr: Nilr, work: Path, kind: str, *, flips: int, cuts: int) -
 def test_the_commands_that_verify_find_a_sample_of_flipped_bits_and_cuts(
     nilr: Nilr, work: Path, kind: str, count: Callable[[str, int], None]
 ) -> None:
-    count(f"damages of a {kind} found on the command line", check_command(nilr, work, kind, flips=12, cuts=4))
+    count(f"damages of a {kind} found on the command line", check_command(nilr, work, kind, flips=3, cuts=1))
 
 
 @pytest.mark.slow

@@ -16,15 +16,18 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import TRAIN, Done, Nilr, fresh, temporary_files, wait_to_catch
-from tests.faults.scenarios import SCENARIOS, Scenario, check_untouched, model, packed
+from tests.faults.scenarios import SCENARIOS, check_untouched, model, run_whole
 
 Count = Callable[[str, int], None]
 
 HANGUP = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []  # under nohup none arrives
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *HANGUP]
-REPEATS = [pytest.param(3), pytest.param(25, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+REPEATS = [pytest.param(1), pytest.param(25, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 
-every_command = pytest.mark.parametrize("name", SCENARIOS)
+one_signal_or_all = pytest.mark.parametrize(
+    "signum",
+    [signal.SIGTERM, *(pytest.param(signum, marks=pytest.mark.slow) for signum in SIGNALS if signum != signal.SIGTERM)],
+)
 
 
 def check_interrupted(done: Done, signum: int) -> str:
@@ -36,35 +39,27 @@ def check_interrupted(done: Done, signum: int) -> str:
     return hint
 
 
-def seconds_of(nilr: Nilr, scenario: Scenario, work: Path) -> float:
-    began = time.monotonic()
-    nilr(scenario.line, work)
-    return time.monotonic() - began
-
-
-@every_command
+@pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("repeats", REPEATS)
 def test_a_signal_at_any_moment_ends_a_command_and_harms_nothing(
     nilr: Nilr, prepared: Path, work: Path, name: str, repeats: int, count: Count
 ) -> None:
-    drawn, scenario = random.Random(name), SCENARIOS[name]
-    whole = seconds_of(nilr, scenario, work)
-    wanted, new_toy = scenario.bits(work), packed("toy")(work)
-    for i in range(repeats):
+    drawn, scenario, whole = random.Random(name), SCENARIOS[name], run_whole(nilr, name, prepared)
+    for _ in range(repeats):
         running = nilr.start(scenario.line, fresh(prepared, work))
         running.wait_to_catch(signal.SIGTERM)
-        time.sleep(drawn.uniform(0, whole))
-        signum = SIGNALS[i % len(SIGNALS)]
+        time.sleep(drawn.uniform(0, whole.seconds))
+        signum = drawn.choice(SIGNALS)
         running.signal(signum)
         done = running.wait(5)
         if done.status != 0:  # it was not over yet
             assert done.status == 128 + signum, done.err
             assert done.err.count("error: interrupted") == 1
             count("signals", 1)
-        check_untouched(work, prepared, new_toy)
+        check_untouched(work, prepared, whole.toy)
         assert temporary_files(work) == []
         nilr(scenario.again, work)
-        assert scenario.bits(work) == wanted
+        assert scenario.bits(work) == whole.bits
 
 
 LONG = TRAIN.replace("--outer-steps 6", "--outer-steps 40").replace("--eval-every 2", "--eval-every 40")
@@ -75,7 +70,7 @@ def history(work: Path, name: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@pytest.mark.parametrize("signum", SIGNALS)
+@one_signal_or_all
 def test_training_saves_every_finished_update_and_the_hint_goes_on_bit_for_bit(
     nilr: Nilr, work: Path, signum: int
 ) -> None:
@@ -91,7 +86,7 @@ def test_training_saves_every_finished_update_and_the_hint_goes_on_bit_for_bit(
     assert model("m")(work) == model("whole")(work)
 
 
-@pytest.mark.parametrize("signum", SIGNALS)
+@one_signal_or_all
 def test_an_interrupted_validation_is_repeated(nilr: Nilr, work: Path, signum: int) -> None:
     line = TRAIN.replace("--eval-episodes 2", "--eval-episodes 300").replace("--outer-steps 6", "--outer-steps 2")
     nilr(f"{line} --name whole", work)
@@ -110,8 +105,9 @@ def test_a_second_signal_exits_at_once_and_saves_no_unfinished_update(
 ) -> None:
     drawn = random.Random(repeats)
     line = f"{LONG} --name m --resume auto"
-    whole = seconds_of(nilr, Scenario(line, line, model("m")), work)
-    wanted = model("m")(work)
+    began = time.monotonic()
+    nilr(line, work)
+    whole, wanted = time.monotonic() - began, model("m")(work)
     for _ in range(repeats):
         running = nilr.start(line, fresh(prepared, work))
         running.wait_to_say("meta-train: 0/40")
@@ -156,16 +152,18 @@ def process(line: str, work: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("repeats", [pytest.param(1), pytest.param(10, marks=[pytest.mark.slow])])
-@pytest.mark.parametrize("name", ["prepare-data", "meta-train", "adapt", "probe"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("prepare-data", "meta-train", "adapt")), "probe"]
+)
 def test_a_signal_while_the_process_starts_reports_one_error(
     prepared: Path, work: Path, name: str, repeats: int, count: Count
 ) -> None:
     drawn = random.Random(f"{name} {repeats}")
-    for i in range(repeats):
+    for _ in range(repeats):
         running = process(SCENARIOS[name].line, fresh(prepared, work))
         wait_to_catch(running.pid, signal.SIGTERM)
         time.sleep(drawn.uniform(0, 2.5))
-        signum = SIGNALS[i % len(SIGNALS)]
+        signum = drawn.choice(SIGNALS)
         running.send_signal(signum)
         began = time.monotonic()
         _, err = running.communicate(timeout=60)

@@ -89,7 +89,7 @@ def test_the_lock_of_a_killed_process_is_released(nilr: Nilr, work: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "rounds", [pytest.param(6), pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "rounds", [pytest.param(2), pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
 def test_no_interleaving_breaks_a_file(
     nilr: Nilr, prepared: Path, work: Path, rounds: int, count: Callable[[str, int], None]
