@@ -12,15 +12,15 @@ from docs.generate import schemas
 from nilr.checkpoint import load_checkpoint
 from nilr.cli.boundary import run
 from nilr.config.evaluation import RatesSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import DataError, EpisodeError, StoreError, UsageError
 from nilr.meta.engine.reference import ReferenceEngine
-from nilr.recipes import meta_train, rates
+from nilr.recipes import rates
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -31,8 +31,7 @@ NEW = ("consistency", "consistency_by_chance", "effective_step")
 @pytest.fixture
 def sgd(quick: dict[str, Any]) -> str:
     # from zero on, about half of the rates are negative after a few updates
-    settings = TrainSettings(algo="metasgd", name="sgd", inner_lr_init="uniform-each:-0.1,0.1", **quick)
-    meta_train.run(settings, SilentReporter())
+    train_model(algo="metasgd", name="sgd", inner_lr_init="uniform-each:-0.1,0.1", **quick)
     return "sgd"
 
 
@@ -129,7 +128,7 @@ def test_kinds_layers_and_tensors_each_cover_all_rates(sgd: str) -> None:
 
 @pytest.mark.parametrize(("algo", "moved"), [("maml", 6), ("anil", 2), ("boil", 12)])
 def test_fixed_rates_are_one_number_per_tensor_along_the_gradient(algo: str, moved: int, quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo=algo, name=algo, **quick), SilentReporter())
+    train_model(algo=algo, name=algo, **quick)
     found = look(algo, inner_steps=2).metrics[algo]
     assert found.all.count == moved == len(found.tensors)
     assert len(found.not_moved) == 14 - moved
@@ -142,7 +141,7 @@ def test_fixed_rates_are_one_number_per_tensor_along_the_gradient(algo: str, mov
 @pytest.mark.parametrize("grain", ["scalar", "tensor", "element"])
 def test_rates_of_every_grain_count_for_each_step(grain: Any, quick: dict[str, Any]) -> None:
     trained = {"inner_steps": 2, "eval_inner_steps": 3, "rate_grain": grain, "rate_per_step": True} | quick
-    meta_train.run(TrainSettings(algo="metasgd", name="it", **trained), SilentReporter())
+    train_model(algo="metasgd", name="it", **trained)
     found = look("it").metrics["it"]
     model = load_model(Store(None), "it", device=CPU, engine="auto")
     elements = sum(value.numel() for value in model.params.values())
@@ -193,10 +192,7 @@ def test_zero_episodes_give_only_the_distribution(sgd: str) -> None:
 
 def test_models_of_one_recipe_are_compared_over_their_seeds(quick: dict[str, Any]) -> None:
     for seed in (0, 1, 2):
-        settings = TrainSettings(
-            algo="metasgd", name=f"seed{seed}", seed=seed, inner_lr_init="uniform-each:-0.1,0.3", **quick
-        )
-        meta_train.run(settings, SilentReporter())
+        train_model(algo="metasgd", name=f"seed{seed}", seed=seed, inner_lr_init="uniform-each:-0.1,0.3", **quick)
     result = look("seed0", "seed1", "seed2", n_episodes=0)
     shares = torch.tensor([100 * figures.all.share_negative for figures in result.metrics.values()]).double()
     assert result.notes[-1] == (
@@ -217,14 +213,13 @@ def test_recipes_of_one_algorithm_are_told_apart(quick: dict[str, Any]) -> None:
     few = quick | {"outer_steps": 1, "eval_every": 0}
     for name, filters in (("narrow", 3), ("wide", 4)):
         for seed in (0, 1):
-            settings = TrainSettings(
+            train_model(
                 algo="metasgd",
                 name=f"{name}{seed}",
                 seed=seed,
                 inner_lr_init="uniform-each:-0.1,0.3",
                 **few | {"filters": filters},
             )
-            meta_train.run(settings, SilentReporter())
     notes = look("wide0", "wide1", "narrow1", "narrow0", n_episodes=0).notes
     assert "Share of negative rates over 2 seeds of metasgd (wide0, ...): " in notes[-2]
     assert "Share of negative rates over 2 seeds of metasgd (narrow1, ...): " in notes[-1]

@@ -9,13 +9,13 @@ import pytest
 
 from nilr.config.commands import ReportSettings
 from nilr.config.evaluation import ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.errors import NilrError, ResultError, StoreError, UsageError
-from nilr.recipes import meta_train, probe, report
+from nilr.recipes import probe, report
 from nilr.reporting import SilentReporter
 from nilr.results.result import to_json, write_result
 from nilr.store import Store
 from tests.report.material import full_probe, result
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -162,8 +162,7 @@ def test_the_default_is_the_newest_probe_in_the_store(saved: Path) -> None:
 @pytest.mark.usefixtures("pack", "one_thread")
 def test_histories_are_found_in_the_store_by_name_and_digest(quick: dict[str, Any], tmp_path: Path) -> None:
     for seed in (0, 1, 2):
-        settings = TrainSettings(algo="metasgd", name=f"s{seed}", seed=seed, inner_lr_init="0.001", **quick)
-        meta_train.run(settings, SilentReporter())
+        train_model(algo="metasgd", name=f"s{seed}", seed=seed, inner_lr_init="0.001", **quick)
     judged = probe.run(
         ProbeSettings(models=("s0@last", "s1@last", "s2@last"), n_episodes=5, threads=1), SilentReporter()
     )

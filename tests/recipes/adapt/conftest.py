@@ -5,17 +5,15 @@ from typing import Any
 
 import pytest
 
-from nilr.config.meta_train import TrainSettings
-from nilr.recipes import meta_train
-from nilr.reporting import SilentReporter
 from tests.recipes.adapt.running import paint
+from tests.trained import train_model
 
 COLOURS = {"ash": (200, 60, 60), "birch": (60, 200, 60), "cedar": (60, 60, 200)}
 
 
 @pytest.fixture
 def maml(quick: dict[str, Any]) -> str:
-    meta_train.run(TrainSettings(algo="maml", name="maml", **quick), SilentReporter())
+    train_model(algo="maml", name="maml", **quick)
     return "maml"
 
 

@@ -14,14 +14,14 @@ from nilr.checkpoint import load_checkpoint
 from nilr.cli.boundary import run as command
 from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.errors import DataError, DivergedError, EpisodeError, StoreError, UsageError
-from nilr.recipes import adapt, meta_train, prepare_data, probe
+from nilr.recipes import adapt, prepare_data, probe
 from nilr.recipes.adapt import saving
 from nilr.reporting import SilentReporter
 from nilr.store import Store
 from tests.recipes.adapt.running import paint, run
 from tests.recipes.listening import Listening
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -42,7 +42,7 @@ def test_own_images_are_prepared_as_the_pack_of_the_model_was(tmp_path: Path, qu
     packing = {"sources": (tmp_path / "photos",), "split_classes": "3/0/0", "image_size": 16, "resample": "nearest"}
     prepare_data.run(PrepareDataSettings(**packing, fit="crop"), SilentReporter())
     training = quick | {"outer_steps": 1, "eval_every": 0, "data": "photos"}
-    meta_train.run(TrainSettings(**training, name="m"), SilentReporter())
+    train_model(**training, name="m")
     made = load_checkpoint(Store().find_model("m").file).manifest.data
     assert (made.image_size, made.resample, made.fit, made.channels) == (16, "nearest", "crop", 3)
     as_photos, as_squares = (

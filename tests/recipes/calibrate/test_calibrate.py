@@ -7,16 +7,16 @@ import pytest
 
 from nilr.cli.boundary import run
 from nilr.config.evaluation import CalibrateSettings, ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.errors import EpisodeError, UsageError
 from nilr.meta.algorithms import ALGORITHMS
-from nilr.recipes import calibrate, meta_train, probe
+from nilr.recipes import calibrate, probe
 from nilr.recipes.calibrate import anchors, compare
 from nilr.recipes.calibrate.anchors import ANCHORS
 from nilr.reporting import SilentReporter
 from nilr.results.calibrate import Anchor, CalibrateMetrics, Judging
 from nilr.results.records import Mean
 from nilr.results.result import Result
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -44,7 +44,7 @@ def anchor(**change: Any) -> Anchor:
 
 @pytest.fixture
 def maml(quick: dict[str, Any]) -> str:
-    meta_train.run(TrainSettings(algo="maml", name="maml", **quick), SilentReporter())
+    train_model(algo="maml", name="maml", **quick)
     return "maml"
 
 
@@ -184,10 +184,7 @@ def test_an_anchor_of_another_experiment_is_not_listed(maml: str, table: Any, ch
 
 
 def test_a_changed_algorithm_is_another_recipe(table: Any, quick: dict[str, Any]) -> None:
-    training = TrainSettings(
-        algo="metasgd", rate_constraint="non-negative", batch_stats="inductive", name="positive", **quick
-    )
-    meta_train.run(training, SilentReporter())
+    train_model(algo="metasgd", rate_constraint="non-negative", batch_stats="inductive", name="positive", **quick)
     table(anchor(algorithm="metasgd"))
     assert reasons("positive") == [["constraint non-negative", "trained with inductive batch statistics"]]
 
@@ -202,7 +199,7 @@ def test_rates_that_no_published_recipe_has_are_another_recipe(table: Any, quick
         "still": {"inner_lr": 0.0},
     }
     for name, change in changes.items():
-        meta_train.run(TrainSettings(name=name, **quick, **change), SilentReporter())
+        train_model(name=name, **quick, **change)
     (fitting,) = beside("learned").metrics.models.values()
     assert fitting.not_comparable == []
     assert {name: reasons(name) for name in changes if name != "learned"} == {

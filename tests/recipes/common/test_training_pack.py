@@ -9,12 +9,12 @@ import pytest
 
 from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import PackInfo, open_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.errors import DataError
-from nilr.recipes import adapt, meta_train, prepare_data, probe, rates
+from nilr.recipes import adapt, prepare_data, probe, rates
 from nilr.reporting import SilentReporter
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 HERE, THERE = "mini-imagenet", "synthetic"
@@ -26,7 +26,7 @@ def models(quick: dict[str, Any]) -> tuple[str, str]:
     """Train `a` on `mini-imagenet` and `b` on `synthetic`."""
     prepare_data.run(PrepareDataSettings(synthetic=True, image_size=16, limit_per_class=8), REPORTER)
     for name, data in (("a", HERE), ("b", THERE)):
-        meta_train.run(TrainSettings(algo="metasgd", name=name, data=data, **quick), REPORTER)
+        train_model(algo="metasgd", name=name, data=data, **quick)
     return "a", "b"
 
 
@@ -72,7 +72,7 @@ def test_a_pack_is_found_by_its_content_under_another_name(
     pack.rename(pack.with_name("renamed.h5"))
     after = run_probe("a")
     assert after.per_episode == before.per_episode
-    resumed = meta_train.run(TrainSettings(resume="a", outer_steps=10, threads=1), REPORTER)
+    resumed = train_model(resume="a", outer_steps=10, threads=1)
     assert resumed.metrics.outer_step == 10
 
 
@@ -87,7 +87,7 @@ def test_a_pack_of_the_same_name_with_other_images_is_an_error(models: tuple[str
 
 def test_no_model_is_evaluated_on_a_class_that_it_was_trained_on(pack: Path, quick: dict[str, Any]) -> None:
     """Another split of the same images, as `prepare-data --split-classes` draws it."""
-    meta_train.run(TrainSettings(algo="maml", name="a", data=HERE, **quick), REPORTER)
+    train_model(algo="maml", name="a", data=HERE, **quick)
     seen, new = (open_pack(pack).open_split(split) for split in ("train", "val"))
 
     def write(name: str, classes: dict[str, Any]) -> None:

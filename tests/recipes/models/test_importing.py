@@ -22,6 +22,7 @@ from nilr.reporting import SilentReporter
 from nilr.results.commands import ImportedModel
 from nilr.results.records import DataUsed
 from nilr.store import Store
+from tests.trained import train_model
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "reproduction" / "cpu"
 QUICK: dict[str, Any] = {
@@ -41,7 +42,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 @pytest.fixture
 def given(home: Path, pack: Path, tmp_path: Path, one_thread: None) -> Path:
     """Train a model, and return its directory, which is outside the store."""
-    meta_train.run(TrainSettings(name="m", **QUICK), SilentReporter())
+    train_model(name="m", **QUICK)
     return Path(shutil.move(home / "models" / "m", tmp_path / "m"))
 
 

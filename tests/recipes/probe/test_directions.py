@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 from nilr.config.evaluation import ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import UsageError
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.directions import Displacement
 from nilr.probes.readings import NeighbourAccuracy
-from nilr.recipes import meta_train, probe
+from nilr.recipes import probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.sections.directions import SECTION
 from nilr.sections.values import Values
 from nilr.store import Store
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def sgd(quick: dict[str, Any]) -> str:
     large = {"inner_lr_init": "uniform-each:-2,2", "outer_steps": 1, "eval_every": 0}
-    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **(quick | large)), SilentReporter())
+    train_model(algo="metasgd", name="sgd", **(quick | large))
     return "sgd"
 
 
@@ -131,7 +131,7 @@ def test_a_direction_costs_a_feature_pass_and_no_adaptation(sgd: str, monkeypatc
 
 
 def test_a_body_that_does_not_move_has_no_effect_in_any_direction(quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo="anil", name="anil", **quick), SilentReporter())
+    train_model(algo="anil", name="anil", **quick)
     body = judge("anil", n_episodes=3).metrics["anil"].directions["same-task"]["body"]
     deltas = [body.odd, body.even, body.twice.delta, body.random_signs.delta, body.gaussian.delta]
     assert {delta.verdict for delta in deltas} == {"exactly zero"}

@@ -13,22 +13,22 @@ from torch import Tensor
 from nilr.checkpoint import load_checkpoint, save_checkpoint
 from nilr.cli.boundary import run
 from nilr.config.evaluation import ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.meta.algorithms import ALGORITHMS, Algorithm
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.metrics import paired_difference
 from nilr.probes.edits import EDITS
-from nilr.recipes import meta_train, probe
+from nilr.recipes import probe
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
 
 @pytest.fixture
 def sgd(quick: dict[str, Any]) -> str:
-    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
+    train_model(algo="metasgd", name="sgd", **quick)
     return "sgd"
 
 
@@ -123,7 +123,7 @@ def test_without_positive_rates_zero_negative_is_the_meta_initialisation(sgd: st
 @pytest.mark.parametrize("row", ALGORITHMS.values(), ids=ALGORITHMS)
 def test_every_algorithm_can_be_edited(row: Algorithm, quick: dict[str, Any]) -> None:
     trained = {"inner_steps": 2, "eval_inner_steps": 2} | quick
-    meta_train.run(TrainSettings(algo=row.name, name="it", **trained), SilentReporter())
+    train_model(algo=row.name, name="it", **trained)
     result = judge("it", rates=tuple(EDITS), n_episodes=2)
     values = result.per_episode["it"]["edits"]
     assert set(values) == set(EDITS)
@@ -136,7 +136,7 @@ def test_every_algorithm_can_be_edited(row: Algorithm, quick: dict[str, Any]) ->
 @pytest.mark.parametrize("grain", ["scalar", "tensor", "element"])
 def test_rates_of_every_grain_and_per_step_are_edited_in_their_shape(grain: Any, quick: dict[str, Any]) -> None:
     trained = {"inner_steps": 2, "eval_inner_steps": 3, "rate_grain": grain, "rate_per_step": True} | quick
-    meta_train.run(TrainSettings(algo="metasgd", name="it", **trained), SilentReporter())
+    train_model(algo="metasgd", name="it", **trained)
     model = give_rates("it", "mixed", lambda rate: mixed(rate) / 10)
     values = judge(model, rates=("negated", "shuffled-signs", "norm-matched")).per_episode[model]["edits"]
     negated = judge(give_rates("it", "negated", lambda rate: -mixed(rate) / 10)).per_episode["negated"]
@@ -146,7 +146,7 @@ def test_rates_of_every_grain_and_per_step_are_edited_in_their_shape(grain: Any,
 
 
 def test_a_part_that_is_not_adapted_does_not_change_the_features(sgd: str, quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo="boil", name="boil", **quick), SilentReporter())
+    train_model(algo="boil", name="boil", **quick)
     result = judge(sgd, "boil", adapt_part=("head",))
     assert result.metrics[sgd].same_task.delta.verdict == "exactly zero"
     assert result.metrics["boil"].same_task.delta.verdict == "exactly zero"

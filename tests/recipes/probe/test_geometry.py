@@ -9,24 +9,22 @@ import pytest
 import torch
 
 from nilr.config.evaluation import ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import EpisodeError, UsageError
 from nilr.probes.geometry import MEASURES
-from nilr.recipes import meta_train, probe
+from nilr.recipes import probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
 
 @pytest.fixture
 def model(pack: Path, quick: dict[str, Any], one_thread: None) -> str:
-    meta_train.run(
-        TrainSettings(algo="maml", name="maml", inner_lr=0.4, **(quick | {"eval_every": 0})), SilentReporter()
-    )
+    train_model(algo="maml", name="maml", inner_lr=0.4, **(quick | {"eval_every": 0}))
     return "maml"
 
 

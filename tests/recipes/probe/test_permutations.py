@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from nilr.config.evaluation import ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.probes.tasks import draw_permutations
-from nilr.recipes import meta_train, probe
+from nilr.recipes import probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def maml(quick: dict[str, Any]) -> str:
     few = {"outer_steps": 2, "eval_every": 0, "inner_lr": 0.4}
-    meta_train.run(TrainSettings(algo="maml", name="maml", **(quick | few)), SilentReporter())
+    train_model(algo="maml", name="maml", **(quick | few))
     return "maml"
 
 

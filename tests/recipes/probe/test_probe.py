@@ -14,24 +14,24 @@ from torch import Tensor
 from nilr.checkpoint import load_checkpoint, save_checkpoint
 from nilr.config.base import PROTOCOLS
 from nilr.config.evaluation import ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler, PackedImages, stream_seed
 from nilr.errors import CheckpointError, DataError, DivergedError, EpisodeError, StoreError, UsageError
 from nilr.models.registry import build_learner
 from nilr.probes.neighbours import RULES
-from nilr.recipes import meta_train, probe
+from nilr.recipes import probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store
 from tests.meta.engine.test_engines import conv4_features
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
 
 @pytest.fixture
 def maml(quick: dict[str, Any]) -> str:
-    meta_train.run(TrainSettings(algo="maml", name="maml", **quick), SilentReporter())
+    train_model(algo="maml", name="maml", **quick)
     return "maml"
 
 
@@ -117,13 +117,13 @@ def test_the_result_says_which_question_it_answers(maml: str, quick: dict[str, A
     assert asked.question == (
         "3-way, 2-shot, 3 queries per class, class-mean neighbours, euclidean, rates absolute, 6 episodes"
     )
-    meta_train.run(TrainSettings(algo="maml", name="three", eval_inner_steps=3, **quick), SilentReporter())
+    train_model(algo="maml", name="three", eval_inner_steps=3, **quick)
     assert judge("three").question == judge("three", inner_steps=3).question == f"{size}6 episodes"
     assert judge("three", inner_steps=10).question == f"{size}10 inner steps, 6 episodes"
 
 
 def test_several_models_share_all_episodes(maml: str, quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
+    train_model(algo="metasgd", name="sgd", **quick)
     both = judge(maml, "sgd")
     for name in (maml, "sgd"):
         assert both.per_episode[name] == judge(name).per_episode[name]
@@ -137,12 +137,12 @@ def test_best_and_last_of_one_model_stand_side_by_side(maml: str) -> None:
 
 
 def test_the_model_trained_last_is_judged_by_default(maml: str, quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo="anil", name="newest", **quick), SilentReporter())
+    train_model(algo="anil", name="newest", **quick)
     assert list(judge().metrics) == ["newest"]
 
 
 def test_a_body_that_does_not_move_changes_by_exactly_zero(quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo="anil", name="anil", **quick), SilentReporter())
+    train_model(algo="anil", name="anil", **quick)
     delta = judge("anil").metrics["anil"].same_task.delta
     assert (delta.mean, delta.ci95, delta.p, delta.verdict) == (0.0, 0.0, None, "exactly zero")
 
@@ -205,7 +205,7 @@ def test_batches_of_queries_change_what_is_apart_and_nothing_that_is_inductive(m
 
 
 def test_models_are_judged_as_they_were_trained_and_old_ones_apart(maml: str, quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(name="inductive", batch_stats="inductive", **quick), SilentReporter())
+    train_model(name="inductive", batch_stats="inductive", **quick)
     for name, trained in ((maml, "apart"), ("inductive", "inductive")):
         default = judge(name, own_head=True, controls=True)
         assert default.config["batch_stats"] == trained
@@ -259,7 +259,7 @@ def test_a_bootstrap_changes_the_intervals_and_nothing_else(maml: str) -> None:
 
 def test_models_that_differ_only_in_the_seed_have_one_recipe(maml: str, quick: dict[str, Any]) -> None:
     for name, change in {"again": {"seed": 1}, "other": {"outer_lr": 0.01}}.items():
-        meta_train.run(TrainSettings(algo="maml", name=name, **quick, **change), SilentReporter())
+        train_model(algo="maml", name=name, **quick, **change)
     first, again, other = judge(maml, "again", "other").models
     assert first.recipe == again.recipe != other.recipe
     assert [first.seed, again.seed, other.seed] == [0, 1, 0]
@@ -335,7 +335,7 @@ def test_an_unusable_request_is_an_error_that_names_both_sides(
 
 
 def test_models_trained_with_different_shots_need_n_shot(maml: str, quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo="maml", name="two", **(quick | {"n_shot": 2})), SilentReporter())
+    train_model(algo="maml", name="two", **(quick | {"n_shot": 2}))
     with pytest.raises(EpisodeError, match=r"different --n-shot: `maml` 1, `two` 2"):
         judge(maml, "two")
     assert set(judge(maml, "two", n_shot=1).metrics) == {"maml", "two"}
@@ -389,7 +389,7 @@ def test_features_that_overflow_are_an_error(maml: str, rates: str) -> None:
 def test_several_seeds_of_a_recipe_give_an_inference_for_new_seeds_and_new_classes(quick: dict[str, Any]) -> None:
     names = [f"maml-s{seed}" for seed in range(3)]
     for seed, name in enumerate(names):
-        meta_train.run(TrainSettings(algo="maml", name=name, seed=seed, **quick), SilentReporter())
+        train_model(algo="maml", name=name, seed=seed, **quick)
     result = judge(*names, n_episodes=40)
     assert result.data is not None
     assert result.data.n_classes == 10

@@ -17,7 +17,6 @@ from torch import Tensor
 from docs.generate import schemas
 from nilr.cli.boundary import run
 from nilr.config.evaluation import ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import PackInfo
 from nilr.data.pack_writer import PackWriter
 from nilr.episodes import EpisodeSampler
@@ -26,11 +25,12 @@ from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.metrics import paired_difference
 from nilr.probes.neighbours import RULES
 from nilr.probes.similarity import BETWEEN, WITHIN
-from nilr.recipes import meta_train, probe
+from nilr.recipes import probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
@@ -42,7 +42,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def maml(quick: dict[str, Any]) -> str:
     few = {"outer_steps": 2, "eval_every": 0}
-    meta_train.run(TrainSettings(algo="maml", name="maml", inner_lr=0.4, **(quick | few)), SilentReporter())
+    train_model(algo="maml", name="maml", inner_lr=0.4, **(quick | few))
     return "maml"
 
 
@@ -158,7 +158,7 @@ def brute_cka(x: Tensor, y: Tensor) -> float:
 
 
 def test_a_body_that_does_not_move_is_the_same_before_and_after(quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo="anil", name="anil", **quick), SilentReporter())
+    train_model(algo="anil", name="anil", **quick)
     found = judge("anil", similarity=True, n_query=5).metrics["anil"].similarity
     assert list(found["same-task"]) == BLOCKS
     for protocol in ADAPTED:
@@ -186,7 +186,7 @@ def test_the_steps_curve_equals_probes_with_each_number_of_steps(maml: str, engi
 
 def test_the_steps_curve_uses_the_rates_of_each_step(quick: dict[str, Any]) -> None:
     few = {"outer_steps": 2, "eval_every": 0, "inner_steps": 3}
-    meta_train.run(TrainSettings(algo="lslr", name="lslr", **(quick | few)), SilentReporter())
+    train_model(algo="lslr", name="lslr", **(quick | few))
     curve = judge("lslr", steps_curve=True).per_episode["lslr"]["steps"]
     for steps, found in curve.items():
         alone = judge("lslr", inner_steps=int(steps)).per_episode["lslr"]
@@ -208,7 +208,7 @@ def stepped(model: Any, episode: Any, rates: str) -> dict[str, Tensor]:
 
 def test_the_own_head_is_judged_with_every_edit_of_the_rates(quick: dict[str, Any], pack: Path) -> None:
     drawn_rates = {"inner_lr_init": "uniform-each:-0.5,0.9", "outer_steps": 2, "eval_every": 0}
-    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **(quick | drawn_rates)), SilentReporter())
+    train_model(algo="metasgd", name="sgd", **(quick | drawn_rates))
     asked = {"n_query": 7, "inner_steps": 2, "protocol": "same-task"}
     result = judge("sgd", rates=("negated", "norm-matched"), own_head=True, **asked)
     values = result.per_episode["sgd"]["own_head"]
@@ -234,7 +234,7 @@ def test_transfer_is_the_gradient_of_b_times_the_step_of_each_task_with_the_main
     quick: dict[str, Any], pack: Path
 ) -> None:
     signs = {"inner_lr_init": "uniform-each:-0.4,0.4", "algo": "metasgd"}
-    meta_train.run(TrainSettings(name="sgd", **signs, **quick), SilentReporter())
+    train_model(name="sgd", **signs, **quick)
     result = judge("sgd", transfer=True, rates=("negated", "learned"), inner_steps=1, n_episodes=3)
     values = result.per_episode["sgd"]["transfer"]
     model = load_model(Store(None), "sgd", device=CPU, engine="reference")
@@ -264,7 +264,7 @@ def test_transfer_is_the_gradient_of_b_times_the_step_of_each_task_with_the_main
 
 
 def test_each_model_has_a_curve_over_its_number_of_steps(maml: str, quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
+    train_model(algo="metasgd", name="sgd", **quick)
     metrics = judge(maml, "sgd", steps_curve=True, inner_steps=None, n_episodes=2).metrics
     assert list(metrics[maml].steps) == [str(k) for k in range(11)]
     assert list(metrics["sgd"].steps) == ["0", "1"]

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from nilr.config.evaluation import ProbeSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import PackInfo
 from nilr.data.pack_writer import PackWriter
 from nilr.episodes import EpisodeSampler
 from nilr.errors import EpisodeError, UsageError
 from nilr.metrics import paired_difference
 from nilr.probes.linear_classifiers import CLASSIFIERS
-from nilr.recipes import meta_train, probe
+from nilr.recipes import probe
 from nilr.recipes.common.loading import load_model, open_split
 from nilr.recipes.probe.stopping import over_episodes
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store
+from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("maml", "one_thread")
 
@@ -52,7 +52,7 @@ def write_pack(home: Path, name: str, numbers: dict[str, int], *, seed: int) -> 
 @pytest.fixture
 def maml(pack: Path, quick: dict[str, Any], one_thread: None) -> str:
     few = {"outer_steps": 2, "eval_every": 0}
-    meta_train.run(TrainSettings(algo="maml", name="maml", inner_lr=0.4, **(quick | few)), SilentReporter())
+    train_model(algo="maml", name="maml", inner_lr=0.4, **(quick | few))
     return "maml"
 
 
@@ -103,7 +103,7 @@ def test_images_to_fit_and_to_judge_are_of_all_classes_and_disjoint(pack: Path) 
 
 
 def test_every_model_is_judged_as_alone_and_nothing_else_changes(maml: str, quick: dict[str, Any]) -> None:
-    meta_train.run(TrainSettings(algo="metasgd", name="sgd", **quick), SilentReporter())
+    train_model(algo="metasgd", name="sgd", **quick)
     both = judge(maml, "sgd", universality="val", controls=True)
     for name in (maml, "sgd"):
         assert judge(name, universality="val").per_episode[name] == both.per_episode[name]

@@ -16,15 +16,13 @@ from nilr.recipes.reproduce import pool
 from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel
 from nilr.recipes.reproduce.pool import number_of_jobs, portable
 from nilr.results.records import DataUsed
+from nilr.results.reproduce import ReproduceMetrics
+from nilr.results.result import Result
 from nilr.store import Store
 from tests.recipes.listening import Listening
+from tests.recipes.reproduce.conftest import tiny
 
 pytestmark = [pytest.mark.usefixtures("home")]
-
-
-def tiny(home: Path, jobs: int, **more: int) -> ReproduceSettings:
-    given = {"seeds": 1, "outer_steps": 3, "n_episodes": 2, "filters": 4, "threads": 2, **more}
-    return ReproduceSettings(preset="demo", home=home, jobs=jobs, **given)
 
 
 def results(home: Path) -> set[str]:
@@ -44,19 +42,20 @@ def threads_left_as_they_were() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_report")
-def test_two_models_at_a_time_give_the_same_results_and_files_as_one(tmp_path: Path) -> None:
+def test_two_models_at_a_time_give_the_same_results_and_files_as_one(
+    finished: Result[ReproduceMetrics], home: Path, tmp_path: Path
+) -> None:
     reporter = Listening()
-    two = reproduce.run(tiny(tmp_path / "two", 2), reporter)
-    one = reproduce.run(tiny(tmp_path / "one", 1, threads=1), Listening())
-    assert two.metrics == one.metrics
-    assert two.models == one.models
-    assert results(tmp_path / "two") == results(tmp_path / "one")
-    assert (two.config["jobs"], one.config["jobs"]) == (2, 1)
+    two = reproduce.run(tiny(tmp_path / "two", jobs=2, threads=2), reporter)
+    assert two.metrics == finished.metrics
+    assert two.models == finished.models
+    assert results(tmp_path / "two") == results(home)
+    assert (two.config["jobs"], finished.config["jobs"]) == (2, 1)
     begun = [note for note in reporter.notes if ": new; " in note]
     assert len(begun) == len(set(begun)) == 4  # each training was one process's
 
     again = Listening()
-    assert reproduce.run(tiny(tmp_path / "two", 2), again).metrics == two.metrics
+    assert reproduce.run(tiny(tmp_path / "two", jobs=2, threads=2), again).metrics == two.metrics
     assert again.notes[0] == "all trainings and probes are finished"
 
 
@@ -66,7 +65,7 @@ def test_the_error_of_a_job_is_the_error_of_the_experiment(tmp_path: Path) -> No
     model.mkdir(parents=True)
     (model / "last.safetensors").write_bytes(b"no model")
     with pytest.raises(NilrError, match=r"training\.safetensors") as error:
-        reproduce.run(tiny(home, 2), Listening())
+        reproduce.run(tiny(home, jobs=2, threads=2), Listening())
     assert error.value.exit_status == 1
     assert (model / "last.safetensors").read_bytes() == b"no model"
 

@@ -27,6 +27,7 @@ from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
 from nilr.store import Store
 from tests.recipes.listening import Listening
+from tests.recipes.reproduce.conftest import tiny
 
 pytestmark = [pytest.mark.usefixtures("one_thread")]
 
@@ -60,11 +61,6 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
     monkeypatch.setattr(report, "run", lambda settings, _reporter: asked.append(settings))
     return asked
-
-
-def tiny(home: Path, **more: Any) -> ReproduceSettings:
-    small = {"preset": "demo", "seeds": 1, "outer_steps": 2, "n_episodes": 2, "filters": 4, "threads": 1}
-    return ReproduceSettings(**{**small, "home": home, **more})
 
 
 def run(settings: ReproduceSettings) -> tuple[Result[ReproduceMetrics], list[str]]:
@@ -129,7 +125,7 @@ def test_an_interrupted_experiment_continues_and_repeats_nothing(
 
 
 def test_a_finished_experiment_is_concluded_again_only_if_something_has_changed(
-    home: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+    home: Path, finished: Result[ReproduceMetrics], calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []
 
@@ -171,19 +167,17 @@ def test_a_finished_experiment_is_concluded_again_only_if_something_has_changed(
 
 
 def test_models_that_were_imported_are_not_trained_again_and_give_the_same_numbers(
-    home: Path, calls: list[str], reports: list[Any], tmp_path: Path
+    home: Path, finished: Result[ReproduceMetrics], calls: list[str], reports: list[Any], tmp_path: Path
 ) -> None:
-    trained, _ = run(tiny(home))
     copies = tmp_path / "copies"
     shutil.copytree(home / "models", copies, ignore=shutil.ignore_patterns("training.safetensors", "demo-maml-1step*"))
-    calls.clear()
     other = tmp_path / "other"
     models_import.run(ImportSettings(home=other, sources=tuple(sorted(copies.iterdir()))), SilentReporter())
     again, notes = run(tiny(other))
     assert next(note for note in notes if note.startswith("to do")).startswith("to do: 4 of 4 models, ")
     assert [call for call in calls if call.startswith("train")] == ["train demo-maml-1step-s0"]
-    assert again.metrics == trained.metrics
-    assert again.models == trained.models
+    assert again.metrics == finished.metrics
+    assert again.models == finished.models
     with pytest.raises(StoreError, match="is trained with --outer-steps 2, not with 1"):
         run(tiny(other, outer_steps=1))
 
@@ -212,9 +206,8 @@ def test_a_training_whose_last_validation_was_interrupted_is_not_finished(
     assert "probe demo-maml-s0" in calls
 
 
-@pytest.mark.usefixtures("reports")
+@pytest.mark.usefixtures("reports", "finished")
 def test_a_model_with_other_settings_is_not_used(home: Path) -> None:
-    reproduce.run(tiny(home), SilentReporter())
     with pytest.raises(StoreError, match="is trained with --filters 4, not with 5"):
         reproduce.run(tiny(home, filters=5), SilentReporter())
 
