@@ -4,9 +4,12 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 
 class Record(BaseModel):
-    """A part of a result."""
+    """A result, or a part of one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True, defer_build=True)
+    # a schema is built at its first use: a command uses few of them
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True, defer_build=True
+    )
 
 
 class Mean(Record):

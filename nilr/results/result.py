@@ -5,16 +5,16 @@ import re
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
+from pydantic import Field, FiniteFloat, JsonValue
 
 from nilr.files import write_atomically
-from nilr.results.records import DataUsed, ModelUsed
+from nilr.results.records import DataUsed, ModelUsed, Record
 
 SCHEMA_VERSION = 1
 M = TypeVar("M")
 
 
-class Result(BaseModel, Generic[M]):
+class Result(Record, Generic[M]):
     """What a command measured.
 
     Attributes:
@@ -24,8 +24,6 @@ class Result(BaseModel, Generic[M]):
             not be averaged.
         paths: absolute paths, only with `--record-paths`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True, defer_build=True)
 
     schema_: str = Field(alias="schema")
     command: str

@@ -1,9 +1,10 @@
 """Differences to meta-init of several models or seeds: a panel for each of several measures."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from nilr.config.base import ADAPTED
-from nilr.report.figures.figure import draw_estimate, name_rows, protocol_legend
+from nilr.report.figures.figure import Kind, Material, Table, draw_estimate, name_rows, protocol_legend
 from nilr.report.figures.seeds import by_recipe, combined
 from nilr.report.numbers import Estimate, bounds
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
@@ -16,6 +17,38 @@ Changes = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 
 Differences = Callable[[ModelProbe], Mapping[str, Mapping[str, Estimate]]]
 """Returns a model's measured differences, by measure and protocol."""
+
+
+def kind(
+    name: str,
+    title: str,
+    flag: str,
+    differences: Differences,
+    table: Callable[[Sequence[Subject]], Table],
+    caution: str,
+    *,
+    axis: str,
+    written: Callable[[Estimate], str],
+    unit: float = 1,
+    is_open: bool = False,
+) -> Kind:
+    """Return a kind of figure that draws differences; see `Kind`, `collect`, `sentence` and `draw`."""
+
+    def find(material: Material) -> tuple[Any, ...]:
+        found = collect(material.subjects, differences)
+        return (found, material.subjects) if found else ()
+
+    return Kind(
+        name,
+        title,
+        f"`nilr probe MODEL {flag}`",
+        find,
+        lambda both, frame: draw(both[0], frame, axis, unit=unit),
+        lambda both: sentence(both[0], written),
+        lambda both: table(both[1]),
+        caution,
+        lambda _: is_open,
+    )
 
 
 def collect(subjects: Sequence[Subject], differences: Differences) -> Changes:

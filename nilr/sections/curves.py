@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nilr.config.base import ADAPTED, PROTOCOLS
-from nilr.report.figures.figure import Drawing, Kind, Material, Table, protocol_legend
+from nilr.report.figures.figure import Kind, Material, Table, protocol_legend
 from nilr.report.numbers import accuracy, bounds, is_unchanged, listed, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
 from nilr.report.subjects import by_protocol
@@ -31,18 +31,10 @@ STEPS = Along("inner steps", "after step", lambda probe: probe.steps, numeric=Tr
 SHARED = Along("shared classes, fraction", "at a fraction of", lambda probe: probe.shared_classes, numeric=True)
 
 
-def make(along: Along, material: Material) -> Drawing | None:
-    """Return the figure of all models with at least two positions."""
+def find(along: Along, material: Material) -> dict[str, Curves]:
+    """Return the curves of all models with at least two positions."""
     curves = {subject.label: ordered(along, along.rows(subject.probe)) for subject in material.subjects}
-    found = {label: curve for label, curve in curves.items() if len(curve) > 1}
-    if not found:
-        return None
-    return Drawing(lambda frame: draw(along, found, frame), sentence(along, found), table(along, found))
-
-
-LAYERS_KIND = Kind("layers", "Layer by layer", "`nilr probe MODEL --layers all`", partial(make, LAYERS))
-STEPS_KIND = Kind("steps", "By inner step", "`nilr probe MODEL --steps-curve`", partial(make, STEPS))
-SHARED_KIND = Kind("shared-classes", "By shared classes", "`nilr probe MODEL --shared-classes`", partial(make, SHARED))
+    return {label: curve for label, curve in curves.items() if len(curve) > 1}
 
 
 def ordered(along: Along, rows: Mapping[str, Row]) -> Curves:
@@ -129,3 +121,13 @@ def _curve(axes: Axes, x: Sequence[float], metrics: Sequence[ProtocolMetrics], p
     low, high = ([100 * bound for bound in side] for side in zip(*intervals, strict=True))
     axes.fill_between(x, low, high, color=colour(name), alpha=0.16, linewidth=0)
     axes.plot(x, means, color=colour(name), marker=marker)
+
+
+def _kind(along: Along, name: str, title: str, flag: str) -> Kind:
+    parts = [partial(part, along) for part in (find, draw, sentence, table)]
+    return Kind(name, title, f"`nilr probe MODEL {flag}`", *parts)  # type: ignore[arg-type]
+
+
+LAYERS_KIND = _kind(LAYERS, "layers", "Layer by layer", "--layers all")
+STEPS_KIND = _kind(STEPS, "steps", "By inner step", "--steps-curve")
+SHARED_KIND = _kind(SHARED, "shared-classes", "By shared classes", "--shared-classes")

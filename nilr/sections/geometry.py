@@ -6,13 +6,12 @@ from nilr.config.base import ADAPTED
 from nilr.probes.conditions import META_INIT, Quantity
 from nilr.probes.geometry import MEASURES
 from nilr.probes.readings import Geometry
-from nilr.report.figures.figure import Drawing, Kind, Material
-from nilr.report.figures.figure import Table as PageTable
+from nilr.report.figures.figure import Table
 from nilr.report.numbers import NOTHING, Estimate
 from nilr.report.subjects import Subject
-from nilr.results.probe import GeometryProbe, ModelProbe, ProbeMetrics
+from nilr.results.probe import GeometryProbe, ModelProbe
 from nilr.sections import changes
-from nilr.sections.section import Cell, Format, Request, Section, Table
+from nilr.sections.section import Cell, Format, Request, Section, table_of
 from nilr.sections.values import Values, mean_where_defined
 from nilr.words import signed
 
@@ -39,10 +38,8 @@ def _build(row: Row, values: Values) -> dict[str, GeometryProbe]:
     return found
 
 
-def _table(metrics: ProbeMetrics, _text: Format) -> Table | None:
-    """Return a row for each model and measure."""
-    rows = [(name, measure, *_cells(row)) for name, model in metrics.items() for measure, row in model.geometry.items()]
-    return Table(("model", "geometry", "meta-init", *(f"{p} delta" for p in ADAPTED)), rows, names=2) if rows else None
+def _rows(model: ModelProbe, _text: Format | None = None) -> list[Sequence[Cell]]:
+    return [(measure, *_cells(row)) for measure, row in model.geometry.items()]
 
 
 def _cells(row: Mapping[str, GeometryProbe]) -> list[Cell]:
@@ -55,19 +52,6 @@ def _difference(mean: Estimate) -> str:
     return signed(mean.mean, 4) + ("" if mean.ci95 is None else f" ± {mean.ci95:.4f}")
 
 
-def make(material: Material) -> Drawing | None:
-    """Return the figure of all models that were probed with `--geometry` after adaptation."""
-    found = changes.collect(material.subjects, differences)
-    if not found:
-        return None
-    return Drawing(
-        lambda frame: changes.draw(found, frame, "difference to meta-init"),
-        changes.sentence(found, _difference),
-        page_table(material.subjects),
-        _CAUTION,
-    )
-
-
 def differences(model: ModelProbe) -> dict[str, dict[str, Estimate]]:
     """Return the differences to meta-init by measure and protocol."""
     measured: dict[str, dict[str, Estimate]] = {
@@ -77,15 +61,21 @@ def differences(model: ModelProbe) -> dict[str, dict[str, Estimate]]:
     return {measure: row for measure, row in measured.items() if row}
 
 
-def page_table(subjects: Sequence[Subject]) -> PageTable:
+def table(subjects: Sequence[Subject]) -> Table:
     """Return a row for each model or control and measure."""
-    rows = [
-        (subject.label, measure, *(cell or NOTHING for cell in _cells(row)))
-        for subject in subjects
-        for measure, row in subject.probe.geometry.items()
-    ]
-    return PageTable(("model", "measure", "meta-init", *(f"{p} difference" for p in ADAPTED)), rows)
+    rows = [(s.label, *(cell or NOTHING for cell in row)) for s in subjects for row in _rows(s.probe)]
+    return Table(("model", "measure", "meta-init", *(f"{p} difference" for p in ADAPTED)), rows)
 
 
-KIND = Kind("geometry", "Geometry of the classes", "`nilr probe MODEL --geometry`", make)
-SECTION = Section("geometry", "geometry", _plan, _build, _table, KIND, of_controls=True)
+KIND = changes.kind(
+    "geometry",
+    "Geometry of the classes",
+    "--geometry",
+    differences,
+    table,
+    _CAUTION,
+    axis="difference to meta-init",
+    written=_difference,
+)
+_TABLE = table_of(("geometry", "meta-init", *(f"{p} delta" for p in ADAPTED)), _rows)
+SECTION = Section("geometry", "geometry", _plan, _build, _TABLE, KIND, of_controls=True)

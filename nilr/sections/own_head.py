@@ -1,11 +1,11 @@
 """`own_head`: accuracy of the model's own head instead of neighbours, before and after adaptation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import HeadAccuracy
-from nilr.results.probe import HeadProbe, ProbeMetrics
-from nilr.sections.section import Format, Request, Section, Table
+from nilr.results.probe import HeadProbe, ModelProbe
+from nilr.sections.section import Cell, Format, Request, Section, table_of
 from nilr.sections.values import Values
 
 
@@ -20,22 +20,12 @@ def _build(entry: Mapping[str, Quantity], values: Values) -> HeadProbe:
     return HeadProbe(meta_init=values.accuracy(meta_init), same_task=values.edited_accuracy(same_task))
 
 
-def _table(metrics: ProbeMetrics, text: Format) -> Table | None:
-    """Return a row for each model and edit."""
-    rows = [
-        (
-            name,
-            edit,
-            text.mean(found.meta_init.accuracy),
-            text.mean(found.same_task.accuracy),
-            text.delta(found.same_task.delta),
-            text.delta(found.same_task.delta_to_learned),
-        )
-        for name, model in metrics.items()
-        for edit, found in model.own_head.items()
-    ]
-    header = ("model", "rates", "own head before", "after", "delta", "delta to learned")
-    return Table(header, rows, names=2) if rows else None
+def _cells(model: ModelProbe, text: Format) -> Iterator[Sequence[Cell]]:
+    for edit, found in model.own_head.items():
+        before, after = found.meta_init, found.same_task
+        means = text.mean(before.accuracy), text.mean(after.accuracy)
+        yield edit, *means, text.delta(after.delta), text.delta(after.delta_to_learned)
 
 
-SECTION = Section("own_head", "own_head", _plan, _build, _table, protocols=("same-task",))
+_TABLE = table_of(("rates", "own head before", "after", "delta", "delta to learned"), _cells)
+SECTION = Section("own_head", "own_head", _plan, _build, _TABLE, protocols=("same-task",))

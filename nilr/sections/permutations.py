@@ -3,8 +3,9 @@
 Ye, Chao: How to Train Your MAML to Excel in Few-Shot Classification, 2022 (UNICORN-MAML).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -12,9 +13,12 @@ from nilr.config.base import ADAPTED
 from nilr.probes.conditions import Condition, Quantity
 from nilr.probes.readings import HeadAccuracy
 from nilr.probes.tasks import draw_permutations
-from nilr.results.probe import PermutationProbe, ProbeMetrics
-from nilr.sections import permutations_figure
-from nilr.sections.section import Format, Request, Section, Table
+from nilr.report.figures.figure import Kind, Material, Style, Table, draw_estimate, name_rows, style_legend
+from nilr.report.figures.seeds import by_recipe, combined
+from nilr.report.numbers import Estimate, accuracy, joined, percent
+from nilr.report.style import Figure, Frame, colour
+from nilr.results.probe import ModelProbe, PermutationProbe
+from nilr.sections.section import Cell, Format, Request, Section, table_of
 from nilr.sections.values import Values, mean_of
 
 Readers = dict[str, dict[str, Quantity]]
@@ -53,16 +57,83 @@ def _spread(entry: Mapping[str, Quantity], values: Values) -> PermutationProbe:
     )
 
 
-def _table(metrics: ProbeMetrics, text: Format) -> Table | None:
-    """Return a row for each model, protocol and reader."""
-    rows = [
-        (name, protocol, reader, *map(text.mean, (found.mean, found.spread, found.worst, found.best)))
-        for name, model in metrics.items()
-        for protocol, readers in model.permutations.items()
-        for reader, found in readers.items()
+def _cells(model: ModelProbe, text: Format) -> Iterator[Sequence[Cell]]:
+    for protocol, readers in model.permutations.items():
+        for reader, found in readers.items():
+            yield protocol, reader, *map(text.mean, (found.mean, found.spread, found.worst, found.best))
+
+
+_TABLE = table_of(("protocol", "classified by", "mean over labels", "spread", "worst", "best"), _cells, names=3)
+
+
+_READERS: Mapping[str, Style] = {"own-head": ("vermillion", "s"), "neighbours": ("blue", "o")}
+_FIGURES = ("mean", "spread", "worst", "best")
+_CAUTION = (
+    "The mark is the mean over permutations with its interval; the thin line below it leads from the worst to the best "
+    "permutation of each episode. Part of this range is chance, since an episode has few queries."
+)
+
+
+class Row(NamedTuple):
+    """One model, or several seeds of one recipe, under one protocol and reader."""
+
+    label: str
+    protocol: str
+    reader: str
+    probes: Sequence[PermutationProbe]  # of each seed
+
+    def estimate(self, figure: str) -> Estimate:
+        """Return a figure of the probes."""
+        return combined([getattr(probe, figure) for probe in self.probes])
+
+
+def rows(material: Material) -> list[Row]:
+    """Return a row for each model or group of seeds, protocol and reader."""
+    return [
+        Row(label, protocol, reader, probes)
+        for label, group in by_recipe([subject for subject in material.subjects if subject.probe.permutations])
+        for protocol in ADAPTED
+        for reader in _READERS
+        if (probes := [of[protocol][reader] for p in group if reader in (of := p.permutations).get(protocol, {})])
     ]
-    header = ("model", "protocol", "classified by", "mean over labels", "spread", "worst", "best")
-    return Table(header, rows, names=3) if rows else None
 
 
-SECTION = Section("permutations", "permutations", _plan, _build, _table, permutations_figure.KIND, ADAPTED)
+def sentence(found: Sequence[Row]) -> str:
+    """Return the spread over permutations, model by model."""
+    return joined([_describe(row) for row in found])
+
+
+def _describe(row: Row) -> str:
+    worst, best = (percent(row.estimate(figure).mean) for figure in ("worst", "best"))
+    return (
+        f"{row.label}, {row.protocol}, {row.reader}: standard deviation over permutations of the labels "
+        f"{100 * row.estimate('spread').mean:.2f} points, from {worst} with the worst to {best} with the best."
+    )
+
+
+def table(found: Sequence[Row]) -> Table:
+    """Return a row for each model or group, protocol and reader."""
+    cells = [
+        (row.label, row.protocol, row.reader, str(len(row.probes)), *(accuracy(row.estimate(f)) for f in _FIGURES))
+        for row in found
+    ]
+    return Table(("model", "protocol", "classified by", "seeds", *_FIGURES), cells)
+
+
+def draw(found: Sequence[Row], frame: Frame) -> Figure:
+    """Draw the mean over permutations on the range from the worst to the best."""
+    figure = frame.figure(90 + 40 * len(found))
+    axes = figure.subplots()
+    for y, row in enumerate(found):
+        ends = [100 * row.estimate(figure).mean for figure in ("worst", "best")]
+        axes.plot(ends, (y + 0.2, y + 0.2), color=colour("muted"), linewidth=1, marker="|")
+        draw_estimate(axes, row.estimate("mean"), y, _READERS[row.reader])
+    name_rows(axes, [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
+    axes.set_xlabel("accuracy, %")
+    style_legend(figure, _READERS, ncols=2)
+    return figure
+
+
+KIND = Kind("permutations", "Permuted labels", "`nilr probe MODEL --permutations 20`",
+            rows, draw, sentence, table, _CAUTION)  # fmt: skip
+SECTION = Section("permutations", "permutations", _plan, _build, _TABLE, KIND, ADAPTED)

@@ -1,15 +1,15 @@
 """Sections with a row of accuracies by protocol for each of several choices: layers, neighbours, steps, classes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from nilr.config.base import ADAPTED
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.linear_classifiers import CLASSIFIERS
 from nilr.probes.readings import LinearAccuracy
-from nilr.results.probe import ProbeMetrics, ProtocolMetrics, Row
+from nilr.results.probe import ModelProbe, ProbeMetrics, ProtocolMetrics, Row
 from nilr.sections.curves import LAYERS_KIND, SHARED_KIND, STEPS_KIND
-from nilr.sections.section import Cell, Format, Request, Section, Table
+from nilr.sections.section import Cell, Format, Request, Section, Table, table_of
 from nilr.sections.universality_figure import KIND as UNIVERSALITY_KIND
 from nilr.sections.values import Values
 
@@ -70,17 +70,12 @@ def _build(row: Mapping[str, Quantity], values: Values) -> Row:
 def _table(field: str, title: str) -> Callable[[ProbeMetrics, Format], Table | None]:
     """Return what makes the table of a field of `ModelProbe`; `title` is that of the column of choices."""
 
-    def make(metrics: ProbeMetrics, text: Format) -> Table | None:
-        rows = []
-        for name, model in metrics.items():
-            found: dict[str, Row] = getattr(model, field)
-            for choice, row in found.items():
-                before = text.mean((row.meta_init or model.meta_init).accuracy)
-                rows.append((name, choice, before, _change(row.same_task, text), _change(row.cross_task, text)))
-        header = ("model", title, "meta-init", "same-task delta", "cross-task delta")
-        return Table(header, rows, names=2) if rows else None
+    def cells(model: ModelProbe, text: Format) -> Iterator[Sequence[Cell]]:
+        for choice, row in getattr(model, field).items():
+            before = text.mean((row.meta_init or model.meta_init).accuracy)
+            yield choice, before, _change(row.same_task, text), _change(row.cross_task, text)
 
-    return make
+    return table_of((title, "meta-init", "same-task delta", "cross-task delta"), cells)
 
 
 def _change(found: ProtocolMetrics | None, text: Format) -> Cell:

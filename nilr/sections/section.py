@@ -1,6 +1,6 @@
 """What a section of a probe's result is, and what it is made from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -10,7 +10,7 @@ from nilr.errors import UsageError
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import NeighbourAccuracy
 from nilr.report.figures.figure import Kind
-from nilr.results.probe import ProbeMetrics
+from nilr.results.probe import ModelProbe, ProbeMetrics
 from nilr.results.records import Delta, Mean
 from nilr.sections.values import Values
 
@@ -64,6 +64,18 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     names: int
+
+
+def table_of(
+    header: Sequence[str], cells: Callable[[ModelProbe, Format], Iterable[Sequence[Cell]]], *, names: int = 2
+) -> Callable[[ProbeMetrics, Format], Table | None]:
+    """Return what makes the terminal's table of a section from the rows of each model, which its name begins."""
+
+    def make(metrics: ProbeMetrics, text: Format) -> Table | None:
+        rows = [(name, *row) for name, model in metrics.items() for row in cells(model, text)]
+        return Table(("model", *header), rows, names) if rows else None
+
+    return make
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nilr.report.figures.figure import Drawing, Kind, Material, Table
+from nilr.report.figures.figure import Table
 from nilr.report.numbers import NOTHING, Estimate, accuracy, p_value, points
 from nilr.report.subjects import Subject
 from nilr.results.probe import ModelProbe, ProtocolMetrics
@@ -12,23 +12,6 @@ _CAUTION = (
     "A model's interval is over tasks, each with other images to fit and to evaluate; that of several seeds is over "
     "seeds. Neither says anything about other classes."
 )
-
-
-def make(material: Material) -> Drawing | None:
-    """Return the figure of all models whose features linear classifiers evaluated before and after adaptation."""
-    found = changes.collect(material.subjects, differences)
-    if not found:
-        return None
-    return Drawing(
-        lambda frame: changes.draw(found, frame, "delta to meta-init, points", unit=100),
-        changes.sentence(found, lambda delta: f"{points(delta)} points"),
-        table(material.subjects),
-        _CAUTION,
-        open=True,
-    )
-
-
-KIND = Kind("universality", "Universality", "`nilr probe MODEL --universality val`", make)
 
 
 def differences(model: ModelProbe) -> dict[str, dict[str, Estimate]]:
@@ -55,3 +38,17 @@ def table(subjects: Sequence[Subject]) -> Table:
         if row.meta_init
     ]
     return Table(("model", "classifier", "before", "after another task", "delta, points", "p"), rows)
+
+
+KIND = changes.kind(
+    "universality",
+    "Universality",
+    "--universality val",
+    differences,
+    table,
+    _CAUTION,
+    axis="delta to meta-init, points",
+    written=lambda delta: f"{points(delta)} points",
+    unit=100,
+    is_open=True,
+)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from nilr.cli.boundary import run
+from tests.recipes.test_report import save
 from tests.report.material import full_probe
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -28,7 +29,8 @@ def test_without_out_the_answer_is_a_table_with_sparklines_on_stdout(
     assert "--out report.html" in captured.err
 
 
-def test_with_out_stdout_is_the_path_alone(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_out_stdout_is_the_path_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = str(save(tmp_path / "probe.json", "meta-init"))
     out = tmp_path / "report.md"
     assert run(["-q", "report", saved, "--out", str(out)]) == 0
     captured = capsys.readouterr()

@@ -20,13 +20,17 @@ from tests.trained import train_model
 pytestmark = pytest.mark.usefixtures("home")
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    path = tmp_path / "probe.json"
+def save(path: Path, *parts: str) -> Path:
+    """Write the result of a probe with some of its parts."""
     content = full_probe()
-    content["metrics"] = {name: {p: m[p] for p in ("meta-init", "same-task")} for name, m in content["metrics"].items()}
+    content["metrics"] = {name: {p: m[p] for p in parts if p in m} for name, m in content["metrics"].items()}
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return save(tmp_path / "probe.json", "meta-init", "same-task")
 
 
 def make(*results: Path, **settings: Any) -> report.Report:
@@ -75,8 +79,7 @@ def test_nothing_is_replaced_without_force(saved: Path, tmp_path: Path) -> None:
 
 
 def test_stale_figures_of_an_earlier_report_are_removed(saved: Path, tmp_path: Path) -> None:
-    full = tmp_path / "full.json"
-    full.write_text(json.dumps(full_probe()), encoding="utf-8")
+    full = save(tmp_path / "full.json", "meta-init", "same-task", "layers")
     out = tmp_path / "report.html"
     before = make(full, out=out).written
     mine = tmp_path / "report-figures" / "mine.svg"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nilr.sections.transfer_figure import KIND
+from nilr.sections.transfer import KIND
 from tests.report.material import cells, loss_parts, material, mean, result, used
 
 

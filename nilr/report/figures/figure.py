@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from nilr.report.numbers import Estimate, bounds
@@ -55,12 +56,25 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of figure."""
+    """A kind of figure: what it finds in the material, and what it makes of that."""
 
     name: str  # of its files
     title: str  # above it
     needs: str  # what provides its numbers
-    make: Callable[[Material], Drawing | None]  # returns it; None if the material lacks its numbers
+    find: Callable[[Material], Any]  # returns its numbers; empty if the material lacks them
+    draw: Callable[[Any, Frame], Figure]
+    sentence: Callable[[Any], str]
+    table: Callable[[Any], Table]
+    caution: str | None = None
+    is_open: Callable[[Any], bool] = lambda _: False  # whether the page shows the table at first
+
+    def make(self, material: Material) -> Drawing | None:
+        """Return the figure of given material; None if it lacks the numbers."""
+        found = self.find(material)
+        if not found:
+            return None
+        draw, is_open = partial(self.draw, found), self.is_open(found)
+        return Drawing(draw, self.sentence(found), self.table(found), self.caution, is_open)
 
 
 RATE_SIGNS: dict[str, dict[str, Any]] = {

@@ -1,10 +1,10 @@
 """What episodes' gradients share, by sign of the rate and layer; and how far the first inner step goes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from nilr.report.figures.figure import (
-    Drawing,
     Kind,
     Material,
     Table,
@@ -14,10 +14,9 @@ from nilr.report.figures.figure import (
     sign_legend,
 )
 from nilr.report.numbers import NOTHING, accuracy, interval_sign, listed, percent, plain, points
-from nilr.report.reading import Source
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import labelled
-from nilr.results.probe import Consistency, EffectiveStep, ModelRates
+from nilr.results.probe import Consistency, EffectiveStep
 from nilr.words import counted
 
 Layers = Mapping[str, Consistency]
@@ -33,31 +32,9 @@ _STEP_CAUTION = (
 )
 
 
-def make_consistency(material: Material) -> Drawing | None:
-    """Return the figure of all models whose gradients were compared over episodes."""
-    found: dict[str, Layers] = _found(material.sources, lambda model: model.consistency)
-    if not found:
-        return None
-    return Drawing(lambda frame: draw_consistency(found, frame), sentence(found), table(found), _CONSISTENCY_CAUTION)
-
-
-def make_step(material: Material) -> Drawing | None:
-    """Return the figure of all models whose first step was compared with the curvature."""
-    found: dict[str, EffectiveStep] = _found(material.sources, lambda model: model.effective_step)
-    if not found:
-        return None
-    return Drawing(lambda frame: draw_step(found, frame), step_sentence(found), step_table(found), _STEP_CAUTION)
-
-
-CONSISTENCY_KIND = Kind(
-    "consistency", "Rates and what tasks share", "`nilr rates MODEL --consistency`", make_consistency
-)
-STEP_KIND = Kind("effective-step", "The first inner step", "`nilr rates MODEL --effective-step`", make_step)
-
-
-def _found(sources: Sequence[Source[Any]], part: Callable[[ModelRates], Any]) -> dict[str, Any]:
-    models = {label: part(source.result.metrics[name]) for label, name, source in labelled(sources, "rates")}
-    return {label: found for label, found in models.items() if found}
+def _found(field: str, material: Material) -> dict[str, Any]:
+    models = {label: source.result.metrics[name] for label, name, source in labelled(material.sources, "rates")}
+    return {label: found for label, model in models.items() if (found := getattr(model, field))}
 
 
 def sentence(found: Mapping[str, Layers]) -> str:
@@ -164,3 +141,11 @@ def draw_step(found: Mapping[str, EffectiveStep], frame: Frame) -> Figure:
     name_rows(axes, [frame.label(label) for label in found])
     axes.set_xlabel("effective first step: 1 minimum, 2 no gain")
     return figure
+
+
+CONSISTENCY_KIND = Kind("consistency", "Rates and what tasks share", "`nilr rates MODEL --consistency`",
+                        partial(_found, "consistency"),
+                        draw_consistency, sentence, table, _CONSISTENCY_CAUTION)  # fmt: skip
+STEP_KIND = Kind("effective-step", "The first inner step", "`nilr rates MODEL --effective-step`",
+                 partial(_found, "effective_step"),
+                 draw_step, step_sentence, step_table, _STEP_CAUTION)  # fmt: skip

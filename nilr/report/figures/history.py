@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nilr.report.figures.figure import Drawing, History, Kind, Material, Table
+from nilr.report.figures.figure import History, Kind, Table
 from nilr.report.numbers import percent
 from nilr.report.style import LINES, Axes, Figure, Frame, colour
 from nilr.words import counted
@@ -11,22 +11,6 @@ from nilr.words import counted
 _COLUMN = 3  # entries in a legend of one column
 _POINTS = 250  # of a line that is 250 to 400 pixels wide
 _CAUTION = "A dot marks the checkpoint that the results evaluate."
-
-
-def make(material: Material) -> Drawing | None:
-    """Return the figure of all histories of learned rates."""
-    found = material.histories
-    if not found:
-        return None
-    return Drawing(lambda frame: draw(found, frame), sentence(found), table(found), _CAUTION)
-
-
-KIND = Kind(
-    "share-negative",
-    "Negative rates during training",
-    "the `history.jsonl` of a model with learned rates (such as metasgd), trained in this store (`--home`)",
-    make,
-)
 
 
 def sentence(found: Sequence[History]) -> str:
@@ -110,3 +94,8 @@ def _finish(axes: Axes, title: str, lines: int) -> None:
         rows = -(-lines // columns)
         axes.set_ylim(top=axes.get_ylim()[1] * (1 + rows / 8))  # room for the legend
         axes.legend(loc="upper left", ncols=columns, handlelength=2.4, columnspacing=1.0, labelspacing=0.2)
+
+
+KIND = Kind("share-negative", "Negative rates during training",
+            "the `history.jsonl` of a model with learned rates (such as metasgd), trained in this store (`--home`)",
+            lambda material: material.histories, draw, sentence, table, _CAUTION)  # fmt: skip

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from nilr.report.figures.figure import RATE_SIGNS, Drawing, Kind, Material, Table
+from nilr.report.figures.figure import RATE_SIGNS, Kind, Material, Table
 from nilr.report.numbers import percent
-from nilr.report.reading import Source
 from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import labelled
 from nilr.results.probe import RateFigures
@@ -23,22 +22,11 @@ class Layer(NamedTuple):
 _CAUTION = "Hatched bars, left of zero, are negative rates."
 
 
-def make(material: Material) -> Drawing | None:
-    """Return the histograms of all models in results of `nilr rates`."""
-    found = layers(material.sources)
-    if not found:
-        return None
-    return Drawing(lambda frame: draw(found, frame), sentence(found), table(found), _CAUTION)
-
-
-KIND = Kind("rates", "The inner rates, layer by layer", "the result of `nilr rates MODEL`", make)
-
-
-def layers(sources: Sequence[Source[Any]]) -> list[Layer]:
+def layers(material: Material) -> list[Layer]:
     """Return every layer with rates, of every model."""
     return [
         Layer(label, layer, rates)
-        for label, name, source in labelled(sources, "rates")
+        for label, name, source in labelled(material.sources, "rates")
         for layer, rates in source.result.metrics[name].layers.items()
         if rates.count
     ]
@@ -109,3 +97,7 @@ def _histogram(axes: Axes, name: str, rates: RateFigures, frame: Frame) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if frame.narrow else 6))
     axes.set_yticks([])
     axes.grid(visible=False, axis="y")
+
+
+KIND = Kind("rates", "The inner rates, layer by layer", "the result of `nilr rates MODEL`",
+            layers, draw, sentence, table, _CAUTION)  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nilr.config.base import ADAPTED, PROTOCOLS
-from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, name_rows, protocol_legend
+from nilr.report.figures.figure import Kind, Table, draw_interval, name_rows, protocol_legend
 from nilr.report.numbers import (
     NOTHING,
     accuracy,
@@ -28,17 +28,6 @@ CAUTION = (
 )
 _SPREAD = {"meta-init": -0.24, "same-task": 0.0, "cross-task": 0.24}
 _HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "none"}
-
-
-def make(material: Material) -> Drawing | None:
-    """Return the figure of all probed models."""
-    subjects = material.subjects
-    if not subjects:
-        return None
-    return Drawing(lambda frame: draw(subjects, frame), sentence(subjects), table(subjects), CAUTION)
-
-
-KIND = Kind("protocols", "Three protocols", "the result of `nilr probe MODEL...`", make)
 
 
 def sentence(subjects: Sequence[Subject]) -> str:
@@ -165,3 +154,7 @@ def _legend(figure: Figure, subjects: Sequence[Subject], frame: Frame) -> None:
         claimed.append(Line2D([], [], marker=">", markeredgecolor=colour("muted"), label="claimed sign", **_HOLLOW))
     present = [protocol for protocol in PROTOCOLS if any(protocol in found for found in measured)]
     protocol_legend(figure, present, *claimed, ncols=2 if frame.narrow else 4, columnspacing=1.4)
+
+
+KIND = Kind("protocols", "Three protocols", "the result of `nilr probe MODEL...`",
+            lambda material: material.subjects, draw, sentence, table, CAUTION)  # fmt: skip

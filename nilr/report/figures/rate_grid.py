@@ -1,10 +1,10 @@
 """Rate grids of an experiment: training rate against adaptation rate."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from nilr.report.figures.figure import Drawing, Kind, Material, Table
+from nilr.report.figures.figure import Kind, Material, Table
 from nilr.report.numbers import NOTHING, percent, plain, points
 from nilr.report.style import Axes, Figure, Frame
 from nilr.results.reproduce import GridCell, GridOptimum, OverSeeds, RateGrid
@@ -20,36 +20,35 @@ _CAUTION = (
 class Map(NamedTuple):
     """One reading of one grid."""
 
-    grid: str  # name of its trainings
+    name: str  # of the grid's trainings
     reading: str  # same-task, cross-task or own-head
-    cells: Sequence[GridCell]
-    optimum: GridOptimum
+    grid: RateGrid
+
+    @property
+    def cells(self) -> Sequence[GridCell]:
+        """The cells of this reading."""
+        return self.grid.cells[self.reading]
+
+    @property
+    def optimum(self) -> GridOptimum:
+        """The best of them."""
+        return self.grid.optimum[self.reading]
 
 
-def make(material: Material) -> Drawing | None:
+def maps(material: Material) -> list[Map]:
     """Return the maps of all experiments with rate grids."""
-    grids = [
-        (name, grid)
+    return [
+        Map(name, reading, grid)
         for source in material.sources
         if source.command == "reproduce"
         for name, grid in source.result.metrics.grids.items()
+        for reading in grid.cells
     ]
-    if not grids:
-        return None
-    maps = [
-        Map(name, reading, cells, grid.optimum[reading])
-        for name, grid in grids
-        for reading, cells in grid.cells.items()
-    ]
-    return Drawing(lambda frame: draw(maps, frame), sentence(maps), table(grids), _CAUTION)
 
 
-KIND = Kind("rate-grid", "Training rate against adaptation rate", "`nilr reproduce --preset grid --name NAME`", make)
-
-
-def sentence(maps: Sequence[Map]) -> str:
+def sentence(found: Sequence[Map]) -> str:
     """Return the best cell of each map, with the intervals over the best cells of the seeds."""
-    return "; ".join(f"{one.grid}, {one.reading}: {describe_optimum(one.optimum)}" for one in maps) + "."
+    return "; ".join(f"{one.name}, {one.reading}: {describe_optimum(one.optimum)}" for one in found) + "."
 
 
 def describe_optimum(optimum: GridOptimum) -> str:
@@ -66,7 +65,7 @@ def rate(found: OverSeeds) -> str:
     return f"{number(found.mean, 3)} in each" if found.ci95 == 0 else plain(found)
 
 
-def table(grids: Sequence[tuple[str, RateGrid]]) -> Table:
+def table(found: Sequence[Map]) -> Table:
     """Return a row for each cell, with the accuracy in validation at the training rate."""
     header = (
         "grid",
@@ -77,29 +76,28 @@ def table(grids: Sequence[tuple[str, RateGrid]]) -> Table:
         "delta to meta-init, points",
         "validation",
     )
-    return Table(header, [row for name, grid in grids for row in _rows(name, grid)])
+    rows = [
+        (
+            one.name,
+            one.reading,
+            f"{cell.training_rate:g}",
+            f"{cell.adaptation_rate:g}",
+            percent(fmean(cell.accuracy.values())),
+            points(cell.to_meta_init),
+            percent(fmean(validation)) if validation else NOTHING,
+        )
+        for one in found
+        for cell in one.cells
+        for validation in [one.grid.validation.get(str(cell.training_rate), {}).values()]
+    ]
+    return Table(header, rows)
 
 
-def _rows(name: str, grid: RateGrid) -> Iterator[tuple[str, ...]]:
-    for reading, cells in grid.cells.items():
-        for cell in cells:
-            validation = grid.validation.get(str(cell.training_rate), {}).values()
-            yield (
-                name,
-                reading,
-                f"{cell.training_rate:g}",
-                f"{cell.adaptation_rate:g}",
-                percent(fmean(cell.accuracy.values())),
-                points(cell.to_meta_init),
-                percent(fmean(validation)) if validation else NOTHING,
-            )
-
-
-def draw(maps: Sequence[Map], frame: Frame) -> Figure:
+def draw(found: Sequence[Map], frame: Frame) -> Figure:
     """Draw a map for each reading of each grid: a row for each training rate, a column for each adaptation rate."""
-    rows = max(len({cell.training_rate for cell in one.cells}) for one in maps)
-    figure, panels, _ = frame.panels(len(maps), 2, row=96 + 26 * rows)
-    for axes, one in zip(panels, maps, strict=True):
+    rows = max(len({cell.training_rate for cell in one.cells}) for one in found)
+    figure, panels, _ = frame.panels(len(found), 2, row=96 + 26 * rows)
+    for axes, one in zip(panels, found, strict=True):
         _map(axes, one, frame)
     return figure
 
@@ -124,7 +122,11 @@ def _map(axes: Axes, one: Map, frame: Frame) -> None:
     axes.add_patch(Rectangle(best, 1, 1, fill=False, edgecolor="#000001", linewidth=2, clip_on=False))
     axes.set_xticks([x + 0.5 for x in range(len(adaptation))], [f"{value:g}" for value in adaptation], rotation=45)
     axes.set_yticks([y + 0.5 for y in range(len(training))], [f"{value:g}" for value in training])
-    axes.set_title(f"{frame.label(one.grid)}, {one.reading}")
+    axes.set_title(f"{frame.label(one.name)}, {one.reading}")
     axes.set(xlabel="adaptation rate", ylabel="training rate")
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+KIND = Kind("rate-grid", "Training rate against adaptation rate", "`nilr reproduce --preset grid --name NAME`",
+            maps, draw, sentence, table, _CAUTION)  # fmt: skip

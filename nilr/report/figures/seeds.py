@@ -10,7 +10,7 @@ from typing import Any
 from nilr.claims.over_seeds import adjusted, combine_seeds, direction
 from nilr.config.base import ADAPTED
 from nilr.inference import LEAST_SEEDS, over_seeds
-from nilr.report.figures.figure import Drawing, Kind, Material, Table, draw_interval, name_rows
+from nilr.report.figures.figure import Kind, Table, draw_interval, name_rows
 from nilr.report.numbers import Estimate, bounds, is_unchanged, p_value, percent, points
 from nilr.report.style import PROTOCOL_STYLE, Figure, Frame, colour
 from nilr.report.subjects import Subject, by_protocol, groups
@@ -47,22 +47,6 @@ class Row:
     def levels(self) -> str:
         """The mean accuracy before and after adaptation."""
         return f"{100 * self.before:.1f} to {percent(self.before + self.together.mean)}"
-
-
-def make(material: Material) -> Drawing | None:
-    """Return the figure of all groups of at least two seeds."""
-    found = rows(material.subjects)
-    if not found:
-        return None
-    return Drawing(lambda frame: draw(found, frame), sentence(found), table(found), _CAUTION)
-
-
-KIND = Kind(
-    "seeds",
-    "Over seeds",
-    "results of `probe` for models that differ only in `meta-train --seed`, at least three for a verdict",
-    make,
-)
 
 
 def rows(subjects: Sequence[Subject]) -> list[Row]:
@@ -204,3 +188,8 @@ def draw(found: Sequence[Row], frame: Frame) -> Figure:
     name_rows(axes, [f"{frame.label(row.label)}\n{row.protocol}\n{row.levels}" for row in found])
     axes.set_xlabel("delta to meta-init, points")
     return figure
+
+
+KIND = Kind("seeds", "Over seeds",
+            "results of `probe` for models that differ only in `meta-train --seed`, at least three for a verdict",
+            lambda material: rows(material.subjects), draw, sentence, table, _CAUTION)  # fmt: skip
