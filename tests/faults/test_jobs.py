@@ -48,6 +48,7 @@ class Command:
 
     process: subprocess.Popen[bytes]
     work: Path
+    longest: float = 5  # seconds that its jobs may work before a fault
 
     def err(self) -> str:
         return (self.work / "err").read_text(encoding="utf-8")
@@ -59,7 +60,7 @@ class Command:
     def wait_for_jobs(self, drawn: random.Random) -> list[int]:
         """Wait until two processes have started, and then for a random time in which they begin their work."""
         until(lambda: len(self.jobs()) >= 2, 300)
-        time.sleep(drawn.uniform(0, 5))
+        time.sleep(drawn.uniform(0, self.longest))
         return self.jobs()
 
     def wait_to_say(self, words: str) -> None:
@@ -119,6 +120,7 @@ def trials(repeats: int, tmp_path: Path, count: Count) -> Callable[[str], Iterat
     def commands(line: str) -> Iterator[Command]:
         for _ in range(repeats):
             with running(line, tmp_path) as command:
+                command.longest = 1 if repeats == 1 else command.longest
                 yield command
                 assert command.process.returncode is not None
             count("killed and stopped jobs", 1)
@@ -170,7 +172,7 @@ def test_a_job_that_is_ended_by_another_signal_is_named_with_it(trials: Trials, 
         pytest.param(REPRODUCE, signal.SIGTERM, id="reproduce, SIGTERM"),
         pytest.param(REPRODUCE, signal.SIGINT, id="reproduce, SIGINT", marks=pytest.mark.slow),
         pytest.param(BENCH, signal.SIGTERM, id="bench, SIGTERM", marks=pytest.mark.slow),
-        pytest.param(BENCH, signal.SIGINT, id="bench, SIGINT"),
+        pytest.param(BENCH, signal.SIGINT, id="bench, SIGINT", marks=pytest.mark.slow),
     ],
 )
 def test_a_command_whose_job_is_stopped_can_be_interrupted(
