@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from nilr import __version__
 from nilr.errors import DeviceError, UsageError
 from nilr.words import counted
 
+# Of a control group, by version: its limit, its usage, and the entry of memory.stat that can be reclaimed.
+_GROUP_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
@@ -98,8 +104,54 @@ def total_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def available_memory(device: torch.device, system: Path = Path("/")) -> int:
+    """Return the memory of a device in bytes that this process can still use.
+
+    For a CPU that is what the machine has free, and no more than the process's control groups (containers, batch jobs)
+    leave; without this information, half of the machine's memory.
+
+    Args:
+        device: the device.
+        system: the root of the file system with /proc and /sys.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    left = [*_free_memory(system), *_left_by_groups(system)]
+    return min(left) if left else total_memory(device) // 2
+
+
+def _free_memory(system: Path) -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        for line in (system / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) * 1024
+
+
+def _left_by_groups(system: Path) -> Iterator[int]:
+    """Yield what each memory limit of the process's control groups leaves, without pages that can be reclaimed."""
+    with contextlib.suppress(OSError):
+        for line in (system / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            version = 2 if controllers == "" else 1
+            if version == 1 and "memory" not in controllers.split(","):
+                continue
+            limit, usage, reclaimable = _GROUP_FILES[version]
+            mount = system / "sys/fs/cgroup" / ("memory" if version == 1 else "")
+            group = mount / name.lstrip("/")
+            # a container may have its own group as the mount
+            for directory in {group, *group.parents, mount}:
+                with contextlib.suppress(OSError, ValueError):
+                    bound, used = (int((directory / file).read_text()) for file in (limit, usage))
+                    statistics = dict(entry.split() for entry in (directory / "memory.stat").read_text().splitlines())
+                    yield max(0, bound - used + int(statistics.get(reclaimable, 0)))
+
+
 def environment(
-    device: torch.device | None = None, engine: str | None = None, *, captured: bool | None = None
+    device: torch.device | None = None,
+    engine: str | None = None,
+    *,
+    captured: bool | None = None,
+    recompute: bool | None = None,
 ) -> dict[str, JsonValue]:
     """Return what a result records about the machine, without names of hosts and users."""
     name = None
@@ -115,5 +167,6 @@ def environment(
         "device": name,
         "engine": engine,
         "captured": captured,
+        "recompute": recompute,
     }
     return {key: value for key, value in record.items() if value is not None}

@@ -1,11 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from nilr.errors import DeviceError, UsageError
-from nilr.runtime import environment, peak_memory, prepare, utc_now
+from nilr.runtime import available_memory, environment, peak_memory, prepare, total_memory, utc_now
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -77,3 +78,69 @@ def test_a_process_does_not_inherit_the_peak_of_the_one_that_starts_it() -> None
     code = "import torch; from nilr.runtime import peak_memory; print(peak_memory(torch.device('cpu')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 50_000_000 < int(done.stdout) < held.nbytes
+
+
+def system(root: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+MEMINFO = {"proc/meminfo": "MemTotal: 8000 kB\nMemAvailable:    6000 kB\n"}
+STAT = "anon 5\ninactive_file 1024\ntotal_inactive_file 2048\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (MEMINFO, 6000 * 1024),
+        # version 2: the group's parent has the limit
+        (
+            MEMINFO
+            | {
+                "proc/self/cgroup": "0::/job/step\n",
+                "sys/fs/cgroup/job/step/memory.max": "max\n",
+                "sys/fs/cgroup/job/step/memory.current": "100\n",
+                "sys/fs/cgroup/job/memory.max": "1000000\n",
+                "sys/fs/cgroup/job/memory.current": "400000\n",
+                "sys/fs/cgroup/job/memory.stat": STAT,
+            },
+            600_000 + 1024,
+        ),
+        # version 1, in a container: the group's name is that of the host
+        (
+            MEMINFO
+            | {
+                "proc/self/cgroup": "5:cpu:/other\n4:memory:/docker/abc\n0::/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "2000000\n",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "500000\n",
+                "sys/fs/cgroup/memory/memory.stat": STAT,
+            },
+            1_500_000 + 2048,
+        ),
+        # a limit above the machine's free memory
+        (
+            MEMINFO
+            | {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "80000000000\n",
+                "sys/fs/cgroup/memory.current": "0\n",
+                "sys/fs/cgroup/memory.stat": STAT,
+            },
+            6000 * 1024,
+        ),
+    ],
+    ids=["machine", "version 2", "version 1", "above"],
+)
+def test_available_memory_is_the_least_of_the_machine_and_its_groups(
+    tmp_path: Path, files: dict[str, str], expected: int
+) -> None:
+    assert available_memory(torch.device("cpu"), system(tmp_path, files)) == expected
+
+
+def test_without_information_half_of_the_machine_is_available(tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    assert available_memory(cpu, tmp_path) == total_memory(cpu) // 2
+    assert 0 < available_memory(cpu) <= total_memory(cpu)

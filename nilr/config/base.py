@@ -29,6 +29,7 @@ Interval = Literal["t", "bootstrap"]
 ReportFormat = Literal["html", "md", "png"]
 RateGrain = Literal["element", "tensor", "scalar"]
 Precision = Literal["float32", "tf32", "bf16"]
+Recompute = Literal["auto", "on", "off"]
 OnNan = Literal["stop", "skip"]
 OuterLRSchedule = Literal["constant", "cosine"]
 

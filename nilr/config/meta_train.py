@@ -11,6 +11,7 @@ from nilr.config.base import (
     OnNan,
     OuterLRSchedule,
     RateGrain,
+    Recompute,
     TrainingBatchStats,
     setting,
 )
@@ -106,6 +107,12 @@ class TrainSettings(EpisodeSettings, ChunkSettings):
         "stop",
         "What to do if a query loss or a meta-gradient is not finite: stop: save the last finite state and exit; skip: "
         "skip the update, at most 10 times in a row.",
+    )
+    recompute: Recompute = setting(
+        "auto",
+        "on: keep only the parameters of each inner step, and compute its activations again for the meta-gradient. "
+        "Memory then does not grow with --inner-steps, an update takes longer, and results are the same. auto: on if "
+        "the activations of a second-order algorithm would not fit into half of the available memory.",
     )
     eval_every: int = setting(
         1_000, "Number of updates between validations; the last update is validated too. 0: no validation.", ge=0

@@ -22,7 +22,7 @@ _EPISODES_AT_ONCE = 64
 
 
 class BatchedEngine(ExplicitEngine):
-    """Conv4 on up to `episodes_at_once` episodes in each operation."""
+    """The explicit engine on up to `episodes_at_once` episodes in each operation."""
 
     name = "batched"
     capturable = True
@@ -58,9 +58,8 @@ class BatchedEngine(ExplicitEngine):
             task = self._task(_side_by_side([batch[part] for batch in episodes]), inductive=inductive)
             e = len(task.query_y) // len(params)
             rates_by_step = [_rates_at(rates, start, step, e) for step in range(steps)]
-            gradient = task_gradient(
-                _for_each(start, e), rates_by_step, task, exact=algorithm.order == 2, weights=weights
-            )
+            how = {"exact": algorithm.order == 2, "recompute": self.recompute, "learned": algorithm.learns_rates}
+            gradient = task_gradient(_for_each(start, e), rates_by_step, task, weights=weights, **how)
             for name, value in gradient.params.items():
                 total[name] += _by_model(value, e).sum(1)
             for step, change in enumerate(gradient.rates):

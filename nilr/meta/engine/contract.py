@@ -21,6 +21,9 @@ from nilr.models.learner import Learner, Params, Statistics, Tensors
 LossWeights = Sequence[float] | Tensor  # one weight per inner step
 
 
+_COPIES = 6  # of all parameters that a meta-gradient works with
+
+
 class Objective(NamedTuple):
     """What a meta-gradient is the gradient of."""
 
@@ -43,6 +46,21 @@ class MetaGradient:
     inner_lr: Params  # gradient with respect to every inner rate, in the rate's shape; empty if rates are not learned
 
 
+class ImageBytes(NamedTuple):
+    """Memory for one image in bytes, estimated."""
+
+    step: int  # what an inner step keeps for its Hessian-vector product
+    product: int  # what that product takes in addition
+    loss: int  # what a forward pass keeps for its backward pass
+
+
+class EpisodeBytes(NamedTuple):
+    """Memory for the meta-gradient of one episode in bytes, estimated."""
+
+    keeping: int  # if the activations of all inner steps are kept
+    recomputing: int  # if they are computed again on the way back, one step at a time
+
+
 class Engine(abc.ABC):
     """Executes the inner loop of one learner, and its derivative.
 
@@ -50,6 +68,8 @@ class Engine(abc.ABC):
         learner: body and head. The engine uses its structure, not its parameters.
         precision: dtype of the inputs of convolutions; None: the dtype of the parameters.
         episode_chunk: the largest number of episodes computed at the same time; None: the engine decides.
+        recompute: whether second-order meta-gradients keep only the parameters of each inner step, and compute its
+            activations again on the way back. Memory then does not grow with the number of steps.
     """
 
     name: ClassVar[str]  # the name that checkpoints and results record
@@ -58,9 +78,15 @@ class Engine(abc.ABC):
     capturable: ClassVar[bool] = False
 
     def __init__(
-        self, learner: Learner, *, precision: torch.dtype | None = None, episode_chunk: int | None = None
+        self,
+        learner: Learner,
+        *,
+        precision: torch.dtype | None = None,
+        episode_chunk: int | None = None,
+        recompute: bool = False,
     ) -> None:
-        self.learner, self.precision, self.episode_chunk = learner, precision, episode_chunk
+        self.learner, self.precision = learner, precision
+        self.episode_chunk, self.recompute = episode_chunk, recompute
 
     @classmethod
     @abc.abstractmethod
@@ -71,6 +97,28 @@ class Engine(abc.ABC):
     def episodes_at_once(self) -> int:
         """The number of episodes in each operation."""
         return 1
+
+    @abc.abstractmethod
+    def image_bytes(self, image_shape: tuple[int, int, int]) -> ImageBytes:
+        """Return the memory for one float32 image of shape (C, H, W), in the training's inner loop."""
+
+    def episode_bytes(
+        self, algorithm: Algorithm, *, image_shape: tuple[int, int, int], n_support: int, n_query: int, steps: int
+    ) -> EpisodeBytes:
+        """Return the memory for a meta-gradient of one episode with so many images of shape (C, H, W)."""
+        each = self.image_bytes(image_shape)
+        # the meta-gradient's sum, and of the last step parameters, gradients, directions and products
+        params = 4 * sum(value.numel() for value in self.learner.parameters())
+        query, several = n_query * each.loss, _COPIES * params
+        if algorithm.order == 1:
+            alone = several + max(n_support * each.loss, query)
+            return EpisodeBytes(alone, alone)
+        step, product = n_support * each.step, n_support * each.product
+        if algorithm.moves == "head":  # all steps share the support's activations
+            alone = several + step + max(query, product)
+            return EpisodeBytes(alone, alone)
+        keeping = several + steps * (step + 2 * params) + max(query, product)
+        return EpisodeBytes(keeping, several + steps * params + max(query, step + product))
 
     @abc.abstractmethod
     def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:

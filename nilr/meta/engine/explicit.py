@@ -9,13 +9,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from nilr.episodes import Episode
-from nilr.meta.engine.contract import Engine, MetaGradient, Objective
+from nilr.meta.engine.contract import Engine, ImageBytes, MetaGradient, Objective
 from nilr.meta.engine.image_block import image_block
 from nilr.meta.engine.layer import ConvLayer
 from nilr.meta.engine.native import library
 from nilr.meta.engine.network import Images, activations, as_images, flatten, loss_pass, moves_body, outputs
 from nilr.meta.engine.passes import AtenPasses, NativePasses, Passes
-from nilr.meta.engine.structure import Row, rows_of
+from nilr.meta.engine.structure import Row, kept_numbers, rows_of
 from nilr.meta.engine.trajectory import Task, TaskGradient, adapt, task_gradient
 from nilr.meta.engine.workers import in_order
 from nilr.meta.inner_lr import rate_at
@@ -37,6 +37,12 @@ class ExplicitEngine(Engine):
         return isinstance(learner.body, ConvBody)
 
     @override
+    def image_bytes(self, image_shape: tuple[int, int, int]) -> ImageBytes:
+        forward, backward, tangent, plane = kept_numbers(self._rows(), *image_shape[1:])
+        # a pass works with two planes beside those that it keeps: the gradients in a convolution's input and output
+        return ImageBytes(4 * (forward + backward), 4 * (tangent + 2 * plane), 4 * (forward + 2 * plane))
+
+    @override
     @torch.no_grad()
     def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
         algorithm, steps, weights, inductive = objective
@@ -48,7 +54,8 @@ class ExplicitEngine(Engine):
         def gradient_of(i: int) -> TaskGradient:
             episode = batch[i]
             task = self._task(episode, inductive=inductive)
-            return task_gradient(params, rates, task, exact=algorithm.order == 2, weights=weights)
+            how = {"exact": algorithm.order == 2, "recompute": self.recompute, "learned": algorithm.learns_rates}
+            return task_gradient(params, rates, task, weights=weights, **how)
 
         device, at_most = batch.query_x.device, self.episode_chunk
         for i, gradient in enumerate(in_order(gradient_of, range(len(batch)), device=device, at_most=at_most)):
@@ -116,9 +123,15 @@ class ExplicitEngine(Engine):
         return self._as_images(x, statistics)
 
     def _as_images(self, x: Tensor, statistics: Statistics | None = None, *, first: int | None = None) -> Images:
-        body = cast(ConvBody, self.learner.body)  # `supports` checks it
-        rows = rows_of(body.stages)
-        return as_images(x, rows, [self._layer(row, statistics, first) for row in rows], mean=body.mean)
+        rows = self._rows()
+        return as_images(x, rows, [self._layer(row, statistics, first) for row in rows], mean=self._body.mean)
+
+    @property
+    def _body(self) -> ConvBody:
+        return cast(ConvBody, self.learner.body)  # `supports` checks it
+
+    def _rows(self) -> tuple[Row, ...]:
+        return rows_of(self._body.stages)
 
     def _layer(self, row: Row, statistics: Statistics | None, first: int | None) -> ConvLayer:
         given = None if statistics is None else [statistics[unit.name] for unit in row.branches]

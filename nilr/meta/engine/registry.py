@@ -21,7 +21,11 @@ AUTO = {"cpu": ("compiled", "explicit", "reference"), "cuda": ("batched", "refer
 
 
 def choose_engine(
-    name: str, learner: Learner, device: torch.device, precision: str = "float32", episode_chunk: int | None = None
+    name: str,
+    learner: Learner,
+    device: torch.device,
+    precision: str = "float32",
+    episode_chunk: int | None = None,
 ) -> Engine:
     """Return the named engine, bound to the learner.
 

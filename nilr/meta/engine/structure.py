@@ -40,5 +40,24 @@ def kept_planes(rows: tuple[Row, ...]) -> Iterator[set[int]]:
         yield {plane for row in rows[i + 1 :] for plane in row.inputs}
 
 
+def kept_numbers(rows: Iterable[Row], height: int, width: int) -> tuple[int, int, int, int]:
+    """Return how many numbers the passes keep for an image: forward, backward in addition, and the tangent's forward.
+
+    The last number is that of the largest plane. The positions of pooled values count as two numbers each.
+    """
+    sizes, forward, backward, tangent, largest = [(height, width)], 0, 0, 0, 0
+    for row in rows:
+        h, w = sizes[row.inputs[0]]
+        sizes.append((h // 2, w // 2) if row.pool else (h, w))
+        channels, n = row.branches[0].out_channels, len(row.branches)
+        full, output = channels * h * w, channels * sizes[-1][0] * sizes[-1][1]
+        pooled = n * output if row.pool else 0
+        forward += n * full + output + pooled + (2 * output if row.pool else 0)
+        backward += output + full * sum(plane > 0 for plane in row.inputs)
+        tangent += n * full + output + pooled
+        largest = max(largest, full)
+    return forward, backward, tangent, largest
+
+
 def _unit(unit: Unit, plane: int, stage: str | None) -> Row:
     return Row((unit,), (plane,), 1.0 if unit.slope is None else float(unit.slope), unit.pool, stage)

@@ -58,37 +58,51 @@ def task_gradient(
     exact: bool,
     weights: LossWeights | None = None,
     recompute: bool = False,
+    learned: bool = True,
 ) -> TaskGradient:
     """Return the meta-gradient of a task.
 
-    `rates` are those of each step, which broadcast to their parameters. `exact` is second order; otherwise inner
-    gradients are constants. `weights` are those of `Objective`. With `recompute` only the parameters of each step are
-    kept, and its activations are computed again on the way back; the numbers are the same.
+    `rates` are those of each step, which broadcast to their parameters; unless they are `learned`, their gradient is
+    left out. `exact` is second order; otherwise inner gradients are constants. `weights` are those of `Objective`. With
+    `recompute` only the parameters of each step are kept, and its activations are computed again on the way back; the
+    numbers are the same.
     """
     if weights is None and rates and not moves_body(rates[0]):
         return _head_task_gradient(params, rates, task, exact=exact)
-    adapted, trace = dict(params), list[tuple[Params, Pass | None]]()
-    keep, gradients = exact and not recompute, list[Params]()
+    adapted, trace, keep = dict(params), list[_Step](), exact and not recompute
     for of_step in rates:
         support = loss_pass(adapted, task.support, task.support_y, body=exact or moves_body(of_step), keep=keep)
-        trace.append((dict(adapted), support if keep else None))
-        gradients.append(support.gradient)
+        trace.append(_Step(dict(adapted), None if exact else support.gradient, support if keep else None))
         _move(adapted, of_step, support.gradient)
         del support
     query = loss_pass(adapted, task.query, task.query_y)
     v = {name: value * (1 if weights is None else weights[-1]) for name, value in query.gradient.items()}
+    loss, logits = query.loss, query.logits
+    del adapted, query
     changes: list[Params] = []
     for step in reversed(range(len(rates))):
-        (at, kept), of_step, gradient = trace.pop(), rates[step], gradients.pop()
-        changes.insert(0, {name: -gradient[name] * v[name] for name in of_step})
-        if exact:
+        (at, gradient, kept), of_step = trace.pop(), rates[step]
+        if gradient is None:
             kept = kept or loss_pass(at, task.support, task.support_y, keep=True)
+            gradient = kept.gradient
+        if learned:
+            changes.insert(0, {name: -gradient[name] * v[name] for name in of_step})
+        if kept is not None:
             product = hessian_product(at, kept, {name: rate * v[name] for name, rate in of_step.items()})
-            v = {name: value - product[name] for name, value in v.items()}
+            v = {name: value - product.pop(name) for name, value in v.items()}
         if weights is not None and step:
             earlier = loss_pass(at, task.query, task.query_y)
             v = {name: value + weights[step - 1] * earlier.gradient[name] for name, value in v.items()}
-    return TaskGradient(query.loss, query.logits, v, changes)
+        del gradient, kept
+    return TaskGradient(loss, logits, v, changes)
+
+
+class _Step(NamedTuple):
+    """An inner step: the parameters before it, their gradient (first order), and its pass, if that is kept."""
+
+    params: Params
+    gradient: Params | None
+    support: Pass | None
 
 
 def adapt(params: Tensors, rates: Sequence[Tensors], images: Images, labels: Tensor) -> Params:

@@ -23,6 +23,7 @@ from nilr.meta.updates import Updates
 from nilr.models.learner import Learner, Params
 from nilr.models.registry import build_learner, image_arguments
 from nilr.recipes.bench.flops import NeededFlop, convolution_rate, seconds_each
+from nilr.recipes.common.memory import fit_memory
 from nilr.recipes.common.processes import Child, Parent
 from nilr.reporting import Reporter
 from nilr.runtime import peak_memory, prepare
@@ -177,6 +178,19 @@ def _update(job: Job, learner: Learner, device: torch.device, note: Callable[[st
     # at an outer rate of 0 every turn does the same
     settings = OuterSettings(outer_lr=0.0, grad_clip=None, inner_steps=job.steps, outer_steps=1)
     engine = choose_engine(job.engine, learner, device, job.precision)
+    n_support, n_query = job.n_way * job.n_shot, job.n_way * job.n_query
+    fitted = fit_memory(
+        engine,
+        "auto",
+        job.algorithm,
+        n_episodes=job.episodes,
+        n_support=n_support,
+        n_query=n_query,
+        image_shape=(job.channels, job.image_size, job.image_size),
+        device=device,
+    )
+    if fitted is not None:
+        note(f"{job.engine}, {job.algorithm.name}: {fitted}")
     capture = capture_on(device, note) if job.captured and engine.capturable else None
     outer = OuterLoop(job.algorithm, params, rates, engine=engine, settings=settings, capture=capture)
     updates = Updates([outer], [_sampler(job, device)], job.episodes)

@@ -1,4 +1,4 @@
-"""Out of memory: an error with the memory that was used and a flag that lowers it."""
+"""Memory: what fits, and an error with the memory that was used and a flag that lowers it if it does not."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -6,16 +6,66 @@ from typing import TypeVar
 
 import torch
 
-from nilr.config.base import ChunkSettings, DeviceSettings
+from nilr.config.base import ChunkSettings, DeviceSettings, Recompute
 from nilr.errors import DeviceError
+from nilr.meta.algorithms import Algorithm
+from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.workers import workers
 from nilr.reporting import Reporter
-from nilr.runtime import find_device, peak_memory, total_memory
+from nilr.runtime import available_memory, find_device, peak_memory, total_memory
+from nilr.words import counted
 
 S = TypeVar("S", bound=DeviceSettings)
 R = TypeVar("R")
 
 _GIB = 2**30
+_SHARE = 0.5  # of the available memory, which estimated activations may fill
+
+
+def fit_memory(
+    engine: Engine,
+    recompute: Recompute,
+    algorithm: Algorithm,
+    *,
+    n_episodes: int,
+    n_support: int,
+    n_query: int,
+    image_shape: tuple[int, int, int],
+    device: torch.device,
+) -> str | None:
+    """Set whether the engine recomputes, and without an `episode_chunk` how many episodes it computes at a time.
+
+    With `auto` it recomputes if the activations of all inner steps need more than half of the available memory. If that
+    is not enough, it computes fewer episodes at a time.
+
+    Args:
+        engine: the engine.
+        recompute: the setting.
+        algorithm: the row.
+        n_episodes: number of episodes of an update.
+        n_support: number of support images of an episode.
+        n_query: number of query images of an episode.
+        image_shape: (C, H, W) of an image.
+        device: where it computes.
+
+    Returns:
+        A note for the user, if memory decides something.
+    """
+    needed = engine.episode_bytes(
+        algorithm, image_shape=image_shape, n_support=n_support, n_query=n_query, steps=algorithm.inner_steps
+    )
+    at_once = min(n_episodes, max(engine.episodes_at_once, workers(device, engine.episode_chunk)))
+    budget, notes = _SHARE * available_memory(device), []
+    engine.recompute = recompute == "on"
+    if recompute == "auto" and at_once * needed.keeping > budget and needed.recomputing < needed.keeping:
+        engine.recompute = True
+        kept = f"{at_once * needed.keeping / _GIB:.1f} GiB"
+        notes.append(f"the activations of {counted(algorithm.inner_steps, 'inner step')}, {kept}, are recomputed")
+    each = needed.recomputing if engine.recompute else needed.keeping
+    if engine.episode_chunk is None and at_once > 1 and at_once * each > budget:
+        engine.episode_chunk = max(1, int(budget / each))
+        notes.append(f"{counted(engine.episode_chunk, 'episode')} of {each / _GIB:.1f} GiB at a time")
+    return f"{budget / _GIB:.1f} GiB are available for activations: {'; '.join(notes)}" if notes else None
 
 
 def out_of_memory(device: torch.device, *, at_once: int, smaller: str, saved: Sequence[str] = ()) -> DeviceError:

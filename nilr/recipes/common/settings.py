@@ -20,7 +20,7 @@ from nilr.recipes.common.outcome import absolute_paths
 
 # Settings that change no number: where the training runs, and its name.
 _PLACE = {"home", "data", "paths", "name", "preset", "resume", "force"}
-_PLACE |= {"device", "threads", "episode_chunk", "save_every", "tensorboard"}
+_PLACE |= {"device", "threads", "episode_chunk", "recompute", "save_every", "tensorboard"}
 
 # Settings that have their default in the algorithm's row: setting -> field of the row.
 _OF_THE_ROW = {

@@ -34,7 +34,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     if settings.tensorboard is not None:
         check_output(settings.tensorboard, "--tensorboard", folder=True)
     with contextlib.ExitStack() as resources:
-        starter = Starter(store, resources, reporter)
+        starter = Starter(store, resources, reporter, n_models=settings.seeds)
         trainings: list[Training] = []
         for seed_settings, name in settings_by_seed(settings):
             trainings.append(starter.start(seed_settings, name, NotesOnly(reporter) if trainings else reporter))
@@ -57,7 +57,9 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         models=[model.used.model_copy(update={"name": name}) for model, name in zip(models, names, strict=True)],
         data=first.data,
         notes=starter.notes,
-        environment=environment(device, first.outer.engine.name, captured=first.outer.captured),
+        environment=environment(
+            device, first.outer.engine.name, captured=first.outer.captured, recompute=first.outer.engine.recompute
+        ),
     )
 
 

@@ -146,9 +146,11 @@ def _memory_hint(trainings: Sequence[Training], n_episodes: int, *, within: Trai
         _save_updates(training for training in trainings if training is not within)
         device, engine = trainings[0].train.images.device, trainings[0].outer.engine
         at_once = max(engine.episodes_at_once, workers(device, engine.episode_chunk))
+        keeps = trainings[0].outer.algorithm.order == 2 and not engine.recompute
+        recompute = "--recompute on, " if keeps else ""
         raise out_of_memory(
             device,
             at_once=min(at_once, n_episodes),
-            smaller="a smaller --n-query, --filters, --widths or --image-size, or --device cpu",
+            smaller=f"{recompute}a smaller --n-query, --filters, --widths or --image-size, or --device cpu",
             saved=[training.resume_command() for training in trainings if training.resumable],
         ) from error

@@ -17,12 +17,14 @@ from nilr.errors import StoreError, UsageError
 from nilr.files import remove_at_once
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.cuda_graphs import capture_on
+from nilr.meta.engine.contract import Engine
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.import_path import check_allowed
 from nilr.models.registry import body_arguments, build_learner, image_arguments
 from nilr.recipes.common.loading import OpenSplit, find_training_pack, newest_pack, open_split
+from nilr.recipes.common.memory import fit_memory
 from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
 from nilr.recipes.meta_train.reference import read_reference, with_reference
 from nilr.recipes.meta_train.training import Training
@@ -54,9 +56,10 @@ def settings_by_seed(settings: TrainSettings) -> list[tuple[TrainSettings, str]]
 class Starter:
     """Starts the trainings of one command. They share opened splits and the decision to capture updates."""
 
-    def __init__(self, store: Store, resources: contextlib.ExitStack, reporter: Reporter) -> None:
+    def __init__(self, store: Store, resources: contextlib.ExitStack, reporter: Reporter, *, n_models: int = 1) -> None:
         self.notes: list[str] = []  # for the result: which pack is used, why updates are not captured
-        self._store, self._resources, self._reporter = store, resources, reporter
+        self._store, self._resources, self._reporter, self._n_models = store, resources, reporter, n_models
+        self._fitted: tuple[bool, int | None] | None = None  # `recompute` and `episode_chunk` of the engines
         self._open_split = functools.cache(open_split)
         self._capture_on = functools.cache(lambda device: capture_on(device, self._note))
 
@@ -133,6 +136,7 @@ class Starter:
         )
         params = {name: value.to(device) for name, value in learner.initial_params().items()}
         engine = choose_engine(settings.engine, learner, device, settings.precision, settings.episode_chunk)
+        self._fit_memory(settings, algorithm, engine, data, device)
         numbers = initial_rates(algorithm, params, learner.kinds, stream_seed(settings.seed, "rates"))
         numbers, norms = with_reference(settings, reference, numbers, params)
         return OuterLoop(
@@ -152,6 +156,26 @@ class Starter:
             rate_norms=norms,
             capture=self._capture_on(device) if engine.capturable else None,
         )
+
+    def _fit_memory(
+        self, settings: TrainSettings, algorithm: Algorithm, engine: Engine, data: DataUsed, device: torch.device
+    ) -> None:
+        """Adjust the engine to the available memory; several models of one command have the same adjustment."""
+        if self._fitted is None:
+            note = fit_memory(
+                engine,
+                settings.recompute,
+                algorithm,
+                n_episodes=settings.meta_batch_size * self._n_models,
+                n_support=settings.n_way * settings.n_shot,
+                n_query=settings.n_way * settings.n_query,
+                image_shape=(data.channels, data.image_size, data.image_size),
+                device=device,
+            )
+            self._fitted = engine.recompute, engine.episode_chunk
+            if note is not None:
+                self._note(note)
+        engine.recompute, engine.episode_chunk = self._fitted
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

@@ -487,3 +487,31 @@ def test_in_float32_the_error_is_no_larger_than_the_references(engine: type[Engi
     medians = {who: sorted(values)[len(values) // 2] for who, values in errors.items()}
     # a pooling tie that falls the other way is worth a thousand roundings, so the medians are compared, to a factor
     assert medians["engine"] <= 2 * medians["reference"], errors
+
+
+RECOMPUTED = [row for row in ROWS.values() if row.order == 2]
+
+
+@pytest.mark.usefixtures("one_thread")
+@every_engine
+@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("weights", [None, (0.5, 0.3, 0.2)], ids=["last", "every step"])
+@pytest.mark.parametrize("algorithm", RECOMPUTED, ids=lambda row: f"{row.name}-{row.grain}-{row.per_step}")
+def test_recomputed_activations_give_the_same_meta_gradient(
+    engine: type[Engine], arch: str, algorithm: Algorithm, weights: tuple[float, ...] | None
+) -> None:
+    learner, params, rates = model(arch, algorithm)
+    taken = inner_rates(algorithm, rates, params, learner.kinds)
+    objective = Objective(algorithm, 3, weights, inductive=weights is not None)
+    kept, recomputed = (
+        engine(learner, recompute=recompute).meta_gradient(params, taken, batch(), objective)
+        for recompute in (False, True)
+    )
+    pairs = [(kept.params[name], recomputed.params[name]) for name in params]
+    pairs += [(kept.inner_lr[name], recomputed.inner_lr[name]) for name in kept.inner_lr]
+    pairs += [(kept.query_loss, recomputed.query_loss), (kept.accuracy, recomputed.accuracy)]
+    for value, again in pairs:
+        if engine.name == "reference":  # it adds the same terms in another order
+            assert (value - again).norm() <= 1e-9 * value.norm() + 1e-13
+        else:
+            assert torch.equal(value, again)

@@ -121,7 +121,9 @@ def test_a_training_without_a_completed_update_leaves_no_model(
     fail(monkeypatch, "meta_gradient")
     with pytest.raises(DeviceError, match=SAID) as caught:
         train(episode_chunk=1, **quick)
-    assert caught.value.hint == "use a smaller --n-query, --filters or --image-size, or --device cpu"
+    assert caught.value.hint == (
+        "use --recompute on, a smaller --n-query, --filters, --widths or --image-size, or --device cpu"
+    )
     assert not Store(None).model_dir("x").exists()
 
 
