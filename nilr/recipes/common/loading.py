@@ -5,10 +5,10 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
 from nilr.checkpoint import Checkpoint, Manifest, TrainedOn, load_checkpoint, read_manifest
@@ -31,8 +31,7 @@ from nilr.store import ModelRef, Store
 from nilr.words import counted
 
 _MAX_STEPS = 1000
-_Count = Annotated[int, Field(strict=True, ge=1)]
-_ARGUMENTS = TypeAdapter(dict[str, _Count | tuple[_Count, ...]])
+_MAX_SIZE = 10**6
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def load_model(
     manifest = checkpoint.manifest
     check_allowed(manifest.architecture.name, code, f"model `{ref.name}`")
     with _rebuilding(ref):
-        arguments: dict[str, Any] = _ARGUMENTS.validate_python(manifest.architecture.arguments)
+        arguments = _sizes(manifest)
         expected = parameter_shapes(manifest.architecture.name, **arguments)
         algorithm = _algorithm(manifest)
     if {name: value.shape for name, value in checkpoint.params.items()} != expected:
@@ -167,6 +166,15 @@ def check_model(store: Store, reference: str) -> ModelUsed:
     checkpoint = load_checkpoint(ref.file)
     with _rebuilding(ref):
         return model_used(ref, checkpoint.manifest, _algorithm(checkpoint.manifest))
+
+
+def _sizes(manifest: Manifest) -> dict[str, Any]:
+    """Return the arguments of a learner's builder; ValueError if one is neither a size nor a list of sizes."""
+    for name, value in manifest.architecture.arguments.items():
+        for size in value if isinstance(value, list) else [value]:
+            if type(size) is not int or not 1 <= size <= _MAX_SIZE:
+                raise ValueError(f"`{name}` is {str(value)[:50]}, expected numbers from 1 to {_MAX_SIZE:,}")
+    return dict(manifest.architecture.arguments)
 
 
 def _algorithm(manifest: Manifest) -> Algorithm:
