@@ -26,9 +26,10 @@ def conv6(*, image_size: int, filters: int, channels: int = 3) -> tuple[ConvBody
 
 
 def resnet12(*, image_size: int, widths: Sequence[int], channels: int = 3) -> tuple[ConvBody, int]:
-    """Four residual blocks and the mean over positions (Lee et al., MetaOptNet, 2019), without dropout and DropBlock.
+    """Four residual blocks and the mean over positions, without dropout and DropBlock; D is the last of the widths.
 
-    D is the last of the four widths. Widths of 64, 128, 256 and 512 are those of TADAM (Oreshkin et al., 2018).
+    Widths of 64, 160, 320 and 640 are those of Tian et al. (Rethinking Few-Shot Image Classification, 2020), whose
+    blocks are MetaOptNet's (Lee et al., 2019); 64, 128, 256 and 512 those of TADAM (Oreshkin et al., 2018).
     """
     if not isinstance(widths, Sequence) or len(widths) != _N_RESIDUAL or not all(map(_is_count, widths)):
         raise ValueError(f"widths is {widths}, expected the numbers of channels of {_N_RESIDUAL} blocks")

@@ -13,7 +13,8 @@ class Anchor(Record):
 
     `accuracy` is that of the network's own head after adaptation, or of neighbours' votes (`attention`) on its features
     before adaptation. Rates are as published: some losses are sums over images, others means. `reported_by` says where
-    the figure was read; one from memory was not checked at its source.
+    the figure was read; one from memory was not checked at its source. `body_differs` says what of the network differs
+    from nilr's body of that name.
     """
 
     source: str
@@ -21,6 +22,8 @@ class Anchor(Record):
     algorithm: str
     body: str
     filters: int | None
+    widths: list[int] | None = None
+    body_differs: str | None = None
     dataset: str
     image_size: int
     n_way: int = 5

@@ -65,7 +65,7 @@ def _describe(judging: Judging) -> str:
 def _row(anchor: Anchor, screen: Screen) -> tuple[str | None, ...]:
     steps = [str(n) for n in (anchor.inner_steps, anchor.eval_inner_steps) if n is not None]
     flags = {"pretrained": anchor.pretrained, "ensemble": anchor.ensemble, "features": anchor.measured == "features"}
-    remarks = [*(word for word, found in flags.items() if found), *filter(None, [anchor.remarks])]
+    remarks = [*(word for word, found in flags.items() if found), *filter(None, [anchor.body_differs, anchor.remarks])]
     counts = (anchor.meta_batch_size, anchor.outer_steps, anchor.n_query)
     return (
         anchor.source,

@@ -29,7 +29,23 @@ _LIBFEWSHOT: dict[str, Any] = {"inner_steps": 5, "eval_inner_steps": 10, "inner_
 # https://github.com/HJ-Yoo/BOIL: batch normalisation without running statistics; standard deviations over models
 _BOIL: dict[str, Any] = {"batch_stats": "apart", "n_episodes": 5_000, "remarks": "5 models of 1,000 episodes each"}
 _NO_HEAD: dict[str, Any] = {"measured": "features", "remarks": "votes by attention over cosines"}
-_UNICORN: dict[str, Any] = {"pretrained": True, "remarks": "15 to 20 inner steps"}
+_WIDE, _NARROW = [64, 160, 320, 640], [64, 128, 256, 512]  # of ResNet-12
+# https://github.com/Han-Jia/UNICORN-MAML: model/networks/res12_maml.py
+_UNICORN: dict[str, Any] = {
+    "pretrained": True, "remarks": "15 to 20 inner steps", "widths": _WIDE,
+    "body_differs": "dropout and DropBlock, ReLU after the sum",
+}  # fmt: skip
+# https://github.com/baiksung/L2F: meta_neural_network_architectures.py, experiment_config
+_L2F: dict[str, Any] = {
+    "inner_steps": 5, "eval_inner_steps": 5, "inner_lr": "0.01", "outer_lr": 1e-3, "outer_steps": 50_000,
+    "n_query": 15, "batch_stats": "apart", "n_episodes": 600, "widths": _NARROW,
+    "body_differs": "ReLU, no pooling in block4", "remarks": "first order in the first 5,500 updates",
+}  # fmt: skip
+# https://github.com/Johswald/learning_where_to_learn: models.py
+_SPARSE: dict[str, Any] = {"widths": _NARROW, "body_differs": "leaky ReLU of slope 0.01, no pooling in block4"}
+# https://github.com/RL-VIG/LibFewShot: core/model/backbone/resnet_12.py, reproduce/BOIL
+_LIBFEWSHOT_ANIL: dict[str, Any] = {"widths": _WIDE, "body_differs": "dropout and DropBlock"}
+_LIBFEWSHOT_BOIL: dict[str, Any] = {"body_differs": "no shortcut in block4"}
 _SEEDS: dict[str, Any] = {"remarks": "mean of 3 seeds"}
 
 
@@ -68,13 +84,13 @@ _ROWS: tuple[tuple[str, str, str, str, int | None, str, _Percent, _Percent, dict
     ("Rusu et al. 2019", _MEMORY, "metasgd", "wrn-28-10", None, _MINI, (54.24, 0.03), (70.86, 0.04), _FROZEN),
     ("sparse-MAML", _PAPER, "sparse-maml, binary", "conv4", 64, _MINI, 50.35, 67.03, {}),
     ("sparse-MAML", _PAPER, "sparse-maml", "conv4", 64, _MINI, 50.15, 66.80, {}),
-    ("L2F", _CODE, "maml", "resnet12", None, _MINI, (51.03, 0.50), 68.26, {"meta_batch_size": 1}),
-    ("L2F", _CODE, "maml", "resnet12", None, _MINI, (58.37, 0.49), 69.76, {"meta_batch_size": 2}),
+    ("L2F", _CODE, "maml", "resnet12", None, _MINI, (51.03, 0.50), 68.26, _L2F | {"meta_batch_size": 1}),
+    ("L2F", _CODE, "maml", "resnet12", None, _MINI, (58.37, 0.49), 69.76, _L2F | {"meta_batch_size": 2}),
     ("MeTAL", _CODE, "maml", "resnet12", None, _MINI, (58.60, 0.42), (69.54, 0.38), {}),
-    ("sparse-MAML", _CODE, "maml", "resnet12", None, _MINI, 53.91, 69.36, {}),
-    ("sparse-MAML", _CODE, "sparse-maml", "resnet12", None, _MINI, 56.39, 73.01, {}),
-    ("LibFewShot", _CODE, "anil", "resnet12", None, _MINI, 52.77, 68.11, {}),
-    ("LibFewShot", _CODE, "boil", "resnet12", None, _MINI, (58.87, 0.38), 72.88, {}),
+    ("sparse-MAML", _CODE, "maml", "resnet12", None, _MINI, 53.91, 69.36, _SPARSE),
+    ("sparse-MAML", _CODE, "sparse-maml", "resnet12", None, _MINI, 56.39, 73.01, _SPARSE),
+    ("LibFewShot", _CODE, "anil", "resnet12", None, _MINI, 52.77, 68.11, _LIBFEWSHOT_ANIL),
+    ("LibFewShot", _CODE, "boil", "resnet12", None, _MINI, (58.87, 0.38), 72.88, _LIBFEWSHOT_BOIL),
     ("UNICORN-MAML", _CODE, "maml", "resnet12", None, _MINI, 64.42, 83.44, _UNICORN),
     ("UNICORN-MAML", _CODE, "maml", "resnet12", None, _TIERED, 65.72, 84.37, _UNICORN),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Which anchors a model is compared with, and how it is evaluated for each."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from nilr.checkpoint import Manifest
 from nilr.history import completed_updates
@@ -14,7 +15,6 @@ from nilr.words import counted
 # What an unreported value is taken to be.
 UPDATES, QUERIES = 60_000, 15
 
-_CONV4 = "conv4"
 # fields of an algorithm's row that no published recipe changes
 _OF_ALGORITHM = ("moves", "norm_adapted", "order", "grain", "per_step", "constraint", "rectified")
 
@@ -79,13 +79,24 @@ def _is_of(dataset: str, pack: str) -> bool:
 
 
 def _differences_of_network(anchor: Anchor, manifest: Manifest) -> Iterator[str]:
-    filters, size = manifest.architecture.arguments.get("filters"), manifest.data.image_size
-    if anchor.body == _CONV4 and anchor.filters is None:
+    sizes, size = manifest.architecture.arguments, manifest.data.image_size
+    filters, widths = sizes.get("filters"), sizes.get("widths")
+    if filters is not None and anchor.filters is None:
         yield "filters not reported"
     elif anchor.filters not in (None, filters):
         yield f"{anchor.filters} filters, not {filters}"
+    if widths is not None and anchor.widths is None:
+        yield "widths not reported"
+    elif anchor.widths not in (None, widths):
+        yield f"widths {_listed(anchor.widths)}, not {_listed(widths)}"
+    if anchor.body_differs is not None:
+        yield anchor.body_differs
     if anchor.image_size != size:
         yield f"{anchor.image_size} px, not {size} px"
+
+
+def _listed(widths: Any) -> str:  # noqa: ANN401 - a list from a manifest
+    return ",".join(map(str, widths))
 
 
 def _differences_of_recipe(anchor: Anchor, model: LoadedModel) -> dict[str, bool]:
