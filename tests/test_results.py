@@ -181,6 +181,7 @@ METRICS["bench"] = BenchMetrics(
             validations=2,
             seconds_per_validation=5.0,
             seconds=110.0,
+            peak_memory_bytes=800_000_000,
         )
     },
     unavailable=["compiled"],

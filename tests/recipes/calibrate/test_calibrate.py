@@ -174,10 +174,8 @@ def test_an_anchor_that_differs_is_listed_with_the_reason_and_not_judged(
 
 
 def test_an_anchor_of_a_residual_body_differs_in_widths_and_in_its_blocks(table: Any, quick: dict[str, Any]) -> None:
-    quick |= {"name": "residual", "arch": "resnet12", "widths": (4, 4, 4, 8)}
-    meta_train.run(
-        TrainSettings(**{name: value for name, value in quick.items() if name != "filters"}), SilentReporter()
-    )
+    sizes = {name: value for name, value in quick.items() if name != "filters"}
+    train_model(algo="maml", name="residual", arch="resnet12", widths=(4, 4, 4, 8), **sizes)
     residual = {"body": "resnet12", "filters": None}
     table(anchor(**residual, widths=[64, 128, 256, 512], body_differs="DropBlock"), anchor(**residual))
     assert reasons("residual") == [["widths 64,128,256,512, not 4,4,4,8", "DropBlock"], ["widths not reported"]]
