@@ -53,7 +53,7 @@ def test_a_name_is_the_words_of_a_flag(model: type[Settings], name: str) -> None
 
 def test_a_field_has_one_type_wherever_it_stands() -> None:
     optional = {"data", "n_way", "n_shot", "n_query", "filters", "outer_steps", "n_episodes", "preset", "seeds"}
-    optional |= {"arch", "widths", "image_size"}  # of one training, or of several models; of a data set
+    optional |= {"arch", "widths", "image_size", "channels"}  # of one training, or of several models; of a data set
     optional.add("batch_stats")  # of a training never `together`
     seen: dict[str, Any] = {}
     for model, name in FIELDS:
