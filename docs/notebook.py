@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ast
 import base64
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import matplotlib.figure
 
 NOTEBOOK = Path(__file__).with_name("library.ipynb")
 
@@ -40,10 +37,8 @@ def _outputs(value: object, count: int) -> list[dict[str, Any]]:
     if value is None:
         return []
     data: dict[str, Any] = {"text/plain": repr(value).splitlines(keepends=True)}
-    if isinstance(value, matplotlib.figure.Figure):
-        picture = io.BytesIO()
-        value.savefig(picture, format="png", metadata={"Software": None})
-        data["image/png"] = base64.b64encode(picture.getvalue()).decode()
+    if hasattr(value, "_repr_png_"):
+        data["image/png"] = base64.b64encode(value._repr_png_()).decode()
     elif hasattr(value, "_repr_html_"):
         data["text/html"] = value._repr_html_().splitlines(keepends=True)
     return [{"output_type": "execute_result", "execution_count": count, "metadata": {}, "data": data}]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nilr.errors import UnknownNameError, UsageError
@@ -44,18 +46,24 @@ def plot(
     if figure is not None and figure not in kinds:
         raise UnknownNameError("figure", figure, kinds)
     check_matplotlib()
-    import matplotlib.pyplot as _  # noqa: F401 - a notebook shows figures only after this import
-
     several = [results] if isinstance(results, Result) else list(results)
     sources = [Source("", str(i), result.command, result) for i, result in enumerate(several)]
     material = Material(sources, probed(sources))
     for kind in kinds.values() if figure is None else (kinds[figure],):
         drawing = kind.make(material)
         if drawing is not None:
-            return make_figure(drawing.draw, NARROW if narrow else WIDE)
-    made = [kind.name for kind in KINDS if kind.make(material) is not None]
+            made = make_figure(drawing.draw, NARROW if narrow else WIDE)
+            made._repr_png_ = partial(_png, made)  # type: ignore[attr-defined] # a notebook shows it without pyplot
+            return made
+    others = [kind.name for kind in KINDS if kind.make(material) is not None]
     needs = f"; it needs {kinds[figure].needs}" if figure is not None else ""
     raise UsageError(
         f"the results lack the numbers of the figure{f' `{figure}`' if figure else 's'}{needs}",
-        hint=f"they have those of {', '.join(made)}" if made else "give results of probe or measure_rates",
+        hint=f"they have those of {', '.join(others)}" if others else "give results of probe or measure_rates",
     )
+
+
+def _png(figure: matplotlib.figure.Figure) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()

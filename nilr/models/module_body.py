@@ -111,14 +111,19 @@ class ModuleBody(Body):
 
     def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
         """Return the outputs of the layers by name, and at the end the features."""
+        if statistics is not None:
+            self._check_inductive()
         run, features = self._run(params, x, statistics)
         return {**{name: run.outputs[name] for name in self.layers}, FEATURES: features}
 
     def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
         """Return the statistics by name of the module of batch normalisation; ModuleError if they do not suffice."""
+        self._check_inductive()
+        return self._run(params, x, None)[0].found
+
+    def _check_inductive(self) -> None:
         if "inductive" in self._limits:
             raise self._limits["inductive"]
-        return self._run(params, x, None)[0].found
 
     def _run(self, params: Tensors, x: Tensor, statistics: Statistics | None) -> tuple[Run, Tensor]:
         (module,) = self._whole

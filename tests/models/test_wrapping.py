@@ -319,6 +319,8 @@ def test_features_that_depend_on_the_batch_have_no_inductive_statistics(images: 
     assert not body.inductive
     with pytest.raises(ModuleError, match=r"`Calls` has features of an image that depend on the other images"):
         body.statistics(dict(body.named_parameters()), images)
+    with pytest.raises(ModuleError, match="depend on the other images"):
+        body.activations(dict(body.named_parameters()), images, {})
 
 
 class OnceDifferentiable(torch.autograd.Function):

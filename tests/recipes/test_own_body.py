@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
 from nilr.config.base import Settings
 from nilr.config.commands import ImportSettings, ModelsSettings
 from nilr.config.evaluation import AdaptSettings, CalibrateSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.data.pack import open_pack
 from nilr.errors import CheckpointError, ModuleError
 from nilr.recipes import adapt, calibrate, meta_train, probe, rates
 from nilr.recipes.models import importing, list_models, verify_models
@@ -27,6 +29,18 @@ Path(__file__).with_name("imported").touch()
 def make(channels):
     last = nn.Conv2d(4, 4, 3)
     return nn.Sequential(nn.Conv2d(channels, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), last, nn.Flatten())
+"""
+
+CENTRED = """
+from torch import nn
+
+class Centred(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(768, 4)
+
+    def forward(self, x):
+        return self.last(x.flatten(1) - x.flatten(1).mean(0))
 """
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
@@ -99,6 +113,29 @@ def test_no_command_imports_what_a_checkpoint_names(
     elsewhere = ImportSettings(sources=(home / "models" / "own",), home=tmp_path / "elsewhere")
     assert importing.run(elsewhere, SILENT).models[0].name == "own"
     assert not trace.exists()
+
+
+def test_a_body_without_inductive_statistics_is_adapted_apart_alone(
+    pack: Path, code: Path, quick: dict[str, Any], tmp_path: Path
+) -> None:
+    (code / "centred_body_of_a_test.py").write_text(CENTRED)
+    arch = "centred_body_of_a_test:Centred"
+    quick.pop("filters")
+    meta_train.run(TrainSettings(**quick, name="centred", arch=arch), SILENT)
+    adapted = adapt.run(AdaptSettings(arch=(arch,), name="adapted"), SILENT)
+    assert adapted.metrics.accuracy_after is not None
+    split = open_pack(pack).open_split("test")
+    for i in range(2):
+        folder = tmp_path / "support" / f"class{i}"
+        folder.mkdir(parents=True)
+        PIL.Image.fromarray(split.images.read([8 * i])[0]).save(folder / "1.png")
+    query = tmp_path / "support" / "class0" / "1.png"
+    for settings in (
+        AdaptSettings(arch=(arch,), model="centred", support=tmp_path / "support", query=(query,)),
+        AdaptSettings(arch=(arch,), model="adapted", query=(query,)),
+    ):
+        with pytest.raises(ModuleError, match="depend on the other images of its batch"):
+            adapt.run(settings, SILENT)
 
 
 def test_a_body_that_has_changed_does_not_fit(
