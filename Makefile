@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 INSTALLS = pyproject.toml $(CONSTRAINTS) hatch_build.py $(wildcard nilr/meta/engine/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow faults fuzz check floors newest bench bench-packing docs
+.PHONY: help demo test test-slow faults fuzz check floors newest peers bench bench-packing docs
 
 help:
 	@echo "make demo           install nilr into $(VENV) and run it on generated images"
@@ -28,6 +28,7 @@ help:
 	@echo "make check          check format, lint and types, then make test (what CI runs)"
 	@echo "make floors         make test with the lowest versions that pyproject.toml allows, on $(OLDEST)"
 	@echo "make newest         make test with the newest versions, on $(NEWEST)"
+	@echo "make peers          download learn2learn, for the tests of models from there"
 	@echo "make bench          compare the speed with other libraries; ARGS=--scaling measures the cost by size"
 	@echo "make bench-packing  compare prepare-data with decoding alone, on the real Mini-ImageNet; ROUNDS=$(ROUNDS)"
 	@echo "make docs           regenerate docs/cli.md, docs/schemas and the tables of docs/reproduction.md"
@@ -69,6 +70,11 @@ floors:
 newest:
 	rm -rf .venv-newest
 	$(MAKE) test VENV=.venv-newest PYTHON=$(NEWEST) CONSTRAINTS=/dev/null
+
+# learn2learn's own files, for `make bench` and the tests of imported models
+peers: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[bench]'
+	$(BIN)/python tests/benchmarks/peers.py --rounds 0
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[bench]'

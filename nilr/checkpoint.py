@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, FiniteFloat, JsonValue, PositiveFloat, ValidationError
 
 from nilr.config.base import Fit, ModelName, Resample
 from nilr.errors import CheckpointError, invalid_field
@@ -68,6 +68,22 @@ class SupportClasses(Record):
     images: list[Annotated[int, Field(ge=1)]]
 
 
+class Inputs(Record):
+    """What is subtracted from the images in [0, 1], and what they are then divided by, per channel."""
+
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+class Origin(Record):
+    """The file of another library that a model was imported from, and what was changed on the way."""
+
+    format: str
+    file: str
+    sha256: str
+    notes: list[str]
+
+
 class Manifest(Record):
     """The header of a checkpoint; enough to rebuild the learner."""
 
@@ -86,6 +102,8 @@ class Manifest(Record):
     parent: Parent | None  # the model that this one was adapted from, if any
     reference: Reference | None = None  # the model whose rates the training used, if any
     support: SupportClasses | None = None  # what an adapted model was adapted to
+    inputs: Inputs | None = None  # how images are normalised before the body, if they are
+    origin: Origin | None = None  # where an imported model comes from, if another library trained it
     tensors_sha256: str  # over names, dtypes, shapes and bytes of all tensors, in name order
 
 

@@ -10,6 +10,7 @@ from nilr.config.base import Settings
 from nilr.config.commands import (
     BenchSettings,
     DemoSettings,
+    ExportSettings,
     ImportSettings,
     ModelSettings,
     ModelsSettings,
@@ -95,13 +96,16 @@ COMMANDS = (
     Command("models rm", "Remove models, after a confirmation.",
             RemoveSettings, None,
             "nilr.recipes.models:remove_models", "nilr.cli.show.models:show_removed"),
-    Command("models import", "Check models from elsewhere, and copy them into the store.",
+    Command("models import", "Check models from elsewhere, also of other libraries, and copy them into the store.",
             ImportSettings, Result[ImportMetrics],
             "nilr.recipes.models.importing:run", "nilr.cli.show.models:show_imported",
             "nilr.recipes.models.importing:next_command"),
+    Command("models export", "Write a model to a file for other programs.",
+            ExportSettings, None,
+            "nilr.recipes.models.exporting:run", "nilr.cli.show.models:show_exported"),
 )  # fmt: skip
 
-GROUPS = {"models": "List, show, check, remove and import the models in the store."}
+GROUPS = {"models": "List, show, check, remove, import and export the models in the store."}
 
 
 def result_types() -> dict[str, type[Result[Any]]]:

@@ -15,6 +15,7 @@ from nilr.config.evaluation import JudgeSettings, TaskSettings
 from nilr.config.meta_train import PRESETS
 from nilr.errors import UsageError
 from nilr.meta.algorithms import ALGORITHMS
+from nilr.portable.layouts import formats
 
 ARGUMENTS = {"sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL"}
 SWITCH = ""
@@ -24,8 +25,8 @@ _JSON_HELP = "Also write the result to this file, and replace it if it exists; -
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
-# What stands for {algorithms} and {presets} in help texts.
-_NAMES = {"algorithms": ", ".join(ALGORITHMS), "presets": ", ".join(PRESETS)}
+# What stands for {algorithms}, {presets} and {formats} in help texts.
+_NAMES = {"algorithms": ", ".join(ALGORITHMS), "presets": ", ".join(PRESETS), "formats": ", ".join(formats())}
 
 _ALL = "All commands"
 _PANELS: dict[type[Settings], str] = {

@@ -79,7 +79,7 @@ def setting(
 
     Args:
         default: the value if it is not set.
-        help: the help text, with the unit; {algorithms} and {presets} are replaced by the names in those tables.
+        help: the help text, with the unit; {algorithms}, {presets} and {formats} are replaced by the names in tables.
         shown: the text that help shows for a default of None, such as "the algorithm's default".
         short: a one-letter flag, such as `-q`.
         env: whether the environment variable `NILR_<FLAG>` may set it.

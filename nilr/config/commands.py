@@ -18,6 +18,7 @@ from nilr.config.base import (
     setting,
 )
 
+ExportFormat = Literal["nilr", "state-dict", "learn2learn"]
 ReproducePreset = Literal["paper", "cpu", "controls", "grid", "demo"]
 
 
@@ -184,10 +185,78 @@ class RemoveSettings(ModelsSettings):
 
 
 class ImportSettings(MeasuringSettings):
-    """`nilr models import`: copy models into the store."""
+    """`nilr models import`: copy models into the store, and translate those of other libraries."""
 
-    sources: tuple[Path, ...] = setting((), "Directories of models, or single checkpoints (.safetensors).")
+    sources: tuple[Path, ...] = setting(
+        (), "Directories of models, single checkpoints (.safetensors), or state dicts of other libraries."
+    )
     name: str | None = setting(
-        None, "Name of the model in the store, for a single SOURCE.", shown="the directory's name", env=False
+        None, "Name of the model in the store, for a single SOURCE.", shown="the directory's or file's name", env=False
+    )
+    format: str | None = setting(
+        None, "Names in a state dict: {formats}.", shown="recognised from the names", env=False
+    )
+    data: str | None = setting(
+        None, "Pack that a state dict was trained on: a name or a path.", shown="unknown", env=False
+    )
+    image_size: int | None = setting(
+        None,
+        "Height and width of the images of a state dict, in pixels.",
+        shown="that of --data, or what the head's width allows",
+        ge=8,
+        le=1024,
+        env=False,
+    )
+    n_way: int | None = setting(
+        None,
+        "Number of classes of a state dict without a head, which gets a head of zeros.",
+        shown="none",
+        ge=2,
+        le=1000,
+    )
+    n_shot: int = setting(1, "Number of support images per class for which a state dict was trained.", ge=1, le=1000)
+    inner_lr: float | None = setting(
+        None,
+        "Fixed learning rate of the inner loop of a state dict without rates; the loss is a mean over images.",
+        shown="none",
+        allow_inf_nan=False,
+    )
+    inner_steps: int | None = setting(
+        None, "Number of gradient steps of the inner loop of a state dict.", shown="none", ge=1, le=1000
+    )
+    input_mean: str | None = setting(
+        None,
+        "Mean that is subtracted from the images in [0, 1]: one number, or three for red, green and blue.",
+        shown="0",
+        env=False,
+    )
+    input_std: str | None = setting(
+        None,
+        "What the images are then divided by: one number, or three. 0.00392156862745098 makes images in [0, 255].",
+        shown="1",
+        env=False,
+    )
+    norm_step: int | None = setting(
+        None,
+        "Inner step, from 0, whose scale and shift of batch normalisation are used, if each step has its own.",
+        shown="none",
+        ge=0,
+        env=False,
+    )
+    ignore: tuple[str, ...] = setting(
+        (), "Tensors of a state dict to leave out: names, also with *. May be repeated.", env=False
     )
     force: bool = setting(False, "Replace a model with the same name.", env=False)
+
+
+class ExportSettings(ModelSettings):
+    """`nilr models export`: write a model to a file for other programs."""
+
+    output: Path | None = setting(None, "File to write: .safetensors, .pt or .pth.", shown="required", env=False)
+    format: ExportFormat = setting(
+        "state-dict",
+        "nilr: the checkpoint itself; state-dict: parameters and rates by nilr's names; learn2learn: the state dict of "
+        "its MAML or MetaSGD. The last two also write a description, FILE.json.",
+        env=False,
+    )
+    force: bool = setting(False, "Replace existing files.", env=False)

@@ -20,6 +20,11 @@ def conv4(*, image_size: int, filters: int, channels: int = 3) -> tuple[ConvBody
     return _fitting("conv4", _plain(4, filters, channels), image_size)
 
 
+def conv4_leaky(*, image_size: int, filters: int, channels: int = 3) -> tuple[ConvBody, int]:
+    """Conv4 with leaky ReLU 0.01, as in the code of Antoniou et al. (How to train your MAML, 2019)."""
+    return _fitting("conv4-leaky", _plain(4, filters, channels, slope=0.01), image_size)
+
+
 def conv6(*, image_size: int, filters: int, channels: int = 3) -> tuple[ConvBody, int]:
     """Six blocks, the last two without pooling (Chen et al., A Closer Look at Few-shot Classification, 2019)."""
     return _fitting("conv6", _plain(6, filters, channels), image_size)
@@ -39,12 +44,14 @@ def resnet12(*, image_size: int, widths: Sequence[int], channels: int = 3) -> tu
     return _fitting("resnet12", ConvBody(stages, mean=True), image_size)
 
 
-def _plain(n_blocks: int, filters: int, channels: int) -> ConvBody:
+def _plain(n_blocks: int, filters: int, channels: int, slope: float = 0.0) -> ConvBody:
     """Return blocks in a row, of which the first four pool."""
     if not _is_count(filters):
         raise ValueError(f"filters is {filters}, expected a number of channels")
     blocks = range(1, n_blocks + 1)
-    return ConvBody([Unit(f"block{i}", filters if i > 1 else channels, filters, pool=i <= 4) for i in blocks])
+    return ConvBody(
+        [Unit(f"block{i}", filters if i > 1 else channels, filters, slope=slope, pool=i <= 4) for i in blocks]
+    )
 
 
 def _residual(name: str, in_channels: int, out_channels: int) -> Residual:

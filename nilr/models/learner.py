@@ -55,7 +55,10 @@ class Learner(nn.Module):
     Attributes:
         feature_dim: D, the length of a feature vector.
         kinds: the kind of every parameter, by name, from the type of its module and its own name.
+        inputs: mean and standard deviation by which the images are normalised first, each (3, 1, 1); None: not at all.
     """
+
+    inputs: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, body: Body, feature_dim: int, n_way: int) -> None:
         super().__init__()
@@ -75,15 +78,18 @@ class Learner(nn.Module):
 
     def activations(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> dict[str, Tensor]:
         """Return the outputs of the body's layers by name, in order; the last one, flattened, is the features."""
-        return self.body.activations(_body(params), x, statistics)
+        return self.body.activations(_body(params), self._normalised(x), statistics)
 
     def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
         """Return the statistics of batch normalisation in the body for images `x` (n, C, H, W)."""
-        return self.body.statistics(_body(params), x)
+        return self.body.statistics(_body(params), self._normalised(x))
 
     def logits(self, params: Tensors, x: Tensor, statistics: Statistics | None = None) -> Tensor:
         """Return the logits (n, N) of images `x` (n, C, H, W)."""
         return nn.functional.linear(self.features(params, x, statistics), params["head.weight"], params["head.bias"])
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return x if self.inputs is None else (x - self.inputs[0].to(x)) / self.inputs[1].to(x)
 
     def initial_params(self) -> Params:
         """Return a copy of the parameters that the learner was built with, by name."""

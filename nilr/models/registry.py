@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nilr.errors import UnknownNameError
-from nilr.models.bodies import conv4, conv6, resnet12
+from nilr.models.bodies import conv4, conv4_leaky, conv6, resnet12
 from nilr.models.import_path import build_imported, is_import_path
 from nilr.models.learner import Body, Learner
 
@@ -26,6 +26,7 @@ class BodyRow(NamedTuple):
 
 BODIES = {
     "conv4": BodyRow(conv4, ("filters",)),
+    "conv4-leaky": BodyRow(conv4_leaky, ("filters",)),
     "conv6": BodyRow(conv6, ("filters",)),
     "resnet12": BodyRow(resnet12, ("widths",)),
 }

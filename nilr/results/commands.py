@@ -116,6 +116,7 @@ class ImportedModel(Record):
         files: its files in the store.
         resumable: whether its training can be resumed.
         imported: false if the store already had the same files.
+        format: nilr, or the library whose state dict was translated.
     """
 
     status: Literal["complete", "incomplete"]
@@ -123,6 +124,7 @@ class ImportedModel(Record):
     files: list[str]
     resumable: bool
     imported: bool
+    format: str = "nilr"
 
 
 ImportMetrics = dict[str, ImportedModel]

@@ -45,7 +45,8 @@ def fetch_learn2learn(directory: Path) -> Path:
     unpacked = directory / "learn2learn-0.2.0"
     if not unpacked.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]
+        pip += ["--no-binary", ":all:"]
         done = subprocess.run([*pip, "learn2learn==0.2.0", "-d", str(directory)], check=False)
         if done.returncode:
             return unpacked  # its processes will say that it is not there
@@ -175,7 +176,7 @@ def parse() -> argparse.Namespace:
     """Return what the command line asks for."""
     known = [*ENGINES, *PEERS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="default 5: about six minutes on two cores")
+    parser.add_argument("--rounds", type=int, default=5, help="default 5: about six minutes on two cores; 0: only download learn2learn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: one per core")
     parser.add_argument("--tasks", nargs="+", default=list(WORK), choices=list(WORK))
     parser.add_argument("--contenders", nargs="+", default=default_contenders(), choices=known)
@@ -207,6 +208,8 @@ def compare(options: argparse.Namespace) -> None:
 def main() -> None:
     """Print the tables."""
     options = parse()
+    if options.rounds == 0:
+        sys.exit(0 if fetch_learn2learn(options.peers).exists() else "learn2learn cannot be downloaded")
     if options.scaling:
         from scaling import measure
 

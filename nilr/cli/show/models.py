@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from nilr.cli.console import Cell, Screen
 from nilr.errors import CheckpointError
 from nilr.recipes.models import FileCheck, ModelRow
+from nilr.recipes.models.exporting import Exported
 from nilr.results.commands import ImportMetrics, ModelCard
 from nilr.results.records import Mean
 from nilr.results.result import Result
@@ -116,3 +117,10 @@ def show_imported(result: Result[ImportMetrics], screen: Screen) -> None:
         files = ", ".join(file.partition(".")[0] for file in model.files)
         rows.append((name, outcome, model.status, str(model.outer_step), files))
     screen.table(("model", "action", "status", "updates", "files"), rows)
+
+
+def show_exported(exported: Exported, screen: Screen) -> None:
+    """Write the names of the files, and how to load them."""
+    screen.line(f"written: {', '.join(map(str, exported.files))}")
+    for note in exported.notes:
+        screen.line(note)

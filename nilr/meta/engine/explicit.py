@@ -34,7 +34,7 @@ class ExplicitEngine(Engine):
     @override
     @classmethod
     def supports(cls, learner: Learner, device: torch.device) -> bool:
-        return isinstance(learner.body, ConvBody)
+        return learner.inputs is None and isinstance(learner.body, ConvBody)
 
     @override
     def image_bytes(self, image_shape: tuple[int, int, int]) -> ImageBytes:

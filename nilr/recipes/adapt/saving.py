@@ -63,7 +63,9 @@ def store_adapted(
                 },
                 architecture={"name": manifest.architecture.name, "arguments": arguments},
                 settings={**manifest.settings, "n_way": n_way},
-                **manifest.model_dump(include={"algorithm", "data", "outer_step", "engine"}),
+                **manifest.model_dump(
+                    include={"algorithm", "data", "outer_step", "engine", "inputs", "origin"}, exclude_none=True
+                ),
                 metrics=metrics.model_dump(mode="json", exclude={"predictions"}),
                 parent={
                     "name": model.ref.name,

@@ -30,6 +30,7 @@ from nilr.results.records import DataUsed, ModelUsed, Reference
 from nilr.store import ModelRef, Store
 from nilr.words import counted
 
+UNKNOWN = "unknown"  # name and digest of a pack, of a model from another library
 _MAX_STEPS = 1000
 _MAX_SIZE = 10**6
 
@@ -96,7 +97,7 @@ def model_used(ref: ModelRef, manifest: Manifest, algorithm: Algorithm) -> Model
         trained_on=manifest.data.digest,
         parent=manifest.parent.name if manifest.parent else None,
         claimed=is_claimed(algorithm)
-        and not (manifest.parent or manifest.reference)
+        and not (manifest.parent or manifest.reference or manifest.origin)
         and not is_generated(manifest.data),
         seed=seed if isinstance(seed, int) else None,
         recipe=recipe_of(manifest),
@@ -145,6 +146,9 @@ def load_model(
     if {name: value.shape for name, value in checkpoint.params.items()} != expected:
         raise CheckpointError(f"`{ref.file}`: its tensors do not fit its architecture", hint="train it again")
     learner = build_learner(manifest.architecture.name, **arguments)
+    if manifest.inputs is not None:
+        mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (manifest.inputs.mean, manifest.inputs.std))
+        learner.inputs = mean, std
     return LoadedModel(
         ref=ref,
         checkpoint=checkpoint,
@@ -263,7 +267,9 @@ def training_pack_notes(models: Mapping[str, LoadedModel], data: DataUsed) -> li
     notes = []
     for name, model in models.items():
         trained_on = model.checkpoint.manifest.data
-        if trained_on.digest != data.digest:
+        if trained_on.digest == UNKNOWN:
+            notes.append(f"The images that model `{name}` was trained on are unknown; `{data.name}` may have the same.")
+        elif trained_on.digest != data.digest:
             notes.append(
                 f"Model `{name}` was trained on the pack `{trained_on.name}`, and is evaluated on `{data.name}`."
             )
@@ -298,6 +304,11 @@ def _training_pack(store: Store, models: Sequence[LoadedModel]) -> Path:
         raise DataError(
             f"the models were trained on different packs: {trained}",
             hint=f"name the pack to evaluate all of them on, for example --data {first.name}",
+        )
+    if first.digest == UNKNOWN:
+        raise DataError(
+            f"the images that model `{models[0].ref.name}` was trained on are unknown",
+            hint="name the pack to evaluate it on with --data",
         )
     path = find_training_pack(store, first.name, first.digest)
     if path is None:

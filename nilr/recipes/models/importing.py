@@ -1,21 +1,30 @@
-"""Models import: check models from elsewhere, in directories like those of the store, and copy them into the store."""
+"""Models import: check models from elsewhere, and copy them into the store.
 
+A model is a directory like those of the store, a checkpoint, or a state dict of another library, which is translated.
+"""
+
+import contextlib
+import dataclasses
 import filecmp
 import os
+import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nilr.checkpoint import Manifest, read_manifest
+from nilr.checkpoint import Manifest, Origin, load_checkpoint, read_manifest
 from nilr.config.commands import ImportSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
 from nilr.history import completed_updates
+from nilr.portable.state_dict import is_foreign
 from nilr.recipes.common.loading import check_model, probe_command
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import parse_stored_settings
 from nilr.recipes.models import FILES, ModelRow, check_file, describe
+from nilr.recipes.models.foreign import write_as_checkpoint
 from nilr.reporting import Reporter
 from nilr.results.commands import ImportedModel, ImportMetrics
 from nilr.results.result import Result
@@ -24,7 +33,7 @@ from nilr.store import BEST, LAST, TRAINING_STATE, Store, holds_model
 from nilr.tensorfile import FOREIGN
 from nilr.training_state import load_training_state
 
-_EXPECTED = f"name directories that contain {LAST} or {BEST}"
+_EXPECTED = f"name directories that contain {LAST} or {BEST}, or files of another library"
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,20 @@ class Source:
     manifests: Mapping[str, Manifest]  # the manifests of its checkpoints, by the same names
     row: ModelRow  # its row in a list of models
 
+    @property
+    def _origin(self) -> Origin | None:
+        return next(iter(self.manifests.values())).origin
+
+    @property
+    def format(self) -> str:
+        """The library that it comes from."""
+        return self._origin.format if self._origin else "nilr"
+
+    @property
+    def notes(self) -> list[str]:
+        """What was changed when it was translated."""
+        return self._origin.notes if self._origin else []
+
 
 def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
     """Check all models, and if all are valid, copy each into the store, whole or not at all."""
@@ -47,10 +70,17 @@ def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
     if settings.name is not None and len(settings.sources) > 1:
         raise UsageError(f"--name is for one model, and {len(settings.sources)} are given", hint="leave --name out")
     reporter.stage("check", len(settings.sources), unit="models")
-    sources = []
-    for path in settings.sources:
-        sources.append(_read(store, path, settings.name))
-        reporter.advance()
+    with tempfile.TemporaryDirectory(prefix="nilr-import-") as directory:
+        sources = []
+        for i, path in enumerate(settings.sources):
+            sources.append(_source(store, settings, path, Path(directory) / str(i)))
+            reporter.advance()
+        return _import(store, settings, outcome, sources)
+
+
+def _import(
+    store: Store, settings: ImportSettings, outcome: Outcome, sources: Sequence[Source]
+) -> Result[ImportMetrics]:
     names = [source.name for source in sources]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
@@ -67,12 +97,14 @@ def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
             files=files,
             resumable=TRAINING_STATE in files,
             imported=imported,
+            format=source.format,
         )
     return outcome.result(
         metrics,
         config=settings.model_dump(mode="json", exclude={"home"})
         | {"sources": [path.name for path in settings.sources]},
         models=[check_model(store, name) for name in metrics],
+        notes=[note if len(sources) == 1 else f"{source.name}: {note}" for source in sources for note in source.notes],
         environment=environment(),
     )
 
@@ -80,6 +112,20 @@ def run(settings: ImportSettings, reporter: Reporter) -> Result[ImportMetrics]:
 def next_command(settings: ImportSettings, result: Result[ImportMetrics]) -> str:
     """Return the command that evaluates the models."""
     return probe_command(settings, [*result.metrics])
+
+
+def _source(store: Store, settings: ImportSettings, path: Path, place: Path) -> Source:
+    """Check a model, which is first translated to the directory `place` if another library wrote it."""
+    if not is_foreign(path):
+        unused = [f for f in settings.explicit() if f not in ("sources", "name", "force", "home", "record_paths")]
+        if unused:
+            flag = f"--{unused[0].replace('_', '-')}"
+            raise UsageError(f"{flag} is for state dicts of other libraries, and `{path}` is none", hint=f"omit {flag}")
+        return _read(store, path, settings.name)
+    name = settings.name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "model"
+    store.model_dir(name)
+    place.mkdir()
+    return dataclasses.replace(_read(store, write_as_checkpoint(store, settings, path, place / name), name), path=path)
 
 
 def _read(store: Store, path: Path, name: str | None) -> Source:
@@ -141,7 +187,7 @@ def _is_stored(store: Store, source: Source, *, replace: bool) -> bool:
         if not holds_model(directory):
             return False
         if all(
-            (directory / name).is_file() and filecmp.cmp(path, directory / name, shallow=False)
+            (directory / name).is_file() and _is_same(path, directory / name, source)
             for name, path in source.files.items()
         ):
             return True
@@ -152,6 +198,15 @@ def _is_stored(store: Store, source: Source, *, replace: bool) -> bool:
             f"another model `{source.name}` exists in `{store.home}`",
             hint="choose another --name, or replace it with --force",
         )
+    return False
+
+
+def _is_same(path: Path, stored: Path, source: Source) -> bool:
+    """Compare two files; of a translated model, which is written anew for each import, their contents."""
+    if filecmp.cmp(path, stored, shallow=False):
+        return True
+    with contextlib.suppress(CheckpointError):
+        return source.format != "nilr" and load_checkpoint(stored).manifest == source.manifests.get(path.name)
     return False
 
 
