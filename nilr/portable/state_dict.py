@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from nilr.data.sources.unpickling import BoundedFile, Machine
 from nilr.errors import CheckpointError, UsageError
 from nilr.words import some
 
@@ -23,6 +25,9 @@ HOW_TO_SAVE = "save the network's own state dict: torch.save(model.state_dict(),
 # Keys under which training scripts save a state dict beside other values.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "params", "state", "net", "weights")
 _MAX_DEPTH = 4
+_LEGACY_PICKLES = 5  # in a file of torch before 1.6: magic number, version, system, value, keys of the storages
+_SUFFIXES_OF_TORCH = (".pt", ".pth", ".th", ".ckpt", ".bin")
+_STARTS_OF_TORCH = (b"PK\x03\x04", b"\x80")  # of zip and of pickle
 # Values beside a state dict, of classes that run no code when they are unpickled; numpy 1 has another name for one.
 _SCALAR = np.float64(0).__reduce__()[0]
 _HARMLESS: list[Any] = [
@@ -69,9 +74,10 @@ def is_foreign(path: Path) -> bool:
         if not path.is_file():
             return False
         if path.suffix != ".safetensors":
-            return True
-        with safe_open(path, framework="pt") as file:
-            return "nilr" not in (file.metadata() or {})
+            with path.open("rb") as file:
+                return path.suffix in _SUFFIXES_OF_TORCH or file.read(4).startswith(_STARTS_OF_TORCH)
+        with safe_open(path, framework="pt") as tensors:
+            return "nilr" not in (tensors.metadata() or {})
     except (SafetensorError, OSError):
         return False  # the error of reading it as a checkpoint is the clearer one
 
@@ -101,22 +107,63 @@ def _is_safetensors(path: Path) -> bool:
 
 def _load(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
     """Load what torch.save wrote, except objects that would run code."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise CheckpointError(f"`{path}` is compressed, unlike files of torch.save", hint=HOW_TO_SAVE)
     try:
+        _check_pickles(path)
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, CheckpointError):
         raise
     except Exception as error:  # hostile files raise errors of any kind
-        text = str(error)
-        if "Unsupported global" in text or "weights_only" in text.lower():
-            named = text.partition("GLOBAL ")[2].split(" ")[0]
-            what = f"Python objects ({shown(named)})" if named else "Python objects"
+        named = str(error).partition("GLOBAL ")[2].split(" ")[0]
+        if named:
+            what = f"Python objects ({shown(named)})"
             raise CheckpointError(f"`{path}` contains {what}, which would run code", hint=HOW_TO_SAVE) from error
         raise CheckpointError(f"`{path}` is not a file of tensors that torch can read", hint=HOW_TO_SAVE) from error
+
+
+def _check_pickles(path: Path) -> None:
+    """Check that the pickles in a file of torch.save cannot crash torch's own reader, as nested keys do.
+
+    Raises:
+        CheckpointError: the file is compressed.
+        Exception: a pickle is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            bounded = BoundedFile(file)
+            for _ in range(_LEGACY_PICKLES):
+                _Checker().run(bounded)
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise CheckpointError(f"`{path}` is compressed, unlike files of torch.save", hint=HOW_TO_SAVE)
+        for name in archive.namelist():
+            if name.endswith(".pkl"):
+                _Checker().run(BoundedFile(io.BytesIO(archive.read(name))))
+
+
+class _Checker(Machine):
+    """Runs a pickle without calling anything; every call gives an empty dict."""
+
+    def step(self, name: str, arg: Any) -> None:  # noqa: ANN401 - as the instruction has it
+        """Run an instruction that is not only a value."""
+        match name:
+            case "GLOBAL":
+                self.stack.append(str(arg).replace(" ", "."))
+            case "STACK_GLOBAL":
+                self.stack.append(".".join(map(str, self.pop_last(2))))
+            case "REDUCE" | "NEWOBJ":
+                called, args = self.pop_last(2)
+                if called == "numpy.dtype" and not re.fullmatch(r"[biuf][1248]", str(args[0])[:9]):
+                    raise ValueError(f"an array of dtype {args[0]}")
+                self.stack.append({})
+            case "BUILD":
+                self.pop_last(1)
+            case "BINPERSID":
+                self.pop_last(1)
+                self.stack.append("")
+            case _:
+                super().step(name, arg)
 
 
 def _unwrap(path: Path, found: object, notes: list[str]) -> dict[str, Tensor]:

@@ -176,7 +176,9 @@ def parse() -> argparse.Namespace:
     """Return what the command line asks for."""
     known = [*ENGINES, *PEERS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="default 5: about six minutes on two cores; 0: only download learn2learn")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="default 5: about six minutes on two cores; 0: only download learn2learn"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: one per core")
     parser.add_argument("--tasks", nargs="+", default=list(WORK), choices=list(WORK))
     parser.add_argument("--contenders", nargs="+", default=default_contenders(), choices=known)

@@ -25,13 +25,14 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint, read_manifest
-from nilr.config.commands import PrepareDataSettings, ReportSettings
+from nilr.config.commands import ImportSettings, PrepareDataSettings, ReportSettings
 from nilr.data.pack import PackInfo, verify_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.errors import NilrError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.recipes import prepare_data, report
 from nilr.recipes.common.loading import load_model
+from nilr.recipes.models import importing
 from nilr.reporting import SilentReporter
 from nilr.store import Store
 from nilr.tensorfile import serialize
@@ -495,6 +496,101 @@ RESULTS: dict[str, str] = {
 CORPUS |= {f"result: {name}": reported(text) for name, text in RESULTS.items()}
 
 
+# --- state dicts of other libraries
+
+
+def imported(content: bytes, name: str = "x.pt") -> Case:
+    def read(place: Path) -> None:
+        (place / name).write_bytes(content)
+        home = place / "home"
+        settings = ImportSettings(sources=(place / name,), image_size=16, inner_lr=0.1, inner_steps=1, home=home)
+        try:
+            importing.run(settings, SilentReporter())
+        except NilrError:
+            assert not (home / "models").exists()
+            raise
+
+    return read
+
+
+def saved(value: object, **options: Any) -> bytes:
+    content = io.BytesIO()
+    torch.save(value, content, **options)
+    return content.getvalue()
+
+
+def network() -> dict[str, torch.Tensor]:
+    state = {"classifier.weight": torch.ones(2, 2), "classifier.bias": torch.ones(2)}
+    for i in range(1, 5):
+        state[f"layer{i}.0.weight"] = torch.ones(2, 2 if i > 1 else 3, 3, 3)
+        state |= {f"layer{i}.1.weight": torch.ones(2), f"layer{i}.1.bias": torch.ones(2)}
+    return state
+
+
+def with_pickle(pickled: bytes, *, compressed: bool = False) -> bytes:
+    """Return a file of torch.save with another pickle in it."""
+    content = io.BytesIO()
+    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(io.BytesIO(saved(network()))) as old, zipfile.ZipFile(content, "w", kind) as new:
+        for info in old.infolist():
+            new.writestr(info.filename, pickled if info.filename.endswith("data.pkl") else old.read(info))
+    return content.getvalue()
+
+
+def rebuilt(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> bytes:
+    """Return a pickle of a tensor of this size in a storage of four numbers."""
+
+    numbers = torch.ones(4).untyped_storage()
+    storage = torch.storage.TypedStorage(wrap_storage=numbers, dtype=torch.float32, _internal=True)
+
+    class Stored:
+        def __reduce__(self) -> tuple[object, ...]:
+            return torch._utils._rebuild_tensor_v2, (storage, offset, size, stride, False, {})
+
+    return saved({"layer1.0.weight": Stored()})
+
+
+def header_of(entries: object, data: bytes = b"\0" * 8) -> bytes:
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+for protocol in (2, 4):
+    CORPUS[f"state dict: exec by reduce, protocol {protocol}"] = imported(pickle.dumps({"a": Call(RAN)}, protocol))
+    CORPUS[f"state dict: exec in a zip, protocol {protocol}"] = imported(
+        with_pickle(pickle.dumps({"a": Call(RAN)}, protocol))
+    )
+    CORPUS[f"state dict: state by build, protocol {protocol}"] = imported(
+        with_pickle(pickle.dumps({"model": Call("", {"b": 1})}, protocol))
+    )
+CORPUS |= {f"state dict: pickle, {name}": imported(with_pickle(content)) for name, content in PICKLES.items()}
+CORPUS |= {f"state dict: bare pickle, {name}": imported(content) for name, content in PICKLES.items()}
+CORPUS |= {
+    "state dict: compressed": imported(with_pickle(pickle.dumps({}), compressed=True)),
+    "state dict: cut": imported(saved(network())[:-200]),
+    "state dict: half a file": imported(saved(network())[:500]),
+    "state dict: legacy, cut": imported(saved(network(), _use_new_zipfile_serialization=False)[:-50]),
+    "state dict: no pickle in the zip": imported(b"PK\x05\x06" + bytes(18)),
+    "state dict: a tensor of a million million elements": imported(rebuilt((10**6, 10**6), (0, 0))),
+    "state dict: a tensor beyond its storage": imported(rebuilt((4,), (1,), 2)),
+    "state dict: a negative size": imported(rebuilt((-1, 2), (1, 1))),
+    "state dict: a negative stride": imported(rebuilt((2,), (-1,))),
+    "state dict: a name of two lines": imported(saved(network() | {"a\nerror: b\x1b[31m": torch.ones(1)})),
+    "state dict: a name of a million letters": imported(saved(network() | {"a" * 10**6: torch.ones(1)})),
+    "state dict: numbers as names": imported(saved({1: torch.ones(1)})),
+    "state dict: a pointer of Git LFS": imported(b"version https://git-lfs.github.com/spec/v1\n"),
+    "state dict: nothing": imported(b""),
+    "state dict: safetensors, a header beyond the file": imported(struct.pack("<Q", 2**62) + b"{", "x.safetensors"),
+    "state dict: safetensors, overlapping tensors": imported(
+        header_of({n: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for n in "ab"}), "x.safetensors"
+    ),
+    "state dict: safetensors, a huge shape": imported(
+        header_of({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 8]}}), "x.safetensors"
+    ),
+    "state dict: safetensors, no tensor": imported(header_of({}, b""), "x.safetensors"),
+}
+
+
 def try_all(place: Path, names: list[str]) -> dict[str, str]:
     """Return what went wrong, by name: an error of another kind, none at all, an unclear one, or a file elsewhere."""
     wrong: dict[str, str] = {}
@@ -547,6 +643,7 @@ def test_the_same_input_without_the_hostile_part_is_accepted(tmp_path: Path) -> 
         "image": imaged(png()),
         "pack": packed(lambda _: None),
         "manifest": sealed(),
+        "state dict": imported(saved(network())),
     }
     for name, case in harmless.items():
         (tmp_path / name).mkdir()

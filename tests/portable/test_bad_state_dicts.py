@@ -135,6 +135,13 @@ def test_wrappers_and_values_beside_are_named(home: Path) -> None:
     assert "Ignored, because they are not tensors: version." in notes
 
 
+def test_files_of_old_versions_of_torch_are_read(home: Path) -> None:
+    path = home.parent / "old.tar"
+    torch.save({"epoch": 1, "state": four_blocks("closer-look")}, path, _use_new_zipfile_serialization=False)
+    settings = ImportSettings(sources=(path,), image_size=SIZE, inner_lr=0.1, inner_steps=2)
+    assert importing.run(settings, SilentReporter()).metrics["old"].format == "closer-look"
+
+
 def test_left_over_tensors_can_be_left_out_by_name(home: Path) -> None:
     state = four_blocks(FORM)
     _, notes = bring(

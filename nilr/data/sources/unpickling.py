@@ -44,10 +44,10 @@ def load_plain(path: Path, content: bytes | None = None) -> object:
             if what not in _POSSIBLE_PICKLES:
                 hint = "the download saved a web page; get the file itself" if "page" in what else None
                 raise DataError(f"`{path}` is {what}, not a pickle", hint=hint)
-            return _Machine().run(_Bounded(file))
+            return Machine().run(BoundedFile(file))
     except OSError as error:
         raise storage_error(path, error, "read") from error
-    except _ForbiddenError as error:
+    except ForbiddenError as error:
         raise DataError(
             f"`{path}` contains `{error}`, but only NumPy arrays of numbers or text and plain containers are supported",
             hint="loading this pickle in Python could run code; do not load it unless you trust its source",
@@ -58,7 +58,7 @@ def load_plain(path: Path, content: bytes | None = None) -> object:
         ) from error
 
 
-class _ForbiddenError(Exception):
+class ForbiddenError(Exception):
     """The pickle contains something other than arrays and plain containers."""
 
 
@@ -92,7 +92,7 @@ def _text(value: str | bytes) -> str:
 def _dtype(name: str | bytes, *_: object) -> _Dtype:
     # Only numbers and text: an array of objects could contain anything.
     if not re.fullmatch(r"[biuf][1248]|[SU][1-9]\d{0,3}", _text(name)):
-        raise _ForbiddenError(f"an array of dtype {_text(name)}")
+        raise ForbiddenError(f"an array of dtype {_text(name)}")
     return _Dtype(np.dtype(_text(name)))
 
 
@@ -105,7 +105,7 @@ def _from_bytes(raw: str | bytes, dtype: _Dtype, shape: tuple[int, ...], order: 
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise _ForbiddenError(f"_codecs.encode to {encoding}")
+        raise ForbiddenError(f"_codecs.encode to {encoding}")
     return text.encode("latin-1")
 
 
@@ -132,7 +132,7 @@ class _Builder:
 def _builder(module: str, name: str) -> _Builder:
     short = re.sub(r"^numpy\._?core\.(multiarray|numeric)$", r"\1", module).replace("__builtin__", "builtins")
     if f"{short}.{name}" not in _BUILDERS:
-        raise _ForbiddenError(f"{module}.{name}")
+        raise ForbiddenError(f"{module}.{name}")
     return _Builder(f"{short}.{name}")
 
 
@@ -147,7 +147,7 @@ _EMPTY: Final[dict[str, Callable[[], object]]] = {"EMPTY_LIST": list, "EMPTY_DIC
 _TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-class _Bounded:
+class BoundedFile:
     """Reads a file, and allocates no memory beyond its end. It is not mapped: a mapped file that shrinks kills nilr."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -157,64 +157,71 @@ class _Bounded:
         self.readline, self.tell = file.readline, file.tell
 
     def read(self, n: int) -> bytes:
+        """Return at most `n` bytes."""
         return self._file.read(n if n < io.DEFAULT_BUFFER_SIZE else min(n, self.size - self._file.tell()))
 
 
-class _Machine:
-    """Runs the instructions of one pickle."""
+class Machine:
+    """Runs the instructions of one pickle.
+
+    Attributes:
+        stack: the values above the last mark.
+    """
 
     def __init__(self) -> None:
-        self._stack: list[Any] = []
+        self.stack: list[Any] = []
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: _Bounded) -> object:
+    def run(self, file: BoundedFile) -> object:
+        """Run the pickle that begins at the file's position, and return its value."""
         operations = pickletools.genops(file)  # type: ignore[arg-type]  # it has the methods that genops uses
         limit = max(_MAX_OPERATIONS, file.size // _BYTES_PER_OPERATION)
         for n, (opcode, arg, _) in enumerate(operations):
             if n == limit:
-                raise _ForbiddenError(f"more than {n:,} instructions")
+                raise ForbiddenError(f"more than {n:,} instructions")
             name = opcode.name
             if name == "STOP":
-                return _plain(self._stack.pop())
+                return _plain(self.stack.pop())
             if _LITERALS.fullmatch(name):
-                self._stack.append(arg)
+                self.stack.append(arg)
             elif name in _CONSTANTS:
-                self._stack.append(_CONSTANTS[name])
+                self.stack.append(_CONSTANTS[name])
             elif name in _EMPTY:
-                self._stack.append(_EMPTY[name]())
+                self.stack.append(_EMPTY[name]())
             elif name in _TUPLES:
-                self._stack.append(tuple(self._pop_last(_TUPLES[name])))
+                self.stack.append(tuple(self.pop_last(_TUPLES[name])))
             elif name not in ("PROTO", "FRAME"):
-                self._step(name, arg)
+                self.step(name, arg)
         raise ValueError
 
-    def _step(self, name: str, arg: Any) -> None:  # noqa: ANN401 - as the instruction has it
-        stack = self._stack
+    def step(self, name: str, arg: Any) -> None:  # noqa: ANN401 - as the instruction has it
+        """Run an instruction that is not only a value."""
+        stack = self.stack
         match name:
             case "MARK":
                 self._below.append(stack)
-                self._stack = []
+                self.stack = []
             case "TUPLE" | "LIST" | "DICT":
                 items = self._pop_marked()
-                self._stack.append(tuple(items) if name == "TUPLE" else items if name == "LIST" else _dict(items))
+                self.stack.append(tuple(items) if name == "TUPLE" else items if name == "LIST" else _dict(items))
             case "APPEND" | "APPENDS":
-                items = self._pop_last(1) if name == "APPEND" else self._pop_marked()
-                list.extend(self._stack[-1], items)
+                items = self.pop_last(1) if name == "APPEND" else self._pop_marked()
+                list.extend(self.stack[-1], items)
             case "SETITEM" | "SETITEMS":
-                items = self._pop_last(2) if name == "SETITEM" else self._pop_marked()
-                dict.update(self._stack[-1], _dict(items))
+                items = self.pop_last(2) if name == "SETITEM" else self._pop_marked()
+                dict.update(self.stack[-1], _dict(items))
             case "GLOBAL" | "INST":
                 stack.append(_builder(*arg.split(" ", 1)))
             case "STACK_GLOBAL":
-                stack.append(_builder(*self._pop_last(2)))
+                stack.append(_builder(*self.pop_last(2)))
             case "REDUCE":
-                target, args = self._pop_last(2)
+                target, args = self.pop_last(2)
                 if not isinstance(target, _Builder):
                     raise TypeError("call of a value")
                 stack.append(_BUILDERS[target.name](*args))
             case "BUILD":
-                target, state = self._pop_last(2)
+                target, state = self.pop_last(2)
                 if not isinstance(target, PickledArray | _Dtype):
                     raise TypeError("state of a value")
                 target.build(state)
@@ -226,17 +233,18 @@ class _Machine:
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(self._memo[arg])
             case _:
-                raise _ForbiddenError(f"the instruction {name}")
+                raise ForbiddenError(f"the instruction {name}")
 
-    def _pop_last(self, n: int) -> list[Any]:
-        items = self._stack[-n:]
+    def pop_last(self, n: int) -> list[Any]:
+        """Remove the last values from the stack, and return them."""
+        items = self.stack[-n:]
         if len(items) < n:
             raise ValueError("the stack is too short")
-        del self._stack[-n:]
+        del self.stack[-n:]
         return items
 
     def _pop_marked(self) -> list[Any]:
-        items, self._stack = self._stack, self._below.pop()
+        items, self.stack = self.stack, self._below.pop()
         return items
 
 
@@ -259,7 +267,7 @@ def _plain(value: object) -> object:
     while waiting:
         item = waiting.pop()
         if isinstance(item, _Builder | _Dtype):
-            raise _ForbiddenError(item.name if isinstance(item, _Builder) else "a dtype without an array")
+            raise ForbiddenError(item.name if isinstance(item, _Builder) else "a dtype without an array")
         inside = itertools.chain(item, item.values()) if isinstance(item, dict) else item
         if isinstance(inside, list | tuple | itertools.chain):
             new = [each for each in inside if id(each) not in seen]

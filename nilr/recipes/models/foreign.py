@@ -46,8 +46,8 @@ def write_as_checkpoint(store: Store, settings: ImportSettings, path: Path, dire
         raise CheckpointError(f"`{path}`: {error.message}", hint=error.hint) from error
     if any(value.dtype == torch.float64 for value in (*params.values(), *inner_lr.values())):
         notes.append("Converted from float64 to float32.")
-    inputs = _inputs(settings)
-    if inputs is None:
+    inputs: dict[str, Any] = _inputs(settings)
+    if not inputs:
         notes.append(f"Images are used in [0, 1]; {model.layout.format} itself trains on {model.layout.inputs}.")
     directory.mkdir()
     save_checkpoint(
@@ -55,7 +55,7 @@ def write_as_checkpoint(store: Store, settings: ImportSettings, path: Path, dire
         params={name: params[name].float() for name, _ in learner.named_parameters()},
         inner_lr={name: rate.float() for name, rate in inner_lr.items()},
         **_manifest(settings, model, algorithm, n_way=len(params["head.bias"]), data=data),
-        **({} if inputs is None else {"inputs": inputs}),
+        **inputs,
         origin={
             "format": model.layout.format,
             "file": path.name,
@@ -198,14 +198,12 @@ def _adaptation(settings: ImportSettings, model: Translated, learner: Learner) -
     return row, {name: torch.tensor(settings.inner_lr) for name in row.moved(learner.kinds)}
 
 
-def _inputs(settings: ImportSettings) -> dict[str, list[float]] | None:
-    """Return the normalisation of the images; None if there is none."""
+def _inputs(settings: ImportSettings) -> dict[str, dict[str, list[float]]]:
+    """Return the field `inputs` of the manifest, the normalisation of the images; nothing if there is none."""
     if settings.input_mean is None and settings.input_std is None:
-        return None
-    return {
-        "mean": _per_channel("--input-mean", settings.input_mean or "0"),
-        "std": _per_channel("--input-std", settings.input_std or "1"),
-    }
+        return {}
+    mean = _per_channel("--input-mean", settings.input_mean or "0")
+    return {"inputs": {"mean": mean, "std": _per_channel("--input-std", settings.input_std or "1")}}
 
 
 def _per_channel(flag: str, text: str) -> list[float]:
