@@ -164,11 +164,13 @@ class EpisodeSettings(DeviceSettings):
 
     arch: str = setting(
         "conv4",
-        "Body of the network: conv4 (four blocks), conv6 (six, the last two without pooling), resnet12 (four residual "
-        "blocks and the mean over positions; no DropBlock), or the import path PACKAGE.MODULE:FUNCTION of a function "
-        "that returns a torch.nn.Module, which maps images to features.",
+        "Body: conv4 (four blocks), conv4-leaky (with leaky ReLU 0.01), conv6 (six, the last two without "
+        "pooling), resnet12 (four residual blocks and the mean over positions; no DropBlock), or the import path "
+        "PACKAGE.MODULE:FUNCTION of a function that returns a torch.nn.Module, which maps images to features.",
     )
-    filters: int = setting(32, "conv4 and conv6: number of channels of each convolution.", ge=1, le=_MOST_CHANNELS)
+    filters: int = setting(
+        32, "conv4, conv4-leaky and conv6: number of channels of each convolution.", ge=1, le=_MOST_CHANNELS
+    )
     widths: Widths = setting(
         (64, 160, 320, 640),
         "resnet12: number of channels of each block: 64,160,320,640 as in MetaOptNet, or 64,128,256,512 as in TADAM.",

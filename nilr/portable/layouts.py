@@ -61,8 +61,11 @@ def _key(unit: Unit) -> str:
     return "shortcut" if part == "shortcut" else "unit" if part else "block"
 
 
-_FOUR = "convolutions with stride 1 and padding 1, then batch normalisation, ReLU and 2x2 max-pool"
-_RESNET = "residual blocks of three convolutions with leaky ReLU 0.1 and 2x2 max-pool, without DropBlock"
+_FOUR = (
+    "convolutions with stride 1 and padding 1, then batch normalisation, ReLU and 2x2 max-pool; features are flattened"
+)
+_SIX = _FOUR.replace(";", ", in the last two without max-pool;")
+_RESNET = "leaky ReLU 0.1, 2x2 max-pool after the sum, no DropBlock, the mean over positions"
 
 _L2L = "https://github.com/learnables/learn2learn/blob/db5cee3/learn2learn/vision/models"
 _DELEU = "https://github.com/tristandeleu/pytorch-maml/blob/4410427/maml/model.py"
@@ -72,12 +75,27 @@ _ANTONIOU = (
 )
 _LIBFEWSHOT = "https://github.com/RL-VIG/LibFewShot/blob/067efb7/core/model/backbone"
 _CLOSER = "https://github.com/wyharveychen/CloserLookFewShot/blob/master/backbone.py"
+_PROTONET = "https://github.com/yinboc/prototypical-network-pytorch/blob/master/convnet.py"
 _FEAT = "https://github.com/Sha-Lab/FEAT/blob/master/model/networks/res12.py"
 _RFS = "https://github.com/WangYueFt/rfs/blob/master/models/resnet.py"
 
 
 def _blocks(conv: str, norm: str) -> dict[str, Names]:
     return {"block": Names(conv, norm)}
+
+
+def _residual(prefix: str) -> dict[str, Names]:
+    return {
+        "unit": Names(f"{prefix}layer{{i}}.0.conv{{j}}", f"{prefix}layer{{i}}.0.bn{{j}}"),
+        "shortcut": Names(f"{prefix}layer{{i}}.0.downsample.0", f"{prefix}layer{{i}}.0.downsample.1"),
+    }
+
+
+_OWN = {
+    "block": Names("body.block{i}.conv", "body.block{i}.norm"),
+    "unit": Names("body.block{i}.unit{j}.conv", "body.block{i}.unit{j}.norm"),
+    "shortcut": Names("body.block{i}.shortcut.conv", "body.block{i}.shortcut.norm"),
+}
 
 
 LAYOUTS = (
@@ -94,16 +112,27 @@ LAYOUTS = (
            head_weight="weights", moves_norm=False),
     Layout("libfewshot", "conv4", f"{_LIBFEWSHOT}/conv_four.py",
            _blocks("emb_func.layer{i}.0", "emb_func.layer{i}.1"),
-           "classifier.layers.0", f"{_FOUR} (Conv64F with leaky_relu: False, last_pool: True)", inputs=IMAGENET),
+           "classifier.layers.0", _FOUR, inputs=IMAGENET),
     Layout("closer-look", "conv4", _CLOSER, _blocks("feature.trunk.{z}.C", "feature.trunk.{z}.BN"),
            "classifier", _FOUR, inputs=IMAGENET,
            aliases=_blocks("feature.trunk.{z}.trunk.0", "feature.trunk.{z}.trunk.1")),
     Layout("plain", "conv4", f"{_LIBFEWSHOT}/conv_four.py", _blocks("layer{i}.0", "layer{i}.1"),
            "classifier", _FOUR),
-    Layout("plain", "conv4", _FEAT.replace("res12", "convnet"), _blocks("encoder.{z}.0", "encoder.{z}.1"),
+    Layout("plain", "conv4", _PROTONET, _blocks("encoder.{z}.0", "encoder.{z}.1"),
            "classifier", _FOUR),
-    Layout("nilr", "conv4", "nilr models export", _blocks("body.block{i}.conv", "body.block{i}.norm"),
-           "head", _FOUR, buffers=False, conv_bias=False),
+    Layout("closer-look", "conv6", _CLOSER, _blocks("feature.trunk.{z}.C", "feature.trunk.{z}.BN"),
+           "classifier", _SIX, inputs=IMAGENET,
+           aliases=_blocks("feature.trunk.{z}.trunk.0", "feature.trunk.{z}.trunk.1")),
+    Layout("learn2learn", "resnet12", f"{_L2L}/resnet12.py", _residual("features."), "classifier", _RESNET,
+           inputs="images in [0, 255], or in [0, 1] with data_augmentation='normalize'", pools_5x5=True,
+           conv_bias=False),
+    Layout("libfewshot", "resnet12", f"{_LIBFEWSHOT}/resnet_12.py", _residual("emb_func."), "classifier.layers.0",
+           _RESNET, inputs=IMAGENET, pools_5x5=True, conv_bias=False),
+    Layout("plain", "resnet12", _FEAT, _residual("encoder."), "classifier", _RESNET, pools_5x5=True, conv_bias=False),
+    Layout("plain", "resnet12", _RFS, _residual(""), "classifier", _RESNET, conv_bias=False),
+    *(Layout("nilr", arch, "nilr models export", _OWN, "head", assumed, buffers=False, conv_bias=False)
+      for arch, assumed in (("conv4", _FOUR), ("conv6", _SIX),
+                            ("resnet12", _RESNET))),
 )  # fmt: skip
 
 # The inner rates beside a network: per parameter in order (learn2learn), per step by name (Antoniou et al.), or by

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ class Translated:
     """What a state dict holds, by nilr's names."""
 
     layout: Layout
-    arguments: dict[str, int]  # of the body
+    arguments: dict[str, Any]  # of the body
     params: Params  # of the body, and of the head if the file has one
     inner_lr: Params  # the rates of Meta-SGD, of the parameters' shapes, or those of LSLR, (K, 1, ...); else empty
     n_steps: int | None  # K of LSLR's rates
@@ -102,11 +103,14 @@ def _recognise(tensors: Tensors, form: str | None) -> Layout:
 
 
 def _convolutions(layout: Layout) -> Iterator[str]:
-    for unit in units(_stages(layout.arch, dict.fromkeys(find_body(layout.arch).arguments, 1))):
+    """Yield the names of the weights of a layout's convolutions."""
+    smallest = {"filters": 1, "widths": (1, 1, 1, 1)}
+    arguments = {name: smallest[name] for name in find_body(layout.arch).arguments}
+    for unit in units(_stages(layout.arch, arguments)):
         yield f"{layout.names(unit).conv}.weight"
 
 
-def _stages(arch: str, arguments: Mapping[str, int]) -> tuple[Stage, ...]:
+def _stages(arch: str, arguments: Mapping[str, object]) -> tuple[Stage, ...]:
     with torch.device("meta"):
         body, _ = find_body(arch).build(image_size=1024, **arguments)
     if not isinstance(body, ConvBody):
@@ -114,15 +118,22 @@ def _stages(arch: str, arguments: Mapping[str, int]) -> tuple[Stage, ...]:
     return body.stages
 
 
-def _body(layout: Layout, tensors: Tensors) -> tuple[tuple[Stage, ...], dict[str, int]]:
+def _body(layout: Layout, tensors: Tensors) -> tuple[tuple[Stage, ...], dict[str, Any]]:
     """Return the stages and the arguments of the body, from the shapes of its convolutions."""
-    first, *_ = _convolutions(layout)
-    weight = tensors[first]
+    convolutions = list(_convolutions(layout))
+    weight = tensors[convolutions[0]]
     if weight.dim() != 4 or weight.shape[1] != 3 or not len(weight):
         raise CheckpointError(
-            f"`{first}` has the shape {shape_of(weight)}; nilr's bodies begin with a convolution of 3 channels"
+            f"`{convolutions[0]}` has the shape {shape_of(weight)}, and nilr's bodies begin with a convolution of 3 "
+            "channels"
         )
-    arguments = {"filters": len(weight)}
+    arguments: dict[str, Any] = {"filters": len(weight)}
+    if "widths" in find_body(layout.arch).arguments:
+        per_block = len(convolutions) // 4
+        widths = [tensors[name].shape[:1] for name in convolutions[::per_block]]
+        arguments = {"widths": [width[0] if width else 0 for width in widths]}
+    if min(arguments.get("widths", [1])) < 1:
+        raise CheckpointError(f"the blocks have {arguments['widths']} channels")
     return _stages(layout.arch, arguments), arguments
 
 

@@ -11,6 +11,7 @@ from torch.func import functional_call
 # arguments of small bodies, by architecture
 SMALL: dict[str, dict[str, object]] = {
     "conv4": {"filters": 4},
+    "conv4-leaky": {"filters": 4},
     "conv6": {"filters": 4},
     "resnet12": {"widths": (4, 3, 5, 4)},
 }
@@ -26,11 +27,11 @@ class Unit(nn.Sequential):
 
 
 class Plain(Unit):
-    """A block of conv4 and conv6."""
+    """A block of conv4, conv4-leaky and conv6."""
 
-    def __init__(self, c_in: int, c_out: int, *, pool: bool) -> None:
+    def __init__(self, c_in: int, c_out: int, *, pool: bool, slope: float) -> None:
         super().__init__(c_in, c_out)
-        self.add_module("relu", nn.ReLU())
+        self.add_module("relu", nn.LeakyReLU(slope))
         if pool:
             self.add_module("pool", nn.MaxPool2d(2))
 
@@ -70,8 +71,8 @@ def plain_body(arch: str) -> Body:
     if arch == "resnet12":
         widths = (3, 4, 3, 5, 4)
         return Body([Block(*pair) for pair in itertools.pairwise(widths)], mean=True)
-    n_blocks = {"conv4": 4, "conv6": 6}[arch]
-    return Body([Plain(4 if i else 3, 4, pool=i < 4) for i in range(n_blocks)], mean=False)
+    n_blocks, slope = {"conv4": (4, 0.0), "conv4-leaky": (4, 0.01), "conv6": (6, 0.0)}[arch]
+    return Body([Plain(4 if i else 3, 4, pool=i < 4, slope=slope) for i in range(n_blocks)], mean=False)
 
 
 def plain_features(arch: str, params: Mapping[str, Tensor], x: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ PREFIXES: dict[str, tuple[Callable[[int], str], Callable[[int], str], str]] = {
     "torchmeta": (lambda i: f"features.{i}.0", lambda i: f"features.{i}.1", "classifier"),
     "libfewshot": (lambda i: f"emb_func.layer{i + 1}.0", lambda i: f"emb_func.layer{i + 1}.1", "classifier.layers.0"),
     "closer-look": (lambda i: f"feature.trunk.{i}.C", lambda i: f"feature.trunk.{i}.BN", "classifier"),
+    "encoder": (lambda i: f"encoder.{i}.0", lambda i: f"encoder.{i}.1", "classifier"),
     "plain": (lambda i: f"layer{i + 1}.0", lambda i: f"layer{i + 1}.1", "classifier"),
     "how-to-train-your-maml": (
         lambda i: f"classifier.layer_dict.conv{i}.conv", lambda i: f"classifier.layer_dict.conv{i}.norm_layer",
@@ -80,6 +81,77 @@ def bring(home: Path, saved: object, *, name: str = "m", **settings: Any) -> tup
     return load_model(Store(home), name, device=torch.device("cpu"), engine="auto"), result.notes
 
 
+class Residual(torch.nn.Module):
+    """A block of ResNet-12 as learn2learn, LibFewShot, FEAT and RFS register it."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        for i in (1, 2, 3):
+            self.add_module(f"conv{i}", torch.nn.Conv2d(c_in if i == 1 else c_out, c_out, 3, padding=1, bias=False))
+            self.add_module(f"bn{i}", torch.nn.BatchNorm2d(c_out))
+        self.downsample = torch.nn.Sequential(torch.nn.Conv2d(c_in, c_out, 1, bias=False), torch.nn.BatchNorm2d(c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.leaky_relu(self.bn1(self.conv1(x)), 0.1)
+        y = F.leaky_relu(self.bn2(self.conv2(y)), 0.1)
+        return F.max_pool2d(F.leaky_relu(self.bn3(self.conv3(y)) + self.downsample(x), 0.1), 2)
+
+
+class ResNet12(torch.nn.Module):
+    def __init__(self, n_way: int) -> None:
+        super().__init__()
+        widths = (3, 4, 6, 5, 7)
+        for i in range(4):
+            self.add_module(f"layer{i + 1}", torch.nn.Sequential(Residual(widths[i], widths[i + 1])))
+        if n_way:
+            self.classifier = torch.nn.Linear(7, n_way)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
+        return self.classifier(x) if hasattr(self, "classifier") else x
+
+
+@pytest.mark.parametrize(
+    ("form", "prefix", "head", "n_way", "size"),
+    [
+        ("plain", "", "classifier", N_WAY, SIZE),  # RFS
+        ("plain", "encoder.", None, 0, 84),  # FEAT
+        ("learn2learn", "features.", "classifier", N_WAY, 84),
+        ("libfewshot", "emb_func.", "classifier.layers.0", N_WAY, 84),
+    ],
+)
+def test_a_resnet12_computes_the_same_after_its_import(
+    form: str, prefix: str, head: str | None, n_way: int, size: int, home: Path, one_thread: None
+) -> None:
+    torch.manual_seed(0)
+    net = ResNet12(n_way).double()
+    for name, value in net.named_parameters():
+        if ".bn" in name:
+            torch.nn.init.uniform_(value, 0.2, 1)
+    state = {
+        name.replace("classifier", head or "") if name.startswith("classifier") else f"{prefix}{name}": value.clone()
+        for name, value in net.state_dict().items()
+    }
+    model, _ = bring(home, state, image_size=size, n_way=None if n_way else 4)
+    assert model.checkpoint.manifest.architecture.arguments["widths"] == [4, 6, 5, 7]
+    x = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(1))
+    found = model.learner.logits(model.params, x) if n_way else model.learner.features(model.params, x)
+    assert torch.allclose(found.double(), net(x.double()).detach(), rtol=0, atol=1e-4)
+    if size == 84 and n_way:
+        with pytest.raises(NilrError, match="takes the mean over 5x5 positions; images of 32 px give 2x2"):
+            bring(home, state, image_size=32, name="small")
+
+
+def test_six_blocks_are_not_taken_for_four(home: Path) -> None:
+    state = four_blocks("closer-look")
+    conv, norm, _ = PREFIXES["closer-look"]
+    for i in (4, 5):
+        for prefix in (conv, norm):
+            state |= {name.replace(prefix(3), prefix(i)): v.clone() for name, v in state.items() if prefix(3) in name}
+    model, _ = bring(home, state)
+    assert model.checkpoint.manifest.architecture.name == "conv6"
+
+
 def images(seed: int = 1) -> Tensor:
     return torch.rand(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
@@ -89,18 +161,19 @@ def agrees(model: LoadedModel, expected: Tensor, x: Tensor) -> bool:
 
 
 def test_each_format_has_a_network_here() -> None:
-    assert set(PREFIXES) == {layout.format for layout in LAYOUTS}
+    assert set(PREFIXES) - {"encoder"} == {layout.format for layout in LAYOUTS}
 
 
 @pytest.mark.parametrize("form", PREFIXES)
 @pytest.mark.parametrize("named", [False, True])
 def test_a_network_computes_the_same_after_its_import(form: str, named: bool, home: Path) -> None:
     state = four_blocks(form)
-    model, notes = bring(home, state, format=form if named else None)
+    library = "plain" if form == "encoder" else form
+    model, notes = bring(home, state, format=library if named else None)
     assert agrees(model, logits(form, state, images()), images())
     origin = model.checkpoint.manifest.origin
     assert origin is not None
-    assert (origin.format, origin.file) == (form, "m.pt")
+    assert (origin.format, origin.file) == (library, "m.pt")
     assert "Dropped running statistics: nilr normalises by the statistics of each batch." in notes
     moved = {kind for name, kind in model.learner.kinds.items() if name in model.inner_lr}
     assert ("norm scale" in moved) == (form not in ("pytorch-maml", "how-to-train-your-maml"))

@@ -114,6 +114,7 @@ def _image_size(settings: ImportSettings, model: Translated) -> int:
     if weight is None or weight.dim() != 2:
         raise CheckpointError("the file does not say how large its images are", hint="set --image-size")
     sizes = [size for size in _SIZES if _feature_dim(model, size) == weight.shape[1]]
+    sizes = [size for size in sizes if size // 16 == 5 or not model.layout.pools_5x5]
     if len(sizes) == 1:
         return sizes[0]
     if not sizes:

