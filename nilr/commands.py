@@ -15,6 +15,8 @@ from nilr.config.commands import (
     ModelSettings,
     ModelsSettings,
     PrepareDataSettings,
+    PullSettings,
+    PushSettings,
     RemoveSettings,
     ReportSettings,
     ReproduceSettings,
@@ -103,9 +105,16 @@ COMMANDS = (
     Command("models export", "Write a model to a file for other programs.",
             ExportSettings, None,
             "nilr.recipes.models.exporting:run", "nilr.cli.show.models:show_exported"),
+    Command("models push", "Upload a model to the Hugging Face Hub, with a model card.",
+            PushSettings, None,
+            "nilr.recipes.models.hub:push", "nilr.cli.show.models:show_pushed"),
+    Command("models pull", "Download a model from the Hugging Face Hub, and check it.",
+            PullSettings, Result[ImportMetrics],
+            "nilr.recipes.models.hub:pull", "nilr.cli.show.models:show_imported",
+            "nilr.recipes.models.importing:next_command", shares_schema="models-import"),
 )  # fmt: skip
 
-GROUPS = {"models": "List, show, check, remove, import and export the models in the store."}
+GROUPS = {"models": "List, show, check, remove, import, export and share the models in the store."}
 
 
 def result_types() -> dict[str, type[Result[Any]]]:

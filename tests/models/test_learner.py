@@ -74,7 +74,10 @@ def test_features_are_normalised_by_their_own_batch() -> None:
 def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownNameError) as caught:
         build_learner("resnet", n_way=5, image_size=16, filters=4)
-    assert caught.value.hint == "did you mean `resnet12`? known: conv4, conv4-leaky, conv6, resnet12, PACKAGE.MODULE:FUNCTION"
+    assert (
+        caught.value.hint
+        == "did you mean `resnet12`? known: conv4, conv4-leaky, conv6, resnet12, PACKAGE.MODULE:FUNCTION"
+    )
 
 
 class Residual(Body):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nilr.checkpoint import Manifest, Origin, load_checkpoint, read_manifest
+from nilr.config.base import Settings
 from nilr.config.commands import ImportSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
@@ -109,7 +110,7 @@ def _import(
     )
 
 
-def next_command(settings: ImportSettings, result: Result[ImportMetrics]) -> str:
+def next_command(settings: Settings, result: Result[ImportMetrics]) -> str:
     """Return the command that evaluates the models."""
     return probe_command(settings, [*result.metrics])
 
