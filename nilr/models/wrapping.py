@@ -17,6 +17,7 @@ from nilr.models.module_body import ModuleBody, Run, failure
 from nilr.words import some
 
 _BATCHES = (3, 2)  # sizes of the batches
+_TAKEN = ("all", "body", "head")  # names of parts of a learner, which a layer cannot have
 _SHAPE_HINT = "a body maps images (n, C, H, W) to features (n, D) or planes (n, C', H', W'), for any n"
 
 
@@ -35,14 +36,14 @@ def wrap_module(module: object, *, image_size: int, channels: int = 3) -> tuple[
     _check_parameters(module)
     try:
         own = copy.deepcopy(module)
+        check = _Check(own)
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise _invalid(module, f"cannot be copied: {reason}", "remove what copy.deepcopy cannot copy") from error
+        hint = "give a plain module, without what copy.deepcopy cannot copy, and not compiled by TorchScript"
+        raise _invalid(module, f"cannot be copied: {str(error).splitlines()[0]}", hint) from error
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         shape = (channels, image_size, image_size)
         batches = [torch.rand(n, *shape) for n in _BATCHES]
-        check = _Check(own)
         features = [check.features(x) for x in batches]
         if features[0].shape[1:] != features[1].shape[1:]:
             shapes = " and ".join(str(tuple(one.shape)) for one in features)
@@ -75,6 +76,9 @@ def _check_parameters(module: nn.Module) -> None:
     if not named:
         raise _invalid(module, "has no parameters", "a body needs parameters to learn and adapt")
     for name, value in named:
+        if (layer := name.partition(".")[0]) in _TAKEN:
+            problem = f"has a layer `{layer}`, which is the name of a part of a learner"
+            raise _invalid(module, f"{problem}: `{name}` {tuple(value.shape)}", "give the layer another name")
         same = [f"`{other}`" for other, one in named if one is value]
         if len(same) > 1:
             raise _invalid(

@@ -286,10 +286,23 @@ INVALID: dict[str, tuple[Callable[[], object], str]] = {
         lambda: nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True), nn.Flatten(), linear()),
         r"`Sequential` changes its buffer `0.running_mean` \(3,\) when it runs",
     ),
+    "script": (
+        lambda: torch.jit.script(nn.Sequential(nn.Flatten(), linear())),
+        r"cannot be copied: register_forward_pre_hook is not supported",
+    ),
+    "head": (
+        lambda: Calls(lambda self, x: self.head(x.flatten(1)), head=linear()),
+        r"`Calls` has a layer `head`, which is the name of a part of a learner: `head.weight` \(4, 192\)",
+    ),
+    "body": (
+        lambda: Calls(lambda self, x: self.body(x.flatten(1)), body=linear()),
+        r"`Calls` has a layer `body`",
+    ),
     "copy": (locked, r"`Sequential` cannot be copied: cannot pickle 'Lock' object"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", INVALID)
 def test_a_module_that_cannot_be_a_body_is_one_clear_error(name: str) -> None:
     make, message = INVALID[name]
@@ -348,3 +361,15 @@ def test_a_module_without_second_derivative_needs_a_first_order_algorithm() -> N
         with pytest.raises(ModuleError, match=r"`Calls` has no second derivative") as caught:
             OuterLoop(row, params, rates, engine=engine, settings=settings)
         assert "fomaml" in (caught.value.hint or "")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_module_with_a_buffer_computes_on_a_gpu(images: Tensor) -> None:
+    module = Calls(lambda self, x: self.last(x.flatten(1)) * self.scale, last=linear())
+    module.register_buffer("scale", torch.full((4,), 2.0))
+    learner = learner_of(module)
+    params = learner.initial_params()
+    there = {name: value.cuda() for name, value in params.items()}
+    expected = learner.features(params, images)
+    assert torch.allclose(learner.features(there, images.cuda()).cpu(), expected, rtol=1e-2, atol=1e-2)
