@@ -6,7 +6,6 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import linear
 
-from nilr.errors import EpisodeError
 from nilr.metrics import accuracy
 from nilr.models.parameters import layer, part
 from nilr.probes import geometry
@@ -89,15 +88,10 @@ class Geometry:
     measure: str
 
     def __call__(self, view: View, _before: View) -> float:
-        """Return the measure of the view; EpisodeError if a class has too few query images."""
+        """Return the measure of the view, whose classes have at least `geometry.MIN_IMAGES` query images."""
         _, query = view.features
         n_way = int(view.episode.query_y.max()) + 1
         by_class = query.double().reshape(n_way, -1, query.shape[1])
-        if by_class.shape[1] < geometry.MIN_IMAGES:
-            raise EpisodeError(
-                f"--geometry needs {geometry.MIN_IMAGES} query images per class; the episode has {by_class.shape[1]}",
-                hint="raise --n-query",
-            )
         return geometry.MEASURES[self.measure](by_class)
 
 

@@ -34,7 +34,7 @@ def bounds(estimate: Estimate) -> tuple[float, float] | None:
 
 
 def corrected_p(delta: Delta) -> float | None:
-    """Return p, corrected for the number of differences in its result if the result has that."""
+    """Return p, corrected for the number of differences in its section if the result has that."""
     return delta.p if delta.p_holm is None else delta.p_holm
 
 

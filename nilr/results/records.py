@@ -24,8 +24,9 @@ class Delta(Record):
     """A paired difference over the same episodes: its mean, 95 % interval and paired t-test.
 
     `ci95` is the half width of the interval, `low` and `high` are its bounds. `d` is the mean divided by the standard
-    deviation of the differences. `p_holm` is p adjusted for the number of differences in the result. With zero
-    variance, `ci95` is 0, `p`, `p_holm` and `d` are null, and `verdict` is "exactly zero" or "exactly constant".
+    deviation of the differences. `p_holm` is p adjusted for all differences of the protocols, or of the same section,
+    in the result. With zero variance, `ci95` is 0, `p`, `p_holm` and `d` are null, and `verdict` is "exactly zero" or
+    "exactly constant".
     """
 
     mean: FiniteFloat

@@ -36,7 +36,10 @@ _OF_A_LAYER = (LEARNED, NEGATIVE, RANDOM_SIGNS)
 
 
 def _plan(request: Request) -> dict[str, Parts]:
-    """Return by protocol: every direction of the body, and the most important ones of each layer."""
+    """Return by protocol: every direction of the body, and the most important ones of each layer that moves.
+
+    Nothing if the body does not move.
+    """
 
     def accuracy(protocol: str, part: str, direction: str) -> Quantity:
         plain = request.conditions[protocol]
@@ -44,7 +47,10 @@ def _plan(request: Request) -> dict[str, Parts]:
         known = part == _WHOLE and direction == LEARNED
         return request.accuracy(plain if known else replace(plain, displacement=Displacement(direction, part)))
 
-    directions = {_WHOLE: tuple(DIRECTIONS)} | dict.fromkeys(request.layers, _OF_A_LAYER)
+    if not set(request.moved) - {"head"}:
+        return {}
+    moved = [layer for layer in request.layers if layer in request.moved]
+    directions = {_WHOLE: tuple(DIRECTIONS)} | dict.fromkeys(moved, _OF_A_LAYER)
     return {
         protocol: {part: {name: accuracy(protocol, part, name) for name in names} for part, names in directions.items()}
         for protocol in request.adapted

@@ -27,6 +27,7 @@ class Request:
     edits: Sequence[str]
     rules: Sequence[str]  # of the neighbours; the first is the main one
     layers: Sequence[str]
+    moved: Sequence[str]  # the layers, and the head, that the inner loop moves
     n_way: int
     inner_steps: int
 

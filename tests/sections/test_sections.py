@@ -20,7 +20,15 @@ every_section = pytest.mark.parametrize("section", SECTIONS, ids=lambda section:
 
 def request_for(n_rules: int = 2, n_edits: int = 2, **settings: Any) -> Request:
     edits, rules = ("negated", "learned")[-n_edits:], ("nearest", "class-mean")[:n_rules]
-    return Request(ProbeSettings(**settings), edits, rules, ("block1", "block2"), n_way=5, inner_steps=3)
+    return Request(
+        ProbeSettings(**settings),
+        edits,
+        rules,
+        ("block1", "block2"),
+        ("block1", "block2", "head"),
+        n_way=5,
+        inner_steps=3,
+    )
 
 
 def requesting(section: Section[Any]) -> dict[str, Any]:

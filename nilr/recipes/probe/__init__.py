@@ -1,6 +1,7 @@
 """`nilr probe`: evaluate features by labelled neighbours, before and after adaptation, on the same and another task."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ from nilr.recipes.probe.loop import judge, make_subject, task_pairs
 from nilr.recipes.probe.plan import (
     ProbePlan,
     check_settings,
+    check_size,
     plan_controls,
     plan_model,
     requested_rules,
@@ -62,6 +64,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     models = load_models(store, settings.models, settings, device=device)
     loaded = list(models.values())
     size = episode_size(settings, loaded)
+    check_size(settings, size.n_query)
     plans = {name: plan_model(resolve_request(settings, model, size.n_way)) for name, model in models.items()}
     if settings.controls:
         plans |= plan_controls(next(iter(plans.values())))
@@ -93,6 +96,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
             *training_pack_notes(models, judged.used),
             *head_notes(models, size.n_way, settings.head),
             *universality_notes(settings, split, wide),
+            *_permutation_notes(settings, size.n_way),
             *_notes(settings, models, metrics, {name: values[name][plan.before] for name, plan in plans.items()}),
             describe_probe(claims, metrics, judged.used),
         ],
@@ -164,6 +168,12 @@ def _open_splits(
             f"--data-b `{settings.data_b}` has the same images as `{split.used.name}`", hint="omit --data-b"
         )
     return split, judged
+
+
+def _permutation_notes(settings: ProbeSettings, n_way: int) -> list[str]:
+    """Return a note if there are fewer permutations of the labels than requested."""
+    wanted, exist = settings.permutations or 0, math.factorial(n_way)
+    return [f"--permutations {wanted}: {n_way} labels have {exist}; these are used."] if wanted > exist else []
 
 
 def _own_steps(models: Sequence[LoadedModel]) -> list[int]:

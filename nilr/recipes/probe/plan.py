@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nilr.config.evaluation import ProbeSettings
-from nilr.errors import UnknownNameError, UsageError
+from nilr.errors import EpisodeError, UnknownNameError, UsageError
 from nilr.meta.model import Model
+from nilr.models.parameters import layer
 from nilr.probes.conditions import META_INIT, Quantity, layer_of
-from nilr.probes.edits import LEARNED
+from nilr.probes.edits import LEARNED, rates_of_part
+from nilr.probes.geometry import MIN_IMAGES
 from nilr.probes.neighbours import RULES
 from nilr.probes.readings import LinearAccuracy
 from nilr.recipes.common.episodes import edit_names, inner_steps, split_commas
@@ -90,11 +92,13 @@ def resolve_request(settings: ProbeSettings, model: Model, n_way: int) -> Reques
     names = [_known("layer", name, ["all", *known]) for name in split_commas(settings.layers)]
     by_layer = settings.similarity or settings.directions or settings.transfer
     every_layer = "all" in names or (by_layer and not names)
+    rates = rates_of_part(model.inner_lr, model.params, split_commas(settings.adapt_part))
     return Request(
         settings=settings,
         edits=tuple(dict.fromkeys([*edit_names(settings.rates), LEARNED])),
         rules=requested_rules(settings),
         layers=tuple(name for name in known if every_layer or name in names),
+        moved=tuple(dict.fromkeys(layer(name) for name in rates)),
         n_way=n_way,
         inner_steps=inner_steps(settings, model),
     )
@@ -122,6 +126,14 @@ def check_settings(settings: ProbeSettings) -> None:
     if settings.data_b is not None and (settings.shared_classes or settings.task_b == "same-classes"):
         flag = "--shared-classes" if settings.shared_classes else "--task-b same-classes"
         raise UsageError(f"{flag} needs one pack: the classes of --data-b differ", hint=f"omit {flag} or --data-b")
+
+
+def check_size(settings: ProbeSettings, n_query: int) -> None:
+    """Check that episodes are large enough; EpisodeError if a section needs more query images."""
+    if settings.geometry and n_query < MIN_IMAGES:
+        raise EpisodeError(
+            f"--geometry needs {MIN_IMAGES} query images per class; an episode has {n_query}", hint="raise --n-query"
+        )
 
 
 def _known(kind: str, name: str, known: Iterable[str]) -> str:

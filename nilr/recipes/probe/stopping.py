@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from nilr.config.evaluation import ProbeSettings
-from nilr.inference import episodes_for_half_width, holm, power
+from nilr.inference import episodes_for_half_width, holm, power, student_quantile
 from nilr.results.probe import ModelProbe, ProbeMetrics
-from nilr.results.records import Delta, Record
+from nilr.results.records import Delta, Mean, Record
 from nilr.words import number
 
 # A spread estimated from fewer episodes is too uncertain to stop on.
@@ -16,13 +16,14 @@ LEAST_EPISODES = 50
 # Plan slightly more episodes than the estimate: another look costs as much as the episodes that it saves.
 _MARGIN = 1.02
 
+_PROTOCOLS = ("meta_init", "same_task", "cross_task")
 _POINT = 0.01
 _HUNDREDTH = 1e-4  # of a point
 _ALMOST_CERTAIN = 99  # percent
 
 
-def deltas_in(metrics: Mapping[str, ModelProbe]) -> list[Delta]:
-    """Return all paired differences of a probe."""
+def deltas_in(metrics: Mapping[str, Any]) -> list[Delta]:
+    """Return all paired differences of a probe, or of a part of it."""
     found: list[Delta] = []
 
     def collect(delta: Delta) -> Delta:
@@ -33,26 +34,44 @@ def deltas_in(metrics: Mapping[str, ModelProbe]) -> list[Delta]:
     return found
 
 
-def over_episodes(metrics: Mapping[str, ModelProbe]) -> list[Delta]:
-    """Return the paired differences over the probe's episodes; those of other tasks have a fixed number."""
-    return deltas_in({name: model.model_copy(update={"universality": {}}) for name, model in metrics.items()})
+def over_episodes(metrics: Mapping[str, ModelProbe]) -> list[Delta | Mean]:
+    """Return the paired differences over the probe's episodes: to a reference, and to chance in `harm`.
+
+    Those of universality are over tasks, whose number is fixed.
+    """
+    paired = deltas_in({name: model.model_copy(update={"universality": {}}) for name, model in metrics.items()})
+    harm = [found for model in metrics.values() for found in model.harm.values()]
+    return [*paired, *(outcome.excess for found in harm for outcome in (found.harmed, found.helped, found.unchanged))]
 
 
 def correct(metrics: ProbeMetrics) -> ProbeMetrics:
-    """Return the metrics with the p of each difference adjusted for their number; see `nilr.inference.holm`."""
+    """Return the metrics with the p of each difference adjusted for their number; see `nilr.inference.holm`.
+
+    The protocols are one family of tests over all models, and each section is another. So what else a probe measures
+    does not change the p of a protocol.
+    """
+    for fields in [_PROTOCOLS, *([field] for field in ModelProbe.model_fields if field not in _PROTOCOLS)]:
+        parts = {name: {field: getattr(model, field) for field in fields} for name, model in metrics.items()}
+        adjusted = _correct_family(parts)
+        metrics = {name: model.model_copy(update=adjusted[name]) for name, model in metrics.items()}
+    return metrics
+
+
+def _correct_family(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the parts of each model, by its name, with the p of all differences in them adjusted together."""
 
     def key(name: str, delta: Delta) -> tuple[object, ...]:
-        # The same difference can be in several places, for example as that of the last layer. It counts as one test.
+        # The same difference can be in several places, for example at two shares of classes. It counts as one test.
         return name, delta.mean, delta.ci95, delta.p
 
-    deltas = [(name, delta) for name, model in metrics.items() for delta in deltas_in({name: model})]
+    deltas = [(name, delta) for name, part in parts.items() for delta in deltas_in(part)]
     tests = {key(name, delta): delta.p for name, delta in deltas if delta.p is not None}
     adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
 
     def adjust(name: str, delta: Delta) -> Delta:
         return delta.model_copy(update={"p_holm": adjusted.get(key(name, delta))})
 
-    return {name: _map_deltas(model, partial(adjust, name)) for name, model in metrics.items()}
+    return {name: _map_deltas(part, partial(adjust, name)) for name, part in parts.items()}
 
 
 def _map_deltas(part: Any, change: Callable[[Delta], Delta]) -> Any:  # noqa: ANN401 - any part of a result
@@ -88,12 +107,16 @@ def first_look(settings: ProbeSettings) -> int:
 
 def precision_note(metrics: ProbeMetrics, *, until_ci: float | None) -> str | None:
     """Describe the widest paired interval, and what more episodes would give; None without an interval."""
-    deltas = [delta for delta in over_episodes(metrics) if delta.ci95]
-    widest = max(deltas, key=lambda delta: delta.ci95 or 0, default=None)
-    if widest is None or widest.ci95 is None or widest.d is None or widest.d == 0:
-        return None
     n = next(iter(metrics.values())).meta_init.accuracy.n_episodes
-    spread = abs(widest.mean / widest.d)
+    widest = max(over_episodes(metrics), key=lambda difference: difference.ci95 or 0, default=None)
+    if widest is None or not widest.ci95:
+        return None
+    if isinstance(widest, Mean):
+        spread = widest.ci95 * math.sqrt(n) / student_quantile(0.975, n - 1)
+    elif widest.d:
+        spread = abs(widest.mean / widest.d)
+    else:
+        return None
     half = widest.ci95 / 2
     wanted = until_ci or round(half, -math.floor(math.log10(half)))  # one significant digit
     needed = ""

@@ -24,7 +24,7 @@ from nilr.words import counted
 CAUTION = (
     "Intervals are over episodes, for these trained models and these test classes only; conclusions about an algorithm "
     "need several seeds. An effect is clear if its interval excludes zero and its p-value, after Holm's correction for "
-    "the number of differences in its result, is below 0.05."
+    "the number of differences of the protocols in its result, is below 0.05."
 )
 _SPREAD = {"meta-init": -0.24, "same-task": 0.0, "cross-task": 0.24}
 _HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "none"}

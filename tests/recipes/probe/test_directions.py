@@ -130,11 +130,12 @@ def test_a_direction_costs_a_feature_pass_and_no_adaptation(sgd: str, monkeypatc
     assert calls == {"features": 2 * 2 * (1 + 2 * (5 + 4 * 3)), "adapt": 2 * 2}
 
 
-def test_a_body_that_does_not_move_has_no_effect_in_any_direction(quick: dict[str, Any]) -> None:
+def test_a_part_that_does_not_move_has_no_directions(sgd: str, quick: dict[str, Any]) -> None:
     train_model(algo="anil", name="anil", **quick)
-    body = judge("anil", n_episodes=3).metrics["anil"].directions["same-task"]["body"]
-    deltas = [body.odd, body.even, body.twice.delta, body.random_signs.delta, body.gaussian.delta]
-    assert {delta.verdict for delta in deltas} == {"exactly zero"}
+    assert judge("anil", n_episodes=3).metrics["anil"].directions == {}
+    assert judge(sgd, n_episodes=3, adapt_part=("head",)).metrics[sgd].directions == {}
+    alone = judge(sgd, n_episodes=3, adapt_part=("block2", "head")).metrics[sgd].directions["same-task"]
+    assert list(alone) == ["body", "block2"]
 
 
 def test_directions_need_a_protocol_that_adapts() -> None:

@@ -112,6 +112,12 @@ def test_permutations_differ_and_begin_with_the_identity() -> None:
     assert sorted(draw_permutations(4, 1000, 0)) == sorted(itertools.permutations(range(4)))
 
 
+def test_a_note_says_that_there_are_fewer_permutations_than_requested(maml: str) -> None:
+    result = judge(maml, permutations=50, n_episodes=1, inner_steps=1)
+    assert "--permutations 50: 3 labels have 6; these are used." in result.notes
+    assert len(result.per_episode[maml]["permutations"]["same-task"]["neighbours"]) == 6
+
+
 def test_a_head_of_zeros_replaces_the_trained_one_and_favours_no_label(maml: str, pack: Any) -> None:
     result = judge(maml, head="zeros", permutations=6, own_head=True)
     assert result.question == "3-way, 7 queries per class, head zeros, 3 inner steps, 4 episodes"

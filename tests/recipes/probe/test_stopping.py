@@ -9,7 +9,7 @@ from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import NeighbourAccuracy
 from nilr.recipes.probe.plan import ProbePlan
 from nilr.recipes.probe.stopping import LEAST_EPISODES, correct, deltas_in, first_look, next_look, precision_note
-from nilr.results.probe import ModelProbe, ProtocolMetrics
+from nilr.results.probe import EpisodeShare, HarmProbe, ModelProbe, ProtocolMetrics, Row
 from nilr.results.records import Delta, Mean
 from nilr.sections import edits
 from nilr.sections.values import Values, paired_delta
@@ -32,12 +32,35 @@ def probed(before: Tensor, after: Tensor) -> ModelProbe:
     return plan.summarise(Values({BEFORE: before, SAME_TASK: after}))
 
 
-def test_every_p_is_adjusted_for_all_differences_of_the_result() -> None:
+def test_every_p_of_the_protocols_is_adjusted_for_those_of_all_models() -> None:
     metrics = correct({"a": probe(0.01, 0.04), "b": probe(0.03, 0.005)})
     assert [delta.p_holm for delta in deltas_in(metrics)] == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-def test_a_difference_in_two_places_counts_as_one_test() -> None:
+def test_each_section_is_a_family_of_tests_of_its_own() -> None:
+    model = probe(0.01, 0.04)
+    rows = {f"block{i}": Row(same_task=probe(0.002 * i, 0.5).same_task) for i in (1, 2, 3)}
+    found = correct({"a": model.model_copy(update={"layers": rows})})["a"]
+    assert (found.same_task.delta.p_holm, found.cross_task.delta.p_holm) == pytest.approx((0.02, 0.04))
+    assert [row.same_task.delta.p_holm for row in found.layers.values()] == pytest.approx([0.006, 0.008, 0.008])
+
+
+def test_intervals_of_the_excess_of_harm_count_in_the_precision() -> None:
+    def share(ci95: float) -> EpisodeShare:
+        means = [Mean(mean=0.1, ci95=width, n_episodes=100) for width in (0.001, 0.001, ci95)]
+        return EpisodeShare(share=means[0], chance=means[1], excess=means[2])
+
+    figures = {"turned_right": share(0).share, "turned_wrong": share(0).share}
+    harm = HarmProbe(**figures, harmed=share(0.02), helped=share(0.08), unchanged=share(0.01))
+    metrics = {"a": probe(0.1, 0.2).model_copy(update={"harm": {"same-task": harm}})}
+    assert next_look(ProbeSettings(until_ci=0.04, n_episodes=100), metrics, 100) == 408
+    note = precision_note(metrics, until_ci=0.04)
+    # spread 0.08 * sqrt(100) / t(0.975, 99) = 0.4032; for 4 points: n >= (1.966 * 0.4032 / 0.04)^2 = 393
+    assert note is not None
+    assert "every paired interval is ± 8.00 points or narrower; ± 4 needs about 393 episodes" in note
+
+
+def test_a_difference_in_two_places_of_a_section_counts_as_one_test() -> None:
     edited = Quantity(Condition("same-task", "negated"), ACCURACY)
     values = {
         BEFORE: torch.tensor([0.4, 0.5, 0.6, 0.5]).double(),
@@ -51,7 +74,7 @@ def test_a_difference_in_two_places_counts_as_one_test() -> None:
     learned, negated = (model.edits[name].same_task for name in ("learned", "negated"))
     p = sorted([learned.delta.p, negated.delta.p, negated.delta_to_learned.p])
     assert min(learned.delta.p_holm, negated.delta.p_holm, negated.delta_to_learned.p_holm) == pytest.approx(3 * p[0])
-    assert model.same_task.delta == negated.delta
+    assert model.same_task.delta.p_holm == model.same_task.delta.p == negated.delta.p
 
 
 def test_a_difference_without_a_test_is_not_corrected() -> None:
