@@ -321,7 +321,9 @@ def test_data_b_must_differ_and_have_the_same_image_size(maml: str, home: Path) 
     with pytest.raises(DataError, match="has the same images as `mini-imagenet`"):
         judge(maml, data_b="mini-imagenet")
     other_pack(home, image_size=18)
-    with pytest.raises(DataError, match="`other` has images of 18 px, and model `maml` was trained on 16 px"):
+    with pytest.raises(
+        DataError, match="`other` has RGB images of 18 px, and model `maml` was trained on RGB images of 16 px"
+    ):
         judge(maml, data_b="other")
 
 
