@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from peer_tasks import Learn2Learn, nearest_accuracy, share
 from peers import fetch_learn2learn, progress
-from work import FILTERS, N_QUERY, N_SHOT, N_WAY, PeerNet
+from work import FILTERS, N_QUERY, N_SHOT, N_WAY, PeerNet, Setup
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import ALGORITHMS
@@ -169,7 +169,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     images = Images(options.pack, "train")
-    net = PeerNet(images.size, options.seed).to(torch.float64 if options.exact else torch.float32)
+    net = PeerNet(Setup(size=images.size), options.seed).to(torch.float64 if options.exact else torch.float32)
     peer = Learn2Learn(fetch_learn2learn(options.peers), net, RATE[options.algo])
     if options.exact:
         apart = compare(peer, options.algo, images, options.updates, options.seed)

@@ -7,14 +7,13 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from work import FILTERS, JUDGING_STEPS, N_WAY, PROTOCOLS, RATE, SEED, SIZE, TRAINING_STEPS, Done, each
+from work import JUDGING_STEPS, PROTOCOLS, RATE, TRAINING_STEPS, Done, Setup, each
 
 from nilr.episodes import Episode
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.contract import Objective
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.engine.workers import in_order
-from nilr.models.registry import build_learner
 from nilr.probes.conditions import Condition, Quantity, Subject, read_episode
 from nilr.probes.readings import NeighbourAccuracy
 from nilr.probes.tasks import Task, Tasks
@@ -28,24 +27,26 @@ class NilrTasks:
     """The tasks with one engine.
 
     Args:
-        engine: its name.
+        engine: its name; with `+recompute` it keeps no activations of inner steps.
         batch: the episodes.
+        setup: the network.
     """
 
-    def __init__(self, engine: str, batch: Episode) -> None:
-        self._batch = batch
-        learner = build_learner("conv4", n_way=N_WAY, image_size=SIZE, filters=FILTERS, seed=SEED)
+    def __init__(self, engine: str, batch: Episode, setup: Setup | None = None) -> None:
+        self._batch, self._setup = batch, setup or Setup()
+        learner = self._setup.learner()
         self._params = learner.initial_params()
         self._rates = {
             "maml": {name: torch.tensor(RATE) for name in self._params},
             "metasgd": {name: torch.full_like(value, RATE) for name, value in self._params.items()},
         }
-        self._engine = choose_engine(engine, learner, CPU)
+        name, _, recompute = engine.partition("+")
+        self._engine = choose_engine(name, learner, CPU)
+        self._engine.recompute = bool(recompute)
 
     def train(self, task: str) -> Done:
-        outcome = self._engine.meta_gradient(
-            self._params, self._rates[task], self._batch, Objective(ROWS[task], TRAINING_STEPS[task])
-        )
+        objective = Objective(ROWS[task], self._setup.training_steps(task))
+        outcome = self._engine.meta_gradient(self._params, self._rates[task], self._batch, objective)
         if bool(outcome.inner_lr) != (task == "metasgd"):
             raise SystemExit("a rate was not learned")
         norms = torch.stack([gradient.norm() for gradient in outcome.params.values()])

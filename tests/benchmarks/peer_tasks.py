@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from work import JUDGING_STEPS, PROTOCOLS, RATE, TRAINING_STEPS, Done, PeerNet, each, plain
+from work import JUDGING_STEPS, PROTOCOLS, RATE, Done, PeerNet, Setup, each, plain
 
 from nilr.episodes import Episode
 
@@ -38,10 +38,11 @@ class PeerTasks:
     Args:
         peer: the library.
         batch: the episodes.
+        setup: the network.
     """
 
-    def __init__(self, peer: Peer, batch: Episode) -> None:
-        self._peer, self._batch = peer, plain(batch)
+    def __init__(self, peer: Peer, batch: Episode, setup: Setup) -> None:
+        self._peer, self._batch, self._setup = peer, plain(batch), setup
 
     def train(self, task: str) -> Done:
         leaves = [*self._peer.net.parameters(), *self._peer.rates]
@@ -49,7 +50,7 @@ class PeerTasks:
             leaf.grad = None
         total = 0.0
         for episode in each(self._batch):
-            with self._peer.adapted(task, episode, steps=TRAINING_STEPS[task], second_order=True) as net:
+            with self._peer.adapted(task, episode, steps=self._setup.training_steps(task), second_order=True) as net:
                 loss = F.cross_entropy(net(episode.query_x), episode.query_y)
                 (loss / len(self._batch)).backward()
                 total += float(loss.detach())
@@ -99,11 +100,11 @@ class Learn2Learn:
 
     Args:
         directory: where it is unpacked.
-        net: the network; as all contenders have it by default.
+        net: the network.
         rate: fixed for `maml`, and where learned rates start for `metasgd`.
     """
 
-    def __init__(self, directory: Path, net: PeerNet | None = None, rate: float = RATE) -> None:
+    def __init__(self, directory: Path, net: PeerNet, rate: float = RATE) -> None:
         for name in ("learn2learn", "learn2learn.algorithms"):  # its own __init__ needs what does not build
             module = types.ModuleType(name)
             module.__path__ = [str(directory.joinpath(*name.split(".")))]
@@ -111,7 +112,7 @@ class Learn2Learn:
         from learn2learn.algorithms.maml import MAML  # type: ignore[import-not-found]
         from learn2learn.algorithms.meta_sgd import MetaSGD  # type: ignore[import-not-found]
 
-        self.net = net or PeerNet()
+        self.net = net
         self._models = {"maml": MAML(self.net, lr=rate), "metasgd": MetaSGD(self.net, lr=rate)}
         self.rates = list(self._models["metasgd"].lrs)
 
@@ -127,11 +128,11 @@ class Learn2Learn:
 class Higher:
     """higher 0.2.1."""
 
-    def __init__(self, _directory: Path) -> None:
+    def __init__(self, _directory: Path, net: PeerNet) -> None:
         import higher
 
         self._innerloop = higher.innerloop_ctx
-        self.net = PeerNet()
+        self.net = net
         self.rates = [torch.full_like(p, RATE, requires_grad=True) for p in self.net.parameters()]
         groups = [{"params": [p]} for p in self.net.parameters()]  # a rate per tensor needs a group per tensor
         self._ways: dict[str, tuple[torch.optim.Optimizer, dict[str, Any] | None]] = {
@@ -152,14 +153,14 @@ class Higher:
 class TorchOpt:
     """torchopt 0.7.3. Its own MetaSGD has one rate for all, so a rate per element is a transformation of gradients."""
 
-    def __init__(self, _directory: Path) -> None:
+    def __init__(self, _directory: Path, net: PeerNet) -> None:
         import torchopt
         from torchopt import pytree
         from torchopt.base import EmptyState, GradientTransformation
         from torchopt.utils import extract_module_containers
 
         self._torchopt = torchopt
-        self.net = PeerNet()
+        self.net = net
         in_its_order = pytree.tree_flatten_as_tuple(extract_module_containers(self.net, with_buffers=False)[0])[0]
         self.rates = [torch.full_like(p, RATE, requires_grad=True) for p in in_its_order]
 

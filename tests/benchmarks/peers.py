@@ -8,6 +8,9 @@ order that moves on by one; ratios are medians over the rounds of same-round pai
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
+import json
 import statistics
 import subprocess
 import sys
@@ -16,23 +19,23 @@ from pathlib import Path
 
 import torch
 from machine import heading
-from work import CHECKED, FILTERS, N_QUERY, N_SHOT, N_WAY, SEED, SIZE, WORK
+from work import CHECKED, FILTERS, N_QUERY, N_SHOT, SEED, SIZE, TRAINING_STEPS, WORK, Setup
 
 from nilr.meta.engine.registry import AUTO, ENGINES
-from nilr.models.registry import build_learner
+from nilr.models.registry import BODIES
 
 HERE = Path(__file__).parent
 PEERS = ("learn2learn", "higher", "torchopt")
 REFERENCE = "learn2learn"
 ALLOCATORS = ("keep", "plain")
+RECOMPUTE = "+recompute"
 HEADER = """| task | contender | allocator | seconds | times learn2learn, plain | times learn2learn, keep | MB | ratio |
 |---|---|---|---|---|---|---|---|
 """
-NOTE = f"""Seconds are medians over the rounds. A ratio to learn2learn is the median of same-round pairs, with its
+NOTE = """Seconds are medians over the rounds. A ratio to learn2learn is the median of same-round pairs, with its
 quartiles; above 1 is faster. `keep`: glibc keeps freed memory, as nilr tells it to; `plain`: glibc as it is, and so a
 peer as it is installed. Memory is the peak of a process that does this task alone, with Python, torch and the images;
-its ratio is to learn2learn, plain. {SIZE} px, Conv4 with {FILTERS} filters, {N_WAY}-way {N_SHOT}-shot, {N_QUERY}
-queries per class; all parameters are adapted.
+its ratio is to learn2learn, plain. All parameters are adapted. `+recompute`: nilr with --recompute on.
 
 """
 
@@ -55,10 +58,15 @@ def fetch_learn2learn(directory: Path) -> Path:
     return unpacked
 
 
-def default_contenders() -> list[str]:
-    """Return the engines that `auto` may take for this network on a CPU, without the plain loop, and the peers."""
-    learner = build_learner("conv4", n_way=N_WAY, image_size=SIZE, filters=FILTERS)
+def default_contenders(setup: Setup) -> list[str]:
+    """Return the engines that `auto` may take for this network on a CPU, without the plain loop, and the peers.
+
+    Of resnet12, whose turns take long, only the first engine and learn2learn.
+    """
+    learner = setup.learner()
     engines = [name for name in AUTO["cpu"] if ENGINES[name].supports(learner, torch.device("cpu"))]
+    if setup.arch == "resnet12":
+        return [engines[0], engines[0] + RECOMPUTE, REFERENCE]
     return [*(name for name in engines if name != "reference"), *PEERS]
 
 
@@ -69,9 +77,11 @@ class Contender:
         ValueError: it cannot; the message says why.
     """
 
-    def __init__(self, key: Key, task: str, peers: Path, threads: int) -> None:
+    def __init__(self, key: Key, task: str, peers: Path, threads: int, setup: Setup, *, cpu_time: bool = False) -> None:
         name, allocator = key
+        self._cpu = cpu_time
         command = [sys.executable, str(HERE / "contender.py"), name, str(peers), str(threads), allocator, task]
+        command.append(json.dumps(dataclasses.asdict(setup)))
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.peak = 0
 
@@ -86,8 +96,11 @@ class Contender:
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        seconds, value, gradient, self.peak = map(float, self._line().split())
-        return seconds, value, gradient
+        line = self._line()
+        if not line:
+            raise ValueError("its process ended, perhaps without memory")
+        wall, cpu, value, gradient, self.peak = map(float, line.split())
+        return cpu if self._cpu else wall, value, gradient
 
     def close(self) -> None:
         """End the process."""
@@ -108,11 +121,15 @@ class Task:
         keys: the contenders.
         peers: where learn2learn is.
         threads: CPU threads.
+        setup: the network and the episodes.
+        cpu_time: whether to measure CPU time.
     """
 
-    def __init__(self, name: str, keys: list[Key], peers: Path, threads: int) -> None:
+    def __init__(
+        self, name: str, keys: list[Key], peers: Path, threads: int, setup: Setup, *, cpu_time: bool = False
+    ) -> None:
         self.name, self.failures = name, {}
-        self._contenders = {key: Contender(key, name, peers, threads) for key in keys}
+        self._contenders = {key: Contender(key, name, peers, threads, setup, cpu_time=cpu_time) for key in keys}
         self._times: dict[Key, list[float]] = {}
         for key in keys:
             try:
@@ -145,7 +162,13 @@ class Task:
 
     def _compare(self) -> None:
         progress(f"{self.name}: comparing {len(self._contenders)} processes")
-        computed = {key: contender.turn()[1:] for key, contender in self._contenders.items()}
+        computed = {}
+        for key in list(self._contenders):
+            try:
+                computed[key] = self._contenders[key].turn()[1:]
+            except ValueError as error:
+                self.failures[key[0]] = str(error)
+                self._contenders.pop(key).close()
         for what in zip(*computed.values(), strict=True):
             if max(what) - min(what) > CHECKED[self.name] * abs(max(what)):
                 raise SystemExit(f"the contenders do not compute the same: {self.name} {computed}")
@@ -174,37 +197,99 @@ def progress(message: str) -> None:
 
 def parse() -> argparse.Namespace:
     """Return what the command line asks for."""
-    known = [*ENGINES, *PEERS]
+    known = [*ENGINES, *(name + RECOMPUTE for name in ENGINES), *PEERS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--rounds", type=int, default=5, help="default 5: about six minutes on two cores; 0: only download learn2learn"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: one per core")
-    parser.add_argument("--tasks", nargs="+", default=list(WORK), choices=list(WORK))
-    parser.add_argument("--contenders", nargs="+", default=default_contenders(), choices=known)
+    parser.add_argument("--tasks", nargs="+", choices=list(WORK), help="default: all; of resnet12 the updates")
+    parser.add_argument("--contenders", nargs="+", choices=known)
     parser.add_argument("--allocators", nargs="+", default=list(ALLOCATORS), choices=ALLOCATORS)
     parser.add_argument("--peers", type=Path, default=Path("build/peers"), help="where learn2learn is unpacked")
-    parser.add_argument("--scaling", action="store_true", help="instead: cost against steps, episodes and ways")
+    parser.add_argument("--arch", default="conv4", choices=list(BODIES))
+    parser.add_argument("--filters", type=int, default=FILTERS, help="of conv4 and conv6")
+    parser.add_argument("--widths", type=_numbers, default=Setup.widths, help="of resnet12: 64,160,320,640")
+    parser.add_argument("--image-size", type=int, default=SIZE)
+    parser.add_argument("--shots", type=int, default=N_SHOT, help="support images per class")
+    parser.add_argument("--queries", type=int, default=N_QUERY, help="query images per class")
+    parser.add_argument("--steps", type=int, help="inner steps of maml; default 5")
+    parser.add_argument("--episodes", type=int, help="per turn; default 4, of resnet12 1")
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time, for a machine that is not idle")
+    parser.add_argument("--scaling", action="store_true", help="instead: cost against steps, episodes, ways and size")
+    parser.add_argument("--memory", action="store_true", help="instead: peak memory of maml, 1 and 5 shots and steps")
     return parser.parse_args()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def setup_of(options: argparse.Namespace) -> Setup:
+    """Return the network and the episodes."""
+    return Setup(
+        arch=options.arch,
+        filters=options.filters,
+        widths=options.widths,
+        size=options.image_size,
+        n_shot=options.shots,
+        n_query=options.queries,
+        steps=options.steps,
+        episodes=options.episodes,
+    )
 
 
 def compare(options: argparse.Namespace) -> None:
     """Print the tables of the comparison."""
-    peers = fetch_learn2learn(options.peers) if REFERENCE in options.contenders else options.peers
+    setup = setup_of(options)
+    contenders = options.contenders or default_contenders(setup)
+    tasks = options.tasks or list(TRAINING_STEPS if setup.arch == "resnet12" else WORK)
+    peers = fetch_learn2learn(options.peers) if REFERENCE in contenders else options.peers
     write = sys.stdout.write
-    write(heading(options.threads, SEED) + f"; {options.rounds} rounds.\n\n")
+    write(
+        heading(options.threads, SEED)
+        + f"; {options.rounds} rounds{', CPU time' if options.cpu_time else ''}.\n\n{setup}.\n\n"
+    )
     write(HEADER)
     failures: dict[str, str] = {}
-    keys = [(name, allocator) for name in options.contenders for allocator in options.allocators]
-    for name in options.tasks:
-        task = Task(name, keys, peers, options.threads)
+    keys = [(name, allocator) for name in contenders for allocator in options.allocators]
+    for name in tasks:
+        task = Task(name, keys, peers, options.threads, setup, cpu_time=options.cpu_time)
         task.run(options.rounds)
         failures |= task.failures
         write("\n".join(task.rows()) + "\n")
         sys.stdout.flush()
     for name, reason in failures.items():
         write(f"\n**{name} did not run**: {reason}\n")
-    write(f"\n{NOTE}" + "".join(f"- {name}: {WORK[name]}.\n" for name in options.tasks))
+    write(f"\n{NOTE}" + "".join(f"- {name}: {WORK[name]}.\n" for name in tasks))
+
+
+def compare_memory(options: argparse.Namespace) -> None:
+    """Print the peak memory of one maml update of one episode, each contender alone, one after another."""
+    setup = setup_of(options)
+    engine = default_contenders(setup)[0]
+    contenders = options.contenders or [engine, engine + RECOMPUTE, REFERENCE, "higher"]
+    peers = fetch_learn2learn(options.peers)
+    write = sys.stdout.write
+    write(heading(options.threads, SEED) + f"; one turn each, allocator `plain`.\n\n{setup}.\n\n")
+    write(
+        f"| shots | steps | {' | '.join(f'{name}, MB' for name in contenders)} |\n|{'---|' * (2 + len(contenders))}\n"
+    )
+    for shots, steps in itertools.product((1, 5), (1, 5)):
+        cells = []
+        for name in contenders:
+            progress(f"{shots} shots, {steps} steps: {name}")
+            task = dataclasses.replace(setup, n_shot=shots, steps=steps, episodes=1)
+            contender = Contender((name, "plain"), "maml", peers, options.threads, task)
+            try:
+                contender.wait()
+                contender.turn()
+                cells.append(f"{contender.peak / 1024:.0f}")
+            except ValueError as error:
+                cells.append(str(error))
+            contender.close()
+        write(f"| {shots} | {steps} | {' | '.join(cells)} |\n")
+        sys.stdout.flush()
 
 
 def main() -> None:
@@ -215,7 +300,9 @@ def main() -> None:
     if options.scaling:
         from scaling import measure
 
-        measure(options.rounds, options.threads, progress)
+        measure(options.rounds, options.threads, setup_of(options), progress)
+    elif options.memory:
+        compare_memory(options)
     else:
         compare(options)
 

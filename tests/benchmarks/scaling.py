@@ -4,10 +4,13 @@ The line, a + b x, is the one with the least sum of squared relative deviations:
 the largest point alone. a is what a call costs whatever its size. On all threads, episodes are done one per thread, so
 that one episode leaves the other threads idle, and n episodes cost as much as the next multiple of the threads: there
 the line runs over that multiple. Seconds of one thread's CPU time hear nothing of what else runs on the machine.
+
+A second table has the cost per convolution operation over shots, ways and image sizes: is there a cliff?
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import heading
-from work import FILTERS, RATE, SEED, SIZE, draw_episodes
+from work import RATE, SEED, Setup, draw_episodes
 
 AXES = {"inner_steps": (1, 2, 5, 10, 20), "episodes": (1, 4, 16, 64), "n_way": (2, 5, 10, 20)}
 BASE = {
@@ -29,8 +32,11 @@ BASE = {
     "n_way": {"inner_steps": 5, "episodes": 2},
 }
 MOST = 0.15
+SIZES = {"n_shot": (1, 2, 5), "n_way": (5, 10, 20), "size": (32, 64, 84, 128)}
+BASE_OF_SIZES = {"inner_steps": 1, "episodes": 1}
+MOST_PER_OPERATION = 0.25
 
-Point = dict[str, int]
+Point = dict[str, Any]
 
 
 def fit(x: list[float], y: list[float]) -> tuple[float, float]:
@@ -52,24 +58,28 @@ def serve(threads: int) -> None:
     from nilr.meta.algorithms import ALGORITHMS
     from nilr.meta.engine.contract import Objective
     from nilr.meta.engine.registry import choose_engine
-    from nilr.models.registry import build_learner
+    from nilr.recipes.bench.flops import NeededFlop
     from nilr.runtime import prepare
 
     cpu = prepare("cpu", threads)
     row = ALGORITHMS["maml"]
     for line in sys.stdin:
         point = json.loads(line)
-        learner = build_learner("conv4", n_way=point["n_way"], image_size=SIZE, filters=FILTERS, seed=SEED)
+        steps, episodes = point.pop("inner_steps"), point.pop("episodes")
+        setup = Setup(**point | {"widths": tuple(point["widths"])})
+        learner = setup.learner()
         params = learner.initial_params()
         rates = {name: torch.tensor(RATE) for name in row.moved(learner.kinds)}
-        batch = draw_episodes(point["episodes"], n_way=point["n_way"])
+        batch = draw_episodes(episodes, setup)
         engine = choose_engine("auto", learner, cpu)
-        steps = point["inner_steps"]
+        images = {"support": setup.n_way * setup.n_shot, "query": setup.n_way * setup.n_query}
+        flop = NeededFlop.of(learner, setup.size).update(row, episodes=episodes, steps=steps, **images)
         # memory of other sizes lies about from the points before; a training meets one size alone
         engine.meta_gradient(params, rates, batch, Objective(row, steps))
         wall, used = time.perf_counter(), time.process_time()
         engine.meta_gradient(params, rates, batch, Objective(row, steps))
-        answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - used, "engine": engine.name}
+        answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - used, "flop": flop}
+        answer["engine"] = engine.name
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
@@ -97,8 +107,8 @@ class Server:
         self._process.wait()
 
 
-def measure(rounds: int, threads: int, progress: Callable[[str], None]) -> None:
-    """Print the table."""
+def measure(rounds: int, threads: int, setup: Setup, progress: Callable[[str], None]) -> None:
+    """Print the tables."""
     servers = {"all": Server(threads), "one": Server(1)}
     points = [(axis, {axis: value, **BASE[axis]}) for axis, values in AXES.items() for value in values]
     costs: dict[tuple[str, str], dict[int, list[float]]] = {}
@@ -107,14 +117,51 @@ def measure(rounds: int, threads: int, progress: Callable[[str], None]) -> None:
         progress(f"scaling: round {number} of {rounds}" if number else "scaling: warming up")
         for axis, point in points:
             for kind, server in servers.items():
-                answer = server.turn(point)
+                answer = server.turn(dataclasses.asdict(setup) | point)
                 engine = answer["engine"]
                 if number:
                     seconds = answer["wall" if kind == "all" else "cpu"]
                     costs.setdefault((axis, kind), {}).setdefault(point[axis], []).append(seconds)
+    per_operation = measure_per_operation(servers["one"], rounds, setup, progress)
     for server in servers.values():
         server.close()
     report(costs, threads, rounds, engine)
+    report_per_operation(per_operation, setup)
+
+
+def measure_per_operation(
+    server: Server, rounds: int, setup: Setup, progress: Callable[[str], None]
+) -> dict[str, dict[int, list[float]]]:
+    """Return CPU seconds per 10^9 operations at each point of each axis."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for number in range(rounds):
+        progress(f"cost per operation: round {number + 1} of {rounds}")
+        for axis, values in SIZES.items():
+            for value in values:
+                answer = server.turn(dataclasses.asdict(setup) | BASE_OF_SIZES | {axis: value})
+                cost = answer["cpu"] / answer["flop"] * 1e9
+                found.setdefault(axis, {}).setdefault(value, []).append(cost)
+    return found
+
+
+def report_per_operation(costs: dict[str, dict[int, list[float]]], setup: Setup) -> None:
+    """Write the table of medians, and how far the points are from the middle of the cheapest and the dearest."""
+    write = sys.stdout.write
+    write(f"\n{setup}, one episode, one step:\n\n")
+    write("| axis | CPU seconds per 10^9 operations at each point | within |\n|---|---|---|\n")
+    everything = []
+    for axis, measured in costs.items():
+        medians = [statistics.median(values) for values in measured.values()]
+        everything += medians
+        each = ", ".join(f"{value}: {cost:.4f}" for value, cost in zip(measured, medians, strict=True))
+        write(f"| {axis} | {each} | {spread(medians):.0%} |\n")
+    verdict = "within" if spread(everything) <= MOST_PER_OPERATION else "NOT within"
+    write(f"\nAll points: {spread(everything):.0%}, {verdict} {MOST_PER_OPERATION:.0%}.\n")
+
+
+def spread(costs: list[float]) -> float:
+    """Return the largest relative distance of the costs from the middle between the least and the largest."""
+    return (max(costs) - min(costs)) / (max(costs) + min(costs))
 
 
 def report(costs: dict[tuple[str, str], dict[int, list[float]]], threads: int, rounds: int, engine: str) -> None:

@@ -65,3 +65,14 @@ def test_on_all_threads_episodes_are_counted_in_whole_turns_of_the_threads(
     costs = {1: [0.2], 4: [0.4], 16: [1.6], 64: [6.4]}  # two at once: one episode takes as long as two
     scaling.report({("episodes", "all"): costs}, 2, 1, "explicit")
     assert "Largest deviation 0.0%" in capsys.readouterr().out
+
+
+def test_the_cost_per_operation_is_judged_by_its_distance_from_the_middle(
+    scaling: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scaling.spread([1.0, 1.0]) == 0
+    assert scaling.spread([0.75, 1.0, 1.25]) == pytest.approx(0.25)
+    scaling.report_per_operation({"size": {32: [1.2, 9.0, 1.2], 84: [1.0]}}, scaling.Setup())
+    assert "| size | 32: 1.2000, 84: 1.0000 | 9% |" in capsys.readouterr().out
+    scaling.report_per_operation({"size": {32: [2.0], 84: [1.0]}}, scaling.Setup())
+    assert "NOT within 25%" in capsys.readouterr().out
