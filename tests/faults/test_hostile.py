@@ -38,6 +38,7 @@ from nilr.store import Store
 from nilr.tensorfile import serialize
 from nilr.training_state import load_training_state
 from tests.data.sources.arrays import read_pickle_arrays
+from tests.faults import hostile_sources
 from tests.faults.conftest import Nilr
 
 Case = Callable[[Path], object]
@@ -281,6 +282,16 @@ CORPUS |= {
     "zip: a size that lies": lying_zip,
     "zip: overlapping members": overlapping_zip,
 }
+
+
+# --- arrays, Parquet files, archives in archives, lists of classes
+
+
+def written(write: hostile_sources.Write) -> Case:
+    return lambda place: pack_source(write(place))
+
+
+CORPUS |= {name: written(write) for name, write in hostile_sources.CASES.items()}
 
 
 # --- images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import pickle
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from nilr.data.pack import PackInfo
@@ -44,6 +47,33 @@ def pickles() -> dict[str, bytes]:
     return seeds
 
 
+def arrays() -> dict[str, bytes]:
+    def npz(**values: np.ndarray) -> bytes:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **values)
+        return b"z" + buffer.getvalue()
+
+    images, buffer = np.arange(4 * 4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 4, 3), io.BytesIO()
+    np.save(buffer, images.reshape(2, 2, 4, 4, 3))
+    return {
+        "labels": npz(images=images, labels=np.array([0, 0, 1, 1]), class_names=np.array(["a", "b"])),
+        "splits": npz(x_train=images, y_train=np.array([[0], [0], [1], [1]]), x_test=images, y_test=np.arange(4)),
+        "text": npz(data=images[..., 0], targets=np.array([b"a", b"b", b"b", b"a"])),
+        "by_class": b"y" + buffer.getvalue(),
+    }
+
+
+def parquets() -> dict[str, bytes]:
+    names = {"info": {"features": {"label": {"names": ["a", "b"]}}}}
+    seeds = {}
+    for name, image in {"bytes": b"\x89PNG", "struct": {"bytes": b"\x89PNG", "path": "0.png"}}.items():
+        table = pa.table({"image": [image] * 4, "label": [0, 0, 1, 1]})
+        buffer = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), buffer, row_group_size=2)
+        seeds[name] = buffer.getvalue()
+    return seeds
+
+
 def manifests() -> dict[str, bytes]:
     adapted = MANIFEST | {"parent": PARENT | {"adaptation": {"rates": "x", "adapt_part": ["head"], "inner_steps": 1}}}
     tensors = {"params/w": torch.zeros(2), "inner_lr/w": torch.ones(())}
@@ -75,7 +105,13 @@ def packs() -> dict[str, bytes]:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    for target, seeds in {"pickle": pickles(), "manifest": manifests(), "pack": packs()}.items():
+    for target, seeds in {
+        "pickle": pickles(),
+        "array": arrays(),
+        "parquet": parquets(),
+        "manifest": manifests(),
+        "pack": packs(),
+    }.items():
         (CORPUS / target).mkdir(parents=True, exist_ok=True)
         for name, content in seeds.items():
             (CORPUS / target / f"seed_{name}").write_bytes(content)

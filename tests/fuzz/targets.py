@@ -19,10 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet  # noqa: F401 - nilr imports it late
 import safetensors.torch  # noqa: F401 - nilr imports it late, and torch with it opens files
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.data.pack import open_pack, verify_pack
+from nilr.data.sources.array_files import ArrayFile, read_images
+from nilr.data.sources.members import Listing, Unreadable
+from nilr.data.sources.parquet import ParquetReader
 from nilr.data.sources.unpickling import PickledArray, load_plain
 from nilr.errors import NilrError
 from tests.data.sources.arrays import read_pickle_arrays
@@ -102,7 +106,7 @@ def read_pickle(content: bytes) -> None:
     check(classes, "no classes")
     for name, images in classes.items():
         check(isinstance(name, str), f"a class's name is {name!r}")
-        check(images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == 3, f"images are {images.shape}")
+        check(images.dtype == np.uint8 and images.shape[3:] in ((), (3,)), f"images are {images.shape}")
         check(images.size, f"class {name} is empty")
 
 
@@ -120,7 +124,10 @@ def check_plain(value: object) -> None:
         elif type(item) in (list, tuple):
             waiting += item  # type: ignore[misc]
         elif type(item) is PickledArray:
-            check(item.value is None or item.value.dtype.kind in "biuf", "an array of something else than numbers")
+            check(
+                item.value is None or item.value.dtype.kind in "biufSU",
+                "an array of something else than numbers and text",
+            )
         else:
             check(type(item) in (str, bytes, bytearray, bool, int, float, type(None)), f"holds a {type(item).__name__}")
 
@@ -198,8 +205,40 @@ def check_pack(path: Path) -> None:
     check(all(isinstance(text, str) for text in texts) and info.image_size > 0 and info.channels == 3, f"{info}")
 
 
+def read_array_file(content: bytes) -> None:
+    """Read an npz (behind a `z`) or npy file."""
+    name = "x.npz" if content[:1] == b"z" else "x.npy"
+    with file_of(content[1:], name) as path, contextlib.suppress(NilrError):
+        for images in read_images(ArrayFile(name, path)):
+            check(images.classes, "no classes")
+            for class_name, indices in images.classes.items():
+                check(isinstance(class_name, str) and len(indices), f"class {class_name!r}")
+                for image in images.rows.read(indices.tolist()[:4]):
+                    check_image(image)
+
+
+def read_parquet(content: bytes) -> None:
+    with file_of(content, "x.parquet") as path, contextlib.suppress(NilrError):
+        listing, reader = Listing(), ParquetReader([ArrayFile("x.parquet", path)], "x")
+        reader.list_into(listing)
+        payloads = [payload for _, payload in reader.fetch(listing.images)]
+        check(len(payloads) == len(listing.images), f"{len(payloads)} of {len(listing.images)} images")
+        for payload in payloads:
+            check_image(payload)
+        check(all(".." not in image.path.split("/") for image in listing.images), "a path that leads out")
+
+
+def check_image(payload: object) -> None:
+    if isinstance(payload, np.ndarray):
+        check(payload.dtype == np.uint8 and payload.ndim in (2, 3) and payload.size, f"an image of {payload.shape}")
+    else:
+        check(isinstance(payload, bytes | Unreadable), f"an image that is a {type(payload).__name__}")
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "pickle": read_pickle,
+    "array": read_array_file,
+    "parquet": read_parquet,
     "manifest": read_checkpoint,
     "pack": read_pack,
 }

@@ -222,11 +222,7 @@ class NpyArray:
         self._path, self._name, self._open, self.is_sequential = path, name, open_file, is_sequential
         with _checked(path), open_file() as file:
             head = io.BytesIO(file.read(_MAX_HEADER))
-            version = np.lib.format.read_magic(head)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"version {version} of the format")
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self.shape, fortran, self.dtype = read(head)
+            self.shape, fortran, self.dtype = _read_header(head)
         self._offset, n_bytes = head.tell(), math.prod(self.shape) * self.dtype.itemsize
         if self.dtype.kind not in "biufSU":
             what = "Python objects, which are never unpickled" if self.dtype.hasobject else f"{self.dtype}"
@@ -258,6 +254,21 @@ class NpyArray:
                 yield np.frombuffer(_exactly(file, size), self.dtype).reshape(shape)
 
 
+def _read_header(head: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether in Fortran order, and dtype; ValueError if the header is damaged."""
+    try:
+        version = np.lib.format.read_magic(head)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        return readers[version](head)
+    except Exception as error:  # NumPy raises nearly any exception for a broken header
+        raise ValueError(f"invalid header ({first_line(error)})") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of another library, as a part of a message."""
+    return (str(error).splitlines() or [""])[0][:200].lower().rstrip(".")
+
+
 def _exactly(file: IO[bytes], n: int) -> bytes:
     content = file.read(n)
     if len(content) < n:
@@ -274,6 +285,6 @@ def _checked(path: Path) -> Iterator[None]:
     try:
         yield
     except _CONTENT_ERRORS as error:
-        raise damaged(path, f"truncated or corrupt: {str(error)[:200].lower()}") from error
+        raise damaged(path, f"truncated or corrupt: {first_line(error)}") from error
     except OSError as error:
         raise read_error(path, error) from error

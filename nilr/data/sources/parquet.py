@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from nilr.config.base import Split
-from nilr.data.sources.array_files import ArrayFile
+from nilr.data.sources.array_files import ArrayFile, first_line
 from nilr.data.sources.members import Listing, Member, Payload, Unreadable, damaged, read_error
 from nilr.data.sources.tree import split_named
 from nilr.errors import DataError
+from nilr.words import counted
 
 _IMAGES: Final = ("image", "img", "images", "jpg", "png")
 _LABELS: Final = ("label", "fine_label", "labels", "class", "target", "wnid", "class_name", "cls")
 _MIN_IMAGE: Final = 32  # bytes; a file with more rows than this allows is hostile
-_MAX_CHUNK: Final = 2**31  # bytes of the images of a row group, without compression
+_MAX_GROUP: Final = 2**31  # bytes of a row group, without compression
 _MAX_BATCH: Final = 2**28
-_MAX_LABELS: Final = 2**26
 _MAX_THRIFT: Final = 2**24  # bytes of a text in the file's metadata
 _AT_ONCE: Final = 64
 _FORM: Final = "expected a column `image` of encoded images, and a column `label`"
@@ -54,7 +54,7 @@ class ParquetReader:
                 _check(file, parquet)
                 row = 0
                 for group, labels in enumerate(_labels(file, parquet, columns)):
-                    size = _chunk(parquet, group, columns.image).total_uncompressed_size // max(1, len(labels))
+                    size = _group_size(parquet, group) // max(1, len(labels))
                     for index, label in enumerate(labels):
                         path = f"{prefix}/{label}/{file.path.stem}-{row:06d}"
                         listing.images.append(Member(path, size, self, (number, group, index)))
@@ -72,8 +72,10 @@ class ParquetReader:
                 if group >= parquet.num_row_groups or max(wanted) >= parquet.metadata.row_group(group).num_rows:
                     raise DataError(f"`{file.path}` was changed while it was read", hint="run the command again")
                 for index, payload in enumerate(_images(parquet, group, columns.image)):
-                    for member in wanted.get(index, ()):
+                    for member in wanted.pop(index, ()):
                         yield member, payload
+                if wanted:
+                    raise damaged(file.path, f"truncated or corrupt: {counted(len(wanted), 'image')} are missing")
 
 
 def _split(path: Path) -> Split | None:
@@ -100,10 +102,10 @@ def _opened(file: ArrayFile) -> Iterator[tuple[Any, _Columns]]:
     except MemoryError as error:
         raise damaged(file.path, "too large for the memory, or corrupt") from error
     except (pa.ArrowException, UnicodeDecodeError, ValueError) as error:
-        raise damaged(file.path, f"truncated or corrupt: {str(error).splitlines()[0][:200].lower()}") from error
+        raise damaged(file.path, f"truncated or corrupt: {first_line(error)}") from error
     except OSError as error:
         if error.errno is None:  # Arrow's own, of damaged content
-            raise damaged(file.path, f"truncated or corrupt: {str(error).splitlines()[0][:200].lower()}") from error
+            raise damaged(file.path, f"truncated or corrupt: {first_line(error)}") from error
         raise read_error(file.path, error) from error
 
 
@@ -145,23 +147,21 @@ def _check(file: ArrayFile, parquet: Any) -> None:  # noqa: ANN401 - pyarrow may
         )
 
 
-def _chunk(parquet: Any, group: int, column: str) -> Any:  # noqa: ANN401 - pyarrow may be missing
-    """Return the metadata of a column in a row group."""
-    of_group = parquet.metadata.row_group(group)
-    columns = (of_group.column(i) for i in range(of_group.num_columns))
-    found = next((each for each in columns if each.path_in_schema == column), None)
-    if found is None:
-        raise ValueError(f"no column {column} in row group {group}")
-    limit = _MAX_CHUNK if column.partition(".")[0] in _IMAGES else _MAX_LABELS
-    if not 0 <= found.total_uncompressed_size <= limit:
-        raise ValueError(f"{found.total_uncompressed_size:,} bytes of {column} in one row group")
-    return found
+def _group_size(parquet: Any, group: int) -> int:  # noqa: ANN401 - pyarrow may be missing
+    """Return the bytes of a row group without compression; ValueError if they are too many.
+
+    PyArrow's metadata of a column is not used: damaged statistics in it end the process.
+    """
+    size: int = parquet.metadata.row_group(group).total_byte_size
+    if not 0 <= size <= _MAX_GROUP:
+        raise ValueError(f"{size:,} bytes in one row group")
+    return size
 
 
 def _labels(file: ArrayFile, parquet: Any, columns: _Columns) -> Iterator[list[str]]:  # noqa: ANN401
     """Yield the class names of the rows of each row group."""
     for group in range(parquet.num_row_groups):
-        _chunk(parquet, group, columns.label)
+        _group_size(parquet, group)
         values = parquet.read_row_group(group, columns=[columns.label], use_threads=False).column(0).to_pylist()
         if None in values:
             raise DataError(f"`{file.path}` has rows without `{columns.label}`", hint=_FORM)
@@ -175,7 +175,7 @@ def _labels(file: ArrayFile, parquet: Any, columns: _Columns) -> Iterator[list[s
 
 def _images(parquet: Any, group: int, column: str) -> Iterator[Payload]:  # noqa: ANN401
     """Yield the images of a row group, in batches of bounded memory even if all rows share one large image."""
-    size = max(1, _chunk(parquet, group, column).total_uncompressed_size)
+    size = max(1, _group_size(parquet, group))
     n_rows = max(1, min(_AT_ONCE, _MAX_BATCH // size))
     for batch in parquet.iter_batches(n_rows, row_groups=[group], columns=[column], use_threads=False):
         values = batch.column(0)
