@@ -8,8 +8,11 @@ import pytest
 
 from nilr.checkpoint import load_checkpoint
 from nilr.data.pack import verify_pack
+from nilr.data.sources.array_files import ArrayFile, read_images
+from nilr.data.sources.members import Listing
+from nilr.data.sources.parquet import ParquetReader
 from nilr.errors import NilrError
-from tests.data.sources.arrays import read_pickle_arrays
+from tests.data.sources.arrays import in_memory, read_pickle_arrays
 from tests.fuzz import targets
 from tests.fuzz.sums import lookup3, repaired
 from tests.fuzz.targets import CORPUS, TARGETS, BrokenPromiseError
@@ -60,6 +63,40 @@ def test_the_valid_pack_and_checkpoints_are_read(tmp_path: Path) -> None:
 def test_the_pickles_that_were_found_are_refused(path: Path) -> None:
     with pytest.raises(NilrError):
         read_pickle_arrays(path)
+
+
+def test_the_parquet_files_that_were_found_are_refused_or_read(tmp_path: Path) -> None:
+    """One lacks images that it declares; PyArrow ends the process when it reads the metadata of the other's columns."""
+    with pytest.raises(NilrError, match="images are missing"):
+        read_rows(CORPUS / "parquet" / "found_images_missing")
+    read_rows(CORPUS / "parquet" / "found_statistics_that_end_the_process")
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.glob("parquet/seed_*")), ids=lambda path: path.name)
+def test_the_valid_parquet_files_are_read(path: Path) -> None:
+    assert read_rows(path) == {
+        "x/a/x-000000": b"\x89PNG",
+        "x/a/x-000001": b"\x89PNG",
+        "x/b/x-000002": b"\x89PNG",
+        "x/b/x-000003": b"\x89PNG",
+    }
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.glob("array/seed_*")), ids=lambda path: path.name)
+def test_the_valid_arrays_are_read(path: Path, tmp_path: Path) -> None:
+    name = "x.npz" if path.read_bytes()[:1] == b"z" else "x.npy"
+    (tmp_path / name).write_bytes(path.read_bytes()[1:])
+    for images in read_images(ArrayFile(name, tmp_path / name)):
+        assert sum(len(indices) for indices in images.classes.values()) == len(images.rows) == 4
+
+
+def read_rows(path: Path) -> dict[str, object]:
+    reader, listing = (
+        ParquetReader([ArrayFile("x.parquet", path.with_name("x.parquet"), in_memory(path))], "x"),
+        Listing(),
+    )
+    reader.list_into(listing)
+    return {member.path: payload for member, payload in reader.fetch(listing.images)}
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("manifest/found_*")), ids=lambda path: path.name)

@@ -33,8 +33,14 @@ class _Content:
         return [(member, self._content) for member in members]
 
 
+def in_memory(path: Path, content: bytes | None = None) -> Member:
+    """Return a file as the member of an archive."""
+    content = path.read_bytes() if content is None else content
+    return Member(str(path), len(content), _Content(content), None)  # type: ignore[arg-type]
+
+
 def read_pickle_arrays(path: Path, content: bytes | None = None) -> Classes:
     """Return the classes of the first split of a file, given by its path or by its content."""
-    inside = None if content is None else Member(str(path), len(content), _Content(content), None)  # type: ignore[arg-type]
+    inside = None if content is None else in_memory(path, content)
     found = read_images(ArrayFile(str(path), path, inside))[0]
     return Classes(found.split, {n: np.stack([*found.rows.read(i.tolist())]) for n, i in found.classes.items()})  # type: ignore[arg-type]
