@@ -255,9 +255,11 @@ def _classes_by_label(
     names = _class_names(path, values)
     if names and (unnamed := [number for number in found if number not in names]):
         raise malformed(path, f"label {unnamed[0]} has no name")
+    count = Counter(names.values())  # two labels may have one name, such as the crane and the bird
     # Each file may count its labels from 0, although two splits never share a class.
     prefix = f"{split}-" if split else ""
-    return [(names.get(i, f"{prefix}class{i:03d}"), np.flatnonzero(labels == i)) for i in found]
+    unique = {i: name if count[name] == 1 else f"{name} ({i})" for i, name in names.items()}
+    return [(unique.get(i, f"{prefix}class{i:03d}"), np.flatnonzero(labels == i)) for i in found]
 
 
 def _class_names(path: Path, values: Mapping[str, object]) -> dict[int, str]:

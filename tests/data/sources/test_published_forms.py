@@ -233,6 +233,57 @@ def test_cifar_100_gives_cifar_fs_and_fc100_in_full(tmp_path: Path) -> None:
     assert sorted(packed[:, 0, 0].tolist()) == sorted(expected.tolist())
 
 
+def test_the_pickles_of_a_split_keep_their_split(tmp_path: Path) -> None:
+    """FC100 is often a pickle per split, with numbers for classes and without their names."""
+    for split, n in {"train": 60, "val": 20, "test": 20}.items():
+        data = np.random.default_rng(n).integers(0, 256, (2 * n, 8, 8, 3), np.uint8)
+        content = {"data": data, "labels": [i // 2 for i in range(2 * n)]}
+        (tmp_path / f"FC100_{split}.pickle").write_bytes(pickle.dumps(content, 2))
+    sources = sorted(tmp_path.glob("FC100_*"))
+    result = pack(sources, tmp_path, name=None, image_size=None, dataset="fc100", limit_per_class=2)
+    assert result.data is not None
+    assert (result.data.name, result.data.image_size) == ("fc100", 32)
+    assert {split: n.classes for split, n in result.metrics.splits.items()} == {"train": 60, "val": 20, "test": 20}
+    with pytest.raises(
+        DataError, match="this is not FC100, which has 60/20/20 classes with 36,000/12,000/12,000 images"
+    ):
+        pack(sources, tmp_path, name=None, dataset="fc100")
+
+
+@pytest.mark.parametrize("split", ["100/50/50", "140/30/30"])
+def test_the_archive_of_cub_gives_either_split(split: str, tmp_path: Path) -> None:
+    names, image = [*published("cub").split_of], png(np.zeros((8, 8, 3), np.uint8))
+    with tarfile.open(tmp_path / "CUB_200_2011.tgz", "w:gz", compresslevel=1) as archive:
+
+        def add(name: str, content: bytes) -> None:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+        add("attributes.txt", b"1 has_bill_shape::curved_(up_or_down)\n")
+        for name in ("README", "classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt"):
+            add(f"CUB_200_2011/{name}", b"1 1\n")
+        add("CUB_200_2011/parts/part_locs.txt", b"1 1 0.0 0.0 0\n")
+        for number, name in enumerate(names):
+            for i in range(2):
+                add(f"CUB_200_2011/images/{name}/{name[4:]}_{i:04d}_{number}.jpg", image)
+    result = pack(
+        [tmp_path / "CUB_200_2011.tgz"], tmp_path, name=None, image_size=8, cub_split=split, limit_per_class=2
+    )
+    assert "/".join(str(n.classes) for n in result.metrics.splits.values()) == split
+    assert result.data is not None
+    assert result.data.name == ("cub" if split == "100/50/50" else "cub-140")
+
+
+def test_labels_of_one_name_are_different_classes(tmp_path: Path) -> None:
+    """ImageNet has two classes that are called crane."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 0, 1, 1, 2, 2], class_names=["crane", "owl", "crane"])
+    pack([tmp_path / "x.npz"], tmp_path, split_classes="3/0/0", image_size=8)
+    names = prepare_data.open_pack(tmp_path / "datasets" / "x.h5").open_split("train").class_names
+    assert names == ("crane (0)", "crane (2)", "owl")
+
+
 def test_tiny_imagenet_merges_its_training_and_validation_images(tmp_path: Path) -> None:
     root, tiny = tmp_path / "tiny-imagenet-200", published("tiny-imagenet")
     colour = iter(range(10**6))
