@@ -16,8 +16,9 @@ from nilr.data.pack import GENERATED, Pack, PackInfo, open_pack, verify_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.datasets import IMAGENET_TERMS, published, recognise
-from nilr.data.sources.layouts import Plan, plan_pack
+from nilr.data.sources.layouts import plan_pack
 from nilr.data.sources.members import by_kind, is_synset
+from nilr.data.sources.plans import Plan
 from nilr.data.sources.splits import parse_split_classes, read_split_folder
 from nilr.data.sources.streaming import decode_classes
 from nilr.errors import DataError, StoreError, UsageError

@@ -10,6 +10,7 @@ arrays       classes and images in named values, as such files have them
 parquet      reader of Parquet files
 unpickling   a pickle's content, without unpickling
 tree         which folders are splits, and which are classes
+plans        a plan of a pack, and warnings about it
 layouts      plan which image belongs to which class and split
 annotations  lists of images and their classes
 splits       draws by seed, and split files

@@ -1,53 +1,32 @@
 """Find the class and the split of every image, and so plan a pack."""
 
 import re
-import statistics
-from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set, Sized
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping, Sequence, Set
 
 from nilr.config.base import MINI_IMAGENET, SPLITS, Split, is_name
 from nilr.config.commands import PrepareDataSettings
 from nilr.data.sources.datasets import DATASETS, Published, published, recognise
 from nilr.data.sources.members import MAX_NAME, Listing, Member, container_name
+from nilr.data.sources.plans import (
+    Plan,
+    check_names,
+    check_sizes,
+    check_tree,
+    drawing,
+    drop_small,
+    n_classes,
+)
 from nilr.data.sources.splits import (
     Matched,
-    Splits,
     SplitTable,
     draw_split,
     find_split_files,
     match_split_files,
     parse_split_classes,
 )
-from nilr.data.sources.tree import Classes, Tree, read_tree, split_named
+from nilr.data.sources.tree import Classes, read_tree, split_named
 from nilr.errors import DataError
 from nilr.words import counted, some
-
-# An episode of the usual size: 1 support and 15 query images per class.
-_EPISODE_IMAGES: Final = 16
-_FAR_SMALLER: Final = 5  # times smaller than the median class
-_IMAGE_SIZE: Final = 84  # px, of images outside `DATASETS`
-_CHANNELS: Final = 3
-
-
-@dataclass
-class Plan:
-    """What to pack."""
-
-    splits: Splits  # the images of each class of each split
-    name: str  # of the pack
-    kind: str  # kind of the source, such as `class folders in tar`
-    dataset: Published | None = None  # the standard data set that this is, or whose classes these are
-    image_size: int = _IMAGE_SIZE
-    channels: int = _CHANNELS
-    warnings: list[str] = field(default_factory=list)  # what the user should know about the pack
-    notes: list[str] = field(default_factory=list)  # what was skipped
-    broken: dict[str, str] = field(default_factory=dict)  # why files of the sources are unreadable
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Return the number of images of each class, by split."""
-        return {split: {name: len(images) for name, images in c.items()} for split, c in self.splits.items()}
 
 
 def plan_pack(listing: Listing, settings: PrepareDataSettings, table: SplitTable | None) -> Plan:
@@ -68,7 +47,7 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, table: SplitTable
     warnings: list[str] = []
     try:
         plan = _plan_by_table(listing, settings, table, warnings) or _plan_by_path(listing, settings, warnings)
-        _check_sizes(plan, settings.min_images)
+        check_sizes(plan, settings.min_images)
     except DataError as error:
         raise DataError("; ".join([error.message, *warnings]), hint=error.hint) from error
     plan.notes += _skipped(listing)
@@ -131,7 +110,7 @@ def _plan_by_table(
     dataset, _ = _find_dataset(listing, settings, labels, {})
     plan = Plan(matched.splits, _pack_name(listing, settings, labels, dataset), kind, dataset, warnings=warnings)
     if matched.absent:
-        plan.warnings.append(f"the sources lack {_classes(matched.absent)} of the split files: {some(matched.absent)}")
+        plan.warnings.append(f"the sources lack {n_classes(matched.absent)} of the split files: {some(matched.absent)}")
     if matched.relabelled:
         path, (label, folder) = next(iter(matched.relabelled.items()))
         plan.warnings.append(
@@ -159,13 +138,13 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: lis
     classes = tree.by_name()
     in_folders = {c: split for c, parts in classes.items() for split in parts if split}
     plan.dataset, alike = _find_dataset(listing, settings, classes.keys(), in_folders)
-    _check_tree(tree, listing, settings, plan)
+    check_tree(tree, listing, settings, plan)
     if plan.dataset is not None:
         classes = {plan.dataset.name_of(c): parts for c, parts in classes.items()}
     if settings.split_classes:
         if in_folders:
             plan.warnings.append("the split folders of the sources are ignored: --split-classes draws another split")
-        for small in _too_small({c: sum(map(len, classes[c].values())) for c in classes}, settings.min_images, plan):
+        for small in drop_small({c: sum(map(len, classes[c].values())) for c in classes}, settings.min_images, plan):
             del classes[small]
         split_of = draw_split(classes, parse_split_classes(settings.split_classes), seed=settings.seed)
     elif in_folders:
@@ -175,9 +154,9 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: lis
     else:
         split_of = _published_split(classes, plan, settings, alike)
     if plan.dataset is None:
-        _check_names(split_of, plan)
+        check_names(split_of, plan)
     if unused := sorted(set(classes) - set(split_of)):
-        plan.notes.append(f"skipped {_classes(unused)} without a split: {some(unused)}")
+        plan.notes.append(f"skipped {n_classes(unused)} without a split: {some(unused)}")
     for split in SPLITS:
         chosen = [class_name for class_name in sorted(classes) if split_of.get(class_name) == split]
         if chosen:
@@ -207,29 +186,6 @@ def _is_whole(dataset: Published, settings: PrepareDataSettings) -> bool:
     return settings.dataset is not None or settings.name in (None, dataset.name, dataset.file)
 
 
-def _check_names(split_of: Mapping[str, Split], plan: Plan) -> None:
-    """Add a note of classes whose folders have equal names, and warnings if they may be one class."""
-    alike: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(split_of):
-        alike[name.rpartition("/")[2].casefold()].append(name)
-    same, apart, case = [], [], []
-    for names in alike.values():
-        folders = [name.rpartition("/")[2] for name in names]
-        equal = [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]
-        same += equal
-        apart += equal if len({split_of[name] for name in equal}) > 1 else []
-        case += names if len(set(folders)) > 1 else []
-    if same:
-        plan.notes.append(f"classes of equal names in different folders are different classes: {some(same, 3)}")
-    for names, what in (
-        (apart, "of equal names are in different splits"),
-        (case, "have names that differ only in case"),
-    ):
-        if names:
-            listed = some([f"`{name}` ({split_of[name]})" for name in names])
-            plan.warnings.append(f"{_classes(names)} {what}: {listed}")
-
-
 def _pack_name(listing: Listing, settings: PrepareDataSettings, classes: Set[str], dataset: Published | None) -> str:
     """Return the pack's name: the given one, that of the data set, or that of the only source."""
     if settings.name is not None:
@@ -240,85 +196,9 @@ def _pack_name(listing: Listing, settings: PrepareDataSettings, classes: Set[str
     if len(settings.sources) > 1 or split_named(name) or not is_name(name):
         raise DataError("the images are no known data set, so the pack needs a name", hint="name it with --name")
     if listing.skipped_classes and settings.split_files is None:
-        outside = f"{_classes(listing.skipped_classes)}, such as {min(listing.skipped_classes)}, outside Mini-ImageNet"
+        outside = f"{n_classes(listing.skipped_classes)}, such as {min(listing.skipped_classes)}, outside Mini-ImageNet"
         raise DataError(f"the sources contain {outside}", hint="pack all classes under another name with --name")
     return name
-
-
-def _check_tree(tree: Tree, listing: Listing, settings: PrepareDataSettings, plan: Plan) -> None:
-    """Add warnings of what is left out; raise DataError if images have no class, or only some have a split."""
-    plan.notes += [f"read the folder `{path}` as {split}" for path, split in tree.read_as.items()]
-    if tree.strays:
-        strays = some([f"`{image.path}`" for image in tree.strays], 3)
-        plan.warnings.append(f"skipped {counted(len(tree.strays), 'image')} beside class folders: {strays}")
-    draw = _draw({folder.key for folder in tree.classes})
-    if tree.unsorted:
-        n_images = counted(sum(tree.unsorted.values()), "image")
-        found = f"{n_images} without class folders: {some([f'`{path}`' for path in tree.unsorted])}"
-        if not (settings.split_classes or plan.dataset) or not tree.classes:
-            lists = [f", as `{other}` lists them" for other in listing.others if other.endswith("_annotations.txt")]
-            hint = f"sort them into one folder per class{next(iter(lists), '')}, or give split files with --split-files"
-            hint += f"; {draw} skips them, and draws a split of the classes that have folders" if tree.classes else ""
-            raise DataError(found, hint=hint)
-        plan.warnings.append(f"skipped {found}")
-    with_split, without = tree.sides()
-    if with_split and without and not (settings.split_classes or plan.dataset):
-        raise DataError(
-            f"some folders belong to a split and others do not: {some(list(map(_quoted, with_split)))} do, "
-            f"{some(list(map(_quoted, without)))} do not",
-            hint=f"name each of them train, val or test, or leave it out; or draw a new split with {draw}",
-        )
-
-
-def _quoted(path: str) -> str:
-    """Quote a path so that a space at the end of a folder's name is seen."""
-    has_space = any(name != name.strip() for name in path.split("/"))
-    return f"`{path}` (with a space at the start or end of a name)" if has_space else f"`{path}`"
-
-
-def _draw(classes: Sized) -> str:
-    """Return the flag that draws a split of all classes in the proportions of Mini-ImageNet, 5 at least if possible."""
-    if (n := len(classes)) < len(SPLITS):
-        return "--split-classes (which needs at least 3 classes, one for each split)"
-    val, test = (max(share, min(5, n // 3)) for share in (n * 16 // 100, n // 5))
-    return f"--split-classes {n - val - test}/{val}/{test}"
-
-
-def _check_sizes(plan: Plan, least: int | None) -> None:
-    """Leave out classes with fewer than `least` images, and warn of the small ones that remain."""
-    sizes = {name: len(images) for classes in plan.splits.values() for name, images in classes.items()}
-    for name in _too_small(sizes, least, plan):
-        del sizes[name]
-    for split, classes in plan.splits.items():
-        plan.splits[split] = {name: images for name, images in classes.items() if name in sizes}
-        if not plan.splits[split]:
-            raise DataError(f"no class of the split `{split}` has {least} images", hint="lower --min-images")
-    if few := sorted(name for name, size in sizes.items() if size < _EPISODE_IMAGES):
-        way_out = f"; --min-images {_EPISODE_IMAGES} leaves out such classes" if len(few) < len(sizes) else ""
-        plan.warnings.append(
-            f"{_classes(few)} with fewer than {_EPISODE_IMAGES} images, too few for an episode of 1 support and 15 "
-            f"query images per class: {_with_sizes(few, sizes)}{way_out}"
-        )
-    usual = statistics.median_low(sizes.values()) if sizes else 0
-    if small := sorted(name for name, size in sizes.items() if _EPISODE_IMAGES <= size < usual / _FAR_SMALLER):
-        plan.warnings.append(
-            f"{_classes(small)} far smaller than the others, whose median is {usual:,} images: "
-            f"{_with_sizes(small, sizes)}"
-        )
-
-
-def _too_small(sizes: Mapping[str, int], least: int | None, plan: Plan) -> list[str]:
-    """Return the classes with fewer than `least` images, and add a warning that they are left out."""
-    small = sorted(name for name, size in sizes.items() if size < (least or 0))
-    if small:
-        plan.warnings.append(
-            f"skipped {_classes(small)} with fewer than {least} images (--min-images): {_with_sizes(small, sizes)}"
-        )
-    return small
-
-
-def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:
-    return some([f"`{name}` ({sizes[name]:,})" for name in names])
 
 
 def _split_of_folders(
@@ -332,9 +212,9 @@ def _split_of_folders(
         raise _undecided(alike)
     if shared and dataset is None:
         raise DataError(
-            f"several splits share {_classes(shared)}, such as {some(shared, 3)}, "
+            f"several splits share {n_classes(shared)}, such as {some(shared, 3)}, "
             "but each class must belong to one split",
-            hint=f"draw a new split of all classes with {_draw(classes)}",
+            hint=f"draw a new split of all classes with {drawing(classes)}",
         )
     if dataset is None:
         return split_of
@@ -342,7 +222,7 @@ def _split_of_folders(
     if not shared and not (differs and _is_whole(dataset, settings)):
         return split_of
     if settings.dataset is None:
-        reason = f"divide {_classes(shared)} between splits" if shared else "differ from it"
+        reason = f"divide {n_classes(shared)} between splits" if shared else "differ from it"
         plan.warnings.append(
             f"the published split of {dataset.title} is used, because the folders of the sources {reason}"
         )
@@ -362,8 +242,8 @@ def _published_split(
     if alike:
         raise _undecided(alike)
     raise DataError(
-        f"the split of the {_classes(classes)} ({some(sorted(classes), 3)}) is unknown",
-        hint=f"use folders train, val and test, read the split with --split-files, or draw one with {_draw(classes)}",
+        f"the split of the {n_classes(classes)} ({some(sorted(classes), 3)}) is unknown",
+        hint=f"use folders train, val and test, read the split with --split-files, or draw one with {drawing(classes)}",
     )
 
 
@@ -380,12 +260,8 @@ def _skipped(listing: Listing) -> list[str]:
         listed = some([f"`{name}` ({what})" for name, what in listing.others.items()], 3)
         notes.append(f"skipped {counted(len(listing.others), 'file')} other than images: {listed}")
     if listing.skipped_classes:
-        notes.append(f"skipped {_classes(listing.skipped_classes)} outside the split")
+        notes.append(f"skipped {n_classes(listing.skipped_classes)} outside the split")
     return notes
-
-
-def _classes(found: Sized) -> str:
-    return counted(len(found), "class")
 
 
 def _kind(layout: str, listing: Listing) -> str:

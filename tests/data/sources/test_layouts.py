@@ -11,8 +11,9 @@ import pytest
 from nilr.config.commands import PrepareDataSettings
 from nilr.data.sources.datasets import published
 from nilr.data.sources.folders import FolderReader
-from nilr.data.sources.layouts import Plan, plan_pack
+from nilr.data.sources.layouts import plan_pack
 from nilr.data.sources.members import Listing, Member
+from nilr.data.sources.plans import Plan
 from nilr.data.sources.splits import read_split_files
 from nilr.errors import DataError
 

@@ -1,0 +1,145 @@
+"""A plan of a pack, and what the user should know about it: names, sizes, images without a class or a split."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import Final
+
+from nilr.config.base import SPLITS, Split
+from nilr.config.commands import PrepareDataSettings
+from nilr.data.sources.datasets import Published
+from nilr.data.sources.members import Listing
+from nilr.data.sources.splits import Splits
+from nilr.data.sources.tree import Tree
+from nilr.errors import DataError
+from nilr.words import counted, some
+
+# An episode of the usual size: 1 support and 15 query images per class.
+_EPISODE_IMAGES: Final = 16
+_FAR_SMALLER: Final = 5  # times smaller than the median class
+_IMAGE_SIZE: Final = 84  # px, of images outside `DATASETS`
+_CHANNELS: Final = 3
+
+
+@dataclass
+class Plan:
+    """What to pack."""
+
+    splits: Splits  # the images of each class of each split
+    name: str  # of the pack
+    kind: str  # kind of the source, such as `class folders in tar`
+    dataset: Published | None = None  # the standard data set that this is, or whose classes these are
+    image_size: int = _IMAGE_SIZE
+    channels: int = _CHANNELS
+    warnings: list[str] = field(default_factory=list)  # what the user should know about the pack
+    notes: list[str] = field(default_factory=list)  # what was skipped
+    broken: dict[str, str] = field(default_factory=dict)  # why files of the sources are unreadable
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of images of each class, by split."""
+        return {split: {name: len(images) for name, images in c.items()} for split, c in self.splits.items()}
+
+
+def check_names(split_of: Mapping[str, Split], plan: Plan) -> None:
+    """Add a note of classes whose folders have equal names, and warnings if they may be one class."""
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(split_of):
+        alike[name.rpartition("/")[2].casefold()].append(name)
+    same, apart, case = [], [], []
+    for names in alike.values():
+        folders = [name.rpartition("/")[2] for name in names]
+        equal = [name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1]
+        same += equal
+        apart += equal if len({split_of[name] for name in equal}) > 1 else []
+        case += names if len(set(folders)) > 1 else []
+    if same:
+        plan.notes.append(f"classes of equal names in different folders are different classes: {some(same, 3)}")
+    for names, what in (
+        (apart, "of equal names are in different splits"),
+        (case, "have names that differ only in case"),
+    ):
+        if names:
+            listed = some([f"`{name}` ({split_of[name]})" for name in names])
+            plan.warnings.append(f"{n_classes(names)} {what}: {listed}")
+
+
+def check_tree(tree: Tree, listing: Listing, settings: PrepareDataSettings, plan: Plan) -> None:
+    """Add warnings of what is left out; raise DataError if images have no class, or only some have a split."""
+    plan.notes += [f"read the folder `{path}` as {split}" for path, split in tree.read_as.items()]
+    if tree.strays:
+        strays = some([f"`{image.path}`" for image in tree.strays], 3)
+        plan.warnings.append(f"skipped {counted(len(tree.strays), 'image')} beside class folders: {strays}")
+    draw = drawing({folder.key for folder in tree.classes})
+    if tree.unsorted:
+        n_images = counted(sum(tree.unsorted.values()), "image")
+        found = f"{n_images} without class folders: {some([f'`{path}`' for path in tree.unsorted])}"
+        if not (settings.split_classes or plan.dataset) or not tree.classes:
+            lists = [f", as `{other}` lists them" for other in listing.others if other.endswith("_annotations.txt")]
+            hint = f"sort them into one folder per class{next(iter(lists), '')}, or give split files with --split-files"
+            hint += f"; {draw} skips them, and draws a split of the classes that have folders" if tree.classes else ""
+            raise DataError(found, hint=hint)
+        plan.warnings.append(f"skipped {found}")
+    with_split, without = tree.sides()
+    if with_split and without and not (settings.split_classes or plan.dataset):
+        raise DataError(
+            f"some folders belong to a split and others do not: {some(list(map(_quoted, with_split)))} do, "
+            f"{some(list(map(_quoted, without)))} do not",
+            hint=f"name each of them train, val or test, or leave it out; or draw a new split with {draw}",
+        )
+
+
+def _quoted(path: str) -> str:
+    """Quote a path so that a space at the end of a folder's name is seen."""
+    has_space = any(name != name.strip() for name in path.split("/"))
+    return f"`{path}` (with a space at the start or end of a name)" if has_space else f"`{path}`"
+
+
+def drawing(classes: Sized) -> str:
+    """Return the flag that draws a split of all classes in the proportions of Mini-ImageNet, 5 at least if possible."""
+    if (n := len(classes)) < len(SPLITS):
+        return "--split-classes (which needs at least 3 classes, one for each split)"
+    val, test = (max(share, min(5, n // 3)) for share in (n * 16 // 100, n // 5))
+    return f"--split-classes {n - val - test}/{val}/{test}"
+
+
+def check_sizes(plan: Plan, least: int | None) -> None:
+    """Leave out classes with fewer than `least` images, and warn of the small ones that remain."""
+    sizes = {name: len(images) for classes in plan.splits.values() for name, images in classes.items()}
+    for name in drop_small(sizes, least, plan):
+        del sizes[name]
+    for split, classes in plan.splits.items():
+        plan.splits[split] = {name: images for name, images in classes.items() if name in sizes}
+        if not plan.splits[split]:
+            raise DataError(f"no class of the split `{split}` has {least} images", hint="lower --min-images")
+    if few := sorted(name for name, size in sizes.items() if size < _EPISODE_IMAGES):
+        way_out = f"; --min-images {_EPISODE_IMAGES} leaves out such classes" if len(few) < len(sizes) else ""
+        plan.warnings.append(
+            f"{n_classes(few)} with fewer than {_EPISODE_IMAGES} images, too few for an episode of 1 support and 15 "
+            f"query images per class: {_with_sizes(few, sizes)}{way_out}"
+        )
+    usual = statistics.median_low(sizes.values()) if sizes else 0
+    if small := sorted(name for name, size in sizes.items() if _EPISODE_IMAGES <= size < usual / _FAR_SMALLER):
+        plan.warnings.append(
+            f"{n_classes(small)} far smaller than the others, whose median is {usual:,} images: "
+            f"{_with_sizes(small, sizes)}"
+        )
+
+
+def drop_small(sizes: Mapping[str, int], least: int | None, plan: Plan) -> list[str]:
+    """Return the classes with fewer than `least` images, and add a warning that they are left out."""
+    small = sorted(name for name, size in sizes.items() if size < (least or 0))
+    if small:
+        plan.warnings.append(
+            f"skipped {n_classes(small)} with fewer than {least} images (--min-images): {_with_sizes(small, sizes)}"
+        )
+    return small
+
+
+def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:
+    return some([f"`{name}` ({sizes[name]:,})" for name in names])
+
+
+def n_classes(found: Sized) -> str:
+    """Return how many classes these are, in words."""
+    return counted(len(found), "class")
