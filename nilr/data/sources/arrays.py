@@ -255,11 +255,9 @@ def _classes_by_label(
     names = _class_names(path, values)
     if names and (unnamed := [number for number in found if number not in names]):
         raise malformed(path, f"label {unnamed[0]} has no name")
-    count = Counter(names.values())  # two labels may have one name, such as the crane and the bird
     # Each file may count its labels from 0, although two splits never share a class.
     prefix = f"{split}-" if split else ""
-    unique = {i: name if count[name] == 1 else f"{name} ({i})" for i, name in names.items()}
-    return [(unique.get(i, f"{prefix}class{i:03d}"), np.flatnonzero(labels == i)) for i in found]
+    return [(names.get(i, f"{prefix}class{i:03d}"), np.flatnonzero(labels == i)) for i in found]
 
 
 def _class_names(path: Path, values: Mapping[str, object]) -> dict[int, str]:
@@ -273,7 +271,9 @@ def _class_names(path: Path, values: Mapping[str, object]) -> dict[int, str]:
     listed = given if isinstance(given, list | tuple) else as_array(given).tolist()
     if not isinstance(listed, list | tuple) or not all(isinstance(each, str | bytes) for each in listed):
         raise malformed(path, f"{name} is {describe(given)}, not a dict or a list of names")
-    return dict(enumerate(map(text, listed)))
+    named = [*map(text, listed)]
+    count = Counter(named)  # two labels may have one name, such as the crane and the bird
+    return {i: each if count[each] == 1 else f"{each} ({i})" for i, each in enumerate(named)}
 
 
 def _check_classes(path: Path, classes: Sequence[tuple[str, Indices]], n_images: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -181,6 +182,16 @@ def test_files_of_arrays_are_read_from_an_archive_too(form: str, pixels: Pixels,
             archive.write(file, f"data/{file.name}")
     expected = digest([class_folders(tmp_path / "reference", pixels)], tmp_path)
     assert digest([tmp_path / "x.zip"], tmp_path) == expected
+
+
+def test_without_pyarrow_a_parquet_file_names_it(
+    pixels: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet(tmp_path, pixels, struct=True)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match="PyArrow, which reads it, is not installed") as caught:
+        pack([tmp_path / "test-00000-of-00002.parquet"], tmp_path)
+    assert caught.value.hint == "install it: pip install 'nilr[parquet]'"
 
 
 def cifar_100(at: Path, per_class: tuple[int, int] = (500, 100)) -> tuple[Path, dict[str, npt.NDArray[np.uint8]]]:
