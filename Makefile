@@ -12,7 +12,7 @@ NEWEST = $(lastword python3 $(call runs,11 12 13 14))
 FLOOR_TESTS ?= tests
 FLOOR_TORCH ?= $(shell sed -n 's/^ *"torch>=\(.*\)",/\1/p' pyproject.toml)
 BIN := $(VENV)/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 INSTALLS = pyproject.toml $(CONSTRAINTS) hatch_build.py $(wildcard nilr/meta/engine/*.c)
 
@@ -63,7 +63,7 @@ check: $(VENV)/installed-dev
 
 floors:
 	mkdir -p .venv-floors
-	sed -nE 's/^ *"([a-z0-9-]+)>=([0-9.]+).*/\1==\2/p' pyproject.toml | sed 's/^torch==.*/torch==$(FLOOR_TORCH)/' \
+	sed -nE 's/^ *"([a-z0-9_-]+)>=([0-9.]+).*/\1==\2/p' pyproject.toml | sed 's/^torch==.*/torch==$(FLOOR_TORCH)/' \
 		> .venv-floors/lowest.txt
 	$(MAKE) test TESTS='$(FLOOR_TESTS)' VENV=.venv-floors PYTHON=$(OLDEST) CONSTRAINTS=.venv-floors/lowest.txt
 
