@@ -88,6 +88,7 @@ def test_presets_are_those_of_the_body_with_their_own_sizes(two_seconds: list[Jo
     assert bodies["0.01", 5] == bodies["0.01", 1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_residual_body_is_timed_with_its_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "PRESETS", {"quick": PRESETS["quick"]})

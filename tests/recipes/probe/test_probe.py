@@ -225,20 +225,21 @@ def test_models_are_judged_as_they_were_trained_and_old_ones_apart(maml: str, qu
 
 
 def test_until_ci_gives_the_same_numbers_as_that_many_episodes(maml: str) -> None:
-    wide = judge(maml, n_episodes=50)
+    few = {"inner_steps": 1}
+    wide = judge(maml, n_episodes=50, **few)
     widest = max(wide.metrics[maml].same_task.delta.ci95, wide.metrics[maml].cross_task.delta.ci95)
-    narrow = judge(maml, n_episodes=5, until_ci=0.9 * widest)
+    narrow = judge(maml, n_episodes=5, until_ci=0.9 * widest, **few)
     n = narrow.metrics[maml].meta_init.accuracy.n_episodes
     assert 50 < n < 150
     assert all(
         figures.delta.ci95 <= 0.9 * widest
         for figures in (narrow.metrics[maml].same_task, narrow.metrics[maml].cross_task)
     )
-    assert judge(maml, n_episodes=n).per_episode == narrow.per_episode
+    assert judge(maml, n_episodes=n, **few).per_episode == narrow.per_episode
 
 
 def test_max_episodes_ends_the_probe_and_the_note_gives_the_number_needed(maml: str) -> None:
-    result = judge(maml, until_ci=0.0005, max_episodes=60)
+    result = judge(maml, until_ci=0.0005, max_episodes=60, inner_steps=1)
     assert result.metrics[maml].meta_init.accuracy.n_episodes == 60
     assert "± 0.05 needs about" in result.notes[0]
 
