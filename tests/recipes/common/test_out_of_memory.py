@@ -22,7 +22,7 @@ from tests.training_states import read_state
 
 pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 
-SAID = r"^out of memory on `cpu`: \d+\.\d\d GiB of \d+\.\d\d GiB used at most$"
+SAID = r"^out of memory on `cpu`: \d+\.\d\d GiB of \d+\.\d\d GiB used at most\nhint: "
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, method: str, *, after: int = 0, engine: type = ExplicitEngine) -> None:
