@@ -67,6 +67,7 @@ def task_gradient(
     `recompute` only the parameters of each step are kept, and its activations are computed again on the way back; the
     numbers are the same.
     """
+    params, rates = _in_format(params, task.support), [_in_format(of_step, task.support) for of_step in rates]
     if weights is None and rates and not moves_body(rates[0]):
         return _head_task_gradient(params, rates, task, exact=exact)
     adapted, trace, keep = dict(params), list[_Step](), exact and not recompute
@@ -117,6 +118,12 @@ def adapt(params: Tensors, rates: Sequence[Tensors], images: Images, labels: Ten
             gradient = head_named(head_gradient(features, labels, head_of(adapted))[3])
         _move(adapted, of_step, gradient)
     return adapted
+
+
+def _in_format(values: Tensors, images: Images) -> Params:
+    """Return weights in the memory format of the planes, which every convolution would otherwise copy them to."""
+    memory_format = images.memory_format
+    return {name: v.contiguous(memory_format=memory_format) if v.dim() == 4 else v for name, v in values.items()}
 
 
 def _move(params: Params, rates: Tensors, gradient: Tensors) -> None:
