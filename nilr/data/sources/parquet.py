@@ -170,7 +170,7 @@ def _labels(file: ArrayFile, parquet: Any, columns: _Columns) -> Iterator[list[s
         ):
             raise DataError(f"label {unnamed[0]} of `{file.path}` has no name in its metadata", hint=_FORM)
         names = columns.names or {v: v if isinstance(v, str) else f"class{v:03d}" for v in set(values)}
-        yield [re.sub(r"[/\\\0]", "_", names[value]) for value in values]
+        yield [re.sub(r"[/\\\0]|^\.{0,2}$", "_", names[value]) for value in values]
 
 
 def _images(parquet: Any, group: int, column: str) -> Iterator[Payload]:  # noqa: ANN401
