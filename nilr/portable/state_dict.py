@@ -3,6 +3,7 @@
 import argparse
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,7 +110,8 @@ def _load(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
     """Load what torch.save wrote, except objects that would run code."""
     try:
         _check_pickles(path)
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickles and kinds of tensors; what is read is checked below
             return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, CheckpointError):
         raise
