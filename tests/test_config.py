@@ -10,7 +10,14 @@ from pydantic import ValidationError
 
 from nilr import config
 from nilr.config.base import Settings
-from nilr.config.commands import DemoSettings, PrepareDataSettings
+from nilr.config.commands import (
+    DemoSettings,
+    ExportSettings,
+    ImportSettings,
+    PrepareDataSettings,
+    PullSettings,
+    PushSettings,
+)
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import PRESETS, TrainSettings
 
@@ -54,6 +61,7 @@ def test_a_name_is_the_words_of_a_flag(model: type[Settings], name: str) -> None
 def test_a_field_has_one_type_wherever_it_stands() -> None:
     optional = {"data", "n_way", "n_shot", "n_query", "filters", "outer_steps", "n_episodes", "preset", "seeds"}
     optional |= {"arch", "widths", "image_size", "channels"}  # of one training, or of several models; of a data set
+    optional |= {"format"}  # of a report, of a state dict, of an export
     optional.add("batch_stats")  # of a training never `together`
     seen: dict[str, Any] = {}
     for model, name in FIELDS:
@@ -63,7 +71,9 @@ def test_a_field_has_one_type_wherever_it_stands() -> None:
 
 
 def test_only_these_settings_have_no_environment_variable() -> None:
-    kept_out = {name for model, name in FIELDS if not extra(model, name)["env"]}
+    """Those of models on the way in or out are about one file."""
+    portable = {ImportSettings, ExportSettings, PushSettings, PullSettings}
+    kept_out = {name for model, name in FIELDS if model not in portable and not extra(model, name)["env"]}
     assert kept_out == {"home", "name", "force", "resume", "verify", "yes"}
 
 

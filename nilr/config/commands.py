@@ -226,13 +226,13 @@ class ImportSettings(MeasuringSettings):
     )
     input_mean: str | None = setting(
         None,
-        "Mean that is subtracted from the images in [0, 1]: one number, or three for red, green and blue.",
+        "Mean that is subtracted from images, which are between 0 and 1: one number, or three for red, green and blue.",
         shown="0",
         env=False,
     )
     input_std: str | None = setting(
         None,
-        "What the images are then divided by: one number, or three. 0.00392156862745098 makes images in [0, 255].",
+        "What the images are then divided by: one number, or three. 0.00392156862745098 makes them between 0 and 255.",
         shown="1",
         env=False,
     )
@@ -265,8 +265,10 @@ class ExportSettings(ModelSettings):
 class PushSettings(Settings):
     """`nilr models push`: upload a model to the Hugging Face Hub."""
 
-    model: str | None = setting(None, "Name of the model in the store.")
-    repo: str | None = setting(None, "Repository: hf://USER/REPO. It is created if it does not exist.")
+    model: str | None = setting(None, "Name of the model in the store.", shown="required")
+    repo: str | None = setting(
+        None, "Repository: hf://USER/REPO. It is created if it does not exist.", shown="required"
+    )
     private: bool = setting(False, "Create the repository for you alone.", env=False)
     licence: str | None = setting(
         None, "Licence of the model for its card, such as cc-by-4.0.", shown="not stated", env=False
@@ -277,6 +279,6 @@ class PushSettings(Settings):
 class PullSettings(Settings):
     """`nilr models pull`: download a model from the Hugging Face Hub."""
 
-    repo: str | None = setting(None, "Repository: hf://USER/REPO or hf://USER/REPO@REVISION.")
+    repo: str | None = setting(None, "Repository: hf://USER/REPO or hf://USER/REPO@REVISION.", shown="required")
     name: str | None = setting(None, "Name of the model in the store.", shown="REPO", env=False)
     force: bool = setting(False, "Replace a model with the same name.", env=False)

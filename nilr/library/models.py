@@ -93,7 +93,7 @@ def build_model(
     try:
         checked = body_arguments(arch, TrainSettings(arch=arch, n_way=n_way, **arguments))
     except ValidationError as error:
-        raise UsageError(invalid_field(error), hint="see the flags of `nilr meta-train`") from error
+        raise UsageError(invalid_field(error), hint="see the flags of `meta-train`") from error
     learner = build_learner(arch, n_way=n_way, image_size=image_size, seed=stream_seed(seed, "weights"), **checked)
     return _model(learner, algo, inner_lr, seed, device, engine)
 

@@ -60,7 +60,7 @@ def train(
     if min(updates, n_shot, n_query, meta_batch_size) < 1 or (inner_steps is not None and inner_steps < 1):
         raise UsageError("a training needs at least one update, image, episode and step", hint="give positive numbers")
     if row.grain == "scalar":
-        raise UsageError("a single learned rate for all is trained by `nilr meta-train` alone")
+        raise UsageError("a single learned rate for all is trained by the command `meta-train` alone")
     sampler = EpisodeSampler(images.on(device), len(model.params["head.bias"]), n_shot, n_query, seed, images.split)
     settings = OuterSettings(
         outer_lr, grad_clip, inner_steps or row.inner_steps, outer_steps=updates, inductive=model.inductive

@@ -130,7 +130,7 @@ LAYOUTS = (
            _RESNET, inputs=IMAGENET, pools_5x5=True, conv_bias=False),
     Layout("plain", "resnet12", _FEAT, _residual("encoder."), "classifier", _RESNET, pools_5x5=True, conv_bias=False),
     Layout("plain", "resnet12", _RFS, _residual(""), "classifier", _RESNET, conv_bias=False),
-    *(Layout("nilr", arch, "nilr models export", _OWN, "head", assumed, buffers=False, conv_bias=False)
+    *(Layout("nilr", arch, "`models export`", _OWN, "head", assumed, buffers=False, conv_bias=False)
       for arch, assumed in (("conv4", _FOUR), ("conv6", _SIX),
                             ("resnet12", _RESNET))),
 )  # fmt: skip

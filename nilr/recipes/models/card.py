@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from nilr.checkpoint import Manifest
+from nilr.config.base import Settings
 from nilr.words import number
 
 _TAGS = ("meta-learning", "few-shot-learning", "image-classification")
@@ -40,8 +41,10 @@ def write_card(name: str, repo: str, manifest: Manifest, *, licence: str | None,
         "",
         f"A few-shot learner that nilr saved after {manifest.outer_step:,} updates. No file here contains code.",
         "",
-        f"    nilr models pull hf://{repo}",
-        f"    nilr probe {repo.partition('/')[2]}",
+        *(
+            f"    {Settings().command(*words)}"
+            for words in (("models", "pull", f"hf://{repo}"), ("probe", repo.partition("/")[2]))
+        ),
         *_table("Network", architecture),
         *_table("Algorithm", algorithm),
         *_table("Training", {key: value for key, value in manifest.settings.items() if key != "paths"}),
