@@ -13,7 +13,7 @@ from nilr.models.module_body import ModuleBody
 from nilr.models.wrapping import wrap_module
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-_PLACE = "the working directory is not searched: for a file in it, set PYTHONPATH=."
+_PLACE = "if it is a file in the working directory, run `export PYTHONPATH=.` first"
 
 
 def is_import_path(arch: str) -> bool:
@@ -34,7 +34,7 @@ def check_allowed(arch: str, allowed: Collection[str], where: str) -> None:
     """
     if is_import_path(arch) and arch not in allowed:
         raise ModuleError(
-            f"{where} has the body `{arch}`, and code that a file names is not imported by itself",
+            f"{where} has the body `{arch}`, and an import path in a file is not used unless it is given",
             hint=f"if you trust that code, add --arch {arch}" if _PATH.fullmatch(arch) else "train it again",
         )
 
@@ -76,7 +76,7 @@ def _find(arch: str) -> Callable[..., object]:
     except ModuleNotFoundError as error:
         missing = error.name or name
         if name == missing or name.startswith(f"{missing}."):
-            hint = f"install it; {_PLACE}"
+            hint = f"install its package; {_PLACE}"
             raise ModuleError(f"`{arch}` cannot be imported: there is no module `{missing}`", hint=hint) from error
         raise _failed(f"importing `{name}` fails", error, f"install `{missing}`; {_PLACE}") from error
     except (Exception, SystemExit) as error:

@@ -69,8 +69,8 @@ def dependence_notes(statistics: Iterable[BatchStats]) -> list[str]:
         return []
     custom = ", the field's custom" if found == ["apart"] else ""
     return [
-        f"Batch statistics are {' or '.join(found)}{custom}: each prediction depends on the other query images, with "
-        "--batch-stats inductive on none of them."
+        f"Batch statistics are {' or '.join(found)}{custom}: each prediction depends on the other query images; "
+        "--batch-stats inductive avoids this."
     ]
 
 
