@@ -1,6 +1,7 @@
 """Convert exceptions into a message on stderr and an exit status, in this one place."""
 
 import contextlib
+import difflib
 import errno
 import os
 import re
@@ -92,9 +93,9 @@ def _from_typer(error: typer.TyperException) -> UsageError:
     commands = getattr(getattr(ctx, "command", None), "commands", None)
     if commands and not hasattr(error, "option_name"):
         hint = f"known: {', '.join(commands)}"
-    possible = getattr(error, "possibilities", None)
-    if possible:
-        hint = f"perhaps {', '.join(possible)}; {hint}"
+    possible = getattr(error, "possibilities", None) or ()
+    if near := difflib.get_close_matches(getattr(error, "option_name", ""), possible, n=1, cutoff=0.7):
+        hint = f"did you mean `{near[0]}`? {hint}"
     message = " ".join(getattr(error, "message", str(error)).replace("'", "`").split())
     message = re.sub(r"argument\(s\) \((\S+)\)$", r"argument (\1)", message).replace("argument(s)", "arguments")
     return UsageError(lower_first(message), hint=hint)

@@ -252,7 +252,7 @@ class ImportSettings(MeasuringSettings):
 class ExportSettings(ModelSettings):
     """`nilr models export`: write a model to a file for other programs."""
 
-    output: Path | None = setting(None, "File to write: .safetensors, .pt or .pth.", shown="required", env=False)
+    output: Path | None = setting(None, "File to write: .safetensors, .pt or .pth. Required.", env=False)
     format: ExportFormat = setting(
         "state-dict",
         "nilr: the checkpoint itself; state-dict: parameters and rates by nilr's names; learn2learn: the state dict of "

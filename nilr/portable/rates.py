@@ -30,8 +30,8 @@ def meta_sgd_rates(
             check_shape(f"lrs.{number}", rates[str(number)], params[ours].shape, f", as `{name}`")
             inner_lr[ours] = rates[str(number)]
     constant = [name for name, rate in inner_lr.items() if bool((rate == rate.reshape(-1)[0]).all())]
-    still = "all of them: they never moved apart" if len(constant) == len(inner_lr) else "the others moved apart"
-    reader.notes.append(f"Rates are equal within {len(constant)} of {counted(len(inner_lr), 'tensor')}; {still}.")
+    differ = len(inner_lr) - len(constant)
+    reader.notes.append(f"Rates differ within {differ} of {counted(len(inner_lr), 'tensor')}.")
     return {name: inner_lr[name] for name in params}
 
 

@@ -135,12 +135,11 @@ def test_markup_and_control_characters_in_a_path_are_shown_as_text(
         ),
         (
             ["probe", "--n-wya", "3"],
-            "error: no such option: --n-wya\nhint: perhaps --n-way, --n-query; see `nilr probe --help`\n",
+            "error: no such option: --n-wya\nhint: did you mean `--n-way`? see `nilr probe --help`\n",
         ),
         (
             ["meta-train", "--outer-stepz", "3"],
-            "error: no such option: --outer-stepz\n"
-            "hint: perhaps --outer-steps, --rate-per-step, --no-rate-per-step; see `nilr meta-train --help`\n",
+            "error: no such option: --outer-stepz\nhint: did you mean `--outer-steps`? see `nilr meta-train --help`\n",
         ),
         (["--frobnicate"], "error: no such option: --frobnicate\nhint: see `nilr --help`\n"),
         (["probe", "--n-way"], "error: option `--n-way` needs a value\nhint: see `nilr probe --help`\n"),

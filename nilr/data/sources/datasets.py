@@ -103,9 +103,10 @@ class Published:
             found = "; ".join(
                 f"{s} {counted(len(sizes[s]), 'class')}, {counted(sum(sizes[s]), 'image')}" for s in SPLITS
             )
+            imagenet = ", or ImageNet's with --split-files" if self.name == "mini-imagenet" else ""
             raise DataError(
                 f"this is not {row.title}, which has {self._counts()}: found {found}",
-                hint="give all of its files, or ImageNet's with --split-files; use --name for another data set, or "
+                hint=f"give all of its files{imagenet}; use --name for another data set, or "
                 "--limit-per-class for a part",
             )
         unlike = [c for split in SPLITS for c in splits[split] if c not in self.classes[split]]

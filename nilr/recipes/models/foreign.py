@@ -183,7 +183,10 @@ def _adaptation(settings: ImportSettings, model: Translated, learner: Learner) -
     if rates and settings.inner_lr is not None:
         raise UsageError("the file has its own inner rates, and --inner-lr sets others", hint="leave --inner-lr out")
     if not rates and settings.inner_lr is None:
-        raise UsageError("the file has no inner rates", hint="set the rate of its inner loop with --inner-lr")
+        raise UsageError(
+            "the file has no inner rates",
+            hint="set --inner-lr and --inner-steps",
+        )
     if steps is None:
         raise UsageError("the file does not say how many inner steps it was trained for", hint="set --inner-steps")
     row = ALGORITHMS["lslr" if model.n_steps else "metasgd" if rates else "maml"]
