@@ -128,10 +128,11 @@ def test_markup_and_control_characters_in_a_path_are_shown_as_text(
             "hint: known: prepare-data, meta-train, adapt, probe, rates, calibrate, bench, reproduce, demo, report, "
             "models\n",
         ),
-        (["models"], "error: missing command\nhint: known: ls, show, path, verify, rm, import\n"),
+        (["models"], "error: missing command\nhint: known: ls, show, path, verify, rm, import, export, push, pull\n"),
         (
             ["models", "lss"],
-            "error: no such command `lss`. Did you mean `ls`?\nhint: known: ls, show, path, verify, rm, import\n",
+            "error: no such command `lss`. Did you mean `ls`?\n"
+            "hint: known: ls, show, path, verify, rm, import, export, push, pull\n",
         ),
         (
             ["probe", "--n-wya", "3"],

@@ -13,9 +13,10 @@ from nilr.checkpoint import load_checkpoint
 from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings
 from nilr.config.meta_train import TrainSettings
-from nilr.errors import DataError
+from nilr.errors import DataError, UsageError
 from nilr.recipes import adapt, meta_train, prepare_data, probe
 from nilr.reporting import SilentReporter
+from tests.portable.test_formats import bring, four_blocks
 
 SILENT = SilentReporter()
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 8, 16, 16), np.uint8)  # 12 classes of 8 images
@@ -64,3 +65,13 @@ def test_training_on_grey_and_on_rgb_starts_from_other_first_layers_only(home: P
     different = {name for name, value in rgb.params.items() if grey.params[name].shape != value.shape}
     assert different == {"body.block1.conv.weight"}
     assert "channels" not in rgb.manifest.architecture.arguments
+
+
+def test_a_network_of_rgb_images_needs_rgb_images(home: Path, tmp_path: Path) -> None:
+    pack(tmp_path, "grey", channels="1", image_size=32)
+    with pytest.raises(UsageError, match="`grey` are grey, and the network takes RGB"):
+        bring(home, four_blocks("learn2learn"), image_size=None, data="grey")
+    bring(home, four_blocks("learn2learn"), name="theirs")
+    with pytest.raises(DataError, match="`grey` has grey images") as caught:
+        probe.run(ProbeSettings(models=("theirs",), n_way=3, n_episodes=3, n_query=2, data="grey"), SILENT)
+    assert caught.value.hint == "pack the images with --image-size 32 --channels 3"

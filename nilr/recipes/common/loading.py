@@ -230,9 +230,12 @@ def open_evaluation_split(
     for model in models:
         trained_on, used = model.checkpoint.manifest.data, opened.used
         if (used.image_size, used.channels) != (trained_on.image_size, trained_on.channels):
+            flags = _preparation(trained_on)
+            if used.channels != trained_on.channels == 3:
+                flags += ["--channels", "3"]
             raise DataError(
                 f"`{used.name}` has {_size(used)}, and model `{model.ref.name}` was trained on {_size(trained_on)}",
-                hint=f"pack the images with {' '.join(_preparation(model.checkpoint.manifest.data))}",
+                hint=f"pack the images with {' '.join(flags)}",
             )
         if split != "train":
             _check_unseen(store, opened, model)

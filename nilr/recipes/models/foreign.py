@@ -103,6 +103,11 @@ def _data(store: Store, settings: ImportSettings, model: Translated) -> dict[str
             f"--image-size is {settings.image_size}, and the images of `{used.name}` have {used.image_size} px",
             hint="leave --image-size out",
         )
+    if used.channels != 3:
+        raise UsageError(
+            f"the images of `{used.name}` are grey, and the network takes RGB images",
+            hint="leave --data out, or pack the images with --channels 3",
+        )
     return used.model_dump(include={"name", "digest", "image_size", "resample", "fit", "generated"})
 
 
