@@ -141,7 +141,8 @@ def wrap(
     body, feature_dim = wrap_module(module, image_size=image_size, channels=channels)
     if n_way < 2:
         raise UsageError(f"a head for {n_way} classes is no choice", hint="give n_way of 2 or more")
-    learner = Learner(body, feature_dim, n_way)
+    with torch.random.fork_rng(devices=[]):
+        learner = Learner(body, feature_dim, n_way)
     learner.initialise(torch.Generator().manual_seed(stream_seed(seed, "weights")))
     return _model(learner, algo, inner_lr, seed, device, "auto")
 

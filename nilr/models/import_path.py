@@ -56,7 +56,7 @@ def build_imported(arch: str, *, image_size: int, channels: int = 3, seed: int =
             taken = inspect.signature(make).parameters
             given = {"image_size": image_size, "channels": channels}
             module = make(**{name: value for name, value in given.items() if name in taken})
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failed(f"`{arch}` fails when it is called", error, "call it in Python to see where") from error
         if not isinstance(module, nn.Module):
             hint = "return a torch.nn.Module that maps images to features"

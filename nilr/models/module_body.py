@@ -99,6 +99,15 @@ class ModuleBody(Body):
         self._whole = (module,)  # in a tuple, so that its parameters do not get a second name
         self._runs = threading.local()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies share: all except the copies for threads."""
+        return {name: value for name, value in vars(self).items() if name != "_runs"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._runs = threading.local()
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of the layers in `activations`, in order."""

@@ -70,7 +70,8 @@ def build_learner(arch: str, *, n_way: int, image_size: int, seed: int = 0, **ar
         ModuleError: one's own body is invalid, or cannot be imported.
     """
     seeded = {"seed": seed} if is_import_path(arch) else {}
-    learner = Learner(*find_body(arch).build(image_size=image_size, **arguments, **seeded), n_way)
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights, which `initialise` replaces
+        learner = Learner(*find_body(arch).build(image_size=image_size, **arguments, **seeded), n_way)
     learner.initialise(torch.Generator().manual_seed(seed))
     return learner
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from nilr.errors import ModuleError, UsageError
@@ -34,6 +35,7 @@ def wrap_module(module: object, *, image_size: int, channels: int = 3) -> tuple[
             f"images of {channels} channels and {image_size} px do not exist", hint="give positive numbers"
         )
     _check_parameters(module)
+    _check_norms(module)
     try:
         own = copy.deepcopy(module)
         check = _Check(own)
@@ -79,6 +81,9 @@ def _check_parameters(module: nn.Module) -> None:
         if (layer := name.partition(".")[0]) in _TAKEN:
             problem = f"has a layer `{layer}`, which is the name of a part of a learner"
             raise _invalid(module, f"{problem}: `{name}` {tuple(value.shape)}", "give the layer another name")
+        if not value.numel():
+            problem = f"has a parameter without elements: `{name}` {tuple(value.shape)}"
+            raise _invalid(module, problem, "remove it, or make it a buffer")
         same = [f"`{other}`" for other, one in named if one is value]
         if len(same) > 1:
             raise _invalid(
@@ -99,6 +104,17 @@ def _check_parameters(module: nn.Module) -> None:
             f"has parameters that do not require a gradient: {_shown(frozen)}",
             "all parameters are learned and adapted: call requires_grad_(True), or make them buffers",
         )
+
+
+def _check_norms(module: nn.Module) -> None:
+    """Check that batch normalisation, which nilr computes itself, is torch's own."""
+    for name, part in module.named_modules():
+        if isinstance(part, _BatchNorm) and type(part).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+            raise _invalid(
+                module,
+                f"has batch normalisation with a forward of its own: `{name}` ({type(part).__name__})",
+                "use nn.BatchNorm1d to 3d, with what follows as a layer of its own",
+            )
 
 
 class _Check:
@@ -138,6 +154,8 @@ class _Check:
         if not isinstance(found, Tensor):
             raise _invalid(self.module, f"returns a `{type(found).__name__}`, not a tensor", _SHAPE_HINT)
         made = f"makes features {tuple(found.shape)} of images {tuple(x.shape)}"
+        if found.layout != torch.strided:
+            raise _invalid(self.module, f"{made} that are not dense", "call to_dense()")
         if found.dim() < 2 or len(found) != len(x) or not found.numel():
             raise _invalid(self.module, made, _SHAPE_HINT)
         if found.dtype != x.dtype:
@@ -165,7 +183,12 @@ class _Check:
             where = "" if ends is None else f": it ends in `{ends}`"
             raise _invalid(self.module, f"makes features {tuple(first.shape)} without a gradient{where}", hint)
         total = (first * torch.rand_like(first)).sum()
-        gradients = torch.autograd.grad(total, list(self.params.values()), allow_unused=True)
+        try:
+            gradients = torch.autograd.grad(total, list(self.params.values()), allow_unused=True)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            problem = f"makes features {tuple(first.shape)} whose gradient fails: {reason}"
+            raise _invalid(self.module, problem, "replace the operation that fails, such as one in place") from error
         if not any(g is not None and g.any() for g in gradients):
             raise _invalid(self.module, f"makes features {tuple(first.shape)} whose gradient is zero", hint)
         unused = [item for item, g in zip(self.params.items(), gradients, strict=True) if g is None]
@@ -183,8 +206,8 @@ class _Check:
                 self.features(x).square().sum(), list(self.params.values()), create_graph=True
             )
             torch.stack([g.square().sum() for g in gradients]).sum().backward()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             hint = "replace that operation, or use a first-order algorithm: fomaml or fometasgd"
             yield "second order", _invalid(self.module, f"has no second derivative: {reason}", hint)
         with torch.no_grad():

@@ -244,3 +244,12 @@ def test_frames_without_pandas_are_one_clear_error(monkeypatch: pytest.MonkeyPat
     with pytest.raises(NilrError, match="frames need pandas") as caught:
         nilr.rates_frame(nilr.build_model(filters=2, image_size=16))
     assert caught.value.hint == "pip install 'nilr[notebook]'"
+
+
+def test_building_a_model_leaves_the_random_numbers_of_torch_alone() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    before = torch.get_rng_state()
+    nilr.build_model("conv4", filters=4, image_size=16)
+    nilr.build_model("resnet12", widths=[4, 4, 4, 4], image_size=16)
+    nilr.wrap(module, image_size=8)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -201,6 +202,27 @@ def counting() -> nn.Module:
     return module
 
 
+class NormThenTanh(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(super().forward(x))
+
+
+class BackwardFails(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Tensor:
+        raise ValueError("this has no backward")
+
+
+def with_parameter(shape: tuple[int, ...]) -> nn.Module:
+    module = Calls(lambda self, x: self.last(x.flatten(1)) + self.value.sum(), last=linear())
+    module.value = nn.Parameter(torch.zeros(shape))
+    return module
+
+
 INVALID: dict[str, tuple[Callable[[], object], str]] = {
     "no module": (lambda: [1], r"`list` is not a torch.nn.Module"),
     "no parameters": (lambda: nn.Sequential(nn.Flatten()), r"`Sequential` has no parameters"),
@@ -298,6 +320,23 @@ INVALID: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Calls(lambda self, x: self.body(x.flatten(1)), body=linear()),
         r"`Calls` has a layer `body`",
     ),
+    "normalisation of its own": (
+        lambda: nn.Sequential(NormThenTanh(3), nn.Flatten(), linear()),
+        r"has batch normalisation with a forward of its own: `0` \(NormThenTanh\)",
+    ),
+    "overwritten for the gradient": (
+        lambda: Calls(lambda self, x: self.last(x.flatten(1)).sigmoid().mul_(2).sigmoid_().mul_(2), last=linear()),
+        r"makes features \(3, 4\) whose gradient fails: RuntimeError: one of the variables",
+    ),
+    "backward that fails": (
+        lambda: Calls(lambda self, x: BackwardFails.apply(self.last(x.flatten(1))), last=linear()),
+        r"makes features \(3, 4\) whose gradient fails: ValueError: this has no backward",
+    ),
+    "sparse": (
+        lambda: Calls(lambda self, x: self.last(x.flatten(1)).to_sparse(), last=linear()),
+        r"makes features \(3, 4\) of images \(3, 3, 8, 8\) that are not dense",
+    ),
+    "empty": (lambda: with_parameter((0, 2)), r"has a parameter without elements: `value` \(0, 2\)"),
     "copy": (locked, r"`Sequential` cannot be copied: cannot pickle 'Lock' object"),
 }
 
@@ -309,6 +348,15 @@ def test_a_module_that_cannot_be_a_body_is_one_clear_error(name: str) -> None:
     with pytest.raises(ModuleError, match=message) as caught:
         wrap_module(make(), image_size=SIZE)
     assert caught.value.hint
+
+
+def test_a_learner_of_a_module_that_ran_can_be_copied(images: Tensor) -> None:
+    learner = learner_of(Net())
+    params = learner.initial_params()
+    expected = learner.features(params, images)
+    twin = copy.deepcopy(learner)
+    assert torch.equal(twin.features(params, images), expected)
+    assert list(twin.initial_params()) == list(params)
 
 
 def test_dropout_that_is_off_is_allowed(images: Tensor) -> None:
