@@ -71,8 +71,8 @@ class Reader:
             raise CheckpointError(f"`{shown(name)}` has numbers of type {dtype}, not real numbers")
         if tensor.dtype not in (torch.float32, torch.float64):
             tensor = tensor.float()
-        if not tensor.isfinite().all():
-            raise CheckpointError(f"`{shown(name)}` has numbers that are not finite")
+        if not tensor.float().isfinite().all():
+            raise CheckpointError(f"`{shown(name)}` has numbers that are not finite in float32")
         return tensor
 
 

@@ -151,7 +151,7 @@ def _parameters(
             value = _same_as_alias(reader, name, layout.names(unit), layout.second_names(unit))
             if ours is None:
                 continue
-            if ".norm." in ours and value.dim() == 2:
+            if ".norm." in ours and value.dim() == 2 and len(value):
                 value = _of_step(reader, name, value, norm_step)
             conv = (*channels, unit.in_channels, unit.kernel, unit.kernel)
             check_shape(name, value, channels if ".norm." in ours else conv)

@@ -41,6 +41,9 @@ def wrong():
 def fails(image_size):
     raise LookupError("no weights here")
 
+def leaves():
+    raise SystemExit(4)
+
 def dropout():
     return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(192, 5))
 
@@ -106,6 +109,7 @@ def test_shapes_are_those_of_the_learner() -> None:
         ("own_bodies.good:MADE", "`own_bodies.good:MADE` is a `Linear`, not a function"),
         ("own_bodies.good:wrong", "`own_bodies.good:wrong` returns a `int`, not a torch.nn.Module"),
         ("own_bodies.good:fails", "`own_bodies.good:fails` fails when it is called: LookupError: no weights here"),
+        ("own_bodies.good:leaves", "`own_bodies.good:leaves` fails when it is called: SystemExit: 4"),
         ("own_bodies.good:dropout", "`own_bodies.good:dropout`: the module `Sequential` has dropout that is on"),
     ],
 )

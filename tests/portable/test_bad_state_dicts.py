@@ -66,6 +66,11 @@ BAD: dict[str, tuple[Change, str]] = {
     "no filters": (lambda s: s | {"features.0.conv.weight": torch.ones(0, 3, 3, 3)}, "begin with a convolution of 3"),
     "NaN": (changed(conv=lambda v: v * torch.nan), "features.1.conv.weight` has numbers that are not finite"),
     "infinity in half precision": (changed(conv=lambda v: (v * 1e6).half()), "not finite"),
+    "infinity in float32": (
+        changed(conv=lambda v: v.double() * 1e300),
+        "features.1.conv.weight` has numbers that are not finite in float32",
+    ),
+    "scales of no step": (changed(scale=lambda v: v.expand(0, *v.shape)), "has the shape .0, "),
     "integers": (changed(conv=lambda v: v.int()), "has numbers of type int32"),
     "booleans": (changed(scale=lambda v: v > 0), "has numbers of type bool"),
     "complex numbers": (changed(conv=lambda v: v.to(torch.complex64)), "has numbers of type complex64"),
