@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -194,7 +195,7 @@ def inductive() -> str:
 
 
 def trained() -> str:
-    """Return the head's accuracy of Meta-SGD trained in both ways, by how it is judged."""
+    """Return the accuracies of models trained in both ways, by how they are evaluated."""
     judged = {
         "`apart`": "apart-all",
         "`apart`, a class at a time": "apart-class",
@@ -203,15 +204,15 @@ def trained() -> str:
         "`inductive`": "inductive-all",
     }
     rows = []
-    for title, how in judged.items():
+    for algo, (title, how) in itertools.product(("maml", "metasgd"), judged.items()):
         cells = []
         for run in ("apart", "inductive"):
-            models = read(f"inductive/metasgd-trained-{run}-judged-{how}.json")["metrics"].values()
+            models = read(f"inductive/{algo}-trained-{run}-judged-{how}.json")["metrics"].values()
             found = [model["own_head"]["learned"]["same-task"]["accuracy"]["mean"] for model in models]
             cells += [across_levels(found), across_levels([model["same-task"]["accuracy"]["mean"] for model in models])]
-        rows.append((title, *cells))
+        rows.append((f"`{algo}`, {title}", *cells))
     columns = (f"trained `{run}`: {reading}" for run in ("apart", "inductive") for reading in ("head", "neighbour"))
-    return table(("judged", *columns), rows)
+    return table(("evaluated", *columns), rows)
 
 
 def first_order() -> str:
