@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 import re
 import warnings
 import zipfile
@@ -81,6 +82,29 @@ def is_foreign(path: Path) -> bool:
             return "nilr" not in (tensors.metadata() or {})
     except (SafetensorError, OSError):
         return False  # the error of reading it as a checkpoint is the clearer one
+
+
+def read_description(path: Path) -> dict[str, Any] | None:
+    """Return the description that `nilr models export` put into a state dict or beside it, FILE.json; None without.
+
+    Raises:
+        CheckpointError: it is no JSON object.
+    """
+    beside, text = path.with_name(f"{path.name}.json"), None
+    if _is_safetensors(path):
+        with safe_open(path, framework="pt") as tensors:
+            text = (tensors.metadata() or {}).get("description")
+    if text is None and beside.is_file():
+        text = beside.read_text(encoding="utf-8", errors="replace")
+    try:
+        found = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        found = text
+    if found is not None and not isinstance(found, dict):
+        raise CheckpointError(
+            f"the description of `{path}` is no JSON object", hint=f"export it again, or remove `{beside.name}`"
+        )
+    return found
 
 
 def serialize_state_dict(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -96,7 +96,7 @@ def _check(settings: PrepareDataSettings) -> None:
     if n_modes != 1:
         raise UsageError(
             "SOURCE, --synthetic and --verify cannot be combined" if n_modes else "there is nothing to pack",
-            hint="give folders, archives, arrays or Parquet files of images, --synthetic to generate images, or --verify PACK",
+            hint="give folders, archives, arrays or Parquet files of images, --synthetic to generate, or --verify PACK",
         )
     if settings.synthetic and (settings.dataset or settings.rotations or settings.channels == "1"):
         raise UsageError(

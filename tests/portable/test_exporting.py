@@ -22,8 +22,8 @@ from tests.portable.test_formats import bring, four_blocks
 SHORT = {"outer_steps": 2, "eval_every": 0, "meta_batch_size": 1}
 
 
-def train(algo: str, quick: dict[str, Any], **more: Any) -> None:
-    meta_train.run(TrainSettings(name=algo, algo=algo, **quick | SHORT | more), SilentReporter())
+def train(name: str, quick: dict[str, Any], *, algo: str | None = None, **more: Any) -> None:
+    meta_train.run(TrainSettings(name=name, algo=algo or name, **quick | SHORT | more), SilentReporter())
 
 
 def export(output: Path, model: str = "metasgd", **more: Any) -> exporting.Exported:
@@ -119,3 +119,35 @@ def test_an_export_from_the_command_line_says_how_to_load_it(
     said = " ".join(capsys.readouterr().err.split())
     assert "Load it with MetaSGD(network).load_state_dict(...)." in said
     assert run(["models", "export", "metasgd", "--output", out]) == 1
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_what_tensors_do_not_show_comes_back_from_the_description_or_is_refused(
+    suffix: str, home: Path, pack: Path, quick: dict[str, Any], tmp_path: Path, one_thread: None
+) -> None:
+    def bring_back(path: Path, name: str) -> Path:
+        importing.run(ImportSettings(sources=(path,), name=name, image_size=16, inner_steps=1), SilentReporter())
+        return home / "models" / name / "last.safetensors"
+
+    train("metasgd", quick)
+    plain, normalised, again = (tmp_path / f"{name}.{suffix}" for name in ("plain", "normalised", "again"))
+    export(plain)
+    given = {"input_mean": "0.5", "input_std": "0.25,0.5,1"}
+    settings = ImportSettings(sources=(plain,), name="normalised", image_size=16, inner_steps=1, **given)
+    importing.run(settings, SilentReporter())
+    export(normalised, "normalised")
+    found = load_checkpoint(bring_back(normalised, "back")).manifest.inputs
+    assert found is not None
+    assert (found.mean, found.std) == ((0.5,) * 3, (0.25, 0.5, 1.0))
+
+    train("leaky", quick, algo="metasgd", arch="conv4-leaky")
+    export(again, "leaky")
+    with pytest.raises(NilrError, match="exported from `conv4-leaky`, whose tensors are those of conv4"):
+        bring_back(again, "other")
+
+    if suffix == "pt":
+        for text in ("[", "[]", "{}", '{"architecture": {"name": "conv4"}, "inputs": {"mean": ["x"], "std": [1]}}'):
+            plain.with_name(f"{plain.name}.json").write_text(text)
+            with pytest.raises(NilrError, match="description"):
+                bring_back(plain, "other")
+    assert not (home / "models" / "other").exists()

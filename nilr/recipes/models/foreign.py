@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from nilr.models.conv_body import ConvBody
 from nilr.models.learner import Learner, Params
 from nilr.models.registry import build_learner, find_body
 from nilr.portable.layouts import Layout
-from nilr.portable.state_dict import read_state_dict
+from nilr.portable.state_dict import read_description, read_state_dict
 from nilr.portable.translation import Translated, translate
 from nilr.recipes.common.loading import UNKNOWN
 from nilr.recipes.common.outcome import data_used
@@ -37,6 +38,8 @@ def write_as_checkpoint(store: Store, settings: ImportSettings, path: Path, dire
     found = read_state_dict(path)
     try:
         model = translate(found, form=settings.format, norm_step=settings.norm_step, ignored=settings.ignore)
+        description = read_description(path) if model.layout.format == "nilr" else None
+        inputs = _inputs(settings) or _described_inputs(description, model.layout)
         data = _data(store, settings, model)
         size: int = data["image_size"]
         params, notes = _with_head(settings, model, size)
@@ -46,8 +49,7 @@ def write_as_checkpoint(store: Store, settings: ImportSettings, path: Path, dire
         raise CheckpointError(f"`{path}`: {error.message}", hint=error.hint) from error
     if any(value.dtype == torch.float64 for value in (*params.values(), *inner_lr.values())):
         notes.append("Converted from float64 to float32.")
-    inputs: dict[str, Any] = _inputs(settings)
-    if not inputs:
+    if not inputs and description is None:
         notes.append(f"Images are used in [0, 1]; {model.layout.format} itself trains on {model.layout.inputs}.")
     directory.mkdir()
     save_checkpoint(
@@ -213,6 +215,25 @@ def _inputs(settings: ImportSettings) -> dict[str, dict[str, list[float]]]:
         return {}
     mean = _per_channel("--input-mean", settings.input_mean or "0")
     return {"inputs": {"mean": mean, "std": _per_channel("--input-std", settings.input_std or "1")}}
+
+
+def _described_inputs(description: dict[str, Any] | None, layout: Layout) -> dict[str, Any]:
+    """Return the field `inputs` of an exported model; check that its tensors alone show the same network."""
+    if description is None:
+        return {}
+    try:
+        arch, inputs = description["architecture"]["name"], description["inputs"]
+        mean, std = ([float(value) for value in inputs[name]] for name in ("mean", "std"))
+        if not (len(mean) == len(std) == 3 and all(map(math.isfinite, (*mean, *std))) and min(std) > 0):
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError("the description lacks a valid architecture or inputs", hint="export it again") from None
+    if arch != layout.arch:
+        raise CheckpointError(
+            f"it was exported from `{arch}`, whose tensors are those of {layout.arch}",
+            hint="export it with --format nilr",
+        )
+    return {} if (mean, std) == ([0.0] * 3, [1.0] * 3) else {"inputs": {"mean": mean, "std": std}}
 
 
 def _per_channel(flag: str, text: str) -> list[float]:
