@@ -7,8 +7,8 @@ from nilr.cli.options import ARGUMENTS, envvar, flag, is_switch
 from nilr.commands import COMMANDS
 
 _PREFIX = "NILR_"
-# NILR_HOME is read by the store, NILR_MINI_IMAGENET by the tests.
-_OTHERS = ("NILR_HOME", "NILR_QUIET", "NILR_DEBUG", "NILR_MINI_IMAGENET")
+# NILR_HOME is read by the store, the places of real images by the tests.
+_OTHERS = ("NILR_HOME", "NILR_QUIET", "NILR_DEBUG", "NILR_MINI_IMAGENET", "NILR_OMNIGLOT", "NILR_TINY_IMAGENET")
 _FIELDS = [field for command in COMMANDS for field in command.settings.model_fields.items()]
 
 KNOWN = {*_OTHERS, *filter(None, (envvar(name, field) for name, field in _FIELDS))}

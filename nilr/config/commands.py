@@ -265,10 +265,8 @@ class ExportSettings(ModelSettings):
 class PushSettings(Settings):
     """`nilr models push`: upload a model to the Hugging Face Hub."""
 
-    model: str | None = setting(None, "Name of the model in the store.", shown="required")
-    repo: str | None = setting(
-        None, "Repository: hf://USER/REPO. It is created if it does not exist.", shown="required"
-    )
+    model: str | None = setting(None, "Name of the model in the store.")
+    repo: str | None = setting(None, "Repository: hf://USER/REPO. It is created if it does not exist.")
     private: bool = setting(False, "Create the repository for you alone.", env=False)
     licence: str | None = setting(
         None, "Licence of the model for its card, such as cc-by-4.0.", shown="not stated", env=False
@@ -279,6 +277,6 @@ class PushSettings(Settings):
 class PullSettings(Settings):
     """`nilr models pull`: download a model from the Hugging Face Hub."""
 
-    repo: str | None = setting(None, "Repository: hf://USER/REPO or hf://USER/REPO@REVISION.", shown="required")
+    repo: str | None = setting(None, "Repository: hf://USER/REPO or hf://USER/REPO@REVISION.")
     name: str | None = setting(None, "Name of the model in the store.", shown="REPO", env=False)
     force: bool = setting(False, "Replace a model with the same name.", env=False)

@@ -15,7 +15,7 @@ from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import NilrError
 from nilr.recipes import meta_train, probe, rates
-from nilr.recipes.models import exporting, importing
+from nilr.recipes.models import Exported, exporting, importing
 from nilr.reporting import SilentReporter
 from tests.portable.test_formats import bring, four_blocks
 
@@ -26,7 +26,7 @@ def train(name: str, quick: dict[str, Any], *, algo: str | None = None, **more: 
     meta_train.run(TrainSettings(name=name, algo=algo or name, **quick | SHORT | more), SilentReporter())
 
 
-def export(output: Path, model: str = "metasgd", **more: Any) -> exporting.Exported:
+def export(output: Path, model: str = "metasgd", **more: Any) -> Exported:
     return exporting.run(ExportSettings(model=model, output=output, **more), SilentReporter())
 
 

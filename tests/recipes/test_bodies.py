@@ -54,7 +54,7 @@ def test_a_body_is_trained_resumed_probed_adapted_and_shown(arch: str, training:
 
     params = load_checkpoint(home / "models/m/last.safetensors").params
     blocks = sorted({layer(name) for name in params} - {"head"})
-    assert blocks == [f"block{i}" for i in range(1, {"conv6": 7, "resnet12": 5}[arch])]
+    assert blocks == [f"block{i}" for i in range(1, {"conv6": 7}.get(arch, 5))]
     judged = {
         "n_episodes": 2,
         "n_query": 4,
@@ -67,7 +67,11 @@ def test_a_body_is_trained_resumed_probed_adapted_and_shown(arch: str, training:
     result = probe.run(ProbeSettings(**judged, **edited, geometry=True, untrained_bodies=1), SILENT)
     found = result.metrics["m"]
     assert list(found.layers) == list(found.similarity["same-task"]) == blocks
-    assert found.layers[blocks[-1]].same_task == found.same_task
+    last = found.layers[blocks[-1]].same_task
+    assert last.accuracy == found.same_task.accuracy
+    assert last.delta is not None
+    assert found.same_task.delta is not None
+    assert (last.delta.mean, last.delta.p) == (found.same_task.delta.mean, found.same_task.delta.p)
 
     figures = rates.run(RatesSettings(n_episodes=2, consistency=True, effective_step=True), SILENT).metrics["m"]
     assert list(figures.layers) == [*blocks, "head"]

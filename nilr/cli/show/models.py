@@ -2,23 +2,19 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from pydantic import ValidationError
 
 from nilr.cli.console import Cell, Screen
 from nilr.errors import CheckpointError
-from nilr.recipes.models import FileCheck, ModelRow
+from nilr.recipes.models import Exported, FileCheck, ModelRow, Pushed
 from nilr.results.commands import ImportMetrics, ModelCard
 from nilr.results.records import Mean
 from nilr.results.result import Result
 from nilr.store import ModelRef
 from nilr.words import counted, number
-
-if TYPE_CHECKING:
-    from nilr.recipes.models.exporting import Exported
-    from nilr.recipes.models.hub import Pushed
 
 _LIST = ("name", "status", "algo", "arch", "task", "updates", "val accuracy", "saved at", "parent", "problem")
 
@@ -122,14 +118,14 @@ def show_imported(result: Result[ImportMetrics], screen: Screen) -> None:
     screen.table(("model", "action", "status", "updates", "files"), rows)
 
 
-def show_pushed(pushed: "Pushed", screen: Screen) -> None:
+def show_pushed(pushed: Pushed, screen: Screen) -> None:
     """Write where the model is now."""
     screen.line(f"uploaded to {pushed.url}: {', '.join(pushed.files)}")
     for note in pushed.notes:
         screen.line(note)
 
 
-def show_exported(exported: "Exported", screen: Screen) -> None:
+def show_exported(exported: Exported, screen: Screen) -> None:
     """Write the names of the files, and how to load them."""
     screen.line(f"written: {', '.join(map(str, exported.files))}")
     for note in exported.notes:

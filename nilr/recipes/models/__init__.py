@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILES = (BEST, LAST, TRAINING_STATE, HISTORY)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The files that were written, and remarks for their reader."""
+
+    files: list[Path]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was uploaded, and where."""
+
+    url: str
+    files: list[str]
+    notes: list[str]
 
 
 class ModelRow(Record):

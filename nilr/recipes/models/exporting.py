@@ -1,7 +1,7 @@
 """Models export: write a model to a file for other programs, with a description without code."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,11 @@ from nilr.portable.layouts import LAYOUTS, find_layout
 from nilr.portable.state_dict import SUFFIXES, serialize_state_dict
 from nilr.portable.writing import Written, for_learn2learn, with_own_names
 from nilr.recipes.common.loading import LoadedModel, load_model
+from nilr.recipes.models import Exported
 from nilr.reporting import Reporter
 from nilr.store import Store
 
 _BUFFERS = "The running statistics are those of a new network: use it in training mode, as nilr does."
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The files that were written, and remarks for their reader."""
-
-    files: list[Path]
-    notes: list[str]
 
 
 def run(settings: ExportSettings, reporter: Reporter) -> Exported:

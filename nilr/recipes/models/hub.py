@@ -5,7 +5,6 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from nilr.config.commands import ImportSettings, PullSettings, PushSettings
 from nilr.data.pack import open_pack
 from nilr.errors import NilrError, StoreError, UsageError
 from nilr.recipes.common.loading import find_training_pack
-from nilr.recipes.models import FILES, check_file, importing
+from nilr.recipes.models import FILES, Pushed, check_file, importing
 from nilr.recipes.models.card import write_card
 from nilr.reporting import Reporter
 from nilr.results.commands import ImportMetrics
@@ -28,15 +27,6 @@ _CARD = "README.md"
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPO = re.compile(rf"hf://({_PART}/{_PART})(?:@([A-Za-z0-9._/-]+))?")
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """What was uploaded, and where."""
-
-    url: str
-    files: list[str]
-    notes: list[str]
 
 
 def push(settings: PushSettings, reporter: Reporter) -> Pushed:

@@ -106,4 +106,5 @@ def test_every_engine_estimates_more_for_larger_images_and_for_more_steps() -> N
             used.episode_bytes(METASGD, image_shape=SHAPE, n_support=5, n_query=5, steps=steps) for steps in (1, 10)
         )
         assert many.keeping > 4 * few.keeping
-        assert many.recomputing == few.recomputing
+        params = 4 * sum(value.numel() for value in used.learner.parameters())
+        assert many.recomputing - few.recomputing in (0, 9 * params)  # 0 while the queries need more

@@ -9,10 +9,11 @@ import pytest
 
 from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
+from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import PackInfo, open_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.errors import DataError
-from nilr.recipes import adapt, prepare_data, probe, rates
+from nilr.recipes import adapt, meta_train, prepare_data, probe, rates
 from nilr.reporting import SilentReporter
 from tests.trained import train_model
 
@@ -72,7 +73,7 @@ def test_a_pack_is_found_by_its_content_under_another_name(
     pack.rename(pack.with_name("renamed.h5"))
     after = run_probe("a")
     assert after.per_episode == before.per_episode
-    resumed = train_model(resume="a", outer_steps=10, threads=1)
+    resumed = meta_train.run(TrainSettings(resume="a", outer_steps=10, threads=1), SilentReporter())
     assert resumed.metrics.outer_step == 10
 
 

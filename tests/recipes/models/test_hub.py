@@ -12,7 +12,7 @@ from nilr.config.commands import PullSettings, PushSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import NilrError
 from nilr.recipes import meta_train
-from nilr.recipes.models import hub
+from nilr.recipes.models import Pushed, hub
 from nilr.reporting import SilentReporter
 from tests.recipes.models.hub_server import TOKEN, Hub, serving
 
@@ -35,7 +35,7 @@ def model(home: Path, pack: Path, quick: dict[str, Any], one_thread: None) -> Pa
     return home / "models" / "m"
 
 
-def push(repo: str | None = "hf://me/shared", **more: Any) -> hub.Pushed:
+def push(repo: str | None = "hf://me/shared", **more: Any) -> Pushed:
     return hub.push(PushSettings(**{"model": "m", "repo": repo} | more), SilentReporter())
 
 

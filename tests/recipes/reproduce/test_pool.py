@@ -142,7 +142,7 @@ def test_an_error_is_sent_with_its_kind_its_message_and_its_traceback(
         sent = pickle.loads(pickle.dumps(portable(raised)))
     assert (type(sent), str(sent)) == (kind, text)
     assert getattr(sent, "hint", None) == getattr(error, "hint", None)
-    assert "raise error" in sent.__notes__[0]
+    assert "raise error" in sent.__notes__[-1]
 
 
 def test_a_cpu_runs_one_job_per_thread_and_a_gpu_one_but_never_more_than_models(
