@@ -225,9 +225,11 @@ def test_nothing_between_sampling_and_the_meta_gradient_waits_or_leaves_the_devi
 
 
 @pytest.mark.parametrize(
-    ("algo", "steps", "n_seeds", "most"), [("maml", 5, 1, 3100), ("maml", 5, 5, 3700), ("metasgd", 1, 5, 2000)]
+    ("algo", "steps", "n_seeds", "most"), [("maml", 5, 1, 2900), ("maml", 5, 5, 3500), ("metasgd", 1, 5, 1900)]
 )
-def test_an_update_is_no_more_operations_than_a_few_thousand(algo: str, steps: int, n_seeds: int, most: int) -> None:
+def test_an_update_is_no_more_operations_than_the_documentation_says(
+    algo: str, steps: int, n_seeds: int, most: int
+) -> None:
     with without_numbers(algo, steps, n_seeds, "meta") as together, pytest.raises(SeenError) as seen:
         together.compute(19)
     assert most / 2 < seen.value.args[0] <= most

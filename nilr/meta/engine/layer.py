@@ -36,13 +36,14 @@ class BranchParams(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """What the forward pass keeps of a branch: x, y, p, m and r. Without pooling p is y."""
+    """What the forward pass keeps of a branch: x, y, p, m, r and k. Without pooling p is y."""
 
     x: Tensor
     y: Tensor
     p: Tensor
     mean: Tensor
     rstd: Tensor
+    k: Tensor
 
 
 class Kept(NamedTuple):
@@ -54,7 +55,7 @@ class Kept(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """What the backward pass keeps for its tangent: u, and the gradients in every y, scale, and in the shift.
+    """What the backward pass keeps for its tangent: u, the gradients in every y, scale, and in the shift, k r and c.
 
     No dy is kept for images: only the tangent of the input's gradient needs it.
     """
@@ -63,6 +64,8 @@ class Gradient(NamedTuple):
     dy: list[Tensor | None]
     dscale: list[Tensor]
     dshift: Tensor
+    kr: list[Tensor]
+    c: list[Tensor]
 
 
 class BranchTangent(NamedTuple):
@@ -98,7 +101,8 @@ class ConvLayer:
         if self.pool and len(ys) == 1:
             pooled, where, *of_y = self.passes.pool_statistics(ys[0], params[0].scale, first=self.first)
             ps, moments = [pooled], self._given() or [(of_y[0], of_y[1])]
-            a = self.passes.normalise(_terms(ps, moments, params), _shift(params), self.slope)
+            terms = _terms(ps, moments, params)
+            a = self.passes.normalise(terms, _shift(params), self.slope)
         else:
             ps, moments = ys, self._given() or [self.passes.statistics(y[: self.first]) for y in ys]
             terms = _terms(ys, moments, params)
@@ -106,7 +110,8 @@ class ConvLayer:
                 a, where, ps = self.passes.pool_sum(terms, _shift(params), self.slope)
             else:
                 a = self.passes.normalise(terms, _shift(params), self.slope)
-        branches = [Branch(x, y, p, *mr) for x, y, p, mr in zip(xs, ys, ps, moments, strict=True)]
+        each = zip(xs, ys, ps, moments, terms, strict=True)
+        branches = [Branch(x, y, p, *mr, term.k) for x, y, p, mr, term in each]
         return a, Kept(branches, where, a)
 
     def backward(
@@ -120,21 +125,22 @@ class ConvLayer:
         """
         of_p = [(branch.p, branch.mean) for branch in kept.branches]
         u, dshift, sums = self.passes.masked_sums(da, kept.a, self.slope, of_p)
-        dxs, gradients, dys, dscales = (
-            list[Tensor | None](),
-            list[BranchParams](),
-            list[Tensor | None](),
-            list[Tensor](),
-        )
+        dxs, gradients, dys = list[Tensor | None](), list[BranchParams](), list[Tensor | None]()
+        dscales, krs, cs = list[Tensor](), list[Tensor](), list[Tensor]()
         for branch, of, total, need in zip(kept.branches, params, sums, needed, strict=True):
-            dscale = branch.rstd * total
-            dy = self._spread(branch, kept.where, u, _channels(branch, of, dscale, dshift, self.first), reuse=last)
+            m, k = positions(branch.y[: self.first]), branch.k
+            dscale, kr = branch.rstd * total, k * branch.rstd
+            c = -kr * dscale / m
+            b = -k * dshift / m - c * branch.mean
+            dy = self._spread(branch, kept.where, u, (b, c, k), reuse=last)
             dx, dweight = self._convolve_backward(dy, branch.x, of.weight, input_gradient=need)
             dxs.append(dx)
             gradients.append(BranchParams(dweight, dscale, dshift))
             dys.append(dy if need else None)
             dscales.append(dscale)
-        return dxs, gradients, None if last else Gradient(u, dys, dscales, dshift)
+            krs.append(kr)
+            cs.append(c)
+        return dxs, gradients, None if last else Gradient(u, dys, dscales, dshift, krs, cs)
 
     def forward_tangent(
         self,
@@ -152,7 +158,7 @@ class ConvLayer:
         for x_t, branch, of, of_t in zip(x_ts, kept.branches, params, params_t, strict=True):
             y_t = self._convolve_tangent(branch.x, x_t, of.weight, of_t.weight)
             p_t, mean_t, crossed = self.passes.tangent_statistics(branch.y, y_t, kept.where, branch.mean)
-            r, k, q = branch.rstd, of.scale * branch.rstd, crossed * branch.rstd
+            r, k, q = branch.rstd, branch.k, crossed * branch.rstd
             tangents.append(BranchTangent(x_t, y_t, p_t, mean_t, q))
             terms += [Term(p_t, mean_t, k), Term(branch.p, branch.mean, (of_t.scale - k * q) * r)]
         return self.passes.normalise_tangent(terms, _shift(params_t), kept.a, self.slope), tangents
@@ -175,13 +181,13 @@ class ConvLayer:
         of_p_t = [(tangent.p_t, tangent.mean_t) for tangent in tangents]
         u_t, dshift_t, sums = self.passes.masked_sums(da_t, kept.a, self.slope, of_p, (u, of_p_t))
         dx_ts, gradients = list[Tensor | None](), list[BranchParams]()
-        each = zip(kept.branches, tangents, params, params_t, gradient.dscale, gradient.dy, sums, strict=True)
-        for branch, tangent, of, of_t, dscale, dy, total in each:
+        of_gradient = zip(gradient.dscale, gradient.dy, gradient.kr, gradient.c, strict=True)
+        each = zip(kept.branches, tangents, params, params_t, of_gradient, sums, strict=True)
+        for branch, tangent, of, of_t, (dscale, dy, kr, c), total in each:
             r, r_t = branch.rstd, -branch.rstd.square() * tangent.q
             dscale_t = r * (total - tangent.q * dscale)
-            k, k_t = of.scale * r, of_t.scale * r + of.scale * r_t
-            c = -k * r * dscale / m
-            c_t = -(k_t * r * dscale + k * r_t * dscale + k * r * dscale_t) / m
+            k, k_t = branch.k, of_t.scale * r + of.scale * r_t
+            c_t = -(k_t * r * dscale + k * r_t * dscale + kr * dscale_t) / m
             b_t = -(k_t * dshift + k * dshift_t) / m - c_t * branch.mean - c * tangent.mean_t
             dy_t = self.passes.spread_tangent((branch.y, tangent.y_t), (u, u_t), kept.where, (b_t, c_t, c, k_t, k))
             need = tangent.x_t is not None and dy is not None
@@ -234,13 +240,6 @@ class ConvLayer:
 
     def _rounded(self, x: Tensor) -> Tensor:
         return x if self.precision is None else x.to(self.precision)
-
-
-def _channels(branch: Branch, params: BranchParams, dscale: Tensor, dshift: Tensor, first: int | None) -> Channels:
-    """Return b, c and k of `ConvLayer.backward`."""
-    m, k = positions(branch.y[:first]), params.scale * branch.rstd
-    c = -k * branch.rstd * dscale / m
-    return -k * dshift / m - c * branch.mean, c, k
 
 
 def _terms(ps: Sequence[Tensor], moments: Sequence[Pair], params: Sequence[BranchParams]) -> list[Term]:
