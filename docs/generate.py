@@ -30,8 +30,8 @@ _HEAD = f"""# Command line
 `nilr COMMAND --help` shows the same text as this page.
 
 Tables and progress go to stderr. Stdout has only what a script reads: the JSON of `--json -`, and the answers of
-`nilr report` and `nilr models ls|show|path|verify`. Only a terminal shows percent; everywhere else a fraction is a
-fraction.
+`nilr report`, `nilr data ls|show|verify|compare` and `nilr models ls|show|path|verify`. Only a terminal shows percent;
+everywhere else a fraction is a fraction.
 
 | exit status | |
 |---|---|

@@ -8,7 +8,6 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from nilr.errors import CheckpointError, invalid_field
 from nilr.files import write_atomically
 from nilr.results.records import Record, Reference
 from nilr.tensorfile import DAMAGED, FOREIGN, parse, read, read_document, serialize
+from nilr.words import utc_now
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,7 +146,7 @@ def save_checkpoint(
     tensors = {f"params/{name}": tensor for name, tensor in params.items()}
     tensors |= {f"inner_lr/{name}": tensor for name, tensor in inner_lr.items()}
     tensors |= {f"support/{name}": tensor for name, tensor in support_tensors.items()}
-    saved_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    saved_at = utc_now()
     content = serialize(CHECKPOINT, {"saved_at": saved_at, **manifest}, tensors)
     checkpoint = _checkpoint(path, *parse(path, content, CHECKPOINT))
     write_atomically(path, content)

@@ -9,24 +9,31 @@ from typing import Any
 from nilr.config.base import Settings
 from nilr.config.commands import (
     BenchSettings,
+    ComparePacksSettings,
     DemoSettings,
     ExportSettings,
     ImportSettings,
+    ListPacksSettings,
     ModelSettings,
     ModelsSettings,
     PrepareDataSettings,
     PullSettings,
     PushSettings,
+    RemovePacksSettings,
     RemoveSettings,
     ReportSettings,
     ReproduceSettings,
+    ShowPackSettings,
+    VerifyPacksSettings,
 )
 from nilr.config.evaluation import AdaptSettings, CalibrateSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.results.bench import BenchMetrics
 from nilr.results.calibrate import CalibrateMetrics
 from nilr.results.commands import AdaptMetrics, ImportMetrics, ModelCard, PrepareDataMetrics, TrainMetrics
+from nilr.results.data import PackCard, PackCheck, PackRow
 from nilr.results.probe import ProbeMetrics, RatesMetrics
+from nilr.results.records import Overlap
 from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
 
@@ -83,6 +90,21 @@ COMMANDS = (
     Command("report", "Make tables and figures from result files.",
             ReportSettings, None,
             "nilr.recipes.report:run", "nilr.cli.show.report:show"),
+    Command("data ls", "List all packs.",
+            ListPacksSettings, Result[list[PackRow]],
+            "nilr.recipes.data:list_packs", "nilr.cli.show.data:show_list", stored=False),
+    Command("data show", "Show what a pack contains, and draw a contact sheet and an episode as PNG files.",
+            ShowPackSettings, Result[PackCard],
+            "nilr.recipes.data:show_pack", "nilr.cli.show.data:show_card", stored=False),
+    Command("data verify", "Read packs, all packs by default, and check every digest.",
+            VerifyPacksSettings, Result[list[PackCheck]],
+            "nilr.recipes.data:verify_packs", "nilr.cli.show.data:show_checks", stored=False),
+    Command("data rm", "Remove packs, after a confirmation.",
+            RemovePacksSettings, None,
+            "nilr.recipes.data:remove_packs", "nilr.cli.show.data:show_removed"),
+    Command("data compare", "Count the classes and the images that two packs share, by split.",
+            ComparePacksSettings, Result[Overlap],
+            "nilr.recipes.data:compare", "nilr.cli.show.data:show_overlap", stored=False),
     Command("models ls", "List all models.",
             Settings, None,
             "nilr.recipes.models:list_models", "nilr.cli.show.models:show_list"),
@@ -114,7 +136,10 @@ COMMANDS = (
             "nilr.recipes.models.importing:next_command", shares_schema="models-import"),
 )  # fmt: skip
 
-GROUPS = {"models": "List, show, check, remove, import, export and share the models in the store."}
+GROUPS = {
+    "data": "List, show, check, remove and compare the packs in the store.",
+    "models": "List, show, check, remove, import, export and share the models in the store.",
+}
 
 
 def result_types() -> dict[str, type[Result[Any]]]:

@@ -39,9 +39,7 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = list(known)
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-        meant = f"did you mean `{nearest[0]}`? " if nearest else ""
-        super().__init__(f"unknown {kind} `{name}`", hint=f"{meant}known: {', '.join(known)}")
+        super().__init__(f"unknown {kind} `{name}`", hint=f"{did_you_mean(name, known)}known: {', '.join(known)}")
 
 
 class DataError(NilrError):
@@ -88,6 +86,12 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(signum)
         self.signum = signum
         self.hint = hint
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question with the known name that is nearest to an unknown one; an empty text if none is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"did you mean `{nearest[0]}`? " if nearest else ""
 
 
 def invalid_field(error: ValidationError) -> str:

@@ -7,7 +7,6 @@ import platform
 import resource
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -23,11 +22,6 @@ _GROUP_FILES = {
     2: ("memory.max", "memory.current", "inactive_file"),
 }
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
-
-
-def utc_now() -> str:
-    """Return the time in UTC as ISO 8601, with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def prepare(device: str, threads: int | None, precision: str = "float32") -> torch.device:

@@ -20,7 +20,7 @@ import platformdirs
 
 from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings, is_name
-from nilr.errors import CheckpointError, StoreError, UnknownNameError
+from nilr.errors import CheckpointError, StoreError, UnknownNameError, did_you_mean
 from nilr.files import expand_home, opened, remove_at_once, remove_stale, storage_error
 from nilr.words import slug
 
@@ -68,8 +68,13 @@ class Store:
                 raise StoreError(f"there is no pack `{ref}`", hint=self.how_to_pack())
             known = [pack.stem for pack in self.packs()]
         others = f"known: {', '.join(known)}; or " if known else ""
-        hint = f"{_as_path(ref)}{others}{self.how_to_pack()}"
+        hint = f"{_as_path(ref)}{did_you_mean(ref, known)}{others}{self.how_to_pack()}"
         raise StoreError(f"no dataset `{ref}` in `{self._datasets}`", hint=hint)
+
+    def require_pack(self, name: str) -> Path:
+        """Return the file of a pack in the store from its name; StoreError if it does not exist."""
+        self.dataset_path(name)
+        return self.find_data(name)
 
     def model_dir(self, name: str) -> Path:
         """Return the directory of a model, which may not exist; StoreError if the name is invalid."""
@@ -80,7 +85,7 @@ class Store:
         directory = self.model_dir(name)
         with _storage(directory):
             if not directory.is_dir() and not directory.is_symlink():
-                hint = f"{_as_path(name)}known: {self._known()}"
+                hint = f"{_as_path(name)}{did_you_mean(name, self.model_names())}known: {self._known()}"
                 raise StoreError(f"no model `{name}` in `{self._models}`", hint=hint)
         return directory
 
@@ -165,6 +170,12 @@ class Store:
         directory = self.require_model(name)
         with self.lock(name), _storage(directory, "remove"):
             remove_at_once(directory)
+
+    def remove_pack(self, name: str) -> None:
+        """Remove a pack by its name; of a link, only the link. StoreError if another process writes it."""
+        path = self.dataset_path(name)
+        with self.lock(name, kind="dataset"), _storage(path, "remove"):
+            path.unlink(missing_ok=True)
 
     def result_path(self, command: str, question: str | None = None) -> Path:
         """Return a new path for a command's result, with the question of a probe. Names sort by time."""

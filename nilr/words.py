@@ -1,7 +1,8 @@
-"""How counts, numbers and lists are written in text, and text in names of files."""
+"""How counts, numbers, lists and times are written in text, and text in names of files."""
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
@@ -29,3 +30,8 @@ def number(value: float, digits: int = 4) -> str:
 def slug(text: str, longest: int = 60) -> str:
     """Return text as a part of a file's name: `5-shot, 3,000 episodes` becomes `5-shot-3000-episodes`."""
     return re.sub(r"[^a-z0-9.-]+", "-", re.sub(r"(?<=\d),(?=\d)", "", text.lower()))[:longest].strip("-.")
+
+
+def utc_now() -> str:
+    """Return the time in UTC as ISO 8601, with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nilr.errors import DeviceError, UsageError
-from nilr.runtime import available_memory, environment, peak_memory, prepare, total_memory, utc_now
+from nilr.runtime import available_memory, environment, peak_memory, prepare, total_memory
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -56,11 +56,6 @@ def test_the_environment_names_no_host_and_no_user() -> None:
     assert record["engine"] == "reference"
     assert platform.node() not in map(str, record.values())
     assert getpass.getuser() not in map(str, record.values())
-
-
-def test_times_are_utc_with_microseconds() -> None:
-    assert utc_now().endswith("+00:00")
-    assert len(utc_now()) == len("2026-01-01T00:00:00.000000+00:00")
 
 
 def test_peak_memory_grows_with_what_is_held_and_does_not_shrink() -> None:

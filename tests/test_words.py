@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nilr.words import counted, signed
+from nilr.words import counted, signed, utc_now
 
 PACKAGE = Path(__file__).parents[1] / "nilr"
 
@@ -44,3 +44,8 @@ def test_no_module_makes_plurals_of_its_own() -> None:
     own = re.compile(r"""['"]s['"] if |== 1 else f?['"]s""")
     found = {path.name for path in PACKAGE.rglob("*.py") if own.search(path.read_text("utf-8"))}
     assert found <= {"words.py"}
+
+
+def test_times_are_utc_with_microseconds() -> None:
+    assert utc_now().endswith("+00:00")
+    assert len(utc_now()) == len("2026-01-01T00:00:00.000000+00:00")

@@ -160,6 +160,10 @@ class Screen:
             table.add_row(*[Text(UNKNOWN if (cell := row[i]) is None else printable(cell)) for i in widths])
         self._console.print(table)
 
+    def either(self, for_people: str, for_scripts: str) -> str:
+        """Return the first text on a terminal, and the second one elsewhere."""
+        return for_people if self._console.is_terminal else for_scripts
+
     def share(self, value: float | None) -> Cell:
         """Return a fraction as a cell; only a terminal shows percent."""
         return None if value is None else share(value, percent=self._console.is_terminal)

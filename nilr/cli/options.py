@@ -17,7 +17,10 @@ from nilr.errors import UsageError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.portable.layouts import formats
 
-ARGUMENTS = {"sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL", "repo": "REPO"}
+ARGUMENTS = {
+    "sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL", "repo": "REPO",
+    "packs": "PACK", "pack": "PACK", "a": "A", "b": "B",
+}  # fmt: skip
 SWITCH = ""
 QUIET_HELP = "Print errors only; results are stored all the same."
 DEBUG_HELP = "Show tracebacks."

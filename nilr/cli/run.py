@@ -13,7 +13,7 @@ from nilr.cli.options import Invocation
 from nilr.cli.variables import variable_warnings
 from nilr.commands import Command
 from nilr.config.base import Settings
-from nilr.config.commands import RemoveSettings
+from nilr.config.commands import RemovePacksSettings, RemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import check_output, check_writable, expand_home, write_output
 from nilr.results.result import Result, to_json, write_result
@@ -31,7 +31,7 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     for warning in () if invocation.quiet else variable_warnings(os.environ):
         typer.echo(f"warning: {warning}", err=True)
     invocation.json = _checked_destination(invocation.json)
-    if isinstance(settings, RemoveSettings) and not settings.yes:
+    if isinstance(settings, RemoveSettings | RemovePacksSettings) and not settings.yes:
         _confirm_removal(settings)
     stores = command.stored and command.result is not None
     if stores:
@@ -88,8 +88,8 @@ def _checked_destination(json: str | None) -> str | None:
     return json
 
 
-def _confirm_removal(settings: RemoveSettings) -> None:
-    """Ask on the terminal whether to remove models that exist.
+def _confirm_removal(settings: RemoveSettings | RemovePacksSettings) -> None:
+    """Ask on the terminal whether to remove models or packs that exist.
 
     Raises:
         UsageError: there is no terminal.
@@ -97,11 +97,13 @@ def _confirm_removal(settings: RemoveSettings) -> None:
     """
     from nilr.store import Store
 
-    for name in settings.models:
-        Store(settings.home).require_model(name)
-    if not settings.models:
+    store, of_models = Store(settings.home), isinstance(settings, RemoveSettings)
+    listed = settings.models if isinstance(settings, RemoveSettings) else settings.packs
+    for name in listed:
+        store.require_model(name) if of_models else store.require_pack(name)
+    if not listed:
         return
-    names = ", ".join(f"`{name}`" for name in dict.fromkeys(settings.models))
+    names = ", ".join(f"`{name}`" for name in dict.fromkeys(listed))
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"removing {names} needs a confirmation, but there is no terminal", hint="add --yes")
     typer.echo(f"remove {names}? [y/N] ", err=True, nl=False)

@@ -14,6 +14,7 @@ from nilr.config.base import (
     ReportFormat,
     Resample,
     Settings,
+    Split,
     Widths,
     setting,
 )
@@ -62,6 +63,9 @@ class PrepareDataSettings(MeasuringSettings):
         None, "Maximum number of images per class; the first ones in name order are packed.", shown="all", ge=1
     )
     min_images: int | None = setting(None, "Leave out classes with fewer images than this.", shown="none", ge=1)
+    exclude_classes_of: tuple[str, ...] = setting(
+        (), "Leave out the classes that this pack has (a name, or a path). May be repeated.", env=False
+    )
     skip_broken: bool = setting(
         False, "Skip images and archives that cannot be read. Without this flag they are an error."
     )
@@ -182,6 +186,47 @@ class RemoveSettings(ModelsSettings):
     """`nilr models rm`."""
 
     yes: bool = setting(False, "Do not ask for confirmation; required without a terminal.", short="-y", env=False)
+
+
+class ListPacksSettings(Settings):
+    """`nilr data ls`."""
+
+
+class ShowPackSettings(Settings):
+    """`nilr data show`: what a pack contains, in words and pictures."""
+
+    pack: str | None = setting(None, "Pack: a name, or a path.", shown="the pack that was made last")
+    out: Path | None = setting(
+        None,
+        "Folder for the pictures PACK-classes.png and PACK-episode.png, which are replaced if they exist.",
+        shown="the working directory",
+        env=False,
+    )
+    split: Split | None = setting(None, "Split of the drawn episode.", shown="the first one that is large enough")
+    n_way: int = setting(5, "Number of classes of the drawn episode.", ge=1, le=100)
+    n_shot: int = setting(1, "Number of support images per class.", ge=1, le=100)
+    n_query: int = setting(15, "Number of query images per class.", ge=1, le=100)
+    seed: int = setting(0, "Seed of the drawn classes, images and episode.", ge=0, lt=2**63)
+
+
+class VerifyPacksSettings(Settings):
+    """`nilr data verify` (default: all packs)."""
+
+    packs: tuple[str, ...] = setting((), "Packs: names, or paths.")
+
+
+class RemovePacksSettings(Settings):
+    """`nilr data rm`."""
+
+    packs: tuple[str, ...] = setting((), "Names of packs.")
+    yes: bool = setting(False, "Do not ask for confirmation; required without a terminal.", short="-y", env=False)
+
+
+class ComparePacksSettings(Settings):
+    """`nilr data compare`: what two packs share."""
+
+    a: str | None = setting(None, "First pack: a name, or a path.")
+    b: str | None = setting(None, "Second pack: a name, or a path.")
 
 
 class ImportSettings(MeasuringSettings):

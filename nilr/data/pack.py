@@ -6,12 +6,14 @@ on a failing disk, kills the process. Only the structure in docs/file-formats.md
 length is checked against the file.
 """
 
+import hashlib
 import itertools
 import math
 import operator
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
@@ -30,7 +32,9 @@ FORMAT: Final = "nilr-pack"
 FORMAT_VERSION: Final = 1
 ARRAYS: Final = ("images", "labels", "classes", "filenames")
 
-_CHUNK: Final = 64  # images that are read at once
+_CHUNK_BYTES: Final = 2**22  # that are read at once
+_PARTS: Final = 8  # of these, in threads
+_MIDDLE: Final = 64  # bytes of an image that are compared first
 _REPACK: Final = "pack the data again, with `prepare-data` and --force"
 GENERATED: Final = "generated"  # the `source` of a pack of generated images
 _PACK: Final = "create a pack with `prepare-data`"
@@ -100,12 +104,28 @@ class ImageFile:
                 self._fill(content[i * size : (i + 1) * size], row * size)
         return images
 
+    def chunks(self) -> Iterator[Images]:
+        """Read all images in order, some megabytes at a time, each (n, S, S, C); see `read`."""
+        size = math.prod(self.shape[1:])
+        step = max(1, _CHUNK_BYTES // size)
+        for start in range(0, self.shape[0], step):
+            chunk = np.empty((min(step, self.shape[0] - start), *self.shape[1:]), np.uint8)
+            self._fill(chunk.data.cast("B"), start * size)
+            yield chunk
+
     def __iter__(self) -> Iterator[Images]:
         """Read all images one after another, each (S, S, C); see `read`."""
-        for start in range(0, self.shape[0], _CHUNK):
-            chunk = np.empty((min(_CHUNK, self.shape[0] - start), *self.shape[1:]), np.uint8)
-            self._fill(chunk.data.cast("B"), start * chunk[0].size)
+        for chunk in self.chunks():
             yield from chunk
+
+    def middles(self) -> Iterator[bytes]:
+        """Read the bytes in the middle of each image: almost all images differ in them."""
+        size = math.prod(self.shape[1:])
+        n = min(size, _MIDDLE)
+        for row in range(self.shape[0]):
+            middle = bytearray(n)
+            self._fill(memoryview(middle), row * size + (size - n) // 2)
+            yield bytes(middle)
 
     def _fill(self, rest: memoryview, position: int) -> None:
         position += self._offset
@@ -173,14 +193,8 @@ class Pack:
                 hint="choose one of these splits, or pack the data again with another split",
             )
         split = self._splits[name]
-        for array_name in ARRAYS if verify else ():
-            content = split.images if array_name == "images" else [split.arrays[array_name]]
-            if bytes_sha256(content) != split.sha256[array_name]:
-                raise DataError(
-                    f"the {array_name} of split `{name}` in `{self.path}` have changed since they were written: "
-                    "SHA-256 differs",
-                    hint=f"the file is damaged; {_REPACK}",
-                )
+        if verify:
+            _check_arrays(self.path, split, bytes_sha256(split.images.chunks()))
         return split
 
 
@@ -209,16 +223,44 @@ def open_pack(path: Path) -> Pack:
     return Pack(path, info, splits)
 
 
-def verify_pack(path: Path) -> Pack:
-    """Open a pack, read all of it and check every digest; DataError if the content has changed."""
+def verify_pack(path: Path, advance: Callable[[int], None] = lambda n: None) -> Pack:
+    """Open a pack, read all of it once and check every digest; DataError if the content has changed.
+
+    `advance` gets the number of images that have been read since the last call.
+    """
     pack = open_pack(path)
     for name in pack.splits:
-        split = pack.open_split(name)
-        digests = iter(image_digests(split.images))
-        classes = (combined_digest(itertools.islice(digests, size)) for size in split.class_sizes)
+        split = pack.open_split(name, verify=False)
+        images_sha256, digests = _read_digests(split.images, advance)
+        _check_arrays(path, split, images_sha256)
+        of_images = iter(digests)
+        classes = (combined_digest(itertools.islice(of_images, size)) for size in split.class_sizes)
         if combined_digest(classes).hex() != split.digest:
             raise _damaged(path, f"the digest of split `{name}` does not match its images")
     return pack
+
+
+def _read_digests(images: ImageFile, advance: Callable[[int], None]) -> tuple[str, list[bytes]]:
+    """Return the SHA-256 of all images as hex, and the digest of each, computed in several threads."""
+    whole, digests = hashlib.sha256(), []
+    with ThreadPoolExecutor() as pool:
+        for chunk in images.chunks():
+            parts = [pool.submit(image_digests, part) for part in np.array_split(chunk, min(len(chunk), _PARTS))]
+            whole.update(chunk.data)
+            digests += [digest for part in parts for digest in part.result()]
+            advance(len(chunk))
+    return whole.hexdigest(), digests
+
+
+def _check_arrays(path: Path, split: PackedSplit, images_sha256: str) -> None:
+    """Check the digest of every array of a split; DataError if one has changed."""
+    found = {name: bytes_sha256([array]) for name, array in split.arrays.items()} | {"images": images_sha256}
+    for name in ARRAYS:
+        if found[name] != split.sha256[name]:
+            raise DataError(
+                f"the {name} of split `{split.name}` in `{path}` have changed since they were written: SHA-256 differs",
+                hint=f"the file is damaged; {_REPACK}",
+            )
 
 
 def _check_head(path: Path) -> None:

@@ -28,6 +28,7 @@ from nilr.recipes.common.episodes import EpisodeSize, episode_size, inner_steps
 from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.overlaps import find_overlaps
 from nilr.reporting import Reporter
 from nilr.results.probe import (
     Consistency,
@@ -38,7 +39,7 @@ from nilr.results.probe import (
     SignConsistency,
     TensorRates,
 )
-from nilr.results.records import Mean, ModelUsed
+from nilr.results.records import Mean, ModelUsed, Overlap
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.sections.values import mean_of, mean_where_defined
@@ -63,7 +64,7 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
     device = prepare(settings.device, settings.threads, settings.precision)
     models = load_models(store, settings.models, settings, device=device)
     loaded = list(models.values())
-    split, notes = _open_split(settings, store, models, device)
+    split, overlaps, notes = _open_split(settings, store, models, device)
     size = episode_size(settings, loaded) if split else None
     for model in loaded:
         if size and (outputs := len(model.params["head.bias"])) != size.n_way:
@@ -93,6 +94,7 @@ def run(settings: RatesSettings, reporter: Reporter) -> Result[RatesMetrics]:
         },
         models=[model.used for model in loaded],
         data=split.used if split else None,
+        overlaps=overlaps,
         per_episode=per_episode,
         notes=[*notes, *_seed_notes([model.used for model in loaded], list(metrics.values()))],
         environment=environment(device, loaded[0].engine.name),
@@ -112,21 +114,26 @@ def check_settings(settings: RatesSettings) -> None:
 
 def _open_split(
     settings: RatesSettings, store: Store, models: Mapping[str, LoadedModel], device: torch.device
-) -> tuple[OpenSplit | None, list[str]]:
-    """Return the split that gives the episodes, or None, with notes on its pack or on the missing statistics."""
+) -> tuple[OpenSplit | None, list[Overlap], list[str]]:
+    """Return the split that gives the episodes, or None, with what it shares, and notes on it or on what is missing."""
     reason = "--n-episodes is 0"
     if settings.n_episodes:
         try:
             opened = open_evaluation_split(store, settings.data, settings.split, list(models.values()), device)
-            return opened, training_pack_notes(models, opened.used)
+            overlaps, notes = find_overlaps(store, models, [opened])
+            return opened, overlaps, [*training_pack_notes(models, opened.used), *notes]
         except (StoreError, DataError) as error:
             if settings.data is not None or settings.consistency or settings.effective_step:
                 raise
             reason = error.message
-    return None, [
-        "Omitted, because they need episodes: gradient-weighted ascent, step norm, cosine, and parameters without "
-        f"signal ({reason})."
-    ]
+    return (
+        None,
+        [],
+        [
+            "Omitted, because they need episodes: gradient-weighted ascent, step norm, cosine, and parameters without "
+            f"signal ({reason})."
+        ],
+    )
 
 
 def walk_episodes(

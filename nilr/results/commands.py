@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, FiniteFloat
 
 from nilr.checkpoint import Manifest
-from nilr.results.records import Mean, Record
+from nilr.results.records import ImageRef, Mean, Record
 
 
 class SplitCounts(Record):
@@ -15,19 +15,20 @@ class SplitCounts(Record):
     images: int
 
 
-class ImageRef(Record):
-    """One image of a pack."""
-
-    split: str
-    class_name: str = Field(alias="class")
-    filename: str
-
-
 class PrepareDataMetrics(Record):
-    """`nilr prepare-data`. A duplicate pair is two images of the pack with identical pixels."""
+    """`nilr prepare-data`. A duplicate pair is two images of the pack with identical pixels.
+
+    Attributes:
+        pairs_across_sources: those duplicate pairs whose images are in different sources.
+        shared_classes: the sources of each class that has images in several of them.
+        excluded_classes: classes that were left out, because another pack has them (`--exclude-classes-of`).
+    """
 
     splits: dict[str, SplitCounts]
     duplicate_pairs: list[tuple[ImageRef, ImageRef]]
+    pairs_across_sources: list[tuple[ImageRef, ImageRef]] = Field(default_factory=list)
+    shared_classes: dict[str, list[str]] = Field(default_factory=dict)
+    excluded_classes: list[str] = Field(default_factory=list)
     skipped: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     images_per_second: FiniteFloat | None = None

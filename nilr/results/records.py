@@ -1,6 +1,8 @@
 """Records that the results of several commands share."""
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 
 class Record(BaseModel):
@@ -83,3 +85,47 @@ class ModelUsed(Record):
     recipe: str | None = None
     claimed: bool | None = None
     reference: Reference | None = None
+
+
+class ImageRef(Record):
+    """One image of a pack."""
+
+    split: str
+    class_name: str = Field(alias="class")
+    filename: str
+
+    @classmethod
+    def of(cls, where: tuple[str, str, str]) -> Self:
+        """Return the reference to an image with this split, class and file name."""
+        return cls(split=where[0], class_name=where[1], filename=where[2])
+
+    def __str__(self) -> str:
+        return f"{self.split}/{self.class_name}/{self.filename}"
+
+
+class PackName(Record):
+    """A pack: its name and content digest."""
+
+    name: str
+    digest: str
+
+
+class SharedWith(Record):
+    """What split `a` of one pack shares with split `b` of another: classes by name, and distinct images.
+
+    `images` is null if the packs' images differ in size or channels, so that none can be equal.
+    """
+
+    a: str
+    b: str
+    classes: list[str]
+    images: int | None
+
+
+class Overlap(Record):
+    """What two packs share, for each pair of their splits, and the first 100 pairs of images with identical pixels."""
+
+    a: PackName
+    b: PackName
+    splits: list[SharedWith]
+    pairs: list[tuple[ImageRef, ImageRef]]

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import Field, FiniteFloat, JsonValue
 
 from nilr.files import write_atomically
-from nilr.results.records import DataUsed, ModelUsed, Record
+from nilr.results.records import DataUsed, ModelUsed, Overlap, Record
 
 SCHEMA_VERSION = 1
 M = TypeVar("M")
@@ -20,6 +20,7 @@ class Result(Record, Generic[M]):
     Attributes:
         config: the resolved settings; a path is given by its last part.
         data_b: the pack that a probe evaluated on, if that is not `data`.
+        overlaps: what the evaluated splits, `a`, share with other packs that the models were trained on or adapted to.
         question: of a probe: what its settings change of the default, in words; results of different questions must
             not be averaged.
         paths: absolute paths, only with `--record-paths`.
@@ -31,6 +32,7 @@ class Result(Record, Generic[M]):
     models: list[ModelUsed] = Field(default_factory=list)
     data: DataUsed | None = None
     data_b: DataUsed | None = None
+    overlaps: list[Overlap] = Field(default_factory=list)
     question: str | None = None
     metrics: M
     per_episode: dict[str, Any] = Field(default_factory=dict)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from nilr.config.commands import PrepareDataSettings
 from nilr.data.pack import open_pack
+from nilr.data.sources.datasets import published
 from nilr.errors import DataError, NilrError, StoreError, UsageError
 from nilr.recipes import prepare_data
 from nilr.reporting import SilentReporter
@@ -532,3 +533,72 @@ def test_a_dangerous_pickle_in_an_archive_is_refused_with_its_name(tmp_path: Pat
     archive = as_zip({"cache-train.pkl": b"cos\nsystem\n(S'true'\ntR."}, tmp_path / "archive.zip")
     with pytest.raises(DataError, match=r"cache-train\.pkl` contains `os"):
         pack(archive)
+
+
+def test_what_sources_share_is_named(tmp_path: Path, pack: Pack) -> None:
+    one = {
+        "train/n00000001/1.png": png(1),
+        "train/n00000001/2.png": png(2),
+        "val/n00000002/1.png": png(3),
+        "test/cow/1.png": png(4),
+    }
+    two = {
+        "train/n00000001/3.png": png(5),
+        "train/bee/1.png": png(4),
+        "train/n00000001/1.png": png(1),
+        "val/n00000002/2.png": png(3),
+    }
+    listening = Listening()
+    metrics = pack(as_folder(one, tmp_path / "one"), as_tar(two, tmp_path / "two.tar"), reporter=listening).metrics
+    assert metrics.shared_classes == {"n00000001": ["one", "two"], "n00000002": ["one", "two"]}
+    assert "2 classes have images in several sources: `n00000001` (one, two), `n00000002` (one, two)" in listening.notes
+    across = [(str(a), str(b)) for a, b in metrics.pairs_across_sources]
+    assert across == [
+        ("test/cow/1.png", "train/bee/1.png"),
+        ("train/n00000001/1.png", "train/n00000001/1.png"),
+        ("val/n00000002/1.png", "val/n00000002/2.png"),
+    ]
+    assert any(
+        note.startswith("3 pairs of equal images in different sources: test/cow/1.png") for note in listening.notes
+    )
+    alone = pack(as_folder(one | {"train/n00000001/3.png": png(1)}, tmp_path / "one"), name="one").metrics
+    assert len(alone.duplicate_pairs) == 1
+    assert (alone.shared_classes, alone.pairs_across_sources) == ({}, [])
+
+
+def test_classes_of_another_pack_are_left_out(tmp_path: Path, home: Path, pack: Pack) -> None:
+    names = "abcdefgh"
+    pack(as_folder({f"train/{c}/1.png": png(i) for i, c in enumerate("agx")}, tmp_path / "seen"), name="seen")
+    pack(as_folder({"val/c/1.png": png(9)}, tmp_path / "tuned"), name="tuned")
+    source = as_folder({f"all/{c}/1.png": png(i) for i, c in enumerate(names)}, tmp_path / "source")
+    excluded = {"exclude_classes_of": ("seen", str(home / "datasets" / "tuned.h5"))}
+    result = pack(source, split_classes="3/1/1", **excluded)
+    packed = open_pack(home / "datasets" / "mine.h5")
+    left = [name for split in packed.splits for name in packed.open_split(split).class_names]
+    assert sorted(left) == ["b", "d", "e", "f", "h"]
+    assert result.metrics.excluded_classes == ["a", "g", "c"]
+    assert result.config["exclude_classes_of"] == ["seen", "tuned.h5"]
+    assert "left out 2 classes of `seen` (--exclude-classes-of): a, g" in result.notes
+    assert "left out 1 class of `tuned` (--exclude-classes-of): c" in result.notes
+    tables = {
+        f"{s}.csv": f"filename,label\n1.png,{c}\n".encode() for s, c in {"train": "b", "val": "c", "test": "a"}.items()
+    }
+    by_table = pack(source, split_files=as_folder(tables, tmp_path / "tables"), name="by-table", **excluded)
+    assert by_table.metrics.splits.keys() == {"train"}
+    with pytest.raises(DataError, match="all 1 class of the sources are classes of `seen` or `tuned`"):
+        pack(tmp_path / "tuned", name="none", **excluded)
+
+
+def test_another_data_set_than_the_requested_one_is_named(tmp_path: Path, pack: Pack) -> None:
+    characters = {f"{c}/1.png": png(0) for c in published("omniglot").split_of}
+    source = as_folder(characters, tmp_path / "omniglot")
+    with pytest.raises(DataError, match="these are not the classes of CIFAR-FS but Omniglot") as caught:
+        pack(source, dataset="cifar-fs")
+    assert caught.value.hint == "use --dataset omniglot"
+    for number, name in enumerate(("train", "test")):  # as in CIFAR-100, but of other classes
+        content = {b"data": np.full((4, 3072), number, np.uint8), b"fine_labels": [0, 0, 1, 1]}
+        (tmp_path / name).write_bytes(pickle.dumps(content, 2))
+    (tmp_path / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"ape", b"bee"]}, 2))
+    tree = {name: (tmp_path / name).read_bytes() for name in ("train", "test", "meta")}
+    with pytest.raises(DataError, match="these are not the classes of Omniglot but others: ape, bee"):
+        pack(as_tar_gz(tree, tmp_path / "cifar-100-python.tar.gz"), dataset="omniglot")

@@ -89,6 +89,15 @@ class Published:
         """Return whether all these are classes of the set."""
         return all(_plain(name) in self._names for name in class_names)
 
+    def has_any(self, class_names: Iterable[str]) -> bool:
+        """Return whether one of these is a class of the set."""
+        return any(_plain(name) in self._names for name in class_names)
+
+    @property
+    def is_imagenet(self) -> bool:
+        """Whether its classes have WordNet ids as names."""
+        return self.row.terms == IMAGENET_TERMS
+
     def is_within(self, class_names: Iterable[str]) -> bool:
         """Return whether these contain all classes of the set."""
         return self._names.keys() <= set(map(_plain, class_names))

@@ -2,19 +2,22 @@
 
 import re
 from collections.abc import Mapping, Sequence, Set
+from types import MappingProxyType
 
 from nilr.config.base import MINI_IMAGENET, SPLITS, Split, is_name
 from nilr.config.commands import PrepareDataSettings
 from nilr.data.sources.datasets import DATASETS, Published, published, recognise
-from nilr.data.sources.members import MAX_NAME, Listing, Member, container_name
+from nilr.data.sources.members import ARRAY_KINDS, MAX_NAME, Listing, Member, container_name, is_placeholder
 from nilr.data.sources.plans import (
     Plan,
     check_names,
     check_sizes,
     check_tree,
     drawing,
+    drop_excluded,
     drop_small,
     n_classes,
+    name_shared,
 )
 from nilr.data.sources.splits import (
     Matched,
@@ -29,7 +32,12 @@ from nilr.errors import DataError
 from nilr.words import counted, some
 
 
-def plan_pack(listing: Listing, settings: PrepareDataSettings, table: SplitTable | None) -> Plan:
+def plan_pack(
+    listing: Listing,
+    settings: PrepareDataSettings,
+    table: SplitTable | None,
+    excluded: Mapping[str, str] = MappingProxyType({}),
+) -> Plan:
     """Find the class and the split of every image.
 
     The split comes from the first of: split files (given, in the sources, or beside them); `--dataset`;
@@ -40,13 +48,21 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, table: SplitTable
         settings: how to split, and which images of each class to use. A pack named like a data set of `DATASETS`, or
             one without a given name that contains its classes, must have its classes and number of images.
         table: the split files that the user gave.
+        excluded: classes to leave out, each with the pack that has it.
 
     Raises:
         DataError: the split or a class is unknown, a class name is too long, or the data set is not whole.
     """
     warnings: list[str] = []
     try:
-        plan = _plan_by_table(listing, settings, table, warnings) or _plan_by_path(listing, settings, warnings)
+        plan = _plan_by_table(listing, settings, table, warnings)
+        if plan is None:
+            plan = _plan_by_path(listing, settings, warnings, excluded)
+        elif excluded:
+            dropped = drop_excluded([name for classes in plan.splits.values() for name in classes], excluded, plan)
+            left = {s: {c: v for c, v in each.items() if c not in dropped} for s, each in plan.splits.items()}
+            plan.splits = {split: classes for split, classes in left.items() if classes}
+        name_shared(plan)
         check_sizes(plan, settings.min_images)
     except DataError as error:
         raise DataError("; ".join([error.message, *warnings]), hint=error.hint) from error
@@ -61,7 +77,7 @@ def plan_pack(listing: Listing, settings: PrepareDataSettings, table: SplitTable
             classes[class_name] = sorted(images, key=lambda image: image.filename)[: settings.limit_per_class]
     if plan.dataset is not None:
         plan.image_size, plan.channels = plan.dataset.row.image_size, plan.dataset.row.channels
-        if _is_whole(plan.dataset, settings) and settings.limit_per_class is None:
+        if _is_whole(plan.dataset, settings) and settings.limit_per_class is None and not plan.excluded:
             plan.warnings += plan.dataset.check(plan.splits)
     plan.image_size = settings.image_size or plan.image_size
     plan.channels = plan.channels if settings.channels == "auto" else int(settings.channels)
@@ -132,7 +148,9 @@ def _lies_elsewhere(matched: Matched, row: str | None = None) -> str:
     return f"{example}; `{other}` is {'another image of this name' if same else 'there'}"
 
 
-def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: list[str]) -> Plan:
+def _plan_by_path(
+    listing: Listing, settings: PrepareDataSettings, warnings: list[str], excluded: Mapping[str, str]
+) -> Plan:
     tree = read_tree(listing.images)
     plan = Plan({}, "", _kind("flat images" if tree.is_flat else "class folders", listing), warnings=warnings)
     classes = tree.by_name()
@@ -141,9 +159,11 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: lis
     check_tree(tree, listing, settings, plan)
     if plan.dataset is not None:
         classes = {plan.dataset.name_of(c): parts for c, parts in classes.items()}
+    dropped = drop_excluded(classes, excluded, plan) if excluded else set()
     if settings.split_classes:
         if in_folders:
             plan.warnings.append("the split folders of the sources are ignored: --split-classes draws another split")
+        classes = {c: parts for c, parts in classes.items() if c not in dropped}
         for small in drop_small({c: sum(map(len, classes[c].values())) for c in classes}, settings.min_images, plan):
             del classes[small]
         split_of = draw_split(classes, parse_split_classes(settings.split_classes), seed=settings.seed)
@@ -153,6 +173,8 @@ def _plan_by_path(listing: Listing, settings: PrepareDataSettings, warnings: lis
             plan.warnings.append(f"the sources have no images of the split {' and '.join(missing)}")
     else:
         split_of = _published_split(classes, plan, settings, alike)
+    classes = {c: parts for c, parts in classes.items() if c not in dropped}
+    split_of = {c: split for c, split in split_of.items() if c not in dropped}
     if plan.dataset is None:
         check_names(split_of, plan)
     if unused := sorted(set(classes) - set(split_of)):
@@ -172,13 +194,32 @@ def _find_dataset(
 ) -> tuple[Published | None, list[Published]]:
     """Return the data set that was requested or recognised, or else those with the same classes."""
     if name := settings.dataset or (settings.name if settings.name in DATASETS else None):
-        return published(name, settings.cub_split), []
+        dataset = published(name, settings.cub_split)
+        if settings.dataset is not None:
+            _check_classes(dataset, listing, classes)
+        return dataset, []
     kinds = {image.reader.kind for image in listing.images}
-    path = listing.images[0].path if settings.name is None and kinds <= {"pickle", "npz", "npy"} else None
+    path = listing.images[0].path if settings.name is None and kinds <= ARRAY_KINDS else None
     found = recognise(classes, split_of, drawn=settings.split_classes is not None, path=path)
     if not found and path is not None and kinds == {"pickle"}:  # Mini-ImageNet's may have other names, and no ids
         found = [published(MINI_IMAGENET)]
     return (published(found[0].name, settings.cub_split), []) if len(found) == 1 else (None, found)
+
+
+def _check_classes(dataset: Published, listing: Listing, classes: Set[str]) -> None:
+    """Raise DataError if the classes are those of something else; files of arrays may have no names, or other ones."""
+    named = [name for name in sorted(classes) if not is_placeholder(name)]
+    others = recognise(classes, {})
+    in_arrays = {image.reader.kind for image in listing.images} <= ARRAY_KINDS
+    if dataset.has_any(classes) or not named or (in_arrays and dataset.is_imagenet and not others):
+        return
+    raise DataError(
+        f"these are not the classes of {dataset.row.title} but "
+        + (" or ".join(other.row.title for other in others) or f"others: {some(named, 3)}"),
+        hint=f"use {' or '.join(f'--dataset {other.name}' for other in others)}"
+        if others
+        else f"give the files of {dataset.row.title}, or omit --dataset",
+    )
 
 
 def _is_whole(dataset: Published, settings: PrepareDataSettings) -> bool:

@@ -20,6 +20,7 @@ from nilr.words import counted
 SPLIT_FILES: Final = ("train.csv", "val.csv", "test.csv")
 ANNOTATIONS: Final = "val_annotations.txt"
 PICKLE_SUFFIXES: Final = (".pkl", ".pickle")
+ARRAY_KINDS: Final = frozenset({"pickle", "npz", "npy"})  # of readers
 ARRAY_SUFFIXES: Final = (".npz", ".npy", ".parquet")
 MAX_SPLIT_FILE_BYTES: Final = 64 * 2**20
 MAX_NAME: Final = 255
@@ -47,6 +48,7 @@ _JUNK: Final = re.compile(
 )
 _PLAIN_PATH: Final = re.compile(r"(?:[^/\\:\0.][^/\\:\0]{0,254}/){0,8}[^/\\:\0.][^/\\:\0]{0,254}")
 _SYNSET: Final = re.compile(r"n\d{8}")
+_PLACEHOLDER: Final = re.compile(r"((train|val|test)-)?class\d{3,}|\d+")
 
 
 class Unreadable(NamedTuple):
@@ -73,6 +75,11 @@ class Member(NamedTuple):
     def filename(self) -> str:
         """The last part of its path."""
         return self.path.rpartition("/")[2]
+
+    @property
+    def source(self) -> str:
+        """The name of the source that it is in."""
+        return self.path.partition("/")[0]
 
     def normalized(self) -> "Member":
         """Return the member with the composed form of its path: some systems store `é` as `e` and an accent."""
@@ -229,6 +236,11 @@ def plain_path(name: str) -> str:
 def is_synset(name: str) -> bool:
     """Return whether a class name is a WordNet id, as ImageNet's classes have."""
     return _SYNSET.fullmatch(name) is not None
+
+
+def is_placeholder(name: str) -> bool:
+    """Return whether a class name is only a number, as nilr gives to classes without a name."""
+    return _PLACEHOLDER.fullmatch(name) is not None
 
 
 def is_unwanted_class(name: str, only: frozenset[str] | None) -> bool:

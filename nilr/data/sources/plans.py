@@ -2,7 +2,7 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +17,7 @@ from nilr.words import counted, some
 
 # An episode of the usual size: 1 support and 15 query images per class.
 _EPISODE_IMAGES: Final = 16
+_MOST_EXCLUDED: Final = 20  # classes that are named
 _FAR_SMALLER: Final = 5  # times smaller than the median class
 _IMAGE_SIZE: Final = 84  # px, of images outside `DATASETS`
 _CHANNELS: Final = 3
@@ -34,6 +35,8 @@ class Plan:
     channels: int = _CHANNELS
     warnings: list[str] = field(default_factory=list)  # what the user should know about the pack
     notes: list[str] = field(default_factory=list)  # what was skipped
+    excluded: list[str] = field(default_factory=list)  # classes that are left out, because another pack has them
+    shared_classes: dict[str, list[str]] = field(default_factory=dict)  # sources of each class that is in several
     broken: dict[str, str] = field(default_factory=dict)  # why files of the sources are unreadable
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -103,6 +106,39 @@ def drawing(classes: Sized) -> str:
     return f"--split-classes {n - val - test}/{val}/{test}"
 
 
+def name_shared(plan: Plan) -> None:
+    """Add a warning of classes whose images are in several sources."""
+    for classes in plan.splits.values():
+        for name, images in classes.items():
+            if len(sources := {image.source for image in images}) > 1:
+                plan.shared_classes[name] = sorted(sources)
+    if plan.shared_classes:
+        listed = some([f"`{name}` ({', '.join(sources)})" for name, sources in plan.shared_classes.items()])
+        plan.warnings.append(
+            f"{n_classes(plan.shared_classes)} {_have(plan.shared_classes)} images in several sources: {listed}"
+        )
+
+
+def drop_excluded(class_names: Iterable[str], excluded: Mapping[str, str], plan: Plan) -> set[str]:
+    """Return the classes that other packs have too, and add a note that they are left out.
+
+    Raises:
+        DataError: there is no other class.
+    """
+    given = set(class_names)
+    for pack in dict.fromkeys(excluded.values()):
+        dropped = sorted(name for name in given if excluded.get(name) == pack)
+        plan.excluded += dropped
+        names = f": {some(dropped, _MOST_EXCLUDED)}" if dropped else ""
+        plan.notes.append(f"left out {n_classes(dropped)} of `{pack}` (--exclude-classes-of){names}")
+    if given and given <= excluded.keys():
+        packs = " or ".join(f"`{pack}`" for pack in dict.fromkeys(excluded.values()))
+        raise DataError(
+            f"all {n_classes(given)} of the sources are classes of {packs}", hint="omit --exclude-classes-of"
+        )
+    return given & excluded.keys()
+
+
 def check_sizes(plan: Plan, least: int | None) -> None:
     """Leave out classes with fewer than `least` images, and warn of the small ones that remain."""
     sizes = {name: len(images) for classes in plan.splits.values() for name, images in classes.items()}
@@ -115,13 +151,14 @@ def check_sizes(plan: Plan, least: int | None) -> None:
     if few := sorted(name for name, size in sizes.items() if size < _EPISODE_IMAGES):
         way_out = f"; --min-images {_EPISODE_IMAGES} leaves out such classes" if len(few) < len(sizes) else ""
         plan.warnings.append(
-            f"{n_classes(few)} with fewer than {_EPISODE_IMAGES} images, too few for an episode of 1 support and 15 "
-            f"query images per class: {_with_sizes(few, sizes)}{way_out}"
+            f"{n_classes(few)} {_have(few)} fewer than {_EPISODE_IMAGES} images, too few for an episode of 1 support "
+            f"and 15 query images per class: {_with_sizes(few, sizes)}{way_out}"
         )
     usual = statistics.median_low(sizes.values()) if sizes else 0
     if small := sorted(name for name, size in sizes.items() if _EPISODE_IMAGES <= size < usual / _FAR_SMALLER):
+        are = "is" if len(small) == 1 else "are"
         plan.warnings.append(
-            f"{n_classes(small)} far smaller than the others, whose median is {usual:,} images: "
+            f"{n_classes(small)} {are} far smaller than the others, whose median is {usual:,} images: "
             f"{_with_sizes(small, sizes)}"
         )
 
@@ -134,6 +171,10 @@ def drop_small(sizes: Mapping[str, int], least: int | None, plan: Plan) -> list[
             f"skipped {n_classes(small)} with fewer than {least} images (--min-images): {_with_sizes(small, sizes)}"
         )
     return small
+
+
+def _have(found: Sized) -> str:
+    return "has" if len(found) == 1 else "have"
 
 
 def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:

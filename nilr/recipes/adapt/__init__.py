@@ -31,6 +31,7 @@ from nilr.recipes.common.episodes import (
 from nilr.recipes.common.loading import LoadedModel, load_model, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.overlaps import find_overlaps
 from nilr.reporting import Reporter
 from nilr.results.commands import AdaptMetrics
 from nilr.results.result import Result
@@ -81,6 +82,7 @@ def run(settings: AdaptSettings, reporter: Reporter) -> Result[AdaptMetrics]:
         },
         models=[model.used],
         data=done.task.data,
+        overlaps=done.task.overlaps,
         notes=done.notes,
         environment=environment(device, model.engine.name),
     )
@@ -127,7 +129,9 @@ def _task(settings: AdaptSettings, store: Store, model: LoadedModel, reporter: R
     size = episode_size(settings, [model])
     device = model.params["head.bias"].device
     split = open_evaluation_split(store, settings.data, settings.split, [model], device)
-    return draw_task(settings, size, split), dataclasses.asdict(size)
+    overlaps, notes = find_overlaps(store, {model.ref.name: model}, [split])
+    task = dataclasses.replace(draw_task(settings, size, split), overlaps=overlaps, notes=notes)
+    return task, dataclasses.asdict(size)
 
 
 def _adapt(model: LoadedModel, task: Task, how: Adaptation, seed: int) -> Mapping[str, Tensor]:

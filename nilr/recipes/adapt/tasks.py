@@ -15,7 +15,7 @@ from nilr.errors import EpisodeError, UsageError
 from nilr.recipes.common.episodes import EpisodeSize
 from nilr.recipes.common.loading import LoadedModel, OpenSplit
 from nilr.reporting import Reporter
-from nilr.results.records import DataUsed
+from nilr.results.records import DataUsed, Overlap
 from nilr.words import counted, some
 
 MANY = 1000  # images, from which on progress is shown
@@ -42,6 +42,7 @@ class Task:
     classes: list[str]  # name of each class, by label
     queries: Queries
     data: DataUsed | None = None  # the pack; None for the user's own images
+    overlaps: list[Overlap] = field(default_factory=list)  # with the pack that the model was trained on
     notes: list[str] = field(default_factory=list)
 
 

@@ -13,11 +13,12 @@ from nilr.recipes.calibrate import anchors
 from nilr.recipes.calibrate.fitting import choose_judging, find_differences, is_same_experiment
 from nilr.recipes.common.loading import LoadedModel, load_models, training_pack_notes
 from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.overlaps import describe_overlap
 from nilr.recipes.probe.controls import UNTRAINED
 from nilr.reporting import Reporter
 from nilr.results.calibrate import Anchor, CalibrateMetrics, Judged, Judging, ModelCalibration, NotComparable
 from nilr.results.probe import ProbeMetrics
-from nilr.results.records import DataUsed, Mean
+from nilr.results.records import Mean
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.store import Store
@@ -45,18 +46,23 @@ def run(settings: CalibrateSettings, reporter: Reporter) -> Result[CalibrateMetr
     store = Store(settings.home)
     models = load_models(store, settings.models, settings, device=device)
     pack = None if settings.data is None else open_pack(store.find_data(settings.data)).info.name
-    calibrations, used = {}, None
+    calibrations: dict[str, ModelCalibration] = {}
+    probes: list[Result[ProbeMetrics]] = []
     for name, model in models.items():
-        calibrations[name], data = _calibrate(settings, model, pack, reporter)
-        used = used or data
+        calibrations[name], of_model = _calibrate(settings, model, pack, reporter)
+        probes += of_model
+    used = probes[0].data if probes else None
+    overlaps = {overlap.b.digest: overlap for found in probes for overlap in found.overlaps}
     loaded = list(models.values())
     return outcome.result(
         CalibrateMetrics(models=calibrations),
         config=config | {"data": used.name if used else pack},
         models=[model.used for model in loaded],
         data=used,
+        overlaps=list(overlaps.values()),
         notes=[
             *(training_pack_notes(models, used) if used else ()),
+            *map(describe_overlap, overlaps.values()),
             *(_note(name, calibrations[name], model) for name, model in models.items()),
         ],
         environment=environment(device, loaded[0].engine.name),
@@ -79,18 +85,18 @@ def compare(accuracy: Mean, anchor: Anchor, judging: Judging) -> Judged:
 
 def _calibrate(
     settings: CalibrateSettings, model: LoadedModel, pack: str | None, reporter: Reporter
-) -> tuple[ModelCalibration, DataUsed | None]:
-    """Return a model beside its anchors, and the evaluated split; None if no anchor fits."""
+) -> tuple[ModelCalibration, list[Result[ProbeMetrics]]]:
+    """Return a model beside its anchors, and its probes; none if no anchor fits."""
     same = [anchor for anchor in anchors.ANCHORS if is_same_experiment(anchor, model, pack)]
     differences = [(anchor, find_differences(anchor, model)) for anchor in same]
     fitting = [(anchor, choose_judging(anchor, model)) for anchor, found in differences if not found]
-    judged, data = [], None
+    judged, probes = [], []
     for way, pairs in _group(fitting).items():
         result = probe.run(_probe_settings(settings, model, pairs, way), reporter)
+        probes.append(result)
         judged += [compare(_read(result.metrics, anchor), anchor, judging) for anchor, judging in pairs]
-        data = result.data
     others = [NotComparable(anchor=anchor, reasons=found) for anchor, found in differences if found]
-    return ModelCalibration(judged=judged, not_comparable=others), data
+    return ModelCalibration(judged=judged, not_comparable=others), probes
 
 
 def _group(fitting: Iterable[_Fit]) -> dict[_Way, list[_Fit]]:

@@ -12,12 +12,12 @@ from nilr.config.meta_train import REFERENCES
 from nilr.data.pack import Pack
 from nilr.results.records import DataUsed
 from nilr.results.result import SCHEMA_VERSION, Result
-from nilr.runtime import utc_now
 from nilr.store import Store
+from nilr.words import utc_now
 
 M = TypeVar("M")
 
-_PACKS, _MODELS = ("data", "data_b", "verify"), ("model", "models", *REFERENCES)
+_PACKS, _MODELS = ("data", "data_b", "verify", "exclude_classes_of"), ("model", "models", *REFERENCES)
 
 
 def data_used(pack: Pack, split: str | None = None) -> DataUsed:

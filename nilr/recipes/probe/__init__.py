@@ -28,6 +28,7 @@ from nilr.recipes.common.episodes import (
 from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.overlaps import find_overlaps
 from nilr.recipes.probe.controls import UNTRAINED, build_controls, compare_with_untrained
 from nilr.recipes.probe.loop import judge, make_subject, task_pairs
 from nilr.recipes.probe.plan import (
@@ -82,6 +83,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     data_b = None if judged is split else judged.used
     config = _resolved(settings, models, size, {"data": split.used, "data_b": data_b})
     claims = {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()}
+    overlaps, overlap_notes = find_overlaps(store, models, [judged, *([wide] if wide else [])], settings.data)
     result = outcome.result(
         metrics,
         config=config,
@@ -91,9 +93,11 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         ),
         data=split.used,
         data_b=data_b,
+        overlaps=overlaps,
         per_episode={name: plans[name].layout(of_model.listed) for name, of_model in values.items()},
         notes=[
             *training_pack_notes(models, judged.used),
+            *overlap_notes,
             *head_notes(models, size.n_way, settings.head),
             *universality_notes(settings, split, wide),
             *_permutation_notes(settings, size.n_way),

@@ -292,9 +292,9 @@ def test_small_classes_are_named() -> None:
     paths = [*folders("s/a, s/b, s/c", n=100), *folders("s/d", n=15), *folders("s/e", n=19)]
     made = plan(paths, split_classes="3/1/1")
     assert made.warnings == [
-        "1 class with fewer than 16 images, too few for an episode of 1 support and 15 query images per class: "
+        "1 class has fewer than 16 images, too few for an episode of 1 support and 15 query images per class: "
         "`d` (15); --min-images 16 leaves out such classes",
-        "1 class far smaller than the others, whose median is 100 images: `e` (19)",
+        "1 class is far smaller than the others, whose median is 100 images: `e` (19)",
     ]
     assert plan(paths[:300], split_classes="1/1/1", limit_per_class=10).warnings == []
 
