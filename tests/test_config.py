@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from nilr import config
 from nilr.config.base import Settings
 from nilr.config.commands import (
+    ComparePacksSettings,
     DemoSettings,
     ExportSettings,
     ImportSettings,
@@ -35,6 +36,8 @@ UNEXPLAINED = {
     (PushSettings, "model"),
     (PushSettings, "repo"),
     (PullSettings, "repo"),
+    (ComparePacksSettings, "a"),
+    (ComparePacksSettings, "b"),
 }
 FIELDS = [(model, name) for model in MODELS for name in model.model_fields]
 

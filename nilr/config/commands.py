@@ -64,7 +64,7 @@ class PrepareDataSettings(MeasuringSettings):
     )
     min_images: int | None = setting(None, "Leave out classes with fewer images than this.", shown="none", ge=1)
     exclude_classes_of: tuple[str, ...] = setting(
-        (), "Leave out the classes that this pack has (a name, or a path). May be repeated.", env=False
+        (), "Leave out the classes that this pack has (a name, or a path). May be repeated."
     )
     skip_broken: bool = setting(
         False, "Skip images and archives that cannot be read. Without this flag they are an error."
@@ -200,9 +200,8 @@ class ShowPackSettings(Settings):
         None,
         "Folder for the pictures PACK-classes.png and PACK-episode.png, which are replaced if they exist.",
         shown="the working directory",
-        env=False,
     )
-    split: Split | None = setting(None, "Split of the drawn episode.", shown="the first one that is large enough")
+    split: Split = setting("train", "Split of the drawn episode.")
     n_way: int = setting(5, "Number of classes of the drawn episode.", ge=1, le=100)
     n_shot: int = setting(1, "Number of support images per class.", ge=1, le=100)
     n_query: int = setting(15, "Number of query images per class.", ge=1, le=100)

@@ -60,7 +60,7 @@ def show_pack(settings: ShowPackSettings, reporter: Reporter) -> Result[PackCard
     if episode := _draw_episode(pack, settings, path.stem):
         pictures["episode"] = episode
     else:
-        reporter.note("no episode is drawn: no split has two classes of two images")
+        reporter.note("no episode is drawn: it needs two classes of two images; select another split with --split")
     for what, picture in pictures.items():
         content = io.BytesIO()
         picture.save(content, "PNG")
@@ -178,13 +178,7 @@ def _draw_episode(pack: Pack, settings: ShowPackSettings, name: str) -> Image | 
     from nilr.episodes import EpisodeSampler, PackedImages
 
     explicit = settings.explicit()
-    splits = [pack.open_split(split, verify=False) for split in ([settings.split] if settings.split else pack.splits)]
-    large = [
-        s
-        for s in splits
-        if len(s.class_sizes) >= settings.n_way and min(s.class_sizes) >= settings.n_shot + settings.n_query
-    ]
-    split = (large or splits)[0]
+    split = pack.open_split(settings.split if "split" in explicit else pack.splits[0], verify=False)
     smallest = min(split.class_sizes)
     n_way = settings.n_way if "n_way" in explicit else min(settings.n_way, len(split.class_sizes))
     n_query = settings.n_query if "n_query" in explicit else min(settings.n_query, smallest - settings.n_shot)

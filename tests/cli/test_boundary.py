@@ -126,7 +126,7 @@ def test_markup_and_control_characters_in_a_path_are_shown_as_text(
             ["prob"],
             "error: no such command `prob`. Did you mean `probe`?\n"
             "hint: known: prepare-data, meta-train, adapt, probe, rates, calibrate, bench, reproduce, demo, report, "
-            "models\n",
+            "data, models\n",
         ),
         (["models"], "error: missing command\nhint: known: ls, show, path, verify, rm, import, export, push, pull\n"),
         (
