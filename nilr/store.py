@@ -4,6 +4,7 @@
 <home>/models/<name>/{best,last,training}.safetensors, history.jsonl
 <home>/results/<utc>-<command>-<id>.json, of a probe <utc>-probe-<question>-<id>.json
 <home>/locks/<name>.lock
+<home>/jobs/<utc>-<name>-<id>/: logs of the jobs of a cluster
 """
 
 import contextlib
@@ -179,9 +180,12 @@ class Store:
 
     def result_path(self, command: str, question: str | None = None) -> Path:
         """Return a new path for a command's result, with the question of a probe. Names sort by time."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         named = f"{command}-{slug(question)}" if question else command
-        return self.home / "results" / f"{stamp}-{named}-{secrets.token_hex(3)}.json"
+        return self.home / "results" / f"{_unique(named)}.json"
+
+    def jobs_path(self, name: str) -> Path:
+        """Return a new path for the files of a cluster's jobs."""
+        return self.home / "jobs" / _unique(name)
 
     def _trained_last(self) -> Path:
         names = self.model_names()
@@ -253,6 +257,11 @@ def _lock(handle: int) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def _unique(name: str) -> str:
+    """Return a new name that no other process on any machine makes, and that sorts by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(6)}"
 
 
 def _split(ref: str) -> tuple[str, str | None]:

@@ -10,7 +10,15 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from nilr.config.base import ChunkSettings, CodeSettings, DeviceSettings, EpisodeSettings, MeasuringSettings, Settings
+from nilr.config.base import (
+    ChunkSettings,
+    ClusterSettings,
+    CodeSettings,
+    DeviceSettings,
+    EpisodeSettings,
+    MeasuringSettings,
+    Settings,
+)
 from nilr.config.evaluation import JudgeSettings, TaskSettings
 from nilr.config.meta_train import PRESETS
 from nilr.errors import UsageError
@@ -38,6 +46,7 @@ _PANELS: dict[type[Settings], str] = {
     DeviceSettings: "Computing",
     EpisodeSettings: "Network and episodes",
     ChunkSettings: "Computing",
+    ClusterSettings: "Cluster",
     CodeSettings: "Evaluation",
     TaskSettings: "Evaluation",
     JudgeSettings: "Evaluation",

@@ -32,6 +32,7 @@ Precision = Literal["float32", "tf32", "bf16"]
 Recompute = Literal["auto", "on", "off"]
 OnNan = Literal["stop", "skip"]
 OuterLRSchedule = Literal["constant", "cosine"]
+Cluster = Literal["slurm", "local"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 PROTOCOLS: tuple[Protocol, ...] = ("meta-init", "same-task", "cross-task")
@@ -58,6 +59,23 @@ def _parse_widths(value: Any) -> Any:  # noqa: ANN401 - a value from a flag, a v
 
 
 Widths = Annotated[tuple[int, int, int, int], BeforeValidator(_parse_widths)]
+
+
+def _parse_minutes(value: Any) -> Any:  # noqa: ANN401 - a value from a flag, a variable or a file
+    """Return the minutes of a time in one of Slurm's formats, rounded up."""
+    days, dash, clock = str(value).rpartition("-")
+    with contextlib.suppress(ValueError):
+        parts = [int(part) for part in (days if dash else "0", *clock.split(":"))]
+        # without days, the first number is hours only if there are three
+        missing_hours = [0] if not dash and len(parts) < 4 else []
+        day, hour, minute, second = (*parts[:1], *missing_hours, *parts[1:], 0, 0)[:4]
+        seconds = 86400 * day + 3600 * hour + 60 * minute + second
+        if len(parts) <= 4 and min(parts) >= 0 and 0 < seconds <= 86400 * 366:
+            return -(-seconds // 60)
+    raise ValueError("give minutes, HOURS:MINUTES:SECONDS or DAYS-HOURS:MINUTES:SECONDS, up to a year")
+
+
+Minutes = Annotated[int, BeforeValidator(_parse_minutes)]
 
 
 def is_name(text: str) -> bool:
@@ -156,6 +174,31 @@ class ChunkSettings(DeviceSettings):
         "Maximum number of episodes to compute at the same time. Fewer need less memory; results are the same.",
         shown="64 for the engine batched, else one per CPU thread",
         ge=1,
+    )
+
+
+class ClusterSettings(DeviceSettings):
+    """Settings of every command that can run its models as jobs of a cluster."""
+
+    cluster: Cluster | None = setting(
+        None,
+        "Run each model as a job (requires the extra `slurm`): slurm, or local: processes of this machine, to try it. "
+        "A preempted job saves its state and continues.",
+        shown="no jobs",
+    )
+    partition: str | None = setting(None, "Partition of Slurm.", shown="the cluster's default")
+    time: Minutes | None = setting(
+        None,
+        "Time limit of a job: minutes, HOURS:MINUTES:SECONDS or DAYS-HOURS:MINUTES:SECONDS. A job that reaches it "
+        "saves its state and is queued again.",
+        shown="4 hours with Slurm, else 30 days",
+        text=True,
+    )
+    memory: float | None = setting(
+        None, "Memory of a job in GB, with Slurm.", shown="the cluster's default", gt=0, le=100_000
+    )
+    gpus: int | None = setting(
+        None, "Number of GPUs of a job.", shown="1 with --device cuda, else none; with local all", ge=0, le=64
     )
 
 

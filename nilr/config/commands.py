@@ -6,6 +6,7 @@ from typing import Literal
 from nilr.config.base import (
     Channels,
     ChunkSettings,
+    ClusterSettings,
     CubSplit,
     DatasetName,
     EpisodeSettings,
@@ -90,7 +91,7 @@ class BenchSettings(EpisodeSettings):
     rounds: int = setting(3, "Number of times to measure each engine; the median is reported.", ge=1, le=1000)
 
 
-class ReproduceSettings(ChunkSettings):
+class ReproduceSettings(ChunkSettings, ClusterSettings):
     """`nilr reproduce`: run a whole experiment over several seeds."""
 
     sources: tuple[Path, ...] = setting((), "Images to pack first, if the pack does not exist.")
@@ -132,7 +133,7 @@ class ReproduceSettings(ChunkSettings):
     jobs: int | None = setting(
         None,
         "Number of trainings and probes to run at the same time; each is a process with its share of the threads.",
-        shown="one per CPU thread, at most 8; on a GPU 1",
+        shown="one per CPU thread, at most 8; on a GPU 1; with --cluster slurm all",
         ge=1,
         le=100,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from nilr.config.base import (
     ChunkSettings,
+    ClusterSettings,
     EpisodeSettings,
     OnNan,
     OuterLRSchedule,
@@ -20,7 +21,7 @@ from nilr.config.base import (
 REFERENCES = ("inner_lr_from", "rate_norm_from")
 
 
-class TrainSettings(EpisodeSettings, ChunkSettings):
+class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
     """`nilr meta-train`: learn a meta-initialisation, and inner rates, from a pack."""
 
     data: str | None = setting(None, "Pack to train on: a name or a path.", shown="the pack that was made last")

@@ -51,7 +51,7 @@ class Child:
         self.connection, theirs = multiprocessing.Pipe()
         with theirs:
             # -P: the working directory is not searched for modules
-            command = [sys.executable, "-P", "-c", _START, str(theirs.fileno()), *_search_path()]
+            command = [sys.executable, "-P", "-c", _START, str(theirs.fileno()), *search_path()]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         self.send((target, arguments))
 
@@ -130,7 +130,7 @@ def end(children: Sequence[Child]) -> None:
             child.process.wait()
 
 
-def _search_path() -> list[str]:
+def search_path() -> list[str]:
     """Return this process's search path for modules.
 
     It has the working directory only if PYTHONPATH names it, or if nilr itself is there.

@@ -10,13 +10,16 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from nilr.config.base import Settings
+from nilr.config.base import ClusterSettings, DeviceSettings, Settings
 from nilr.config.meta_train import PRESETS, REFERENCES, TrainSettings
 from nilr.errors import CheckpointError, StoreError, UnknownNameError, UsageError, invalid_field
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.inner_lr import TENSOR_MEAN, bounds
 from nilr.models.registry import arguments_of_others, find_body
 from nilr.recipes.common.outcome import absolute_paths
+
+# Settings of the jobs of a cluster alone.
+OF_JOBS = ClusterSettings.model_fields.keys() - DeviceSettings.model_fields.keys()
 
 # Settings that change no number: where the training runs, and its name.
 _PLACE = {"home", "data", "paths", "name", "preset", "resume", "force"}
@@ -110,7 +113,7 @@ def recorded_settings(settings: TrainSettings) -> dict[str, JsonValue]:
     given by its last part.
     """
     excluded = {"home", "name", "resume", "force", "data", "tensorboard", "record_paths"}
-    excluded |= arguments_of_others(settings.arch)
+    excluded |= OF_JOBS | arguments_of_others(settings.arch)
     record: dict[str, JsonValue] = settings.model_dump(mode="json", exclude=excluded)
     record |= {name: Path(value).name for name in REFERENCES if (value := getattr(settings, name)) is not None}
     paths = absolute_paths(settings)

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Sequence
 
+from nilr.recipes.common.tasks import Message
 from nilr.recipes.meta_train.training import Training
-from nilr.reporting import Pace
+from nilr.reporting import Pace, Reporter
 
 
 class TrainingProgress:
@@ -56,3 +57,30 @@ class TrainingProgress:
         left = validations * settings.eval_episodes - episodes
         seconds = (settings.outer_steps - self.completed) * update + self._episode.seconds(left, guess)
         self._reporter.expect(seconds)
+
+
+class JobsProgress:
+    """Reports trainings that are jobs of a cluster."""
+
+    def __init__(self, names: Sequence[str], reporter: Reporter) -> None:
+        self._shares, self._reporter = dict.fromkeys(names, 0.0), reporter
+        reporter.stage("meta-train", len(names), unit="models")
+
+    def begin(self, name: str) -> None:
+        """Show a training whose job is submitted."""
+        self._reporter.metric(**{f"{name} share": 0.0})
+
+    def handle(self, name: str, message: Message | None, jobs: int) -> None:
+        """Report a message of a training's job, or None if it has ended."""
+        if isinstance(message, str):
+            self._reporter.note(message if f"`{name}`" in message else f"`{name}`: {message}")
+            return
+        self._shares[name] = 1.0 if message is None else message[1]
+        self._reporter.metric(**{f"{name} share": None if message is None else message[1]})
+        if message is None:
+            self._reporter.advance()
+        self._reporter.expect(None, sum(self._shares.values()) / len(self._shares))
+
+    def stop(self, name: str) -> None:
+        """Show that a training's job has ended before its time."""
+        self._reporter.metric(**{f"{name} share": None})

@@ -25,7 +25,7 @@ from nilr.models.import_path import check_allowed
 from nilr.models.registry import body_arguments, build_learner, image_arguments
 from nilr.recipes.common.loading import OpenSplit, find_training_pack, newest_pack, open_split
 from nilr.recipes.common.memory import fit_memory
-from nilr.recipes.common.settings import check_unchanged, recorded_settings, resolve, with_stored_settings
+from nilr.recipes.common.settings import OF_JOBS, check_unchanged, recorded_settings, resolve, with_stored_settings
 from nilr.recipes.meta_train.reference import read_reference, with_reference
 from nilr.recipes.meta_train.training import Training
 from nilr.reporting import Reporter
@@ -51,6 +51,23 @@ def settings_by_seed(settings: TrainSettings) -> list[tuple[TrainSettings, str]]
             change["resume"] = f"{settings.resume}-seed{seed}"
         each.append((settings.model_copy(update=change), f"{settings.algo}-seed{seed}"))
     return each
+
+
+def job_settings(settings: TrainSettings, store: Store, default_name: str) -> TrainSettings:
+    """Return the settings of a training for a job, which resumes the same model whenever it starts again."""
+    find_model_to_resume(settings, store)
+    changes: dict[str, Any] = dict.fromkeys(OF_JOBS)
+    if settings.resume == "never":
+        resolve(settings)
+        pack = newest_pack(store).stem if settings.data is None else settings.data
+        store.find_data(pack)
+        name = settings.name or store.new_model_name(default_name)
+        if holds_model(store.model_dir(name)):
+            store.remove_model(name)  # --force
+        changes |= {"data": pack, "name": name, "resume": "auto", "force": False}
+    elif settings.resume != "auto":
+        changes["name"] = Path(settings.resume).absolute().name
+    return settings.model_copy(update=changes)
 
 
 class Starter:

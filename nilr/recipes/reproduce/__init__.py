@@ -20,10 +20,13 @@ from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report
+from nilr.recipes.common.cluster import Cluster, check_cluster
 from nilr.recipes.common.outcome import Outcome, data_used
+from nilr.recipes.common.pool import Pool
 from nilr.recipes.common.processes import KilledError
 from nilr.recipes.common.settings import check_body
-from nilr.recipes.reproduce.estimate import estimate_costs
+from nilr.recipes.common.tasks import Relay, Task, execute
+from nilr.recipes.reproduce.estimate import estimate_costs, guess_costs
 from nilr.recipes.reproduce.plan import (
     ExperimentPlan,
     PlannedModel,
@@ -33,8 +36,7 @@ from nilr.recipes.reproduce.plan import (
     measure,
     stored_files,
 )
-from nilr.recipes.reproduce.pool import number_of_jobs, work_in_parallel
-from nilr.recipes.reproduce.progress import ExperimentProgress, Relay, work
+from nilr.recipes.reproduce.progress import ExperimentProgress, work
 from nilr.recipes.reproduce.rate_grid import rate_grids
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, ModelUsed
@@ -44,6 +46,7 @@ from nilr.runtime import environment, prepare
 from nilr.store import Store
 from nilr.words import counted
 
+MOST_JOBS = 8
 CONCLUDED, PAGE, TEXT = "reproduce.json", "report.html", "report.md"
 
 _FINISHED = "all trainings and probes are finished"
@@ -69,8 +72,10 @@ def run(settings: ReproduceSettings, reporter: Reporter) -> Result[ReproduceMetr
 
 def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Result[ReproduceMetrics]:
     check_body(settings.arch or TrainSettings().arch, settings)
+    check_cluster(settings)
     outcome = Outcome(settings)
-    device = prepare(settings.device, settings.threads, settings.precision)
+    # jobs of Slurm find the device on their own machine
+    device = None if settings.cluster == "slurm" else prepare(settings.device, settings.threads, settings.precision)
     pack = settings.data or EXPERIMENTS[settings.preset].data
     plan = ExperimentPlan(settings, store, pack, _open_pack(settings, store, pack, reporter))
     if (concluded := _read_concluded(plan)) is not None:
@@ -78,7 +83,7 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
         return concluded
     shares = finished_shares(plan)
     unfinished = [model for model in plan.models if any(share < 1 for share in shares[model.name].values())]
-    jobs = number_of_jobs(settings.jobs, device, len(unfinished))
+    jobs = number_of_jobs(settings, device, len(unfinished))
     seconds = 0.0
     if unfinished:
         seconds = _finish(plan, unfinished, shares, jobs, device, reporter)
@@ -115,31 +120,54 @@ def _notes(metrics: ReproduceMetrics, smallest_effect: float) -> list[str]:
     return [GAIN_CAUTION, EXPLORATORY, *describe_design(metrics.design), *findings]
 
 
+def number_of_jobs(settings: ReproduceSettings, device: torch.device | None, models: int) -> int:
+    """Return how many models are trained or probed at the same time.
+
+    Args:
+        settings: with `jobs` as requested; by default all with Slurm, else one per CPU thread and one on a GPU.
+        device: the device that they share; None with Slurm.
+        models: models that are not finished; there are no more jobs than that.
+    """
+    most = models
+    if device is not None:
+        most = min(MOST_JOBS, torch.get_num_threads()) if device.type == "cpu" else 1
+    return max(1, min(settings.jobs or most, models))
+
+
 def _finish(
     plan: ExperimentPlan,
     unfinished: Sequence[PlannedModel],
     shares: Mapping[str, Mapping[str, float]],
     jobs: int,
-    device: torch.device,
+    device: torch.device | None,
     reporter: Reporter,
 ) -> float:
     """Train and measure the models that are not finished, and return the seconds that this was estimated to take."""
-    all_threads = torch.get_num_threads()
-    threads = max(1, all_threads // jobs)
-    costs = estimate_costs(plan, device, threads, reporter)
-    slowness = float(jobs) if device.type == "cuda" else jobs / min(jobs, all_threads)
+    settings, all_threads, slowness = plan.settings, torch.get_num_threads(), 1.0
+    if device is None:
+        costs = guess_costs(plan)
+    else:
+        threads = max(1, all_threads // jobs)
+        settings = settings.model_copy(update={"threads": threads})
+        costs = estimate_costs(plan, device, threads, reporter)
+        slowness = float(jobs) if device.type == "cuda" else jobs / min(jobs, all_threads)
     progress = ExperimentProgress(plan.models, costs, shares, slowness, reporter)
     seconds = progress.start(jobs)
+    duration = "" if device is None else f", about {counted(max(1, round(seconds / 60)), 'minute')}"
     reporter.note(
-        f"to do: {len(unfinished)} of {counted(len(plan.models), 'model')}, {counted(jobs, 'job')} at a time, about "
-        f"{counted(max(1, round(seconds / 60)), 'minute')}"
+        f"to do: {len(unfinished)} of {counted(len(plan.models), 'model')}, {counted(jobs, 'job')} at a time{duration}"
     )
-    if jobs > 1:
-        shared = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"threads": threads}))
-        work_in_parallel(shared, unfinished, jobs, progress, reporter)
+    plan, names = dataclasses.replace(plan, settings=settings), [model.name for model in unfinished]
+    unfinished = [model for model in plan.models if model.name in names]  # with these threads
+    tasks = [Task(model.name, work, (plan, model), model.reference) for model in unfinished]
+    if settings.cluster is not None:
+        execute(tasks, Cluster(settings, plan.store.jobs_path(plan.name), jobs), progress, reporter)
+    elif jobs > 1:
+        execute(tasks, Pool(jobs, reporter.note), progress, reporter)
     else:
         for model in unfinished:
-            work(plan, model, Relay(functools.partial(progress.handle, model, jobs=1)))
+            work(Relay(functools.partial(progress.handle, model.name, jobs=1)), plan, model)
+            progress.handle(model.name, None, jobs=1)
     return seconds
 
 

@@ -13,6 +13,8 @@ from nilr.recipes.common.settings import resolve
 from nilr.recipes.reproduce.plan import TRAINING, ExperimentPlan
 from nilr.reporting import Reporter
 
+_GUESSED_UPDATES_PER_SECOND, _GUESSED_EPISODES_PER_SECOND = 5, 20
+
 
 def estimate_costs(
     plan: ExperimentPlan, device: torch.device, threads: int, reporter: Reporter
@@ -43,6 +45,17 @@ def estimate_costs(
             costs[model.name][name] = measurement.n_episodes * adaptations * episode
     torch.set_num_threads(all_threads)
     return costs
+
+
+def guess_costs(plan: ExperimentPlan) -> dict[str, dict[str, float]]:
+    """Return rough seconds of each step of each model, for machines that cannot be timed before the work."""
+    return {
+        model.name: {
+            TRAINING: resolve(model.training)[0].outer_steps / _GUESSED_UPDATES_PER_SECOND,
+            **{name: one.n_episodes / _GUESSED_EPISODES_PER_SECOND for name, one in plan.measurements(model).items()},
+        }
+        for model in plan.models
+    }
 
 
 def _bench_jobs(plan: ExperimentPlan, device: torch.device, settings: TrainSettings) -> tuple[Job, Job]:

@@ -2,18 +2,17 @@
 
 import heapq
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nilr.recipes.common.tasks import Message, Relay
 from nilr.recipes.reproduce.plan import TRAINING, ExperimentPlan, PlannedModel, measure, train
-from nilr.reporting import Reporter, SilentReporter
+from nilr.reporting import Reporter
 
-_SECONDS_BETWEEN_REPORTS = 0.5
 # Estimated seconds of completed work after which the time that it took is trusted.
 _TRUSTED_SECONDS = 3.0
 
 Shares = Mapping[str, Mapping[str, float]]
-Message = tuple[str, float] | str | BaseException | None
 
 
 @dataclass
@@ -76,37 +75,34 @@ class ExperimentProgress:
         self._report(jobs)
         return self._left(jobs)
 
-    def begin(self, model: PlannedModel) -> None:
+    def begin(self, name: str) -> None:
         """Show a model whose process is starting."""
-        self._reporter.metric(**{f"{model.name} {TRAINING} share": self._steps[model.name][TRAINING].share})
+        self._reporter.metric(**{f"{name} {TRAINING} share": self._steps[name][TRAINING].share})
 
-    def handle(self, model: PlannedModel, message: Message, jobs: int) -> bool:
-        """Report a message from a model's `Relay`, and return whether the model is finished."""
-        if isinstance(message, BaseException):
-            raise message
+    def handle(self, name: str, message: Message | None, jobs: int) -> None:
+        """Report a message from a model's `Relay`, or None if the model is finished."""
         if isinstance(message, str):
-            self._reporter.note(message if f"`{model.name}`" in message else f"`{model.name}`: {message}")
-            return False
-        before = self._running.pop(model.name, None)
+            self._reporter.note(message if f"`{name}`" in message else f"`{name}`: {message}")
+            return
+        before = self._running.pop(name, None)
         if before is not None:
             step, since = before
             continued = message is not None and message[0] == step.name
             self._count(step, max(step.share, message[1]) if message and continued else 1.0, time.monotonic() - since)
             if not continued:
-                self._reporter.metric(**{f"{model.name} {step.name} share": None})
+                self._reporter.metric(**{f"{name} {step.name} share": None})
         if message is None:
             self._reporter.advance()
         else:
-            step = self._steps[model.name][message[0]]
-            self._running[model.name] = step, time.monotonic()
-            self._reporter.metric(**{f"{model.name} {step.name} share": step.share})
+            step = self._steps[name][message[0]]
+            self._running[name] = step, time.monotonic()
+            self._reporter.metric(**{f"{name} {step.name} share": step.share})
         self._report(jobs)
-        return message is None
 
-    def stop(self, model: PlannedModel) -> None:
+    def stop(self, name: str) -> None:
         """Note that a model's job has ended before its time."""
-        if (running := self._running.pop(model.name, None)) is not None:
-            self._reporter.metric(**{f"{model.name} {running[0].name} share": None})
+        if (running := self._running.pop(name, None)) is not None:
+            self._reporter.metric(**{f"{name} {running[0].name} share": None})
 
     def _report(self, jobs: int) -> None:
         """Report the share of the work that is done, and as soon as some of it was measured, the time left."""
@@ -145,55 +141,10 @@ class ExperimentProgress:
         return slowness
 
 
-class Relay(SilentReporter):
-    """Sends the share of the current step that is done, notes for the user, and None at the end of the last step."""
-
-    def __init__(self, send: Callable[[Message], object]) -> None:
-        self.send = send
-        self._step, self._since, self._sent_at = "", 0.0, 0.0
-        self._first, self._done, self._total = 0, 0, 0
-        self._left: float | None = None
-
-    def begin(self, step: str) -> None:
-        """Begin the next step."""
-        self._step, self._total, self._left = step, 0, None
-
-    def stage(self, title: str, total: int | None = None, *, done: int = 0, unit: str = "steps") -> None:
-        """Begin to count, and send the share that is done."""
-        self._first, self._done, self._total, self._since = done, done, total or 0, time.monotonic()
-        self._send_share(at_least=0.0)
-
-    def advance(self, n: int = 1) -> None:
-        """Count, and send the share that is done from time to time."""
-        self._done += n
-        self._send_share()
-
-    def expect(self, seconds: float | None, share: float | None = None) -> None:
-        """Take the time left, and send the share that is done from time to time."""
-        self._left = seconds
-        self._send_share()
-
-    def note(self, message: str) -> None:
-        """Send the note."""
-        self.send(message)
-
-    def _send_share(self, at_least: float = _SECONDS_BETWEEN_REPORTS) -> None:
-        now = time.monotonic()
-        if not self._total or now - self._sent_at < at_least:
-            return
-        self._sent_at = now
-        share = self._done / max(self._done, self._total)
-        if self._left is not None:
-            first = self._first / self._total
-            share = first + (1 - first) * (now - self._since) / (now - self._since + self._left)
-        self.send((self._step, share))
-
-
-def work(plan: ExperimentPlan, model: PlannedModel, relay: Relay) -> None:
+def work(relay: Relay, plan: ExperimentPlan, model: PlannedModel) -> None:
     """Train a model and measure it; skip what is finished."""
     relay.begin(TRAINING)
     train(plan, model, relay)
     for name, measurement in plan.measurements(model).items():
         relay.begin(name)
         measure(plan, model, measurement, relay)
-    relay.send(None)

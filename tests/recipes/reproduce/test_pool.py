@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,9 +15,10 @@ import torch
 from nilr.config.commands import ReproduceSettings
 from nilr.errors import DivergedError, NilrError, UnknownNameError, UsageError
 from nilr.recipes import reproduce
-from nilr.recipes.reproduce import pool
-from nilr.recipes.reproduce.plan import ExperimentPlan, PlannedModel
-from nilr.recipes.reproduce.pool import number_of_jobs, portable
+from nilr.recipes.common.tasks import Message, Task, execute, portable
+from nilr.recipes.reproduce import number_of_jobs
+from nilr.recipes.reproduce.plan import ExperimentPlan
+from nilr.recipes.reproduce.progress import work
 from nilr.results.records import DataUsed
 from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import Result
@@ -70,48 +74,60 @@ def test_the_error_of_a_job_is_the_error_of_the_experiment(tmp_path: Path) -> No
     assert (model / "last.safetensors").read_bytes() == b"no model"
 
 
-def test_a_model_that_uses_another_one_s_rates_begins_after_it_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(eq=False)
+class Call:
+    """A job that ends when it is chosen."""
+
+    task: Task
+
+    def messages(self) -> list[Message]:
+        return []
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> str:
+        return self.task.name.upper()
+
+
+class OneByOne(contextlib.nullcontext[Any]):
+    """Ends the last job that was submitted first, and `longest` at the very end."""
+
+    slots, longest = 3, "cpu-metasgd-s0"
+
+    def __init__(self) -> None:
+        super().__init__(self)
+        self.log: list[str] = []
+
+    def submit(self, tasks: Sequence[Task]) -> list[Call]:
+        self.log += [f"begin {task.name}" for task in tasks]
+        return [Call(task) for task in tasks]
+
+    def wait(self, jobs: Sequence[Call]) -> list[Call]:
+        assert len(jobs) <= self.slots
+        last = [*sorted(jobs, key=lambda job: job.task.name != self.longest)][-1:]
+        self.log += [f"end {job.task.name}" for job in last]
+        return last
+
+
+def test_a_model_that_uses_another_one_s_rates_begins_after_it_is_finished(tmp_path: Path) -> None:
     data = DataUsed(name="x", digest="x", image_size=32)
     plan = ExperimentPlan(ReproduceSettings(preset="controls", seeds=2, home=tmp_path), Store(tmp_path), "x", data)
-    log: list[str] = []
-
-    class Worker:
-        def __init__(self, _plan: ExperimentPlan) -> None:
-            self.model: PlannedModel | None = None
-
-        def begin(self, model: PlannedModel) -> None:
-            self.model = model
-            log.append(f"begin {model.name}")
-
-        def receive(self, _note: Any) -> None:
-            assert self.model is not None
-            log.append(f"end {self.model.name}")
-
-    class Progress:
-        def begin(self, _model: PlannedModel) -> None: ...
-        def handle(self, *_: Any) -> bool:
-            return True
-
-    def last_one(busy: list[Worker], _note: Any) -> list[Worker]:
-        # Meta-SGD of seed 0 takes the longest
-        others = [worker for worker in busy if worker.model and worker.model.name != "cpu-metasgd-s0"]
-        return (others or busy)[-1:]
-
-    monkeypatch.setattr(pool, "_Worker", Worker)
-    monkeypatch.setattr(pool, "ready", last_one)
-    monkeypatch.setattr(pool, "end", lambda workers: None)
-    progress: Any = Progress()
-    pool.work_in_parallel(plan, plan.models, 3, progress, Listening())
-    assert sorted(log) == sorted(f"{what} {model.name}" for what in ("begin", "end") for model in plan.models)
+    executor, progress = OneByOne(), Mock()
+    tasks = [Task(model.name, work, (plan, model), model.reference) for model in plan.models]
+    results = execute(tasks, executor, progress, Listening())
+    assert results == {model.name: model.name.upper() for model in plan.models}
+    assert sorted(executor.log) == sorted(f"{what} {model.name}" for what in ("begin", "end") for model in plan.models)
+    assert [call.args for call in progress.handle.call_args_list if call.args[0] == "cpu-maml-s0"] == [
+        ("cpu-maml-s0", None, 3)
+    ]
     dependent = [model for model in plan.models if model.reference is not None]
     assert {model.run.name for model in dependent} == {"maml-mean-rates", "metasgd-nonneg-norm"}
     for model in dependent:
         assert model.reference == f"cpu-metasgd-s{model.seed}"
-        assert log.index(f"end {model.reference}") < log.index(f"begin {model.name}")
+        assert executor.log.index(f"end {model.reference}") < executor.log.index(f"begin {model.name}")
     # the others do not wait
-    assert log.index("begin cpu-metasgd-5step-s1") < log.index("end cpu-metasgd-s0")
+    assert executor.log.index("begin cpu-metasgd-5step-s1") < executor.log.index("end cpu-metasgd-s0")
 
 
 class UnsendableError(Exception):
@@ -145,15 +161,23 @@ def test_an_error_is_sent_with_its_kind_its_message_and_its_traceback(
     assert "raise error" in sent.__notes__[-1]
 
 
-def test_a_cpu_runs_one_job_per_thread_and_a_gpu_one_but_never_more_than_models(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("jobs", "device", "models", "expected"),
+    [
+        (None, "cpu", 20, 3),
+        (None, "cpu", 2, 2),
+        (None, "cpu", 0, 1),
+        (None, "cuda", 20, 1),
+        (5, "cuda", 20, 5),
+        (None, None, 20, 20),
+        (5, None, 20, 5),
+    ],
+)
+def test_a_cpu_runs_one_job_per_thread_a_gpu_one_and_slurm_all(
+    jobs: int | None, device: str | None, models: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert number_of_jobs(None, cpu, models=20) == 3
-    assert number_of_jobs(None, cpu, models=2) == 2
-    assert number_of_jobs(None, cpu, models=0) == 1
-    assert number_of_jobs(None, gpu, models=20) == 1
-    assert number_of_jobs(5, gpu, models=20) == 5
+    on = None if device is None else torch.device(device)
+    assert number_of_jobs(ReproduceSettings(jobs=jobs), on, models) == expected
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert number_of_jobs(None, cpu, models=20) == pool.MOST
+    assert number_of_jobs(ReproduceSettings(), torch.device("cpu"), 20) == reproduce.MOST_JOBS
