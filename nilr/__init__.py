@@ -2,7 +2,7 @@
 
 The map. A module imports from its own row or from a row above it:
 
-errors, words, config, reporting, files, signals
+errors, words, config, reporting, files, locks, signals
                                                errors, settings, progress, safe files; no torch
 metrics, inference, episodes                   numbers, confidence intervals and tests, drawing of episodes
 models                                         learners: body and head

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nilr.errors import StoreError
+from nilr.locks import host_digest, shares_locks
 from nilr.signals import DeferringSignals
 
 TEMPORARY_PREFIX = ".tmp-nilr-"
@@ -165,10 +166,14 @@ def remove_stale(directory: Path) -> None:
     """Remove the temporary files and unfinished removals of killed processes from a directory, as far as possible.
 
     A running process holds a lock on its temporary file, which the operating system releases when the process ends.
+    Where other machines do not see locks, those of other machines stay.
     """
     with contextlib.suppress(OSError):
-        names = sorted(os.listdir(directory))  # noqa: PTH208
-        for path in [directory / name for name in names if _STALE.fullmatch(name)]:
+        names = [name for name in sorted(os.listdir(directory)) if _STALE.fullmatch(name)]  # noqa: PTH208
+        if names and not shares_locks(directory):
+            ours = (f"{TEMPORARY_PREFIX}{host_digest()}", _REMOVED_PREFIX)
+            names = [name for name in names if name.startswith(ours)]
+        for path in [directory / name for name in names]:
             with contextlib.suppress(OSError):
                 if path.name.startswith(_REMOVED_PREFIX):
                     _remove(path)
@@ -195,7 +200,7 @@ def temporary_in(directory: Path) -> Iterator[Path]:
     """Create a file, lock it during the block even if it is renamed, and remove it if it keeps its first name."""
     with DeferringSignals():
         while True:
-            path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+            path = directory / f"{TEMPORARY_PREFIX}{host_digest()}{secrets.token_hex(4)}"
             try:
                 with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as handle:
                     # A shared lock, because reading the file through HDF5 takes one as well. On a file system without

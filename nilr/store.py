@@ -8,10 +8,8 @@
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +20,8 @@ import platformdirs
 from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings, is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError, did_you_mean
-from nilr.files import expand_home, opened, remove_at_once, remove_stale, storage_error
+from nilr.files import expand_home, remove_at_once, remove_stale, storage_error
+from nilr.locks import InUseError, is_locked, locked
 from nilr.words import slug
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -30,7 +29,6 @@ TRAINING_STATE, HISTORY = "training.safetensors", "history.jsonl"
 CHECKPOINTS = {"best": BEST, "last": LAST}
 
 _NAME_LENGTH = 100
-_LOCK_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -142,25 +140,19 @@ class Store:
         with contextlib.ExitStack() as resources:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                handle = resources.enter_context(opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW))
-                locked = _lock(handle)
+                resources.enter_context(locked(path))
+            except InUseError as error:
+                hint = "wait until it ends, or choose another --name"
+                raise StoreError(f"{kind} `{name}` is in use by another process: {error}", hint=hint) from error
             except OSError as error:
                 raise storage_error(path, error, "lock") from error
-            if not locked:
-                hint = "wait until it ends, or choose another --name"
-                raise StoreError(f"{kind} `{name}` is in use by another process", hint=hint)
             for directory in (self._models, *self._models.glob("*/")):
                 remove_stale(directory)
             yield
 
     def in_use(self, name: str) -> bool:
         """Return whether a process has locked a model; False on a file system without locks."""
-        try:
-            with opened(self._lock_path(name), os.O_RDONLY) as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            return isinstance(error, BlockingIOError)
-        return False
+        return is_locked(self._lock_path(name))
 
     def _lock_path(self, name: str, kind: str = "model") -> Path:
         file = _checked(kind, name) if kind == "model" else f"{kind}@{_checked(kind, name)}"
@@ -247,16 +239,6 @@ def newest_manifest(directory: Path) -> Manifest | None:
         with contextlib.suppress(CheckpointError, OSError):
             return read_manifest(directory / CHECKPOINTS[checkpoint])
     return None
-
-
-def _lock(handle: int) -> bool:
-    """Lock a file; return False if another process has locked it for longer than `in_use` does."""
-    for _ in range(_LOCK_ATTEMPTS):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def _unique(name: str) -> str:

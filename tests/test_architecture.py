@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 KEPT = {"portable", "tensorfile", "checkpoint", "history", "training_state", "store", "results", "runtime"}
 LAYERS = (
-    {"errors", "words", "config", "reporting", "files", "signals"},
+    {"errors", "words", "config", "reporting", "files", "locks", "signals"},
     {"metrics", "inference", "episodes"},
     {"models"},
     {"meta"},

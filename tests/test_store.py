@@ -447,11 +447,11 @@ def test_results_get_fresh_paths_that_sort_by_time(store: Store) -> None:
     paths = [store.result_path("probe") for _ in range(50)]
     assert len(set(paths)) == 50
     assert {path.parent for path in paths} == {store.home / "results"}
-    assert all(re.fullmatch(r"\d{8}T\d{6}Z-probe-[0-9a-f]{6}\.json", path.name) for path in paths)
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z-probe-[0-9a-f]{12}\.json", path.name) for path in paths)
 
 
 def test_the_file_of_a_probe_is_named_after_its_question(store: Store) -> None:
     assert re.fullmatch(
-        r"\d{8}T\d{6}Z-probe-5-shot-euclidean-[0-9a-f]{6}\.json", store.result_path("probe", "5-shot, euclidean").name
+        r"\d{8}T\d{6}Z-probe-5-shot-euclidean-[0-9a-f]{12}\.json", store.result_path("probe", "5-shot, euclidean").name
     )
-    assert re.fullmatch(r"\d{8}T\d{6}Z-rates-[0-9a-f]{6}\.json", store.result_path("rates").name)
+    assert re.fullmatch(r"\d{8}T\d{6}Z-rates-[0-9a-f]{12}\.json", store.result_path("rates").name)
