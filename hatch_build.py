@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = Path("nilr/meta/engine")  # every .c in it
 LIBRARY = Path("nilr/meta/engine/_kernels.so")
-FLAGS = ["-O3", "-shared", "-fPIC"]
-LIBRARIES = ["-lm"]
+FLAGS = ["-O3", "-fPIC"]
+DTYPES = {"f32": "float", "f64": "double"}
+# Instruction sets that the library has the kernels for; the flags are what torch requires of a processor for the same
+# name. A compiler that does not know the flags of a set leaves it out.
+INSTRUCTIONS = {
+    "base": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"],
+}
 
 
 class KernelHook(BuildHookInterface):
@@ -51,11 +59,39 @@ def _compile(sources: list[Path], library: Path) -> str | None:
         return f"there is no C compiler `{compiler[0]}`"
     with tempfile.TemporaryDirectory(dir=library.parent) as directory:
         built = Path(directory) / library.name
-        # -DNILR_PLAIN: a compiler that cannot build one function for several processors builds it for the oldest
-        for flags in (FLAGS, [*FLAGS, "-DNILR_PLAIN"]):
-            command = [*compiler, *flags, *map(str, sources), "-o", str(built), *LIBRARIES]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
-            if run.returncode == 0:
-                built.replace(library)
-                return None
-    return run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"`{compiler[0]}` failed"
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            by_set = [
+                pool.submit(_objects, compiler, sources, Path(directory), name, flags)
+                for name, flags in INSTRUCTIONS.items()
+            ]
+        base, *others = [future.result() for future in by_set]
+        if isinstance(base, str):
+            return base
+        objects = [*base, *(path for found in others if not isinstance(found, str) for path in found)]
+        problem = _run([*compiler, "-shared", *map(str, objects), "-o", str(built), "-lm"])
+        if problem is None:
+            built.replace(library)
+        return problem
+
+
+def _objects(
+    compiler: list[str], sources: list[Path], directory: Path, instructions: str, flags: list[str]
+) -> list[Path] | str:
+    """Compile the sources for an instruction set, once per dtype; return the objects, or the problem."""
+    objects = []
+    for source in sources:
+        for dtype, real in DTYPES.items():
+            suffix = f"{dtype}_{instructions}"
+            objects.append(directory / f"{source.stem}_{suffix}.o")
+            definitions = [f"-DREAL={real}", f"-DSUFFIX={suffix}"]
+            problem = _run([*compiler, *FLAGS, *flags, *definitions, "-c", str(source), "-o", str(objects[-1])])
+            if problem is not None:
+                return problem
+    return objects
+
+
+def _run(command: list[str]) -> str | None:
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode == 0:
+        return None
+    return run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"`{command[0]}` failed"

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from nilr.episodes import Episode
 from nilr.meta.engine.contract import Engine, ImageBytes, MetaGradient, Objective
+from nilr.meta.engine.convolution import Convolution, TorchConvolution, WinogradConvolution
 from nilr.meta.engine.image_block import image_block
 from nilr.meta.engine.layer import ConvLayer
 from nilr.meta.engine.native import library
@@ -135,7 +136,10 @@ class ExplicitEngine(Engine):
 
     def _layer(self, row: Row, statistics: Statistics | None, first: int | None) -> ConvLayer:
         given = None if statistics is None else [statistics[unit.name] for unit in row.branches]
-        return ConvLayer(self.passes, row.slope, row.pool, self.precision, given, first)
+        return ConvLayer(self.passes, self._convolution(), row.slope, row.pool, given, first)
+
+    def _convolution(self) -> Convolution:
+        return TorchConvolution(self.passes.memory_format, self.precision)
 
 
 class CompiledEngine(ExplicitEngine):
@@ -159,11 +163,23 @@ class CompiledEngine(ExplicitEngine):
         return images if statistics is not None else _with_image_block(images, images.x)
 
 
+class WinogradEngine(CompiledEngine):
+    """The compiled engine with Winograd's algorithm for 3x3 convolutions of 16, 32, 48, ... channels."""
+
+    name = "winograd"
+
+    @override
+    def _convolution(self) -> Convolution:
+        direct = super()._convolution()
+        return WinogradConvolution(direct) if self.precision is None else direct
+
+
 def _with_image_block(images: Images, support: Tensor) -> Images:
     """Return the images with the faster first block, if it fits, and the statistics of `support`."""
     row = images.rows[0]
     fits = len(row.branches) == 1 and row.branches[0].kernel == 3 and row.slope == 0 and row.pool
-    block = image_block(images.x, support) if fits and all(0 not in other.inputs for other in images.rows[1:]) else None
+    fits = fits and all(0 not in other.inputs for other in images.rows[1:])
+    block = image_block(images.x, support, row.branches[0].out_channels) if fits else None
     return images if block is None else images._replace(layers=(block, *images.layers[1:]))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from nilr.meta.engine.layer import BranchParams
-from nilr.meta.engine.native import call, empty_pooled, fast_images, sizes
+from nilr.meta.engine.native import CHANNELS, call, empty_pooled, sizes
 from nilr.models.conv_body import EPS
 
 TAPS = 27  # 3 pixel channels of 3 x 3
@@ -83,7 +83,7 @@ class ImageBlock:
         a = empty_pooled(self.x, c, self.x.dtype)
         h, where = (None, None) if last else (torch.empty_like(a), torch.empty_like(a, dtype=torch.uint8))
         planes = *sizes(self.x), c, self._scratch(), h, a, where
-        self._call("image_forward", self.x, turned, mean, rstd, params.scale, params.shift, *planes, fast=True)
+        self._call("image_forward", self.x, turned, mean, rstd, params.scale, params.shift, *planes)
         return a, None if h is None or where is None else Kept(exact, weight_v, h, where)
 
     def backward(
@@ -119,7 +119,7 @@ class ImageBlock:
         channels = rstd, mean_t, q, params.scale, params.shift, params_t.scale, params_t.shift
         h_t, a_t = torch.empty_like(kept.h), torch.empty_like(kept.h)
         planes = *sizes(self.x), c, self._scratch(), h_t, a_t
-        self._call("image_tangent", self.x, turned, kept.h, kept.where, *channels, *planes, fast=True)
+        self._call("image_tangent", self.x, turned, kept.h, kept.where, *channels, *planes)
         return a_t, Tangent(rstd_t, weight_v_t, h_t)
 
     def backward_tangent(
@@ -158,12 +158,11 @@ class ImageBlock:
         sums = torch.empty(2 + TAPS, c, dtype=torch.float64)
         given = self.x, da.contiguous(memory_format=torch.channels_last), kept.h, kept.where, params.scale, params.shift
         outcome = *sizes(self.x), c, self._scratch(), u, sums[:1], sums[1:2], sums[2:]
-        self._call("image_backward", *given, *(more or (None, None)), *outcome, fast=True)
+        self._call("image_backward", *given, *(more or (None, None)), *outcome)
         return sums[2:], sums[:1], sums[1:2]
 
-    def _call(self, kernel: str, *arguments: Tensor | float | None, fast: bool = False) -> None:
-        form = "avx512" if fast and self.x.dtype == torch.float32 and fast_images() else None
-        call(kernel, *arguments, dtype=self.x.dtype, form=form)
+    def _call(self, kernel: str, *arguments: Tensor | float | None) -> None:
+        call(kernel, *arguments, dtype=self.x.dtype)
 
     def _channels(self, c: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Allocate per channel two numbers and a transposed patch, and in float64 a number and a patch."""
@@ -179,29 +178,27 @@ class ImageBlock:
 
 
 # Moments by images, with the version of the images that they belong to. Values must not refer to the images.
-_MOMENTS: MutableMapping[Tensor, tuple[int, Moments | None]] = WeakIdKeyDictionary()
+_MOMENTS: MutableMapping[Tensor, tuple[int, Moments]] = WeakIdKeyDictionary()
 
 
-def image_block(x: Tensor, first: Tensor) -> ImageBlock | None:
-    """Return a first block for images x with the statistics of their first images, or None if `ConvLayer` is faster.
+def image_block(x: Tensor, first: Tensor, channels: int) -> ImageBlock | None:
+    """Return a first block for images x with the statistics of their first images, or None if the kernels do not fit.
 
-    The moments of `first` are cached as long as these images exist and do not change.
+    The kernels need three pixel channels, and a multiple of 16 channels of the block. The moments of `first` are cached
+    as long as these images exist and do not change.
     """
+    if x.shape[1] != 3 or channels % CHANNELS:
+        return None
     version, moments = _MOMENTS.get(first, (-1, None))
-    if version != first._version:
+    if moments is None or version != first._version:
         moments = moments_of(first)
         _MOMENTS[first] = first._version, moments
-    return None if moments is None else ImageBlock(x, moments)
+    return ImageBlock(x, moments)
 
 
-def moments_of(x: Tensor) -> Moments | None:
-    """Return the moments of images (n, C, H, W) in channels-last memory, or None if the kernels do not fit them.
-
-    The kernels need three channels, and are slower than `ConvLayer` in float32 without their fast form.
-    """
+def moments_of(x: Tensor) -> Moments:
+    """Return the moments of images (n, 3, H, W) in channels-last memory."""
     n, c, h, w = x.shape
-    if c != 3 or (x.dtype == torch.float32 and not fast_images()):
-        return None
     total, gram = torch.empty(1, TAPS, dtype=torch.float64), torch.empty(TAPS, TAPS, dtype=torch.float64)
     scratch = torch.empty(c * (h + 2), -(-w // 8) * 8 + 8, dtype=torch.float64)
     call("image_moments", x, n, h, w, scratch, total, gram, dtype=x.dtype)

@@ -5,75 +5,59 @@
    moments of the images' 3x3 patches. `where` holds which of its window's four positions a pooled value came from:
    0 1 / 2 3. Weights and their gradients are (27, C), tap 9 * pixel channel + 3 * row + column.
 
-   `plane` is scratch: one image, channel by channel, with zeros around it. images_avx512.c has the fast forms.
-   The file includes itself, once for float and once for double. */
+   `plane` is scratch: one image, channel by channel, with zeros around it. */
 
-#ifndef REAL
-
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "vectors.h"
 
 #define TAPS 27
 #define PIXELS 3
+#define WINDOWS (ROWS / 6) /* whose outputs are computed together: as many as fit into the registers */
 
-/* Eight doubles, at any address. */
-typedef double v8 __attribute__((vector_size(64), aligned(8), may_alias));
-typedef int64_t shifts __attribute__((vector_size(64)));
-
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(NILR_PLAIN)
-#define NILR_KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define NILR_KERNEL
-#endif
+typedef double doubles __attribute__((vector_size(VECTOR_BYTES)));
+typedef double unaligned_doubles __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
+#define AT_ONCE ((int64_t)(VECTOR_BYTES / sizeof(double)))
 
 /* Sums of a product over all columns, over the first and over the last: [row shift][channel][channel][column shift]. */
 typedef struct {
-    v8 all[3][PIXELS][PIXELS][5];
-    double first[3][PIXELS][PIXELS][5], last[3][PIXELS][PIXELS][5];
+    double all[3][PIXELS][PIXELS][5], first[3][PIXELS][PIXELS][5], last[3][PIXELS][PIXELS][5];
 } products;
 
-#define INLINE static inline __attribute__((always_inline))
+INLINE doubles doubles_at(const double *from) { return *(const unaligned_doubles *)from; }
 
-INLINE double sum_of(v8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
-
-/* Eight doubles from the k-th of x and the eight after it. */
-#define SHIFTED(x, next, k)                                                                                            \
-    __builtin_shuffle(x, next, (shifts){k, k + 1, k + 2, k + 3, k + 4, k + 5, k + 6, k + 7})
+INLINE double sum_of(doubles v)
+{
+    double sum = 0;
+    for (int i = 0; i < AT_ONCE; i++) sum += v[i];
+    return sum;
+}
 
 /* Add the products of row r with itself (shift 0) and with those of the `below` - 1 rows after it. */
 INLINE void add_row(products *to, const double *plane, int64_t rows, int64_t stride, int64_t w, int64_t r, int below)
 {
     for (int dy = 0; dy < below; dy++)
-        for (int i = 0; i < PIXELS; i++)
-            for (int j = 0; j < PIXELS; j++) {
-                const v8 *a = (const v8 *)(plane + (i * rows + r) * stride);
-                const v8 *b = (const v8 *)(plane + (j * rows + r + dy) * stride);
-                v8 s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, s4 = {0}, x = a[0], y = b[0];
-                for (int64_t q = 1; q <= (w + 7) / 8; q++) {
-                    const v8 next_x = a[q], next_y = b[q], at = SHIFTED(x, next_x, 2);
-                    s0 += at * y;
-                    s1 += at * SHIFTED(y, next_y, 1);
-                    s2 += at * SHIFTED(y, next_y, 2);
-                    s3 += at * SHIFTED(y, next_y, 3);
-                    s4 += at * SHIFTED(y, next_y, 4);
-                    x = next_x, y = next_y;
-                }
-                const double *of_a = (const double *)a + 2, *of_b = (const double *)b + 2;
-                v8 *all = to->all[dy][i][j];
-                all[0] += s0, all[1] += s1, all[2] += s2, all[3] += s3, all[4] += s4;
+        for (int i = 0; i < PIXELS; i++) {
+            const double *a = plane + (i * rows + r) * stride, *b = plane + (r + dy) * stride;
+            doubles sum[PIXELS][5] = {{{0}}};
+            for (int64_t q = 0; q < w; q += AT_ONCE)
+#pragma GCC unroll 3
+                for (int j = 0; j < PIXELS; j++)
+#pragma GCC unroll 5
+                    for (int d = 0; d < 5; d++)
+                        sum[j][d] += doubles_at(a + q + 2) * doubles_at(b + j * rows * stride + q + d);
+            for (int j = 0; j < PIXELS; j++, b += rows * stride)
                 for (int d = 0; d < 5; d++) {
-                    to->first[dy][i][j][d] += of_a[0] * of_b[d - 2];
-                    to->last[dy][i][j][d] += of_a[w - 1] * of_b[w - 1 + d - 2];
+                    to->all[dy][i][j][d] += sum_of(sum[j][d]);
+                    to->first[dy][i][j][d] += a[2] * b[d];
+                    to->last[dy][i][j][d] += a[w + 1] * b[w - 1 + d];
                 }
-            }
+        }
 }
 
 /* Add a row's sum, first and last element, to those of all rows, and of the first or last row where it is one. */
 INLINE void add_sums(double (*sum)[3], const double *row, int64_t w, int first, int last)
 {
-    v8 s = {0};
-    for (int64_t q = 0; q < w; q += 8) s += *(const v8 *)(row + q);
+    doubles s = {0};
+    for (int64_t q = 0; q < w; q += AT_ONCE) s += doubles_at(row + q);
     const double values[3] = {sum_of(s), row[0], row[w - 1]};
     for (int d = 0; d < 3; d++) {
         sum[0][d] += values[d];
@@ -86,23 +70,12 @@ INLINE void add_sums(double (*sum)[3], const double *row, int64_t w, int first, 
 INLINE double of_pair(const products *p, int64_t dy, int i, int j, int kx, int jx)
 {
     const int d = jx - kx + 2;
-    return sum_of(p->all[dy][i][j][d]) - (kx == 0 ? p->last[dy][i][j][d] : 0) - (kx == 2 ? p->first[dy][i][j][d] : 0);
+    return p->all[dy][i][j][d] - (kx == 0 ? p->last[dy][i][j][d] : 0) - (kx == 2 ? p->first[dy][i][j][d] : 0);
 }
-
-#define REAL float
-#define NAMED(name) name##_f32
-#include "images.c"
-#undef REAL
-#undef NAMED
-#define REAL double
-#define NAMED(name) name##_f64
-#include "images.c"
-
-#else
 
 /* total (27): sums of the elements of each position's 3x3 patch; gram (27, 27): sums of their products. Patches reach
    into the zeros around the image. plane: 3 * (h + 2) * (8 * ceil(w / 8) + 8) doubles. */
-NILR_KERNEL void NAMED(image_moments)(
+void NAMED(image_moments)(
     const REAL *restrict x, int64_t n, int64_t h, int64_t w, double *restrict plane, double *restrict total,
     double *restrict gram)
 {
@@ -222,7 +195,7 @@ void NAMED(image_gradient_tangent)(
     }
 }
 
-static void NAMED(pad)(const REAL *image, int64_t h, int64_t w, REAL *plane)
+static void pad(const REAL *image, int64_t h, int64_t w, REAL *plane)
 {
     for (int i = 0; i < PIXELS; i++)
         for (int64_t r = 0; r < h; r++)
@@ -230,39 +203,77 @@ static void NAMED(pad)(const REAL *image, int64_t h, int64_t w, REAL *plane)
                 plane[(i * (h + 2) + r + 1) * (w + 2) + q + 1] = image[(r * w + q) * PIXELS + i];
 }
 
-/* y at one position of the convolution's output, for one channel. */
-static REAL NAMED(at)(const REAL *plane, int64_t h, int64_t w, int64_t r, int64_t q, const REAL *weight, int64_t c)
+/* y at the four positions of `windows` windows from `at` on, for one or two vectors of channels. */
+INLINE void outputs(
+    const int windows, const int vectors, const REAL *at, int64_t stride, int64_t of_pixel, const REAL *weight,
+    int64_t c, vec (*y)[4][2])
 {
-    REAL y = 0;
-    for (int t = 0; t < TAPS; t++) y += weight[t * c] * plane[(t / 9 * (h + 2) + r + t / 3 % 3) * (w + 2) + q + t % 3];
-    return y;
+#pragma GCC unroll 2
+    for (int p = 0; p < windows; p++)
+#pragma GCC unroll 8
+        for (int d = 0; d < 8; d++) y[p][d / 2][d % 2] = (vec){0};
+    for (int i = 0; i < PIXELS; i++, at += of_pixel)
+        for (int row = 0; row < 3; row++)
+#pragma GCC unroll 1
+            for (int column = 0; column < 3; column++, weight += c) {
+                const REAL *from = at + row * stride + column;
+                const vec w0 = load(weight), w1 = vectors > 1 ? load(weight + LANES) : w0;
+#pragma GCC unroll 2
+                for (int p = 0; p < windows; p++)
+#pragma GCC unroll 4
+                    for (int d = 0; d < 4; d++) {
+                        const REAL pixel = from[d / 2 * stride + 2 * p + d % 2];
+                        y[p][d][0] += pixel * w0;
+                        if (vectors > 1) y[p][d][1] += pixel * w1;
+                    }
+            }
 }
 
-/* h = (y - m) r at the position of each window where sign(s) y is largest; a = relu(s h + t). h
-   and where are not written where h is null. plane: 3 * (h + 2) * (w + 2). */
+/* h = (y - m) r at the position of each window where sign(s) y is largest, the first of several; a = relu(s h + t). h
+   and where are not written where they are null. */
+INLINE void pool_and_store(
+    const vec (*y)[2], int v, const REAL *m, const REAL *rstd, const REAL *s, const REAL *t, REAL *hat, REAL *a,
+    uint8_t *where)
+{
+    const vec scale = load(s), sign = either(scale < 0, (vec){0} - 1, (vec){0} + 1);
+    const vec y0 = sign * y[0][v], y1 = sign * y[1][v], y2 = sign * y[2][v], y3 = sign * y[3][v];
+    const vec top = either(y1 > y0, y1, y0), bottom = either(y3 > y2, y3, y2), best = either(bottom > top, bottom, top);
+    const vec value = (sign * best - load(m)) * load(rstd), z = scale * value + load(t);
+    store(a, either(z < 0, (vec){0}, z)); /* NaN stays NaN */
+    if (!hat) return;
+    store(hat, value);
+    const codes small = __builtin_convertvector(~(y0 == best) & (1 + (~(y1 == best) & (1 + (~(y2 == best) & 1)))), codes);
+    memcpy(where, &small, sizeof small);
+}
+
+/* plane: 3 * (h + 2) * (w + 2) */
 void NAMED(image_forward)(
     const REAL *restrict x, const REAL *restrict weight, const REAL *restrict m, const REAL *restrict rstd,
     const REAL *restrict s, const REAL *restrict t, int64_t n, int64_t h, int64_t w, int64_t c, REAL *restrict plane,
     REAL *restrict hat, REAL *restrict a, uint8_t *restrict where)
 {
-    const int64_t ph = h / 2, pw = w / 2;
-    memset(plane, 0, sizeof(REAL) * PIXELS * (h + 2) * (w + 2));
+    const int64_t ph = h / 2, pw = w / 2, stride = w + 2, of_pixel = (h + 2) * stride;
+    memset(plane, 0, sizeof(REAL) * PIXELS * of_pixel);
     for (int64_t i = 0; i < n; i++) {
-        NAMED(pad)(x + i * h * w * PIXELS, h, w, plane);
-        for (int64_t p = 0; p < ph * pw; p++)
-            for (int64_t k = 0; k < c; k++) {
-                const REAL sign = s[k] < 0 ? -1 : 1;
-                REAL best = 0;
-                int code = 0;
-                for (int d = 0; d < 4; d++) {
-                    const REAL y = NAMED(at)(plane, h, w, p / pw * 2 + d / 2, p % pw * 2 + d % 2, weight + k, c);
-                    if (d == 0 || sign * y > sign * best) best = y, code = d;
+        pad(x + i * h * w * PIXELS, h, w, plane);
+        for (int64_t r = 0; r < ph; r++)
+            for (int64_t k = 0; k < c; k += 2 * LANES)
+                for (int64_t q = 0; q < pw;) {
+                    vec y[2][4][2];
+                    const int windows = q + WINDOWS <= pw ? WINDOWS : 1, vectors = k + LANES < c ? 2 : 1;
+                    const REAL *at = plane + 2 * r * stride + 2 * q;
+                    if (vectors == 1) outputs(1, 1, at, stride, of_pixel, weight + k, c, y);
+                    else if (windows == 1) outputs(1, 2, at, stride, of_pixel, weight + k, c, y);
+                    else outputs(WINDOWS, 2, at, stride, of_pixel, weight + k, c, y);
+                    const int made = vectors == 1 ? 1 : windows;
+                    for (int p = 0; p < made; p++, q++)
+                        for (int v = 0; v < vectors; v++) {
+                            const int64_t from = k + v * LANES, to = ((i * ph + r) * pw + q) * c + from;
+                            pool_and_store(
+                                y[p], v, m + from, rstd + from, s + from, t + from, hat ? hat + to : NULL, a + to,
+                                where + to);
+                        }
                 }
-                const int64_t to = (i * ph * pw + p) * c + k;
-                const REAL value = (best - m[k]) * rstd[k], z = s[k] * value + t[k];
-                a[to] = z < 0 ? 0 : z;
-                if (hat) hat[to] = value, where[to] = (uint8_t)code;
-            }
     }
 }
 
@@ -274,22 +285,45 @@ void NAMED(image_backward)(
     int64_t w, int64_t c, REAL *restrict plane, REAL *restrict u, double *restrict dshift, double *restrict dscale,
     double *restrict taps)
 {
-    const int64_t ph = h / 2, pw = w / 2;
-    memset(plane, 0, sizeof(REAL) * PIXELS * (h + 2) * (w + 2));
-    for (int64_t k = 0; k < c; k++) dshift[k] = dscale[k] = 0;
-    for (int64_t k = 0; k < TAPS * c; k++) taps[k] = 0;
+    const int64_t ph = h / 2, pw = w / 2, stride = w + 2, of_pixel = (h + 2) * stride;
+    vec at_position[pw][4]; /* u, and zero except at the position that the pooled value came from */
+    memset(plane, 0, sizeof(REAL) * PIXELS * of_pixel);
+    memset(dshift, 0, sizeof(double) * c);
+    memset(dscale, 0, sizeof(double) * c);
+    memset(taps, 0, sizeof(double) * TAPS * c);
     for (int64_t i = 0; i < n; i++) {
-        NAMED(pad)(x + i * h * w * PIXELS, h, w, plane);
-        for (int64_t p = 0; p < ph * pw; p++)
-            for (int64_t k = 0; k < c; k++) {
-                const int64_t from = (i * ph * pw + p) * c + k;
-                const REAL value = s[k] * hat[from] + t[k] > 0 ? da[from] : 0;
-                const int64_t r = p / pw * 2 + where[from] / 2, q = p % pw * 2 + where[from] % 2;
-                if (u) u[from] = value;
-                dshift[k] += value;
-                dscale[k] += value * hat[from] + (v ? v[from] * hat_t[from] : 0);
-                for (int tap = 0; tap < TAPS; tap++)
-                    taps[tap * c + k] += value * plane[(tap / 9 * (h + 2) + r + tap / 3 % 3) * (w + 2) + q + tap % 3];
+        pad(x + i * h * w * PIXELS, h, w, plane);
+        for (int64_t r = 0; r < ph; r++)
+            for (int64_t k = 0; k < c; k += LANES) {
+                vec shift = {0}, scale = {0};
+                for (int64_t q = 0; q < pw; q++) {
+                    const int64_t from = ((i * ph + r) * pw + q) * c + k;
+                    const vec old = load(hat + from), value = either(load(s + k) * old + load(t + k) > 0, load(da + from), (vec){0});
+                    const mask code = codes_at(where + from);
+                    if (u) store(u + from, value);
+                    shift += value;
+                    scale += value * old;
+                    if (v) scale += load(v + from) * load(hat_t + from);
+                    for (int d = 0; d < 4; d++) at_position[q][d] = either(code == d, value, (vec){0});
+                }
+                for (int lane = 0; lane < LANES; lane++) dshift[k + lane] += shift[lane], dscale[k + lane] += scale[lane];
+                for (int j = 0; j < PIXELS; j++) {
+                    vec sum[9] = {{0}};
+                    const REAL *window = plane + j * of_pixel + 2 * r * stride;
+                    for (int64_t q = 0; q < pw; q++, window += 2)
+#pragma GCC unroll 16
+                        for (int at = 0; at < 16; at++) {
+                            const REAL pixel = window[at / 4 * stride + at % 4];
+#pragma GCC unroll 4
+                            for (int d = 0; d < 4; d++) {
+                                const int row = at / 4 - d / 2, column = at % 4 - d % 2; /* of the tap */
+                                if (row >= 0 && row < 3 && column >= 0 && column < 3)
+                                    sum[row * 3 + column] += pixel * at_position[q][d];
+                            }
+                        }
+                    for (int tap = 0; tap < 9; tap++)
+                        for (int lane = 0; lane < LANES; lane++) taps[(j * 9 + tap) * c + k + lane] += sum[tap][lane];
+                }
             }
     }
 }
@@ -302,20 +336,21 @@ void NAMED(image_tangent)(
     const REAL *restrict s, const REAL *restrict t, const REAL *restrict s_t, const REAL *restrict t_t, int64_t n,
     int64_t h, int64_t w, int64_t c, REAL *restrict plane, REAL *restrict hat_t, REAL *restrict a_t)
 {
-    const int64_t ph = h / 2, pw = w / 2;
-    memset(plane, 0, sizeof(REAL) * PIXELS * (h + 2) * (w + 2));
+    const int64_t ph = h / 2, pw = w / 2, stride = w + 2, of_pixel = (h + 2) * stride;
+    memset(plane, 0, sizeof(REAL) * PIXELS * of_pixel);
     for (int64_t i = 0; i < n; i++) {
-        NAMED(pad)(x + i * h * w * PIXELS, h, w, plane);
+        pad(x + i * h * w * PIXELS, h, w, plane);
         for (int64_t p = 0; p < ph * pw; p++)
-            for (int64_t k = 0; k < c; k++) {
+            for (int64_t k = 0; k < c; k += LANES) {
                 const int64_t to = (i * ph * pw + p) * c + k;
-                const int64_t row = p / pw * 2 + where[to] / 2, column = p % pw * 2 + where[to] % 2;
-                const REAL y_t = NAMED(at)(plane, h, w, row, column, weight_t + k, c);
-                const REAL value = rstd[k] * (y_t - m_t[k] - hat[to] * q[k]);
-                hat_t[to] = value;
-                a_t[to] = s[k] * hat[to] + t[k] > 0 ? s_t[k] * hat[to] + s[k] * value + t_t[k] : 0;
+                vec y[1][4][2], y_t = {0};
+                outputs(1, 1, plane + p / pw * 2 * stride + p % pw * 2, stride, of_pixel, weight_t + k, c, y);
+                const mask code = codes_at(where + to);
+                for (int d = 0; d < 4; d++) y_t = either(code == d, y[0][d][0], y_t);
+                const vec old = load(hat + to), value = load(rstd + k) * (y_t - load(m_t + k) - old * load(q + k));
+                const vec z_t = load(s_t + k) * old + load(s + k) * value + load(t_t + k);
+                store(hat_t + to, value);
+                store(a_t + to, either(load(s + k) * old + load(t + k) > 0, z_t, (vec){0}));
             }
     }
 }
-
-#endif

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nilr.meta.engine.convolution import Convolution
 from nilr.meta.engine.passes import Channels, Pair, Passes, Term, positions
 
 
@@ -86,9 +87,9 @@ class ConvLayer:
     """
 
     passes: Passes
+    convolution: Convolution
     slope: float = 0.0  # of the activation below zero; 1: no activation
     pool: bool = True
-    precision: torch.dtype | None = None  # dtype of the inputs of convolutions; None: that of the planes
     statistics: Sequence[Tensor] | None = None  # m and r of each branch, (2, Co); None: those of y
     first: int | None = None  # m and r are those of the first images; None: those of all images
 
@@ -96,7 +97,7 @@ class ConvLayer:
         self, xs: Sequence[Tensor], params: Sequence[BranchParams], *, last: bool = False
     ) -> tuple[Tensor, Kept]:
         """Return a, and what the other passes need; no pass may follow a `last` one."""
-        ys = [self._convolve(x, branch.weight) for x, branch in zip(xs, params, strict=True)]
+        ys = [self.convolution.forward(x, branch.weight) for x, branch in zip(xs, params, strict=True)]
         where: Tensor | None = None
         if self.pool and len(ys) == 1:
             pooled, where, *of_y = self.passes.pool_statistics(ys[0], params[0].scale, first=self.first)
@@ -133,7 +134,7 @@ class ConvLayer:
             c = -kr * dscale / m
             b = -k * dshift / m - c * branch.mean
             dy = self._spread(branch, kept.where, u, (b, c, k), reuse=last)
-            dx, dweight = self._convolve_backward(dy, branch.x, of.weight, input_gradient=need)
+            dx, dweight = self.convolution.backward(dy, branch.x, of.weight, input_gradient=need)
             dxs.append(dx)
             gradients.append(BranchParams(dweight, dscale, dshift))
             dys.append(dy if need else None)
@@ -156,7 +157,7 @@ class ConvLayer:
         """
         tangents, terms = [], []
         for x_t, branch, of, of_t in zip(x_ts, kept.branches, params, params_t, strict=True):
-            y_t = self._convolve_tangent(branch.x, x_t, of.weight, of_t.weight)
+            y_t = self.convolution.forward_tangent((branch.x, x_t), (of.weight, of_t.weight))
             p_t, mean_t, crossed = self.passes.tangent_statistics(branch.y, y_t, kept.where, branch.mean)
             r, k, q = branch.rstd, branch.k, crossed * branch.rstd
             tangents.append(BranchTangent(x_t, y_t, p_t, mean_t, q))
@@ -190,12 +191,9 @@ class ConvLayer:
             c_t = -(k_t * r * dscale + k * r_t * dscale + kr * dscale_t) / m
             b_t = -(k_t * dshift + k * dshift_t) / m - c_t * branch.mean - c * tangent.mean_t
             dy_t = self.passes.spread_tangent((branch.y, tangent.y_t), (u, u_t), kept.where, (b_t, c_t, c, k_t, k))
-            need = tangent.x_t is not None and dy is not None
-            dx_t, dweight_t = self._convolve_backward(dy_t, branch.x, of.weight, input_gradient=need)
-            if tangent.x_t is not None and dy is not None and dx_t is not None:
-                dx_more, dweight_more = self._convolve_backward(dy, tangent.x_t, of_t.weight, input_gradient=True)
-                dx_t = dx_t.add_(dx_more) if dx_more is not None else dx_t
-                dweight_t = dweight_t.add_(dweight_more)
+            dx_t, dweight_t = self.convolution.backward_tangent(
+                (dy, dy_t), (branch.x, tangent.x_t), (of.weight, of_t.weight)
+            )
             dx_ts.append(dx_t)
             gradients.append(BranchParams(dweight_t, dscale_t, dshift_t))
         return dx_ts, gradients
@@ -213,34 +211,6 @@ class ConvLayer:
             self.passes.spread(branch.y[part], u[part], at, (*b_c, channels[2]), reuse=True)
         return branch.y
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        groups = x.shape[1] // weight.shape[1]
-        padding = weight.shape[-1] // 2
-        y = torch.nn.functional.conv2d(self._rounded(x), self._rounded(weight), padding=padding, groups=groups)
-        return y.to(x.dtype).contiguous(memory_format=self.passes.memory_format)
-
-    def _convolve_tangent(self, x: Tensor, x_t: Tensor | None, weight: Tensor, weight_t: Tensor) -> Tensor:
-        if x_t is None:
-            return self._convolve(x, weight_t)
-        both = _beside(x, x_t, weight.shape[1]).contiguous(memory_format=self.passes.memory_format)
-        return self._convolve(both, torch.cat([weight_t, weight], 1))
-
-    def _convolve_backward(
-        self, dy: Tensor, x: Tensor, weight: Tensor, *, input_gradient: bool
-    ) -> tuple[Tensor | None, Tensor]:
-        """Return the gradients of a convolution in its input (if wanted) and in its weight."""
-        inputs = (self._rounded(value) for value in (dy, x, weight))
-        groups, padding = x.shape[1] // weight.shape[1], [weight.shape[-1] // 2] * 2
-        dx, dweight, _ = torch.ops.aten.convolution_backward(
-            *inputs, None, [1, 1], padding, [1, 1], False, [0, 0], groups, [input_gradient, True, False]
-        )
-        if not input_gradient:
-            return None, dweight.to(weight.dtype)
-        return dx.to(x.dtype).contiguous(memory_format=self.passes.memory_format), dweight.to(weight.dtype)
-
-    def _rounded(self, x: Tensor) -> Tensor:
-        return x if self.precision is None else x.to(self.precision)
-
 
 def _terms(ps: Sequence[Tensor], moments: Sequence[Pair], params: Sequence[BranchParams]) -> list[Term]:
     return [Term(p, mean, of.scale * rstd) for p, (mean, rstd), of in zip(ps, moments, params, strict=True)]
@@ -249,11 +219,3 @@ def _terms(ps: Sequence[Tensor], moments: Sequence[Pair], params: Sequence[Branc
 def _shift(params: Sequence[BranchParams]) -> Tensor:
     """Return the sum of the branches' shifts."""
     return params[0].shift if len(params) == 1 else params[0].shift + params[1].shift
-
-
-def _beside(x: Tensor, y: Tensor, channels: int) -> Tensor:
-    """Return the channels of each episode's x and y side by side."""
-    if x.shape[1] == channels:
-        return torch.cat([x, y], 1)
-    separate = [z.reshape(len(z), -1, channels, *z.shape[2:]) for z in (x, y)]
-    return torch.cat(separate, 2).flatten(1, 2)

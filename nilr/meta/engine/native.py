@@ -1,19 +1,29 @@
 """The C kernels. They are built at installation if there is a C compiler; nothing requires them.
 
-They compute on the caller's thread, in float32 or float64.
+They compute on the caller's thread, in float32 or float64. The library has them for several instruction sets; the best
+that the processor supports is used.
 """
 
 import ctypes
 import functools
+from collections.abc import Callable
 from importlib import resources
+from typing import cast
 
 import torch
 from torch import Tensor
 
 LIBRARY = "_kernels.so"
-VERSION = 4  # of the kernels; libraries of other versions are ignored
+VERSION = 5  # of the kernels; libraries of other versions are ignored
 
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+CHANNELS = 16  # the kernels of convolutions need a multiple of it
+
+_DTYPES = {torch.float32: "f32", torch.float64: "f64"}
+
+_ALLOCATE = ("convolve", "convolve_weight")  # kernels that return 1 if their working memory is missing
+
+# Instruction sets by torch's name for what the processor supports, best first.
+_SUPPORTED = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
 
 
 @functools.cache
@@ -22,33 +32,42 @@ def library() -> ctypes.CDLL | None:
     with resources.as_file(resources.files("nilr.meta.engine").joinpath(LIBRARY)) as path:
         try:
             found = ctypes.CDLL(str(path))
-            version = ctypes.c_int64.in_dll(found, "nilr_kernels_version").value
+            version = ctypes.c_int64.in_dll(found, "nilr_kernels_version_f32_base").value
         except (OSError, ValueError):
             return None
         return found if version == VERSION else None
 
 
 @functools.cache
-def fast_images() -> bool:
-    """Return whether the image kernels have their fast form on this processor."""
-    found = library()
-    return found is not None and bool(found.nilr_fast_images())
+def instruction_sets() -> tuple[str, ...]:
+    """Return the instruction sets of the built kernels that this processor supports, best first."""
+    supported = _SUPPORTED.get(torch.backends.cpu.get_cpu_capability(), ("base",))
+    return tuple(name for name in supported if hasattr(library(), f"nilr_kernels_version_f32_{name}"))
 
 
-def call(kernel: str, *arguments: Tensor | float | None, dtype: torch.dtype, form: str | None = None) -> None:
+def call(kernel: str, *arguments: Tensor | float | None, dtype: torch.dtype, instructions: str | None = None) -> None:
     """Call a kernel with the memory of tensors, with numbers (int as int64, float as double), and with null for None.
 
     Planes (n, C, H, W) are in channels-last memory, of `dtype` or uint8; matrices are of `dtype` or float64. By
-    default the form of the kernel is that of `dtype`.
+    default the kernel is that of the best instruction set.
 
     Raises:
         ValueError: the kernel cannot read a tensor's dtype or layout.
+        MemoryError: the kernel cannot allocate its working memory.
     """
+    readable = [_readable(x, dtype) if isinstance(x, Tensor) else x for x in arguments]
+    if _kernel(kernel, dtype, instructions or instruction_sets()[0])(*map(_argument, readable)):
+        raise MemoryError(f"no memory for the kernel `{kernel}`")
+
+
+@functools.cache
+def _kernel(name: str, dtype: torch.dtype, instructions: str) -> Callable[..., int | None]:
     found = library()
     if found is None:
         raise RuntimeError("the kernels were not built")
-    readable = [_readable(x, dtype) if isinstance(x, Tensor) else x for x in arguments]
-    getattr(found, f"{kernel}_{form or _SUFFIX[dtype]}")(*map(_argument, readable))
+    function = getattr(found, f"{name}_{_DTYPES[dtype]}_{instructions}")
+    function.restype = ctypes.c_int64 if name in _ALLOCATE else None
+    return cast(Callable[..., int | None], function)
 
 
 def sizes(x: Tensor) -> tuple[int, int, int]:

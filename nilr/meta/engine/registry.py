@@ -5,11 +5,12 @@ import torch
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.batched import BatchedEngine
 from nilr.meta.engine.contract import Engine
-from nilr.meta.engine.explicit import CompiledEngine, ExplicitEngine
+from nilr.meta.engine.explicit import CompiledEngine, ExplicitEngine, WinogradEngine
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.models.learner import Learner
 
 ENGINES: dict[str, type[Engine]] = {
+    "winograd": WinogradEngine,
     "compiled": CompiledEngine,
     "batched": BatchedEngine,
     "explicit": ExplicitEngine,
@@ -17,7 +18,7 @@ ENGINES: dict[str, type[Engine]] = {
 }
 
 # The engines that `auto` tries, by device. A CPU is busy with one episode per core, a GPU with many per operation.
-AUTO = {"cpu": ("compiled", "explicit", "reference"), "cuda": ("batched", "reference")}
+AUTO = {"cpu": ("winograd", "compiled", "explicit", "reference"), "cuda": ("batched", "reference")}
 
 
 def choose_engine(
@@ -26,12 +27,15 @@ def choose_engine(
     device: torch.device,
     precision: str = "float32",
     episode_chunk: int | None = None,
+    *,
+    earlier: str | None = None,
 ) -> Engine:
     """Return the named engine, bound to the learner.
 
     The choice is a fixed function of device, architecture and build, never of a timing.
 
-    "auto" is the first engine in `AUTO` that supports the learner on the device. The precision "bf16" rounds the inputs
+    "auto" is the first engine in `AUTO` that supports the learner on the device; before them comes the `earlier` one,
+    which computed the updates of a resumed training. The precision "bf16" rounds the inputs
     of convolutions; all others leave them unchanged. `episode_chunk` is that of `Engine`.
 
     Raises:
@@ -39,7 +43,8 @@ def choose_engine(
         UsageError: the engine does not support the learner, the device or the precision, or was not built.
     """
     if name == "auto":
-        name = next(other for other in AUTO[device.type] if ENGINES[other].supports(learner, device))
+        before = [earlier] if earlier in ENGINES else []
+        name = next(other for other in (*before, *AUTO[device.type]) if ENGINES[other].supports(learner, device))
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ("auto", *ENGINES))
     engine = ENGINES[name]

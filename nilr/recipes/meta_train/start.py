@@ -99,7 +99,10 @@ class Starter:
         reference, checkpoint = read_reference(settings, stored, self._store)
         device = prepare(settings.device, settings.threads, settings.precision)
         train, val = self._open_data(settings, stored, device)
-        outer = self._outer_loop(settings, algorithm, checkpoint, train.used, device)
+        earlier = None if directory is None else newest_manifest(directory)
+        outer = self._outer_loop(
+            settings, algorithm, checkpoint, train.used, device, engine=None if earlier is None else earlier.engine
+        )
         samplers = _sampler(settings, train), _sampler(settings, val) if val is not None else None
         if directory is None:
             directory = self._resources.enter_context(_new_directory(settings, self._store, default_name))
@@ -143,6 +146,8 @@ class Starter:
         reference: Checkpoint | None,
         data: DataUsed,
         device: torch.device,
+        *,
+        engine: str | None,
     ) -> OuterLoop:
         learner = build_learner(
             settings.arch,
@@ -152,15 +157,16 @@ class Starter:
             seed=stream_seed(settings.seed, "weights"),
         )
         params = {name: value.to(device) for name, value in learner.initial_params().items()}
-        engine = choose_engine(settings.engine, learner, device, settings.precision, settings.episode_chunk)
-        self._fit_memory(settings, algorithm, engine, data, device)
+        how = settings.precision, settings.episode_chunk
+        chosen = choose_engine(settings.engine, learner, device, *how, earlier=engine)
+        self._fit_memory(settings, algorithm, chosen, data, device)
         numbers = initial_rates(algorithm, params, learner.kinds, stream_seed(settings.seed, "rates"))
         numbers, norms = with_reference(settings, reference, numbers, params)
         return OuterLoop(
             algorithm,
             params,
             numbers,
-            engine=engine,
+            engine=chosen,
             settings=OuterSettings(
                 settings.outer_lr,
                 settings.grad_clip,
@@ -171,7 +177,7 @@ class Starter:
                 settings.batch_stats == "inductive",
             ),
             rate_norms=norms,
-            capture=self._capture_on(device) if engine.capturable else None,
+            capture=self._capture_on(device) if chosen.capturable else None,
         )
 
     def _fit_memory(

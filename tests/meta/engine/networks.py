@@ -75,13 +75,16 @@ class Network(NamedTuple):
     mean: bool = False
 
 
-def blocks(n_blocks: int) -> tuple[Unit, ...]:
-    return tuple(Unit(f"block{i}", 4 if i > 1 else 3, 4, pool=i <= 4) for i in range(1, n_blocks + 1))
+def blocks(n_blocks: int, width: int) -> tuple[Unit, ...]:
+    return tuple(Unit(f"block{i}", width if i > 1 else 3, width, pool=i <= 4) for i in range(1, n_blocks + 1))
+
+
+# widths of 16 and 32 are those of the kernels of convolutions; others are left to torch
 
 
 NETWORKS = {
-    "conv4": Network(blocks(4), lambda batch: plain_blocks(batch, 4)),
-    "conv6": Network(blocks(6), lambda batch: plain_blocks(batch, 6)),
+    "conv4": Network(blocks(4, 16), lambda batch: plain_blocks(batch, 4)),
+    "conv6": Network(blocks(6, 4), lambda batch: plain_blocks(batch, 6)),
     "resnet12": Network(
         tuple(residual(f"block{i}", *channels) for i, channels in enumerate([(3, 3), (3, 4), (4, 2), (2, 4)], 1)),
         lambda batch: residual_blocks(batch, 4),
@@ -89,16 +92,16 @@ NETWORKS = {
     ),
     "mixed": Network(
         (
-            Unit("block1", 3, 4, slope=0.1),
-            Unit("block2", 4, 3, kernel=1, slope=None, pool=False),
+            Unit("block1", 3, 16, slope=0.1),
+            Unit("block2", 16, 16, kernel=1, slope=None, pool=False),
             Residual(
                 "block3",
-                (Unit("block3.unit1", 3, 3, pool=False), Unit("block3.unit2", 3, 2, slope=None, pool=False)),
-                Unit("block3.shortcut", 3, 2, 1, None, pool=False),
+                (Unit("block3.unit1", 16, 32, pool=False), Unit("block3.unit2", 32, 16, slope=None, pool=False)),
+                Unit("block3.shortcut", 16, 16, 1, None, pool=False),
                 slope=0.0,
                 pool=False,
             ),
-            Unit("block4", 2, 3),
+            Unit("block4", 16, 3),
         ),
         mixed_blocks,
     ),

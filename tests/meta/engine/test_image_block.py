@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import unfold
 
+from nilr.meta.engine import native
+from nilr.meta.engine.convolution import TorchConvolution
 from nilr.meta.engine.image_block import ImageBlock, image_block, moments_of
 from nilr.meta.engine.layer import BranchParams, ConvLayer
-from nilr.meta.engine.native import fast_images, library
+from nilr.meta.engine.native import library
 from nilr.meta.engine.passes import AtenPasses
 
 pytestmark = [
@@ -20,20 +22,17 @@ pytestmark = [
 ]
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}
-every_dtype = pytest.mark.parametrize(
-    "dtype",
-    [
-        torch.float64,
-        pytest.param(
-            torch.float32,
-            marks=pytest.mark.skipif(not fast_images(), reason="this processor has no fast form of the kernels"),
-        ),
-    ],
-    ids=str,
-)
-# even and odd sizes, channels that fill vectors of 16 and that do not
+
+
+@pytest.fixture(autouse=True, params=native.instruction_sets() if library() else [None])
+def _every_instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "instruction_sets", lambda: (request.param,))
+
+
+every_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+# even and odd sizes, channels that fill pairs of vectors and that do not
 every_shape = pytest.mark.parametrize(
-    "shape", [(2, 18, 18, 4), (3, 17, 21, 32), (1, 40, 36, 37), (2, 16, 16, 64)], ids=str
+    "shape", [(2, 18, 18, 16), (3, 17, 21, 32), (1, 40, 36, 48), (2, 16, 16, 64)], ids=str
 )
 
 
@@ -50,9 +49,7 @@ def params(channels: int, dtype: torch.dtype, seed: int) -> BranchParams:
 
 
 def made_for(x: Tensor) -> ImageBlock:
-    moments = moments_of(x)
-    assert moments is not None
-    return ImageBlock(x, moments)
+    return ImageBlock(x, moments_of(x))
 
 
 @every_dtype
@@ -70,7 +67,7 @@ def test_every_pass_is_that_of_the_block_of_tensor_functions(
         for _ in range(2)
     )
     outcomes = []
-    for block in (made_for(x), ConvLayer(AtenPasses())):
+    for block in (made_for(x), ConvLayer(AtenPasses(), TorchConvolution(torch.channels_last))):
         a, kept = block.forward([x], [at])
         (dx,), (gradient,), kept_gradient = block.backward(da.clone(), kept, [at], needed=[False])
         a_t, tangent = block.forward_tangent([None], kept, [at], [direction])
@@ -101,9 +98,9 @@ def test_a_filter_with_a_tiny_variance_is_normalised_as_in_float64(dtype: torch.
     smooth = torch.linspace(0.4, 0.6, 32, dtype=torch.float64).expand(2, 3, 32, 32)
     smooth = smooth + 1e-3 * images(2, 32, 32, torch.float64)
     x = smooth.to(dtype).contiguous(memory_format=torch.channels_last)
-    edges = torch.zeros(4, 3, 3, 3, dtype=dtype)
+    edges = torch.zeros(16, 3, 3, 3, dtype=dtype)
     edges[:, :, 1, 0], edges[:, :, 1, 1], edges[:, :, 1, 2] = 1, -2, 1
-    block = BranchParams(edges, torch.ones(4, dtype=dtype), torch.zeros(4, dtype=dtype))
+    block = BranchParams(edges, torch.ones(16, dtype=dtype), torch.zeros(16, dtype=dtype))
     _, kept = made_for(x).forward([x], [block])
     assert kept is not None
     y = torch.nn.functional.conv2d(x.double(), edges.double(), padding=1)
@@ -114,13 +111,13 @@ def test_a_filter_with_a_tiny_variance_is_normalised_as_in_float64(dtype: torch.
 @every_dtype
 def test_moments_are_computed_again_after_images_change(dtype: torch.dtype) -> None:
     x = images(2, 16, 16, dtype)
-    first = image_block(x, x)
-    again = image_block(x, x)
+    first = image_block(x, x, 16)
+    again = image_block(x, x, 16)
     assert first is not None
     assert again is not None
     assert again.moments is first.moments
     x += 1
-    changed = image_block(x, x)
+    changed = image_block(x, x, 16)
     assert changed is not None
     torch.testing.assert_close(changed.moments.covariance, made_for(x).moments.covariance)
     assert not torch.equal(changed.moments.mean, first.moments.mean)
@@ -128,7 +125,7 @@ def test_moments_are_computed_again_after_images_change(dtype: torch.dtype) -> N
 
 def test_images_that_nobody_else_needs_are_not_held() -> None:
     x = images(2, 16, 16, torch.float64)
-    assert image_block(x, x) is not None
+    assert image_block(x, x, 16) is not None
     watched = weakref.ref(x)
     del x
     assert watched() is None
@@ -136,4 +133,5 @@ def test_images_that_nobody_else_needs_are_not_held() -> None:
 
 def test_what_the_kernels_do_not_read_is_left_to_others() -> None:
     grey = images(2, 16, 16, torch.float64)[:, :1].contiguous(memory_format=torch.channels_last)
-    assert moments_of(grey) is None
+    assert image_block(grey, grey, 16) is None
+    assert image_block(images(2, 16, 16, torch.float64), grey, 20) is None

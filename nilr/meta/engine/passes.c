@@ -4,37 +4,16 @@
    each pooled value which of its window's four positions it came from: 0 1 / 2 3; it is null without pooling, and what
    is else a pooled plane is then a full one. The formulas stand in layer.py; the names here are the same. images.c has
    those of the first block. Loops run over channels innermost, so the compiler turns them into vectors; sums go through
-   a row in REAL and from row to row in double.
+   a row in REAL and from row to row in double. */
 
-   The file includes itself, once for float and once for double. */
-
-#ifndef REAL
-
-#include <stdint.h>
-
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(NILR_PLAIN)
-#define NILR_KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define NILR_KERNEL
-#endif
+#include "vectors.h"
 
 /* Increase it with every change of a kernel's arguments or meaning; native.py must have the same number. */
-const int64_t nilr_kernels_version = 4;
-
-#define REAL float
-#define NAMED(name) name##_f32
-#include "kernels.c"
-#undef REAL
-#undef NAMED
-#define REAL double
-#define NAMED(name) name##_f64
-#include "kernels.c"
-
-#else
+const int64_t NAMED(nilr_kernels_version) = 5;
 
 /* mean: of y in the first images; centred: their sum of (y - mean)^2, by Chan's rule. If pooled is not null, in all
    images, the y whose sign * y is largest in its window. */
-NILR_KERNEL void NAMED(pool_statistics)(
+void NAMED(pool_statistics)(
     const REAL *restrict y, const REAL *restrict scale, int64_t first, int64_t n, int64_t h, int64_t w, int64_t c,
     REAL *restrict pooled, uint8_t *restrict where, double *restrict mean, double *restrict centred)
 {
@@ -95,7 +74,7 @@ NILR_KERNEL void NAMED(pool_statistics)(
 }
 
 /* a = act(t + k1 (p1 - m1) + k2 (p2 - m2)); p2 may be null. */
-NILR_KERNEL void NAMED(normalise)(
+void NAMED(normalise)(
     const REAL *restrict p1, const REAL *restrict m1, const REAL *restrict k1, const REAL *restrict p2,
     const REAL *restrict m2, const REAL *restrict k2, const REAL *restrict t, double slope, int64_t rows, int64_t c,
     REAL *restrict a)
@@ -115,7 +94,7 @@ NILR_KERNEL void NAMED(normalise)(
 }
 
 /* The same for two full planes y1 and y2, pooled; p1 and p2 are their values at the pooled positions. */
-NILR_KERNEL void NAMED(pool_sum)(
+void NAMED(pool_sum)(
     const REAL *restrict y1, const REAL *restrict m1, const REAL *restrict k1, const REAL *restrict y2,
     const REAL *restrict m2, const REAL *restrict k2, const REAL *restrict t, double slope, int64_t n, int64_t h,
     int64_t w, int64_t c, REAL *restrict a, uint8_t *restrict where, REAL *restrict p1, REAL *restrict p2)
@@ -148,7 +127,7 @@ NILR_KERNEL void NAMED(pool_sum)(
 
 /* u = da act', over da, unless a is null: then da is u. dshift = sum u; centred = sum u (p - m), plus sum v (p_t - m_t)
    where a tangent is given. */
-NILR_KERNEL void NAMED(masked_sums)(
+void NAMED(masked_sums)(
     REAL *restrict u, const REAL *restrict a, double slope, const REAL *restrict p, const REAL *restrict m,
     const REAL *restrict v, const REAL *restrict p_t, const REAL *restrict m_t, int64_t rows, int64_t c,
     double *restrict dshift, double *restrict centred)
@@ -179,7 +158,7 @@ NILR_KERNEL void NAMED(masked_sums)(
 }
 
 /* dy = b + c1 y, plus k1 u at the pooled positions; dy may be y. */
-NILR_KERNEL void NAMED(spread)(
+void NAMED(spread)(
     const REAL *y, const REAL *restrict u, const uint8_t *restrict where, const REAL *restrict b,
     const REAL *restrict c1, const REAL *restrict k1, int64_t n, int64_t h, int64_t w, int64_t c, REAL *dy)
 {
@@ -200,14 +179,18 @@ NILR_KERNEL void NAMED(spread)(
                 }
                 const int64_t from = ((i * ph + r / 2) * pw + q / 2) * c;
                 const uint8_t here = 2 * (r & 1) + (q & 1);
-#pragma GCC ivdep
-                for (int64_t k = 0; k < c; k++)
+                int64_t k = 0;
+                for (; k + LANES <= c; k += LANES) {
+                    const vec added = either(codes_at(where + from + k) == here, load(k1 + k) * load(u + from + k), (vec){0});
+                    store(dy + at + k, load(b + k) + load(c1 + k) * load(y + at + k) + added);
+                }
+                for (; k < c; k++)
                     dy[at + k] = b[k] + c1[k] * y[at + k] + (where[from + k] == here ? k1[k] * u[from + k] : 0);
             }
 }
 
 /* total = sum y_t; crossed = sum (y - m) y_t; taken = y_t at the pooled positions. */
-NILR_KERNEL void NAMED(tangent_statistics)(
+void NAMED(tangent_statistics)(
     const REAL *restrict y, const REAL *restrict y_t, const uint8_t *restrict where, const REAL *restrict m,
     int64_t n, int64_t h, int64_t w, int64_t c, REAL *restrict taken, double *restrict total,
     double *restrict crossed)
@@ -244,7 +227,7 @@ NILR_KERNEL void NAMED(tangent_statistics)(
 }
 
 /* a_t = act' (t_t + the sum of k (p - m) over two terms, or four where p3 is not null). */
-NILR_KERNEL void NAMED(normalise_tangent)(
+void NAMED(normalise_tangent)(
     const REAL *restrict p1, const REAL *restrict m1, const REAL *restrict k1, const REAL *restrict p2,
     const REAL *restrict m2, const REAL *restrict k2, const REAL *restrict p3, const REAL *restrict m3,
     const REAL *restrict k3, const REAL *restrict p4, const REAL *restrict m4, const REAL *restrict k4,
@@ -264,7 +247,7 @@ NILR_KERNEL void NAMED(normalise_tangent)(
 }
 
 /* dy_t = b_t + c_t y + c1 y_t, plus k_t u + k1 u_t at the pooled positions. */
-NILR_KERNEL void NAMED(spread_tangent)(
+void NAMED(spread_tangent)(
     const REAL *restrict y, const REAL *restrict y_t, const REAL *restrict u, const REAL *restrict u_t,
     const uint8_t *restrict where, const REAL *restrict b_t, const REAL *restrict c_t, const REAL *restrict c1,
     const REAL *restrict k_t, const REAL *restrict k1, int64_t n, int64_t h, int64_t w, int64_t c,
@@ -288,10 +271,15 @@ NILR_KERNEL void NAMED(spread_tangent)(
                 }
                 const int64_t from = ((i * ph + r / 2) * pw + q / 2) * c;
                 const uint8_t here = 2 * (r & 1) + (q & 1);
-                for (int64_t k = 0; k < c; k++)
+                int64_t k = 0;
+                for (; k + LANES <= c; k += LANES) {
+                    const vec added = load(k_t + k) * load(u + from + k) + load(k1 + k) * load(u_t + from + k);
+                    const vec dense = load(b_t + k) + load(c_t + k) * load(y + at + k) + load(c1 + k) * load(y_t + at + k);
+                    store(dy_t + at + k, dense + either(codes_at(where + from + k) == here, added, (vec){0}));
+                }
+                for (; k < c; k++)
                     dy_t[at + k] = b_t[k] + c_t[k] * y[at + k] + c1[k] * y_t[at + k]
                         + (where[from + k] == here ? k_t[k] * u[from + k] + k1[k] * u_t[from + k] : 0);
             }
 }
 
-#endif

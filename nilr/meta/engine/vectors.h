@@ -1,0 +1,44 @@
+/* What every kernel file needs. Each file is compiled once for every dtype (REAL) and instruction set; SUFFIX names the
+   combination, such as f32_avx2. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define JOINED(a, b) a##_##b
+#define JOIN(a, b) JOINED(a, b)
+#define NAMED(name) JOIN(name, SUFFIX)
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define ROWS 12 /* of a product that are computed together: two vectors of each fit into the registers */
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#define ROWS 6
+#else
+#define VECTOR_BYTES 16
+#define ROWS 6
+#endif
+
+#define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
+
+typedef REAL vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL unaligned_vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+
+INLINE vec load(const REAL *from) { return *(const unaligned_vec *)from; }
+INLINE void store(REAL *to, vec value) { *(unaligned_vec *)to = value; }
+
+typedef __typeof__((vec){0} < (vec){0}) mask;
+typedef uint8_t codes __attribute__((vector_size(VECTOR_BYTES / sizeof(REAL))));
+
+INLINE vec either(mask first, vec a, vec b) { return (vec)((first & (mask)a) | (~first & (mask)b)); }
+
+/* The positions in their windows that pooled values came from. */
+INLINE mask codes_at(const uint8_t *where)
+{
+    codes small;
+    memcpy(&small, where, sizeof small);
+    return __builtin_convertvector(small, mask);
+}
