@@ -36,7 +36,7 @@ def test_without_a_compiler_there_is_no_library_and_a_reason(
 @pytest.mark.parametrize("empty", ["", " "])
 def test_an_empty_cc_is_none(build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
     monkeypatch.setenv("CC", empty)
-    (tmp_path / "whole.c").write_text("int whole = 1;")
+    (tmp_path / "whole.c").write_text("extern int whole;")
     assert build.compile_kernels(tmp_path, tmp_path / "_kernels.so") is None
     assert (tmp_path / "_kernels.so").exists()
 
@@ -55,7 +55,7 @@ def test_an_earlier_library_stays_in_place_until_the_new_one_is_compiled(
 ) -> None:
     library, seen, compiler = tmp_path / "_kernels.so", tmp_path / "seen", tmp_path / "compiler"
     library.write_bytes(b"of an earlier build")
-    (tmp_path / "whole.c").write_text("int whole = 1;")
+    (tmp_path / "whole.c").write_text("extern int whole;")
     compiler.write_text(f'#!/bin/sh\ncp "{library}" "{seen}" && exec cc "$@"\n')
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))

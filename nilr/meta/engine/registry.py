@@ -18,7 +18,7 @@ ENGINES: dict[str, type[Engine]] = {
 }
 
 # The engines that `auto` tries, by device. A CPU is busy with one episode per core, a GPU with many per operation.
-AUTO = {"cpu": ("winograd", "compiled", "explicit", "reference"), "cuda": ("batched", "reference")}
+AUTO = {"cpu": ("winograd", "explicit", "reference"), "cuda": ("batched", "reference")}
 
 
 def choose_engine(

@@ -15,6 +15,7 @@ from nilr.config.meta_train import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler, stream_seed
 from nilr.errors import CheckpointError, DivergedError, EpisodeError, Interrupted, NilrError, StoreError, UsageError
 from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine.registry import AUTO
 from nilr.meta.inner_lr import initial_rates
 from nilr.models.registry import build_learner
 from nilr.recipes import meta_train
@@ -132,6 +133,17 @@ def test_an_interrupted_training_resumes_bit_for_bit(algo: str, updates: int, qu
     assert load_checkpoint(_models() / "halved" / "last.safetensors").manifest.outer_step == updates
     resumed = train(algo=algo, name="halved", resume="auto", **quick)
     assert contents(resumed) == contents(whole)
+
+
+def test_a_resumed_training_keeps_the_engine_that_auto_chose(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setitem(AUTO, "cpu", ("explicit",))
+        with pytest.raises(Interrupted):
+            meta_train.run(TrainSettings(algo="metasgd", name="kept", **quick), SignalAt(1))
+    train(resume="kept")
+    assert load_checkpoint(_models() / "kept" / "last.safetensors").manifest.engine == "explicit"
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
