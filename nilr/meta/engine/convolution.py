@@ -84,9 +84,8 @@ class TorchConvolution(Convolution):
             return self.backward(dy_t, value, w, input_gradient=False)
         dx_t, dweight_t = self.backward(dy_t, value, w, input_gradient=True)
         dx_more, dweight_more = self.backward(gradient, x_t, w_t, input_gradient=True)
-        assert dx_t is not None
-        assert dx_more is not None
-        return dx_t.add_(dx_more), dweight_t.add_(dweight_more)
+        dx_t = dx_more if dx_t is None or dx_more is None else dx_t.add_(dx_more)
+        return dx_t, dweight_t.add_(dweight_more)
 
     def _rounded(self, x: Tensor) -> Tensor:
         return x if self.precision is None else x.to(self.precision)
