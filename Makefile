@@ -14,7 +14,7 @@ FLOOR_TORCH ?= $(shell sed -n 's/^ *"torch>=\(.*\)",/\1/p' pyproject.toml)
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-INSTALLS = pyproject.toml $(CONSTRAINTS) hatch_build.py $(wildcard nilr/meta/engine/*.c)
+INSTALLS = pyproject.toml $(CONSTRAINTS) hatch_build.py $(wildcard nilr/meta/engine/*.[ch])
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow faults fuzz check floors newest peers bench bench-packing docs
