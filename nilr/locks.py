@@ -41,7 +41,7 @@ _RECORD_BYTES = 200
 
 
 class InUseError(Exception):
-    """Another process has the lock; the message says which, if it is known."""
+    """Another process has the lock; the message is a hint that names it, if it is known."""
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as resources:
         resources.callback(os.close, handle)
         if not _flock(handle):
-            raise InUseError(_describe(os.pread(handle, _RECORD_BYTES, 0)))
+            raise InUseError(f"wait until {_describe(os.pread(handle, _RECORD_BYTES, 0))} ends")
         record = f"{_host()} {os.getpid()}\n".encode()
         if not shares_locks(path):
             resources.enter_context(_claimed(_claim(path), record))
@@ -116,8 +116,8 @@ def _claimed(path: Path, record: bytes) -> Iterator[None]:
     except FileExistsError:
         found = path.read_bytes()
         if _is_foreign(found):
-            where = f"{_describe(found)}, and this file system may not share locks; if it has ended, remove {path}"
-            raise InUseError(where) from None
+            known = f"machines may not see each other's locks on this file system, so if it has ended, remove `{path}`"
+            raise InUseError(f"wait until {_describe(found)} ends ({known})") from None
         handle = os.open(path, os.O_WRONLY)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -142,7 +142,7 @@ def _is_foreign(record: bytes) -> bool:
 
 def _describe(record: bytes) -> str:
     host, _, process = record.decode(errors="replace").strip().partition(" ")
-    return f"process {process} on `{host}`" if process else "an unknown process"
+    return f"process {process} on `{host}`" if process else "it"
 
 
 def _host() -> str:

@@ -142,8 +142,8 @@ class Store:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 resources.enter_context(locked(path))
             except InUseError as error:
-                hint = "wait until it ends, or choose another --name"
-                raise StoreError(f"{kind} `{name}` is in use by another process: {error}", hint=hint) from error
+                hint = f"{error}, or choose another --name"
+                raise StoreError(f"{kind} `{name}` is in use by another process", hint=hint) from error
             except OSError as error:
                 raise storage_error(path, error, "lock") from error
             for directory in (self._models, *self._models.glob("*/")):

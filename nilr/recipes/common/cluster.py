@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MINUTES = {"slurm": 4 * 60, "local": 30 * 24 * 60}
 _MOST_TIMEOUTS = 1000  # each time limit that a job reaches brings it forward
 _SECONDS_BETWEEN_CHECKS = {"slurm": 2.0, "local": 0.2}
-_SECONDS_BETWEEN_QUERIES = 60.0  # of Slurm's accounting, for jobs that ended without a result
+_SECONDS_BETWEEN_QUERIES = 60.0
 _CANCELLED = "cancelled"  # a file in the folder of the jobs
 
 
@@ -146,12 +146,20 @@ class Cluster:
     def wait(self, jobs: "Sequence[_Job]") -> "list[_Job]":
         """Wait until some jobs have sent a message or have ended, and return these."""
         while True:
-            if time.monotonic() - self._queried_at > _SECONDS_BETWEEN_QUERIES:
-                jobs[0].query()
+            if self._cluster == "slurm" and time.monotonic() - self._queried_at >= _SECONDS_BETWEEN_QUERIES:
+                self._find_lost(jobs)
                 self._queried_at = time.monotonic()
             if news := [job for job in jobs if job.read() or job.done()]:
                 return news
             time.sleep(_SECONDS_BETWEEN_CHECKS[self._cluster])
+
+    def _find_lost(self, jobs: "Sequence[_Job]") -> None:
+        """Count how often jobs are missing in Slurm's queue; not every cluster keeps accounts of ended jobs."""
+        command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
+        queue = subprocess.run(command, capture_output=True, text=True, check=False)
+        if queue.returncode == 0:
+            for job in jobs:
+                job.absences = 0 if job.number in queue.stdout.split() else job.absences + 1
 
     def _cancel(self) -> None:
         """End all jobs; wait until those of this machine have saved their state."""
@@ -172,6 +180,7 @@ class _Job:
 
     def __init__(self, name: str, job: "submitit.Job[Ending]") -> None:
         self._name, self._job = name, job
+        self.number, self.absences = job.job_id, 0
         self._messages: list[Message] = []
         self._read = 0  # bytes of the log
 
@@ -199,22 +208,19 @@ class _Job:
 
     def done(self) -> bool:
         """Return whether the job has ended."""
-        return self._job.done()
-
-    def query(self) -> None:
-        """Ask the scheduler about all jobs."""
-        self._job.done(force_check=True)
+        return self._job.done() or self.absences > 1
 
     def result(self) -> Any:  # noqa: ANN401 - whatever the task's function returns
         """Return what the task returned, or raise its error; NilrError if the job ended without either."""
         import submitit
 
         try:
-            ending = self._job.result()
-        except submitit.core.utils.UncompletedJobError as error:
-            problem = f"job {self._job.job_id} for `{self._name}` ended without a result ({self._job.state.lower()})"
-            raise NilrError(problem, hint=f"read its log: {self._job.paths.stderr}") from error
-        return ending.result()
+            if self._job.done():
+                return self._job.result().result()
+        except submitit.core.utils.UncompletedJobError:
+            pass
+        problem = f"job {self.number} for `{self._name}` ended without a result ({self._job.state.lower()})"
+        raise NilrError(problem, hint=f"read its log: {self._job.paths.stderr}")
 
     def cancel(self) -> None:
         """Let the job save its state and end."""
@@ -222,7 +228,7 @@ class _Job:
 
         if isinstance(self._job, LocalJob):  # its own `cancel` kills a job after a second
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(self._job.job_id), signal.SIGTERM)
+                os.kill(int(self.number), signal.SIGTERM)
         else:
             self._job.cancel(check=False)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ from nilr.words import counted
 
 MOST_JOBS = 8
 CONCLUDED, PAGE, TEXT = "reproduce.json", "report.html", "report.md"
+
+_SECONDS_UNTIL_VISIBLE = 90.0  # the time for which a client of NFS may not show another machine's new files
 
 _FINISHED = "all trainings and probes are finished"
 _CONTINUE = "finished work is kept; run the same command again to continue"
@@ -162,6 +165,9 @@ def _finish(
     tasks = [Task(model.name, work, (plan, model), model.reference) for model in unfinished]
     if settings.cluster is not None:
         execute(tasks, Cluster(settings, plan.store.jobs_path(plan.name), jobs), progress, reporter)
+        deadline = time.monotonic() + _SECONDS_UNTIL_VISIBLE
+        while stored_files(plan) is None and time.monotonic() < deadline:
+            time.sleep(1.0)
     elif jobs > 1:
         execute(tasks, Pool(jobs, reporter.note), progress, reporter)
     else:

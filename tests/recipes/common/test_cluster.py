@@ -188,6 +188,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     commands = tmp_path / "bin"
     commands.mkdir()
     for name, text in (
+        ("squeue", "#!/bin/sh\necho 7_1\n"),
+        ("sacct", "#!/bin/sh\n"),
         ("sbatch", SBATCH),
         ("srun", "#!/bin/sh\n"),
         ("scancel", "#!/bin/sh\necho $1 >> {work}/cancelled\n"),
@@ -222,3 +224,12 @@ def test_jobs_that_slurm_refuses_are_one_error(slurm: Path) -> None:
         run([Task("a", fail, (ValueError(),))], slurm / "jobs", Seen(), settings)
     assert "--partition" in (error.value.hint or "")
     assert shutil.which("sbatch") == str(slurm / "bin" / "sbatch")
+
+
+def test_a_job_that_is_no_longer_in_the_queue_has_ended(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_SECONDS_BETWEEN_QUERIES", 0.0)
+    monkeypatch.setitem(cluster._SECONDS_BETWEEN_CHECKS, "slurm", 0.0)
+    tasks = [Task(name, fail, (ValueError(),)) for name in "ab"]
+    with pytest.raises(NilrError, match=r"^job 7_0 for `a` ended without a result \(unknown\)"):
+        run(tasks, slurm / "jobs", Seen(), ClusterSettings(cluster="slurm"))
+    assert (slurm / "cancelled").read_text().split() == ["7_1"]
