@@ -134,17 +134,16 @@ class WinogradConvolution(Convolution):
 
 
 def _fits(x: Tensor, weight: Tensor) -> bool:
-    """Return whether the kernels support a convolution, and have less work with it than a direct one.
+    """Return whether the kernels support a convolution, and need less time for it than a direct one.
 
-    They multiply 36 times per tile of 4x4 outputs, and transform the weight at the cost of some tiles.
+    In multiplications for each pair of channels: 36 per tile of 4x4 outputs, and the transform of the weight, which
+    costs as much as some tiles do, against 9 per output.
     """
     (n, _, h, w), (co, ci, kernel, _) = x.shape, weight.shape
     if kernel != 3 or ci % CHANNELS or co % CHANNELS or x.shape[1] != ci:
         return False
-    return (36 * n * -(-h // 4) * -(-w // 4) + 36 * WEIGHT_TILES) < 9 * n * h * w
-
-
-WEIGHT_TILES = 0
+    tiles, of_weight = n * -(-h // 4) * -(-w // 4), 8 + max(ci, co) // 16
+    return 36 * (tiles + of_weight) < 9 * n * h * w
 
 
 def _convolve(of: tuple[Tensor, Tensor], more: tuple[Tensor, Tensor] | None, *, flipped: bool = False) -> Tensor:

@@ -276,10 +276,10 @@ int64_t NAMED(convolve)(
     const int64_t in = flipped ? co : ci, out = flipped ? ci : co, most = ci > co ? ci : co;
     tiles t = tiles_of(h, width, most);
     const int64_t of_weight = POINTS * ci * co, of_x = POINTS * distance(t, in), of_y = POINTS * distance(t, out);
-    REAL *u = aligned_alloc(64, sizeof(REAL) * (2 * of_weight + of_x + of_y + 16 * ci * co + 2 * most));
+    REAL *u = aligned_alloc(64, sizeof(REAL) * ((x2 ? 2 : 1) * of_weight + of_x + of_y + 9 * ci * co + 2 * most));
     if (!u) return 1;
-    REAL *u2 = u + of_weight, *points = u2 + of_weight, *sums = points + of_x, *turned = sums + of_y;
-    REAL *zero = turned + 16 * ci * co, *trash = zero + most;
+    REAL *u2 = u + of_weight, *points = x2 ? u2 + of_weight : u2, *sums = points + of_x, *turned = sums + of_y;
+    REAL *zero = turned + 9 * ci * co, *trash = zero + most;
     memset(zero, 0, sizeof(REAL) * most);
     all_weight_points(w, ci, co, flipped, turned, u);
     if (x2) all_weight_points(w2, ci, co, flipped, turned, u2);
