@@ -5,6 +5,7 @@ CONSTRAINTS ?= constraints.txt
 ROUNDS ?= 7
 FUZZ_SECONDS ?= 600
 FUZZ_DIR ?= /tmp/nilr-fuzz
+FUZZ_TARGETS ?= pickle array parquet table manifest pack
 # The oldest and the newest Python that runs here; FLOOR_TORCH=2.13.0 spares `make floors` the download of its lowest torch.
 runs = $(foreach minor,$(1),$(shell python3.$(minor) -c 'print("python3.$(minor)")' 2>/dev/null))
 OLDEST = $(firstword $(call runs,11 12 13) python3)
@@ -49,8 +50,8 @@ faults: $(VENV)/installed-dev
 # Findings and the grown corpus stay in FUZZ_DIR; a second run continues from there.
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[fuzz]'
-	for target in pickle manifest pack; do mkdir -p $(FUZZ_DIR)/$$target/found $(FUZZ_DIR)/$$target/corpus; done
-	printf '%s\n' pickle manifest pack | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c '$(BIN)/python -m tests.fuzz.fuzzer {} $(FUZZ_SECONDS) \
+	for target in $(FUZZ_TARGETS); do mkdir -p $(FUZZ_DIR)/$$target/found $(FUZZ_DIR)/$$target/corpus; done
+	printf '%s\n' $(FUZZ_TARGETS) | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c '$(BIN)/python -m tests.fuzz.fuzzer {} $(FUZZ_SECONDS) \
 		-timeout=5 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
 		-artifact_prefix=$(FUZZ_DIR)/{}/found/ $(FUZZ_DIR)/{}/corpus tests/fuzz/corpus/{} > $(FUZZ_DIR)/{}/log 2>&1; \
 		status=$$?; echo "{}: status $$status, log in $(FUZZ_DIR)/{}/log"; exit $$status'

@@ -43,6 +43,8 @@ def pickles() -> dict[str, bytes]:
     by_label = {b"data": list(images), "labels": [0, 0, 1, 1], "catname2label": {"a": 0, b"b": 1}}
     seeds = {f"by_class_{protocol}": pickle.dumps(by_class, protocol) for protocol in range(6)}
     seeds |= {f"by_label_{protocol}": pickle.dumps(by_label, protocol) for protocol in range(6)}
+    rows = np.arange(2 * 3072, dtype=np.uint16).astype(np.uint8).reshape(2, 3072)
+    seeds["cifar"] = pickle.dumps({b"data": rows, b"fine_labels": [1, 0], b"filenames": [b"0.png", b"1.png"]}, 2)
     seeds["scalars"] = pickle.dumps([np.float32(1), np.array(1), 1 << 70, 0.5, None, True, "é", b"x", (), bytearray(2)])
     return seeds
 
@@ -72,6 +74,15 @@ def parquets() -> dict[str, bytes]:
         pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), buffer, row_group_size=2)
         seeds[name] = buffer.getvalue()
     return seeds
+
+
+def tables() -> dict[str, bytes]:
+    box = "\t0\t0\t62\t62"
+    return {
+        "annotations": "".join(f"a{i}.JPEG\tn0000000{i % 2}{box}\r\n" for i in range(4)).encode().join([b"a", b""]),
+        "split": b"cfilename,label\n" + b"".join(b"a%d.JPEG,n0000000%d\n" % (i, i % 2) for i in range(4)),
+        "split_paths": b'cimage;class\n"x/images/a0.JPEG";a\nx\\images\\a1;b\n\na2.JPEG;b\n',
+    }
 
 
 def manifests() -> dict[str, bytes]:
@@ -109,6 +120,7 @@ if __name__ == "__main__":
         "pickle": pickles(),
         "array": arrays(),
         "parquet": parquets(),
+        "table": tables(),
         "manifest": manifests(),
         "pack": packs(),
     }.items():

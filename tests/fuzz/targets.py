@@ -24,15 +24,19 @@ import safetensors.torch  # noqa: F401 - nilr imports it late, and torch with it
 
 from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
 from nilr.data.pack import open_pack, verify_pack
+from nilr.data.sources.annotations import sort_annotated
 from nilr.data.sources.array_files import ArrayFile, read_images
-from nilr.data.sources.members import Listing, Unreadable
+from nilr.data.sources.members import Listing, Member, Unreadable
 from nilr.data.sources.parquet import ParquetReader
+from nilr.data.sources.splits import match_split_files, read_split_files
 from nilr.data.sources.unpickling import PickledArray, load_plain
 from nilr.errors import NilrError
 from tests.data.sources.arrays import read_pickle_arrays
 from tests.fuzz.sums import repaired
 
 CORPUS = Path(__file__).parent / "corpus"
+NO_READER: Any = None
+Manifest.model_rebuild()  # pydantic looks for plugins in all packages when it builds the first schema
 
 _PLACE = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
 _CODE = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]))  # from where modules are imported late
@@ -228,6 +232,28 @@ def read_parquet(content: bytes) -> None:
         check(all(".." not in image.path.split("/") for image in listing.images), "a path that leads out")
 
 
+def read_table(content: bytes) -> None:
+    """Read a list of images and their classes: annotations (behind an `a`), or a split file."""
+    listing = Listing(images=[Member(f"x/images/a{i}.JPEG", 1, NO_READER, None) for i in range(4)])
+    try:
+        if content[:1] == b"a":
+            listing.annotations["x/val_annotations.txt"] = content[1:]
+            sort_annotated(listing)
+            found = listing.images
+        else:
+            table = read_split_files({"train.csv": content[1:]}, "x")
+            check(
+                all(isinstance(label, str) and rows for label, rows in table["train"].items()), "a class without rows"
+            )
+            matched = match_split_files(table, listing.images)
+            found = [image for classes in matched.splits.values() for images in classes.values() for image in images]
+            check(len(set(found)) == len(found), "an image in two classes")
+    except NilrError:
+        return
+    check({image.filename for image in found} <= {f"a{i}.JPEG" for i in range(4)}, "an image that is not there")
+    check(all(".." not in image.path.split("/") and "\0" not in image.path for image in found), "a path that leads out")
+
+
 def check_image(payload: object) -> None:
     if isinstance(payload, np.ndarray):
         check(payload.dtype == np.uint8 and payload.ndim in (2, 3) and payload.size, f"an image of {payload.shape}")
@@ -239,6 +265,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "pickle": read_pickle,
     "array": read_array_file,
     "parquet": read_parquet,
+    "table": read_table,
     "manifest": read_checkpoint,
     "pack": read_pack,
 }

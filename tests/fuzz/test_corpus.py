@@ -8,9 +8,11 @@ import pytest
 
 from nilr.checkpoint import load_checkpoint
 from nilr.data.pack import verify_pack
+from nilr.data.sources.annotations import sort_annotated
 from nilr.data.sources.array_files import ArrayFile, read_images
-from nilr.data.sources.members import Listing
+from nilr.data.sources.members import Listing, Member
 from nilr.data.sources.parquet import ParquetReader
+from nilr.data.sources.splits import match_split_files, read_split_files
 from nilr.errors import NilrError
 from tests.data.sources.arrays import in_memory, read_pickle_arrays
 from tests.fuzz import targets
@@ -88,6 +90,29 @@ def test_the_valid_arrays_are_read(path: Path, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(path.read_bytes()[1:])
     for images in read_images(ArrayFile(name, tmp_path / name)):
         assert sum(len(indices) for indices in images.classes.values()) == len(images.rows) == 4
+
+
+def test_the_valid_tables_are_read() -> None:
+    for name, folders in (("annotations", "0101"), ("split", None), ("split_paths", None)):
+        content = (CORPUS / "table" / f"seed_{name}").read_bytes()[1:]
+        images = [Member(f"x/images/a{i}.JPEG", 1, targets.NO_READER, None) for i in range(4)]
+        if folders:
+            listing = Listing(images=images, annotations={"x/val_annotations.txt": content})
+            sort_annotated(listing)
+            assert [image.path for image in listing.images] == [
+                f"x/n0000000{c}/a{i}.JPEG" for i, c in enumerate(folders)
+            ]
+        else:
+            matched = match_split_files(read_split_files({"train.csv": content}, "x"), images)
+            found = {label: [i.filename for i in of_label] for label, of_label in matched.splits["train"].items()}
+            expected = {"split": [["a0.JPEG", "a2.JPEG"], ["a1.JPEG", "a3.JPEG"]]}
+            assert list(found.values()) == expected.get(name, [["a0.JPEG"], ["a1.JPEG", "a2.JPEG"]])
+
+
+def test_the_valid_cifar_pickle_is_read() -> None:
+    classes = read_pickle_arrays(CORPUS / "pickle" / "seed_cifar").classes
+    first = np.arange(3072).astype(np.uint8).reshape(3, 32, 32).transpose(1, 2, 0)
+    assert np.array_equal(classes["class001"][0], first)
 
 
 def read_rows(path: Path) -> dict[str, object]:

@@ -75,12 +75,14 @@ def show_removed(names: Sequence[str], screen: Screen) -> None:
 def show_overlap(result: Result[Overlap], screen: Screen) -> None:
     """Write the numbers of shared classes and images by split, and some of them by name."""
     overlap, answer = result.metrics, screen.answer
-    header = (overlap.a.name, f"{overlap.b.name} ", "shared classes", "equal images", "such as")
     rows = []
     for shared in overlap.splits:
         images = None if shared.images is None else str(shared.images)
-        rows.append((shared.a, shared.b, str(len(shared.classes)), images, some(shared.classes, 3) or None))
-    answer.table(header, rows, names=2)
+        rows.append((shared.a, shared.b, str(len(shared.classes)), images))
+    answer.table((overlap.a.name, f"{overlap.b.name} ", "shared classes", "equal images"), rows, names=2)
+    for shared in overlap.splits:
+        if shared.classes:
+            answer.line(f"{shared.a}, {shared.b}: {some(shared.classes, _MOST_CLASSES)}")
     for one, other in overlap.pairs[:MOST_PAIRS]:
         answer.line(f"{one} = {other}")
     if (left := sum(shared.images or 0 for shared in overlap.splits) - MOST_PAIRS) > 0:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +28,12 @@ from nilr.models.registry import build_learner, parameter_shapes
 from nilr.recipes.common.outcome import data_used
 from nilr.recipes.common.settings import recipe_digest
 from nilr.results.records import DataUsed, ModelUsed, Reference
+from nilr.runtime import available_memory
 from nilr.store import ModelRef, Store
 from nilr.words import counted
 
 UNKNOWN = "unknown"  # name and digest of a pack, of a model from another library
+_GPU_SHARE = 0.4
 _MAX_STEPS = 1000
 _MAX_SIZE = 10**6
 
@@ -47,24 +50,35 @@ class OpenSplit:
 class _ImagesOnDisk:
     """A pack's images as `PackedImages` uses them: read from the file whenever they are selected."""
 
-    device = torch.device("cpu")
-
-    def __init__(self, file: ImageFile) -> None:
-        self._file = file
+    def __init__(self, file: ImageFile, device: torch.device) -> None:
+        self._file, self.device = file, device
 
     def index_select(self, _dim: int, index: Tensor) -> Tensor:
         """Read the images at `index`, int64 (n,)."""
-        return torch.from_numpy(self._file.read(index.tolist()))
+        return torch.from_numpy(self._file.read(index.tolist())).to(self.device)
 
 
 def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
-    """Open and verify one split of a pack; to a GPU its images are copied, as uint8."""
+    """Open and verify one split of a pack.
+
+    Images are read from the file when an episode needs them. A GPU gets a copy of all, as uint8, unless they would take
+    more than `_GPU_SHARE` of its free memory.
+    """
     pack = open_pack(path)
     packed = pack.open_split(split)
-    images: Tensor | _ImagesOnDisk = _ImagesOnDisk(packed.images)
-    if device.type != "cpu":
-        images = images.index_select(0, torch.arange(sum(packed.class_sizes))).to(device)
+    images: Tensor | _ImagesOnDisk = _ImagesOnDisk(packed.images, device)
+    if device.type != "cpu" and math.prod(packed.images.shape) <= _GPU_SHARE * available_memory(device):
+        images = _copied(packed.images, device)
     return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), packed, data_used(pack, split))
+
+
+def _copied(file: ImageFile, device: torch.device) -> Tensor:
+    """Copy all images to a device, with a few of them in the host's memory at a time."""
+    images, start = torch.empty(file.shape, dtype=torch.uint8, device=device), 0
+    for chunk in file.chunks():
+        images[start : start + len(chunk)] = torch.from_numpy(chunk)
+        start += len(chunk)
+    return images
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

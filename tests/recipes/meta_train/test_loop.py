@@ -38,7 +38,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tapes | Failing], No
     def by(recorder: Tapes | Failing) -> None:
         monkeypatch.setattr(outer_loops, "capture_on", lambda device, note: Capture(recorder.record, note))
         # a GPU has the images in its memory
-        monkeypatch.setattr(loading, "_ImagesOnDisk", lambda file: torch.from_numpy(np.array([*file])))
+        monkeypatch.setattr(loading, "_ImagesOnDisk", lambda file, device: torch.from_numpy(np.array([*file])))
 
     return by
 
