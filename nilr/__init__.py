@@ -2,9 +2,10 @@
 
 The map. A module imports from its own row or from a row above it:
 
-errors, words, config, reporting, files, locks, signals
-                                               errors, settings, progress, safe files; no torch
-metrics, inference, episodes                   numbers, confidence intervals and tests, drawing of episodes
+errors, words, config, reporting, files, locks, signals, limits
+                                               errors, settings, progress, safe files, the machine's limits; no torch
+metrics, inference, episodes, distributed      numbers, confidence intervals and tests, drawing of episodes, processes
+                                               of torchrun
 models                                         learners: body and head
 meta                                           inner loop, outer loop, algorithms, engines, evaluation
 probes                                         features before and after adaptation, and their classification

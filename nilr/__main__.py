@@ -15,10 +15,11 @@ def main() -> NoReturn:
     _open_streams()
     with ending_the_process():
         from nilr.cli.boundary import run
+        from nilr.distributed import started
     status = run(sys.argv[1:])
     ignore_signals()
-    if status in [128 + signum for signum in STOPPING]:
-        # Do not wait for threads that still compute.
+    if status in [128 + signum for signum in STOPPING] or (status and started() > 1):
+        # Do not wait for threads that still compute, or for a process that is lost.
         os._exit(status)
     sys.exit(status)
 

@@ -51,6 +51,7 @@ class Command:
     show: str  # import path of a function (what the recipe returns, screen) -> None
     next: str | None = None  # import path of a function (settings, result) -> the command to run next
     stored: bool = True  # whether the command line stores the result; `reproduce` and `demo` store theirs themselves
+    distributed: bool = False  # whether several processes of torchrun can run it together
     shares_schema: str | None = None  # the command that has the same kind of result, and names its schema
 
     @property
@@ -65,13 +66,14 @@ COMMANDS = (
             "nilr.recipes.prepare_data:run", "nilr.cli.show.prepare_data:show"),
     Command("meta-train", "Learn a meta-initialisation, and rates, from a packed dataset.",
             TrainSettings, Result[TrainMetrics],
-            "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show", "nilr.recipes.meta_train:next_command"),
+            "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show", "nilr.recipes.meta_train:next_command",
+            distributed=True),
     Command("adapt", "Adapt a model to one episode, or to your own labelled images.",
             AdaptSettings, Result[AdaptMetrics],
             "nilr.recipes.adapt:run", "nilr.cli.show.adapt:show"),
     Command("probe", "Evaluate features before and after adaptation.",
             ProbeSettings, Result[ProbeMetrics],
-            "nilr.recipes.probe:run", "nilr.cli.show.probe:show"),
+            "nilr.recipes.probe:run", "nilr.cli.show.probe:show", distributed=True),
     Command("rates", "Describe the inner learning rates, layer by layer.",
             RatesSettings, Result[RatesMetrics],
             "nilr.recipes.rates:run", "nilr.cli.show.rates:show"),

@@ -74,6 +74,10 @@ class DivergedError(NilrError):
     """A number in training or adaptation is not finite, or too large to continue."""
 
 
+class LostProcessError(NilrError):
+    """Another process of the same command has ended or does not respond."""
+
+
 class Interrupted(KeyboardInterrupt):
     """SIGINT, SIGTERM or SIGHUP ended the command, after it saved its state.
 

@@ -68,18 +68,24 @@ def completed_updates(directory: Path, newest: Manifest) -> int:
 
 
 class History:
-    """Writes the history of a model, and TensorBoard's event file if there is a directory for it."""
+    """Writes the history of a model, and TensorBoard's event file if there is a directory for it.
 
-    def __init__(self, directory: Path, tensorboard: Path | None = None) -> None:
-        self._path = directory / HISTORY
-        self._scalars: Any = None if tensorboard is None else _open_tensorboard(tensorboard)
+    Without a directory it writes nothing.
+    """
+
+    def __init__(self, directory: Path | None, tensorboard: Path | None = None) -> None:
+        self._path = None if directory is None else directory / HISTORY
+        self._scalars: Any = None if directory is None or tensorboard is None else _open_tensorboard(tensorboard)
 
     def clear(self) -> None:
         """Remove the history of a training that was killed before its first save."""
-        self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     def trim(self, *, outer_step: int, validated_at: int, outer_steps: int) -> None:
         """Remove the lines that a resumed training writes again, and a truncated line; update the total number."""
+        if self._path is None:
+            return
         check_history(self._path)
         if not self._path.exists():
             return
@@ -98,6 +104,8 @@ class History:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append one line; StoreError if the file cannot be written."""
+        if self._path is None:
+            return
         try:
             with self._path.open("a", encoding="utf-8") as history:
                 history.write(json.dumps(line) + "\n")

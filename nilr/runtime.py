@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
-from nilr import __version__
+from nilr import __version__, distributed
 from nilr.errors import DeviceError, UsageError
+from nilr.limits import available_cores, control_groups
 from nilr.words import counted
 
 # Of a control group, by version: its limit, its usage, and the entry of memory.stat that can be reclaimed.
@@ -29,7 +30,7 @@ def prepare(device: str, threads: int | None, precision: str = "float32") -> tor
 
     Args:
         device: "auto" (the first CUDA device, else the CPU), "cpu", "cuda" or "cuda:N".
-        threads: CPU threads; None for torch's default.
+        threads: CPU threads; None for `default_threads`.
         precision: "tf32" lets a GPU round the inputs of float32 products and convolutions to 10 bits. All others
             disable this; it is torch's default for convolutions.
 
@@ -38,29 +39,47 @@ def prepare(device: str, threads: int | None, precision: str = "float32") -> tor
         DeviceError: the device is missing.
     """
     keep_freed_memory()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(default_threads() if threads is None else threads)
     chosen = find_device(device)
+    if chosen.type == "cuda" and distributed.size() > 1:
+        torch.cuda.set_device(chosen)  # NCCL uses it
     if precision == "tf32" and chosen.type != "cuda":
         raise UsageError(f"--precision tf32 needs a GPU, and the device is `{chosen}`", hint="use float32 or bf16")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return chosen
 
 
+def default_threads(system: Path = Path("/")) -> int:
+    """Return the number of CPU threads without `--threads`: torch's, and no more than the process may use.
+
+    Processes that torchrun starts on one machine share its cores. torchrun sets OMP_NUM_THREADS to 1 for them unless it
+    is set, so there a 1 does not count.
+    """
+    cores, here = available_cores(system), distributed.started_here()
+    if here > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        return max(1, cores // here)
+    return min(torch.get_num_threads(), cores)
+
+
 def find_device(device: str) -> torch.device:
     """Return the device for a name such as "auto", "cpu" or "cuda:1"; case does not matter, and "cpu:0" is the CPU."""
     name = device.lower().replace("cpu:0", "cpu")
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
     if kind == "mps":
         problem = "the device `mps` is not supported: it has no float64, in which nilr computes results"
         raise UsageError(problem, hint="use --device cpu")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
         raise UsageError(f"invalid device `{device}`", hint="known: auto, cpu, cuda, cuda:N")
+    if kind == "cuda" and distributed.size() > 1:
+        if number:
+            raise UsageError(f"`{name}` is one GPU, and torchrun started several processes", hint="use --device cuda")
+        number = str(distributed.local_rank())
+        name = f"cuda:{number}"
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise DeviceError(
-            f"there is no device `{device}`: torch {torch.__version__} finds "
+            f"there is no device `{name}`: torch {torch.__version__} finds "
             f"{counted(torch.cuda.device_count(), 'CUDA device')}",
             hint="use --device cpu, or install a torch build for this GPU and its driver",
         )
@@ -123,21 +142,12 @@ def _free_memory(system: Path) -> Iterator[int]:
 
 def _left_by_groups(system: Path) -> Iterator[int]:
     """Yield what each memory limit of the process's control groups leaves, without pages that can be reclaimed."""
-    with contextlib.suppress(OSError):
-        for line in (system / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, name = line.split(":", 2)
-            version = 2 if controllers == "" else 1
-            if version == 1 and "memory" not in controllers.split(","):
-                continue
-            limit, usage, reclaimable = _GROUP_FILES[version]
-            mount = system / "sys/fs/cgroup" / ("memory" if version == 1 else "")
-            group = mount / name.lstrip("/")
-            # a container may have its own group as the mount
-            for directory in {group, *group.parents, mount}:
-                with contextlib.suppress(OSError, ValueError):
-                    bound, used = (int((directory / file).read_text()) for file in (limit, usage))
-                    statistics = dict(entry.split() for entry in (directory / "memory.stat").read_text().splitlines())
-                    yield max(0, bound - used + int(statistics.get(reclaimable, 0)))
+    for version, directory in control_groups("memory", system):
+        limit, usage, reclaimable = _GROUP_FILES[version]
+        with contextlib.suppress(OSError, ValueError):
+            bound, used = (int((directory / file).read_text()) for file in (limit, usage))
+            statistics = dict(entry.split() for entry in (directory / "memory.stat").read_text().splitlines())
+            yield max(0, bound - used + int(statistics.get(reclaimable, 0)))
 
 
 def environment(
@@ -158,6 +168,7 @@ def environment(
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": distributed.size() if distributed.size() > 1 else None,
         "device": name,
         "engine": engine,
         "captured": captured,

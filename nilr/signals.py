@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -14,6 +15,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _repeats_ignored = False
 _deferring = False
 _deferred: list[int] = []
+_first_at: float | None = None
 
 
 class StopRequest:
@@ -79,7 +81,8 @@ def ending_the_process() -> Iterator[None]:
 
     def handle(signum: int) -> None:
         with contextlib.suppress(OSError):
-            os.write(2, f"error: interrupted by {signal.Signals(signum).name}\n".encode())
+            if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun reports which of its processes failed
+                os.write(2, f"error: interrupted by {signal.Signals(signum).name}\n".encode())
         os._exit(128 + signum)
 
     with _handled_by(handle):
@@ -116,6 +119,11 @@ def ignore_repeated_signals() -> None:
     _repeats_ignored = True
 
 
+def seconds_since_signal() -> float:
+    """Return the seconds since the first signal that this process has handled; 0 if there was none."""
+    return 0.0 if _first_at is None else time.monotonic() - _first_at
+
+
 def ignore_signals() -> None:
     """Ignore signals from now on, so that none changes the status of a process that is about to exit."""
     for signum in STOPPING:
@@ -133,6 +141,8 @@ def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
         if _deferring:
             _deferred.append(signum)
             return
+        global _first_at
+        _first_at = _first_at or time.monotonic()
         if _repeats_ignored:
             for other in STOPPING:
                 signal.signal(other, lambda *_: None)  # not SIG_IGN: one may be pending

@@ -16,8 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 KEPT = {"portable", "tensorfile", "checkpoint", "history", "training_state", "store", "results", "runtime"}
 LAYERS = (
-    {"errors", "words", "config", "reporting", "files", "locks", "signals"},
-    {"metrics", "inference", "episodes"},
+    {"errors", "words", "config", "reporting", "files", "locks", "signals", "limits"},
+    {"metrics", "inference", "episodes", "distributed"},
     {"models"},
     {"meta"},
     {"probes"},

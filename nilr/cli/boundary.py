@@ -10,16 +10,18 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import typer
 from pydantic import ValidationError
 
+from nilr import distributed
 from nilr.cli.app import build_app
 from nilr.cli.console import printable
 from nilr.cli.options import Invocation, lower_first, source_of, usage_error
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import storage_error
-from nilr.signals import unwinding
+from nilr.signals import ignore_repeated_signals, unwinding
 from nilr.words import counted
 
 BROKEN_PIPE = 128 + 13
@@ -37,6 +39,10 @@ def run(args: Sequence[str]) -> int:
         128 + N after signal N.
     """
     invocation = Invocation()
+    if not distributed.prints():
+        _discard_output(sys.stdout)
+    if distributed.started() > 1:
+        ignore_repeated_signals()  # torchrun, a scheduler and a terminal may all send one
     try:
         return _run_and_report(args, invocation)
     except BrokenPipeError:
@@ -103,19 +109,22 @@ def _from_typer(error: typer.TyperException) -> UsageError:
 
 def _report(error: BaseException) -> int:
     """Print what went wrong, in one line and a hint, and return the exit status."""
+    message, hint, status = _described(error)
+    if distributed.reports(error):
+        _print_error(message, hint)
+    return status
+
+
+def _described(error: BaseException) -> tuple[str, str | None, int]:
+    """Return the message, the hint and the exit status of an error."""
     if isinstance(error, KeyboardInterrupt):
         signum, hint = (error.signum, error.hint) if isinstance(error, Interrupted) else (signal.SIGINT, None)
-        _print_error(f"interrupted by {signal.Signals(signum).name}", hint)
-        return 128 + signum
+        return f"interrupted by {signal.Signals(signum).name}", hint, 128 + signum
     expected = _expected(error)
     if expected is None:
-        _print_error(
-            f"internal: {type(error).__name__}: {error}",
-            "this is a bug in nilr; run the command again with --debug for the traceback",
-        )
-        return 1
-    _print_error(expected.message, expected.hint)
-    return expected.exit_status
+        hint = "this is a bug in nilr; run the command again with --debug for the traceback"
+        return f"internal: {type(error).__name__}: {error}", hint, 1
+    return expected.message, expected.hint, expected.exit_status
 
 
 def _expected(error: BaseException) -> NilrError | None:
@@ -147,9 +156,9 @@ def _print_error(message: str, hint: str | None) -> None:
     typer.echo("".join(lines), err=True, nl=False)  # one write, so that no other process writes between them
 
 
-def _discard_output() -> None:
-    """Redirect both streams to the null device, so that Python's last flush reports no error."""
+def _discard_output(*streams: TextIO) -> None:
+    """Redirect streams, both by default, to the null device, so that Python's last flush reports no error."""
     null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams or (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             os.dup2(null, stream.fileno())

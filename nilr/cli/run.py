@@ -9,9 +9,10 @@ from typing import Any
 
 import typer
 
+from nilr import distributed
 from nilr.cli.options import Invocation
 from nilr.cli.variables import variable_warnings
-from nilr.commands import Command
+from nilr.commands import COMMANDS, Command
 from nilr.config.base import Settings
 from nilr.config.commands import RemovePacksSettings, RemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
@@ -28,6 +29,8 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     Recipe and display are imported here: help must not wait for torch.
     """
     _check_working_directory()
+    _check_processes(command)
+    invocation.quiet |= not distributed.prints()
     for warning in () if invocation.quiet else variable_warnings(os.environ):
         typer.echo(f"warning: {warning}", err=True)
     invocation.json = _checked_destination(invocation.json)
@@ -47,7 +50,11 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         screen.answer = screen
     try:
         with make_reporter(console, quiet=invocation.quiet) as reporter:
+            distributed.join()
             returned = recipe(settings, reporter)
+            distributed.leave()
+        if not distributed.prints():
+            return
         try:
             _copy(invocation.json, returned)
         finally:
@@ -67,6 +74,16 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     for note in returned.notes if command.result else ():
         if note not in reporter.noted:
             screen.line(note)
+
+
+def _check_processes(command: Command) -> None:
+    """Check that several processes of torchrun can run the command together."""
+    if distributed.started() > 1 and not command.distributed:
+        others = " and ".join(f"`{other.name}`" for other in COMMANDS if other.distributed)
+        raise UsageError(
+            f"`nilr {command.name}` runs in one process, and torchrun started {distributed.started()}",
+            hint=f"start it without torchrun, which runs {others} only",
+        )
 
 
 def _check_working_directory() -> None:

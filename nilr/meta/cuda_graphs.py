@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from nilr import distributed
+
 T = TypeVar("T")
 
 # Takes a function, and returns what runs it again and the outcome that every run overwrites.
@@ -77,8 +79,16 @@ class Capture:
 
 
 def capture_on(device: torch.device, note: Callable[[str], object]) -> Capture | None:
-    """Return how work on a device is captured; None for a CPU, where it need not be."""
-    return Capture(functools.partial(record_cuda_graph, device=device), note) if device.type == "cuda" else None
+    """Return how work on a device is captured; None for a CPU, where it need not be.
+
+    Work of several processes is not captured. It has a `Capture` all the same, so that it rounds as captured work does.
+    """
+    if device.type != "cuda":
+        return None
+    capture = Capture(functools.partial(record_cuda_graph, device=device), note)
+    if distributed.size() > 1:
+        capture.works = False
+    return capture
 
 
 class Captured(Generic[T]):

@@ -33,7 +33,7 @@ from nilr.config.commands import PrepareDataSettings
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.members import fetch_all
-from nilr.data.sources.streaming import n_cores
+from nilr.limits import available_cores
 from nilr.episodes import EpisodeSampler
 from nilr.recipes.common.loading import open_split
 from nilr.recipes.prepare_data import run
@@ -65,7 +65,7 @@ def by_product(chunk: list[bytes]) -> None:
 def decoding_rate(decode: Callable[[list[bytes]], None], images: list[bytes]) -> float:
     """Return images per second with a thread per core."""
     chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-    with ThreadPoolExecutor(n_cores()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         began = time.perf_counter()
         for _ in pool.map(decode, chunks):
             pass
@@ -75,7 +75,7 @@ def decoding_rate(decode: Callable[[list[bytes]], None], images: list[bytes]) ->
 def process_rate(images: list[bytes]) -> float:
     """Return Pillow's images per second with a process per core; each decodes its share, which it was born with."""
     context = multiprocessing.get_context("fork")
-    shares = [images[i :: n_cores()] for i in range(n_cores())]
+    shares = [images[i :: available_cores()] for i in range(available_cores())]
     workers = [context.Process(target=by_pillow, args=(share,)) for share in shares]
     began = time.perf_counter()
     for worker in workers:
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     archives = [options.source / f"{split}.tar" for split in ("train", "val", "test")]
-    sys.stdout.write(f"{platform.machine()}, {n_cores()} cores, {options.rounds} rounds\n\n")
+    sys.stdout.write(f"{platform.machine()}, {available_cores()} cores, {options.rounds} rounds\n\n")
     with tempfile.TemporaryDirectory() as home:
         sys.stdout.write("\n".join(pack_rows(archives, Path(home), options.rounds)) + "\n\n")
         keep_freed_memory()

@@ -1,6 +1,5 @@
 """Decode the images of a plan into classes: read in one thread, decoded in several, bounded in memory."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from nilr.data.digests import Images, image_digests
 from nilr.data.sources.decoding import MAX_BYTES, decode_images
 from nilr.data.sources.members import Member, Payload, Unreadable, fetch_all
 from nilr.data.sources.splits import Splits
+from nilr.limits import available_cores
 
 _CHUNK_IMAGES: Final = 64
 _CHUNK_PIXELS: Final = 2**21
@@ -66,7 +66,7 @@ def decode_classes(
         workers: decoding threads; None for one per core.
         advance: called with the number of images decoded since the last call.
     """
-    workers = workers or n_cores()
+    workers = workers or available_cores()
     chunk_images = max(1, min(_CHUNK_IMAGES, _CHUNK_PIXELS // image_size**2))
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     running: deque[tuple[list[Place], Future[Decoded]]] = deque()
@@ -81,11 +81,6 @@ def decode_classes(
     finally:
         # After an interruption, do not wait for running decoders.
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def n_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _places(splits: Splits) -> dict[Member, Place]:

@@ -4,12 +4,14 @@ The channels of G episodes lie side by side, and convolutions run in G groups, e
 arithmetic is that of the explicit engine, and no operation waits for the device.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from nilr import distributed
 from nilr.episodes import Episode
 from nilr.meta.engine.contract import MetaGradient, Objective
 from nilr.meta.engine.explicit import ExplicitEngine
@@ -54,19 +56,28 @@ class BatchedEngine(ExplicitEngine):
         total = {name: torch.zeros_like(value) for name, value in start.items()}
         total_lr = {name: torch.zeros_like(value) for name, value in rates.items() if algorithm.learns_rates}
         losses, accuracies = [], []
-        for part in _parts(size, self.episodes_at_once // len(params)):
+
+        def gradient_of(part: slice) -> _PartGradient:
             task = self._task(_side_by_side([batch[part] for batch in episodes]), inductive=inductive)
             e = len(task.query_y) // len(params)
             rates_by_step = [_rates_at(rates, start, step, e) for step in range(steps)]
             how = {"exact": algorithm.order == 2, "recompute": self.recompute, "learned": algorithm.learns_rates}
-            gradient = task_gradient(_for_each(start, e), rates_by_step, task, weights=weights, **how)
+            found = task_gradient(_for_each(start, e), rates_by_step, task, weights=weights, **how)
+            right = _by_model(accuracy(found.logits, task.query_y), e)
+            of_params, *of_rates = (
+                {name: _by_model(value, e) for name, value in values.items()} for values in (found.params, *found.rates)
+            )
+            return _PartGradient(_by_model(found.loss, e), right, of_params, of_rates)
+
+        for part in _parts(size, self.episodes_at_once // len(params)):
+            gradient = _of_all_ranks(gradient_of, part.start, min(part.stop, size))
             for name, value in gradient.params.items():
-                total[name] += _by_model(value, e).sum(1)
+                total[name] += value.sum(1)
             for step, change in enumerate(gradient.rates):
                 for name, value in total_lr.items():
-                    _add_change(value, _by_model(change[name], e).sum(1), step)
-            losses.append(_by_model(gradient.loss, e))
-            accuracies.append(_by_model(accuracy(gradient.logits, task.query_y), e))
+                    _add_change(value, change[name].sum(1), step)
+            losses.append(gradient.loss)
+            accuracies.append(gradient.accuracy)
         loss, right = torch.cat(losses, 1), torch.cat(accuracies, 1)
         return [
             MetaGradient(
@@ -93,6 +104,32 @@ class BatchedEngine(ExplicitEngine):
             features = self.features(adapted, some.query_x, statistics)
             logits.append(features @ adapted["head.weight"].mT + adapted["head.bias"].unsqueeze(-2))
         return torch.cat(logits)
+
+
+class _PartGradient(NamedTuple):
+    """The meta-gradients of some episodes of S models, each (S, E, ...)."""
+
+    loss: Tensor
+    accuracy: Tensor
+    params: Params
+    rates: list[Params]  # by step
+
+
+def _of_all_ranks(gradient_of: Callable[[slice], _PartGradient], start: int, stop: int) -> _PartGradient:
+    """Return the gradients of episodes `start` to `stop`, of which each process computes a slice."""
+    if distributed.size() == 1:
+        return gradient_of(slice(start, stop))
+    share = -(-(stop - start) // distributed.size())
+    first = start + distributed.rank() * share
+    mine = gradient_of(slice(first, min(first + share, stop))) if first < stop else None
+    found = [gradient for gradient in distributed.gather(mine) if gradient is not None]
+    names, steps = found[0].params, range(len(found[0].rates))
+    return _PartGradient(
+        torch.cat([each.loss for each in found], 1),
+        torch.cat([each.accuracy for each in found], 1),
+        {name: torch.cat([each.params[name] for each in found], 1) for name in names},
+        [{n: torch.cat([each.rates[i][n] for each in found], 1) for n in found[0].rates[i]} for i in steps],
+    )
 
 
 def _side_by_side(batches: Sequence[Episode]) -> Episode:

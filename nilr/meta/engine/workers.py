@@ -1,16 +1,19 @@
-"""Independent work on all cores: one episode per thread, one core per episode.
+"""Independent work on all cores and in all processes: one episode per thread, one core per episode.
 
 Conv4 on 5 or 75 images is too small to split: two threads that share one convolution wait for each other at every
 operation, and wait long if another process uses a core. Whole episodes need no waiting, and the results of an episode
-do not depend on the number of threads.
+do not depend on the number of threads, nor on the number of processes that `nilr.distributed` connects.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import torch
+
+from nilr import distributed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,6 +25,17 @@ def workers(device: torch.device, at_most: int | None = None) -> int:
     return threads if at_most is None else min(threads, at_most)
 
 
+# Results of each process that are exchanged at once: more would take memory, fewer would make processes wait longer.
+_EXCHANGED = 4
+
+
+class _Outcome(NamedTuple, Generic[R]):
+    """The result of an item, or why there is none."""
+
+    result: R | None
+    error: Exception | None
+
+
 def in_order(
     work: Callable[[T], R], items: Iterable[T], *, device: torch.device, at_most: int | None = None
 ) -> Iterator[R]:
@@ -30,7 +44,37 @@ def in_order(
     In each thread torch uses one core. `at_most` bounds the number of threads. The caller's thread consumes the items,
     at most two per thread ahead, so memory does not grow with their number. On other devices, and if torch may use only
     one thread, the caller's thread also does the work.
+
+    Of several processes, each does every n-th item, and yields the results of all. They raise the same exception: that
+    of the first item that fails.
     """
+    rank, size = distributed.rank(), distributed.size()
+    if size == 1:
+        yield from _on_threads(work, items, device, at_most)
+        return
+    items = list(items)
+    results = _on_threads(work, items[rank::size], device, at_most)
+    for _ in range(0, len(items), _EXCHANGED * size):
+        of_ranks = distributed.gather(_outcomes(results, _EXCHANGED))
+        for outcome in itertools.chain(*itertools.zip_longest(*of_ranks)):
+            if outcome is not None and outcome.error is not None:
+                raise outcome.error
+            if outcome is not None:
+                yield cast(R, outcome.result)
+
+
+def _outcomes(results: Iterator[R], n: int) -> list[_Outcome[R]]:
+    """Return the next n results at most; a failure is the last one."""
+    outcomes = list[_Outcome[R]]()
+    try:
+        for result in itertools.islice(results, n):
+            outcomes.append(_Outcome(result, None))
+    except Exception as error:
+        outcomes.append(_Outcome(None, error))
+    return outcomes
+
+
+def _on_threads(work: Callable[[T], R], items: Iterable[T], device: torch.device, at_most: int | None) -> Iterator[R]:
     threads = workers(device, at_most)
     if workers(device) == 1:
         yield from map(work, items)

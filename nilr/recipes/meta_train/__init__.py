@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from nilr import distributed
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import Interrupted
 from nilr.files import check_output
@@ -52,13 +53,15 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         first = trainings[0]
         device = first.train.images.device
         how: dict[str, Any] = {"engine": first.settings.engine, "code": [first.settings.arch]}
-        models = [load_model(store, str(one.directory / LAST), device=device, **how) for one in trainings]
+        models = distributed.from_first(
+            lambda: [load_model(store, str(one.directory / LAST), device=device, **how).used for one in trainings]
+        )
     names = [training.name for training in trainings]
     config = recorded_settings(first.settings) | {"seed": first.settings.seed, "data": first.data.name}
     return outcome.result(
         _metrics({training.name: training.metrics() for training in trainings}),
         config=config | _together(settings, names),
-        models=[model.used.model_copy(update={"name": name}) for model, name in zip(models, names, strict=True)],
+        models=[model.model_copy(update={"name": name}) for model, name in zip(models, names, strict=True)],
         data=first.data,
         notes=starter.notes,
         environment=environment(

@@ -1,13 +1,13 @@
 """The training loop, for one training or for several that differ only in their seed."""
 
 import contextlib
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from nilr.errors import DataError, DivergedError, Interrupted, StoreError
+from nilr import distributed
+from nilr.errors import DataError, DivergedError, Interrupted, LostProcessError, StoreError
 from nilr.meta.engine.workers import workers
 from nilr.meta.updates import Updates
 from nilr.recipes.common.memory import out_of_memory
@@ -29,8 +29,8 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
     Raises:
         Interrupted: a signal arrived. All trainings are saved, except after a second signal.
         DivergedError: a number is not finite. The completed updates of all trainings are saved.
-        DataError, StoreError: the pack cannot be read any more, or a model cannot be saved. The completed updates of
-            all trainings are saved as far as possible.
+        DataError, StoreError, LostProcessError: the pack cannot be read any more, a model cannot be saved, or another
+            process is lost. The completed updates of all trainings are saved as far as possible.
         DeviceError: the device ran out of memory. Completed updates are saved; if an update was being applied, its
             training keeps its last save.
     """
@@ -50,13 +50,18 @@ def train_together(trainings: Sequence[Training], stop: StopRequest) -> None:
                 updates = Updates(outers, [training.train for training in behind], settings.meta_batch_size)
             _update(behind, updates, step)
             progress.updated()
-            # Decide first, then act: trainings that are spread over processes have to decide together.
-            save_due, stop_due = [training.save_is_due() for training in behind], stop.signum
-            for training in itertools.compress(behind, save_due):
-                training.save()
-            if stop_due is not None:
-                raise Interrupted(stop_due)
+            for training in behind:
+                if training.save_is_due():
+                    training.save()
+            _raise_if_stopped(stop)
         _save_updates(trainings)
+
+
+def _raise_if_stopped(stop: StopRequest) -> None:
+    """Raise `Interrupted` in all processes if one of them has received a signal."""
+    for signum in distributed.gather(stop.signum):
+        if signum is not None:
+            raise Interrupted(signum)
 
 
 def _save_updates(trainings: Iterable[Training]) -> None:
@@ -71,8 +76,9 @@ def _validate(training: Training, stop: StopRequest, progress: TrainingProgress)
 
     def on_episode(completed: int) -> None:
         progress.validated(training, completed)
-        stop.raise_if_set()
+        _raise_if_stopped(stop)
 
+    training.check_processes()
     with _naming(training), _memory_hint([training], training.settings.eval_episodes):
         line, improved = training.validate(on_episode)
     if improved:
@@ -110,7 +116,7 @@ def _saving_on_failure(trainings: Sequence[Training], stop: StopRequest) -> Iter
         _save_updates(trainings)
         others = f"; the completed updates of all {len(trainings)} models are saved" if len(trainings) > 1 else ""
         raise DivergedError(error.message, hint=f"{error.hint}{others}") from error
-    except (DataError, StoreError) as error:
+    except (DataError, StoreError, LostProcessError) as error:
         with contextlib.suppress(StoreError):  # the disk that failed may be that of the models
             _save_updates(trainings)
         hints = filter(None, (error.hint, _resume_hint(trainings)))

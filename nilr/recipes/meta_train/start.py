@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nilr import distributed
 from nilr.checkpoint import Checkpoint
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler, stream_seed
@@ -82,12 +83,8 @@ class Starter:
 
     def start(self, settings: TrainSettings, default_name: str, reporter: Reporter) -> Training:
         """Return a new or restored training that is ready to run, with its model's directory locked."""
-        directory = find_model_to_resume(settings, self._store)
-        tensors: dict[str, Tensor] = {}
-        stored: TrainingState | None = None
-        if directory is not None:
-            self._resources.enter_context(_store_of(directory, self._store).lock(directory.name))
-            tensors, stored = _load_stored(directory)
+        directory, tensors, stored = distributed.from_first(lambda: self._find(settings))
+        if directory is not None and stored is not None:
             given = settings.arch
             if settings.resume != "auto":
                 settings = with_stored_settings(settings, stored.settings, stored.data)
@@ -105,15 +102,25 @@ class Starter:
         )
         samplers = _sampler(settings, train), _sampler(settings, val) if val is not None else None
         if directory is None:
-            directory = self._resources.enter_context(_new_directory(settings, self._store, default_name))
+            new = functools.partial(_new_directory, settings, self._store, default_name)
+            directory = distributed.from_first(lambda: self._resources.enter_context(new()))
         training = Training(directory, settings, outer, train.used, *samplers, reporter, reference)
         self._resources.callback(training.history.close)
         if stored is None:
             training.history.clear()
         else:
             training.restore(tensors, stored.progress)
+        training.check_processes()
         _announce(training, self._reporter)
         return training
+
+    def _find(self, settings: TrainSettings) -> tuple[Path | None, dict[str, Tensor], TrainingState | None]:
+        """Lock the model to resume, and return its directory, its tensors and its state; None to train a new one."""
+        directory = find_model_to_resume(settings, self._store)
+        if directory is None:
+            return None, {}, None
+        self._resources.enter_context(_store_of(directory, self._store).lock(directory.name))
+        return directory, *_load_stored(directory)
 
     def _open_data(
         self, settings: TrainSettings, stored: TrainingState | None, device: torch.device
@@ -195,7 +202,9 @@ class Starter:
                 image_shape=(data.channels, data.image_size, data.image_size),
                 device=device,
             )
-            self._fitted = engine.recompute, engine.episode_chunk
+            fitted = distributed.gather((engine.recompute, engine.episode_chunk))
+            chunks = [chunk for _, chunk in fitted if chunk is not None]
+            self._fitted = any(recompute for recompute, _ in fitted), min(chunks, default=None)
             if note is not None:
                 self._note(note)
         engine.recompute, engine.episode_chunk = self._fitted

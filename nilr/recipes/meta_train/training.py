@@ -1,4 +1,4 @@
-"""One training: its outer loop, progress, metrics and files.
+"""One training: its outer loop, progress, metrics and files. Of several processes, only the first one writes files.
 
 `training.safetensors` has everything that a resumed training needs: it equals the uninterrupted one bit for bit.
 `last.safetensors` and `best.safetensors` (highest validation accuracy) are checkpoints; `history.jsonl` is the log.
@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from nilr import __version__, distributed
 from nilr.checkpoint import read_manifest, save_checkpoint
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
@@ -33,6 +35,7 @@ from nilr.reporting import Reporter
 from nilr.results.commands import TrainMetrics
 from nilr.results.records import DataUsed, Mean, Reference
 from nilr.store import LAST, TRAINING_STATE
+from nilr.tensorfile import digest_tensors
 from nilr.training_state import Progress, TrainingState, save_training_state
 
 _MAX_SKIPS_IN_A_ROW = 10
@@ -62,7 +65,8 @@ class Training:
         )
         self.train, self.val, self.reporter, self.reference = train, val, reporter, reference
         self.progress = Progress()
-        self.history = History(directory, settings.tensorboard)
+        self._writes = distributed.rank() == 0
+        self.history = History(directory if self._writes else None, settings.tensorboard)
         self._seconds, self._updates = 0.0, 0
         self._saved_at, self._saved_step = time.monotonic(), 0
 
@@ -183,19 +187,22 @@ class Training:
 
     def save(self) -> None:
         """Write the training state, then the checkpoint `last`; StoreError if a file cannot be written."""
-        state = TrainingState(
-            settings=recorded_settings(self.settings),
-            data=self.data.name,
-            data_digest=self.data.digest,
-            progress=self.progress,
-            reference=self.reference,
-        )
-        save_training_state(self.directory / TRAINING_STATE, self.outer.state(), state)
+        if self._writes:
+            state = TrainingState(
+                settings=recorded_settings(self.settings),
+                data=self.data.name,
+                data_digest=self.data.digest,
+                progress=self.progress,
+                reference=self.reference,
+            )
+            save_training_state(self.directory / TRAINING_STATE, self.outer.state(), state)
         self.write_checkpoint(LAST)
         self._saved_at, self._saved_step = time.monotonic(), self.progress.outer_step
 
     def write_checkpoint(self, file: str) -> None:
         """Write the checkpoint with this file name; StoreError if the file cannot be written."""
+        if not self._writes:
+            return
         settings, outer, data = self.settings, self.outer, self.data
         images, body = image_arguments(data.image_size, data.channels), body_arguments(settings.arch, settings)
         arguments = {"n_way": settings.n_way, **images, **body}
@@ -212,6 +219,26 @@ class Training:
             engine=outer.engine.name,
             parent=None,
             **({"reference": self.reference.model_dump()} if self.reference else {}),
+        )
+
+    def check_processes(self) -> None:
+        """Check that all processes train the same model, bit for bit.
+
+        Raises:
+            NilrError: they differ.
+        """
+        if distributed.size() == 1:
+            return
+        local = {"device", "threads", "episode_chunk"}
+        distributed.check_same(
+            {
+                "version of nilr": __version__,
+                "version of torch": torch.__version__,
+                "settings": {n: value for n, value in recorded_settings(self.settings).items() if n not in local},
+                "pack": self.data.digest,
+                "engine": self.outer.engine.name,
+                "model": digest_tensors({name: value.cpu() for name, value in self.outer.state().items()}),
+            }
         )
 
     def resume_command(self) -> str:

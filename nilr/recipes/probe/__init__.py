@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nilr import __version__, distributed
 from nilr.claims import claimed_signs, describe_probe
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
@@ -70,6 +71,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     if settings.controls:
         plans |= plan_controls(next(iter(plans.values())))
     split, judged = _open_splits(settings, store, loaded, device)
+    _check_processes(settings, loaded, split, judged)
     pairs = task_pairs(settings, size, split.images, judged.images)
     wide = open_all_classes(settings, store, loaded, device)
     headed = {name: with_head(model, size.n_way, settings.head) for name, model in models.items()}
@@ -107,6 +109,21 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         environment=environment(device, loaded[0].engine.name),
     )
     return result.model_copy(update={"notes": [*_over_seeds(result), *result.notes]})
+
+
+def _check_processes(
+    settings: ProbeSettings, models: Sequence[LoadedModel], split: OpenSplit, judged: OpenSplit
+) -> None:
+    """Check that all processes measure the same; NilrError if they differ."""
+    distributed.check_same(
+        {
+            "version of nilr": __version__,
+            "version of torch": torch.__version__,
+            "settings": settings.model_dump(mode="json", exclude={"home", "device", "threads", "episode_chunk"}),
+            "models": [model.used.digest for model in models],
+            "pack": [split.used.digest, judged.used.digest],
+        }
+    )
 
 
 def measure(

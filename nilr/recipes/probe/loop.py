@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from nilr import distributed
 from nilr.config.evaluation import ProbeSettings
 from nilr.episodes import PackedImages
 from nilr.errors import DivergedError
@@ -59,7 +60,7 @@ def judge(
             episodes.append(episode)
             reporter.advance()
         values = join_bodies({name: collect(name) for name in subjects})
-        target = next_look(values, len(episodes))
+        target = distributed.gather(next_look(values, len(episodes)))[0]
     return values
 
 
