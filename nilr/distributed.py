@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 PATIENCE = 300.0  # seconds to wait for another rank; it may be saving, or reading its data
 GRACE = 10.0  # the same after a signal: torchrun kills all processes 30 seconds after its own
+_SHORT = 8192  # bytes
 _LAST_PAUSE = 1e-3  # seconds between two looks at a collective operation
 
 _joined = False
@@ -113,14 +114,18 @@ def gather(value: T) -> list[T]:
     _Pickler(pickled, tensors).dump(value)
     skeleton = torch.frombuffer(pickled.getbuffer(), dtype=torch.uint8)
     flat = torch.cat([_bytes(tensor) for tensor in tensors]) if tensors else skeleton.new_empty(0)
-    sizes = [s.tolist() for s in _all_gather(torch.tensor([len(skeleton), len(flat), flat.is_cuda]))]
-    skeletons = _all_gather_padded(skeleton, max(of_skeleton for of_skeleton, _, _ in sizes))
-    if any(is_cuda for _, _, is_cuda in sizes):  # also here, if this rank has no tensor
-        flat = flat.cuda()
-    flats = _all_gather_padded(flat, max(of_flat for _, of_flat, _ in sizes))
+    sizes = torch.tensor([len(skeleton), len(flat), flat.is_cuda])
+    # Every collective operation waits for all ranks, so a short skeleton travels with the sizes.
+    heads = _all_gather_padded(torch.cat([_bytes(sizes), skeleton[:_SHORT]]), sizes.nbytes + _SHORT)
+    of_ranks = [head[: sizes.nbytes].view(torch.int64).tolist() for head in heads]
+    skeletons = [head[sizes.nbytes :] for head in heads]
+    longest, largest, any_cuda = map(max, zip(*of_ranks, strict=True))
+    if longest > _SHORT:
+        skeletons = _all_gather_padded(skeleton, longest)
+    flats = _all_gather_padded(flat.cuda() if any_cuda else flat, largest)
     return [
         _Unpickler(io.BytesIO(bytes(part[:n].numpy())), whole[:m]).load()
-        for part, whole, (n, m, _) in zip(skeletons, flats, sizes, strict=True)
+        for part, whole, (n, m, _) in zip(skeletons, flats, of_ranks, strict=True)
     ]
 
 

@@ -1,0 +1,193 @@
+"""Processes as torchrun starts them: the same bits as of one, one error, and no process that waits for ever."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch.distributed import TCPStore
+
+from tests.faults.conftest import TRAIN, Done, Nilr, Running, fresh, until
+from tests.faults.scenarios import SCENARIOS, check_untouched, model, run_whole
+
+Count = Callable[[str, int], None]
+
+TRAINED = "meta-train --data toy --algo metasgd --filters 4 --n-way 3 --n-query 2 --meta-batch-size 3 --eval-every 4 "
+TRAINED += "--eval-episodes 5 --log-every 1 --save-every 2 --name m --resume auto --outer-steps"
+LONG = 16
+
+
+class Job:
+    """The processes of one command, started as torchrun starts them, with the store that its agent has."""
+
+    def __init__(self, nilr: Nilr, line: str, work: Path, n: int) -> None:
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self.ranks: list[Running] = []
+        for rank in range(n):
+            env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
+            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self._store.port, "TORCHELASTIC_USE_AGENT_STORE": True}
+            self.ranks.append(nilr.start(line, work, **{name: str(value) for name, value in env.items()}))
+
+    def wait(self, seconds: float = 60) -> list[Done]:
+        """Wait until all have ended; as torchrun does, send SIGTERM to the rest when one has failed."""
+        ended: dict[int, int | None] = {}
+        deadline = time.monotonic() + seconds
+        while len(ended) < len(self.ranks) and time.monotonic() < deadline:
+            ended |= {i: s for i, running in enumerate(self.ranks) if (s := running.poll()) is not None}
+            if any(ended.values()):
+                for i in set(range(len(self.ranks))) - set(ended):
+                    self.ranks[i].signal(signal.SIGTERM)
+                break
+            time.sleep(0.01)
+        return [running.wait(max(1.0, deadline - time.monotonic())) for running in self.ranks]
+
+
+def errors(done: list[Done]) -> list[str]:
+    return [line for each in done for line in each.err.splitlines() if line.startswith("error:")]
+
+
+def history(work: Path) -> list[dict[str, object]]:
+    path = work / "home" / "models" / "m" / "history.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def whole(nilr: Nilr, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the model that one process trains."""
+    work = fresh(prepared, tmp_path_factory.mktemp("one") / "work")
+    nilr(f"{TRAINED} {LONG}", work)
+    return work
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow)])
+def test_any_number_of_processes_trains_the_same_bits_and_the_first_one_alone_prints(
+    nilr: Nilr, work: Path, whole: Path, n: int
+) -> None:
+    done = Job(nilr, f"{TRAINED} {LONG} --json -", work, n).wait()
+    assert [each.status for each in done] == [0] * n, errors(done)
+    assert json.loads(done[0].out)["models"][0]["name"] == "m"
+    assert all((each.out, each.err) == ("", "") for each in done[1:])
+    assert model("m")(work) == model("m")(whole)
+    assert history(work) == history(whole)
+    assert len(list((work / "home" / "results").glob("*meta-train*"))) == len(
+        list((whole / "home" / "results").glob("*meta-train*"))
+    )
+
+
+@pytest.mark.parametrize("n", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_probe_measures_the_same_in_every_episode(nilr: Nilr, prepared: Path, work: Path, n: int) -> None:
+    expected = run_whole(nilr, "probe", prepared).bits
+    done = Job(nilr, SCENARIOS["probe"].line, work, n).wait()
+    assert [each.status for each in done] == [0] * n, errors(done)
+    assert SCENARIOS["probe"].bits(work) == expected
+
+
+def check_resumes(nilr: Nilr, work: Path, whole: Path, n: int) -> None:
+    assert [each.status for each in Job(nilr, f"{TRAINED} {LONG}", work, n).wait()] == [0] * n
+    assert model("m")(work) == model("m")(whole)
+    assert history(work) == history(whole)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_any_process_ends_all_and_another_number_of_them_continues(
+    nilr: Nilr, work: Path, whole: Path, rank: int
+) -> None:
+    job = Job(nilr, f"{TRAINED} {LONG} --save-every 100", work, 2)
+    job.ranks[0].wait_for(lambda: len(history(work)) > 3)
+    job.ranks[rank].signal(signal.SIGTERM)
+    done = job.wait()
+    assert [each.status for each in done] == [128 + signal.SIGTERM] * 2
+    assert errors(done) == ["error: interrupted by SIGTERM"]
+    check_resumes(nilr, work, whole, 3)
+
+
+KILLS = [
+    pytest.param(0, 1, id="first"),
+    pytest.param(1, 1, id="other"),
+    pytest.param(None, 50, id="random", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+]
+
+
+@pytest.mark.parametrize(("rank", "kills"), KILLS)
+def test_a_killed_process_ends_all_with_one_error_and_the_rest_continues_to_the_same_bits(
+    nilr: Nilr, prepared: Path, work: Path, whole: Path, rank: int | None, kills: int, count: Count
+) -> None:
+    drawn = random.Random(0)
+    for _ in range(kills):
+        n = drawn.randint(2, 4) if rank is None else 2
+        killed = drawn.randrange(n) if rank is None else rank
+        least = drawn.randrange(LONG - 4)
+        job = Job(nilr, f"{TRAINED} {LONG}", fresh(prepared, work), n)
+        job.ranks[0].wait_for(lambda least=least: len(history(work)) > least)
+        time.sleep(drawn.uniform(0, 0.02))
+        job.ranks[killed].signal(signal.SIGKILL)
+        began = time.monotonic()
+        done = job.wait(30)
+        assert time.monotonic() - began < 30
+        if any(each.status for each in done):  # it was not over yet
+            assert done[killed].status == 128 + signal.SIGKILL
+            assert len(errors(done)) == 1, [each.err for each in done]
+            assert "has ended or does not respond" in errors(done)[0]
+            count("kills of one of several processes", 1)
+        check_untouched(work, prepared)
+        check_resumes(nilr, work, whole, drawn.randint(1, 3))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_does_not_keep_the_rest_from_saving(nilr: Nilr, work: Path, whole: Path) -> None:
+    job = Job(nilr, f"{TRAINED} {LONG} --save-every 100", work, 2)
+    job.ranks[0].wait_for(lambda: len(history(work)) > 3)
+    job.ranks[1].signal(signal.SIGSTOP)
+    time.sleep(1)
+    job.ranks[0].signal(signal.SIGTERM)
+    first = job.ranks[0].wait(30)
+    assert first.status == 1
+    assert errors([first]) == ["error: another of the 2 processes of torchrun has ended or does not respond"]
+    job.ranks[1].signal(signal.SIGKILL)
+    assert (work / "home" / "models" / "m" / "training.safetensors").exists()
+    check_resumes(nilr, work, whole, 2)
+
+
+def test_an_error_that_all_processes_have_is_printed_once(nilr: Nilr, work: Path) -> None:
+    done = Job(nilr, f"{TRAINED} {LONG} --outer-lr 1e3 --inner-lr-init 1e30", work, 2).wait()
+    assert [each.status for each in done] == [1, 1]
+    assert len(errors(done)) == 1
+    assert "is not finite" in errors(done)[0] or "is too large for Adam" in errors(done)[0] or "nan" in errors(done)[0]
+
+
+@pytest.mark.parametrize("line", ["rates base", "adapt base --name a", "prepare-data --synthetic", "models ls"])
+def test_a_command_for_one_process_is_refused(nilr: Nilr, work: Path, line: str) -> None:
+    done = Job(nilr, line, work, 2).wait()
+    assert [each.status for each in done] == [2, 2]
+    assert len(errors(done)) == 1
+    assert "runs in one process, and torchrun started 2" in errors(done)[0]
+
+
+def test_processes_with_different_commands_are_refused(nilr: Nilr, work: Path) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    ranks = []
+    for rank in (0, 1):
+        env = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        env |= {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        ranks.append(nilr.start(f"{TRAIN} --name m --seed {rank}", work, **env))
+    done = [running.wait() for running in ranks]
+    assert [each.status for each in done] == [1, 1]
+    assert len(errors(done)) == 1
+    assert "has another settings" in errors(done)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_torchrun_itself_trains_the_same_bits(work: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NILR_HOME", str(work / "home"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "nilr"]
+    subprocess.run([*torchrun, *TRAINED.split(), str(LONG)], check=True, cwd=work)
+    assert model("m")(work) == model("m")(whole)
+    until(lambda: history(work) == history(whole), 1)
