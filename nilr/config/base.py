@@ -148,7 +148,7 @@ class DeviceSettings(MeasuringSettings):
 
     seed: int = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
     device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
-    threads: int | None = setting(None, "Number of CPU threads.", shown="one per core", ge=1)
+    threads: int | None = setting(None, "Number of CPU threads.", shown="one per core that the process may use", ge=1)
     engine: str = setting("auto", "Implementation: auto, winograd, compiled, batched, explicit or reference.")
     precision: Precision = setting(
         "float32", "Precision of the inputs of convolutions and matrix products: float32, tf32 (GPU only) or bf16."

@@ -33,8 +33,8 @@ from nilr.config.commands import PrepareDataSettings
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.members import fetch_all
-from nilr.limits import available_cores
 from nilr.episodes import EpisodeSampler
+from nilr.limits import available_cores
 from nilr.recipes.common.loading import open_split
 from nilr.recipes.prepare_data import run
 from nilr.reporting import SilentReporter

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from torch.distributed.run import get_args_parser
 
 from nilr.cli.app import build_app
 
@@ -62,6 +63,17 @@ def test_a_command_of_nilr_parses(command: str) -> None:
         found.make_context("nilr", rest)
 
 
+@pytest.mark.parametrize("command", in_pages("(?:srun )?torchrun"))
+def test_a_command_of_torchrun_and_what_it_starts_parse(command: str) -> None:
+    words = shlex.split(command.removeprefix("srun ").removeprefix("torchrun").replace("$", ""))
+    if "nilr" in words:
+        options = get_args_parser().parse_args(words)
+        assert (options.module, options.training_script) == (True, "nilr")
+        found, rest = leaf(options.training_script_args)
+        assert found.name in ("meta-train", "probe")
+        found.make_context("nilr", rest)
+
+
 @pytest.mark.parametrize("command", in_pages("make"))
 def test_a_target_of_make_exists(command: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -87,8 +99,9 @@ def test_every_flag_exists() -> None:
         pending += getattr(command, "commands", {}).values()
     for script in (ROOT / "tests" / "benchmarks").glob("*.py"):
         known.update(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', script.read_text(encoding="utf-8")))
-    known |= {"--help"}
+    known |= {"--help", *(flag for action in get_args_parser()._actions for flag in action.option_strings)}
     for name, text in TEXTS.items():
+        text = re.sub(r"^ *#SBATCH .*$", "", text, flags=re.MULTILINE)
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)) - known == set(), name
 
 

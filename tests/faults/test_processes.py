@@ -19,8 +19,8 @@ from tests.faults.scenarios import SCENARIOS, check_untouched, model, run_whole
 
 Count = Callable[[str, int], None]
 
-TRAINED = "meta-train --data toy --algo metasgd --filters 4 --n-way 3 --n-query 2 --meta-batch-size 3 --eval-every 4 "
-TRAINED += "--eval-episodes 5 --log-every 1 --save-every 2 --name m --resume auto --outer-steps"
+TRAINED = "meta-train --data toy --algo metasgd --filters 4 --n-way 3 --n-query 2 --meta-batch-size 3 --eval-every 8 "
+TRAINED += "--eval-episodes 3 --log-every 1 --save-every 2 --name m --resume auto --outer-steps"
 LONG = 16
 
 
@@ -66,7 +66,7 @@ def whole(nilr: Nilr, prepared: Path, tmp_path_factory: pytest.TempPathFactory) 
     return work
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4))])
 def test_any_number_of_processes_trains_the_same_bits_and_the_first_one_alone_prints(
     nilr: Nilr, work: Path, whole: Path, n: int
 ) -> None:
@@ -95,7 +95,7 @@ def check_resumes(nilr: Nilr, work: Path, whole: Path, n: int) -> None:
     assert history(work) == history(whole)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_signal_to_any_process_ends_all_and_another_number_of_them_continues(
     nilr: Nilr, work: Path, whole: Path, rank: int
 ) -> None:
@@ -159,10 +159,10 @@ def test_an_error_that_all_processes_have_is_printed_once(nilr: Nilr, work: Path
     done = Job(nilr, f"{TRAINED} {LONG} --outer-lr 1e3 --inner-lr-init 1e30", work, 2).wait()
     assert [each.status for each in done] == [1, 1]
     assert len(errors(done)) == 1
-    assert "is not finite" in errors(done)[0] or "is too large for Adam" in errors(done)[0] or "nan" in errors(done)[0]
+    assert "at outer step 0" in errors(done)[0]
 
 
-@pytest.mark.parametrize("line", ["rates base", "adapt base --name a", "prepare-data --synthetic", "models ls"])
+@pytest.mark.parametrize("line", ["rates base", "prepare-data --synthetic"])
 def test_a_command_for_one_process_is_refused(nilr: Nilr, work: Path, line: str) -> None:
     done = Job(nilr, line, work, 2).wait()
     assert [each.status for each in done] == [2, 2]

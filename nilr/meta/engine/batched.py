@@ -4,19 +4,19 @@ The channels of G episodes lie side by side, and convolutions run in G groups, e
 arithmetic is that of the explicit engine, and no operation waits for the device.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nilr import distributed
 from nilr.episodes import Episode
 from nilr.meta.engine.contract import MetaGradient, Objective
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.meta.engine.passes import PlanePasses
 from nilr.meta.engine.trajectory import adapt, task_gradient
+from nilr.meta.engine.workers import in_order
 from nilr.metrics import accuracy
 from nilr.models.learner import Params, Tensors
 
@@ -65,17 +65,18 @@ class BatchedEngine(ExplicitEngine):
             found = task_gradient(_for_each(start, e), rates_by_step, task, weights=weights, **how)
             right = _by_model(accuracy(found.logits, task.query_y), e)
             of_params, *of_rates = (
-                {name: _by_model(value, e) for name, value in values.items()} for values in (found.params, *found.rates)
+                {name: _by_model(value, e).sum(1) for name, value in values.items()}
+                for values in (found.params, *found.rates)
             )
             return _PartGradient(_by_model(found.loss, e), right, of_params, of_rates)
 
-        for part in _parts(size, self.episodes_at_once // len(params)):
-            gradient = _of_all_ranks(gradient_of, part.start, min(part.stop, size))
+        # How an operation rounds depends on its number of episodes, so processes share whole operations.
+        for gradient in in_order(gradient_of, _parts(size, self.episodes_at_once // len(params)), device=None):
             for name, value in gradient.params.items():
-                total[name] += value.sum(1)
+                total[name] += value
             for step, change in enumerate(gradient.rates):
                 for name, value in total_lr.items():
-                    _add_change(value, change[name].sum(1), step)
+                    _add_change(value, change[name], step)
             losses.append(gradient.loss)
             accuracies.append(gradient.accuracy)
         loss, right = torch.cat(losses, 1), torch.cat(accuracies, 1)
@@ -107,29 +108,12 @@ class BatchedEngine(ExplicitEngine):
 
 
 class _PartGradient(NamedTuple):
-    """The meta-gradients of some episodes of S models, each (S, E, ...)."""
+    """The meta-gradients of E episodes of S models: losses and accuracies (S, E), and sums (S, ...)."""
 
     loss: Tensor
     accuracy: Tensor
     params: Params
     rates: list[Params]  # by step
-
-
-def _of_all_ranks(gradient_of: Callable[[slice], _PartGradient], start: int, stop: int) -> _PartGradient:
-    """Return the gradients of episodes `start` to `stop`, of which each process computes a slice."""
-    if distributed.size() == 1:
-        return gradient_of(slice(start, stop))
-    share = -(-(stop - start) // distributed.size())
-    first = start + distributed.rank() * share
-    mine = gradient_of(slice(first, min(first + share, stop))) if first < stop else None
-    found = [gradient for gradient in distributed.gather(mine) if gradient is not None]
-    names, steps = found[0].params, range(len(found[0].rates))
-    return _PartGradient(
-        torch.cat([each.loss for each in found], 1),
-        torch.cat([each.accuracy for each in found], 1),
-        {name: torch.cat([each.params[name] for each in found], 1) for name in names},
-        [{n: torch.cat([each.rates[i][n] for each in found], 1) for n in found[0].rates[i]} for i in steps],
-    )
 
 
 def _side_by_side(batches: Sequence[Episode]) -> Episode:

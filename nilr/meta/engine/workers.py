@@ -19,9 +19,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def workers(device: torch.device, at_most: int | None = None) -> int:
+def workers(device: torch.device | None, at_most: int | None = None) -> int:
     """Return how many items `in_order` processes at a time: one per CPU thread of torch, and one on other devices."""
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    threads = torch.get_num_threads() if device is not None and device.type == "cpu" else 1
     return threads if at_most is None else min(threads, at_most)
 
 
@@ -37,13 +37,13 @@ class _Outcome(NamedTuple, Generic[R]):
 
 
 def in_order(
-    work: Callable[[T], R], items: Iterable[T], *, device: torch.device, at_most: int | None = None
+    work: Callable[[T], R], items: Iterable[T], *, device: torch.device | None, at_most: int | None = None
 ) -> Iterator[R]:
     """Do the work for each item, on as many CPU threads as torch may use, and yield the results in the items' order.
 
     In each thread torch uses one core. `at_most` bounds the number of threads. The caller's thread consumes the items,
-    at most two per thread ahead, so memory does not grow with their number. On other devices, and if torch may use only
-    one thread, the caller's thread also does the work.
+    at most two per thread ahead, so memory does not grow with their number. On other devices, without a device, and if
+    torch may use only one thread, the caller's thread also does the work.
 
     Of several processes, each does every n-th item, and yields the results of all. They raise the same exception: that
     of the first item that fails.
@@ -74,7 +74,9 @@ def _outcomes(results: Iterator[R], n: int) -> list[_Outcome[R]]:
     return outcomes
 
 
-def _on_threads(work: Callable[[T], R], items: Iterable[T], device: torch.device, at_most: int | None) -> Iterator[R]:
+def _on_threads(
+    work: Callable[[T], R], items: Iterable[T], device: torch.device | None, at_most: int | None
+) -> Iterator[R]:
     threads = workers(device, at_most)
     if workers(device) == 1:
         yield from map(work, items)

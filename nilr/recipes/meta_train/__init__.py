@@ -8,7 +8,7 @@ import torch
 
 from nilr import distributed
 from nilr.config.meta_train import TrainSettings
-from nilr.errors import Interrupted
+from nilr.errors import Interrupted, UsageError
 from nilr.files import check_output
 from nilr.recipes.common.cluster import Cluster, check_cluster
 from nilr.recipes.common.loading import load_model, probe_command
@@ -40,6 +40,8 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     outcome = Outcome(settings)
     store = Store(settings.home)
     if settings.cluster is not None:
+        if distributed.size() > 1:
+            raise UsageError("--cluster and torchrun both start processes", hint="leave one of them out")
         return _run_as_jobs(settings, store, outcome, reporter)
     if settings.tensorboard is not None:
         check_output(settings.tensorboard, "--tensorboard", folder=True)
