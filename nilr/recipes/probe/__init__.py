@@ -71,7 +71,6 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     if settings.controls:
         plans |= plan_controls(next(iter(plans.values())))
     split, judged = _open_splits(settings, store, loaded, device)
-    _check_processes(settings, loaded, split, judged)
     pairs = task_pairs(settings, size, split.images, judged.images)
     wide = open_all_classes(settings, store, loaded, device)
     headed = {name: with_head(model, size.n_way, settings.head) for name, model in models.items()}
@@ -177,6 +176,15 @@ def _resolved(
 
 
 def _open_splits(
+    settings: ProbeSettings, store: Store, models: Sequence[LoadedModel], device: torch.device
+) -> tuple[OpenSplit, OpenSplit]:
+    """Return the split of episode A and that of episode B; NilrError if processes differ in what they measure."""
+    splits = _open_both(settings, store, models, device)
+    _check_processes(settings, models, *splits)
+    return splits
+
+
+def _open_both(
     settings: ProbeSettings, store: Store, models: Sequence[LoadedModel], device: torch.device
 ) -> tuple[OpenSplit, OpenSplit]:
     """Return the split of episode A and that of episode B: the same one, or one of --data-b."""
