@@ -36,10 +36,6 @@ class BatchedEngine(ExplicitEngine):
         return self.episode_chunk or _EPISODES_AT_ONCE
 
     @override
-    def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
-        return self.meta_gradients([params], [inner_lr], [batch], objective)[0]
-
-    @override
     @torch.no_grad()
     def meta_gradients(
         self, params: Sequence[Tensors], inner_lr: Sequence[Tensors], episodes: Sequence[Episode], objective: Objective

@@ -1,7 +1,7 @@
 """The explicit engines: convolutional bodies without an autograd graph, one episode per core; in torch, or in C."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -44,33 +44,47 @@ class ExplicitEngine(Engine):
         return ImageBytes(4 * (forward + backward), 4 * (tangent + 2 * plane), 4 * (forward + 2 * plane))
 
     @override
-    @torch.no_grad()
     def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
+        return self.meta_gradients([params], [inner_lr], [batch], objective)[0]
+
+    @override
+    @torch.no_grad()
+    def meta_gradients(
+        self, params: Sequence[Tensors], inner_lr: Sequence[Tensors], episodes: Sequence[Episode], objective: Objective
+    ) -> list[MetaGradient]:
+        """Return the meta-gradients of several models; the episodes of all models share the cores."""
         algorithm, steps, weights, inductive = objective
-        total = {name: torch.zeros_like(value) for name, value in params.items()}
-        total_lr = {name: torch.zeros_like(value) for name, value in inner_lr.items() if algorithm.learns_rates}
-        rates = _rates_by_step(params, inner_lr, range(steps))
-        losses, accuracies = list[Tensor](), list[Tensor]()
+        learned = algorithm.learns_rates
+        rates = [_rates_by_step(start, lr, range(steps)) for start, lr in zip(params, inner_lr, strict=True)]
+        totals = [{name: torch.zeros_like(value) for name, value in start.items()} for start in params]
+        totals_lr = [{name: torch.zeros_like(value) for name, value in lr.items() if learned} for lr in inner_lr]
+        losses, accuracies = [list[Tensor]() for _ in params], [list[Tensor]() for _ in params]
 
-        def gradient_of(i: int) -> TaskGradient:
-            episode = batch[i]
-            task = self._task(episode, inductive=inductive)
-            how = {"exact": algorithm.order == 2, "recompute": self.recompute, "learned": algorithm.learns_rates}
-            return task_gradient(params, rates, task, weights=weights, **how)
+        def gradient_of(item: tuple[int, int]) -> TaskGradient:
+            model, i = item
+            task = self._task(episodes[model][i], inductive=inductive)
+            how = {"exact": algorithm.order == 2, "recompute": self.recompute, "learned": learned}
+            return task_gradient(params[model], rates[model], task, weights=weights, **how)
 
-        device, at_most = batch.query_x.device, self.episode_chunk
-        for i, gradient in enumerate(in_order(gradient_of, range(len(batch)), device=device, at_most=at_most)):
+        items = [(model, i) for model, batch in enumerate(episodes) for i in range(len(batch))]
+        device, at_most = episodes[0].query_x.device, self.episode_chunk
+        found = in_order(gradient_of, items, device=device, at_most=at_most)
+        for (model, i), gradient in zip(items, found, strict=True):
             for name, value in gradient.params.items():
-                total[name] += value
+                totals[model][name] += value
             for step, change in enumerate(gradient.rates):
-                for name, value in total_lr.items():
+                for name, value in totals_lr[model].items():
                     of_step = rate_at(value, change[name], step)
                     of_step += change[name].sum_to_size(of_step.shape)
-            losses.append(gradient.loss)
-            accuracies.append(accuracy(gradient.logits, batch.query_y[i]))
-        for value in (*total.values(), *total_lr.values()):
-            value /= len(batch)
-        return MetaGradient(torch.stack(losses), torch.stack(accuracies), total, total_lr)
+            losses[model].append(gradient.loss)
+            accuracies[model].append(accuracy(gradient.logits, episodes[model].query_y[i]))
+        gradients = []
+        for model, batch in enumerate(episodes):
+            for value in (*totals[model].values(), *totals_lr[model].values()):
+                value /= len(batch)
+            loss, right = torch.stack(losses[model]), torch.stack(accuracies[model])
+            gradients.append(MetaGradient(loss, right, totals[model], totals_lr[model]))
+        return gradients
 
     @override
     @torch.no_grad()

@@ -4,7 +4,11 @@ import time
 import pytest
 import torch
 
+from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine.contract import Objective
+from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.meta.engine.workers import in_order, workers
+from tests.meta.engine.test_engines import batch, model
 
 CPU = torch.device("cpu")
 
@@ -104,3 +108,28 @@ def test_work_sees_the_callers_grad_mode(enabled: bool) -> None:
 @pytest.mark.usefixtures("one_thread")
 def test_with_one_thread_the_caller_does_the_work() -> None:
     assert set(in_order(lambda _: threading.get_ident(), range(4), device=CPU)) == {threading.get_ident()}
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_single_episodes_of_several_models_are_computed_at_the_same_time_with_the_bits_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner, params, rates = model("conv4", ALGORITHMS["metasgd"])
+    starts = [params, {name: 0.9 * value for name, value in params.items()}]
+    episodes = [batch(seed, n_episodes=1) for seed in range(2)]
+    objective, engine = Objective(ALGORITHMS["metasgd"], 1), ExplicitEngine(learner)
+    alone = [
+        engine.meta_gradient(start, rates, drawn, objective) for start, drawn in zip(starts, episodes, strict=True)
+    ]
+    both, make_task = threading.Barrier(2, timeout=60), engine._task
+
+    def wait_for_the_other(*args: object, **kwargs: object) -> object:
+        both.wait()
+        return make_task(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "_task", wait_for_the_other)
+    together = engine.meta_gradients(starts, [rates] * 2, episodes, objective)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.query_loss, other.query_loss)
+        assert all(torch.equal(value, other.params[name]) for name, value in one.params.items())
+        assert all(torch.equal(value, other.inner_lr[name]) for name, value in one.inner_lr.items())
