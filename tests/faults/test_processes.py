@@ -33,6 +33,7 @@ class Job:
         for rank in range(n):
             env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self._store.port, "TORCHELASTIC_USE_AGENT_STORE": True}
+            env |= {"TORCHELASTIC_RUN_ID": "none"}
             self.ranks.append(nilr.start(line, work, **{name: str(value) for name, value in env.items()}))
 
     def wait(self, seconds: float = 60) -> list[Done]:
@@ -51,6 +52,11 @@ class Job:
 
 def errors(done: list[Done]) -> list[str]:
     return [line for each in done for line in each.err.splitlines() if line.startswith("error:")]
+
+
+def check_failed(done: list[Done], status: int) -> None:
+    """Check that the first process that failed has this status; torchrun may have ended the others."""
+    assert status in {each.status for each in done} <= {status, 128 + signal.SIGTERM}
 
 
 def history(work: Path) -> list[dict[str, object]]:
@@ -157,7 +163,7 @@ def test_a_process_that_is_stopped_does_not_keep_the_rest_from_saving(nilr: Nilr
 
 def test_an_error_that_all_processes_have_is_printed_once(nilr: Nilr, work: Path) -> None:
     done = Job(nilr, f"{TRAINED} {LONG} --outer-lr 1e3 --inner-lr-init 1e30", work, 2).wait()
-    assert [each.status for each in done] == [1, 1]
+    check_failed(done, 1)
     assert len(errors(done)) == 1
     assert "at outer step 0" in errors(done)[0]
 
@@ -165,7 +171,7 @@ def test_an_error_that_all_processes_have_is_printed_once(nilr: Nilr, work: Path
 @pytest.mark.parametrize("line", ["rates base", "prepare-data --synthetic"])
 def test_a_command_for_one_process_is_refused(nilr: Nilr, work: Path, line: str) -> None:
     done = Job(nilr, line, work, 2).wait()
-    assert [each.status for each in done] == [2, 2]
+    check_failed(done, 2)
     assert len(errors(done)) == 1
     assert "runs in one process, and torchrun started 2" in errors(done)[0]
 
