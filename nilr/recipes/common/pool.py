@@ -86,10 +86,11 @@ class _Worker(Child):
 def _work(parent: Parent) -> None:
     """Execute the tasks that the parent process sends."""
     try:
+        task: Task = parent.receive()  # imports torch, while a signal still ends this process on the spot
         with unwinding():
             while True:
-                task: Task = parent.receive()
                 parent.send(task.perform(parent.send))
+                task = parent.receive()
     except Interrupted as interrupted:
         signal.signal(interrupted.signum, signal.SIG_DFL)
         os.kill(os.getpid(), interrupted.signum)
