@@ -6,9 +6,8 @@ that the processor supports is used.
 
 import ctypes
 import functools
-from collections.abc import Callable
 from importlib import resources
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,8 @@ CHANNELS = 16  # the kernels of convolutions need a multiple of it
 _DTYPES = {torch.float32: "f32", torch.float64: "f64"}
 
 _ALLOCATE = ("convolve", "convolve_weight")  # kernels that return 1 if their working memory is missing
+
+_ARGUMENTS = {int: ctypes.c_int64, float: ctypes.c_double}  # all others are addresses
 
 # Instruction sets by torch's name for what the processor supports, best first.
 _SUPPORTED = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
@@ -55,19 +56,22 @@ def call(kernel: str, *arguments: Tensor | float | None, dtype: torch.dtype, ins
         ValueError: the kernel cannot read a tensor's dtype or layout.
         MemoryError: the kernel cannot allocate its working memory.
     """
+    function = _kernel(kernel, dtype, instructions or instruction_sets()[0])
     readable = [_readable(x, dtype) if isinstance(x, Tensor) else x for x in arguments]
-    if _kernel(kernel, dtype, instructions or instruction_sets()[0])(*map(_argument, readable)):
+    if function.argtypes is None:
+        function.argtypes = [_ARGUMENTS.get(type(x), ctypes.c_void_p) for x in readable]
+    if function(*[x.data_ptr() if isinstance(x, Tensor) else x for x in readable]):
         raise MemoryError(f"no memory for the kernel `{kernel}`")
 
 
 @functools.cache
-def _kernel(name: str, dtype: torch.dtype, instructions: str) -> Callable[..., int | None]:
+def _kernel(name: str, dtype: torch.dtype, instructions: str) -> Any:  # noqa: ANN401 - ctypes is untyped
     found = library()
     if found is None:
         raise RuntimeError("the kernels were not built")
     function = getattr(found, f"{name}_{_DTYPES[dtype]}_{instructions}")
     function.restype = ctypes.c_int64 if name in _ALLOCATE else None
-    return cast(Callable[..., int | None], function)
+    return function
 
 
 def sizes(x: Tensor) -> tuple[int, int, int]:
@@ -84,22 +88,11 @@ def empty_pooled(x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
 
 def _readable(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return channels (C,) in contiguous memory, and other tensors unchanged."""
-    if x.dim() == 1:
-        if x.dtype != dtype:
-            raise ValueError(f"channels of {x.dtype}, expected {dtype}")
+    dims, own = x.dim(), x.dtype
+    if dims == 1 and own == dtype:
         return x.contiguous()
-    if x.dim() == 4 and x.dtype in (dtype, torch.uint8) and x.is_contiguous(memory_format=torch.channels_last):
+    if dims == 4 and own in (dtype, torch.uint8) and x.is_contiguous(memory_format=torch.channels_last):
         return x
-    if x.dim() == 2 and x.dtype in (dtype, torch.float64) and x.is_contiguous():
+    if dims == 2 and own in (dtype, torch.float64) and x.is_contiguous():
         return x
-    raise ValueError(
-        f"a tensor {tuple(x.shape)} of {x.dtype} with strides {x.stride()}, expected channels-last {dtype}"
-    )
-
-
-def _argument(x: Tensor | float | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
-    if isinstance(x, Tensor):
-        return ctypes.c_void_p(x.data_ptr())
-    if x is None:
-        return ctypes.c_void_p(None)
-    return ctypes.c_int64(x) if isinstance(x, int) else ctypes.c_double(x)
+    raise ValueError(f"a tensor {tuple(x.shape)} of {own} with strides {x.stride()}, expected channels-last {dtype}")

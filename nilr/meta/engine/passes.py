@@ -323,9 +323,10 @@ def _call(kernel: str, plane: Tensor, *arguments: Tensor | float | None) -> None
     Raises:
         ValueError: a tensor has another number of channels, or a layout that the kernels do not read.
     """
+    channels = plane.shape[1]
     for x in arguments:
-        if isinstance(x, Tensor) and x.dim() == 1 and len(x) != plane.shape[1]:
-            raise ValueError(f"{len(x)} channels of {x.dtype}, expected {plane.shape[1]}")
+        if isinstance(x, Tensor) and x.dim() == 1 and x.shape[0] != channels:
+            raise ValueError(f"{x.shape[0]} channels of {x.dtype}, expected {channels}")
     call(kernel, *arguments, dtype=plane.dtype)
 
 
