@@ -23,6 +23,7 @@
 
 #define SIDE 6
 #define POINTS 36
+#define PANEL (2 * LANES)
 #define A ((REAL)0.70710678118654752440)
 #define B ((REAL)1.41421356237309504880)
 #define HALF ((REAL)0.5)
@@ -89,7 +90,7 @@ INLINE void weight_of(const vec *s, int from, vec *out, int to) /* G' s */
 /* c (rows, 1 or 2 vectors) = or += the sum over k of a b, with a[r, k] at r * a_row + k * a_k. */
 INLINE void product_of_rows(
     const int rows, const int vectors, const int add, const REAL *a, int64_t a_row, int64_t a_k, const REAL *b,
-    int64_t n, REAL *c, int64_t k)
+    int64_t b_k, REAL *c, int64_t n, int64_t k)
 {
     vec sum[ROWS][2];
 #pragma GCC unroll 12
@@ -97,7 +98,7 @@ INLINE void product_of_rows(
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) sum[r][v] = add ? load(c + r * n + v * LANES) : (vec){0};
     for (int64_t i = 0; i < k; i++) {
-        const vec b0 = load(b + i * n), b1 = vectors > 1 ? load(b + i * n + LANES) : b0;
+        const vec b0 = load(b + i * b_k), b1 = vectors > 1 ? load(b + i * b_k + LANES) : b0;
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
             sum[r][0] += a[r * a_row + i * a_k] * b0;
@@ -110,20 +111,22 @@ INLINE void product_of_rows(
         for (int v = 0; v < vectors; v++) store(c + r * n + v * LANES, sum[r][v]);
 }
 
-/* c (m, n) = or += a (m, k) b (k, n), of full rows of n. */
+/* c (m, n) = or += a (m, k) b (k, n). The columns of b stand in panels of two vectors, `panel` apart, with rows b_k
+   apart. */
 INLINE void product(
-    const int add, const REAL *a, int64_t a_row, int64_t a_k, const REAL *b, REAL *c, int64_t m, int64_t n, int64_t k)
+    const int add, const REAL *a, int64_t a_row, int64_t a_k, const REAL *b, int64_t b_k, int64_t panel, REAL *c,
+    int64_t m, int64_t n, int64_t k)
 {
-    for (int64_t j = 0; j < n; j += 2 * LANES) {
+    for (int64_t j = 0; j < n; j += PANEL, b += panel) {
         const int pair = j + LANES < n;
         for (int64_t r = 0; r < m;) {
             const REAL *of_a = a + r * a_row;
             REAL *to = c + r * n + j;
-            if (pair && r + ROWS <= m) product_of_rows(ROWS, 2, add, of_a, a_row, a_k, b + j, n, to, k), r += ROWS;
+            if (pair && r + ROWS <= m) product_of_rows(ROWS, 2, add, of_a, a_row, a_k, b, b_k, to, n, k), r += ROWS;
             else if (pair && r + ROWS / 2 <= m)
-                product_of_rows(ROWS / 2, 2, add, of_a, a_row, a_k, b + j, n, to, k), r += ROWS / 2;
-            else if (pair) product_of_rows(1, 2, add, of_a, a_row, a_k, b + j, n, to, k), r++;
-            else product_of_rows(1, 1, add, of_a, a_row, a_k, b + j, n, to, k), r++;
+                product_of_rows(ROWS / 2, 2, add, of_a, a_row, a_k, b, b_k, to, n, k), r += ROWS / 2;
+            else if (pair) product_of_rows(1, 2, add, of_a, a_row, a_k, b, b_k, to, n, k), r++;
+            else product_of_rows(1, 1, add, of_a, a_row, a_k, b, b_k, to, n, k), r++;
         }
     }
 }
@@ -223,7 +226,11 @@ static void write_tiles(const REAL *points, tiles t, int64_t c, REAL *trash, REA
     }
 }
 
-/* u (36, in, out) = the points of a weight; with `flipped`, (36, out, in) of the flipped taps. turned is scratch. */
+/* The size of a point's weights, which fill whole panels. */
+INLINE int64_t size_of_point(int64_t in, int64_t out) { return (out + PANEL - 1) / PANEL * PANEL * in; }
+
+/* u (36, panels of out, in, two vectors) = the points of a weight; with `flipped`, of the flipped taps, with in and out
+   exchanged. turned is scratch. */
 static void all_weight_points(const REAL *w, int64_t ci, int64_t co, int64_t flipped, REAL *turned, REAL *u)
 {
     const int64_t in = flipped ? co : ci, out = flipped ? ci : co;
@@ -236,7 +243,8 @@ static void all_weight_points(const REAL *w, int64_t ci, int64_t co, int64_t fli
             for (int t = 0; t < 9; t++) taps[t] = load((flipped ? w : turned) + (i * 9 + (flipped ? 8 - t : t)) * out + o);
             for (int j = 0; j < 3; j++) weight_points(taps + j, 3, half + j, 3);
             for (int r = 0; r < SIDE; r++) weight_points(half + r * 3, 1, points + r * SIDE, 1);
-            for (int p = 0; p < POINTS; p++) store(u + (p * in + i) * out + o, points[p]);
+            for (int p = 0; p < POINTS; p++)
+                store(u + p * size_of_point(in, out) + (o / PANEL * in + i) * PANEL + o % PANEL, points[p]);
         }
 }
 
@@ -275,7 +283,7 @@ int64_t NAMED(convolve)(
 {
     const int64_t in = flipped ? co : ci, out = flipped ? ci : co, most = ci > co ? ci : co;
     tiles t = tiles_of(h, width, most);
-    const int64_t of_weight = POINTS * ci * co, of_x = POINTS * distance(t, in), of_y = POINTS * distance(t, out);
+    const int64_t of_weight = POINTS * size_of_point(in, out), of_x = POINTS * distance(t, in), of_y = POINTS * distance(t, out);
     REAL *u = aligned_alloc(64, sizeof(REAL) * ((x2 ? 2 : 1) * of_weight + of_x + of_y + 9 * ci * co + 2 * most));
     if (!u) return 1;
     REAL *u2 = u + of_weight, *points = x2 ? u2 + of_weight : u2, *sums = points + of_x, *turned = sums + of_y;
@@ -286,10 +294,14 @@ int64_t NAMED(convolve)(
     while (next_block(&t, n)) {
         all_window_points(x, t, in, zero, points);
         for (int64_t p = 0; p < POINTS; p++)
-            product(0, points + p * distance(t, in), in, 1, u + p * in * out, sums + p * distance(t, out), t.count, out, in);
+            product(
+                0, points + p * distance(t, in), in, 1, u + p * size_of_point(in, out), PANEL, PANEL * in,
+                sums + p * distance(t, out), t.count, out, in);
         if (x2) all_window_points(x2, t, in, zero, points);
         for (int64_t p = 0; x2 && p < POINTS; p++)
-            product(1, points + p * distance(t, in), in, 1, u2 + p * in * out, sums + p * distance(t, out), t.count, out, in);
+            product(
+                1, points + p * distance(t, in), in, 1, u2 + p * size_of_point(in, out), PANEL, PANEL * in,
+                sums + p * distance(t, out), t.count, out, in);
         write_tiles(sums, t, out, trash, y);
     }
     free(u);
@@ -313,7 +325,9 @@ int64_t NAMED(convolve_weight)(
             all_window_points(x, t, ci, zero, points);
             all_tile_points(dy, t, co, zero, points_y);
             for (int64_t p = 0; p < POINTS; p++)
-                product(1, points_y + p * distance(t, co), 1, co, points + p * distance(t, ci), sums + p * ci * co, co, ci, t.count);
+                product(
+                    1, points_y + p * distance(t, co), 1, co, points + p * distance(t, ci), ci, PANEL,
+                    sums + p * ci * co, co, ci, t.count);
         }
     write_weight(sums, ci, co, dw);
     free(sums);
