@@ -89,7 +89,9 @@ def build_app() -> typer.Typer:
     groups = {name: typer.Typer(cls=_Group, help=text) for name, text in GROUPS.items()}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
-        function = typer_function(command.settings, partial(run_command, command), json=command.result is not None)
+        function = typer_function(
+            command.settings, partial(run_command, command), json=command.result is not None or command.lists
+        )
         groups.get(group, app).command(name, cls=_Command, help=command.help)(function)
     for name, sub_app in groups.items():
         app.add_typer(sub_app, name=name)

@@ -64,6 +64,8 @@ def typer_function(
         invocation.json = values.pop("json", None)
         if values.get("home") is None:
             values["home"] = invocation.home
+        if values.get("models"):
+            values["models"] = _matching_models(values["home"], values["models"])
         given = {name: value for name, value in values.items() if value is not None}
         try:
             validated = settings(**given)
@@ -79,6 +81,15 @@ def typer_function(
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return function
+
+
+def _matching_models(home: Path | None, refs: Sequence[str]) -> Sequence[str]:
+    """Replace patterns such as `cpu-maml-s*` by the names of the models that match."""
+    if not any(character in ref for ref in refs for character in "*?["):
+        return refs
+    from nilr.store import Store
+
+    return Store(home).matching_models(refs)
 
 
 def check_values(options: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> None:

@@ -169,6 +169,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "nilr meta-train --preset finn-5shot --seeds 3",
         "nilr meta-train --resume metasgd",
     ),
+    "watch": ("nilr watch", "nilr watch 'metasgd-seed*'", "nilr watch maml --once"),
     "adapt": (
         "nilr adapt maml --episode 3",
         "nilr adapt maml --support labelled/ --query new.jpg",
@@ -201,6 +202,22 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "nilr data compare mini-imagenet cifar-fs",
         "nilr data compare mini-imagenet ./other.h5",
         "nilr data compare mini-imagenet cifar-fs --json -",
+    ),
+    "results ls": (
+        "nilr results ls",
+        "nilr results ls --kind probe --uses maml",
+        "nilr results ls --limit 100 --json -",
+    ),
+    "results show": ("nilr results show", "nilr results show '*-rates-*'", "nilr results show --json -"),
+    "results rm": (
+        "nilr results rm 20261127T162005Z-probe",
+        "nilr results rm '2026*-bench-*'",
+        "nilr results rm '*-demo-*' --yes",
+    ),
+    "results export": (
+        "nilr results export",
+        "nilr results export '*-probe-*' --output probes",
+        "nilr results export --format parquet --force",
     ),
     "models ls": ("nilr models ls", "nilr models ls --home ./nilr-demo", "nilr models ls | sort"),
     "models show": (
