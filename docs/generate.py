@@ -7,11 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import typer
 
 from nilr.cli.app import EPILOG, HELP, build_app
+from nilr.cli.topics import EXAMPLES
 from nilr.commands import result_types
 from nilr.files import write_atomically
 from nilr.results.result import SCHEMA_VERSION
@@ -27,7 +28,7 @@ _HEAD = f"""# Command line
 {EPILOG}
 
 `-q`, `--home` and `--debug` may also precede the command. `nilr --version` prints the version;
-`nilr COMMAND --help` shows the same text as this page.
+`nilr COMMAND --help` (or `-h`) and `nilr help COMMAND` show the same text as this page.
 
 Tables and progress go to stderr. Stdout has only what a script reads: the JSON of `--json -`, and the answers of
 `nilr report`, `nilr data ls|show|verify|compare` and `nilr models ls|show|path|verify`. Only a terminal shows percent;
@@ -90,6 +91,8 @@ def _section(name: str, command: Any, common: Sequence[str]) -> Iterator[str]:  
     yield f"## nilr {name}\n"
     yield f"{command.help}\n"
     yield f"    nilr {' '.join([name, '[OPTIONS]', *positional])}\n"
+    if examples := EXAMPLES.get(name):
+        yield from ("Examples:\n", *(f"    {example}" for example in examples), "")
     if own := [row for row in rows if row not in common]:
         yield from (*_TABLE, *own, "")
     shared = " ".join(f"`{parameter.opts[0]}`" for row, parameter in rows.items() if row in common)
@@ -118,14 +121,7 @@ def _values(parameter: Any) -> str:  # noqa: ANN401
     described = parameter.type_descriptor
     if described.choices is not None:
         return " ".join(f"`{choice}`" for choice in described.choices)
-    if parameter.metavar == "PATH":
-        return "path or `-`"
-    if parameter.param_type_name == "argument":
-        return ""
-    if parameter.metavar is not None:
-        return parameter.metavar.replace("<int>", "whole number").replace("<float>", "number").replace("**", "\\*\\*")
-    one = get_args(described.annotation)[0] if parameter.multiple else described.annotation
-    return {str: "text", Path: "path"}[one]
+    return "" if parameter.param_type_name == "argument" else f"`{parameter.metavar}`" if parameter.metavar else ""
 
 
 def _cell(text: str) -> str:

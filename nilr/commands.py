@@ -23,8 +23,13 @@ from nilr.config.commands import (
     RemoveSettings,
     ReportSettings,
     ReproduceSettings,
+    ResultExportSettings,
+    ResultListSettings,
+    ResultRemoveSettings,
+    ResultSettings,
     ShowPackSettings,
     VerifyPacksSettings,
+    WatchSettings,
 )
 from nilr.config.evaluation import AdaptSettings, CalibrateSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
@@ -50,6 +55,7 @@ class Command:
     recipe: str  # import path of a function (settings, reporter) -> what the command returns
     show: str  # import path of a function (what the recipe returns, screen) -> None
     next: str | None = None  # import path of a function (settings, result) -> the command to run next
+    lists: bool = False  # whether it returns rows, which `--json` writes
     stored: bool = True  # whether the command line stores the result; `reproduce` and `demo` store theirs themselves
     distributed: bool = False  # whether several processes of torchrun can run it together
     shares_schema: str | None = None  # the command that has the same kind of result, and names its schema
@@ -68,6 +74,9 @@ COMMANDS = (
             TrainSettings, Result[TrainMetrics],
             "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show", "nilr.recipes.meta_train:next_command",
             distributed=True),
+    Command("watch", "Watch running trainings from another terminal, from their files alone.",
+            WatchSettings, None,
+            "nilr.recipes.watch:run", "nilr.cli.show.watch:show"),
     Command("adapt", "Adapt a model to one episode, or to your own labelled images.",
             AdaptSettings, Result[AdaptMetrics],
             "nilr.recipes.adapt:run", "nilr.cli.show.adapt:show"),
@@ -107,9 +116,21 @@ COMMANDS = (
     Command("data compare", "Count the classes and the images that two packs share, by split.",
             ComparePacksSettings, Result[Overlap],
             "nilr.recipes.data:compare", "nilr.cli.show.data:show_overlap", stored=False),
+    Command("results ls", "List the newest results.",
+            ResultListSettings, None,
+            "nilr.recipes.results:list_results", "nilr.cli.show.results:show_list", lists=True),
+    Command("results show", "Show results again, by default the newest one.",
+            ResultSettings, None,
+            "nilr.recipes.results:show_result", "nilr.cli.show.results:show_results", lists=True),
+    Command("results rm", "Remove results, after a confirmation.",
+            ResultRemoveSettings, None,
+            "nilr.recipes.results:remove_results", "nilr.cli.show.results:show_removed"),
+    Command("results export", "Write results of probe and rates as tidy tables for pandas.",
+            ResultExportSettings, None,
+            "nilr.recipes.results:export_results", "nilr.cli.show.results:show_exported"),
     Command("models ls", "List all models.",
             Settings, None,
-            "nilr.recipes.models:list_models", "nilr.cli.show.models:show_list"),
+            "nilr.recipes.models:list_models", "nilr.cli.show.models:show_list", lists=True),
     Command("models show", "Show a model's settings, metrics and inner rates.",
             ModelSettings, Result[ModelCard],
             "nilr.recipes.models:show_model", "nilr.cli.show.models:show_card", stored=False),
@@ -140,6 +161,7 @@ COMMANDS = (
 
 GROUPS = {
     "data": "List, show, check, remove and compare the packs in the store.",
+    "results": "List, show, remove and export the results in the store.",
     "models": "List, show, check, remove, import, export and share the models in the store.",
 }
 

@@ -94,8 +94,9 @@ class Interrupted(KeyboardInterrupt):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question with the known name that is nearest to an unknown one; an empty text if none is near."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f"did you mean `{nearest[0]}`? " if nearest else ""
+    names = {other.lower(): other for other in known}
+    nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    return f"did you mean `{names[nearest[0]]}`? " if nearest else ""
 
 
 def invalid_field(error: ValidationError) -> str:

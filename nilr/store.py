@@ -8,9 +8,10 @@
 """
 
 import contextlib
+import fnmatch
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -179,6 +180,45 @@ class Store:
         """Return a new path for the files of a cluster's jobs."""
         return self.home / "jobs" / _unique(name)
 
+    def matching_models(self, refs: Iterable[str]) -> list[str]:
+        """Return references to models, each pattern such as `cpu-maml-s*` or `cpu-*@last` replaced by its matches.
+
+        Raises:
+            StoreError: a pattern matches no name.
+        """
+        found: list[str] = []
+        for ref in refs:
+            if _is_path(ref) or not _is_pattern(ref):
+                found.append(ref)
+                continue
+            pattern, at, wanted = ref.partition("@")
+            names = fnmatch.filter(self.model_names(), pattern)
+            if not names:
+                raise StoreError(f"no model matches `{ref}`", hint=f"known: {self._known()}")
+            found += [f"{name}{at}{wanted}" for name in names]
+        return list(dict.fromkeys(found))
+
+    def results(self) -> list[Path]:
+        """Return the files of all results, the newest one last."""
+        return sorted((self.home / "results").glob("*.json"))
+
+    def find_results(self, refs: Iterable[str]) -> list[Path]:
+        """Return result files, from their paths, names, beginnings of names or patterns.
+
+        Raises:
+            StoreError: a reference matches none.
+        """
+        found: list[Path] = []
+        for ref in refs:
+            pattern = ref.removesuffix(".json") if _is_pattern(ref) else f"{ref.removesuffix('.json')}*"
+            stored = {path.stem: path for path in self.results()}
+            matched = [Path(ref)] if Path(ref).is_file() else list(map(stored.get, fnmatch.filter(stored, pattern)))
+            if not matched:
+                hint = f"{did_you_mean(ref, stored)}`{self.command('results', 'ls')}` lists them"
+                raise StoreError(f"no result `{ref}` in `{self.home / 'results'}`", hint=hint)
+            found += filter(None, matched)
+        return list(dict.fromkeys(found))
+
     def _trained_last(self) -> Path:
         names = self.model_names()
         manifests = {name: newest_manifest(self.model_dir(name)) for name in names}
@@ -260,6 +300,10 @@ def _split(ref: str) -> tuple[str, str | None]:
 
 def _as_path(name: str) -> str:
     return f"for the one in the working directory write `./{name}`; " if Path(name).exists() else ""
+
+
+def _is_pattern(ref: str) -> bool:
+    return any(character in ref for character in "*?[")
 
 
 def _is_path(ref: str) -> bool:

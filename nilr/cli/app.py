@@ -9,10 +9,14 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from nilr import __version__
+from nilr.cli.help import help_text
 from nilr.cli.options import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, check_values, typer_function
 from nilr.cli.run import run_command
+from nilr.cli.topics import COMMON
 from nilr.commands import COMMANDS, GROUPS
 
+HELP_FLAGS = ["--help", "-h"]
+HOME_HELP = "Directory of the store: datasets, models, results. Default: NILR_HOME, else the user data directory."
 HELP = "Measure what learned inner-loop learning rates do to a meta-learner's features."
 EPILOG = (
     "Environment variables set options: NILR_OUTER_STEPS=100 is --outer-steps 100. Exceptions are --name, --json, "
@@ -22,12 +26,15 @@ EPILOG = (
 
 
 class _Parsing:
-    """Shows `--help` like every other switch, and checks that no option takes another option for its value."""
+    """Shows help of its own, and checks that no option takes another option for its value."""
 
     def get_help_option(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer does not export these classes
         option = super().get_help_option(ctx)  # type: ignore[misc]
-        option.metavar = SWITCH
+        option.metavar, option.rich_help_panel = SWITCH, COMMON
         return option
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        formatter.write(help_text(self, ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         options = [option for option in self.get_params(ctx) if option.param_type_name == "option"]  # type: ignore[attr-defined]
@@ -68,21 +75,41 @@ def _models(ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
 
 
 class _Group(_Parsing, TyperGroup):
-    pass
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Show help if nothing follows the name of the group."""
+        return super().parse_args(ctx, args if args or ctx.resilient_parsing else ["--help"])
 
 
 def build_app() -> typer.Typer:
     """Return the whole command line."""
-    app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode="rich", help=HELP, epilog=EPILOG)
+    app = typer.Typer(
+        cls=_Group, add_completion=False, help=HELP, epilog=EPILOG, context_settings={"help_option_names": HELP_FLAGS}
+    )
     app.callback()(_set_common_options)
     groups = {name: typer.Typer(cls=_Group, help=text) for name, text in GROUPS.items()}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
-        function = typer_function(command.settings, partial(run_command, command), json=command.result is not None)
+        function = typer_function(
+            command.settings, partial(run_command, command), json=command.result is not None or command.lists
+        )
         groups.get(group, app).command(name, cls=_Command, help=command.help)(function)
     for name, sub_app in groups.items():
         app.add_typer(sub_app, name=name)
+    app.command("help", cls=_Command, help="Show the help of a command: `nilr help probe`.")(_show_help)
     return app
+
+
+def _show_help(
+    ctx: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="Command.", show_default=False)] = None,
+) -> None:
+    found: Any = ctx.find_root()
+    for word in words or ():
+        _, command, _ = found.command.resolve_command(found, [word])
+        found = typer.Context(command, parent=found, info_name=word)
+        if not hasattr(command, "commands"):
+            break
+    typer.echo(found.get_help())
 
 
 def _show_version(wanted: bool | None) -> None:
@@ -93,9 +120,11 @@ def _show_version(wanted: bool | None) -> None:
 
 def _set_common_options(
     ctx: typer.Context,
-    home: Annotated[Path | None, typer.Option("--home", help="Directory of the store.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar=SWITCH, help=QUIET_HELP)] = False,
-    debug: Annotated[bool, typer.Option("--debug", metavar=SWITCH, help=DEBUG_HELP)] = False,
+    home: Annotated[Path | None, typer.Option("--home", metavar="DIR", help=HOME_HELP, rich_help_panel=COMMON)] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar=SWITCH, help=QUIET_HELP, rich_help_panel=COMMON)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar=SWITCH, help=DEBUG_HELP, rich_help_panel=COMMON)] = False,
     version: Annotated[
         bool | None,
         typer.Option("--version", metavar=SWITCH, help="Show the version.", callback=_show_version, is_eager=True),

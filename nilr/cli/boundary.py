@@ -1,7 +1,6 @@
 """Convert exceptions into a message on stderr and an exit status, in this one place."""
 
 import contextlib
-import difflib
 import errno
 import os
 import re
@@ -19,7 +18,7 @@ from nilr import distributed
 from nilr.cli.app import build_app
 from nilr.cli.console import printable
 from nilr.cli.options import Invocation, lower_first, source_of, usage_error
-from nilr.errors import Interrupted, NilrError, StoreError, UsageError
+from nilr.errors import Interrupted, NilrError, StoreError, UsageError, did_you_mean
 from nilr.files import storage_error
 from nilr.signals import ignore_repeated_signals, unwinding
 from nilr.words import counted
@@ -95,13 +94,16 @@ def _from_typer(error: typer.TyperException) -> UsageError:
     hint = f"see `{ctx.command_path} --help`" if ctx else "see `nilr --help`"
     parameter, cause = getattr(error, "param", None), error.__cause__
     if parameter is not None and isinstance(cause, ValidationError):
-        return usage_error(source_of(parameter, ctx), cause.errors()[0], hint)
+        details = cause.errors()[0]
+        choices = getattr(getattr(parameter, "type_descriptor", None), "choices", None) or ()
+        return usage_error(
+            source_of(parameter, ctx), details, did_you_mean(str(details["input"]), map(str, choices)) + hint
+        )
     commands = getattr(getattr(ctx, "command", None), "commands", None)
     if commands and not hasattr(error, "option_name"):
         hint = f"known: {', '.join(commands)}"
     possible = getattr(error, "possibilities", None) or ()
-    if near := difflib.get_close_matches(getattr(error, "option_name", ""), possible, n=1, cutoff=0.7):
-        hint = f"did you mean `{near[0]}`? {hint}"
+    hint = did_you_mean(getattr(error, "option_name", ""), possible) + hint
     message = " ".join(getattr(error, "message", str(error)).replace("'", "`").split())
     message = re.sub(r"argument\(s\) \((\S+)\)$", r"argument (\1)", message).replace("argument(s)", "arguments")
     return UsageError(lower_first(message), hint=hint)

@@ -46,6 +46,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def file_size(n: int) -> str:
+    """Format a number of bytes."""
+    size, units = float(n), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 10 else f"{size:.1f} {units[0]}"
+
+
 def share(value: float, *, percent: bool) -> str:
     """Format a fraction, as it is or in percent."""
     return f"{100 * value:z.2f} %" if percent else f"{value:z.4f}"
@@ -116,6 +124,16 @@ class Screen:
     def answer(self) -> "Screen":
         """The screen on stdout, for what a script reads; `--quiet` does not silence it."""
         return Screen(make_console(sys.stdout))
+
+    @property
+    def width(self) -> int:
+        """The columns of the terminal; 80 if it is none."""
+        return self._console.width if self._console.is_terminal else 80
+
+    def clear(self) -> None:
+        """Clear a terminal, to draw it anew."""
+        if self._console.is_terminal and not self._quiet:
+            self._console.clear()
 
     def line(self, text: str, *, wrap: bool = True) -> None:
         """Write one line; a terminal breaks it between words only, so that paths stay whole, or not at all."""

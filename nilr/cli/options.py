@@ -2,24 +2,17 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from nilr.config.base import (
-    ChunkSettings,
-    ClusterSettings,
-    CodeSettings,
-    DeviceSettings,
-    EpisodeSettings,
-    MeasuringSettings,
-    Settings,
-)
-from nilr.config.evaluation import JudgeSettings, TaskSettings
+from nilr.cli.topics import COMMON, METAVARS, OPTIONS, TOPIC_OF
+from nilr.config.base import Settings
 from nilr.config.meta_train import PRESETS
 from nilr.errors import UsageError
 from nilr.meta.algorithms import ALGORITHMS
@@ -34,23 +27,11 @@ QUIET_HELP = "Print errors only; results are stored all the same."
 DEBUG_HELP = "Show tracebacks."
 _JSON_HELP = "Also write the result to this file, and replace it if it exists; - for standard output."
 
+_SHORT_CHOICES = 16  # columns of choices that stand beside the option
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 # What stands for {algorithms}, {presets} and {formats} in help texts.
 _NAMES = {"algorithms": ", ".join(ALGORITHMS), "presets": ", ".join(PRESETS), "formats": ", ".join(formats())}
-
-_ALL = "All commands"
-_PANELS: dict[type[Settings], str] = {
-    Settings: _ALL,
-    MeasuringSettings: _ALL,
-    DeviceSettings: "Computing",
-    EpisodeSettings: "Network and episodes",
-    ChunkSettings: "Computing",
-    ClusterSettings: "Cluster",
-    CodeSettings: "Evaluation",
-    TaskSettings: "Evaluation",
-    JudgeSettings: "Evaluation",
-}
 
 
 @dataclasses.dataclass
@@ -83,6 +64,8 @@ def typer_function(
         invocation.json = values.pop("json", None)
         if values.get("home") is None:
             values["home"] = invocation.home
+        if values.get("models"):
+            values["models"] = _matching_models(values["home"], values["models"])
         given = {name: value for name, value in values.items() if value is not None}
         try:
             validated = settings(**given)
@@ -98,6 +81,15 @@ def typer_function(
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return function
+
+
+def _matching_models(home: Path | None, refs: Sequence[str]) -> Sequence[str]:
+    """Replace patterns such as `cpu-maml-s*` by the names of the models that match."""
+    if not any(character in ref for ref in refs for character in "*?["):
+        return refs
+    from nilr.store import Store
+
+    return Store(home).matching_models(refs)
 
 
 def check_values(options: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> None:
@@ -149,7 +141,7 @@ def lower_first(sentence: str) -> str:
 def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
     """Yield the parameters that are not settings."""
     if json:
-        info = typer.Option("--json", metavar="PATH", help=_JSON_HELP, rich_help_panel=_ALL)
+        info = typer.Option("--json", metavar=METAVARS["json"], help=_JSON_HELP, rich_help_panel=COMMON)
         yield _parameter("json", str | None, info)
     for name, short, text in (("quiet", ["-q"], QUIET_HELP), ("debug", [], DEBUG_HELP)):
         info = typer.Option(
@@ -160,7 +152,7 @@ def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
             show_envvar=False,
             help=text,
             show_default=False,
-            rich_help_panel=_ALL,
+            rich_help_panel=COMMON,
         )
         yield _parameter(name, bool | None, info)
 
@@ -176,12 +168,12 @@ def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
         info = (
             typer.Argument(metavar=ARGUMENTS[name], help=describe(field), show_default=False)
             if name in ARGUMENTS
-            else _option(name, field, _PANELS.get(_declared_in(settings, name)))
+            else _option(name, field)
         )
         yield _parameter(name, _typer_type(field), info)
 
 
-def _option(name: str, field: FieldInfo, panel: str | None) -> Any:  # noqa: ANN401 - an object of Typer
+def _option(name: str, field: FieldInfo) -> Any:  # noqa: ANN401 - an object of Typer
     extra = _extra(field)
     switch = is_switch(field)
     spelled = f"{flag(name)}/--no-{flag(name)[2:]}" if switch and field.default is not False else flag(name)
@@ -189,20 +181,44 @@ def _option(name: str, field: FieldInfo, panel: str | None) -> Any:  # noqa: ANN
         spelled,
         *([extra["short"]] if extra["short"] else []),
         help=describe(field),
-        metavar=SWITCH if switch else _numbers(field),
+        metavar=SWITCH if switch else metavar(name, field),
         envvar=envvar(name, field),
         show_envvar=False,
         show_default=False,
-        rich_help_panel=panel,
+        rich_help_panel=TOPIC_OF.get(name, OPTIONS),
     )
 
 
 def describe(field: FieldInfo) -> str:
-    """Return the help text of a field with its default; a switch that is off and an empty value need none."""
+    """Return the help text of a field, with choices that it does not mention, its range and its default.
+
+    A switch that is off and an empty value need no default.
+    """
     text, default = str(field.description).format_map(_NAMES), _extra(field)["shown"]
+    if len("|".join(choices(field))) > _SHORT_CHOICES and (
+        missing := [choice for choice in choices(field) if not re.search(rf"(?<![\w-]){choice}(?![\w-])", text)]
+    ):
+        text = f"{text} {'One of' if len(missing) == len(choices(field)) else 'Also'} {', '.join(missing)}."
+    if limits := value_range(field):
+        text = f"{text} {limits[0].upper()}{limits[1:]}."
     if default is None and not any(field.default is value for value in (None, False, ())):
         default = str(field.default)
     return f"{text} Default: {default}." if default else text
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """Return the values that a field may have, if they are listed."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+
+
+def metavar(name: str, field: FieldInfo) -> str:
+    """Return what help calls the value of an option."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    by_type = {int: "N", float: "NUMBER", Path: "PATH"}
+    listed = "|".join(choices(field))
+    short = listed if 0 < len(listed) <= _SHORT_CHOICES else None
+    return METAVARS.get(name) or short or next((by_type[kind] for kind in kinds if kind in by_type), "NAME")
 
 
 def envvar(name: str, field: FieldInfo) -> str | None:
@@ -215,15 +231,12 @@ def is_switch(field: FieldInfo) -> bool:
     return bool in (field.annotation, *get_args(field.annotation))
 
 
-def _numbers(field: FieldInfo) -> str | None:
-    """Return the kind and the range of a number, such as `<int>, 1 to 4096`; None for other values."""
-    kind = next((kind for kind in (int, float) if kind in (field.annotation, *get_args(field.annotation))), None)
-    if kind is None or _extra(field)["text"]:
-        return None
+def value_range(field: FieldInfo) -> str | None:
+    """Return the range of a number in words, such as `1 to 4096`; None if it has none."""
     bounds = {name: _bound(getattr(data, name)) for data in field.metadata for name in _BOUNDS if hasattr(data, name)}
     if bounds.keys() == {"ge", "le"}:
-        return f"<{kind.__name__}>, {bounds['ge']} to {bounds['le']}"
-    return ", ".join([f"<{kind.__name__}>", *(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items())])
+        return f"{bounds['ge']} to {bounds['le']}"
+    return ", ".join(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items()) or None
 
 
 def _bound(value: float) -> str:

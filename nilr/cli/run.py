@@ -14,11 +14,13 @@ from nilr.cli.options import Invocation
 from nilr.cli.variables import variable_warnings
 from nilr.commands import COMMANDS, Command
 from nilr.config.base import Settings
-from nilr.config.commands import RemovePacksSettings, RemoveSettings
+from nilr.config.commands import RemovePacksSettings, RemoveSettings, ResultRemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import check_output, check_writable, expand_home, write_output
+from nilr.results.records import Record
 from nilr.results.result import Result, to_json, write_result
 from nilr.signals import ending_the_process
+from nilr.words import some
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 
@@ -34,7 +36,7 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     for warning in () if invocation.quiet else variable_warnings(os.environ):
         typer.echo(f"warning: {warning}", err=True)
     invocation.json = _checked_destination(invocation.json)
-    if isinstance(settings, RemoveSettings | RemovePacksSettings) and not settings.yes:
+    if isinstance(settings, RemoveSettings | RemovePacksSettings | ResultRemoveSettings) and not settings.yes:
         _confirm_removal(settings)
     stores = command.stored and command.result is not None
     if stores:
@@ -105,8 +107,8 @@ def _checked_destination(json: str | None) -> str | None:
     return json
 
 
-def _confirm_removal(settings: RemoveSettings | RemovePacksSettings) -> None:
-    """Ask on the terminal whether to remove models or packs that exist.
+def _confirm_removal(settings: RemoveSettings | RemovePacksSettings | ResultRemoveSettings) -> None:
+    """Ask on the terminal whether to remove models, packs or results that exist.
 
     Raises:
         UsageError: there is no terminal.
@@ -114,13 +116,17 @@ def _confirm_removal(settings: RemoveSettings | RemovePacksSettings) -> None:
     """
     from nilr.store import Store
 
-    store, of_models = Store(settings.home), isinstance(settings, RemoveSettings)
-    listed = settings.models if isinstance(settings, RemoveSettings) else settings.packs
-    for name in listed:
-        store.require_model(name) if of_models else store.require_pack(name)
+    store = Store(settings.home)
+    if isinstance(settings, ResultRemoveSettings):
+        listed = [file.stem for file in store.find_results(map(str, settings.results))]
+    else:
+        of_models = isinstance(settings, RemoveSettings)
+        listed = list(settings.models if isinstance(settings, RemoveSettings) else settings.packs)
+        for name in listed:
+            store.require_model(name) if of_models else store.require_pack(name)
     if not listed:
         return
-    names = ", ".join(f"`{name}`" for name in dict.fromkeys(listed))
+    names = some([f"`{name}`" for name in dict.fromkeys(listed)], 20)
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"removing {names} needs a confirmation, but there is no terminal", hint="add --yes")
     typer.echo(f"remove {names}? [y/N] ", err=True, nl=False)
@@ -144,11 +150,16 @@ def _store(home: Path | None, result: Result[Any]) -> Path:
     return path
 
 
-def _copy(json: str | None, result: Result[Any]) -> None:
+def _copy(json: str | None, returned: Any) -> None:  # noqa: ANN401 - a result, or a list of records
     if json is None:
         return
-    content = to_json(result).encode()
+    content = (to_json(returned) if isinstance(returned, Result) else _rows_json(returned)).encode()
     if json in STANDARD_OUTPUT:
         typer.echo(content)
     else:
         write_output(Path(json), content + b"\n")
+
+
+def _rows_json(rows: list[Record]) -> str:
+    """Return the rows of a list as JSON; a row that is a result has the layout of its own file."""
+    return f"[{', '.join(to_json(row) if isinstance(row, Result) else row.model_dump_json(indent=1) for row in rows)}]"

@@ -21,6 +21,7 @@ from nilr.config.base import (
 )
 
 ExportFormat = Literal["nilr", "state-dict", "learn2learn"]
+TableFormat = Literal["csv", "parquet", "json"]
 ReproducePreset = Literal["paper", "cpu", "controls", "grid", "demo"]
 
 
@@ -325,3 +326,42 @@ class PullSettings(Settings):
     repo: str | None = setting(None, "Repository: hf://USER/REPO or hf://USER/REPO@REVISION.")
     name: str | None = setting(None, "Name of the model in the store.", shown="REPO", env=False)
     force: bool = setting(False, "Replace a model with the same name.", env=False)
+
+
+class ResultSettings(Settings):
+    """`nilr results show` (default: the newest result)."""
+
+    results: tuple[Path, ...] = setting(
+        (), "Results: names, beginnings of names, patterns such as '*-probe-*', or paths."
+    )
+
+
+class ResultListSettings(ResultSettings):
+    """`nilr results ls` (default: the newest results)."""
+
+    kind: str | None = setting(None, "Only results of this command, such as probe.", shown="all")
+    uses: str | None = setting(None, "Only results that used this model.", shown="all")
+    limit: int = setting(30, "Maximum number of results; the newest ones.", ge=1)
+
+
+class ResultRemoveSettings(ResultSettings):
+    """`nilr results rm`."""
+
+    yes: bool = setting(False, "Do not ask for confirmation; required without a terminal.", short="-y", env=False)
+
+
+class ResultExportSettings(ResultSettings):
+    """`nilr results export`: write results as two tables for pandas (default: all results)."""
+
+    output: Path | None = setting(
+        None, "Beginning of the files' names: OUTPUT-summary and OUTPUT-episodes.", shown="results"
+    )
+    format: TableFormat = setting("csv", "Format of the tables.")
+    force: bool = setting(False, "Replace existing files.", env=False)
+
+
+class WatchSettings(ModelsSettings):
+    """`nilr watch` (default: the running trainings, else the newest one)."""
+
+    every: float = setting(2.0, "Seconds between two looks at the files.", ge=0.1, le=3600)
+    once: bool = setting(False, "Show the state once and exit, for a pipe.")

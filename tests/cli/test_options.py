@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from nilr.cli.boundary import run
-from nilr.cli.options import ARGUMENTS, _numbers, flag
+from nilr.cli.options import ARGUMENTS, flag, value_range
+from nilr.cli.topics import EXAMPLES
 from nilr.commands import COMMANDS, Command
 from nilr.config.base import Settings
 from nilr.config.evaluation import ProbeSettings
@@ -138,14 +139,37 @@ def test_quiet_before_or_after_the_command_silences_all_but_errors(
 
 
 def test_help_lists_the_rows_of_the_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "500")
     assert run(["meta-train", "--help"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert f"Algorithm: {', '.join(ALGORITHMS)}. Default: maml." in shown
     assert f" {', '.join(PRESETS)}. Default: none." in shown
 
 
-@pytest.mark.parametrize("command", [[], ["models"], *(command.name.split() for command in COMMANDS)], ids=" ".join)
+every_help = pytest.mark.parametrize(
+    "command", [[], ["models"], *(command.name.split() for command in COMMANDS)], ids=" ".join
+)
+
+
+@every_help
+def test_help_fits_into_80_columns_and_leaves_half_of_them_to_the_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80 or max(lines, key=len).strip() in EXAMPLES[" ".join(command)]
+    assert len(lines) <= 200
+    starts = [re.match(r"  (--?\S+( [A-Z]\S*)?) {2,}", line) for line in lines]
+    assert all(start is None or start.end() <= 28 for start in starts)
+    for other in ([*command, "-h"], ["help", *command]):
+        assert run(other) == 0
+        assert capsys.readouterr().out.strip() == shown.strip()
+    if command and command != ["models"]:
+        assert len(EXAMPLES[" ".join(command)]) >= 3
+
+
+@every_help
 def test_help_shows_switches_without_a_type_and_ranges_in_words(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
@@ -158,19 +182,19 @@ def test_help_shows_switches_without_a_type_and_ranges_in_words(
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("filters", "<int>, 1 to 4096"),
-        ("save_every", "<int>, at least 1"),
-        ("outer_lr", "<float>, above 0, at most 1000"),
-        ("grad_clip", "<float>, above 0"),
-        ("seed", "<int>, at least 0, below 2**63"),
-        ("until_ci", "<float>, above 0, below 1"),
+        ("filters", "1 to 4096"),
+        ("save_every", "at least 1"),
+        ("outer_lr", "above 0, at most 1000"),
+        ("grad_clip", "above 0"),
+        ("seed", "at least 0, below 2**63"),
+        ("until_ci", "above 0, below 1"),
         ("algo", None),
         ("norm_adapted", None),
     ],
 )
 def test_a_range_says_which_ends_belong_to_it(name: str, text: str | None) -> None:
     fields = TrainSettings.model_fields | ProbeSettings.model_fields
-    assert _numbers(fields[name]) == text
+    assert value_range(fields[name]) == text
 
 
 def test_a_number_that_is_out_of_range_names_the_variable_it_came_from(

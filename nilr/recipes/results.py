@@ -1,0 +1,219 @@
+"""Results of the store: list, show, remove and export them. Nothing here imports torch."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from nilr.commands import COMMANDS, result_types
+from nilr.config.commands import ResultExportSettings, ResultListSettings, ResultRemoveSettings, ResultSettings
+from nilr.errors import NilrError, ResultError, StoreError, UsageError, invalid_field
+from nilr.files import check_output, storage_error, write_output
+from nilr.reporting import Reporter
+from nilr.results.records import Record
+from nilr.results.result import SCHEMA_VERSION, Result
+from nilr.results.tidy import Row, episode_rows, summary_rows
+from nilr.store import Store
+
+_NAME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-(.+)-[0-9a-f]{6}")
+_HEAD = 2**16  # bytes at the start of a file that contain the names of its models
+
+
+class ResultRow(Record):
+    """One result in a list: what its file's name and first bytes say."""
+
+    name: str
+    command: str
+    question: str | None = None  # of a probe, as in the file's name
+    models: list[str] = Field(default_factory=list)
+    saved_at: str | None = None  # UTC
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ExportedTables:
+    """The files that were written, with their numbers of rows, and results that have no tables."""
+
+    rows: dict[str, int]
+    left_out: list[str]
+
+
+def list_results(settings: ResultListSettings, reporter: Reporter) -> list[ResultRow]:
+    """Return the newest results, the newest one first; reads only the beginning of each file."""
+    store = Store(settings.home)
+    files = store.find_results(map(str, settings.results)) if settings.results else store.results()
+    if not files:
+        reporter.note(f"there is no result in `{store.home / 'results'}` yet")
+    rows: list[ResultRow] = []
+    for file in sorted(files, key=lambda file: file.name, reverse=True):
+        row = _row(file)
+        if settings.kind not in (None, row.command) or (settings.uses and settings.uses not in row.models):
+            continue
+        rows.append(row)
+        if len(rows) == settings.limit:
+            break
+    return rows
+
+
+def show_result(settings: ResultSettings, reporter: Reporter) -> list[Result[Any]]:
+    """Return the results that are named, by default the newest one."""
+    store = Store(settings.home)
+    files = store.find_results(map(str, settings.results)) if settings.results else store.results()[-1:]
+    if not files:
+        raise StoreError(f"there is no result in `{store.home / 'results'}` yet")
+    return [read_any(file) for file in files]
+
+
+def remove_results(settings: ResultRemoveSettings, reporter: Reporter) -> Sequence[str]:
+    """Remove results, and return their names."""
+    store = Store(settings.home)
+    if not settings.results:
+        hint = f"name one or more; `{store.command('results', 'ls')}` lists them"
+        raise UsageError("no result is named", hint=hint)
+    files = store.find_results(map(str, settings.results))
+    for file in files:
+        file.unlink(missing_ok=True)
+    return [file.stem for file in files]
+
+
+def export_results(settings: ResultExportSettings, reporter: Reporter) -> ExportedTables:
+    """Write the summary and the episodes of results as two tables."""
+    store = Store(settings.home)
+    files = store.find_results(map(str, settings.results)) if settings.results else store.results()
+    if not files:
+        raise StoreError(f"there is no result in `{store.home / 'results'}` yet")
+    output = settings.output or Path("results")
+    places = {part: output.with_name(f"{output.name}-{part}.{settings.format}") for part in ("summary", "episodes")}
+    for place in places.values():
+        check_output(place, "--output")
+        if place.exists() and not settings.force:
+            raise StoreError(f"`{place}` already exists", hint="replace it with --force, or choose another --output")
+    summary: list[Row] = []
+    episodes: list[Row] = []
+    left_out = []
+    reporter.stage("export", len(files), unit="results")
+    for file in files:
+        reporter.advance()
+        if _kind(file) not in ("probe", "rates", None):
+            left_out.append(file.stem)
+            continue
+        result = read_any(file)
+        figures = summary_rows(result)
+        if figures is None:
+            left_out.append(file.stem)
+            continue
+        models = {model.name: model for model in result.models}
+        summary += [{"result": file.stem, **row, **_origin(result, models.get(row["model"]))} for row in figures]
+        if result.command == "probe":
+            episodes += [{"result": file.stem, **row} for row in episode_rows(result.per_episode)]
+    tables = dict(zip(places, (summary, episodes), strict=True))
+    for part, rows in tables.items():
+        write_output(places[part], _FORMATS[settings.format](rows))
+    return ExportedTables({str(places[part]): len(rows) for part, rows in tables.items()}, left_out)
+
+
+def read_any(path: Path) -> Result[Any]:
+    """Read and check a result of any command.
+
+    Raises:
+        ResultError: it is no result of this version, or damaged.
+        StoreError: the file cannot be read.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise storage_error(path, error, "read") from error
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"`{path}` is not valid JSON: {error}") from error
+    types = result_types()
+    schema = content.get("schema") if isinstance(content, dict) else None
+    found = re.fullmatch(r"nilr/([a-z-]+)/(\d{1,9})", schema) if isinstance(schema, str) else None
+    if found is None or found[1] not in types or int(found[2]) > SCHEMA_VERSION:
+        raise ResultError(f"`{path}` is not a result of this nilr: its schema is `{schema}`")
+    try:
+        return types[found[1]].model_validate(content, extra="ignore")
+    except ValidationError as error:
+        raise ResultError(f"`{path}` is not a valid {schema}: {invalid_field(error)}") from error
+
+
+def _row(file: Path) -> ResultRow:
+    """Return the row of a file, without parsing the whole of it."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD).decode("utf-8", errors="replace")
+    except OSError as error:
+        raise storage_error(file, error, "read") from error
+    found, models = _NAME.fullmatch(file.stem), []
+    _, at, rest = head.partition('"models":')
+    if at:
+        try:
+            listed, _ = json.JSONDecoder().raw_decode(rest.lstrip())
+            models = [str(model["name"]) for model in listed]
+        except (ValueError, TypeError, KeyError):
+            models = []
+    kind = _kind(file) or "unknown"
+    question = found[7].removeprefix(kind).removeprefix("-") if found else ""
+    saved_at = "{}-{}-{} {}:{}:{}".format(*found.groups()) if found else None
+    return ResultRow(
+        name=file.stem, command=kind, question=question or None, models=models, saved_at=saved_at, bytes=size
+    )
+
+
+def _kind(file: Path) -> str | None:
+    """Return the command of a result, from the name of its file."""
+    found = _NAME.fullmatch(file.stem)
+    kinds = sorted({command.schema for command in COMMANDS}, key=len, reverse=True)
+    return next((kind for kind in kinds if found and f"{found[7]}-".startswith(f"{kind}-")), None)
+
+
+def _origin(result: Result[Any], model: Any) -> Row:  # noqa: ANN401 - ModelUsed, or None for a control
+    """Return what a figure comes from: the model's checkpoint and seed, the pack, and the question."""
+    data = result.data_b or result.data
+    return {
+        "algo": model.algo if model else None,
+        "seed": model.seed if model else None,
+        "outer_step": model.outer_step if model else None,
+        "checkpoint": model.checkpoint if model else None,
+        "data": data.name if data else None,
+        "split": data.split if data else None,
+        "question": result.question,
+        "started_at": result.started_at,
+    }
+
+
+def _columns(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _csv(rows: Sequence[Row]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _json(rows: Sequence[Row]) -> bytes:
+    return json.dumps(rows, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _parquet(rows: Sequence[Row]) -> bytes:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        hint = "pip install 'nilr[parquet]', or use --format csv"
+        raise NilrError("--format parquet needs pyarrow, which is not installed", hint=hint) from error
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in _columns(rows)}), buffer)
+    return buffer.getvalue()
+
+
+_FORMATS = {"csv": _csv, "json": _json, "parquet": _parquet}

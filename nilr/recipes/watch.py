@@ -1,0 +1,154 @@
+"""Watch trainings from their files alone: histories, and the locks of the store."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from nilr.checkpoint import Manifest
+from nilr.config.commands import WatchSettings
+from nilr.errors import CheckpointError, StoreError
+from nilr.history import Line, read_history
+from nilr.reporting import Reporter
+from nilr.results.records import Mean, Record
+from nilr.store import HISTORY, Store, newest_manifest
+
+
+class Watched(Record):
+    """What the files of one training say."""
+
+    name: str
+    running: bool  # whether a process is working on it
+    algo: str | None = None
+    outer_step: int = 0
+    outer_steps: int | None = None
+    elapsed_seconds: float | None = None  # since the history began
+    updates_per_second: float | None = None  # lately
+    seconds_left: float | None = None
+    query_loss: list[float] = Field(default_factory=list)
+    # of the queries after adaptation, at each logged update
+    accuracy: list[float] = Field(default_factory=list)
+    validation: list[float] = Field(default_factory=list)
+    last_validation: Mean | None = None
+    last_validated_at: int | None = None
+    best_validation: float | None = None
+    best_at: int | None = None
+    share_negative: float | None = None
+    share_negative_by_layer: dict[str, float] = Field(default_factory=dict)
+    skipped: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return not self.running
+
+
+@dataclass
+class Watch:
+    """Reads the same trainings again and again."""
+
+    store: Store
+    names: list[str]
+    interval: float
+    once: bool
+
+    def __post_init__(self) -> None:
+        self._seen: dict[str, list[tuple[float, int]]] = {}
+
+    def states(self) -> Iterator[list[Watched]]:
+        """Yield the states of all trainings, every `interval` seconds until all have ended."""
+        while True:
+            states = [self._read(name) for name in self.names]
+            yield states
+            if self.once or all(state.ended for state in states):
+                return
+            time.sleep(self.interval)
+
+    def _read(self, name: str) -> Watched:
+        directory = self.store.model_dir(name)
+        running = self.store.in_use(name)  # before the files: the last lines are written before the lock is released
+        path, lines = directory / HISTORY, list[Line]()
+        with contextlib.suppress(CheckpointError):
+            lines += read_history(path)
+        manifest = newest_manifest(directory)
+        return _describe(name, running, lines, manifest, self._pace(name, path, lines))
+
+    def _pace(self, name: str, path: Path, lines: list[Line]) -> tuple[float | None, float | None]:
+        """Return the seconds since the history began, and the updates per second."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None, None
+        began = getattr(status, "st_birthtime", None) or _birth(path) or None
+        step = lines[-1].outer_step if lines else 0
+        seen = self._seen.setdefault(name, [])
+        if not seen or seen[-1][1] != step:
+            seen.append((status.st_mtime, step))
+        del seen[:-20]
+        elapsed = None if began is None else max(0.0, status.st_mtime - began)
+        if len(seen) > 1 and seen[-1][0] > seen[0][0]:
+            return elapsed, (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
+        first = lines[0].outer_step if lines else 0
+        return elapsed, (step - first) / elapsed if elapsed and step > first else None
+
+
+def run(settings: WatchSettings, reporter: Reporter) -> Watch:
+    """Find the trainings to watch: those that are named, or all that a process is working on, or the newest one."""
+    store = Store(settings.home)
+    if settings.models:
+        for name in settings.models:
+            store.require_model(name)
+        return Watch(store, list(settings.models), settings.every, settings.once)
+    names = [name for name in store.model_names() if (store.model_dir(name) / HISTORY).exists()]
+    if not names:
+        raise StoreError(f"there is no training in `{store.home / 'models'}`", hint=store.how_to_train())
+    running = [name for name in names if store.in_use(name)]
+    newest = max(names, key=lambda name: (store.model_dir(name) / HISTORY).stat().st_mtime)
+    return Watch(store, running or [newest], settings.every, settings.once)
+
+
+def _describe(
+    name: str, running: bool, lines: list[Line], manifest: Manifest | None, pace: tuple[float | None, float | None]
+) -> Watched:
+    validated = [line for line in lines if line.val_accuracy is not None]
+    updates = [line for line in lines if line.query_loss is not None]
+    total = next((line.outer_steps for line in reversed(lines) if line.outer_steps is not None), None)
+    if total is None and manifest is not None and isinstance(found := manifest.settings.get("outer_steps"), int):
+        total = found
+    step = max((line.outer_step for line in lines), default=0)
+    elapsed, rate = pace
+    left = (total - step) / rate if running and total is not None and rate else None
+    last = validated[-1] if validated else None
+    best = max(validated, key=lambda line: line.val_accuracy.mean if line.val_accuracy else 0) if validated else None
+    newest = updates[-1] if updates else None
+    return Watched(
+        name=name,
+        running=running,
+        algo=str(manifest.algorithm.get("name")) if manifest else None,
+        outer_step=step,
+        outer_steps=total,
+        elapsed_seconds=elapsed,
+        updates_per_second=rate,
+        seconds_left=left,
+        query_loss=[line.query_loss for line in updates if line.query_loss is not None],
+        accuracy=[line.accuracy_after for line in updates if line.accuracy_after is not None],
+        validation=[line.val_accuracy.mean for line in validated if line.val_accuracy],
+        last_validation=last.val_accuracy if last else None,
+        last_validated_at=last.outer_step if last else None,
+        best_validation=best.val_accuracy.mean if best and best.val_accuracy else None,
+        best_at=best.outer_step if best else None,
+        share_negative=newest.share_negative if newest else None,
+        share_negative_by_layer=(newest.share_negative_by_layer if newest else None) or {},
+        skipped=sum(line.skipped is not None for line in lines),
+    )
+
+
+def _birth(path: Path) -> float | None:
+    """Return when the model's directory was made, where the file system does not say when a file was."""
+    with contextlib.suppress(OSError):
+        return min(entry.stat().st_mtime for entry in (path, *(Path(e.path) for e in os.scandir(path.parent))))
+    return None

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nilr.cli.boundary import run
+from nilr.cli.sparkline import sparkline
+from nilr.store import Store
+
+
+def write_history(home: Path, name: str, steps: range) -> None:
+    directory = home / "models" / name
+    directory.mkdir(parents=True)
+    lines = []
+    for step in steps:
+        by_layer = {"block1": 0.5, "head": 0.25}
+        line = {"outer_step": step, "query_loss": 2 - step / 100, "accuracy_after": step / 100}
+        lines.append(line | {"share_negative": 0.125, "share_negative_by_layer": by_layer, "outer_steps": 100})
+    for step, mean in ((10, 0.5), (20, 0.25)):
+        lines.append({"outer_step": step, "val_accuracy": {"mean": mean, "ci95": 0.01, "n_episodes": 9}})
+    (directory / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_watch_shows_several_trainings_from_their_files_within_80_columns(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        write_history(home, f"metasgd-seed{seed}", range(1, 31))
+    with Store(home).lock("metasgd-seed1"):
+        assert run(["watch", "metasgd-*", "--once"]) == 0
+    out = capsys.readouterr().out
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "metasgd-seed0: stopped, 30/100 updates (30 %)"
+    assert "metasgd-seed1: running, 30/100 updates (30 %)" in lines
+    assert "  val 25.0 ± 1.0 % at 20, best 50.0 % at 10" in lines
+    assert "  negative rates: 12.5 %" in lines
+    assert "    block1 50.0  head 25.0" in lines
+    assert any(line.startswith("  loss") and "█" in line and line.endswith(" 1.74") for line in lines)
+
+
+def test_watch_ends_when_the_trainings_have_ended(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_history(home, "maml", range(1, 101))
+    assert run(["watch"]) == 0
+    assert capsys.readouterr().out.startswith("maml: finished, 100/100 updates (100 %)")
+
+
+def test_watch_names_what_is_missing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["watch"]) == 1
+    assert capsys.readouterr().err.startswith("error: there is no training in ")
+    write_history(home, "maml", range(1, 3))
+    assert run(["watch", "malm"]) == 1
+    assert "did you mean `maml`?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn"),
+    [([], ""), ([1.0], "▄"), ([0, 1], "▁█"), ([0, 0, 7, 7], "▁█"), ([5, 3, 2, 2], "█▁")],
+)
+def test_a_sparkline_draws_means_between_the_least_and_the_most(values: list[float], drawn: str) -> None:
+    assert sparkline(values, 2) == drawn
