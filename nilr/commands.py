@@ -3,8 +3,9 @@
 Functions are import paths, so that the table imports neither torch nor rich.
 """
 
+import pkgutil
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nilr.config.base import Settings
 from nilr.config.commands import (
@@ -33,14 +34,9 @@ from nilr.config.commands import (
 )
 from nilr.config.evaluation import AdaptSettings, CalibrateSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
-from nilr.results.bench import BenchMetrics
-from nilr.results.calibrate import CalibrateMetrics
-from nilr.results.commands import AdaptMetrics, ImportMetrics, ModelCard, PrepareDataMetrics, TrainMetrics
-from nilr.results.data import PackCard, PackCheck, PackRow
-from nilr.results.probe import ProbeMetrics, RatesMetrics
-from nilr.results.records import Overlap
-from nilr.results.reproduce import ReproduceMetrics
-from nilr.results.result import Result
+
+if TYPE_CHECKING:
+    from nilr.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,12 @@ class Command:
     name: str  # as the user types it; a command of a group has two words
     help: str  # one sentence
     settings: type[Settings]  # the settings model
-    # the type of the recipe's result; None if the command measures nothing, and so has no `--json`
-    result: type[Result[Any]] | None
+    # import path of the type of the result's metrics; None if the command measures nothing, and so has no `--json`
+    result: str | None
     recipe: str  # import path of a function (settings, reporter) -> what the command returns
     show: str  # import path of a function (what the recipe returns, screen) -> None
     next: str | None = None  # import path of a function (settings, result) -> the command to run next
+    check: str | None = None  # import path of a function (settings, result) that raises if the result fails a limit
     lists: bool = False  # whether it returns rows, which `--json` writes
     stored: bool = True  # whether the command line stores the result; `reproduce` and `demo` store theirs themselves
     distributed: bool = False  # whether several processes of torchrun can run it together
@@ -68,53 +65,53 @@ class Command:
 
 COMMANDS = (
     Command("prepare-data", "Pack Mini-ImageNet, or any class-labelled images, into one HDF5 file.",
-            PrepareDataSettings, Result[PrepareDataMetrics],
+            PrepareDataSettings, "nilr.results.commands:PrepareDataMetrics",
             "nilr.recipes.prepare_data:run", "nilr.cli.show.prepare_data:show"),
     Command("meta-train", "Learn a meta-initialisation, and rates, from a packed dataset.",
-            TrainSettings, Result[TrainMetrics],
+            TrainSettings, "nilr.results.commands:TrainMetrics",
             "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show", "nilr.recipes.meta_train:next_command",
             distributed=True),
     Command("watch", "Watch running trainings from another terminal, from their files alone.",
             WatchSettings, None,
             "nilr.recipes.watch:run", "nilr.cli.show.watch:show"),
     Command("adapt", "Adapt a model to one episode, or to your own labelled images.",
-            AdaptSettings, Result[AdaptMetrics],
+            AdaptSettings, "nilr.results.commands:AdaptMetrics",
             "nilr.recipes.adapt:run", "nilr.cli.show.adapt:show"),
     Command("probe", "Evaluate features before and after adaptation.",
-            ProbeSettings, Result[ProbeMetrics],
-            "nilr.recipes.probe:run", "nilr.cli.show.probe:show", distributed=True),
+            ProbeSettings, "nilr.results.probe:ProbeMetrics",
+            "nilr.recipes.probe:run", "nilr.cli.show.probe:show", check="nilr.recipes.probe:check", distributed=True),
     Command("rates", "Describe the inner learning rates, layer by layer.",
-            RatesSettings, Result[RatesMetrics],
+            RatesSettings, "nilr.results.probe:RatesMetrics",
             "nilr.recipes.rates:run", "nilr.cli.show.rates:show"),
     Command("calibrate", "Compare a model with published accuracies, evaluated as each of them was.",
-            CalibrateSettings, Result[CalibrateMetrics],
+            CalibrateSettings, "nilr.results.calibrate:CalibrateMetrics",
             "nilr.recipes.calibrate:run", "nilr.cli.show.calibrate:show"),
     Command("bench", "Measure how fast this machine is, and how long a training will take.",
-            BenchSettings, Result[BenchMetrics],
+            BenchSettings, "nilr.results.bench:BenchMetrics",
             "nilr.recipes.bench:run", "nilr.cli.show.bench:show"),
     Command("reproduce", "Run the whole experiment over several seeds, and compare the signs with the paper's.",
-            ReproduceSettings, Result[ReproduceMetrics],
+            ReproduceSettings, "nilr.results.reproduce:ReproduceMetrics",
             "nilr.recipes.reproduce:run", "nilr.cli.show.reproduce:show", stored=False),
     Command("demo", "Run every step on generated images, in under three minutes.",
-            DemoSettings, Result[ProbeMetrics],
+            DemoSettings, "nilr.results.probe:ProbeMetrics",
             "nilr.recipes.demo:run", "nilr.cli.show.probe:show", stored=False, shares_schema="probe"),
     Command("report", "Make tables and figures from result files.",
             ReportSettings, None,
             "nilr.recipes.report:run", "nilr.cli.show.report:show"),
     Command("data ls", "List all packs.",
-            ListPacksSettings, Result[list[PackRow]],
+            ListPacksSettings, "nilr.results.data:PackRows",
             "nilr.recipes.data:list_packs", "nilr.cli.show.data:show_list", stored=False),
     Command("data show", "Show what a pack contains, and draw a contact sheet and an episode as PNG files.",
-            ShowPackSettings, Result[PackCard],
+            ShowPackSettings, "nilr.results.data:PackCard",
             "nilr.recipes.data:show_pack", "nilr.cli.show.data:show_card", stored=False),
     Command("data verify", "Read packs, all packs by default, and check every digest.",
-            VerifyPacksSettings, Result[list[PackCheck]],
+            VerifyPacksSettings, "nilr.results.data:PackChecks",
             "nilr.recipes.data:verify_packs", "nilr.cli.show.data:show_checks", stored=False),
     Command("data rm", "Remove packs, after a confirmation.",
             RemovePacksSettings, None,
             "nilr.recipes.data:remove_packs", "nilr.cli.show.data:show_removed"),
     Command("data compare", "Count the classes and the images that two packs share, by split.",
-            ComparePacksSettings, Result[Overlap],
+            ComparePacksSettings, "nilr.results.records:Overlap",
             "nilr.recipes.data:compare", "nilr.cli.show.data:show_overlap", stored=False),
     Command("results ls", "List the newest results.",
             ResultListSettings, None,
@@ -132,7 +129,7 @@ COMMANDS = (
             Settings, None,
             "nilr.recipes.models:list_models", "nilr.cli.show.models:show_list", lists=True),
     Command("models show", "Show a model's settings, metrics and inner rates.",
-            ModelSettings, Result[ModelCard],
+            ModelSettings, "nilr.results.commands:ModelCard",
             "nilr.recipes.models:show_model", "nilr.cli.show.models:show_card", stored=False),
     Command("models path", "Print the path of a model's checkpoint.",
             ModelSettings, None,
@@ -144,7 +141,7 @@ COMMANDS = (
             RemoveSettings, None,
             "nilr.recipes.models:remove_models", "nilr.cli.show.models:show_removed"),
     Command("models import", "Check models from elsewhere, also of other libraries, and copy them into the store.",
-            ImportSettings, Result[ImportMetrics],
+            ImportSettings, "nilr.results.commands:ImportMetrics",
             "nilr.recipes.models.importing:run", "nilr.cli.show.models:show_imported",
             "nilr.recipes.models.importing:next_command"),
     Command("models export", "Write a model to a file for other programs.",
@@ -154,7 +151,7 @@ COMMANDS = (
             PushSettings, None,
             "nilr.recipes.models.hub:push", "nilr.cli.show.models:show_pushed"),
     Command("models pull", "Download a model from the Hugging Face Hub, and check it.",
-            PullSettings, Result[ImportMetrics],
+            PullSettings, "nilr.results.commands:ImportMetrics",
             "nilr.recipes.models.hub:pull", "nilr.cli.show.models:show_imported",
             "nilr.recipes.models.importing:next_command", shares_schema="models-import"),
 )  # fmt: skip
@@ -166,9 +163,20 @@ GROUPS = {
 }
 
 
-def result_types() -> dict[str, type[Result[Any]]]:
+def result_type(command: Command) -> type["Result[Any]"] | None:
+    """Return the type of a command's result; None if it has none."""
+    if command.result is None:
+        return None
+    from nilr.results.result import Result
+
+    found: type[Result[Any]] = Result[pkgutil.resolve_name(command.result)]  # type: ignore[misc]
+    return found
+
+
+def result_types() -> dict[str, type["Result[Any]"]]:
     """Return the type of every kind of result, by the `command` that it carries."""
-    return {command.schema: command.result for command in COMMANDS if command.result is not None}
+    types = {command.schema: result_type(command) for command in COMMANDS}
+    return {schema: found for schema, found in types.items() if found is not None}
 
 
 def schema_of(settings: Settings) -> str:

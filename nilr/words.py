@@ -35,3 +35,8 @@ def slug(text: str, longest: int = 60) -> str:
 def utc_now() -> str:
     """Return the time in UTC as ISO 8601, with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def printable(text: str) -> str:
+    """Escape line breaks and control characters, which a file name or an archive member may contain."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -83,7 +83,7 @@ class _Group(_Parsing, TyperGroup):
 def build_app() -> typer.Typer:
     """Return the whole command line."""
     app = typer.Typer(
-        cls=_Group, add_completion=False, help=HELP, epilog=EPILOG, context_settings={"help_option_names": HELP_FLAGS}
+        cls=_Group, add_completion=True, help=HELP, epilog=EPILOG, context_settings={"help_option_names": HELP_FLAGS}
     )
     app.callback()(_set_common_options)
     groups = {name: typer.Typer(cls=_Group, help=text) for name, text in GROUPS.items()}

@@ -9,19 +9,19 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 from pydantic import ValidationError
 
 from nilr import distributed
 from nilr.cli.app import build_app
-from nilr.cli.console import printable
+from nilr.cli.completion import COMPLETE, complete
 from nilr.cli.options import Invocation, lower_first, source_of, usage_error
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError, did_you_mean
 from nilr.files import storage_error
 from nilr.signals import ignore_repeated_signals, unwinding
-from nilr.words import counted
+from nilr.words import counted, printable
 
 BROKEN_PIPE = 128 + 13
 _LONGEST_LINE = 4000
@@ -74,7 +74,9 @@ def _run_and_report(args: Sequence[str], invocation: Invocation) -> int:
 
 def _invoke(args: Sequence[str], invocation: Invocation) -> int:
     # Typer's own main() would turn KeyboardInterrupt, and so Interrupted, into a status without a message.
-    command = typer.main.get_command(build_app())
+    command: Any = typer.main.get_command(build_app())
+    if COMPLETE in os.environ:  # a shell calls
+        complete(command, invocation)
     try:
         with command.make_context("nilr", list(args) or ["--help"], obj=invocation) as ctx:
             command.invoke(ctx)

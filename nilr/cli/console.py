@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nilr.words import printable
+
 Cell = str | None
 UNKNOWN = "-"
 
@@ -29,11 +31,6 @@ class Estimate(Protocol):
 
     @property
     def ci95(self) -> float | None: ...  # noqa: D102
-
-
-def printable(text: str) -> str:
-    """Escape line breaks and control characters, which a file name or an archive member may contain."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def duration(seconds: float) -> str:

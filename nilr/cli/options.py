@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from nilr.cli.completion import completer
 from nilr.cli.topics import COMMON, METAVARS, OPTIONS, TOPIC_OF
 from nilr.config.base import Settings
 from nilr.config.meta_train import PRESETS
@@ -166,7 +167,9 @@ def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
     for name in sorted(settings.model_fields, key=depth):
         field = settings.model_fields[name]
         info = (
-            typer.Argument(metavar=ARGUMENTS[name], help=describe(field), show_default=False)
+            typer.Argument(
+                metavar=ARGUMENTS[name], help=describe(field), show_default=False, autocompletion=completer(name)
+            )
             if name in ARGUMENTS
             else _option(name, field)
         )
@@ -186,6 +189,7 @@ def _option(name: str, field: FieldInfo) -> Any:  # noqa: ANN401 - an object of 
         show_envvar=False,
         show_default=False,
         rich_help_panel=TOPIC_OF.get(name, OPTIONS),
+        autocompletion=None if switch or choices(field) else completer(name),
     )
 
 

@@ -76,6 +76,8 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     for note in returned.notes if command.result else ():
         if note not in reporter.noted:
             screen.line(note)
+    if command.check is not None:
+        pkgutil.resolve_name(command.check)(settings, returned)
 
 
 def _check_processes(command: Command) -> None:

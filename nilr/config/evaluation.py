@@ -200,6 +200,13 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     universality_images: int = setting(
         50, "Number of images per class that --universality fits, and of others that it evaluates.", ge=5
     )
+    fail_below: tuple[str, ...] = setting(
+        (),
+        "Exit with status 1 if a model's figure is below this fraction: PROTOCOL.accuracy=SHARE, or, for the "
+        "difference to meta-init, PROTOCOL.delta=SHARE. Example: same-task.accuracy=0.45 (repeat the flag or use "
+        "commas).",
+        shown="no limit",
+    )
 
 
 class RatesSettings(TaskSettings, ChunkSettings):

@@ -62,3 +62,7 @@ class PackCheck(Record):
 
     pack: str
     problem: str | None = None
+
+
+PackRows = list[PackRow]
+PackChecks = list[PackCheck]

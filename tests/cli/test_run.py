@@ -14,7 +14,7 @@ import pytest
 
 from nilr.cli.boundary import run
 from nilr.cli.variables import KNOWN
-from nilr.commands import COMMANDS, Command
+from nilr.commands import COMMANDS, Command, result_type
 from nilr.config.base import Settings
 from nilr.reporting import Reporter
 
@@ -24,7 +24,7 @@ def test_recipe_and_display_fit_the_settings_and_the_result_of_their_command(com
     recipe, show = (get_type_hints(pkgutil.resolve_name(path)) for path in (command.recipe, command.show))
     assert recipe["settings"] is command.settings
     assert recipe["return"] == next(iter(show.values()))
-    assert command.result in (None, recipe["return"])
+    assert result_type(command) in (None, recipe["return"])
 
 
 def test_a_result_is_stored_and_its_path_printed_on_stderr(

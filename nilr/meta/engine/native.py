@@ -95,6 +95,5 @@ def _readable(x: Tensor, dtype: torch.dtype) -> Tensor:
         return x
     if dims == 2 and own in (dtype, torch.float64) and x.is_contiguous():
         return x
-    raise ValueError(
-        f"a tensor {tuple(x.shape)} of {own} with strides {x.stride()}, expected channels of {dtype} or channels-last planes"
-    )
+    expected = f"expected channels of {dtype} or channels-last planes"
+    raise ValueError(f"a tensor {tuple(x.shape)} of {own} with strides {x.stride()}, {expected}")

@@ -47,6 +47,7 @@ from nilr.report.figures import seeds
 from nilr.report.reading import Source
 from nilr.report.subjects import probed
 from nilr.reporting import Reporter
+from nilr.results.gate import check_limits, parse_limits
 from nilr.results.probe import ProbeMetrics
 from nilr.results.question import describe_question
 from nilr.results.records import DataUsed
@@ -125,6 +126,11 @@ def _check_processes(
     )
 
 
+def check(settings: ProbeSettings, result: Result[ProbeMetrics]) -> None:
+    """Check the limits of --fail-below; NilrError with the figure that is too low."""
+    check_limits(parse_limits(settings.fail_below), result.metrics, [model.name for model in result.models])
+
+
 def measure(
     settings: ProbeSettings,
     subjects: Mapping[str, Subject],
@@ -163,7 +169,7 @@ def _resolved(
     """Return the settings with lists split at commas and defaults filled in."""
     statistics = {name: batch_stats(settings, model) for name, model in models.items()}
     return {
-        **settings.model_dump(mode="json", exclude={"home", "models"}),
+        **settings.model_dump(mode="json", exclude={"home", "models", "fail_below"}),
         "inner_steps": {name: inner_steps(settings, model) for name, model in models.items()},
         "batch_stats": statistics.popitem()[1] if len(set(statistics.values())) == 1 else statistics,
         "rates": list(edit_names(settings.rates)),

@@ -15,6 +15,7 @@ from nilr.probes.neighbours import RULES
 from nilr.probes.readings import LinearAccuracy
 from nilr.recipes.common.episodes import edit_names, inner_steps, split_commas
 from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED, with_bodies
+from nilr.results.gate import parse_limits
 from nilr.results.probe import ModelProbe
 from nilr.sections import SECTIONS
 from nilr.sections.section import Request, Section
@@ -113,6 +114,7 @@ def check_settings(settings: ProbeSettings) -> None:
     """Check what can be checked before a model is opened; UsageError if settings contradict, or a name is unknown."""
     edit_names(settings.rates)
     requested_rules(settings)
+    parse_limits(settings.fail_below)
     if settings.until_ci is not None and settings.protocol == META_INIT.protocol:
         raise UsageError("--until-ci needs differences, and --protocol meta-init has none", hint="omit --protocol")
     if settings.query_batch != "all":
