@@ -10,6 +10,8 @@ from nilr.config.base import (
     CubSplit,
     DatasetName,
     EpisodeSettings,
+    FigureStyle,
+    FigureWidth,
     Fit,
     MeasuringSettings,
     ReportFormat,
@@ -149,14 +151,24 @@ class ReproduceSettings(ChunkSettings, ClusterSettings):
 class ReportSettings(Settings):
     """`nilr report`: make tables and figures from result files."""
 
-    results: tuple[Path, ...] = setting((), "Result files of `probe` and `rates`; default: the newest probe.")
+    results: tuple[Path, ...] = setting(
+        (), "Result files of `probe`, `rates` and `reproduce`; default: the newest probe."
+    )
     out: Path | None = setting(
         None, "Page or text to write; its figures are written to the folder NAME-figures.", shown="print a table"
     )
     format: ReportFormat | None = setting(
         None,
-        "html: one self-contained page; md: Markdown; png: figures only, in the folder --out.",
+        "html: one self-contained page; md: Markdown; pdf, svg, png: figures alone, in the folder --out.",
         shown="the extension of --out",
+    )
+    style: FigureStyle | None = setting(
+        None,
+        "Look of files of figures: screen, or paper (8 pt serif, as wide as --width).",
+        shown="paper with --width, else screen",
+    )
+    width: FigureWidth | None = setting(
+        None, "Width of files of figures for a paper: column (3.35 in) or page (7 in).", shown="page with --style paper"
     )
     force: bool = setting(False, "Replace existing files.", env=False)
 

@@ -1,5 +1,6 @@
 """The contents of a report: every figure whose numbers the material has, and tables."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +8,21 @@ from typing import Any
 from nilr.claims import DEMONSTRATION, claim_word, is_generated
 from nilr.claims.over_seeds import mark, primary
 from nilr.claims.runs import COUNTERPART, compare_with_counterpart
-from nilr.report.figures import gradients, history, learned_rates, protocols, rate_grid, seeds
+from nilr.report.figures import (
+    forest,
+    gradients,
+    history,
+    learned_rates,
+    protocols,
+    rate_effects,
+    rate_grid,
+    seeds,
+)
 from nilr.report.figures.figure import Drawing, Kind, Material, Table
 from nilr.report.numbers import NOTHING, p_value, points
 from nilr.report.reading import Source
 from nilr.report.subjects import by_question
+from nilr.report.verdicts import verdicts
 from nilr.results.probe import ProbeMetrics
 from nilr.results.question import DEFAULT
 from nilr.results.reproduce import EqualLevel, OverSeeds, RunFigures, Sign
@@ -20,17 +31,29 @@ from nilr.sections import SECTIONS
 from nilr.words import counted, slug
 
 _TITLE = "Effect of the inner learning rates on the features"
+SUMMARY = (
+    "Nearest-neighbour accuracy before and after adaptation; differences are paired, with 95 % intervals over "
+    "episodes, or over seeds for several of them. A verdict is undecided if the interval includes zero."
+)
+LEFT_OUT = "These figures need results that were not given"
 
 KINDS: tuple[Kind, ...] = (
+    forest.SIGNS_KIND,
+    forest.CHOICES_KIND,
     protocols.KIND,
     seeds.KIND,
     rate_grid.KIND,
+    history.TRAINING_KIND,
+    history.KIND,
     learned_rates.KIND,
+    rate_effects.KIND,
     gradients.CONSISTENCY_KIND,
     gradients.STEP_KIND,
-    history.KIND,
     *(section.figure for section in SECTIONS if section.figure is not None),
 )
+
+# Notes with the findings that a table of the report has.
+_VERDICT = re.compile(r"The paper's four signs|[\w.-]+,? (same|cross)-task: (the paper )?claim")
 
 
 @dataclass(frozen=True)
@@ -38,6 +61,7 @@ class Part:
     """The results of one question, or those of other commands."""
 
     question: str | None  # of the probes; None if there are none
+    summary: Table | None  # what adaptation changes, in one table with verdicts
     measured: Sequence[str]  # lines on the question and the ways of probing
     notes: Sequence[str]  # of the results, without repetitions
     figures: Sequence[tuple[Kind, Drawing]]  # in order
@@ -58,6 +82,7 @@ class Contents:
     """The parts of a report."""
 
     title: str  # of the report
+    measured_on: str | None  # the first and the last day of the results
     several: str | None  # a warning, if the results answer several questions
     demonstration: str | None  # a warning, if images are generated
     verdict: Sequence[tuple[str, Table]]  # findings of experiments on the paper's signs: titles and tables
@@ -80,22 +105,29 @@ class Contents:
 def contents(material: Material) -> Contents:
     """Return the contents of a report on the material."""
     sources, questions = material.sources, by_question(material.sources)
+    judged = bool(forest.signs(material))  # the experiment's findings are the summary
     if len(questions) > 1:
         parts = [
-            _part(Material(of_question, [s for s in material.subjects if s.question == question]), question, n)
+            _part(
+                Material(of_question, [s for s in material.subjects if s.question == question]),
+                question,
+                n,
+                judged=judged,
+            )
             for n, (question, of_question) in enumerate(questions.items(), start=1)
         ]
         others = Material([s for s in sources if s.command != "probe"], (), material.histories)
         parts += [part for part in [_part(others, None)] if part.figures or part.notes]
     else:
-        parts = [_part(material, next(iter(questions), None))]
+        parts = [_part(material, next(iter(questions), None), judged=judged)]
     made = {kind.name for part in parts for kind, _ in part.figures}
     question = parts[0].question if len(questions) == 1 else None
-    judged = [source.result.data_b or source.result.data for source in sources]
+    evaluated = [source.result.data_b or source.result.data for source in sources]
     return Contents(
         title=_TITLE if question in (None, DEFAULT) else f"{_TITLE}: {question}",
+        measured_on=_days(sources),
         several=_several(list(questions)),
-        demonstration=DEMONSTRATION if any(map(is_generated, judged)) else None,
+        demonstration=DEMONSTRATION if any(map(is_generated, evaluated)) else None,
         verdict=_verdict(sources),
         parts=parts,
         left_out=[kind for kind in KINDS if kind.name not in made],
@@ -110,18 +142,25 @@ def contents(material: Material) -> Contents:
     )
 
 
-def _part(material: Material, question: str | None, number: int | None = None) -> Part:
+def _part(material: Material, question: str | None, number: int | None = None, *, judged: bool = False) -> Part:
     made = [(kind, kind.make(material)) for kind in KINDS]
     notes = [note for source in material.sources for note in source.result.notes]
     asked = [f"Question: {question}"] if question and number is None else []  # one of several is in a heading
     probes = [source.result for source in material.sources if source.command == "probe"]
     return Part(
         question=question,
+        summary=None if judged else verdicts(material.subjects),
         measured=[*asked, *dict.fromkeys(_measured(result) for result in probes)],
-        notes=[note for note in dict.fromkeys(notes) if note != DEMONSTRATION],  # the report says it once
+        # the report says both elsewhere, once
+        notes=[note for note in dict.fromkeys(notes) if note != DEMONSTRATION and not _VERDICT.match(note)],
         figures=[(kind, drawing) for kind, drawing in made if drawing is not None],
         suffix="" if number is None else f".{number}-{slug(question or '')}",
     )
+
+
+def _days(sources: Sequence[Source[Any]]) -> str | None:
+    days = sorted(source.result.started_at[:10] for source in sources)
+    return None if not days else days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
 
 
 def _several(questions: Sequence[str]) -> str | None:
@@ -160,21 +199,6 @@ def _verdict(sources: Sequence[Source[Any]]) -> list[tuple[str, Table]]:
         header = (*start, *deltas, "seeds", "p (Holm)", "finding")
         if metrics.signs:
             tables.append(("The paper's four signs", Table(header, [_row(sign) for sign in metrics.signs])))
-        rows = [
-            (
-                choice,
-                sign.run,
-                sign.protocol,
-                claim_word(sign.claimed),
-                _points(sign.measured),
-                str(sign.measured.n_seeds),
-            )
-            for choice, signs in metrics.choices.items()
-            for sign in signs
-        ]
-        if rows:
-            columns = ("choice", *start, "delta to meta-init, points", "seeds")
-            tables.append(("The paper's four signs under other choices: exploratory", Table(columns, rows)))
         compared = [_compared(name, run, p) for name, run in metrics.runs.items() for p in run.to_counterpart]
         if compared:
             columns = ("difference of runs, points", "protocol", *COUNTERPART)
@@ -200,7 +224,8 @@ def _points(measured: OverSeeds | EqualLevel | None) -> str:
 def _models(sources: Sequence[Source[Any]]) -> Table:
     rows = [
         (
-            f"{model.name}@{model.checkpoint}",
+            model.name,
+            model.checkpoint,
             model.algo,
             f"{model.outer_step:,}",
             NOTHING if model.seed is None else str(model.seed),
@@ -209,4 +234,4 @@ def _models(sources: Sequence[Source[Any]]) -> Table:
         for source in sources
         for model in source.result.models
     ]
-    return Table(("model", "algorithm", "updates", "seed", "digest"), list(dict.fromkeys(rows)))
+    return Table(("model", "checkpoint", "algorithm", "updates", "seed", "digest"), list(dict.fromkeys(rows)))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from nilr.report.contents import Contents, Part
+from nilr.report.contents import LEFT_OUT, SUMMARY, Contents, Part
 from nilr.report.figures.figure import Table
 
 
@@ -14,6 +14,8 @@ def markdown(contents: Contents, *, figures: str, made_by: str) -> str:
 
 def _lines(contents: Contents, figures: str, made_by: str) -> Iterator[str]:
     yield f"# {contents.title}\n"
+    if contents.measured_on:
+        yield f"Measured {contents.measured_on}.\n"
     yield from (f"**{plain(warning)}**\n" for warning in contents.warnings)
     for title, verdict in contents.verdict:
         yield f"## {title}\n"
@@ -21,7 +23,7 @@ def _lines(contents: Contents, figures: str, made_by: str) -> Iterator[str]:
     for part in contents.parts:
         yield from _part(part, figures, apart=len(contents.parts) > 1)
     if contents.left_out:
-        yield "## Figures left out\n\nThe results lack the numbers for these figures. They need:\n"
+        yield f"## Figures left out\n\n{LEFT_OUT}:\n"
         yield from (f"- {kind.title}: {kind.needs}" for kind in contents.left_out)
         yield ""
     yield "## Models and files\n"
@@ -34,6 +36,10 @@ def _part(part: Part, figures: str, *, apart: bool) -> Iterator[str]:
     if apart:
         yield f"## {plain(part.title)}\n"
     yield from (f"{plain(line)}\n" for line in (*part.measured, *part.notes))
+    if part.summary:
+        yield f"{'###' if apart else '##'} Summary\n"
+        yield from _table(part.summary)
+        yield f"*{plain(SUMMARY)}*\n"
     for kind, drawing in part.figures:
         yield f"{'###' if apart else '##'} {kind.title}\n"
         # the angle brackets allow spaces in the path
@@ -45,6 +51,7 @@ def _part(part: Part, figures: str, *, apart: bool) -> Iterator[str]:
 
 
 def _table(table: Table) -> Iterator[str]:
+    table = table.filled()
     yield f"| {' | '.join(plain(cell) for cell in table.header)} |"
     yield f"|{'---|' * len(table.header)}"
     yield from (f"| {' | '.join(plain(cell) for cell in row)} |" for row in table.rows)

@@ -38,7 +38,7 @@ def corrected_p(delta: Delta) -> float | None:
     return delta.p if delta.p_holm is None else delta.p_holm
 
 
-def is_unchanged(delta: Delta) -> bool:
+def is_unchanged(delta: Estimate) -> bool:
     """Return whether a difference is exactly zero in every episode."""
     return bounds(delta) == (0, 0)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
-from nilr.report.contents import Contents, Part
+from nilr.report.contents import LEFT_OUT, SUMMARY, Contents, Part
 from nilr.report.figures.figure import Drawing, Kind, Table
 from nilr.report.style import COLOURS, inline
 from nilr.words import counted
@@ -13,16 +13,25 @@ from nilr.words import counted
 _FEW_NOTES = 3
 # a longer list of them is closed at first
 _FEW_FILES = 20
+_FEW_MODELS = 12
 
 
 def page(contents: Contents, pictures: Mapping[str, tuple[str, str]], *, made_by: str) -> str:
     """Return the page as HTML text."""
     return "\n".join(
-        [*_head(contents.title), *_body(contents, pictures), *_foot(contents, made_by), "</main></body></html>", ""]
+        [
+            *_head(contents),
+            *_toc(contents),
+            *_body(contents, pictures),
+            *_foot(contents, made_by),
+            "</main></body></html>",
+            "",
+        ]
     )
 
 
-def _head(title: str) -> Iterator[str]:
+def _head(contents: Contents) -> Iterator[str]:
+    title = contents.title
     yield "<!doctype html>"
     yield '<html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -33,29 +42,56 @@ def _head(title: str) -> Iterator[str]:
     yield '<meta name="referrer" content="no-referrer"><link rel="icon" href="data:,">'
     yield f"<title>{escape(title)}</title><style>{_css()}</style></head><body><main>"
     yield f"<h1>{escape(title)}</h1>"
+    if contents.measured_on:
+        yield f'<p class="caution">Measured {contents.measured_on}</p>'
+    names = list(dict.fromkeys(row[0] for row in contents.models.rows))
+    if names:
+        more = f' and <a href="#sources">{len(names) - _FEW_MODELS} more</a>' if len(names) > _FEW_MODELS else ""
+        yield f'<p class="measured">Models: {escape(", ".join(names[:_FEW_MODELS]))}{more}</p>'
+
+
+def _toc(contents: Contents) -> Iterator[str]:
+    """Yield the table of contents."""
+    yield '<nav aria-label="Contents"><h2>Contents</h2><ol>'
+    for number, (title, _) in enumerate(contents.verdict, start=1):
+        yield f'<li><a href="#finding-{number}">{escape(title)}</a></li>'
+    several = len(contents.parts) > 1
+    for number, part in enumerate(contents.parts, start=1):
+        if several:
+            yield f'<li><a href="#part-{number}">{escape(part.title)}</a><ol>'
+        if part.summary:
+            yield f'<li><a href="#summary-{number}">Summary</a></li>'
+        yield from (f'<li><a href="#{part.name(kind)}">{escape(kind.title)}</a></li>' for kind, _ in part.figures)
+        yield "</ol></li>" if several else ""
+    if contents.left_out:
+        yield '<li><a href="#left-out">Figures left out</a></li>'
+    yield '<li><a href="#sources">Models and files</a></li></ol></nav>'
 
 
 def _body(contents: Contents, pictures: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     yield from _notes(contents.warnings)
-    for title, verdict in contents.verdict:
-        yield f'<section class="verdict"><h2>{escape(title)}</h2>{_table(verdict)}</section>'
+    for number, (title, verdict) in enumerate(contents.verdict, start=1):
+        yield f'<section class="verdict" id="finding-{number}"><h2>{escape(title)}</h2>{_table(verdict)}</section>'
     if len(contents.parts) == 1:
-        yield from _part(contents.parts[0], pictures)
+        yield from _part(contents.parts[0], 1, pictures)
         return
-    for part in contents.parts:
+    for number, part in enumerate(contents.parts, start=1):
         first = " open" if part is contents.parts[0] else ""
         lead = escape(part.figures[0][1].sentence) if part.figures else ""
-        yield f'<details class="part"{first}><summary><h2>{escape(part.title)}</h2>{lead}</summary>'
-        yield from _part(part, pictures)
+        yield f'<details class="part"{first}><summary><h2 id="part-{number}">{escape(part.title)}</h2>{lead}</summary>'
+        yield from _part(part, number, pictures)
         yield "</details>"
 
 
-def _part(part: Part, pictures: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+def _part(part: Part, number: int, pictures: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     for line in part.measured:
         yield f'<p class="measured">{escape(line)}</p>'
     few = len(part.notes) <= _FEW_NOTES
     if few:
         yield from _notes(part.notes)
+    if part.summary:
+        yield f'<section id="summary-{number}"><h2>Summary</h2>{_table(part.summary)}'
+        yield f'<p class="caution">{SUMMARY}</p></section>'
     for kind, drawing in part.figures:
         yield from _section(part.name(kind), kind, drawing, pictures[part.name(kind)])
     if not few:
@@ -84,10 +120,10 @@ def _section(name: str, kind: Kind, drawing: Drawing, pictures: tuple[str, str])
 def _foot(contents: Contents, made_by: str) -> Iterator[str]:
     if contents.left_out:
         yield '<section id="left-out"><h2>Figures left out</h2>'
-        yield "<p>The results lack the numbers for these figures. They need:</p><dl>"
+        yield f"<details><summary>{LEFT_OUT}</summary><dl>"
         for kind in contents.left_out:
             yield f"<dt>{escape(kind.title)}</dt><dd>{_code(kind.needs)}</dd>"
-        yield "</dl></section>"
+        yield "</dl></details></section>"
     shown = " open" if len(contents.files.rows) <= _FEW_FILES else ""
     files = f"{counted(len(contents.models.rows), 'model')}, {counted(len(contents.files.rows), 'file')}"
     yield f'<section id="sources"><h2>Models and files</h2><details{shown}><summary>{files}</summary>'
@@ -102,9 +138,16 @@ def _code(text: str) -> str:
 
 
 def _table(table: Table) -> str:
+    table = table.filled()
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    rows = "".join(f"<tr>{''.join(map(_cell, table.header, row))}</tr>" for row in table.rows)
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _cell(header: str, cell: str) -> str:
+    """Return a cell; on a narrow screen its header precedes it."""
+    word = ' class="word"' if cell in ("confirmed", "refuted") else ""
+    return f'<td{word} data-of="{escape(header)}">{escape(cell)}</td>'
 
 
 def _css() -> str:

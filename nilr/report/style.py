@@ -10,7 +10,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -59,9 +59,13 @@ LINES: tuple[tuple[str, Any], ...] = (
 )
 
 WIDE, NARROW = 820, 352
+# Of a journal's column and page, in points.
+WIDTHS = {"column": 3.35 * 72, "page": 7.0 * 72}
 
 _FONTS = "DejaVu Sans"
 _STYLE = Path(__file__).parent / "figures.mplstyle"
+_PAPER_SCALE = 0.64  # 12.5 px of a screen become 8 pt
+_LONGEST_LABEL = 110
 _SETTINGS: dict[str, Any] = {
     "font.family": _FONTS,
     "text.color": colour("ink"),
@@ -76,23 +80,45 @@ _SETTINGS: dict[str, Any] = {
     "savefig.facecolor": colour("paper"),
 }
 
+_SCALED = (
+    "font.size",
+    "axes.titlesize",
+    "axes.labelsize",
+    "xtick.labelsize",
+    "ytick.labelsize",
+    "legend.fontsize",
+    "lines.linewidth",
+    "lines.markersize",
+    "grid.linewidth",
+    "hatch.linewidth",
+)
+# Fonts are embedded in a PDF and drawn as paths in an SVG, so that a paper needs none of them.
+_PAPER: dict[str, Any] = {
+    "font.family": "STIXGeneral",
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "figure.constrained_layout.h_pad": 0.02,
+    "figure.constrained_layout.w_pad": 0.02,
+}
+
 
 @dataclass(frozen=True)
 class Frame:
     """The space for a figure."""
 
-    width: int  # in pixels at 72 per inch, so that font sizes are in pixels too
+    width: float  # in pixels at 72 per inch, so that font sizes are in pixels too
+    scale: float = 1.0  # of texts and heights
 
     @property
     def narrow(self) -> bool:
-        """Whether panels are placed below one another, for a phone."""
-        return self.width < 500
+        """Whether panels are placed below one another, for a phone or a column of a paper."""
+        return self.width / self.scale < 500
 
     def figure(self, height: float) -> Figure:
-        """Return an empty figure of the frame's width and `height` pixels."""
+        """Return an empty figure of the frame's width and `height` pixels at full scale."""
         from matplotlib.figure import Figure
 
-        return Figure(figsize=(self.width / 72, height / 72), dpi=72, layout="constrained")
+        return Figure(figsize=(self.width / 72, self.scale * height / 72), dpi=72, layout="constrained")
 
     def panels(
         self, n: int, columns: int, *, row: float, margin: float = 0, sharex: bool = False, sharey: bool = False
@@ -118,12 +144,30 @@ class Frame:
             axes.set_visible(False)
         return figure, list(grid.flat[:n]), list(grid[:, 0])
 
-    def label(self, text: str) -> str:
-        """Return a label, shortened so that it leaves room for what it labels."""
-        longest = 14 if self.narrow else 30
+    def label(self, text: str, longest: int | None = None) -> str:
+        """Return a label in lines of at most `longest` characters, so that it leaves room for what it labels."""
         # matplotlib omits legend entries that begin with an underscore
         shown = f" {text}" if text.startswith("_") else text
-        return shown if len(shown) <= longest else f"{shown[: longest - 5]}…{shown[-4:]}"
+        return wrapped(shown[:_LONGEST_LABEL], longest or (14 if self.narrow else 28))
+
+    def title(self, text: str, columns: int) -> str:
+        """Return the title of one of several panels side by side, in lines that fit."""
+        return self.label(text, max(12, int(self.width / self.scale / (1 if self.narrow else columns) / 8.2)))
+
+    def rows(self, labels: Iterable[str], least: float) -> float:
+        """Return the height of rows with these labels, each at least `least` pixels."""
+        return sum(max(least, 17 * (1 + label.count("\n")) + 6) for label in labels)
+
+
+def wrapped(text: str, longest: int) -> str:
+    """Return a text in lines of at most `longest` characters, broken after hyphens, underscores, dots and spaces."""
+    lines = [""]
+    pieces = re.findall(r"[^-_. ]*[-_. ]|[^-_. ]+", text)
+    for piece in (long[i : i + longest] for long in pieces for i in range(0, len(long), longest)):
+        if lines[-1].strip() and len(lines[-1] + piece.rstrip()) > longest:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
 
 
 Draw: TypeAlias = Callable[[Frame], Figure]
@@ -140,15 +184,32 @@ def check_matplotlib() -> None:
         ) from error
 
 
-def svg(draw: Draw, width: int) -> str:
+@dataclass(frozen=True)
+class Look:
+    """How figures are drawn into files."""
+
+    width: float = WIDE  # in points, 72 per inch
+    paper: bool = False  # whether for a paper: 8 pt in a serif font, thinner lines
+
+
+def svg(draw: Draw, width: float) -> str:
     """Return a figure as an SVG document for a light background and for print."""
-    text = _saved(draw, width, format="svg").decode()
-    return re.sub(r"\s*<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
+    return picture(draw, "svg", Look(width)).decode()
 
 
-def png(draw: Draw) -> bytes:
-    """Return a figure as a PNG image for a light background and for print, at 200 pixels per inch."""
-    return _saved(draw, WIDE, format="png", dpi=200)
+def picture(draw: Draw, form: str, look: Look) -> bytes:
+    """Return a figure as `svg`, `png` (200 pixels per inch, 400 for a paper) or `pdf`, for a light background."""
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}[form]
+    buffer = io.BytesIO()
+    dpi = 72 if form != "png" else 400 if look.paper else 200
+    with report_style(look), warnings.catch_warnings():
+        # The fonts of the page have glyphs that matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure = draw(Frame(look.width, _PAPER_SCALE if look.paper else 1.0))
+        figure.savefig(buffer, metadata=metadata, format=form, dpi=dpi)
+    if form != "svg":
+        return buffer.getvalue()
+    return re.sub(rb"\s*<metadata>.*?</metadata>", b"", buffer.getvalue(), count=1, flags=re.DOTALL)
 
 
 def inline(svg: str, *, look: str, prefix: str, described: str) -> str:
@@ -171,24 +232,18 @@ def inline(svg: str, *, look: str, prefix: str, described: str) -> str:
 
 def make_figure(draw: Draw, width: int) -> Figure:
     """Return a figure in the style of a report."""
-    with _style():
+    with report_style(Look(width)):
         return draw(Frame(width))
 
 
-def _saved(draw: Draw, width: int, **how: Any) -> bytes:  # noqa: ANN401 - savefig's keywords
-    buffer = io.BytesIO()
-    metadata = {"Date": None, "Creator": None} if how["format"] == "svg" else {"Software": None}
-    with _style(), warnings.catch_warnings():
-        # The fonts of the page have glyphs that matplotlib's font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        draw(Frame(width)).savefig(buffer, metadata=metadata, **how)
-    return buffer.getvalue()
-
-
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def report_style(look: Look) -> Iterator[None]:
+    """Set matplotlib's parameters to those of a look."""
     import matplotlib as mpl
 
     settings: Any = _SETTINGS
     with mpl.rc_context(settings, fname=_STYLE):
+        if look.paper:
+            rc: Any = mpl.rcParams
+            rc.update({name: _PAPER_SCALE * rc[name] for name in _SCALED} | _PAPER)
         yield

@@ -24,6 +24,7 @@ class Subject:
     model: ModelUsed | None  # which model; None for a control
     claims: Mapping[str, int] = field(default_factory=dict)  # the signs that the paper claims of it, by protocol
     episodes: EpisodeValues | None = None  # its accuracies in every episode, if the result has them
+    n_way: int | None = None  # of the episodes
 
 
 def by_protocol(entry: ModelProbe | Row | EditProbe) -> dict[str, ProtocolMetrics]:
@@ -62,7 +63,9 @@ def probed(sources: Sequence[Source[Any]]) -> list[Subject]:
             model = dict(zip(source.result.metrics, source.result.models, strict=False)).get(name)
             claims = _claims(source, model) if model and model.digest not in unclaimed else {}
             episodes = episode_values(source.result, name)
-            found.append(Subject(label, question, source.result.metrics[name], model, claims, episodes))
+            n_way = source.result.config.get("n_way")
+            n_way = n_way if isinstance(n_way, int) and n_way > 0 else None
+            found.append(Subject(label, question, source.result.metrics[name], model, claims, episodes, n_way))
     return found
 
 

@@ -1,12 +1,12 @@
 """The report's table for the terminal: one row for each model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nilr.report.figures.figure import Material
 from nilr.report.numbers import percent, points, spark, thinned
 from nilr.report.subjects import Subject
 from nilr.results.probe import ProtocolMetrics
-from nilr.sections.curves import LAYERS, STEPS, Curves, ordered
+from nilr.sections.curves import LAYERS, STEPS, ordered
 
 HEADER = ("question", "model", "meta-init", "same-task", "cross-task", "by layer", "by step", "negative rates")
 
@@ -38,7 +38,7 @@ def _delta(metrics: ProtocolMetrics | None) -> str | None:
     return None if metrics is None or metrics.delta is None else points(metrics.delta)
 
 
-def _curve(curves: Curves) -> str | None:
+def _curve(curves: Mapping[str, Mapping[str, ProtocolMetrics]]) -> str | None:
     """Return the accuracies under the first of the protocols that the curves have."""
     for protocol in ("same-task", "meta-init", "cross-task"):
         values = [row[protocol].accuracy.mean for row in curves.values() if protocol in row]

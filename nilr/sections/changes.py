@@ -89,15 +89,16 @@ def draw(found: Changes, frame: Frame, axis: str, *, unit: float = 1) -> Figure:
     """Draw a panel for each measure, and in it the differences under each protocol, times `unit`."""
     protocols = [p for p in ADAPTED if any(p in measured for measured in found.values())]
     labels = list(dict.fromkeys(label for by in found.values() for estimates in by.values() for label in estimates))
-    figure, panels, first_column = frame.panels(len(found), 3, row=64 + 26 * len(labels), margin=34)
+    named = [frame.label(label) for label in labels]
+    figure, panels, first_column = frame.panels(len(found), 3, row=64 + frame.rows(named, 26), margin=34)
     for axes, (measure, by_protocol) in zip(panels, found.items(), strict=True):
-        axes.set_title(measure)
+        axes.set_title(frame.title(measure, 3))
         axes.set_xlabel(axis)
         for protocol, estimates in by_protocol.items():
             shift = 0.0 if len(by_protocol) == 1 else -0.16 if protocol == ADAPTED[0] else 0.16
             for label, estimate in estimates.items():
                 draw_estimate(axes, estimate, labels.index(label) + shift, PROTOCOL_STYLE[protocol], scale=unit)
         axes.axvline(0, color=colour("muted"), linewidth=1.2)
-        name_rows(axes, [frame.label(label) if axes in first_column else "" for label in labels])
+        name_rows(axes, named if axes in first_column else [""] * len(named))
     protocol_legend(figure, protocols, ncols=2)
     return figure

@@ -179,7 +179,7 @@ def draw(found: Sequence[Split], frame: Frame) -> Figure:
 
 
 def _panel(axes: Axes, split: Split, frame: Frame) -> None:
-    axes.set_title(f"{frame.label(split.label)}, {split.protocol}")
+    axes.set_title(frame.title(f"{split.label}, {split.protocol}", 2))
     for y, estimates in enumerate(split.parts.values()):
         for i, (kind, style) in enumerate(_DRAWN.items()):
             if kind in estimates:

@@ -134,7 +134,7 @@ def draw(subjects: Sequence[Subject], frame: Frame) -> Figure:
 
 
 def _panel(axes: Axes, subject: Subject, frame: Frame) -> None:
-    axes.set_title(frame.label(subject.label))
+    axes.set_title(frame.title(subject.label, 2))
     for y, (name, edit) in enumerate(subject.probe.edits.items()):
         if name == LEARNED:
             axes.axhspan(y - 0.5, y + 0.5, color=colour("grid"), alpha=0.5, linewidth=0, zorder=0)

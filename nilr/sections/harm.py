@@ -132,13 +132,14 @@ def table(found: Sequence[Row]) -> Table:
 
 def draw(found: Sequence[Row], frame: Frame) -> Figure:
     """Draw the excess of both outcomes over chance, with intervals."""
-    figure = frame.figure(90 + 40 * len(found))
+    labels = [f"{frame.label(row.label)}\n{row.protocol}" for row in found]
+    figure = frame.figure(90 + frame.rows(labels, 40))
     axes = figure.subplots()
     for y, row in enumerate(found):
         for offset, (outcome, style) in zip((-0.15, 0.15), _OUTCOMES.items(), strict=True):
             draw_estimate(axes, row.estimate(outcome, "excess"), y + offset, style)
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    name_rows(axes, [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
+    name_rows(axes, labels)
     axes.set_xlabel("share of episodes beyond chance, points")
     style_legend(figure, _OUTCOMES, ncols=2)
     return figure

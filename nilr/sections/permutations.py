@@ -122,13 +122,14 @@ def table(found: Sequence[Row]) -> Table:
 
 def draw(found: Sequence[Row], frame: Frame) -> Figure:
     """Draw the mean over permutations on the range from the worst to the best."""
-    figure = frame.figure(90 + 40 * len(found))
+    labels = [f"{frame.label(row.label)}\n{row.protocol}" for row in found]
+    figure = frame.figure(90 + frame.rows(labels, 40))
     axes = figure.subplots()
     for y, row in enumerate(found):
         ends = [100 * row.estimate(figure).mean for figure in ("worst", "best")]
         axes.plot(ends, (y + 0.2, y + 0.2), color=colour("muted"), linewidth=1, marker="|")
         draw_estimate(axes, row.estimate("mean"), y, _READERS[row.reader])
-    name_rows(axes, [f"{frame.label(row.label)}\n{row.protocol}" for row in found])
+    name_rows(axes, labels)
     axes.set_xlabel("accuracy, %")
     style_legend(figure, _READERS, ncols=2)
     return figure

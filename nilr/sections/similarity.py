@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from nilr.config.base import PROTOCOLS
 from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.readings import Similarity
 from nilr.probes.similarity import MEASURES, WITHIN
@@ -115,35 +116,56 @@ def _cell(mean: Mean) -> str:
 
 
 def draw(found: Sequence[Map], frame: Frame) -> Figure:
-    """Draw a map for each model and protocol: a row for each measure, a column for each layer, 0 dark and 1 light."""
-    height = 58 + 34 * max(len(one.measures) for one in found)
-    figure, panels, _ = frame.panels(len(found), 2, row=height)
-    for axes, one in zip(panels, found, strict=True):
-        _map(axes, one, frame)
+    """Draw a row of maps for each model, a column for each protocol; in a map, layers are columns and measures rows."""
+    labels = list(dict.fromkeys(one.label for one in found))
+    protocols = [protocol for protocol in PROTOCOLS if any(one.protocol == protocol for one in found)]
+    columns = 1 if frame.narrow else len(protocols)
+    places = [(label, protocol) for label in labels for protocol in protocols]
+    titles = [frame.title(f"{label}, {protocol}", columns) for label, protocol in places]
+    height = 40 + 17 * max(1 + title.count("\n") for title in titles) + 32 * max(len(one.measures) for one in found)
+    figure, panels, _ = frame.panels(len(places), columns, row=height)
+    by_place = {(one.label, one.protocol): one for one in found}
+    names = list(dict.fromkeys(name for one in found for name in one.measures))
+    for i, (axes, place, title) in enumerate(zip(panels, places, titles, strict=True)):
+        one = by_place.get(place)
+        if one is None:
+            axes.set_visible(False)
+            continue
+        axes.set_title(title)
+        first = i % columns == 0 or (place[0], protocols[0]) not in by_place
+        _map(axes, one, names, frame, named=first)
     return figure
 
 
-def _map(axes: Axes, one: Map, frame: Frame) -> None:
-    names, layers = one.measures, list(one.layers)
+def _map(axes: Axes, one: Map, names: Sequence[str], frame: Frame, *, named: bool) -> None:
+    layers = list(one.layers)
     values = [
         [one.layers[layer][name].mean if name in one.layers[layer] else float("nan") for layer in layers]
         for name in names
     ]
     axes.grid(visible=False)
     axes.pcolormesh(values, cmap="cividis", vmin=0, vmax=1, edgecolors="none", linewidth=0)
+    size = 11 * frame.scale if len(layers) < 6 else 9 * frame.scale
     for y, row in enumerate(values):
         for x, value in enumerate(row):
             if value == value:
                 # not quite black and white: cells keep their colours in a dark page, and so do their numbers
                 ink = "#000001" if value > 0.45 else "#fffffe"
-                axes.text(x + 0.5, y + 0.5, f"{value:z.2f}", ha="center", va="center", color=ink)
-    axes.set_xticks([x + 0.5 for x in range(len(layers))], layers)
-    axes.set_yticks([y + 0.5 for y in range(len(names))], [frame.label(name) for name in names])
+                axes.text(x + 0.5, y + 0.5, f"{value:z.2f}", ha="center", va="center", color=ink, fontsize=size)
+    axes.set_xticks([x + 0.5 for x in range(len(layers))], [frame.label(name, 12) for name in layers],
+                    rotation=45 if len(layers) > 3 else 0)  # fmt: skip
+    axes.set_yticks(
+        [y + 0.5 for y in range(len(names))], [frame.label(name, 13) for name in names] if named else [""] * len(names)
+    )
     axes.invert_yaxis()
-    axes.set_title(f"{frame.label(one.label)}, {one.protocol}")
     for spine in axes.spines.values():
         spine.set_visible(False)
 
 
-KIND = Kind("similarity", "Similarity maps", "`nilr probe MODEL --similarity`", maps, draw, sentence, table)
+_CAUTION = (
+    "0 is dark, 1 is light. CKA, SVCCA and cosine compare a layer's outputs before and after adaptation; the cosines "
+    "within and between classes compare images."
+)
+KIND = Kind("similarity", "Similarity maps", "`nilr probe MODEL --similarity`", maps,
+            draw, sentence, table, _CAUTION)  # fmt: skip
 SECTION = Section("similarity", "similarity", _plan, _build, _TABLE, KIND)

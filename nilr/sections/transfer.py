@@ -138,7 +138,7 @@ def draw(found: Sequence[Transfer], frame: Frame) -> Figure:
     figure, panels, _ = frame.panels(2 * len(found), 2, row=66 + 26 * longest, margin=34)
     for i, one in enumerate(found):
         network, body = panels[2 * i : 2 * i + 2]
-        network.set_title(f"{frame.label(one.label)}, {one.protocol}")
+        network.set_title(frame.title(f"{one.label}, {one.protocol}", 2))
         body.set_title("its body")
         whole = {name: change for name, change in one.rows.items() if name in ("all", "head")}
         _panel(network, whole)

@@ -14,7 +14,7 @@ from nilr.recipes import probe, report
 from nilr.reporting import SilentReporter
 from nilr.results.result import to_json, write_result
 from nilr.store import Store
-from tests.report.material import full_probe, result
+from tests.report.material import everything, full_probe, result
 from tests.trained import train_model
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -60,8 +60,32 @@ def test_the_format_follows_the_name_unless_it_is_given(
 
 def test_pictures_alone_are_written_to_the_given_folder(saved: Path, tmp_path: Path) -> None:
     made = make(saved, out=tmp_path / "pictures", format="png")
-    assert [path.name for path in made.written] == ["protocols.svg", "protocols.png"]
+    assert [path.name for path in made.written] == ["protocols.png"]
+    for form in ("pdf", "svg"):
+        made = make(saved, out=tmp_path / "pictures", format=form, width="column", force=True)
+        assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [f"protocols.{form}"]
     assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"format": "pdf"}, "--format pdf needs --out"), ({"style": "screen", "width": "page"}, "--width is for a paper")],
+)
+def test_settings_of_figures_that_exclude_each_other_are_refused(saved: Path, settings: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        make(saved, **settings)
+
+
+def test_the_files_that_an_experiment_names_are_read_where_they_lie(saved: Path, tmp_path: Path) -> None:
+    content = everything().sources[2].result.model_dump(mode="json", by_alias=True)
+    metrics = content["metrics"] | {"grids": {}, "files": ["m.probe-1.json", "m.probe-2.json", "../m.probe-3.json"]}
+    experiment = tmp_path / "reproduce.json"
+    experiment.write_text(json.dumps(content | {"metrics": metrics}))
+    (tmp_path / "m").mkdir()
+    saved.rename(tmp_path / "m" / "probe-1.json")
+    made = make(experiment)
+    assert [source.name for source in made.material.sources] == ["reproduce.json", "probe-1.json"]
+    assert [kind.name for kind, _ in made.contents.figures] == ["signs", "choices", "protocols"]
 
 
 def test_an_unknown_format_is_refused(saved: Path, tmp_path: Path) -> None:
@@ -172,7 +196,7 @@ def test_histories_are_found_in_the_store_by_name_and_digest(quick: dict[str, An
     path = tmp_path / "probe.json"
     write_result(path, judged)
     made = make(path, out=tmp_path / "report.html")
-    assert [kind.name for kind, _ in made.contents.figures] == ["protocols", "seeds", "share-negative"]
+    assert [kind.name for kind, _ in made.contents.figures] == ["protocols", "seeds", "training", "share-negative"]
     assert [history.label for history in made.material.histories] == ["s0", "s1", "s2"]
     assert all(history.evaluated == history.steps[-1] for history in made.material.histories)
     assert all(set(history.by_layer) > {"block1", "head"} for history in made.material.histories)

@@ -3,11 +3,12 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 import pytest
+from matplotlib import rcParams
 
 from nilr.report.contents import KINDS, contents
 from nilr.report.figures.figure import Kind, Material
 from nilr.report.figures.seeds import short_names
-from nilr.report.style import LINES, NARROW, WIDE, Frame, png, svg
+from nilr.report.style import LINES, NARROW, WIDE, WIDTHS, Frame, Look, picture, report_style, svg
 from tests.report.material import (
     HISTORY,
     cells,
@@ -24,8 +25,12 @@ from tests.report.material import (
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
+def kind_named(name: str) -> Kind:
+    return next(kind for kind in KINDS if kind.name == name)
+
+
 def sentence(name: str, given: Material) -> str:
-    drawing = next(kind for kind in KINDS if kind.name == name).make(given)
+    drawing = kind_named(name).make(given)
     assert drawing is not None
     return drawing.sentence
 
@@ -53,11 +58,57 @@ def test_a_figure_without_its_numbers_is_left_out_and_says_what_has_them(kind: K
 
 
 def test_a_figure_is_the_same_picture_every_time() -> None:
-    drawing = KINDS[0].make(everything())
+    drawing = kind_named("protocols").make(everything())
     assert drawing is not None
-    assert svg(drawing.draw, WIDE) == svg(drawing.draw, WIDE)
-    assert png(drawing.draw) == png(drawing.draw)
-    assert png(drawing.draw).startswith(b"\x89PNG")
+    for form, begins in (("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        made = picture(drawing.draw, form, Look())
+        assert made == picture(drawing.draw, form, Look())
+        assert made.startswith(begins)
+
+
+def test_a_figure_for_a_paper_is_as_wide_as_a_column_with_text_of_eight_points() -> None:
+    drawing = kind_named("protocols").make(everything())
+    assert drawing is not None
+    root = ET.fromstring(picture(drawing.draw, "svg", Look(WIDTHS["column"], paper=True)))
+    assert float(root.attrib["width"].removesuffix("pt")) == pytest.approx(3.35 * 72)
+    assert not list(root.iter("{http://www.w3.org/2000/svg}text"))  # drawn as paths: no font is needed
+    made = picture(drawing.draw, "pdf", Look(WIDTHS["column"], paper=True))
+    assert b"/Subtype /Type3" not in made
+    assert b"STIXGeneral" in made
+    with report_style(Look(paper=True)):
+        assert rcParams["font.size"] == 8.0
+
+
+def test_a_long_name_is_wrapped_and_never_shortened() -> None:
+    name = "demo-metasgd-init-uniform-0.005-0.1-without-momentum-s0"
+    for frame in (Frame(WIDE), Frame(NARROW)):
+        lines = frame.label(name).split("\n")
+        assert "".join(lines) == name
+        assert max(map(len, lines)) <= (14 if frame.narrow else 28)
+
+
+def test_curves_of_several_seeds_are_one_panel_pair_with_intervals_over_seeds() -> None:
+    drawing = kind_named("layers").make(material(full_probe(seeds=3)))
+    assert drawing is not None
+    # of maml the effects after block4 are 1.8, 2.1 and 2.4: 4.303 * 0.3 / sqrt(3) = 0.75
+    assert drawing.sentence.startswith("maml, 3 seeds: the largest same-task difference is +2.10 ± 0.75 points, after")
+    axes = drawing.draw(Frame(WIDE)).axes
+    assert [one.get_title() for one in axes] == ["maml, 3 seeds", "metasgd, 3 seeds", "", ""]
+    spans = [line.get_ydata() for line in axes[2].lines if len(set(line.get_xdata())) == 1]
+    assert any(list(span) == pytest.approx([2.1 - 0.745, 2.1 + 0.745], abs=1e-3) for span in spans)
+
+
+def test_maps_of_a_model_stand_in_a_row_with_a_column_for_each_protocol() -> None:
+    drawing = kind_named("similarity").make(material(full_probe()))
+    assert drawing is not None
+    titles = [axes.get_title().replace("\n", " ") for axes in drawing.draw(Frame(WIDE)).axes if axes.get_visible()]
+    assert titles == ["maml, same-task", "maml, cross-task", "metasgd, same-task", "metasgd, cross-task"]
+
+
+def test_histograms_share_their_horizontal_axis() -> None:
+    drawing = kind_named("rates").make(material(full_rates()))
+    assert drawing is not None
+    assert len({axes.get_xlim() for axes in drawing.draw(Frame(WIDE)).axes}) == 1
 
 
 def test_few_models_are_told_one_by_one() -> None:
@@ -81,7 +132,7 @@ def test_a_probe_of_meta_init_alone_is_a_figure_too() -> None:
     metrics = {"m": {"meta-init": cells(0.4, 0, 0)["meta-init"]}}
     probe = material(result("probe", metrics, [used("m", "maml", 0, "r")]))
     assert sentence("protocols", probe) == "Accuracy before adaptation: m 40.0 %."
-    drawing = KINDS[0].make(probe)
+    drawing = kind_named("protocols").make(probe)
     assert drawing is not None
     svg(drawing.draw, NARROW)
 
@@ -92,7 +143,7 @@ def test_a_single_episode_is_drawn_without_an_interval() -> None:
         for part in ("accuracy", "delta"):
             if figures[part] is not None:
                 figures[part] = {k: v for k, v in figures[part].items() if k not in ("low", "high")} | {"ci95": None}
-    drawing = KINDS[0].make(material(content))
+    drawing = kind_named("protocols").make(material(content))
     assert drawing is not None
     assert "by +2.00 points in m" in drawing.sentence
     svg(drawing.draw, WIDE)
@@ -212,6 +263,18 @@ def test_the_history_says_where_the_share_ends_and_which_layer_leads() -> None:
     other = dataclasses.replace(HISTORY, label="other", share_negative=[0.1] * 10, by_layer={})
     said = sentence("share-negative", material(histories=(HISTORY, other)))
     assert said.startswith("At the end of training, between 10.0 % (other) and 27.0 % (metasgd)")
+
+
+def test_a_training_is_told_by_its_best_validation_and_its_last_loss() -> None:
+    assert sentence("training", material(histories=(HISTORY,))) == (
+        "In metasgd, validation accuracy is highest after 500 updates (38.0 %). The query loss ends at 1.10."
+    )
+    many = tuple(dataclasses.replace(HISTORY, label=f"m{i}", recipe="r") for i in range(4))
+    drawing = kind_named("training").make(material(histories=many))
+    assert drawing is not None
+    assert "of 4 models is between 38.0 % and 38.0 %, after 500 to 500 updates" in drawing.sentence
+    _, validation = drawing.draw(Frame(WIDE)).axes
+    assert [line.get_ydata()[0] for line in validation.lines if line.get_linestyle() != "-"][-1] == 20  # chance, 5-way
 
 
 def test_layers_are_drawn_of_models_with_negative_rates_and_no_legend_lies_over_a_line() -> None:

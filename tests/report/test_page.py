@@ -112,7 +112,7 @@ def test_each_question_has_its_own_figures_and_the_first_is_open() -> None:
     assert [part.question for part in made.parts] == ["default", "euclidean, 300 episodes", None]
     assert [[kind.name for kind, _ in part.figures] for part in made.parts[1:]] == [
         [kind.name for kind, _ in made.parts[0].figures],
-        ["rates", "consistency", "effective-step"],
+        ["rates", "rate-effects", "consistency", "effective-step"],
     ]
     assert made.several is not None
     assert "2 different questions" in made.several

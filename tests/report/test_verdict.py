@@ -1,6 +1,7 @@
 """The findings of an experiment on the paper's signs, in a page and in Markdown."""
 
 import html
+import re
 from typing import Any
 
 from nilr.claims import DEMONSTRATION
@@ -34,11 +35,26 @@ def experiment() -> list[dict[str, Any]]:
     return [concluded, *(result("probe", {it["name"]: cells(0.4, 0.02, 0.02)}, [it]) for it in models)]
 
 
+def bare(text: str) -> str:
+    """Return a page without the attributes of its cells."""
+    return re.sub(r"<td[^>]*>", "<td>", text)
+
+
+def test_the_summary_of_a_probe_has_a_verdict_word_for_each_claimed_sign() -> None:
+    (probe,) = experiment()[1:2]
+    # of maml the paper claims a gain on the same task and a loss on another; both rise by 2.0 ± 0.3 points
+    text = bare(page_of(material(probe)))
+    for protocol, claimed, verdict in (("same-task", "gain", "confirmed"), ("cross-task", "loss", "refuted")):
+        row = ("demo-maml-s0", protocol, "40.0 %", "42.0 %", "+2.00 ± 0.30", claimed, verdict)
+        assert "".join(f"<td>{cell}</td>" for cell in row) in text
+    assert "Summary</h2>" not in page_of(material(*experiment()))  # the experiment's findings are the summary
+
+
 def test_the_finding_on_each_sign_precedes_the_figures_with_its_interval_and_seeds() -> None:
     given = material(*experiment())
-    text = page_of(given)
+    text = bare(page_of(given))
     row = ("maml", "same-task", "gain", "+2.10 ± 0.25", "+2.10 ± 0.40", "3", "0.02", "confirmed")
-    assert text.index("<h2>The paper&#x27;s four signs</h2>") < text.index("".join(f"<td>{cell}</td>" for cell in row))
+    assert text.index("The paper&#x27;s four signs</h2>") < text.index("".join(f"<td>{cell}</td>" for cell in row))
     assert text.index("<td>confirmed</td>") < text.index("<figure>")
     text = markdown(contents(given), figures="figures", made_by="nilr 0")
     assert text.index("## The paper's four signs") < text.index(f"| {' | '.join(row)} |") < text.index("![")
@@ -47,7 +63,8 @@ def test_the_finding_on_each_sign_precedes_the_figures_with_its_interval_and_see
 def test_the_signs_under_other_choices_have_their_own_table() -> None:
     row = ("5-shot", "maml", "same-task", "gain", "-1.30 ± 0.25*", "3")
     given = material(*experiment())
-    assert "".join(f"<td>{cell}</td>" for cell in row) in page_of(given).partition("other choices: exploratory</h2>")[2]
+    text = bare(page_of(given)).partition("other choices: exploratory</h2>")[2]
+    assert "".join(f"<td>{cell}</td>" for cell in row) in text
     text = markdown(contents(given), figures="figures", made_by="nilr 0")
     assert f"| {' | '.join(row)} |".replace("*", "\\*") in text
 
@@ -100,7 +117,7 @@ def test_a_page_on_generated_images_is_a_demonstration_without_claimed_signs() -
     assert all(subject.claims == {} for subject in found.subjects)
     text = page_of(found)
     assert text.count(html.escape(DEMONSTRATION)) == 1
-    assert "<td>demonstration</td>" in text
+    assert "<td>demonstration</td>" in bare(text)
     assert not any(word in text for word in ("confirmed", "refuted", "claimed sign"))
 
 

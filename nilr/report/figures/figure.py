@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from nilr.report.numbers import Estimate, bounds
+from nilr.report.numbers import NOTHING, Estimate, bounds
 from nilr.report.reading import Source
 from nilr.report.style import PROTOCOL_STYLE, Axes, Draw, Figure, Frame, colour
 from nilr.report.subjects import Subject
@@ -16,14 +16,18 @@ Style = tuple[str, str]
 
 @dataclass(frozen=True)
 class History:
-    """The share of negative rates during a training, from the model's `history.jsonl`."""
+    """A training, from the model's `history.jsonl`."""
 
     label: str  # the model's name
-    steps: Sequence[int]  # outer updates
-    share_negative: Sequence[float]  # a fraction for each of them
+    steps: Sequence[int] = ()  # outer updates with a share of negative rates
+    share_negative: Sequence[float] = ()  # a fraction for each of them
     # the same for each layer, for the last of the steps
     by_layer: Mapping[str, Sequence[float]] = field(default_factory=dict)
     evaluated: int | None = None  # the update of the checkpoint that the results evaluate
+    losses: Sequence[tuple[int, float]] = ()  # query loss of an update's episodes, by update
+    validations: Sequence[tuple[int, float]] = ()  # accuracy in validation, by update
+    n_way: int | None = None
+    recipe: str | None = None  # what models that differ only in the seed have in common
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Material:
 
     sources: Sequence[Source[Any]]  # the results
     subjects: Sequence[Subject]  # the models and controls in results of probes
-    histories: Sequence[History] = ()  # of models with learned rates, as far as the store has them
+    histories: Sequence[History] = ()  # of the models, as far as they are found
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Table:
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    def filled(self) -> "Table":
+        """Return the table without columns that have nothing in any row."""
+        kept = [x for x in range(len(self.header)) if any(row[x] != NOTHING for row in self.rows)]
+        return Table([self.header[x] for x in kept], [[row[x] for x in kept] for row in self.rows])
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,27 @@ def label_lowest(panels: Sequence[Axes], frame: Frame, label: str) -> None:
     for axes in panels[-2:] if not frame.narrow else panels[-1:]:
         axes.tick_params(labelbottom=True)
         axes.set_xlabel(label)
+
+
+def draw_chance(axes: Axes, n_ways: Iterable[int | None], *, upright: bool = False) -> None:
+    """Draw a labelled line at the accuracy by chance, in percent, if all episodes have the same number of classes."""
+    ways = set(n_ways)
+    n_way = ways.pop() if len(ways) == 1 else None
+    if n_way:
+        line = axes.axvline if upright else axes.axhline
+        line(100 / n_way, color=colour("muted"), linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+        if upright:
+            axes.text(100 / n_way, 1, " chance", transform=axes.get_xaxis_transform(), va="top", color=colour("muted"))
+        else:
+            axes.text(
+                1,
+                100 / n_way,
+                "chance",
+                transform=axes.get_yaxis_transform(),
+                ha="right",
+                va="bottom",
+                color=colour("muted"),
+            )
 
 
 def draw_interval(axes: Axes, estimate: Estimate, y: float, protocol: str) -> None:

@@ -92,7 +92,7 @@ def draw_consistency(found: Mapping[str, Layers], frame: Frame) -> Figure:
     longest = max(map(len, found.values()))
     figure, panels, _ = frame.panels(len(found), 2, row=66 + 30 * longest, margin=34)
     for axes, (label, layers) in zip(panels, found.items(), strict=True):
-        axes.set_title(frame.label(label))
+        axes.set_title(frame.title(label, 2))
         _panel(axes, layers)
     sign_legend(figure)
     return figure
@@ -131,14 +131,15 @@ def step_table(found: Mapping[str, EffectiveStep]) -> Table:
 
 def draw_step(found: Mapping[str, EffectiveStep], frame: Frame) -> Figure:
     """Draw each model's effective step, with lines where the quadratic model has its minimum and gains nothing."""
-    figure = frame.figure(70 + 34 * len(found))
+    labels = [frame.label(label) for label in found]
+    figure = frame.figure(70 + frame.rows(labels, 34))
     axes = figure.subplots()
     for y, step in enumerate(found.values()):
         if step.ratio is not None:
             draw_estimate(axes, step.ratio, y, ("blue", "D"), scale=1)
     for x, style in ((0, "-"), (1, "--"), (2, ":")):
         axes.axvline(x, color=colour("muted"), linewidth=1.2, linestyle=style, zorder=0)
-    name_rows(axes, [frame.label(label) for label in found])
+    name_rows(axes, labels)
     axes.set_xlabel("effective first step: 1 minimum, 2 no gain")
     return figure
 

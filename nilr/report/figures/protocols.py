@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nilr.config.base import ADAPTED, PROTOCOLS
-from nilr.report.figures.figure import Kind, Table, draw_interval, name_rows, protocol_legend
+from nilr.report.figures.figure import Kind, Table, draw_chance, draw_interval, name_rows, protocol_legend
+from nilr.report.figures.forest import draw_claim
 from nilr.report.numbers import (
     NOTHING,
     accuracy,
@@ -17,7 +18,7 @@ from nilr.report.numbers import (
     points,
     sign_found,
 )
-from nilr.report.style import PROTOCOL_STYLE, Axes, Figure, Frame, colour
+from nilr.report.style import Axes, Figure, Frame, colour
 from nilr.report.subjects import Subject, by_protocol
 from nilr.words import counted
 
@@ -89,9 +90,10 @@ def table(subjects: Sequence[Subject]) -> Table:
 def draw(subjects: Sequence[Subject], frame: Frame) -> Figure:
     """Draw accuracies and differences, in two panels side by side if there is room."""
     changed = [subject for subject in subjects if len(by_protocol(subject.probe)) > 1]
-    rows = (len(subjects) + len(changed)) if frame.narrow else len(subjects)
+    shown = [*subjects, *changed] if frame.narrow else subjects
     panels = (2 if changed else 1) if frame.narrow else 1
-    figure = frame.figure(70 + 62 * panels + (48 if len(subjects) < 12 else 34) * rows)
+    labels = [frame.label(subject.label) for subject in shown]
+    figure = frame.figure(70 + 62 * panels + frame.rows(labels, 48 if len(subjects) < 12 else 34))
     if not changed:
         _accuracies(figure.subplots(), subjects, frame)
     elif frame.narrow:
@@ -111,6 +113,7 @@ def _accuracies(axes: Axes, subjects: Sequence[Subject], frame: Frame) -> None:
     for row, subject in enumerate(subjects):
         for protocol, found in by_protocol(subject.probe).items():
             draw_interval(axes, found.accuracy, row + _SPREAD[protocol], protocol)
+    draw_chance(axes, (subject.n_way for subject in subjects), upright=True)
     axes.set_xlabel("accuracy, %")
 
 
@@ -124,15 +127,7 @@ def _deltas(axes: Axes, subjects: Sequence[Subject], frame: Frame) -> None:
                 draw_interval(axes, found.delta, row + _SPREAD[protocol], protocol)
         for protocol, sign in subject.claims.items():
             if protocol in measured:
-                axes.plot(
-                    0.985 if sign > 0 else 0.015,
-                    row + _SPREAD[protocol],
-                    marker=">" if sign > 0 else "<",
-                    markersize=6.5,
-                    markeredgecolor=colour(PROTOCOL_STYLE[protocol][0]),
-                    transform=axes.get_yaxis_transform(),
-                    **_HOLLOW,
-                )
+                draw_claim(axes, sign, row + _SPREAD[protocol], protocol, frame)
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
     low, high = axes.get_xlim()
     axes.set_xlim(low - 0.07 * (high - low), high + 0.07 * (high - low))

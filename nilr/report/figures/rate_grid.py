@@ -116,13 +116,13 @@ def _map(axes: Axes, one: Map, frame: Frame) -> None:
         # not quite black and white: cells keep their colours in a dark page, and so do their numbers
         ink = "#000001" if abs(cell.to_meta_init.mean) < 0.6 * largest else "#fffffe"
         level = f"{100 * fmean(cell.accuracy.values()):.0f}"
-        axes.text(x + 0.5, y + 0.5, level, ha="center", va="center", color=ink, fontsize=11.5)
+        axes.text(x + 0.5, y + 0.5, level, ha="center", va="center", color=ink, fontsize=11.5 * frame.scale)
     axes.pcolormesh(values, cmap="PuOr_r", vmin=-largest, vmax=largest, edgecolors="none", linewidth=0)
     best = adaptation.index(one.optimum.adaptation_rate), training.index(one.optimum.training_rate)
     axes.add_patch(Rectangle(best, 1, 1, fill=False, edgecolor="#000001", linewidth=2, clip_on=False))
     axes.set_xticks([x + 0.5 for x in range(len(adaptation))], [f"{value:g}" for value in adaptation], rotation=45)
     axes.set_yticks([y + 0.5 for y in range(len(training))], [f"{value:g}" for value in training])
-    axes.set_title(f"{frame.label(one.name)}, {one.reading}")
+    axes.set_title(frame.title(f"{one.name}, {one.reading}", 2))
     axes.set(xlabel="adaptation rate", ylabel="training rate")
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -27,6 +27,8 @@ _CAUTION = (
     "compare; the levels after it do."
 )
 
+_FEW = 4  # rows that a sentence names
+
 
 @dataclass(frozen=True)
 class Row:
@@ -129,7 +131,9 @@ def sentence(found: Sequence[Row]) -> str:
             f"{row.label}, {row.protocol}, {seeds}: from {row.levels}, {points(together)} points"
             f"{_of_new_classes(together)}, standard deviation {100 * (together.spread or 0):.2f}, {row.verdict}{few}"
         )
-    return "; ".join(parts) + "."
+    more = len(parts) - _FEW
+    rest = [f"the table has {counted(more, 'more row')}"] if more > 0 else []
+    return "; ".join([*parts[:_FEW], *rest]) + "."
 
 
 def _of_new_classes(together: OverSeeds) -> str:
@@ -171,21 +175,29 @@ def table(found: Sequence[Row]) -> Table:
 
 def draw(found: Sequence[Row], frame: Frame) -> Figure:
     """Draw the seeds as small markers, and below them their mean with its interval over seeds."""
-    figure = frame.figure(64 + 62 * len(found))
+    labels = [f"{frame.label(row.label)}\n{row.protocol}\n{row.levels}" for row in found]
+    figure = frame.figure(64 + frame.rows(labels, 62))
     axes = figure.subplots()
     for y, row in enumerate(found):
         for i, delta in enumerate(row.deltas.values()):
             draw_interval(axes, delta, y - 0.34 + i * 0.4 / len(row.deltas), row.protocol)
         if interval := bounds(row.together):
-            bar: dict[str, Any] = {"linewidth": 7, "alpha": 0.4, "solid_capstyle": "butt"}
+            bar: dict[str, Any] = {"linewidth": 7 * frame.scale, "alpha": 0.4, "solid_capstyle": "butt"}
             name, _ = PROTOCOL_STYLE[row.protocol]
             axes.plot([100 * bound for bound in interval], (y + 0.25, y + 0.25), color=colour(name), **bar)
         if row.together.new_classes and (interval := bounds(row.together.new_classes)):
             axes.plot([100 * bound for bound in interval], (y + 0.25, y + 0.25), color=colour("ink"), linewidth=1.2)
         mean = 100 * row.together.mean
-        axes.plot(mean, y + 0.25, marker="|", markersize=15, markeredgewidth=2.4, color=colour("ink"))
+        axes.plot(
+            mean,
+            y + 0.25,
+            marker="|",
+            markersize=15 * frame.scale,
+            markeredgewidth=2.4 * frame.scale,
+            color=colour("ink"),
+        )
     axes.axvline(0, color=colour("muted"), linewidth=1.2)
-    name_rows(axes, [f"{frame.label(row.label)}\n{row.protocol}\n{row.levels}" for row in found])
+    name_rows(axes, labels)
     axes.set_xlabel("delta to meta-init, points")
     return figure
 
