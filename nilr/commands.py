@@ -169,7 +169,7 @@ def result_type(command: Command) -> type["Result[Any]"] | None:
         return None
     from nilr.results.result import Result
 
-    found: type[Result[Any]] = Result[pkgutil.resolve_name(command.result)]  # type: ignore[misc]
+    found: type[Result[Any]] = Result[pkgutil.resolve_name(command.result)]  # type: ignore[misc,assignment]
     return found
 
 
