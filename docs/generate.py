@@ -28,7 +28,7 @@ _HEAD = f"""# Command line
 {EPILOG}
 
 `-q`, `--home` and `--debug` may also precede the command. `nilr --version` prints the version;
-`nilr COMMAND --help`, `nilr COMMAND -h` and `nilr help COMMAND` show the same text as this page.
+`nilr COMMAND --help` (or `-h`) and `nilr help COMMAND` show the same text as this page.
 
 Tables and progress go to stderr. Stdout has only what a script reads: the JSON of `--json -`, and the answers of
 `nilr report`, `nilr data ls|show|verify|compare` and `nilr models ls|show|path|verify`. Only a terminal shows percent;

@@ -339,9 +339,9 @@ class ResultSettings(Settings):
 class ResultListSettings(ResultSettings):
     """`nilr results ls` (default: the newest results)."""
 
-    kind: str | None = setting(None, "Only results of this command, such as probe.", shown="all", env=False)
-    uses: str | None = setting(None, "Only results that used this model.", shown="all", env=False)
-    limit: int = setting(30, "Maximum number of results; the newest ones.", ge=1, env=False)
+    kind: str | None = setting(None, "Only results of this command, such as probe.", shown="all")
+    uses: str | None = setting(None, "Only results that used this model.", shown="all")
+    limit: int = setting(30, "Maximum number of results; the newest ones.", ge=1)
 
 
 class ResultRemoveSettings(ResultSettings):
@@ -353,15 +353,15 @@ class ResultRemoveSettings(ResultSettings):
 class ResultExportSettings(ResultSettings):
     """`nilr results export`: write results as two tables for pandas (default: all results)."""
 
-    output: Path = setting(
-        Path("results"), "Beginning of the files' names: OUTPUT-summary and OUTPUT-episodes.", env=False
+    output: Path | None = setting(
+        None, "Beginning of the files' names: OUTPUT-summary and OUTPUT-episodes.", shown="results"
     )
-    format: TableFormat = setting("csv", "Format of the tables.", env=False)
+    format: TableFormat = setting("csv", "Format of the tables.")
     force: bool = setting(False, "Replace existing files.", env=False)
 
 
 class WatchSettings(ModelsSettings):
     """`nilr watch` (default: the running trainings, else the newest one)."""
 
-    interval: float = setting(2.0, "Seconds between two looks at the files.", ge=0.1, le=3600, env=False)
-    once: bool = setting(False, "Show the state once and exit, for a pipe.", env=False)
+    every: float = setting(2.0, "Seconds between two looks at the files.", ge=0.1, le=3600)
+    once: bool = setting(False, "Show the state once and exit, for a pipe.")

@@ -88,10 +88,8 @@ def export_results(settings: ResultExportSettings, reporter: Reporter) -> Export
     files = store.find_results(map(str, settings.results)) if settings.results else store.results()
     if not files:
         raise StoreError(f"there is no result in `{store.home / 'results'}` yet")
-    places = {
-        part: settings.output.with_name(f"{settings.output.name}-{part}.{settings.format}")
-        for part in ("summary", "episodes")
-    }
+    output = settings.output or Path("results")
+    places = {part: output.with_name(f"{output.name}-{part}.{settings.format}") for part in ("summary", "episodes")}
     for place in places.values():
         check_output(place, "--output")
         if place.exists() and not settings.force:
@@ -106,12 +104,12 @@ def export_results(settings: ResultExportSettings, reporter: Reporter) -> Export
             left_out.append(file.stem)
             continue
         result = read_any(file)
-        rows = summary_rows(result)
-        if rows is None:
+        figures = summary_rows(result)
+        if figures is None:
             left_out.append(file.stem)
             continue
         models = {model.name: model for model in result.models}
-        summary += [{"result": file.stem, **row, **_origin(result, models.get(row["model"]))} for row in rows]
+        summary += [{"result": file.stem, **row, **_origin(result, models.get(row["model"]))} for row in figures]
         if result.command == "probe":
             episodes += [{"result": file.stem, **row} for row in episode_rows(result.per_episode)]
     tables = dict(zip(places, (summary, episodes), strict=True))

@@ -102,13 +102,13 @@ def run(settings: WatchSettings, reporter: Reporter) -> Watch:
     if settings.models:
         for name in settings.models:
             store.require_model(name)
-        return Watch(store, list(settings.models), settings.interval, settings.once)
+        return Watch(store, list(settings.models), settings.every, settings.once)
     names = [name for name in store.model_names() if (store.model_dir(name) / HISTORY).exists()]
     if not names:
         raise StoreError(f"there is no training in `{store.home / 'models'}`", hint=store.how_to_train())
     running = [name for name in names if store.in_use(name)]
     newest = max(names, key=lambda name: (store.model_dir(name) / HISTORY).stat().st_mtime)
-    return Watch(store, running or [newest], settings.interval, settings.once)
+    return Watch(store, running or [newest], settings.every, settings.once)
 
 
 def _describe(
