@@ -46,7 +46,6 @@ from nilr.report.figures import seeds
 from nilr.report.reading import Source
 from nilr.report.subjects import probed
 from nilr.reporting import Reporter
-from nilr.results.gate import check_limits, parse_limits
 from nilr.results.probe import ProbeMetrics
 from nilr.results.question import describe_question
 from nilr.results.records import DataUsed
@@ -108,11 +107,6 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         environment=environment(device, loaded[0].engine.name),
     )
     return result.model_copy(update={"notes": [*_over_seeds(result), *result.notes]})
-
-
-def check(settings: ProbeSettings, result: Result[ProbeMetrics]) -> None:
-    """Check the limits of --fail-below; NilrError with the figure that is too low."""
-    check_limits(parse_limits(settings.fail_below), result.metrics, [model.name for model in result.models])
 
 
 def measure(
