@@ -79,7 +79,7 @@ COMMANDS = (
             "nilr.recipes.adapt:run", "nilr.cli.show.adapt:show"),
     Command("probe", "Evaluate features before and after adaptation.",
             ProbeSettings, "nilr.results.probe:ProbeMetrics",
-            "nilr.recipes.probe:run", "nilr.cli.show.probe:show", check="nilr.recipes.probe:check", distributed=True),
+            "nilr.recipes.probe:run", "nilr.cli.show.probe:show", check="nilr.results.gate:check", distributed=True),
     Command("rates", "Describe the inner learning rates, layer by layer.",
             RatesSettings, "nilr.results.probe:RatesMetrics",
             "nilr.recipes.rates:run", "nilr.cli.show.rates:show"),

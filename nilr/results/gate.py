@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nilr.config.base import PROTOCOLS
+from nilr.config.evaluation import ProbeSettings
 from nilr.errors import NilrError, UsageError, did_you_mean
 from nilr.results.probe import ProbeMetrics
+from nilr.results.result import Result
 
 FIGURES = ("accuracy", "delta")
 
@@ -28,6 +30,15 @@ def parse_limits(texts: Sequence[str]) -> list[Limit]:
         UsageError: a text is no limit, or names an unknown figure.
     """
     return [_parse(text.strip()) for part in texts for text in part.split(",")]
+
+
+def check(settings: ProbeSettings, result: Result[ProbeMetrics]) -> None:
+    """Check the limits of --fail-below.
+
+    Raises:
+        NilrError: a figure is too low, or was not measured.
+    """
+    check_limits(parse_limits(settings.fail_below), result.metrics, [model.name for model in result.models])
 
 
 def check_limits(limits: Sequence[Limit], metrics: ProbeMetrics, models: Sequence[str]) -> None:

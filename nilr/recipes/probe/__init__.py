@@ -47,7 +47,6 @@ from nilr.report.figures import seeds
 from nilr.report.reading import Source
 from nilr.report.subjects import probed
 from nilr.reporting import Reporter
-from nilr.results.gate import check_limits, parse_limits
 from nilr.results.probe import ProbeMetrics
 from nilr.results.question import describe_question
 from nilr.results.records import DataUsed
@@ -124,11 +123,6 @@ def _check_processes(
             "pack": [split.used.digest, judged.used.digest],
         }
     )
-
-
-def check(settings: ProbeSettings, result: Result[ProbeMetrics]) -> None:
-    """Check the limits of --fail-below; NilrError with the figure that is too low."""
-    check_limits(parse_limits(settings.fail_below), result.metrics, [model.name for model in result.models])
 
 
 def measure(
