@@ -46,7 +46,7 @@ def leaf(words: list[str]) -> tuple[Any, list[str]]:
     command: Any = typer.main.get_command(build_app())
     while hasattr(command, "commands"):
         options = list(itertools.takewhile(lambda word: word.startswith("-"), words))
-        command.make_context("nilr", [*options])
+        command.make_context("nilr", words[: len(options) + 1])  # a group alone shows its help
         words = words[len(options) :]
         command, words = command.commands[words[0]], words[1:]
     return command, words

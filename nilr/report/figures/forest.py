@@ -150,8 +150,8 @@ def draw_choices(found: Sequence[Choice], frame: Frame) -> Figure:
     return figure
 
 
-SIGNS_KIND = Kind("signs", "The four signs", "the result of `nilr reproduce` with maml and metasgd",
+SIGNS_KIND = Kind("signs", "The four signs", "a result of reproduce with maml and metasgd",
                   signs, draw, sentence, table, _CAUTION)  # fmt: skip
 CHOICES_KIND = Kind("choices", "The four signs under other choices: exploratory",
-                    "the result of `nilr reproduce` with other choices", choices,
+                    "a result of reproduce with other choices", choices,
                     draw_choices, choices_sentence, choices_table, _CHOICES_CAUTION)  # fmt: skip
