@@ -189,7 +189,7 @@ def test_a_lost_pack_is_made_again_in_the_same_store(
 def test_no_other_text_contains_a_command() -> None:
     """Commands are made by `Settings.command`; a template with placeholders may be a text.
 
-    The examples of help are texts too: docs/cli.md has them, and tests/docs/test_commands.py parses all of its commands.
+    The examples of help are texts too; docs/cli.md has them, and tests/docs/test_commands.py parses them.
     """
     names = "|".join(command.name.split()[0] for command in COMMANDS)
     found = []
