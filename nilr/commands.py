@@ -167,7 +167,7 @@ def result_type(command: Command) -> type["Result[Any]"] | None:
         return None
     from nilr.results.result import Result
 
-    found: type[Result[Any]] = Result[pkgutil.resolve_name(command.result)]  # type: ignore[misc]
+    found: type[Result[Any]] = Result[pkgutil.resolve_name(command.result)]  # type: ignore[assignment, misc]
     return found
 
 

@@ -9,10 +9,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from nilr.cli.console import printable
 from nilr.cli.stage import Clock, Stage
 from nilr.reporting import Reporter, SilentReporter
 from nilr.signals import DeferringSignals
+from nilr.words import printable
 
 INTERVAL = 10.0
 
