@@ -38,7 +38,8 @@ class _Parsing:
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         options = [option for option in self.get_params(ctx) if option.param_type_name == "option"]  # type: ignore[attr-defined]
-        check_values(options, args, f"see `{ctx.command_path} --help`", interspersed=ctx.allow_interspersed_args)
+        if not ctx.resilient_parsing:  # which a completion is
+            check_values(options, args, f"see `{ctx.command_path} --help`", interspersed=ctx.allow_interspersed_args)
         return super().parse_args(ctx, args)  # type: ignore[misc, no-any-return]
 
 
@@ -75,9 +76,11 @@ def _models(ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
 
 
 class _Group(_Parsing, TyperGroup):
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Show help if nothing follows the name of the group."""
-        return super().parse_args(ctx, args if args or ctx.resilient_parsing else ["--help"])
+        if ctx._protected_args:
+            return super().invoke(ctx)
+        return typer.echo(ctx.get_help())
 
 
 def build_app() -> typer.Typer:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from nilr.cli.console import Screen, duration, make_console, printable, share
+from nilr.cli.console import Screen, duration, make_console, share
 from nilr.cli.show.models import show_list
 from nilr.commands import COMMANDS, result_types
 from nilr.recipes.models import ModelRow
-from nilr.words import number
+from nilr.words import number, printable
 from tests.cli.screens import Terminal
 
 
