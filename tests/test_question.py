@@ -37,7 +37,7 @@ def question(*models: ModelUsed, data: DataUsed = MINI, data_b: DataUsed | None 
 
 
 def test_every_setting_of_a_probe_is_in_the_question_or_does_not_change_it() -> None:
-    machine = {"home", "record_paths", "device", "threads", "engine", "episode_chunk", "arch"}
+    machine = {"home", "record_paths", "device", "threads", "engine", "episode_chunk", "arch", "fail_below"}
     readings = {
         "protocol",
         "controls",

@@ -26,6 +26,7 @@ from nilr.results.commands import (
     SplitCounts,
     TrainMetrics,
 )
+from nilr.results.data import PackCard, PackCheck, PackRow, SplitCard
 from nilr.results.probe import (
     Histogram,
     ModelProbe,
@@ -34,7 +35,7 @@ from nilr.results.probe import (
     RateFigures,
     TensorRates,
 )
-from nilr.results.records import DataUsed, Delta, Mean, ModelUsed
+from nilr.results.records import DataUsed, Delta, Mean, ModelUsed, Overlap, PackName
 from nilr.results.reproduce import OverSeeds, ReproduceMetrics, RunFigures, Sign
 from nilr.results.result import Result, to_json, write_result
 
@@ -167,6 +168,16 @@ METRICS["models-show"] = ModelCard(
     n_params=2,
     rates_by_tensor=[RateRow(name="head.bias", count=2, min=-1.0, mean=0.0, max=1.0, share_negative=0.5)],
     rates_by_layer=[],
+)
+METRICS["data-ls"] = [PackRow(name="birds", bytes=10, problem="damaged")]
+METRICS["data-verify"] = [PackCheck(pack="birds")]
+METRICS["data-show"] = PackCard(
+    name="birds", source="class folders", licence="", created_at="2026-01-01", digest="ab", image_size=84, channels=3,
+    resample="bilinear", fit="crop", bytes=10, pictures=[],
+    splits={"train": SplitCard(digest="cd", images=2, classes={"wren": 2})},
+)  # fmt: skip
+METRICS["data-compare"] = Overlap(
+    a=PackName(name="a", digest="ab"), b=PackName(name="b", digest="cd"), splits=[], pairs=[]
 )
 METRICS["bench"] = BenchMetrics(
     attainable_flop_per_second=3e11,
