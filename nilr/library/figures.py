@@ -39,8 +39,8 @@ def plot(
     Example:
         >>> import nilr
         >>> result = nilr.measure_rates(nilr.build_model(filters=4, image_size=16, inner_lr="random-sign:0.01"))
-        >>> nilr.plot(result, "rates").axes[0].get_title(loc="left")
-        'block1: ... % negative'
+        >>> nilr.plot(result, "rates").axes[1].get_title(loc="left")
+        'block2: ... % negative'
     """
     kinds = {kind.name: kind for kind in KINDS}
     if figure is not None and figure not in kinds:

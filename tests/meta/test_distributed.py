@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributed import TCPStore
 
-from nilr import distributed
+from nilr import distributed, signals
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import DivergedError, LostProcessError, NilrError
 from nilr.meta.algorithms import ALGORITHMS
@@ -39,6 +39,7 @@ def in_processes(n: int, work: Callable[[], Any], directory: Path) -> list[Any]:
     for rank in range(n):
         if (pid := os.fork()) == 0:
             try:
+                signals._first_at = None  # a test before may have handled one in this process
                 os.environ |= {k: str(v) for k, v in env.items()}
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "TORCHELASTIC_USE_AGENT_STORE": "True"}
                 distributed.join()

@@ -123,7 +123,7 @@ def test_adapted_logits_and_exact_meta_gradients_are_those_of_autograd_on_the_mo
 
 @pytest.mark.parametrize(
     ("arch", "arguments"),
-    [("conv4", {"filters": 4}), ("conv6", {"filters": 4}), ("resnet12", {"widths": (3, 4, 2, 4)})],
+    [("conv4", {"filters": 16}), ("conv6", {"filters": 4}), ("resnet12", {"widths": (3, 4, 2, 4)})],
 )
 def test_all_engines_are_checked_on_these_stages(arch: str, arguments: dict[str, Any]) -> None:
     body, _ = BODIES[arch].build(image_size=18, **arguments)

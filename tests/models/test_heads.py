@@ -55,5 +55,5 @@ def test_from_equal_rows_the_first_step_moves_the_head_alone_and_means_adapt_as_
 def test_a_head_has_one_row_per_class(choice: str) -> None:
     _, params, rates = model("conv4", ALGORITHMS["metasgd"])
     new, taken = resize_head(params, rates, 7, choice)  # type: ignore[arg-type]
-    assert new["head.weight"].shape == taken["head.weight"].shape == (7, 4)
+    assert new["head.weight"].shape == taken["head.weight"].shape == (7, 16)
     assert new["head.bias"].shape == taken["head.bias"].shape == (7,)

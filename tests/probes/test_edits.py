@@ -84,8 +84,8 @@ def test_rates_per_step_are_shuffled_in_one_order_and_have_a_mean_per_step() -> 
 
 def test_an_unknown_edit_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError) as caught:
-        find_edit("zeroed")
-    assert caught.value.message == "unknown rates `zeroed`"
+        find_edit("xyz")
+    assert caught.value.message == "unknown rates `xyz`"
     assert caught.value.hint == f"known: {', '.join(EDITS)}, a number"
 
 

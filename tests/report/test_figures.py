@@ -251,7 +251,7 @@ def test_a_fixed_rate_is_one_mark_at_its_value(rate: float, title: str) -> None:
     assert not axes.patches
     marks = [line for line in axes.lines if line.get_marker() not in (None, "None", "")]
     assert [list(line.get_xdata()) for line in marks] == [[rate]]
-    assert axes.get_title() == title
+    assert axes.get_title() == f"maml\n{title}"
 
 
 def test_the_history_says_where_the_share_ends_and_which_layer_leads() -> None:

@@ -118,7 +118,7 @@ def test_running_out_of_memory_within_an_update_of_one_seed_saves_the_other_seed
 def test_a_training_without_a_completed_update_leaves_no_model(
     quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail(monkeypatch, "meta_gradient")
+    fail(monkeypatch, "meta_gradients")
     with pytest.raises(DeviceError, match=SAID) as caught:
         train(episode_chunk=1, **quick)
     assert caught.value.hint == (
