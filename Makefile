@@ -32,7 +32,7 @@ help:
 	@echo "make peers          download learn2learn, for the tests of models from there"
 	@echo "make bench          compare the speed with other libraries; ARGS=--scaling measures the cost by size"
 	@echo "make bench-packing  compare prepare-data with decoding alone, on the real Mini-ImageNet; ROUNDS=$(ROUNDS)"
-	@echo "make docs           regenerate docs/cli.md, docs/schemas and the tables of docs/reproduction.md"
+	@echo "make docs           regenerate docs/cli.md, docs/schemas and the tables of the findings"
 	@echo "Variables: PYTHON=$(PYTHON), VENV=$(VENV), OLDEST=$(OLDEST), NEWEST=$(NEWEST), FLOOR_TORCH=$(FLOOR_TORCH)"
 
 demo: $(VENV)/installed
@@ -86,7 +86,7 @@ bench-packing: $(VENV)/installed
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/generate.py
-	$(BIN)/python docs/reproduction_tables.py
+	$(BIN)/python docs/findings_tables.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("nilr needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -128,7 +128,7 @@ def _grid() -> tuple[Run, ...]:
     )
 
 
-# docs/reproduce.md explains the sizes, the initial rate of Meta-SGD and the rate of one-step MAML.
+# docs/run-the-experiments.md explains the sizes, the initial rate of Meta-SGD and the rate of one-step MAML.
 EXPERIMENTS: dict[str, Experiment] = {
     "paper": Experiment(
         data=MINI_IMAGENET,

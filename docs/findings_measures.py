@@ -1,4 +1,4 @@
-"""Tables of `reproduction.md` about the mechanism and universality, from the results in `reproduction/measures/`.
+"""Tables of `findings.md` about the mechanism and universality, from the results in `reproduction/measures/`.
 
 Each file there is a result of `nilr probe` or `nilr rates` of several seeds, without its `per_episode`.
 """
@@ -6,7 +6,7 @@ Each file there is a result of `nilr probe` or `nilr rates` of several seeds, wi
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from docs.reproduction_text import across, across_numbers, percent, read, table
+from docs.findings_text import across, across_numbers, percent, read, table
 from nilr.config.base import ADAPTED
 
 RUNS = ("maml", "metasgd", "metasgd-nonneg")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from docs.reproduction_tables import PAGES, TABLES, filled
+from docs.findings_tables import PAGES, TABLES, filled
 from nilr.config.commands import ImportSettings, ReportSettings
 from nilr.recipes import report
 from nilr.recipes.models import importing as models_import

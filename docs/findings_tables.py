@@ -1,4 +1,4 @@
-"""Write the tables of the pages on the reproduction from the results in `reproduction/`."""
+"""Write the tables of the two pages of findings from the results in `reproduction/`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from docs import reproduction_measures
-from docs.reproduction_text import (
+from docs import findings_measures
+from docs.findings_text import (
     DOCS,
     EVIDENCE,
     accuracy,
@@ -32,7 +32,7 @@ from nilr.results.probe import ProbeMetrics
 from nilr.results.reproduce import OverSeeds
 from nilr.results.result import Result
 
-PAGES = (DOCS / "reproduction.md", DOCS / "reproduction-details.md")
+PAGES = (DOCS / "findings.md", DOCS / "findings-details.md")
 SMALLEST_EFFECT = ReproduceSettings().smallest_effect / 100  # of interest, a fraction of accuracy
 TEST_CLASSES = 20  # of Mini-ImageNet
 _LAYERS = ("block1", "block2", "block3", "block4", "head")
@@ -296,7 +296,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "px84": px84,
     "calibration": calibration,
     "exact": exact,
-    **reproduction_measures.TABLES,
+    **findings_measures.TABLES,
 }
 
 
