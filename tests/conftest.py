@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,18 @@ import torch
 
 from nilr.data.pack import PackInfo
 from nilr.data.pack_writer import PackWriter
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the variants of a `sampled` test to the slow run, except for a sample that is always the same."""
+    variants = defaultdict[tuple[str, int], list[pytest.Item]](list)
+    for item in items:
+        if (sampled := item.get_closest_marker("sampled")) and not item.get_closest_marker("slow"):
+            variants[item.nodeid.partition("[")[0], sampled.args[0]].append(item)
+    for (name, n), of_test in variants.items():
+        for item in random.Random(name).sample(of_test, max(0, len(of_test) - n)):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

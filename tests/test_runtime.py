@@ -68,6 +68,7 @@ def test_peak_memory_grows_with_what_is_held_and_does_not_shrink() -> None:
     assert peak_memory(cpu) >= during >= before
 
 
+@pytest.mark.slow
 def test_a_process_does_not_inherit_the_peak_of_the_one_that_starts_it() -> None:
     held = torch.ones(800_000_000 // 4)
     code = "import torch; from nilr.runtime import peak_memory; print(peak_memory(torch.device('cpu')))"

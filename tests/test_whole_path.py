@@ -108,6 +108,7 @@ def test_generated_images_to_probe_result_as_a_user_types_it(nilr: Terminal) -> 
     assert missing.stderr.splitlines()[1] == "hint: known: maml, maml-adapted"
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_real_archive_gives_the_probe_s_numbers_with_four_commands(mini_imagenet: Path, nilr: Terminal) -> None:
     tars = [str(mini_imagenet / f"{split}.tar") for split in ("train", "val", "test")]

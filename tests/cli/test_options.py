@@ -205,6 +205,7 @@ def test_a_number_that_is_out_of_range_names_the_variable_it_came_from(
     assert capsys.readouterr().err.startswith("error: `NILR_UNTIL_CI` cannot be `1.0`: ")
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_no_option_takes_another_one_for_its_value(
     command: Command, home: Path, capsys: pytest.CaptureFixture[str]

@@ -84,6 +84,7 @@ def run_all(text: str, capsys: pytest.CaptureFixture[str], *, count: int = 1) ->
         nilr(shlex.split(command)[1:], capsys)
 
 
+@pytest.mark.sampled(1)
 def test_after_a_training_on_a_pack_given_by_path(
     data: str, place: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +93,7 @@ def test_after_a_training_on_a_pack_given_by_path(
     run_all(text, capsys)
 
 
+@pytest.mark.sampled(1)
 def test_after_an_interrupted_training(
     data: str, place: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +103,7 @@ def test_after_an_interrupted_training(
     run_all(text, capsys, count=2)
 
 
+@pytest.mark.sampled(2)
 def test_after_an_interrupted_training_in_another_store(
     data: str, place: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +132,7 @@ def test_after_a_training_on_a_pack_without_enough_test_classes(
     run_all(text, capsys)
 
 
+@pytest.mark.sampled(1)
 def test_after_an_import(pack: Path, home: Path, place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     nilr([*TRAIN, "--name", "p", "--home", str(home)], capsys)
     nilr([*TRAIN, "--name", "q", "--home", str(home)], capsys)

@@ -54,6 +54,7 @@ def check_faults(
     return len(chosen)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "fault"), list(zip(SCENARIOS, itertools.cycle(FAULTS), strict=False)))
 def test_a_disk_that_fails_at_a_random_call_is_one_error(
     nilr: Nilr, prepared: Path, work: Path, name: str, fault: str, count: Callable[[str, int], None]
@@ -91,6 +92,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", directory], check=True)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("free", [0, pytest.param(40_000, marks=pytest.mark.slow)])
 @every_command
 def test_a_full_disk_is_one_error(nilr: Nilr, prepared: Path, disk: Path, name: str, free: int) -> None:

@@ -661,6 +661,7 @@ def test_the_same_input_without_the_hostile_part_is_accepted(tmp_path: Path) -> 
         case(tmp_path / name)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["x.pkl", "x.tar", "x.zip", "x.png"])
 def test_the_command_line_refuses_it_in_two_lines(nilr: Nilr, name: str, tmp_path: Path) -> None:
     content = {

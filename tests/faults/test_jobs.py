@@ -165,6 +165,7 @@ def test_a_job_that_is_ended_by_another_signal_is_named_with_it(trials: Trials, 
         assert command.ends() == 128 + signal.SIGTERM
 
 
+@pytest.mark.slow
 @once_or_often
 @pytest.mark.parametrize(
     ("line", "signum"),
@@ -241,6 +242,7 @@ def test_a_suspended_command_continues_and_can_be_interrupted(
         assert "stopped" not in command.err()
 
 
+@pytest.mark.slow
 @once_or_often
 def test_a_killed_bench_job_is_named(trials: Trials, drawn: random.Random) -> None:
     for command in trials(BENCH):
@@ -249,6 +251,7 @@ def test_a_killed_bench_job_is_named(trials: Trials, drawn: random.Random) -> No
         assert "error: the process for timing `explicit` was ended by SIGKILL; the machine may have" in command.err()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("repeats", [1])
 @pytest.mark.parametrize(
     ("how", "to_all"),

@@ -121,6 +121,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("rank", "kills"), KILLS)
 def test_a_killed_process_ends_all_with_one_error_and_the_rest_continues_to_the_same_bits(
     nilr: Nilr, prepared: Path, work: Path, whole: Path, rank: int | None, kills: int, count: Count

@@ -39,6 +39,7 @@ def check_interrupted(done: Done, signum: int) -> str:
     return hint
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("repeats", REPEATS)
 def test_a_signal_at_any_moment_ends_a_command_and_harms_nothing(
@@ -86,6 +87,7 @@ def test_training_saves_every_finished_update_and_the_hint_goes_on_bit_for_bit(
     assert model("m")(work) == model("whole")(work)
 
 
+@pytest.mark.slow
 @one_signal_or_all
 def test_an_interrupted_validation_is_repeated(nilr: Nilr, work: Path, signum: int) -> None:
     line = TRAIN.replace("--eval-episodes 2", "--eval-episodes 300").replace("--outer-steps 6", "--outer-steps 2")

@@ -78,6 +78,7 @@ def test_a_model_may_be_removed_and_a_pack_replaced_during_a_probe(nilr: Nilr, w
     assert (work / "probe.json").read_text().split('"metrics"')[1].split('"environment"')[0] == alone
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_released(nilr: Nilr, work: Path) -> None:
     line = f"{LONG} --name m --resume auto"
     killed = nilr.start(line, work)

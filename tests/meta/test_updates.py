@@ -111,6 +111,7 @@ def test_updates_are_the_outer_steps_of_each_loop_alone(engine: str) -> None:
             torch.testing.assert_close(found, value, rtol=0, atol=0 if engine != "batched" else 1e-3)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_captured_updates_are_bit_for_bit_those_that_are_not(algo: str) -> None:
     assert train(loops(algo, of_tapes())) == train(loops(algo, uncaptured()))
@@ -215,6 +216,7 @@ def without_numbers(algo: str, steps: int, n_seeds: int, device: str) -> Iterato
         yield Updates(outers, [EpisodeSampler(images, 5, 1, 15, seed, "train") for seed in range(n_seeds)], 4)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=NO_CUDA)])
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_nothing_between_sampling_and_the_meta_gradient_waits_or_leaves_the_device(algo: str, device: str) -> None:

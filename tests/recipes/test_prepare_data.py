@@ -474,6 +474,7 @@ def test_the_real_archives_give_the_known_pack(mini_imagenet: Path, tmp_path: Pa
     shutil.rmtree(home)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_images_flat_in_a_zip_with_the_split_files_give_the_digest_of_the_tars(
     mini_imagenet: Path, tmp_path: Path, pack: Pack

@@ -129,6 +129,7 @@ def test_each_question_has_its_own_figures_and_the_first_is_open() -> None:
     assert "## Question: euclidean, 300 episodes" in marked
 
 
+@pytest.mark.slow
 def test_a_page_of_one_question_names_it_and_warns_of_nothing() -> None:
     probe = full_probe()
     for config, title in (({}, ""), ({"n_shot": 5}, ": 5-shot")):

@@ -222,6 +222,7 @@ def cifar_100(at: Path, per_class: tuple[int, int] = (500, 100)) -> tuple[Path, 
     return at / "cifar-100-python.tar.gz", first
 
 
+@pytest.mark.slow
 def test_cifar_100_gives_cifar_fs_and_fc100_in_full(tmp_path: Path) -> None:
     archive, colours = cifar_100(tmp_path)
     with pytest.raises(DataError, match="those of CIFAR-FS and FC100") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import pytest
@@ -131,6 +132,13 @@ def loop_gradients(
     return mean.detach(), list(gradients)
 
 
+@functools.cache
+def expected_gradients(arch: str, algorithm: Algorithm, steps: int, inductive: bool) -> tuple[Tensor, list[Tensor]]:
+    """Return `loop_gradients` of the model and the batch that every engine is compared with."""
+    _, params, rates = model(arch, algorithm)
+    return loop_gradients(arch, algorithm, params, rates, batch(), steps, inductive=inductive)
+
+
 def flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
@@ -169,6 +177,7 @@ def test_every_body_has_an_independent_network() -> None:
     assert BODIES.keys() - {"conv4-leaky"} <= NETWORKS.keys()  # `mixed` has its leaky blocks
 
 
+@pytest.mark.sampled(420)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("engine", "algorithm", "arch", "steps", "inductive"), CASES)
 def test_the_meta_gradient_is_that_of_an_independent_loop(
@@ -179,7 +188,7 @@ def test_the_meta_gradient_is_that_of_an_independent_loop(
     taken = inner_rates(algorithm, rates, params, learner.kinds)
     objective = Objective(algorithm, steps, inductive=inductive)
     outcome = engine(learner).meta_gradient(params, taken, episodes, objective)
-    loss, gradients = loop_gradients(arch, algorithm, params, rates, episodes, steps, inductive=inductive)
+    loss, gradients = expected_gradients(arch, algorithm, steps, inductive)
     assert outcome.query_loss.mean().item() == pytest.approx(loss.item(), rel=1e-10)
     expected = flat(gradients[: len(params)])
     error = flat([outcome.params[name] for name in params]) - expected
@@ -450,19 +459,23 @@ def without_reference(names: list[str]) -> list[Any]:
 every_other_engine = pytest.mark.parametrize("engine", without_reference(list(ENGINES)))
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.usefixtures("one_thread")
 @every_other_engine
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 def test_ten_updates_have_the_losses_of_the_reference(engine: type[Engine], algorithm: Algorithm) -> None:
+    losses = losses_of_ten_updates(engine, algorithm)
+    assert losses.dtype == torch.float64
+    torch.testing.assert_close(losses, losses_of_ten_updates(ENGINES["reference"], algorithm), rtol=1e-8, atol=0)
+
+
+@functools.cache
+def losses_of_ten_updates(engine: type[Engine], algorithm: Algorithm) -> Tensor:
     learner, params, rates = model("conv4", algorithm)
-    losses = []
-    for engine_used in (engine, ENGINES["reference"]):
-        settings = OuterSettings(outer_lr=1e-3, grad_clip=None, inner_steps=2, outer_steps=10)
-        outer = OuterLoop(algorithm, params, rates, engine=engine_used(learner), settings=settings)
-        steps = [take_step(outer, batch(seed), outer_step=seed, first_episode=0) for seed in range(10)]
-        losses.append(torch.stack([step.query_loss.mean() for step in steps]))
-    assert losses[0].dtype == torch.float64
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-8, atol=0)
+    settings = OuterSettings(outer_lr=1e-3, grad_clip=None, inner_steps=2, outer_steps=10)
+    outer = OuterLoop(algorithm, params, rates, engine=engine(learner), settings=settings)
+    steps = [take_step(outer, batch(seed), outer_step=seed, first_episode=0) for seed in range(10)]
+    return torch.stack([step.query_loss.mean() for step in steps])
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -471,7 +484,7 @@ def test_ten_updates_have_the_losses_of_the_reference(engine: type[Engine], algo
 def test_in_float32_the_error_is_no_larger_than_the_references(engine: type[Engine], name: str) -> None:
     algorithm = ALGORITHMS[name]
     errors: dict[str, list[float]] = {"engine": [], "reference": []}
-    for seed in range(9):
+    for seed in range(5):
         learner = build_learner("conv4", n_way=5, image_size=32, filters=16, seed=seed)
         params = learner.initial_params()
         rates = {key: torch.full_like(params[key], 0.05) for key in algorithm.moved(learner.kinds)}
@@ -493,6 +506,7 @@ def test_in_float32_the_error_is_no_larger_than_the_references(engine: type[Engi
 RECOMPUTED = [row for row in ROWS.values() if row.order == 2]
 
 
+@pytest.mark.sampled(60)
 @pytest.mark.usefixtures("one_thread")
 @every_engine
 @pytest.mark.parametrize("arch", NETWORKS)

@@ -42,6 +42,7 @@ def two_seconds(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return asked
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_every_engine_of_this_machine_is_timed_without_a_dataset(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "PRESETS", {"quick": PRESETS["quick"]})

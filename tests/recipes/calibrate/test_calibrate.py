@@ -173,6 +173,7 @@ def test_an_anchor_that_differs_is_listed_with_the_reason_and_not_judged(
     assert reasons(maml) == [words]
 
 
+@pytest.mark.slow
 def test_an_anchor_of_a_residual_body_differs_in_widths_and_in_its_blocks(table: Any, quick: dict[str, Any]) -> None:
     sizes = {name: value for name, value in quick.items() if name != "filters"}
     train_model(algo="maml", name="residual", arch="resnet12", widths=(4, 4, 4, 8), **sizes)
@@ -199,6 +200,7 @@ def test_a_changed_algorithm_is_another_recipe(table: Any, quick: dict[str, Any]
     assert reasons("positive") == [["constraint non-negative", "trained with inductive batch statistics"]]
 
 
+@pytest.mark.slow
 def test_rates_that_no_published_recipe_has_are_another_recipe(table: Any, quick: dict[str, Any]) -> None:
     table(anchor(n_query=3), anchor(algorithm="metasgd", n_query=3))
     changes: dict[str, dict[str, Any]] = {

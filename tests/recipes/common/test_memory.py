@@ -57,6 +57,7 @@ def test_training_takes_no_more_memory_after_two_thousand_updates(quick: dict[st
     assert grown(100, updates=2000, quick=quick) < 15 * MB
 
 
+@pytest.mark.slow
 def test_probing_takes_no_more_memory_for_many_episodes(quick: dict[str, Any]) -> None:
     meta_train.run(TrainSettings(algo="maml", name="m", **quick), SilentReporter())
     reporter = Watching(50)

@@ -79,6 +79,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(EpisodeSampler, "draw", poisoned)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "settings", [{"algo": "metasgd"}, {"algo": "maml", "multi_step_loss": True, "outer_steps": 24}]
 )

@@ -122,6 +122,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(quick: dict
     assert contents(first)["last"] != contents(other)["last"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("algo", ["maml", "metasgd"])
 @pytest.mark.parametrize("updates", [1, 3, 4, 7])
 def test_an_interrupted_training_resumes_bit_for_bit(algo: str, updates: int, quick: dict[str, Any]) -> None:
@@ -156,6 +157,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_interrupted_training_with_any_kind_of_rates_resumes_bit_for_bit(
     variant: str, quick: dict[str, Any]
@@ -369,6 +371,7 @@ def test_resume_auto_starts_a_new_training_if_there_is_none(quick: dict[str, Any
     assert train(name="new", resume="auto", **quick).name == "new"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -93,6 +93,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("sgd")
 @pytest.mark.parametrize("control", CONTROLS)
 def test_an_interrupted_control_resumes_bit_for_bit_by_name_and_by_auto(

@@ -120,6 +120,7 @@ def test_without_positive_rates_zero_negative_is_the_meta_initialisation(sgd: st
         assert (found.delta.mean, found.delta.verdict) == (0.0, "exactly zero")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("row", ALGORITHMS.values(), ids=ALGORITHMS)
 def test_every_algorithm_can_be_edited(row: Algorithm, quick: dict[str, Any]) -> None:
     trained = {"inner_steps": 2, "eval_inner_steps": 2} | quick
@@ -200,7 +201,7 @@ def test_the_command_line_takes_several_rates_and_shows_one_table(sgd: str, caps
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--rates", "zeroed", "error: unknown rates `zeroed`\nhint: known: learned, zero-negative, "),
+        ("--rates", "xyz", "error: unknown rates `xyz`\nhint: known: learned, zero-negative, "),
         ("--adapt-part", "conv9", "error: unknown part to adapt `conv9`\nhint: known: all, body, head, block1, "),
     ],
 )
