@@ -150,6 +150,7 @@ every_help = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sampled(10)
 @every_help
 def test_help_fits_into_80_columns_and_leaves_half_of_them_to_the_text(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]

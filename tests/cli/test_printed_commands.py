@@ -154,6 +154,7 @@ HINTS = {
 }
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("args", HINTS)
 def test_a_hint_of_a_store_names_that_store(
     place: list[str], args: str, install: Any, capsys: pytest.CaptureFixture[str]
@@ -179,6 +180,7 @@ def test_a_hint_to_train_names_a_pack_of_the_store(
     run_all(nilr(["probe"], capsys, status=1), capsys)
 
 
+@pytest.mark.sampled(1)
 def test_a_lost_pack_is_made_again_in_the_same_store(
     data: str, place: list[str], install: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import shlex
@@ -41,9 +42,14 @@ def alternatives(command: str) -> Iterator[list[str]]:
         yield [PLACEHOLDERS.get(word, word) for word in chosen]
 
 
+@functools.cache
+def program() -> Any:
+    return typer.main.get_command(build_app())
+
+
 def leaf(words: list[str]) -> tuple[Any, list[str]]:
     """Return the command that the words name, and its own words; those before it are parsed on the way."""
-    command: Any = typer.main.get_command(build_app())
+    command = program()
     while hasattr(command, "commands"):
         options = list(itertools.takewhile(lambda word: word.startswith("-"), words))
         command.make_context("nilr", words[: len(options) + 1])  # a group alone shows its help
@@ -90,7 +96,7 @@ def test_a_script_exists_with_its_flags(command: str) -> None:
 
 
 def test_every_flag_exists() -> None:
-    root: Any = typer.main.get_command(build_app())
+    root = program()
     known = set()
     pending = [root]
     while pending:

@@ -131,6 +131,7 @@ def check_command(nilr: Nilr, work: Path, kind: str, *, flips: int, cuts: int) -
     return found
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_the_commands_that_verify_find_a_sample_of_flipped_bits_and_cuts(
     nilr: Nilr, work: Path, kind: str, count: Callable[[str, int], None]

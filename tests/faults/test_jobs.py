@@ -136,6 +136,7 @@ def drawn(request: pytest.FixtureRequest) -> random.Random:
 Trials = Callable[[str], Iterator[Command]]
 
 
+@pytest.mark.slow
 @once_or_often
 def test_the_other_jobs_continue_without_a_killed_one_and_the_last_one_is_an_error(
     trials: Trials, drawn: random.Random

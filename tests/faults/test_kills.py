@@ -35,7 +35,7 @@ def check_kills(nilr: Nilr, prepared: Path, work: Path, name: str, choose: Calla
     return len(chosen)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_kill_at_a_random_instant_harms_nothing(
     nilr: Nilr, prepared: Path, work: Path, name: str, count: Count

@@ -65,6 +65,7 @@ def test_the_second_packing_of_a_name_is_refused(nilr: Nilr, work: Path) -> None
     check_store(work / "home")
 
 
+@pytest.mark.slow
 def test_a_model_may_be_removed_and_a_pack_replaced_during_a_probe(nilr: Nilr, work: Path) -> None:
     line = "probe base --n-episodes 300 --json probe.json"
     nilr(line, work)

@@ -70,6 +70,7 @@ def test_tags_are_balanced(full_page: str) -> None:
     assert open_tags == []
 
 
+@pytest.mark.slow
 def test_what_users_wrote_is_text_in_a_page_and_in_markdown() -> None:
     content = full_probe()
     evil = "<script>alert(1)</script>|`*"

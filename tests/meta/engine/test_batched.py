@@ -50,6 +50,7 @@ def model(seed: int, *, per_step: bool = False) -> tuple[dict[str, Tensor], dict
     return params, rates
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("at_once", [1, 2, 4, 64])
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize("order", [1, 2])

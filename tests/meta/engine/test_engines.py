@@ -177,7 +177,7 @@ def test_every_body_has_an_independent_network() -> None:
     assert BODIES.keys() - {"conv4-leaky"} <= NETWORKS.keys()  # `mixed` has its leaky blocks
 
 
-@pytest.mark.sampled(420)
+@pytest.mark.sampled(300)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("engine", "algorithm", "arch", "steps", "inductive"), CASES)
 def test_the_meta_gradient_is_that_of_an_independent_loop(
@@ -209,6 +209,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.usefixtures("one_thread")
 @every_engine
 @pytest.mark.parametrize("shape", SHAPES)

@@ -15,6 +15,7 @@ from tests.meta.engine.test_engines import ROWS, every_engine, flat, loop_gradie
 ARGUMENTS: dict[str, dict[str, object]] = {"resnet12": {"widths": (3, 4, 2, 4)}}
 
 
+@pytest.mark.sampled(20)
 @every_engine
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("arch", sorted(BODIES.keys() & NETWORKS.keys()))

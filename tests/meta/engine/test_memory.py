@@ -70,7 +70,7 @@ def peak_bytes(engine: Engine, steps: int, *, n_support: int = 10, n_query: int 
     return peak.peak
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @every_engine
 @pytest.mark.parametrize("arch", ["conv4", "resnet12"])
 def test_recomputing_bounds_memory_by_one_step(engine: type[Engine], arch: str) -> None:
@@ -83,7 +83,7 @@ def test_recomputing_bounds_memory_by_one_step(engine: type[Engine], arch: str) 
     assert peak_bytes(keeping, 6) - peak_bytes(keeping, 1) >= 0.3 * 5 * 10 * each.step
 
 
-@pytest.mark.sampled(20)
+@pytest.mark.sampled(10)
 @every_engine
 @pytest.mark.parametrize("arch", ["conv4", "resnet12"])
 @pytest.mark.parametrize("recompute", [False, True])

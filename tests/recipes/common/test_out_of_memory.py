@@ -200,6 +200,7 @@ def test_a_gpu_that_is_really_full_trains_with_the_flag_that_the_error_names(qui
     train(**large, episode_chunk=1)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("engine", ["explicit", "batched", pytest.param("reference", marks=pytest.mark.slow)])
 def test_training_in_chunks_is_the_same_training_and_may_be_resumed_with_another(
     engine: str, quick: dict[str, Any]

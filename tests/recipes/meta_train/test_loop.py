@@ -103,6 +103,7 @@ def test_captured_and_uncaptured_trainings_give_the_same_models(
     ]
 
 
+@pytest.mark.slow
 def test_a_captured_training_resumes_bit_for_bit_and_slower_seeds_catch_up(
     recording: Callable[[Tapes | Failing], None],
     train: Callable[..., Result[TrainMetrics]],
@@ -117,6 +118,7 @@ def test_a_captured_training_resumes_bit_for_bit_and_slower_seeds_catch_up(
         assert contents(f"parts-seed{seed}")[0] == contents(f"whole-seed{seed}")[0]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("on_nan", ["stop", "skip"])
 def test_a_captured_update_that_is_not_finite_is_reported_and_the_previous_state_kept(
     on_nan: str,

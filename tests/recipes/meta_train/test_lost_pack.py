@@ -31,6 +31,7 @@ class AfterThreeUpdates(SilentReporter):
             self._action()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seeds", [1, 2])
 @pytest.mark.parametrize("loss", ["truncated", "failing disk"])
 def test_completed_updates_are_saved_and_can_be_resumed(

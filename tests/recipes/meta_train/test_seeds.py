@@ -35,6 +35,7 @@ def models(home: Path) -> Path:
     return home / "models"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("algo", ["maml", "metasgd"])
 def test_each_seed_gives_the_same_model_as_if_trained_alone(algo: str, models: Path, quick: dict[str, Any]) -> None:
     result = train(algo=algo, name="both", seed=3, seeds=2, **quick)

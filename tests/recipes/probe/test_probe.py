@@ -191,6 +191,7 @@ def test_every_rule_and_batch_statistic_gives_the_accuracy_computed_by_hand(
         assert accuracy == pytest.approx(right)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("query_batch", ["class", "image"])
 def test_batches_of_queries_change_what_is_apart_and_nothing_that_is_inductive(maml: str, query_batch: str) -> None:
     def values(batch_stats: str, **settings: Any) -> dict[str, Any]:
@@ -249,6 +250,7 @@ def test_until_ci_without_a_difference_is_an_error(maml: str) -> None:
         judge(maml, until_ci=0.01, protocol="meta-init")
 
 
+@pytest.mark.slow
 def test_a_bootstrap_changes_the_intervals_and_nothing_else(maml: str) -> None:
     student, bootstrap = (judge(maml, n_episodes=30, interval=name) for name in ("t", "bootstrap"))
     assert student.per_episode == bootstrap.per_episode

@@ -172,6 +172,7 @@ def test_too_few_queries_for_a_similarity_are_an_error(maml: str) -> None:
         judge(maml, similarity=True, layers=("block4",))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("engine", ["reference", "explicit"])
 @pytest.mark.parametrize("rates", ["learned", "norm-matched"])
 def test_the_steps_curve_equals_probes_with_each_number_of_steps(maml: str, engine: str, rates: str) -> None:

@@ -63,6 +63,7 @@ def test_two_models_at_a_time_give_the_same_results_and_files_as_one(
     assert again.notes[0] == "all trainings and probes are finished"
 
 
+@pytest.mark.slow
 def test_the_error_of_a_job_is_the_error_of_the_experiment(tmp_path: Path) -> None:
     home = tmp_path / "home"
     model = home / "models" / "demo-metasgd-s0"
