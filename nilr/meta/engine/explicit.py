@@ -14,6 +14,7 @@ from nilr.meta.engine.convolution import Convolution, TorchConvolution, Winograd
 from nilr.meta.engine.image_block import image_block
 from nilr.meta.engine.layer import ConvLayer
 from nilr.meta.engine.native import library
+from nilr.meta.engine.native_layer import NativeLayer
 from nilr.meta.engine.network import Images, activations, as_images, flatten, loss_pass, moves_body, outputs
 from nilr.meta.engine.passes import AtenPasses, NativePasses, Passes
 from nilr.meta.engine.structure import Row, kept_numbers, rows_of
@@ -105,9 +106,9 @@ class ExplicitEngine(Engine):
     @torch.no_grad()
     def statistics(self, params: Tensors, x: Tensor) -> dict[str, Tensor]:
         return {
-            unit.name: torch.stack([branch.mean, branch.rstd])
+            unit.name: torch.stack(moments)
             for row, _, kept in outputs(self._as_images(x), params)
-            for unit, branch in zip(row.branches, kept.branches, strict=True)
+            for unit, moments in zip(row.branches, kept.moments, strict=True)
         }
 
     @override
@@ -139,7 +140,8 @@ class ExplicitEngine(Engine):
 
     def _as_images(self, x: Tensor, statistics: Statistics | None = None, *, first: int | None = None) -> Images:
         rows = self._rows()
-        return as_images(x, rows, [self._layer(row, statistics, first) for row in rows], mean=self._body.mean)
+        layers = [self._layer(row, statistics, first) for row in rows]
+        return as_images(x, rows, layers, self.passes.memory_format, mean=self._body.mean, first=first or 0)
 
     @property
     def _body(self) -> ConvBody:
@@ -148,7 +150,7 @@ class ExplicitEngine(Engine):
     def _rows(self) -> tuple[Row, ...]:
         return rows_of(self._body.stages)
 
-    def _layer(self, row: Row, statistics: Statistics | None, first: int | None) -> ConvLayer:
+    def _layer(self, row: Row, statistics: Statistics | None, first: int | None) -> ConvLayer | NativeLayer:
         given = None if statistics is None else [statistics[unit.name] for unit in row.branches]
         return ConvLayer(self.passes, self._convolution(), row.slope, row.pool, given, first)
 
@@ -166,6 +168,12 @@ class CompiledEngine(ExplicitEngine):
     @classmethod
     def supports(cls, learner: Learner, device: torch.device) -> bool:
         return super().supports(learner, device) and device.type == "cpu" and library() is not None
+
+    @override
+    def _layer(self, row: Row, statistics: Statistics | None, first: int | None) -> ConvLayer | NativeLayer:
+        if len(row.branches) == 1 and statistics is None:
+            return NativeLayer(self._convolution(), row.slope, row.pool, first)
+        return super()._layer(row, statistics, first)
 
     @override
     def _joined(self, episode: Episode, support: Images) -> Images:

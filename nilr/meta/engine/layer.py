@@ -54,6 +54,11 @@ class Kept(NamedTuple):
     where: Tensor | None
     a: Tensor
 
+    @property
+    def moments(self) -> list[Pair]:
+        """Each branch's m and r."""
+        return [(branch.mean, branch.rstd) for branch in self.branches]
+
 
 class Gradient(NamedTuple):
     """What the backward pass keeps for its tangent: u, the gradients in every y, scale, and in the shift, k r and c.

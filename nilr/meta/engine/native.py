@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 LIBRARY = "_kernels.so"
-VERSION = 5  # of the kernels; libraries of other versions are ignored
+VERSION = 6  # of the kernels; libraries of other versions are ignored
 
 CHANNELS = 16  # the kernels of convolutions need a multiple of it
 

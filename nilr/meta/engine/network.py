@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nilr.meta.engine.image_block import ImageBlock
 from nilr.meta.engine.layer import BranchParams, ConvLayer
+from nilr.meta.engine.native_layer import NativeLayer
 from nilr.meta.engine.structure import Row, kept_planes
 from nilr.models.learner import Params, Tensors
 from nilr.models.parameters import part
@@ -32,7 +33,7 @@ class Images(NamedTuple):
 
     x: Tensor
     rows: tuple[Row, ...]  # the table of layers
-    layers: tuple[ConvLayer | ImageBlock, ...]  # one for each row
+    layers: tuple[ConvLayer | NativeLayer | ImageBlock, ...]  # one for each row
     mean: bool  # whether the features are means over the positions of the last plane
     groups: int | None  # G; None for a single episode, without a leading G
     memory_format: torch.memory_format
@@ -74,11 +75,18 @@ class Pass(NamedTuple):
     gradients: list[Kept]
 
 
-def as_images(x: Tensor, rows: Sequence[Row], layers: Sequence[ConvLayer], *, mean: bool) -> Images:
+def as_images(
+    x: Tensor,
+    rows: Sequence[Row],
+    layers: Sequence[ConvLayer | NativeLayer],
+    memory_format: torch.memory_format,
+    *,
+    mean: bool,
+    first: int = 0,
+) -> Images:
     """Return images (n, C, H, W), or (G, n, C, H, W), in the memory format of the layers."""
     groups = len(x) if x.dim() == 5 else None
     x = x if groups is None else x.transpose(0, 1).flatten(1, 2)
-    memory_format, first = layers[0].passes.memory_format, layers[0].first or 0
     x = x.contiguous(memory_format=memory_format)
     return Images(x, tuple(rows), tuple(layers), mean, groups, memory_format, first)
 
@@ -258,16 +266,15 @@ def _add(to: dict[int, Tensor], row: Row, dxs: Sequence[Tensor | None]) -> None:
 
 def _branches(params: Tensors, row: Row) -> list[BranchParams]:
     """Return the parameters of a layer's branches; those of G episodes as channels side by side."""
-    branches = []
-    for unit in row.branches:
-        weight, scale, shift = (params[name] for name in _names(unit.name))
-        branches.append(BranchParams(weight.reshape(-1, *weight.shape[-3:]), scale.reshape(-1), shift.reshape(-1)))
-    return branches
+    branches = [BranchParams(*(params[name] for name in _names(unit.name))) for unit in row.branches]
+    if branches[0].shift.dim() == 1:
+        return branches
+    return [BranchParams(of.weight.flatten(0, 1), of.scale.flatten(), of.shift.flatten()) for of in branches]
 
 
 def _named(params: Tensors, row: Row, branches: Sequence[BranchParams]) -> Params:
     return {
-        name: value.reshape(params[name].shape)
+        name: value.view_as(params[name])
         for unit, branch in zip(row.branches, branches, strict=True)
         for name, value in zip(_names(unit.name), branch, strict=True)
     }

@@ -6,10 +6,10 @@
    those of the first block. Loops run over channels innermost, so the compiler turns them into vectors; sums go through
    a row in REAL and from row to row in double. */
 
-#include "vectors.h"
+#include "passes.h"
 
 /* Increase it with every change of a kernel's arguments or meaning; native.py must have the same number. */
-const int64_t NAMED(nilr_kernels_version) = 5;
+const int64_t NAMED(nilr_kernels_version) = 6;
 
 /* mean: of y in the first images; centred: their sum of (y - mean)^2, by Chan's rule. If pooled is not null, in all
    images, the y whose sign * y is largest in its window. */
