@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --d
 INSTALLS = pyproject.toml $(CONSTRAINTS) hatch_build.py $(wildcard nilr/meta/engine/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow faults fuzz check floors newest peers bench bench-packing docs
+.PHONY: help demo test test-slow faults fuzz check floors newest peers bench bench-packing docs site wheels
 
 help:
 	@echo "make demo           install nilr into $(VENV) and run it on generated images"
@@ -33,6 +33,8 @@ help:
 	@echo "make bench          compare the speed with other libraries; ARGS=--scaling measures the cost by size"
 	@echo "make bench-packing  compare prepare-data with decoding alone, on the real Mini-ImageNet; ROUNDS=$(ROUNDS)"
 	@echo "make docs           regenerate docs/cli.md, docs/schemas and the tables of the findings"
+	@echo "make site           build the documentation as a site, in site/; fails on a broken link"
+	@echo "make wheels         build the source distribution and a wheel, in dist/"
 	@echo "Variables: PYTHON=$(PYTHON), VENV=$(VENV), OLDEST=$(OLDEST), NEWEST=$(NEWEST), FLOOR_TORCH=$(FLOOR_TORCH)"
 
 demo: $(VENV)/installed
@@ -87,6 +89,15 @@ bench-packing: $(VENV)/installed
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/findings_tables.py
+
+# NO_MKDOCS_2_WARNING: Material prints a notice about its successor, which reads the same mkdocs.yml
+site: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
+
+wheels: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[release]'
+	$(BIN)/python -m build --outdir dist
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("nilr needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

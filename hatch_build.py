@@ -38,7 +38,9 @@ class KernelHook(BuildHookInterface):
             return
         build_data["artifacts"].append(str(LIBRARY))
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        # ctypes loads the library, so a wheel serves every Python of its platform
+        platform = self.build_config.builder.get_best_matching_tag().rpartition("-")[2]
+        build_data["tag"] = f"py3-none-{platform}"
 
 
 def compile_kernels(sources: Path, library: Path) -> str | None:
