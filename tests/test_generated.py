@@ -10,8 +10,8 @@ from docs.generate import DOCS, generated, main
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
-    ".ci .gitignore CHANGELOG.md CITATION.cff LICENSE Makefile README.md constraints.txt docs hatch_build.py mkdocs.yml "
-    "nilr pyproject.toml tests"
+    ".ci .gitignore CHANGELOG.md CITATION.cff LICENSE Makefile README.md constraints.txt docs hatch_build.py "
+    "mkdocs.yml nilr pyproject.toml tests"
 )
 
 
