@@ -36,7 +36,7 @@ def plot(
     Raises:
         NilrError: there is no such figure, the results lack its numbers, or matplotlib is not installed.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> result = nilr.measure_rates(nilr.build_model(filters=4, image_size=16, inner_lr="random-sign:0.01"))
         >>> nilr.plot(result, "rates").axes[1].get_title(loc="left")

@@ -25,7 +25,7 @@ def rates_frame(model: Model) -> pd.DataFrame:
     Raises:
         NilrError: pandas is not installed.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> frame = nilr.rates_frame(nilr.build_model(filters=4, image_size=16, inner_lr="random-sign:0.01"))
         >>> negative = frame.rate < 0
@@ -59,7 +59,7 @@ def result_frame(result: Result[Any]) -> pd.DataFrame:
     Raises:
         NilrError: pandas is not installed, or the result is of another command.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> images = nilr.generate_images(per_class=6, image_size=16)
         >>> result = nilr.probe(nilr.build_model(filters=4, image_size=16), images, n_episodes=3, n_query=3)

@@ -31,7 +31,7 @@ class Images:
         split: the name of the split, which episodes depend on.
         used: the pack, for results; None for other images.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> images = nilr.generate_images(per_class=4, image_size=16)
         >>> images
@@ -92,7 +92,7 @@ def open_pack(pack: str | Path, split: Split = "test") -> Images:
     Raises:
         NilrError: there is no such pack or split, or it is damaged.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> nilr.open_pack("no-such-pack.h5")
         Traceback (most recent call last):
@@ -123,7 +123,7 @@ def read_images(
     Raises:
         DataError: something cannot be read, or it is unclear which folders are classes.
 
-    Example:
+    Examples:
         >>> import nilr, pathlib, tempfile, PIL.Image
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> for name in ("cat", "dog"):
@@ -151,7 +151,7 @@ def generate_images(split: Split = "test", *, per_class: int = 20, image_size: i
         image_size: height and width, in pixels.
         seed: another one gives other classes.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> nilr.generate_images("val", per_class=3, image_size=16).of_class("class064").shape
         torch.Size([3, 3, 16, 16])
@@ -197,7 +197,7 @@ def sample_episode(
     Raises:
         EpisodeError: there are too few classes or images.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> images = nilr.generate_images(per_class=4, image_size=16)
         >>> episode = nilr.sample_episode(images, n_way=3, n_query=2)

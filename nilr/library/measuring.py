@@ -81,7 +81,7 @@ def probe(
     Raises:
         NilrError: an argument is invalid, there are too few images, or a number is not finite.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> images = nilr.generate_images(per_class=6, image_size=16)
         >>> models = {algo: nilr.build_model(algo=algo, filters=4, image_size=16) for algo in ("maml", "metasgd")}
@@ -173,7 +173,7 @@ def measure_rates(
     Raises:
         NilrError: an argument is invalid, or there are too few images.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> model = nilr.build_model(filters=4, image_size=16)
         >>> result = nilr.measure_rates({"start": model})
@@ -215,7 +215,7 @@ def read_result(path: str | Path) -> Result[Any]:
     Raises:
         NilrError: the file cannot be read, or is no such result.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> nilr.read_result("no-such-result.json")
         Traceback (most recent call last):

@@ -40,7 +40,7 @@ def load_model(
     Raises:
         NilrError: there is no such model, it is damaged, or it has one's own body and `arch` does not name it.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> nilr.load_model("no-such-model")
         Traceback (most recent call last):
@@ -81,7 +81,7 @@ def build_model(
     Raises:
         NilrError: a name is unknown or an argument is invalid.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> model = nilr.build_model("conv4", filters=8, image_size=16)
         >>> model.params["body.block1.conv.weight"].shape
@@ -127,7 +127,7 @@ def wrap(
     Raises:
         ModuleError: the module cannot be a body; the error names the layer and shapes.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> from torch import nn
         >>> body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
@@ -185,7 +185,7 @@ def adapt(
     Raises:
         NilrError: the images do not fit the model, or a name is unknown.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> episode = nilr.sample_episode(nilr.generate_images(per_class=4, image_size=16), n_query=2)
         >>> model = nilr.build_model(filters=8, image_size=16)
@@ -228,7 +228,7 @@ def features(model: Model, x: Tensor, *, layer: str | None = None) -> Tensor:
     Raises:
         NilrError: the images do not fit the model, or it has no such layer.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> images = nilr.generate_images(per_class=4, image_size=16)
         >>> model = nilr.build_model(filters=8, image_size=16)
@@ -248,7 +248,7 @@ def features(model: Model, x: Tensor, *, layer: str | None = None) -> Tensor:
 def logits(model: Model, x: Tensor) -> Tensor:
     """Return the logits (n, N) of images (n, 3, S, S), by the model's own head; see `features`.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> images = nilr.generate_images(per_class=4, image_size=16)
         >>> nilr.logits(nilr.build_model(filters=8, image_size=16, n_way=3), images.of_class("class080")).shape
@@ -262,7 +262,7 @@ def rates(model: Model) -> dict[str, Tensor]:
 
     A rate is one number (), has the shape of its parameter, or has one dimension more: one rate per step, (K, ...).
 
-    Example:
+    Examples:
         >>> import nilr
         >>> rates = nilr.rates(nilr.build_model(algo="maml", filters=8, image_size=16))
         >>> round(rates["head.weight"].item(), 3)

@@ -48,7 +48,7 @@ def train(
         EpisodeError: there are too few classes or images.
         DivergedError: a number is not finite.
 
-    Example:
+    Examples:
         >>> import nilr
         >>> images = nilr.generate_images("train", per_class=6, image_size=16)
         >>> start = nilr.build_model(filters=4, image_size=16)
