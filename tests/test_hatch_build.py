@@ -1,9 +1,11 @@
 """Building the kernels: a complete library or none, and an installation in any case."""
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -69,3 +71,21 @@ def test_the_kernels_compile_without_a_warning(build: ModuleType, tmp_path: Path
     build.FLAGS[:] = [*build.FLAGS, "-O0", "-Wall", "-Wextra", "-Werror"]
     assert build.compile_kernels(ROOT / build.SOURCES, tmp_path / "_kernels.so") is None
     assert (tmp_path / "_kernels.so").exists()
+
+
+@pytest.mark.parametrize(("problem", "tag"), [(None, r"py3-none-(linux|macosx)_\w+"), ("there is no C compiler", None)])
+def test_a_wheel_with_kernels_is_for_every_python_of_its_platform(
+    build: ModuleType, monkeypatch: pytest.MonkeyPatch, problem: str | None, tag: str | None
+) -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    builder = WheelBuilder(str(ROOT))
+    monkeypatch.setattr(build, "compile_kernels", lambda *_: problem)
+    hook = build.KernelHook(str(ROOT), {}, builder.config, builder.metadata, "", "wheel", builder.app)
+    data: dict[str, Any] = {"artifacts": []}
+    hook.initialize("standard", data)
+    if tag is None:
+        assert data == {"artifacts": []}
+    else:
+        assert re.fullmatch(tag, data["tag"])
+        assert data["artifacts"] == [str(build.LIBRARY)]
