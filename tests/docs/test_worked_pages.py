@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -73,6 +74,20 @@ def test_a_citation_has_the_version(name: str) -> None:
     assert re.findall(r"^ *version *[:=] *\{?([\d.]+)", (ROOT / name).read_text(encoding="utf-8"), flags=re.M) == [
         __version__
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(("limit", "status"), [("0.25", 0), ("0.99", 1)])
+def test_the_script_of_a_gate_runs_as_it_stands(tmp_path: Path, limit: str, status: int) -> None:
+    (script,) = re.findall(r"```bash\n(.*?)```", (DOCS / "ci-gate.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    (tmp_path / "nilr").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m nilr "$@"\n')
+    (tmp_path / "nilr").chmod(0o755)
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    script = script.replace("accuracy=0.25", f"accuracy={limit}")
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=path, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert ("same-task" in done.stderr) == bool(status)
 
 
 @pytest.mark.slow
