@@ -1,10 +1,11 @@
 """Text for people: how values are written, and the tables and lines that show them."""
 
 import functools
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
 from rich import box
 from rich.cells import cell_len
@@ -17,10 +18,27 @@ from nilr.words import printable
 Cell = str | None
 UNKNOWN = "-"
 
+_NUMBERS = re.compile(r"[<+-]?\s?[\d,]+(\.\d+)?(e[+-]?\d+)?( ± [\d.]+)?( %| points)?[*!?]?|exactly (zero|0)")
+
 # Output that does not go to a terminal is not wrapped at 80 columns.
 _UNLIMITED_WIDTH = 100_000
 # Columns between two cells and beside a table on a terminal, and what a very long name leaves to the other columns.
 _GAP, _EDGES, _LONGEST_WORD = 2, 2, 20
+
+
+class Quantity(str):
+    """A number in text, whose unit a table writes in the header if the whole column has it. Elsewhere it follows."""
+
+    unit: str
+
+    def __new__(cls, number: str, unit: str) -> "Quantity":
+        """Return a number in a unit."""
+        quantity = super().__new__(cls, number)
+        quantity.unit = unit
+        return quantity
+
+    def __format__(self, spec: str) -> str:
+        return format(f"{self!s} {self.unit}", spec)
 
 
 class Estimate(Protocol):
@@ -51,9 +69,9 @@ def file_size(n: int) -> str:
     return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 10 else f"{size:.1f} {units[0]}"
 
 
-def share(value: float, *, percent: bool) -> str:
-    """Format a fraction, as it is or in percent."""
-    return f"{100 * value:z.2f} %" if percent else f"{value:z.4f}"
+def share(value: float) -> Quantity:
+    """Format a fraction in percent."""
+    return Quantity(f"{100 * value:z.2f}", "%")
 
 
 def make_console(stream: TextIO) -> Console:
@@ -144,13 +162,15 @@ class Screen:
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Cell]], *, names: int = 1) -> None:
         """Write a table; a cell that is None is unknown.
 
+        A unit that all cells of a column have is in its title; numbers are aligned right.
+
         To save width, a terminal shows no column without any value. It omits the first of several name columns if all
         rows have the same name in it. Columns that do not fit beside each other follow in further tables, which repeat
         the names; they omit rows without any value.
         """
         if self._quiet:
             return
-        all_rows = list(rows)
+        titles, all_rows = _with_units(header, list(rows))
         shown = list(range(len(header)))
         if self._console.is_terminal and all_rows:
             same_name = names > 1 and len({row[0] for row in all_rows}) == 1
@@ -158,11 +178,11 @@ class Screen:
         parts = [dict.fromkeys(shown, self._console.width)]
         if self._console.is_terminal:
             texts = {i: [printable(row[i] or UNKNOWN) for row in all_rows] for i in shown}
-            columns = {i: _Column(header[i], texts[i]) for i in shown}
+            columns = {i: _Column(titles[i], texts[i]) for i in shown}
             parts = _tables(columns, [i for i in shown if i < names], self._console.width - _EDGES)
         for part in parts:
             kept = [row for row in all_rows if part is parts[0] or any(row[i] for i in part if i >= names)]
-            self._print_table(header, kept, part)
+            self._print_table(titles, kept, part)
 
     def _print_table(self, header: Sequence[str], rows: Sequence[Sequence[Cell]], widths: Mapping[int, int]) -> None:
         terminal = self._console.is_terminal
@@ -170,7 +190,9 @@ class Screen:
             box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 1 if terminal else 2, 0, 0)
         )
         for i, width in widths.items():
-            table.add_column(header[i], width=width if terminal else None, overflow="fold")
+            numeric = all(_NUMBERS.fullmatch(row[i] or "") or row[i] is None for row in rows)
+            justify: Literal["left", "right"] = "right" if terminal and numeric and rows else "left"
+            table.add_column(header[i], width=width if terminal else None, overflow="fold", justify=justify)
         for row in rows:
             table.add_row(*[Text(UNKNOWN if (cell := row[i]) is None else printable(cell)) for i in widths])
         self._console.print(table)
@@ -180,19 +202,37 @@ class Screen:
         return for_people if self._console.is_terminal else for_scripts
 
     def share(self, value: float | None) -> Cell:
-        """Return a fraction as a cell; only a terminal shows percent."""
-        return None if value is None else share(value, percent=self._console.is_terminal)
+        """Return a fraction as a cell, in percent."""
+        return None if value is None else share(value)
 
     def mean(self, mean: Estimate | None) -> Cell:
         """Return the mean of a fraction as a cell, with half the width of its interval."""
         if mean is None:
             return None
-        width = "" if mean.ci95 is None else f" ± {self.share(mean.ci95)}"
-        return f"{self.share(mean.mean)}{width}"
+        return Quantity(_with_interval(mean), "%")
 
-    def delta(self, delta: Estimate | None) -> Cell:
-        """Return a difference of fractions as a cell: signed, with half the width of its interval."""
+    def delta(self, delta: Estimate | None, mark: str = "") -> Cell:
+        """Return a difference of fractions as a cell, in points: signed, with half the width of its interval."""
         if delta is None:
             return None
-        text = self.mean(delta) or ""
-        return f"+{text}" if delta.mean > 0 and float(text.split()[0]) else text
+        text = _with_interval(delta)
+        sign = "+" if delta.mean > 0 and float(text.split()[0]) else ""
+        return Quantity(f"{sign}{text}{mark}", "points")
+
+
+def _with_interval(mean: Estimate) -> str:
+    width = "" if mean.ci95 is None else f" ± {share(mean.ci95)!s}"
+    return f"{share(mean.mean)!s}{width}"
+
+
+def _with_units(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> tuple[list[str], list[list[Cell]]]:
+    """Return the titles and rows of a table with the unit of each number, in the title if a column has only one."""
+    titles, columns = list(header), [[row[i] for row in rows] for i in range(len(header))]
+    for i, column in enumerate(columns):
+        units = {cell.unit if isinstance(cell, Quantity) else None for cell in column if cell is not None}
+        if len(units) == 1 and None not in units:
+            titles[i] += f", {units.pop()}"
+            columns[i] = [None if cell is None else str(cell) for cell in column]
+        else:
+            columns[i] = [f"{cell}" if isinstance(cell, Quantity) else cell for cell in column]
+    return titles, [list(row) for row in zip(*columns, strict=True)]

@@ -80,7 +80,7 @@ class TerminalReporter(Reporter):
     def _end_stage(self) -> None:
         stage, self._stage = self._stage, None
         if stage is not None:
-            texts = [*stage.counts(), *stage.times(ended=True), *stage.values(percent=True)]
+            texts = [*stage.counts(), *stage.times(ended=True), *stage.values()]
             self._draw(self._title(stage, texts))
 
     def _title(self, stage: Stage, texts: list[str]) -> Text:
@@ -95,7 +95,7 @@ class TerminalReporter(Reporter):
     def _lines(self, stage: Stage) -> list[Text]:
         """Return the lines of a frame, short enough to survive a narrower terminal unwrapped."""
         lines = [self._title(stage, stage.counts())]
-        for texts in (stage.times(ended=False), stage.values(percent=True)):
+        for texts in (stage.times(ended=False), stage.values()):
             line = ""
             for text in texts:
                 if line and cell_len(f"{line}, {text}") > _LINE_WIDTH:
@@ -174,7 +174,7 @@ class PlainReporter(Reporter):
 
     def _print(self, stage: Stage, *, ended: bool = False) -> None:
         self._printed_at, self._printed_done = self._clock(), stage.done
-        texts = [*stage.counts(), *stage.times(ended=ended), *stage.values(percent=False)]
+        texts = [*stage.counts(), *stage.times(ended=ended), *stage.values()]
         self.note(f"{stage.title}: {', '.join(texts)}" if texts else stage.title)
 
     def _end_stage(self) -> None:

@@ -108,15 +108,15 @@ class Stage:
             texts.append(f"{duration(elapsed)} elapsed")
         return texts if left is None else [*texts, f"{duration(left)} left"]
 
-    def values(self, *, percent: bool) -> list[str]:
+    def values(self) -> list[str]:
         """Return the newest values."""
-        return [_value(name, value, percent=percent) for name, value in self._metrics.items()]
+        return [_value(name, value) for name, value in self._metrics.items()]
 
 
-def _value(name: str, value: float, *, percent: bool) -> str:
+def _value(name: str, value: float) -> str:
     if name.endswith(" share"):  # of something that is being done
         return f"{name.removesuffix(' share')} {100 * value:.0f} %"
-    return f"{name} {share(value, percent=percent) if any(part in name for part in _FRACTIONS) else number(value)}"
+    return f"{name} {share(value) if any(part in name for part in _FRACTIONS) else number(value)}"
 
 
 def _count(done: int, total: int | None, unit: str) -> list[str]:

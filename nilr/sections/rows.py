@@ -8,6 +8,7 @@ from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.linear_classifiers import CLASSIFIERS
 from nilr.probes.readings import LinearAccuracy
 from nilr.results.probe import ModelProbe, ProbeMetrics, ProtocolMetrics, Row
+from nilr.results.records import Mean
 from nilr.sections.curves import LAYERS_KIND, SHARED_KIND, STEPS_KIND
 from nilr.sections.section import Cell, Format, Request, Section, Table, table_of
 from nilr.sections.universality_figure import KIND as UNIVERSALITY_KIND
@@ -80,7 +81,7 @@ def _table(field: str, title: str) -> Callable[[ProbeMetrics, Format], Table | N
 
 def _change(found: ProtocolMetrics | None, text: Format) -> Cell:
     """Return the difference to meta-init; zero after no step, where there is no `delta`."""
-    return None if found is None else text.delta(found.delta) or text.share(0.0)
+    return None if found is None else text.delta(found.delta or Mean(mean=0.0, ci95=None, n_episodes=0))
 
 
 LAYERS = Section("layers", "layers", _layers, _build, _table("layers", "layer"), LAYERS_KIND, of_controls=True)

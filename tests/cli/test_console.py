@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from nilr.cli.console import Screen, duration, make_console, share
+from nilr.cli.console import Quantity, Screen, duration, make_console, share
 from nilr.cli.show.models import show_list
 from nilr.commands import COMMANDS, result_types
 from nilr.recipes.models import ModelRow
@@ -30,9 +30,31 @@ def test_numbers_have_four_significant_digits() -> None:
     assert [number(x) for x in (1.23456, 12345.6, 0.000123456)] == ["1.235", "12346", "0.0001235"]
 
 
-def test_a_share_is_percent_on_a_terminal_only() -> None:
-    assert (share(0.41234, percent=True), share(0.41234, percent=False)) == ("41.23 %", "0.4123")
-    assert (share(-1e-17, percent=True), share(-1e-17, percent=False)) == ("0.00 %", "0.0000")
+def test_a_share_is_in_percent() -> None:
+    assert [f"{share(value)}" for value in (0.41234, -1e-17)] == ["41.23 %", "0.00 %"]
+
+
+def test_a_column_of_one_unit_has_it_in_its_title_and_a_mixed_one_in_its_cells() -> None:
+    stream = io.StringIO()
+    rows = [("a", Quantity("1.5", "%"), Quantity("2", "%")), ("b", None, Quantity("-3", "points")), ("c", None, "x")]
+    Screen(make_console(stream)).table(("name", "one", "two"), rows)
+    assert [line.split() for line in stream.getvalue().splitlines()] == [
+        ["name", "one,", "%", "two"],
+        ["a", "1.5", "2", "%"],
+        ["b", "-", "-3", "points"],
+        ["c", "-", "x"],
+    ]
+
+
+def test_a_terminal_aligns_numbers_right_and_words_left() -> None:
+    rows = [("a", "9.5 ± 1.0", "x"), ("b", "+10.5 ± 1.0*", "long"), ("c", None, None)]
+    lines = at_80_columns(lambda screen: screen.table(("name", "number", "word"), rows)).splitlines()
+    assert [line.rstrip() for line in lines if line.strip() and "─" not in line] == [
+        " name        number  word",
+        " a        9.5 ± 1.0  x",
+        " b     +10.5 ± 1.0*  long",
+        " c                -  -",
+    ]
 
 
 def test_letters_of_any_language_are_printable() -> None:
@@ -126,7 +148,7 @@ def test_no_word_of_a_real_result_is_cut_at_80_columns(name: str) -> None:
     show = next(command.show for command in COMMANDS if command.schema == result.command)
     wide = io.StringIO()
     console = make_console(wide)
-    console._force_terminal = True  # percent, as on the narrow one
+    console._force_terminal = True  # with the columns of a terminal
     pkgutil.resolve_name(show)(result, Screen(console))
     words = set(re.sub(r"\x1b\[[0-9;]*m|\u2500", "", wide.getvalue()).split())
     text = at_80_columns(lambda screen: pkgutil.resolve_name(show)(result, screen))

@@ -48,8 +48,8 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_ls_prints_one_line_per_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "ls"]) == 0
     header, row = lines(capsys)
-    assert header == "name status algo arch task updates val accuracy saved at parent problem"
-    assert row.startswith("tiny incomplete metasgd conv4 2-way 1-shot 40/100 0.6250 20")
+    assert header == "name status algo arch task updates val accuracy, % saved at parent problem"
+    assert row.startswith("tiny incomplete metasgd conv4 2-way 1-shot 40/100 62.50 20")
 
 
 def test_ls_lists_adapted_models_below_their_parent(
@@ -86,10 +86,10 @@ def test_show_prints_settings_metrics_and_rates(model: Path, capsys: pytest.Capt
     assert shown[0] == "tiny@last"
     assert "architecture.filters 2" in shown
     assert "settings.outer_steps 100" in shown
-    assert "head 2 -0.25 0.125 0.5 0.5000" in shown
-    assert "head.bias 2 -0.25 0.125 0.5 0.5000" in shown
+    assert "head 2 -0.25 0.125 0.5 50.00" in shown
+    assert "head.bias 2 -0.25 0.125 0.5 50.00" in shown
     assert "data.name synthetic" in shown
-    assert "metrics.best_val_accuracy 0.6250 ± 0.0100 (10 episodes)" in shown
+    assert "metrics.best_val_accuracy 62.50 ± 1.00 % (10 episodes)" in shown
     assert "metrics.classes cat, dog" in shown
     assert "metrics.loss 1.234" in shown
     assert "settings.outer_lr 0.00123456" in shown

@@ -57,7 +57,7 @@ def test_a_resumed_stage_counts_its_rate_from_where_it_began() -> None:
     assert stream.getvalue().splitlines()[-1].endswith(" 520/1000 updates, 2 updates/s, 10 s elapsed, 4 min 0 s left")
 
 
-def test_metrics_in_a_log_are_fractions_and_none_removes_one() -> None:
+def test_fractions_in_a_log_are_percent_and_none_removes_one() -> None:
     clock = Clock()
     stream, reporter = plain(clock)
     with reporter:
@@ -65,7 +65,7 @@ def test_metrics_in_a_log_are_fractions_and_none_removes_one() -> None:
         reporter.metric(query_loss=1.61, accuracy_after=0.25, validation=0.5)
         reporter.metric(validation=None)
         reporter.advance()
-    assert stream.getvalue().splitlines()[-1].endswith(", query_loss 1.61, accuracy_after 0.2500")
+    assert stream.getvalue().splitlines()[-1].endswith(", query_loss 1.61, accuracy_after 25.00 %")
 
 
 def test_metrics_alone_keep_a_log_alive() -> None:
@@ -75,7 +75,7 @@ def test_metrics_alone_keep_a_log_alive() -> None:
         reporter.stage("validate")
         clock.now = 11.0
         reporter.metric(validation=0.5)
-    assert stream.getvalue().splitlines() == ["validate", "validate: 11 s elapsed, validation 0.5000"]
+    assert stream.getvalue().splitlines() == ["validate", "validate: 11 s elapsed, validation 50.00 %"]
 
 
 def test_a_note_in_a_log_is_one_unchanged_line_of_any_length() -> None:

@@ -38,10 +38,10 @@ def image(filename: str, split: str = "train") -> ImageRef:
 def test_a_probe_is_one_table_of_models_and_protocols(probe_result: Result[Any]) -> None:
     assert shown(probe_result) == [
         "maml@best (maml, update 7) on the test split of `toy`",
-        "model  protocol    accuracy         delta to meta-init  d  p       episodes",
-        "maml   meta-init   0.4000 ± 0.0100  -                   -  -       50",
-        "maml   same-task   0.4500 ± 0.0100  +0.0500 ± 0.0050    -  0.0012  50",
-        "maml   cross-task  0.3800 ± 0.0100  -0.0200 ± 0.0050    -  0.0012  50",
+        "model  protocol    accuracy, %   delta to meta-init, points  d  p       episodes",
+        "maml   meta-init   40.00 ± 1.00  -                           -  -       50",
+        "maml   same-task   45.00 ± 1.00  +5.00 ± 0.50                -  0.0012  50",
+        "maml   cross-task  38.00 ± 1.00  -2.00 ± 0.50                -  0.0012  50",
     ]
 
 
@@ -50,16 +50,16 @@ def test_several_differences_show_their_corrected_p_and_effect_size(probe_result
     delta = model.same_task.delta.model_copy(update={"p_holm": 0.0024, "d": 0.5})
     metrics = {"maml": model.model_copy(update={"same_task": model.same_task.model_copy(update={"delta": delta})})}
     lines = shown(probe_result.model_copy(update={"metrics": metrics}))
-    assert lines[1] == "model  protocol    accuracy         delta to meta-init  d      p (Holm)  episodes"
-    assert lines[3] == "maml   same-task   0.4500 ± 0.0100  +0.0500 ± 0.0050    +0.50  0.0024    50"
+    assert lines[1] == "model  protocol    accuracy, %   delta to meta-init, points  d      p (Holm)  episodes"
+    assert lines[3] == "maml   same-task   45.00 ± 1.00  +5.00 ± 0.50                +0.50  0.0024    50"
 
 
-def test_a_terminal_shows_percent(probe_result: Result[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_units_in_titles(probe_result: Result[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     text = "\n".join(shown(probe_result, Terminal()))
-    assert "45.00 % ± 1.00 %" in text
-    assert "+5.00 % ± 0.50 %" in text
+    for part in ("accuracy, %", "45.00 ± 1.00", "points", "+5.00 ± 0.50"):
+        assert part in text
 
 
 def test_a_pack_is_shown_with_its_duplicates() -> None:
@@ -102,11 +102,11 @@ def test_a_training_ends_with_its_figures() -> None:
         "metasgd-2",
         "updates                           200",
         "query loss, last logged update    1.5",
-        "query accuracy before adaptation  0.2000",
-        "query accuracy after adaptation   0.4000",
-        "validation accuracy, best         0.4100 ± 0.0200",
+        "query accuracy before adaptation  20.00 %",
+        "query accuracy after adaptation   40.00 %",
+        "validation accuracy, best         41.00 ± 2.00 %",
         "  at update                       100",
-        "validation accuracy, last         0.3900",
+        "validation accuracy, last         39.00 %",
         "share of negative rates           -",
         "seconds per update                0.25",
     ]
@@ -171,9 +171,9 @@ def test_adapt_shows_before_and_after_and_each_prediction() -> None:
         "maml@best                before  after",
         "support loss             0.7     0.1",
         "query accuracy, head     -       -",
-        "query accuracy, nearest  -       0.5000",
-        "image  label  head before  head after  probability  nearest before  nearest after",
-        "x.png  -      dog          cat         0.7500       -               dog",
+        "query accuracy, nearest  -       50.00 %",
+        "image  label  head before  head after  probability, %  nearest before  nearest after",
+        "x.png  -      dog          cat         75.00           -               dog",
     ]
 
 
@@ -235,12 +235,12 @@ def test_a_bench_at_80_columns_names_engine_and_task_beside_every_figure(monkeyp
 
 def test_a_bench_shows_engines_by_task_the_convolutions_and_the_presets() -> None:
     assert shown(make_bench()) == [
-        "algorithm  task            engine               seconds  of all rounds  episodes/s  share   peak MB",
-        "maml       update 4x5      explicit             0.5      0.4-0.6        8           0.5913  700",
-        "maml       update 4x5      batched              0.5      0.4-0.6        8           0.5913  700",
-        "maml       update 4x5      batched, uncaptured  0.5      0.4-0.6        8           0.5913  700",
-        "maml       evaluation 4x5  explicit             0.5      0.4-0.6        8           0.5913  700",
-        "maml       evaluation 4x5  batched              0.5      0.4-0.6        8           0.5913  700",
+        "algorithm  task            engine               seconds  of all rounds  episodes/s  share, %  peak MB",
+        "maml       update 4x5      explicit             0.5      0.4-0.6        8           59.13     700",
+        "maml       update 4x5      batched              0.5      0.4-0.6        8           59.13     700",
+        "maml       update 4x5      batched, uncaptured  0.5      0.4-0.6        8           59.13     700",
+        "maml       evaluation 4x5  explicit             0.5      0.4-0.6        8           59.13     700",
+        "maml       evaluation 4x5  batched              0.5      0.4-0.6        8           59.13     700",
         "plain convolutions, GFLOP/s: 300 (3 -> 32 channels at 84 px)",
         "preset  engine    updates  s/update  validations  s each  in all      peak MB",
         "quick   explicit  200      0.5       2            5       1 min 50 s  800",
@@ -277,17 +277,17 @@ def make_calibration() -> Result[Any]:
 
 def test_a_calibration_shows_verdicts_with_their_band_and_reasons() -> None:
     assert [re.split(" {2,}", line) for line in shown(make_calibration())] == [
-        ["model", "anchor", "published", "measured", "difference, band", "verdict", "evaluated with"],
+        ["model", "anchor", "published, %", "measured, %", "difference, band, points", "verdict", "evaluated with"],
         [
-            *("maml", "Finn et al. 2017, conv4-32", "0.4870 ± 0.0184", "0.4600 ± 0.0100", "-0.0270 ± 0.0209", "below"),
+            *("maml", "Finn et al. 2017, conv4-32", "48.70 ± 1.84", "46.00 ± 1.00", "-2.70 ± 2.09", "below"),
             "1 query, 10 steps, apart",
         ],
         [
-            *("maml", "Raghu et al. 2020, conv4-32, maml features", "0.4870", "0.4600 ± 0.0100", "-0.0270 ± 0.0141"),
+            *("maml", "Raghu et al. 2020, conv4-32, maml features", "48.70", "46.00 ± 1.00", "-2.70 ± 1.41"),
             *("below", "15 queries?, apart"),
         ],
-        ["model", "not comparable", "published", "because"],
-        ["maml", "Finn et al. 2017, conv4-64", "0.4870 ± 0.0184", "64 filters, not 32; ensemble"],
+        ["model", "not comparable", "published, %", "because"],
+        ["maml", "Finn et al. 2017, conv4-64", "48.70 ± 1.84", "64 filters, not 32; ensemble"],
     ]
 
 

@@ -72,4 +72,4 @@ def test_the_own_estimate_of_a_recipe_replaces_the_pace_and_its_share_the_rate()
     assert stage.counts() == ["2/8 models", "30 %"]
     assert stage.times(ended=False) == ["20 s elapsed", "1 min 20 s left"]
     stage.update({"demo-maml-s0 training share": 0.347})
-    assert stage.values(percent=False) == ["demo-maml-s0 training 35 %"]
+    assert stage.values() == ["demo-maml-s0 training 35 %"]

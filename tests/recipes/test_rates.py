@@ -240,12 +240,12 @@ def test_the_command_shows_a_table_and_writes_json_of_its_schema(sgd: str, capsy
     lines = err.splitlines()
     held, seen = (line.split() for line in lines if line.startswith("body.block4.conv.weight"))
     tensor = figures["tensors"]["body.block4.conv.weight"]
-    assert (held[1], held[-1]) == (str(tensor["count"]), f"{tensor['share_negative']:.4f}")
+    assert (held[1], held[-1]) == (str(tensor["count"]), f"{100 * tensor['share_negative']:.2f}")
     ascent = tensor["ascent"]
-    assert seen[1:4] == [f"{ascent['mean']:.4f}", "±", f"{ascent['ci95']:.4f}"]
+    assert seen[1:4] == [f"{100 * ascent['mean']:.2f}", "±", f"{100 * ascent['ci95']:.2f}"]
     after = lines[next(i for i, line in enumerate(lines) if line.startswith("shared by episodes")) :]
     head = next(line.split() for line in after if line.startswith("head"))
-    assert head[1] == f"{figures['consistency']['head']['positive']['shared']['mean']:.4f}"
+    assert head[1] == f"{100 * figures['consistency']['head']['positive']['shared']['mean']:.2f}"
     step = next(after[i + 1].split() for i, line in enumerate(after) if line.startswith("first step"))
     assert step[1] == f"{figures['effective_step']['slope']['mean']:.3g}"
     checkpoint = load_checkpoint(Store(None).find_model(sgd).file)

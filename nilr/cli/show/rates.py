@@ -32,7 +32,7 @@ def show(result: Result[RatesMetrics], screen: Screen) -> None:
             screen.line("")
         for grain, groups in grains.items() if model.all.step_norm is not None else ():
             effect = [
-                (group, _mean(r.ascent, screen.share), _mean(r.step_norm, _number), _mean(r.cosine, _number))
+                (group, screen.mean(r.ascent), _mean(r.step_norm, _number), _mean(r.cosine, _number))
                 for group, r in groups.items()
             ]
             screen.table((f"on real gradients{grain}", "ascent", "step norm", "cosine"), effect)

@@ -44,7 +44,7 @@ def _show_exploratory(metrics: ReproduceMetrics, screen: Screen) -> None:
     """Write the signs under other choices, the differences of runs to their counterparts, and the effect of edits."""
 
     def delta(measured: OverSeeds | EqualLevel | None) -> Cell:
-        return None if measured is None else f"{screen.delta(primary(measured))}{mark(measured)}"
+        return None if measured is None else screen.delta(primary(measured), mark(measured))
 
     again: list[tuple[Cell, ...]] = [
         (choice, sign.run, sign.protocol, claim_word(sign.claimed), delta(sign.measured), str(sign.measured.n_seeds))
