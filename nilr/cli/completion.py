@@ -7,7 +7,9 @@ from typing import Any
 
 import typer
 
-from nilr.config.evaluation import NEIGHBOURS, RATES
+from nilr.commands import COMMANDS
+from nilr.config.base import BODIES, ENGINES, MeasuringSettings
+from nilr.config.evaluation import FIGURES, NEIGHBOURS, RATES
 from nilr.config.meta_train import PRESETS
 from nilr.errors import NilrError
 from nilr.meta.algorithms import ALGORITHMS
@@ -16,10 +18,6 @@ from nilr.portable.layouts import formats
 COMPLETE = "_NILR_COMPLETE"
 
 Names = Callable[[Any], Iterable[str]]  # takes the store
-
-_BODIES = ("conv4", "conv4-leaky", "conv6", "resnet12")
-_ENGINES = ("auto", "compiled", "batched", "explicit", "reference")
-_PROTOCOL_FIGURES = ("same-task.accuracy=", "same-task.delta=", "cross-task.accuracy=", "cross-task.delta=")
 
 
 def _words(text: str) -> list[str]:
@@ -48,8 +46,8 @@ def _fixed(names: Iterable[str]) -> Names:
 COMPLETED: dict[str, Names] = {
     "algo": _fixed(ALGORITHMS),
     "preset": _fixed(PRESETS),
-    "arch": _fixed(_BODIES),
-    "engine": _fixed(_ENGINES),
+    "arch": _fixed(_words(BODIES)),
+    "engine": _fixed(_words(ENGINES)),
     "device": _fixed(("auto", "cpu", "cuda")),
     "rates": _fixed(_words(RATES)),
     "neighbours": _fixed(_words(NEIGHBOURS)),
@@ -57,8 +55,8 @@ COMPLETED: dict[str, Names] = {
     "layers": _fixed(("all", "block1", "block2", "block3", "block4")),
     "rate_constraint": _fixed(("free", "non-negative", "fixed-signs", "bounded:")),
     "format": _fixed(formats()),
-    "fail_below": _fixed(_PROTOCOL_FIGURES),
-    "kind": _fixed(("probe", "rates", "adapt", "meta-train", "prepare-data", "calibrate", "bench", "reproduce")),
+    "fail_below": _fixed(f"{figure}=" for figure in FIGURES),
+    "kind": _fixed(dict.fromkeys(c.schema for c in COMMANDS if issubclass(c.settings, MeasuringSettings))),
     "data": _packs,
     "data_b": _packs,
     "pack": _packs,

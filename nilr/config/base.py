@@ -40,6 +40,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 PROTOCOLS: tuple[Protocol, ...] = ("meta-init", "same-task", "cross-task")
 ADAPTED = PROTOCOLS[1:]  # those that adapt
 
+# The names in nilr/meta/engine/registry.py and nilr/models/registry.py, which import torch; a test compares them.
+ENGINES = "auto, winograd, compiled, batched, explicit or reference"
+BODIES = "conv4, conv4-leaky, conv6 or resnet12"
+
 MINI_IMAGENET = "mini-imagenet"
 SYNTHETIC = "synthetic"
 
@@ -151,7 +155,7 @@ class DeviceSettings(MeasuringSettings):
     seed: int = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
     device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
     threads: int | None = setting(None, "Number of CPU threads.", shown="one per core that the process may use", ge=1)
-    engine: str = setting("auto", "Implementation: auto, winograd, compiled, batched, explicit or reference.")
+    engine: str = setting("auto", f"Implementation: {ENGINES}.")
     precision: Precision = setting(
         "float32", "Precision of the inputs of convolutions and matrix products: float32, tf32 (GPU only) or bf16."
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nilr.config.base import (
+    ADAPTED,
     BatchStats,
     ChunkSettings,
     CodeSettings,
@@ -23,6 +24,8 @@ RATES = (
 )
 # The names in nilr/probes/neighbours.py; a test compares them.
 NEIGHBOURS = "nearest, class-mean or attention"
+# What --fail-below limits.
+FIGURES = ("meta-init.accuracy", *(f"{protocol}.{figure}" for protocol in ADAPTED for figure in ("accuracy", "delta")))
 
 
 class TaskSettings(CodeSettings):

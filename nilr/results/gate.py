@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nilr.config.base import PROTOCOLS
-from nilr.config.evaluation import ProbeSettings
+from nilr.config.evaluation import FIGURES, ProbeSettings
 from nilr.errors import NilrError, UsageError, did_you_mean
 from nilr.results.probe import ProbeMetrics
 from nilr.results.result import Result
-
-FIGURES = ("accuracy", "delta")
 
 
 @dataclass(frozen=True)
@@ -69,9 +66,8 @@ def _parse(text: str) -> Limit:
         least = float(number)
     except ValueError:
         least = math.nan
-    known = [f"{one}.{other}" for one in PROTOCOLS for other in FIGURES if (one, other) != ("meta-init", "delta")]
-    if key not in known:
-        hint = f"{did_you_mean(key, known)}known: {', '.join(known)}"
+    if key not in FIGURES:
+        hint = f"{did_you_mean(key, FIGURES)}known: {', '.join(FIGURES)}"
         raise UsageError(f"--fail-below `{text}`: there is no figure `{key}`", hint=hint)
     if not equals or not -1 <= least <= 1:
         raise UsageError(f"--fail-below `{text}` has no limit", hint=f"write {key}=0.45: a fraction, not percent")

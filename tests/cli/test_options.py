@@ -8,13 +8,17 @@ from typing import Any, get_args
 import pytest
 
 from nilr.cli.boundary import run
+from nilr.cli.completion import COMPLETED
 from nilr.cli.options import ARGUMENTS, flag, value_range
 from nilr.cli.topics import EXAMPLES
-from nilr.commands import COMMANDS, Command
+from nilr.commands import COMMANDS, Command, result_types
 from nilr.config.base import Settings
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import PRESETS, TrainSettings
 from nilr.meta.algorithms import ALGORITHMS
+from nilr.meta.engine.registry import ENGINES
+from nilr.models.registry import BODIES
+from nilr.results.gate import parse_limits
 
 
 def test_only_what_was_given_counts_as_explicit(probes: list[Settings]) -> None:
@@ -228,3 +232,12 @@ def test_a_value_that_starts_with_a_dash_is_no_option(
 ) -> None:
     assert run(["probe", "--rates", "-0.01", "--data=--odd", "--json", "-", "--data-b", "-x.h5", "--", "-q"]) == 0
     assert probes[0].explicit() == {"rates": ("-0.01",), "data": "--odd", "data_b": "-x.h5", "models": ("-q",)}
+
+
+def test_completion_offers_what_the_tables_have() -> None:
+    offered = {name: list(COMPLETED[name](None)) for name in ("engine", "arch", "kind", "fail_below")}
+    assert offered["engine"] == ["auto", *ENGINES]
+    assert offered["arch"] == [*BODIES]
+    assert {"probe", "bench", "models-import", "reproduce"} <= set(offered["kind"]) <= result_types().keys()
+    limits = parse_limits([f"{figure}0.5" for figure in offered["fail_below"]])
+    assert [f"{limit.protocol}.{limit.figure}=" for limit in limits] == offered["fail_below"]
