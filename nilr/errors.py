@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from nilr.words import lower_first
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -105,3 +107,15 @@ def invalid_field(error: ValidationError) -> str:
     where = ".".join(str(part) for part in details["loc"])
     reason = details["msg"].removeprefix("Value error, ")
     return (f"`{where}`: " if where else "") + reason[:1].lower() + reason[1:]
+
+
+def invalid_value(where: str, details: Mapping[str, Any], hint: str) -> UsageError:
+    """Return the error for a value that pydantic rejects.
+
+    Args:
+        where: the flag, the variable or the setting that has the value.
+        details: pydantic's: what it says (`msg`), and the value (`input`).
+        hint: what to do.
+    """
+    reason = details["msg"].removeprefix("Value error, ")
+    return UsageError(f"`{where}` cannot be `{details['input']}`: {lower_first(reason)}", hint=hint)

@@ -32,6 +32,12 @@ def slug(text: str, longest: int = 60) -> str:
     return re.sub(r"[^a-z0-9.-]+", "-", re.sub(r"(?<=\d),(?=\d)", "", text.lower()))[:longest].strip("-.")
 
 
+def lower_first(sentence: str) -> str:
+    """Return a sentence as a part of a line: without a capital at its start and a full stop at its end."""
+    sentence = sentence.strip().rstrip(".")
+    return sentence[:1].lower() + sentence[1:]
+
+
 def utc_now() -> str:
     """Return the time in UTC as ISO 8601, with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -19,9 +19,10 @@ HELP_FLAGS = ["--help", "-h"]
 HOME_HELP = "Directory of the store: datasets, models, results. Default: NILR_HOME, else the user data directory."
 HELP = "Measure what learned inner-loop learning rates do to a meta-learner's features."
 EPILOG = (
-    "Environment variables set options: NILR_OUTER_STEPS=100 is --outer-steps 100. Exceptions are --name, --json, "
-    "--force, --resume, --verify and --yes. Unknown variables that start with NILR_ are named in a warning. Every "
-    "command that measures also stores its result in the store."
+    "--config FILE reads settings from a TOML file (n_way = 5 is --n-way 5), --save-config FILE writes those that were "
+    "given. Environment variables set options too: NILR_OUTER_STEPS=100 is --outer-steps 100. Exceptions are --name, "
+    "--json, --config, --save-config, --force, --resume, --verify and --yes. Unknown variables that start with NILR_ "
+    "are named in a warning. Every command that measures also stores its result in the store."
 )
 
 

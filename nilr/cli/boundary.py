@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from nilr import distributed
 from nilr.cli.app import build_app
 from nilr.cli.completion import COMPLETE, complete
-from nilr.cli.options import Invocation, lower_first, source_of, usage_error
-from nilr.errors import Interrupted, NilrError, StoreError, UsageError, did_you_mean
+from nilr.cli.options import Invocation, source_of
+from nilr.errors import Interrupted, NilrError, StoreError, UsageError, did_you_mean, invalid_value
 from nilr.files import storage_error
 from nilr.signals import ignore_repeated_signals, unwinding
-from nilr.words import counted, printable
+from nilr.words import counted, lower_first, printable
 
 BROKEN_PIPE = 128 + 13
 _LONGEST_LINE = 4000
@@ -98,7 +98,7 @@ def _from_typer(error: typer.TyperException) -> UsageError:
     if parameter is not None and isinstance(cause, ValidationError):
         details = cause.errors()[0]
         choices = getattr(getattr(parameter, "type_descriptor", None), "choices", None) or ()
-        return usage_error(
+        return invalid_value(
             source_of(parameter, ctx), details, did_you_mean(str(details["input"]), map(str, choices)) + hint
         )
     commands = getattr(getattr(ctx, "command", None), "commands", None)

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from nilr.cli.completion import completer
+from nilr.cli.config_file import read_config
 from nilr.cli.topics import COMMON, METAVARS, OPTIONS, TOPIC_OF
 from nilr.config.base import Settings
 from nilr.config.meta_train import PRESETS
-from nilr.errors import UsageError
+from nilr.errors import UsageError, invalid_value
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.portable.layouts import formats
 
@@ -26,6 +27,10 @@ ARGUMENTS = {
 SWITCH = ""
 QUIET_HELP = "Print errors only; results are stored all the same."
 DEBUG_HELP = "Show tracebacks."
+_FILES = {
+    "config": "TOML file with settings, such as n_way = 5; flags and environment variables override it.",
+    "save_config": "Write the settings that were given to this TOML file, for --config.",
+}
 _JSON_HELP = "Also write the result to this file, and replace it if it exists; - for standard output."
 
 _SHORT_CHOICES = 16  # columns of choices that stand beside the option
@@ -37,12 +42,13 @@ _NAMES = {"algorithms": ", ".join(ALGORITHMS), "presets": ", ".join(PRESETS), "f
 
 @dataclasses.dataclass
 class Invocation:
-    """Options that every command has. All except `json` may also precede the command."""
+    """Options that every command has. Those without the name of a file may also precede the command."""
 
     home: Path | None = None
     quiet: bool = False
     debug: bool = False
     json: str | None = None
+    save_config: str | None = None
 
 
 def flag(name: str) -> str:
@@ -63,18 +69,21 @@ def typer_function(
         invocation.quiet |= bool(values.pop("quiet"))
         invocation.debug |= bool(values.pop("debug"))
         invocation.json = values.pop("json", None)
+        invocation.save_config = values.pop("save_config")
+        config = values.pop("config")
         if values.get("home") is None:
             values["home"] = invocation.home
-        if values.get("models"):
-            values["models"] = _matching_models(values["home"], values["models"])
-        given = {name: value for name, value in values.items() if value is not None}
+        given = {} if config is None else read_config(config, settings, ctx.command_path)
+        given |= {name: value for name, value in values.items() if value is not None}
+        if given.get("models"):
+            given["models"] = _matching_models(given.get("home"), given["models"])
         try:
             validated = settings(**given)
         except ValidationError as error:
             details = error.errors()[0]
             name = str(details["loc"][0])
             where = next(source_of(parameter, ctx) for parameter in ctx.command.params if parameter.name == name)
-            raise usage_error(where, details, f"see `{ctx.command_path} --help`") from error
+            raise invalid_value(where, details, f"see `{ctx.command_path} --help`") from error
         run(validated, invocation)
 
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
@@ -119,12 +128,6 @@ def check_values(options: Sequence[Any], words: Sequence[str], hint: str, *, int
             raise UsageError(f"option `{word}` needs a value, and `{value}` is an option", hint=hint)
 
 
-def usage_error(where: str, details: Mapping[str, Any], hint: str) -> UsageError:
-    """Return the error for a value that pydantic rejects."""
-    reason = details["msg"].removeprefix("Value error, ")
-    return UsageError(f"`{where}` cannot be `{details['input']}`: {lower_first(reason)}", hint=hint)
-
-
 def source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not export these classes
     """Return the environment variable, the flag or the argument that a parameter's value came from."""
     source = ctx.get_parameter_source(parameter.name) if ctx else None
@@ -133,17 +136,14 @@ def source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not
     return str(parameter.opts[0]) if parameter.param_type_name == "option" else str(parameter.metavar)
 
 
-def lower_first(sentence: str) -> str:
-    """Return a sentence as a part of a line: without a capital at its start and a full stop at its end."""
-    sentence = sentence.strip().rstrip(".")
-    return sentence[:1].lower() + sentence[1:]
-
-
 def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
     """Yield the parameters that are not settings."""
     if json:
         info = typer.Option("--json", metavar=METAVARS["json"], help=_JSON_HELP, rich_help_panel=COMMON)
         yield _parameter("json", str | None, info)
+    for name, text in _FILES.items():
+        info = typer.Option(flag(name), metavar=METAVARS[name], help=text, rich_help_panel=COMMON)
+        yield _parameter(name, str | None, info)
     for name, short, text in (("quiet", ["-q"], QUIET_HELP), ("debug", [], DEBUG_HELP)):
         info = typer.Option(
             flag(name),

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from nilr import distributed
+from nilr.cli.config_file import config_text
 from nilr.cli.options import Invocation
 from nilr.cli.variables import variable_warnings
 from nilr.commands import COMMANDS, Command
@@ -35,7 +36,8 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     invocation.quiet |= not distributed.prints()
     for warning in () if invocation.quiet else variable_warnings(os.environ):
         typer.echo(f"warning: {warning}", err=True)
-    invocation.json = _checked_destination(invocation.json)
+    invocation.json = _checked_destination(invocation.json, "--json")
+    invocation.save_config = _checked_destination(invocation.save_config, "--save-config")
     if isinstance(settings, RemoveSettings | RemovePacksSettings | ResultRemoveSettings) and not settings.yes:
         _confirm_removal(settings)
     stores = command.stored and command.result is not None
@@ -50,6 +52,8 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     screen = Screen(console, quiet=invocation.quiet)
     if invocation.json in STANDARD_OUTPUT:
         screen.answer = screen
+    if invocation.save_config is not None and distributed.prints():
+        _write(invocation.save_config, config_text(settings, command.name))
     try:
         with make_reporter(console, quiet=invocation.quiet) as reporter:
             distributed.join()
@@ -98,15 +102,15 @@ def _check_working_directory() -> None:
         raise StoreError(f"cannot use the working directory: {reason}", hint="change to one that exists") from error
 
 
-def _checked_destination(json: str | None) -> str | None:
-    """Return where `--json` is written, after checking before the work that it can be."""
-    if json is None or json in STANDARD_OUTPUT:
-        return json
-    json = expand_home(json)
-    if not json or json.endswith("/"):
-        raise StoreError(f"cannot write `{json}`: it is no file", hint="give --json the name of a file")
-    check_output(Path(json), "--json")
-    return json
+def _checked_destination(file: str | None, flag: str) -> str | None:
+    """Return the file of a flag, after checking before the work that it can be written."""
+    if file is None or file in STANDARD_OUTPUT:
+        return file
+    file = expand_home(file)
+    if not file or file.endswith("/"):
+        raise StoreError(f"cannot write `{file}`: it is no file", hint=f"give {flag} the name of a file")
+    check_output(Path(file), flag)
+    return file
 
 
 def _confirm_removal(settings: RemoveSettings | RemovePacksSettings | ResultRemoveSettings) -> None:
@@ -156,10 +160,14 @@ def _copy(json: str | None, returned: Any) -> None:  # noqa: ANN401 - a result, 
     if json is None:
         return
     content = (to_json(returned) if isinstance(returned, Result) else _rows_json(returned)).encode()
-    if json in STANDARD_OUTPUT:
+    _write(json, content)
+
+
+def _write(file: str, content: bytes) -> None:
+    if file in STANDARD_OUTPUT:
         typer.echo(content)
     else:
-        write_output(Path(json), content + b"\n")
+        write_output(Path(file), content + b"\n")
 
 
 def _rows_json(rows: list[Record]) -> str:

@@ -244,3 +244,70 @@ def test_a_result_is_stored_even_where_its_copy_cannot_be_written(
     assert run(["probe", "--json", str(place / "x.json")]) == 1
     assert len(list(home.glob("results/*.json"))) == 1
     assert "error: cannot write" in capsys.readouterr().err
+
+
+def test_settings_come_from_a_file_and_flags_and_variables_override_them(
+    probes: list[Settings], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text('models = ["a", "b"]\nn_way = 3\nn_shot = 2\nn_episodes = 9\nuntil_ci = 0.5\ncontrols = true\n')
+    monkeypatch.setenv("NILR_N_SHOT", "4")
+    assert run(["probe", "--config", str(file), "--n-way", "7"]) == 0
+    from_file = {"models": ("a", "b"), "n_episodes": 9, "until_ci": 0.5, "controls": True}
+    assert probes[0].explicit() == {**from_file, "n_way": 7, "n_shot": 4}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("n_wya = 5", "`{}`: `nilr probe` has no setting `n_wya`\nhint: did you mean `n_way`? "),
+        ("[probe]\nn_way = 5", "`{}`: `nilr probe` has no setting `probe`"),
+        ('n_way = "5"', "`{}: n_way` cannot be `5`: input should be a valid integer"),
+        ("n_way = true", "`{}: n_way` cannot be `True`: input should be a valid integer"),
+        ("n_way = 1", "`{}: n_way` cannot be `1`: input should be greater than or equal to 2"),
+        ("data = 2026-01-01", "`{}: data` cannot be `2026-01-01`: input should be a valid string"),
+        ('models = "maml"', "`{}: models` cannot be `maml`: input should be a valid array"),
+        ('protocol = "same"', "`{}: protocol` cannot be `same`: input should be `meta-init`"),
+        ("n_way 5", "`{}` is no TOML: "),
+        (None, "cannot read `{}`: no such file or directory\n"),
+    ],
+)
+def test_a_mistake_in_a_file_of_settings_names_file_and_setting(
+    probes: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
+    file = tmp_path / "recipe.toml"
+    if content is not None:
+        file.write_text(content)
+    assert run(["probe", "--config", str(file), "--n-way", "5"]) == (1 if content is None else 2)
+    assert probes == []
+    assert capsys.readouterr().err.replace("'", "`").startswith(f"error: {message.format(file)}")
+
+
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        ("probe", ["a", "b@last", "--rates", "learned,-0.1", "--until-ci", "1e-05", "--controls", "--home", "x"]),
+        ("meta-train", ["--widths", "64,128,256,512", "--time", "1-0:30", "--no-norm-adapted", "--name", "a"]),
+        ("adapt", ["--query", 'a"\x7f\u00e9.jpg', "--query", "b\\c", "--no-save", "--data", "x"]),
+    ],
+)
+def test_saved_settings_are_the_same_when_they_are_read(
+    install: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, args: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls = install(command, lambda *_: pytest.skip())
+    for words in ([*args, "--save-config", "recipe.toml"], ["--config", "recipe.toml"]):
+        with pytest.raises(pytest.skip.Exception):
+            run([command, *words])
+    assert calls[0] == calls[1]
+    assert calls[0].explicit() == calls[1].explicit()
+
+
+def test_settings_are_saved_to_a_file_that_can_be_written(
+    probes: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["probe", "--save-config", str(tmp_path / "no" / "recipe.toml")]) == 1
+    assert probes == []
+    assert "hint: correct --save-config, or create the directory: " in capsys.readouterr().err
+    assert run(["-q", "probe", "m", "--n-way", "3", "--save-config", "-"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ['models = ["m"]', "n_way = 3"]
