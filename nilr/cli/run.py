@@ -31,18 +31,7 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
 
     Recipe and display are imported here: help must not wait for torch.
     """
-    _check_working_directory()
-    _check_processes(command)
-    invocation.quiet |= not distributed.prints()
-    for warning in () if invocation.quiet else variable_warnings(os.environ):
-        typer.echo(f"warning: {warning}", err=True)
-    invocation.json = _checked_destination(invocation.json, "--json")
-    invocation.save_config = _checked_destination(invocation.save_config, "--save-config")
-    if isinstance(settings, RemoveSettings | RemovePacksSettings | ResultRemoveSettings) and not settings.yes:
-        _confirm_removal(settings)
-    stores = command.stored and command.result is not None
-    if stores:
-        _check_store(settings.home, command.schema)
+    _check(command, settings, invocation)
     with ending_the_process():
         from nilr.cli.console import Screen, make_console
         from nilr.cli.progress import make_reporter
@@ -64,7 +53,7 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         try:
             _copy(invocation.json, returned)
         finally:
-            if stores:
+            if _stores(command):
                 stored = _store(settings.home, returned)
     except Interrupted as interrupted:
         if command.result is None or interrupted.hint:
@@ -82,6 +71,25 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
             screen.line(note)
     if command.check is not None:
         pkgutil.resolve_name(command.check)(settings, returned)
+
+
+def _check(command: Command, settings: Settings, invocation: Invocation) -> None:
+    """Check before the work, and before slow imports, whatever can be checked; ask for a confirmation if necessary."""
+    _check_working_directory()
+    _check_processes(command)
+    invocation.quiet |= not distributed.prints()
+    for warning in () if invocation.quiet else variable_warnings(os.environ):
+        typer.echo(f"warning: {warning}", err=True)
+    invocation.json = _checked_destination(invocation.json, "--json")
+    invocation.save_config = _checked_destination(invocation.save_config, "--save-config")
+    if isinstance(settings, RemoveSettings | RemovePacksSettings | ResultRemoveSettings) and not settings.yes:
+        _confirm_removal(settings)
+    if _stores(command):
+        _check_store(settings.home, command.schema)
+
+
+def _stores(command: Command) -> bool:
+    return command.stored and command.result is not None
 
 
 def _check_processes(command: Command) -> None:
