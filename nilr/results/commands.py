@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, JsonValue
 
 from nilr.checkpoint import Manifest
 from nilr.results.records import ImageRef, Mean, Record
@@ -87,7 +87,10 @@ class AdaptMetrics(Record):
 
 
 class RateRow(Record):
-    """The distribution of the inner rates of one tensor or layer."""
+    """The distribution of the inner rates of one tensor or layer.
+
+    `histogram` counts the rates in 16 bins of equal width from `min` to `max`; empty if all rates are equal.
+    """
 
     name: str
     count: int
@@ -95,10 +98,24 @@ class RateRow(Record):
     mean: FiniteFloat
     max: FiniteFloat
     share_negative: FiniteFloat
+    histogram: list[int] = Field(default_factory=list)
+
+
+class ModelFile(Record):
+    """One file of a model: its size, and when it was written, in UTC."""
+
+    name: str
+    bytes: int
+    modified_at: str
 
 
 class ModelCard(Record):
-    """`nilr models show`: the contents of one checkpoint."""
+    """`nilr models show`: the contents of one checkpoint, and what is beside it.
+
+    Attributes:
+        changed_settings: the settings of the training that differ from the defaults of its algorithm.
+        validations: the accuracies of all validations in the history, in order.
+    """
 
     name: str
     checkpoint: str
@@ -106,6 +123,9 @@ class ModelCard(Record):
     n_params: int  # number of scalar parameters
     rates_by_tensor: list[RateRow]  # the inner rates of every tensor that the inner loop changes
     rates_by_layer: list[RateRow]  # the same, all tensors of a layer (`block1`, ..., `head`) together
+    changed_settings: dict[str, JsonValue] = Field(default_factory=dict)
+    validations: list[FiniteFloat] = Field(default_factory=list)
+    files: list[ModelFile] = Field(default_factory=list)
 
 
 class ImportedModel(Record):

@@ -80,21 +80,28 @@ def test_path_prints_the_path_and_nothing_else(model: Path, capsys: pytest.Captu
     assert capsys.readouterr() == (f"{model}\n", "")
 
 
-def test_show_prints_settings_metrics_and_rates(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_a_card_with_what_differs_from_the_defaults(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validations = (
+        {"outer_step": n, "val_accuracy": {"mean": n / 100, "ci95": 0.01, "n_episodes": 9}} for n in (30, 40)
+    )
+    (model.parent / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in validations))
     assert run(["models", "show"]) == 0
     shown = lines(capsys)
-    assert shown[0] == "tiny@last"
-    assert "architecture.filters 2" in shown
-    assert "settings.outer_steps 100" in shown
-    assert "head 2 -0.25 0.125 0.5 50.00" in shown
-    assert "head.bias 2 -0.25 0.125 0.5 50.00" in shown
-    assert "data.name synthetic" in shown
-    assert "metrics.best_val_accuracy 62.50 ± 1.00 % (10 episodes)" in shown
-    assert "metrics.classes cat, dog" in shown
-    assert "metrics.loss 1.234" in shown
-    assert "settings.outer_lr 0.00123456" in shown
-    assert "settings.rectified no" in shown
-    assert not any(character in line for line in shown for character in "{}[]'")
+    assert shown[:9] == [
+        "tiny@last",
+        "algorithm metasgd",
+        "body conv4, filters 2; 184 parameters",
+        "task 2-way 1-shot",
+        "images synthetic, 16 px",
+        "trained 40 of 100 updates, saved 0 s ago",
+        "not default --outer-steps 100 --outer-lr 0.00123456",
+        "best validation 62.50 ± 1.00 % (10 episodes)",
+        "all validations ▁█ 30.00 to 40.00 %",
+    ]
+    assert shown[9].startswith("files last.safetensors, 2.")
+    assert shown[-1] == "head -0.25 █▁▁▁▁▁▁▁▁▁▁▁▁▁▁█ 0.5 0.125 50.00 2"
 
 
 def test_show_writes_and_prints_json(
@@ -106,7 +113,10 @@ def test_show_writes_and_prints_json(
     assert result["schema"] == "nilr/models-show/1"
     assert result["metrics"]["manifest"]["settings"]["outer_steps"] == 100
     (rates,) = result["metrics"]["rates_by_tensor"]
-    assert rates == {"name": "head.bias", "count": 2, "min": -0.25, "mean": 0.125, "max": 0.5, "share_negative": 0.5}
+    assert rates["histogram"] == [1, *[0] * 14, 1]
+    figures = {"name": "head.bias", "count": 2, "min": -0.25, "mean": 0.125, "max": 0.5, "share_negative": 0.5}
+    assert figures.items() <= rates.items()
+    assert result["metrics"]["changed_settings"] == {"outer_steps": 100, "outer_lr": 0.00123456}
     assert err.startswith("tiny@last")
     assert run(["models", "show", "tiny", "--json", str(tmp_path / "x.json")]) == 0
     assert capsys.readouterr().out.startswith("tiny@last")

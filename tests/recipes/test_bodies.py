@@ -18,7 +18,7 @@ from nilr.models.registry import BODIES, arguments_of_others, build_learner
 from nilr.recipes import adapt, meta_train, probe, rates, reproduce
 from nilr.recipes.common.loading import load_model
 from nilr.recipes.common.settings import recorded_settings, resolve
-from nilr.recipes.models import describe, show_model, verify_models
+from nilr.recipes.models import describe, show, verify_models
 from nilr.recipes.reproduce.plan import ExperimentPlan
 from nilr.reporting import SilentReporter
 from nilr.results.records import DataUsed
@@ -75,7 +75,7 @@ def test_a_body_is_trained_resumed_probed_adapted_and_shown(arch: str, training:
 
     figures = rates.run(RatesSettings(n_episodes=2, consistency=True, effective_step=True), SILENT).metrics["m"]
     assert list(figures.layers) == [*blocks, "head"]
-    card = show_model(ModelSettings(model="m"), SILENT).metrics
+    card = show.run(ModelSettings(model="m"), SILENT).metrics
     assert [row.name for row in card.rates_by_layer] == [*blocks, "head"]
     adapt.run(AdaptSettings(name="adapted", batch_stats="inductive"), SILENT)
     assert all(check.problem is None for check in verify_models(ModelsSettings(), SILENT))

@@ -1,9 +1,8 @@
 """What the commands of `nilr data` show. Except for `rm`, it is an answer, and so it goes to stdout."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
-from nilr.cli.console import Cell, Screen
+from nilr.cli.console import Cell, Screen, age
 from nilr.errors import DataError
 from nilr.results.data import PackCard, PackCheck, PackRow
 from nilr.results.records import Overlap
@@ -28,8 +27,8 @@ def _row(pack: PackRow, screen: Screen) -> tuple[Cell, ...]:
     images = sum(pack.images.values())
     classes = "/".join(str(pack.classes.get(split, 0)) for split in ("train", "val", "test"))
     size = f"{pack.image_size} px x {pack.channels}"
-    age = screen.either(_age(pack.created_at or ""), pack.created_at or "")
-    return pack.name, screen.either(f"{images:,}", str(images)), classes, size, disk, age, None
+    made = screen.either(age(pack.created_at or ""), pack.created_at or "")
+    return pack.name, screen.either(f"{images:,}", str(images)), classes, size, disk, made, None
 
 
 def show_card(result: Result[PackCard], screen: Screen) -> None:
@@ -93,15 +92,3 @@ def show_overlap(result: Result[Overlap], screen: Screen) -> None:
 
 def _megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
-
-
-def _age(created_at: str) -> str:
-    """Return the time since then, in its largest unit."""
-    try:
-        seconds = (datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds()
-    except (ValueError, TypeError):
-        return "unknown"
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{max(0, int(seconds))} s"

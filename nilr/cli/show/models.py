@@ -1,20 +1,16 @@
 """What the commands of `nilr models` show. Except for `import`, it is an answer, and so it goes to stdout."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import typer
-from pydantic import ValidationError
 
-from nilr.cli.console import Cell, Screen
+from nilr.cli.console import Screen
 from nilr.errors import CheckpointError
 from nilr.recipes.models import Exported, FileCheck, ModelRow, Pushed
-from nilr.results.commands import ImportMetrics, ModelCard
-from nilr.results.records import Mean
+from nilr.results.commands import ImportMetrics
 from nilr.results.result import Result
 from nilr.store import ModelRef
-from nilr.words import counted, number
+from nilr.words import counted
 
 _LIST = ("name", "status", "algo", "arch", "task", "updates", "val accuracy", "saved at", "parent", "problem")
 
@@ -45,47 +41,6 @@ def _row(model: ModelRow, depth: int, screen: Screen) -> tuple[str | None, ...]:
     accuracy, saved_at = screen.share(model.val_accuracy), model.saved_at and model.saved_at[:16].replace("T", " ")
     described = ("  " * depth + model.name, model.status, model.algo, model.arch, task, updates)
     return (*described, accuracy, saved_at, model.parent, model.problem)
-
-
-def show_card(result: Result[ModelCard], screen: Screen) -> None:
-    """Write the facts about a checkpoint, and its inner rates by layer and by tensor."""
-    card, answer = result.metrics, screen.answer
-    facts = card.manifest.model_dump(mode="json") | {"parameters": card.n_params}
-    facts["architecture"] = {"name": card.manifest.architecture.name, **card.manifest.architecture.arguments}
-    grouped = sorted(facts.items(), key=lambda fact: fact[0] in ("architecture", "algorithm", "settings", "metrics"))
-    answer.table(
-        (f"{card.name}@{card.checkpoint}", ""),
-        [row for name, value in grouped for row in _facts(name, value, answer)],
-    )
-    for group, rates in (("layer", card.rates_by_layer), ("tensor", card.rates_by_tensor)):
-        answer.line("")
-        answer.table(
-            (f"inner rates by {group}", "count", "min", "mean", "max", "negative"),
-            [
-                (r.name, str(r.count), number(r.min), number(r.mean), number(r.max), answer.share(r.share_negative))
-                for r in rates
-            ],
-        )
-
-
-def _facts(name: str, value: Any, screen: Screen) -> Iterator[tuple[str, Cell]]:  # noqa: ANN401 - JSON of any shape
-    """Yield a value of a manifest with its name; the values of an object one by one."""
-    fraction = any(part in name for part in ("accuracy", "share"))
-    if isinstance(value, dict):
-        with contextlib.suppress(ValidationError):
-            mean = Mean.model_validate(value)
-            yield name, f"{screen.mean(mean)} ({counted(mean.n_episodes, 'episode')})"
-            return
-        for part, inner in value.items():
-            yield from _facts(f"{name}.{part}", inner, screen)
-    elif isinstance(value, list):
-        yield name, ", ".join(map(str, value))
-    elif isinstance(value, bool):
-        yield name, "yes" if value else "no"
-    elif isinstance(value, float) and name.startswith("metrics."):
-        yield name, screen.share(value) if fraction else number(value)
-    elif value is not None:
-        yield name, str(value)
 
 
 def show_path(model: ModelRef, screen: Screen) -> None:

@@ -1,30 +1,24 @@
-"""Models: list, show, find, verify and remove them. Listing reads only headers and does not import torch."""
+"""Models: list, find, verify and remove them. Listing reads only headers and does not import torch."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from nilr.checkpoint import Manifest, load_checkpoint, read_manifest
+from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings
 from nilr.config.commands import ModelSettings, ModelsSettings, RemoveSettings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
 from nilr.history import completed_updates, read_history
-from nilr.models.parameters import layer
 from nilr.reporting import Reporter
-from nilr.results.commands import ModelCard, RateRow
 from nilr.results.records import Record
-from nilr.results.result import Result
 from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store
 from nilr.training_state import load_training_state
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FILES = (BEST, LAST, TRAINING_STATE, HISTORY)
 
@@ -79,29 +73,6 @@ def list_models(settings: Settings, reporter: Reporter) -> list[ModelRow]:
         reporter.note(f"there is no model in the store yet: {store.how_to_train()}")
     rows = [(store.model_dir(name), _row(store, name)) for name in store.model_names()]
     return [row for directory, row in rows if row.problem is None or directory.exists()]  # it may be removed meanwhile
-
-
-def show_model(settings: ModelSettings, reporter: Reporter) -> Result[ModelCard]:
-    """Return the card of the checkpoint that a MODEL argument names, after checking the whole file."""
-    from nilr.recipes.common.outcome import Outcome
-    from nilr.runtime import environment
-
-    outcome = Outcome(settings)
-    ref = Store(settings.home).find_model(settings.model)
-    checkpoint = load_checkpoint(ref.file)
-    tensors = sorted(checkpoint.inner_lr.items())
-    layers: dict[str, list[Tensor]] = {}
-    for name, rates in tensors:
-        layers.setdefault(layer(name), []).append(rates)
-    card = ModelCard(
-        name=ref.name,
-        checkpoint=ref.checkpoint,
-        manifest=checkpoint.manifest,
-        n_params=sum(tensor.numel() for tensor in checkpoint.params.values()),
-        rates_by_tensor=[_rates(name, [rates]) for name, rates in tensors],
-        rates_by_layer=[_rates(name, rates) for name, rates in layers.items()],
-    )
-    return outcome.result(card, config={"model": ref.name}, environment=environment())
 
 
 def find_model(settings: ModelSettings, reporter: Reporter) -> ModelRef:
@@ -174,20 +145,6 @@ def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
         return ModelRow.model_validate(row)
     except ValidationError as error:
         raise CheckpointError(f"manifest field {invalid_field(error)}") from error
-
-
-def _rates(name: str, rates: Iterable[Tensor]) -> RateRow:
-    import torch
-
-    values = torch.cat([rate.reshape(-1).double() for rate in rates])
-    return RateRow(
-        name=name,
-        count=values.numel(),
-        min=values.min().item(),
-        mean=values.mean().item(),
-        max=values.max().item(),
-        share_negative=(values < 0).double().mean().item(),
-    )
 
 
 def _verify(store: Store, ref: str) -> list[FileCheck]:

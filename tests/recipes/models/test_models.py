@@ -15,7 +15,7 @@ from nilr.config.commands import ModelSettings, ModelsSettings
 from nilr.errors import CheckpointError, StoreError
 from nilr.models.registry import build_learner
 from nilr.recipes import models
-from nilr.recipes.models import FileCheck, ModelRow
+from nilr.recipes.models import FileCheck, ModelRow, show
 from nilr.reporting import SilentReporter
 from nilr.results.commands import ModelCard
 from nilr.store import Store
@@ -39,7 +39,7 @@ def list_models(home: Path) -> list[ModelRow]:
 
 
 def show_model(home: Path, model: str | None) -> ModelCard:
-    return models.show_model(ModelSettings(home=home, model=model), SilentReporter()).metrics
+    return show.run(ModelSettings(home=home, model=model), SilentReporter()).metrics
 
 
 def verify_models(home: Path, *names: str) -> list[FileCheck]:

@@ -1,0 +1,100 @@
+"""`nilr models show`: what one checkpoint is, how it was trained, and how good it is."""
+
+import contextlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from nilr.checkpoint import Manifest, load_checkpoint
+from nilr.config.base import Settings
+from nilr.config.commands import ModelSettings
+from nilr.config.meta_train import TrainSettings
+from nilr.errors import CheckpointError, NilrError
+from nilr.history import read_history
+from nilr.models.parameters import layer
+from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.settings import resolve
+from nilr.recipes.models import FILES
+from nilr.reporting import Reporter
+from nilr.results.commands import ModelCard, ModelFile, RateRow
+from nilr.results.result import Result
+from nilr.runtime import environment
+from nilr.store import CHECKPOINTS, HISTORY, ModelRef, Store
+
+_BINS = 16
+# Settings that the card shows elsewhere, and those that depend on the machine.
+_APART = {"algo", "arch", "filters", "widths", "n_way", "n_shot", "seed", "threads", "device"}
+
+
+def run(settings: ModelSettings, reporter: Reporter) -> Result[ModelCard]:
+    """Return the card of the checkpoint that a MODEL argument names, after checking the whole file."""
+    outcome = Outcome(settings)
+    card = read_card(Store(settings.home).find_model(settings.model))
+    return outcome.result(card, config={"model": card.name}, environment=environment())
+
+
+def read_card(ref: ModelRef) -> ModelCard:
+    """Return the card of a checkpoint; CheckpointError if the file is invalid."""
+    checkpoint = load_checkpoint(ref.file)
+    tensors = sorted(checkpoint.inner_lr.items())
+    layers: dict[str, list[Tensor]] = {}
+    for name, rates in tensors:
+        layers.setdefault(layer(name), []).append(rates)
+    in_directory = ref.checkpoint in CHECKPOINTS
+    validations = []
+    if in_directory:
+        with contextlib.suppress(CheckpointError):
+            validations += [
+                line.val_accuracy.mean for line in read_history(ref.directory / HISTORY) if line.val_accuracy
+            ]
+    files = [ref.directory / name for name in FILES] if in_directory else [ref.file]
+    return ModelCard(
+        name=ref.name,
+        checkpoint=ref.checkpoint,
+        manifest=checkpoint.manifest,
+        n_params=sum(tensor.numel() for tensor in checkpoint.params.values()),
+        rates_by_tensor=[_rates(name, [rates]) for name, rates in tensors],
+        rates_by_layer=[_rates(name, rates) for name, rates in layers.items()],
+        changed_settings=_changed_settings(checkpoint.manifest),
+        validations=validations,
+        files=[_file(file) for file in files if file.exists()],
+    )
+
+
+def _file(path: Path) -> ModelFile:
+    state = path.stat()
+    modified_at = datetime.fromtimestamp(state.st_mtime, UTC).isoformat()
+    return ModelFile(name=path.name, bytes=state.st_size, modified_at=modified_at)
+
+
+def _changed_settings(manifest: Manifest) -> dict[str, JsonValue]:
+    """Return the stored settings of the training that differ from the defaults of its algorithm."""
+    try:
+        defaults = resolve(TrainSettings(algo=str(manifest.algorithm.get("name"))))[0]
+    except NilrError:
+        defaults = TrainSettings()
+    default: dict[str, Any] = defaults.model_dump(mode="json", exclude={*Settings.model_fields, *_APART})
+    return {
+        name: value
+        for name, value in manifest.settings.items()
+        if name in default and value is not None and value != default[name]
+    }
+
+
+def _rates(name: str, rates: Iterable[Tensor]) -> RateRow:
+    values = torch.cat([rate.reshape(-1).double() for rate in rates])
+    low, high = values.min().item(), values.max().item()
+    return RateRow(
+        name=name,
+        count=values.numel(),
+        min=low,
+        mean=values.mean().item(),
+        max=high,
+        share_negative=(values < 0).double().mean().item(),
+        histogram=[int(n) for n in torch.histc(values, _BINS, low, high)] if low < high else [],
+    )
