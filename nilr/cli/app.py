@@ -14,6 +14,7 @@ from nilr.cli.options import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, check_v
 from nilr.cli.run import run_command
 from nilr.cli.topics import COMMON
 from nilr.commands import COMMANDS, GROUPS
+from nilr.errors import UsageError
 
 HELP_FLAGS = ["--help", "-h"]
 HOME_HELP = "Directory of the store: datasets, models, results. Default: NILR_HOME, else the user data directory."
@@ -81,6 +82,8 @@ class _Group(_Parsing, TyperGroup):
         """Show help if nothing follows the name of the group."""
         if ctx._protected_args:
             return super().invoke(ctx)
+        if ctx.params.get("version") or ctx.params.get("verbose"):
+            return ctx.invoke(self.callback, **ctx.params)
         return typer.echo(ctx.get_help())
 
 
@@ -116,10 +119,14 @@ def _show_help(
     typer.echo(found.get_help())
 
 
-def _show_version(wanted: bool | None) -> None:
-    if wanted:
-        typer.echo(f"nilr {__version__}")
-        raise typer.Exit
+def _show_version(ctx: typer.Context, home: Path | None, *, verbose: bool) -> None:
+    text = f"nilr {__version__}"
+    if verbose:
+        from nilr.cli.version import describe_installation
+
+        text = describe_installation(home)
+    typer.echo(text)
+    ctx.exit()
 
 
 def _set_common_options(
@@ -129,10 +136,14 @@ def _set_common_options(
         bool, typer.Option("--quiet", "-q", metavar=SWITCH, help=QUIET_HELP, rich_help_panel=COMMON)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", metavar=SWITCH, help=DEBUG_HELP, rich_help_panel=COMMON)] = False,
-    version: Annotated[
-        bool | None,
-        typer.Option("--version", metavar=SWITCH, help="Show the version.", callback=_show_version, is_eager=True),
-    ] = None,
+    version: Annotated[bool, typer.Option("--version", metavar=SWITCH, help="Show the version.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", metavar=SWITCH, help="With --version, show what a report of a bug needs.")
+    ] = False,
 ) -> None:
     invocation: Invocation = ctx.obj
     invocation.home, invocation.quiet, invocation.debug = home, quiet, debug
+    if version:
+        _show_version(ctx, home, verbose=verbose)
+    if verbose:
+        raise UsageError("--verbose belongs to --version", hint="nilr --version --verbose")

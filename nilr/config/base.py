@@ -84,6 +84,36 @@ def _parse_minutes(value: Any) -> Any:  # noqa: ANN401 - a value from a flag, a 
 Minutes = Annotated[int, BeforeValidator(_parse_minutes)]
 
 
+_MOST_SEEDS = 1000
+
+
+def _parse_seeds(value: Any) -> Any:  # noqa: ANN401 - a value from a flag, a variable or a file
+    """Return a number of seeds, or seeds from a text with commas or from a list."""
+    listed = isinstance(value, list | tuple)
+    numbers: tuple[int, ...] = ()
+    with contextlib.suppress(ValueError):
+        numbers = tuple(int(str(word)) for word in (value if listed else str(value).split(",")))
+    if not listed and len(numbers) == 1 and 1 <= numbers[0] <= _MOST_SEEDS:
+        return numbers[0]
+    if (
+        not (listed or len(numbers) > 1)
+        or not (0 < len(numbers) <= _MOST_SEEDS)
+        or not 0 <= min(numbers) <= max(numbers) < 2**63
+    ):
+        raise ValueError(f"give a number of seeds from 1 to {_MOST_SEEDS}, or the seeds, separated by commas")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError("a seed is listed twice")
+    return numbers
+
+
+Seeds = Annotated[int | tuple[int, ...], BeforeValidator(_parse_seeds)]
+
+
+def listed_seeds(seeds: int | tuple[int, ...], first: int) -> tuple[int, ...]:
+    """Return the seeds: those listed, or a number of them that starts at `first`."""
+    return seeds if isinstance(seeds, tuple) else tuple(range(first, first + seeds))
+
+
 def is_name(text: str) -> bool:
     """Return whether a text is a valid name of a model or a dataset."""
     return re.fullmatch(_NAME, text) is not None

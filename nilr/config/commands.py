@@ -16,6 +16,7 @@ from nilr.config.base import (
     MeasuringSettings,
     ReportFormat,
     Resample,
+    Seeds,
     Settings,
     Split,
     Widths,
@@ -104,12 +105,11 @@ class ReproduceSettings(ChunkSettings, ClusterSettings):
         "trainings for cpu; grid: MAML trained at and adapted with several rates, 32 px; demo: generated images, a few "
         "minutes.",
     )
-    seeds: int | None = setting(
+    seeds: Seeds | None = setting(
         None,
-        "Number of seeds, starting at --seed; a finding needs at least three.",
+        "Number of seeds, starting at --seed, or a list such as 0,1,7; a finding needs at least three.",
         shown="5 for paper and controls, else 3",
-        ge=1,
-        le=100,
+        text=True,
     )
     name: str | None = setting(
         None,

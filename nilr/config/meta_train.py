@@ -13,7 +13,9 @@ from nilr.config.base import (
     OuterLRSchedule,
     RateGrain,
     Recompute,
+    Seeds,
     TrainingBatchStats,
+    listed_seeds,
     setting,
 )
 
@@ -30,11 +32,11 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
     name: str | None = setting(
         None, "Name of the model in the store.", shown="a new name that starts with --algo", env=False
     )
-    seeds: int = setting(
+    seeds: Seeds = setting(
         1,
-        "Number of seeds to train at the same time, starting at --seed; the models are NAME-seed0, NAME-seed1...",
-        ge=1,
-        le=1000,
+        "Seeds to train at the same time: a number of seeds, starting at --seed, or a list such as 0,1,7. The models "
+        "are NAME-seed0, NAME-seed1...",
+        text=True,
     )
     inner_lr: float | None = setting(
         None,
@@ -135,6 +137,11 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
     def reference(self) -> str | None:
         """The model whose rates the training uses, if any."""
         return self.inner_lr_from or self.rate_norm_from
+
+    @property
+    def each_seed(self) -> tuple[int, ...]:
+        """The seeds of the models to train."""
+        return listed_seeds(self.seeds, self.seed)
 
     def validations_after(self, outer_step: int) -> int:
         """Return how many validations follow the one after `outer_step` updates."""

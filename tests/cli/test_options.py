@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 
+from nilr import __version__
 from nilr.cli.boundary import run
 from nilr.cli.completion import COMPLETED
 from nilr.cli.options import ARGUMENTS, flag, value_range
@@ -241,3 +243,46 @@ def test_completion_offers_what_the_tables_have() -> None:
     assert {"probe", "bench", "models-import", "reproduce"} <= set(offered["kind"]) <= result_types().keys()
     limits = parse_limits([f"{figure}0.5" for figure in offered["fail_below"]])
     assert [f"{limit.protocol}.{limit.figure}=" for limit in limits] == offered["fail_below"]
+
+
+@pytest.mark.parametrize("command", ["meta-train", "reproduce"])
+@pytest.mark.parametrize(("seeds", "expected"), [("5", 5), ("0,1,2", (0, 1, 2)), ("7,3", (7, 3))])
+def test_seeds_are_a_number_or_a_list(install: Any, home: Path, command: str, seeds: str, expected: Any) -> None:
+    calls = install(command, lambda *_: pytest.skip())
+    with pytest.raises(pytest.skip.Exception):
+        run([command, "--seeds", seeds])
+    assert calls[0].explicit() == {"seeds": expected}
+
+
+@pytest.mark.parametrize("command", ["meta-train", "reproduce"])
+@pytest.mark.parametrize(
+    ("seeds", "reason"),
+    [
+        ("0,0", "a seed is listed twice"),
+        *(
+            (text, "give a number of seeds from 1 to 1000, or")
+            for text in ("a,b", "0", "1001", "-1,2", "3,", "1.5", "")
+        ),
+    ],
+)
+def test_seeds_that_are_neither_are_an_error(
+    home: Path, capsys: pytest.CaptureFixture[str], command: str, seeds: str, reason: str
+) -> None:
+    assert run([command, f"--seeds={seeds}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: `--seeds` cannot be `{seeds}`: {reason}")
+
+
+def test_the_version_is_followed_by_what_a_report_of_a_bug_needs(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"nilr {__version__}\n"
+    for words in (["--version", "--verbose"], ["--verbose", "--version", "--home", str(home / "other")]):
+        assert run(words) == 0
+        rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+        assert rows["nilr"] == __version__
+        assert rows["torch"] == torch.__version__
+        assert rows["engine"].split()[0] in ENGINES
+        assert rows["store"] == f"{words[-1] if len(words) > 2 else home} (0 models, 0 packs)"
+    assert run(["--verbose", "models", "ls"]) == 2
+    assert capsys.readouterr().err.startswith("error: --verbose belongs to --version\n")

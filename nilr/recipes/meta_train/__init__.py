@@ -46,7 +46,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     if settings.tensorboard is not None:
         check_output(settings.tensorboard, "--tensorboard", folder=True)
     with contextlib.ExitStack() as resources:
-        starter = Starter(store, resources, reporter, n_models=settings.seeds)
+        starter = Starter(store, resources, reporter, n_models=len(settings.each_seed))
         trainings: list[Training] = []
         for seed_settings, name in settings_by_seed(settings):
             trainings.append(starter.start(seed_settings, name, NotesOnly(reporter) if trainings else reporter))
@@ -111,7 +111,8 @@ def _train(relay: Relay, settings: TrainSettings) -> str:
 
 
 def _together(settings: TrainSettings, names: Sequence[str]) -> dict[str, Any]:
-    return {"seeds": settings.seeds, "name": names[0] if len(names) == 1 else [*names]}
+    seeds = settings.model_dump(mode="json")["seeds"]
+    return {"seeds": seeds, "name": names[0] if len(names) == 1 else [*names]}
 
 
 def next_command(settings: TrainSettings, result: Result[TrainMetrics]) -> str:

@@ -41,12 +41,14 @@ def settings_by_seed(settings: TrainSettings) -> list[tuple[TrainSettings, str]]
     """Return the settings of each training, and a default name for its model."""
     if settings.seeds == 1:
         return [(settings, settings.algo)]
+    if isinstance(settings.seeds, tuple) and "seed" in settings.explicit():
+        raise UsageError("--seeds lists the seeds, and --seed gives another one", hint="leave --seed out")
     if "/" in settings.resume:
         raise UsageError("--seeds resumes models by name, not by path", hint="give --resume the NAME of NAME-seed0")
     by_name = settings.resume not in ("never", "auto")
     base = settings.name or (settings.resume if by_name else None)
     each = []
-    for seed in range(settings.seed, settings.seed + settings.seeds):
+    for seed in settings.each_seed:
         change: dict[str, Any] = {"seeds": 1, "seed": seed, "name": f"{base}-seed{seed}" if base is not None else None}
         if by_name:
             change["resume"] = f"{settings.resume}-seed{seed}"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from nilr.checkpoint import read_manifest
 from nilr.commands import result_types, schema_of
+from nilr.config.base import listed_seeds
 from nilr.config.commands import ReproduceSettings
 from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.config.experiments import EXPERIMENTS, Experiment, Run
@@ -80,13 +81,16 @@ class ExperimentPlan:
     @cached_property
     def models(self) -> list[PlannedModel]:
         """All models, run by run, each over all seeds."""
-        seeds = self.settings.seeds or self.experiment.seeds
-        first = self.settings.seed
         return [
             self._model(run, seed)
             for run in self.experiment.runs
-            for seed in range(first, first + max(1, seeds - run.fewer_seeds))
+            for seed in self.seeds[: max(1, len(self.seeds) - run.fewer_seeds)]
         ]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the experiment; some runs have fewer."""
+        return listed_seeds(self.settings.seeds or self.experiment.seeds, self.settings.seed)
 
     def _model(self, run: Run, seed: int) -> PlannedModel:
         def named(run: str) -> str:
@@ -113,7 +117,7 @@ class ExperimentPlan:
         """
         experiment, settings = self.experiment, self.settings
         common = {**self._place, "models": (model.name,), "seed": settings.seed}
-        first = model.run.claimed and model.seed == settings.seed
+        first = model.run.claimed and model.seed == self.seeds[0]
         probe = {"rates": model.run.edits, **experiment.probe, **(experiment.closer if first else {})}
         n_episodes = settings.n_episodes or experiment.n_episodes
         again = settings.n_episodes or experiment.n_episodes_again

@@ -13,6 +13,7 @@ from nilr.checkpoint import load_checkpoint
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import Interrupted, StoreError, UsageError
 from nilr.recipes import meta_train
+from nilr.recipes.meta_train.start import settings_by_seed
 from nilr.reporting import SilentReporter
 from nilr.results.commands import TrainMetrics
 from nilr.results.result import Result
@@ -33,6 +34,13 @@ def state(directory: Path) -> dict[str, list[float]]:
 @pytest.fixture
 def models(home: Path) -> Path:
     return home / "models"
+
+
+def test_listed_seeds_name_their_models_and_go_without_another_seed() -> None:
+    each = settings_by_seed(TrainSettings(seeds=(4, 7), name="x"))
+    assert [(one.seed, one.name, one.seeds) for one, _ in each] == [(4, "x-seed4", 1), (7, "x-seed7", 1)]
+    with pytest.raises(UsageError, match="--seed gives another one"):
+        settings_by_seed(TrainSettings(seeds=(4, 7), seed=1))
 
 
 @pytest.mark.sampled(1)

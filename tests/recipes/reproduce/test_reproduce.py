@@ -287,3 +287,4 @@ def test_other_initial_rates_have_two_seeds_less_and_at_least_one(home: Path) ->
     assert five["metasgd-nonneg"] == [1, 2, 3, 4, 5]
     assert five["metasgd-init-0.05"] == [1, 2, 3]
     assert seeds(ReproduceSettings(seeds=1))["metasgd-init-0.001"] == [0]
+    assert seeds(ReproduceSettings(seeds=(7, 2, 9)))["metasgd"] == [7, 2, 9]
