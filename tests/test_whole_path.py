@@ -96,7 +96,7 @@ def test_generated_images_to_probe_result_as_a_user_types_it(nilr: Terminal) -> 
     assert adapted["models"][0]["name"] == "maml"
 
     listed = [line.split()[:2] for line in nilr("models ls").stdout.splitlines()[1:]]
-    assert listed == [["maml", "complete"], ["maml-adapted", "complete"], ["metasgd", "complete"]]
+    assert listed == [["maml", "finished"], ["maml-adapted", "finished"], ["metasgd", "finished"]]
     assert nilr("models verify").stdout.count(" ok") == 9
     assert "algorithm.name" in nilr("models show metasgd").stdout
     assert Path(nilr("models path metasgd@last").stdout.strip()).name == "last.safetensors"

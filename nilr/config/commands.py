@@ -24,6 +24,8 @@ from nilr.config.base import (
 )
 
 ExportFormat = Literal["nilr", "state-dict", "learn2learn"]
+ModelStatus = Literal["finished", "running", "interrupted", "unreadable"]
+ModelOrder = Literal["name", "algo", "data", "status", "accuracy", "size", "age"]
 TableFormat = Literal["csv", "parquet", "json"]
 ReproducePreset = Literal["paper", "cpu", "controls", "grid", "demo"]
 
@@ -194,6 +196,21 @@ class ModelsSettings(Settings):
     """`nilr models verify` (default: all models)."""
 
     models: tuple[str, ...] = setting((), "Names of models.")
+
+
+class ListModelsSettings(ModelsSettings):
+    """`nilr models ls` (default: all models)."""
+
+    sort: ModelOrder = setting("name", "Order: name, algo, data, status, accuracy, size or age.", env=False)
+    algo: str | None = setting(None, "Only models of this algorithm.", shown="all", env=False)
+    data: str | None = setting(None, "Only models that were trained on this pack.", shown="all", env=False)
+    status: ModelStatus | None = setting(
+        None,
+        "Only models in this state: finished, running, interrupted (its training has not finished, and no process is "
+        "working on it) or unreadable.",
+        shown="all",
+        env=False,
+    )
 
 
 class RemoveSettings(ModelsSettings):

@@ -48,23 +48,75 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_ls_prints_one_line_per_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "ls"]) == 0
     header, row = lines(capsys)
-    assert header == "name status algo arch task updates val accuracy, % saved at parent problem"
-    assert row.startswith("tiny incomplete metasgd conv4 2-way 1-shot 40/100 62.50 20")
+    assert header == "name status val, % algo data px age size task updates arch parent problem"
+    assert row.startswith("tiny interrupted 62.50 metasgd synthetic 16 20")
+    assert row.endswith(f" {model.stat().st_size} 2-way 1-shot 40/100 conv4 - -")
+
+
+def add(model: Path, name: str, **change: object) -> None:
+    """Save the model under another name, with another manifest."""
+    checkpoint = load_checkpoint(model)
+    manifest = checkpoint.manifest.model_dump(include={*Manifest.model_fields} - WRITTEN) | change
+    path = model.parents[1] / name / "last.safetensors"
+    save_checkpoint(path, params=checkpoint.params, inner_lr=checkpoint.inner_lr, **manifest)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], ["best", "maml", "tiny"]),
+        (["--sort", "accuracy"], ["best", "tiny", "maml"]),
+        (["--sort", "age"], ["maml", "best", "tiny"]),
+        (["--algo", "maml"], ["maml"]),
+        (["--data", "birds"], ["best"]),
+        (["--status", "finished"], ["best"]),
+        (["m*", "tiny"], ["maml", "tiny"]),
+        (["--algo", "metasdg"], []),
+    ],
+)
+def test_ls_sorts_and_filters(
+    model: Path, capsys: pytest.CaptureFixture[str], words: list[str], names: list[str]
+) -> None:
+    birds = {"name": "birds", "digest": "cd", "image_size": 32}
+    metrics = {"best_val_accuracy": {"mean": 0.75, "ci95": 0.01, "n_episodes": 10}}
+    add(model, "best", data=birds, outer_step=100, metrics=metrics)
+    add(model, "maml", algorithm={"name": "maml"}, metrics={})
+    assert run(["models", "ls", *words, "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["name"] for row in json.loads(out)] == names
+    if not names:
+        assert err == "no model matches; algo: maml, metasgd\n"
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(60, "data, px, age, size, task, updates, arch"), (80, "size, task, updates, arch"), (140, None)],
+)
+def test_a_narrow_terminal_lists_each_model_in_one_line(
+    model: Path, monkeypatch: pytest.MonkeyPatch, width: int, left_out: str | None
+) -> None:
+    stdout = Terminal()
+    monkeypatch.setattr("sys.stdout", stdout)
+    monkeypatch.setenv("COLUMNS", str(width))
+    add(model, "metasgd-5shot-non-negative")
+    assert run(["models", "ls"]) == 0
+    shown = [line.strip() for line in stdout.getvalue().splitlines() if line.strip()]
+    assert [line.split()[:2] for line in shown[2:4]] == [
+        ["metasgd-5shot-non-negative", "interrupted"],
+        ["tiny", "interrupted"],
+    ]
+    assert " ".join(shown[4:]) == ("" if left_out is None else f"not shown at this width: {left_out}")
 
 
 def test_ls_lists_adapted_models_below_their_parent(
     model: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parents = {"a-adapted": "tiny", "again": "a-adapted", "last": "gone", "b": "c", "c": "b", "self": "self"}
-    checkpoint = load_checkpoint(model)
     for name, parent in parents.items():
-        manifest = checkpoint.manifest.model_dump(include={*Manifest.model_fields} - WRITTEN)
-        place = home / "models" / name / "last.safetensors"
-        manifest["parent"] = {"name": parent, "digest": "ab"}
-        save_checkpoint(place, params=checkpoint.params, inner_lr=checkpoint.inner_lr, **manifest)
+        add(model, name, parent={"name": parent, "digest": "ab"})
     assert run(["models", "ls"]) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
-    assert [re.split(r" +(?:in)?complete ", row)[0] for row in rows] == [
+    assert [re.split(r" +(?:finished|interrupted) ", row)[0] for row in rows] == [
         "last",
         "self",
         "tiny",

@@ -1,10 +1,10 @@
 """What the commands of `nilr models` show. Except for `import`, it is an answer, and so it goes to stdout."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import typer
 
-from nilr.cli.console import Screen
+from nilr.cli.console import Cell, Screen, age, file_size
 from nilr.errors import CheckpointError
 from nilr.recipes.models import Exported, FileCheck, ModelRow, Pushed
 from nilr.results.commands import ImportMetrics
@@ -12,13 +12,53 @@ from nilr.results.result import Result
 from nilr.store import ModelRef
 from nilr.words import counted
 
-_LIST = ("name", "status", "algo", "arch", "task", "updates", "val accuracy", "saved at", "parent", "problem")
+_LIST = (
+    "name",
+    "status",
+    "val",
+    "algo",
+    "data",
+    "px",
+    "age",
+    "size",
+    "task",
+    "updates",
+    "arch",
+    "parent",
+    "problem",
+)
+# The columns that a narrow terminal does not show, the first one first.
+_LEAST_NEEDED = ("parent", "arch", "updates", "task", "size", "age", "px", "data", "algo")
 
 
 def show_list(models: list[ModelRow], screen: Screen) -> None:
-    """Write one row per model."""
-    if models:
-        screen.answer.table(_LIST, [_row(model, depth, screen.answer) for model, depth in _by_parent(models)])
+    """Write one row per model; a terminal shows the columns that fit into it, and names the others."""
+    answer = screen.answer
+    rows = [_row(model, depth, answer) for model, depth in _by_parent(models)]
+    if not rows:
+        return
+    if not answer.either("terminal", ""):
+        answer.table(_LIST, rows)
+        return
+    columns = {title: [row[i] for row in rows] for i, title in enumerate(_LIST)}
+    problems = columns.pop("problem")
+    columns = {title: cells for title, cells in columns.items() if any(cells)}
+    dropped = []
+    for title in _LEAST_NEEDED:
+        if title in columns and _width(columns) > answer.width:
+            del columns[title]
+            dropped.append(title)
+    answer.table(list(columns), list(zip(*columns.values(), strict=True)))
+    for name, problem in zip(columns["name"], problems, strict=True):
+        if name and problem:
+            answer.line(f"{name.strip()}: {problem}")
+    if dropped:
+        answer.line(f"not shown at this width: {', '.join(reversed(dropped))}")
+
+
+def _width(columns: Mapping[str, Sequence[Cell]]) -> int:
+    """Return the width of a table in which no cell is wrapped."""
+    return sum(max(len(title), *(len(cell or "-") for cell in cells)) + 2 for title, cells in columns.items()) + 2
 
 
 def _by_parent(models: list[ModelRow]) -> Iterator[tuple[ModelRow, int]]:
@@ -33,14 +73,16 @@ def _by_parent(models: list[ModelRow]) -> Iterator[tuple[ModelRow, int]]:
                 stack += [(child, depth + 1) for child in reversed(models) if child.parent == model.name]
 
 
-def _row(model: ModelRow, depth: int, screen: Screen) -> tuple[str | None, ...]:
+def _row(model: ModelRow, depth: int, screen: Screen) -> tuple[Cell, ...]:
     task = None if model.n_way is None or model.n_shot is None else f"{model.n_way}-way {model.n_shot}-shot"
     updates = None if model.outer_step is None else str(model.outer_step)
     if updates is not None and model.outer_steps is not None:
         updates = f"{updates}/{model.outer_steps}"
-    accuracy, saved_at = screen.share(model.val_accuracy), model.saved_at and model.saved_at[:16].replace("T", " ")
-    described = ("  " * depth + model.name, model.status, model.algo, model.arch, task, updates)
-    return (*described, accuracy, saved_at, model.parent, model.problem)
+    size = None if model.bytes is None else screen.either(file_size(model.bytes), str(model.bytes))
+    saved = None if model.saved_at is None else screen.either(age(model.saved_at), model.saved_at)
+    image_size = None if model.image_size is None else str(model.image_size)
+    described = ("  " * depth + model.name, model.status, screen.share(model.val_accuracy), model.algo, model.data)
+    return (*described, image_size, saved, size, task, updates, model.arch, model.parent, model.problem)
 
 
 def show_path(model: ModelRef, screen: Screen) -> None:

@@ -6,20 +6,23 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings
-from nilr.config.commands import ModelSettings, ModelsSettings, RemoveSettings
+from nilr.config.commands import ListModelsSettings, ModelSettings, ModelsSettings, ModelStatus, RemoveSettings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
 from nilr.history import completed_updates, read_history
 from nilr.reporting import Reporter
 from nilr.results.records import Record
 from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store
 from nilr.training_state import load_training_state
+from nilr.words import some
 
+# What `--sort` orders by, and whether the highest value comes first; other orders have the name of their field.
+_ORDERS = {"accuracy": ("val_accuracy", True), "size": ("bytes", True), "age": ("saved_at", True)}
 FILES = (BEST, LAST, TRAINING_STATE, HISTORY)
 
 
@@ -44,8 +47,7 @@ class ModelRow(Record):
     """One model in a list; a value that the checkpoint does not contain is None."""
 
     name: str
-    # complete, running (a process is working on it), incomplete (its training has not finished) or unreadable
-    status: Literal["complete", "running", "incomplete", "unreadable"]
+    status: ModelStatus
     algo: str | None = None
     arch: str | None = None
     n_way: int | None = None
@@ -53,6 +55,9 @@ class ModelRow(Record):
     outer_step: int | None = None  # completed outer updates, of `outer_steps`
     outer_steps: int | None = None
     val_accuracy: float | None = None  # accuracy of the best validation, a fraction
+    data: str | None = None  # the pack that it was trained on, and the side of its images in pixels
+    image_size: int | None = None
+    bytes: int | None = None  # of all its files
     saved_at: str | None = None
     parent: str | None = None  # the model it was adapted from
     problem: str | None = None  # why it is unreadable
@@ -73,6 +78,36 @@ def list_models(settings: Settings, reporter: Reporter) -> list[ModelRow]:
         reporter.note(f"there is no model in the store yet: {store.how_to_train()}")
     rows = [(store.model_dir(name), _row(store, name)) for name in store.model_names()]
     return [row for directory, row in rows if row.problem is None or directory.exists()]  # it may be removed meanwhile
+
+
+def select_models(settings: ListModelsSettings, reporter: Reporter) -> list[ModelRow]:
+    """Return the models of a list that have the given names, algorithm, pack and status, in the given order.
+
+    The best accuracy and the newest and largest models come first; models without the value come last.
+
+    Raises:
+        StoreError: there is no model of such a name.
+    """
+    store = Store(settings.home)
+    for name in settings.models:
+        store.require_model(name)
+    rows = list_models(settings, reporter)
+    wanted = {"algo": settings.algo, "data": settings.data, "status": settings.status}
+    found = [
+        row
+        for row in rows
+        if (not settings.models or row.name in settings.models)
+        and all(value is None or getattr(row, name) == value for name, value in wanted.items())
+    ]
+    if rows and not found:
+        known = (
+            f"{name}: {some(sorted({str(getattr(row, name)) for row in rows}))}" for name in wanted if wanted[name]
+        )
+        reporter.note(f"no model matches; {'; '.join(known)}")
+    field, descending = _ORDERS.get(settings.sort, (settings.sort, False))
+    known_first = [row for row in found if getattr(row, field) is not None]
+    known_first.sort(key=lambda row: getattr(row, field), reverse=descending)
+    return known_first + [row for row in found if getattr(row, field) is None]
 
 
 def find_model(settings: ModelSettings, reporter: Reporter) -> ModelRef:
@@ -106,10 +141,12 @@ def _row(store: Store, name: str) -> ModelRow:
     try:
         files = [directory / file for file in CHECKPOINTS.values()]
         manifests = [read_manifest(file) for file in files if file.is_file()]
-        row = ModelRow(name=name, status="incomplete")
+        row = ModelRow(name=name, status="interrupted")
         if manifests:
             row = describe(name, manifests[-1], completed_updates(directory, manifests[-1]))
-        return row.model_copy(update=_progress(directory)) if store.in_use(name) else row
+        progress = _progress(directory) if store.in_use(name) else {}
+        n_bytes = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
+        return row.model_copy(update={"bytes": n_bytes, **progress})
     except (CheckpointError, OSError) as error:
         return ModelRow(name=name, status="unreadable", problem=str(error))
 
@@ -130,7 +167,7 @@ def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
     best: Any = manifest.metrics.get("best_val_accuracy")
     row = {
         "name": name,
-        "status": "incomplete" if isinstance(total, int) and outer_step < total else "complete",
+        "status": "interrupted" if isinstance(total, int) and outer_step < total else "finished",
         "algo": manifest.algorithm.get("name"),
         "arch": manifest.architecture.name,
         "n_way": manifest.architecture.arguments.get("n_way"),
@@ -138,6 +175,8 @@ def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
         "outer_step": outer_step,
         "outer_steps": total,
         "val_accuracy": best.get("mean") if isinstance(best, Mapping) else None,
+        "data": manifest.data.name,
+        "image_size": manifest.data.image_size,
         "saved_at": manifest.saved_at,
         "parent": manifest.parent.name if manifest.parent else None,
     }

@@ -68,7 +68,7 @@ def test_a_model_is_copied_unchanged(given: Path, home: Path) -> None:
     }
     expected = {name: content for name, content in contents(given).items() if name != "meta-train.json"}
     assert contents(home / "models" / "m") == expected
-    assert [(row.name, row.status) for row in list_models(Settings(home=home), SilentReporter())] == [("m", "complete")]
+    assert [(row.name, row.status) for row in list_models(Settings(home=home), SilentReporter())] == [("m", "finished")]
     assert [check.problem for check in verify_models(ModelsSettings(home=home), SilentReporter())] == [None] * 3
     remove_models(ModelsSettings(home=home, models=["m"]), SilentReporter())
     assert (given / "last.safetensors").exists()

@@ -83,9 +83,9 @@ def test_a_row_describes_the_newest_checkpoint(home: Path) -> None:
     save(home, "metasgd", "best", outer_step=40)
     save(home, "metasgd")
     (row,) = list_models(home)
-    assert row.model_dump(exclude={"saved_at"}) == {
+    assert row.model_dump(exclude={"saved_at", "bytes"}) == {
         "name": "metasgd",
-        "status": "complete",
+        "status": "finished",
         "algo": "metasgd",
         "arch": "conv4",
         "n_way": 2,
@@ -93,18 +93,21 @@ def test_a_row_describes_the_newest_checkpoint(home: Path) -> None:
         "outer_step": 100,
         "outer_steps": 100,
         "val_accuracy": 0.625,
+        "data": "synthetic",
+        "image_size": 16,
         "parent": None,
         "problem": None,
     }
     assert row.saved_at is not None
+    assert row.bytes == sum(file.stat().st_size for file in (home / "models" / "metasgd").iterdir())
 
 
-def test_an_unfinished_training_is_incomplete(home: Path) -> None:
+def test_an_unfinished_training_is_interrupted(home: Path) -> None:
     save(home, "metasgd", outer_step=99)
     (home / "models" / "just-started").mkdir()
     assert [(row.name, row.status, row.outer_step) for row in list_models(home)] == [
-        ("just-started", "incomplete", None),
-        ("metasgd", "incomplete", 99),
+        ("just-started", "interrupted", None),
+        ("metasgd", "interrupted", 99),
     ]
 
 
@@ -123,13 +126,13 @@ def test_a_locked_model_is_running_and_shows_the_updates_of_its_history(home: Pa
         ("saved", "running", 120, 60_000),
         ("unsaved", "running", 120, 60_000),
     ]
-    assert [row.status for row in list_models(home)] == ["complete", "incomplete", "incomplete"]
+    assert [row.status for row in list_models(home)] == ["finished", "interrupted", "interrupted"]
 
 
-def test_an_adapted_model_is_complete_and_names_its_parent(home: Path) -> None:
+def test_an_adapted_model_is_finished_and_names_its_parent(home: Path) -> None:
     save(home, "metasgd-adapted", outer_step=99, parent={"name": "metasgd", "digest": "ab"})
     (row,) = list_models(home)
-    assert (row.status, row.parent, row.outer_steps) == ("complete", "metasgd", None)
+    assert (row.status, row.parent, row.outer_steps) == ("finished", "metasgd", None)
 
 
 def test_a_model_without_validation_has_no_accuracy(home: Path) -> None:
@@ -149,8 +152,8 @@ def test_unreadable_models_are_listed_with_the_reason(home: Path) -> None:
     rows = {row.name: row for row in list_models(home)}
     assert {name: row.status for name, row in rows.items()} == {
         "cut": "unreadable",
-        "directory": "incomplete",
-        "good": "complete",
+        "directory": "interrupted",
+        "good": "finished",
         "half": "unreadable",
         "odd": "unreadable",
     }
