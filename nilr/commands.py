@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nilr.config.base import Settings
 from nilr.config.commands import (
     BenchSettings,
+    CompareModelsSettings,
     ComparePacksSettings,
     DemoSettings,
     ExportSettings,
@@ -132,6 +133,9 @@ COMMANDS = (
     Command("models show", "Show what a model is, how it was trained, how good it is, and its inner rates.",
             ModelSettings, "nilr.results.commands:ModelCard",
             "nilr.recipes.models.show:run", "nilr.cli.show.model_card:show", stored=False),
+    Command("models compare", "Show in what models differ: settings, metrics and inner rates by layer.",
+            CompareModelsSettings, "nilr.results.commands:ModelComparison",
+            "nilr.recipes.models.show:compare", "nilr.cli.show.model_card:show_comparison", stored=False),
     Command("models path", "Print the path of a model's checkpoint.",
             ModelSettings, None,
             "nilr.recipes.models:find_model", "nilr.cli.show.models:show_path"),

@@ -20,6 +20,7 @@ from nilr.results.commands import (
     ImageRef,
     ImportedModel,
     ModelCard,
+    ModelComparison,
     Prediction,
     PrepareDataMetrics,
     RateRow,
@@ -168,6 +169,9 @@ METRICS["models-show"] = ModelCard(
     n_params=2,
     rates_by_tensor=[RateRow(name="head.bias", count=2, min=-1.0, mean=0.0, max=1.0, share_negative=0.5)],
     rates_by_layer=[],
+)
+METRICS["models-compare"] = ModelComparison(
+    models=["a@best", "b@best"], settings={"seed": {"a@best": 0, "b@best": 1}}, metrics={}, rates_by_layer={}
 )
 METRICS["data-ls"] = [PackRow(name="birds", bytes=10, problem="damaged")]
 METRICS["data-verify"] = [PackCheck(pack="birds")]

@@ -220,6 +220,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "nilr results export --format parquet --force",
     ),
     "models ls": ("nilr models ls", "nilr models ls --home ./nilr-demo", "nilr models ls | sort"),
+    "models compare": (
+        "nilr models compare maml metasgd",
+        "nilr models compare metasgd@best metasgd@last",
+        "nilr models compare maml metasgd --json -",
+    ),
     "models show": (
         "nilr models show",
         "nilr models show metasgd@last",

@@ -213,6 +213,10 @@ class ListModelsSettings(ModelsSettings):
     )
 
 
+class CompareModelsSettings(ModelsSettings):
+    """`nilr models compare`."""
+
+
 class RemoveSettings(ModelsSettings):
     """`nilr models rm`."""
 

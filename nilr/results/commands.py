@@ -128,6 +128,22 @@ class ModelCard(Record):
     files: list[ModelFile] = Field(default_factory=list)
 
 
+class ModelComparison(Record):
+    """`nilr models compare`: values by name, and then by model; a value that a model does not have is null.
+
+    Attributes:
+        models: NAME@CHECKPOINT of each model.
+        settings: architecture, algorithm, pack and settings, where they differ.
+        metrics: the metrics that differ.
+        rates_by_layer: the distribution of the inner rates of each layer.
+    """
+
+    models: list[str]
+    settings: dict[str, dict[str, JsonValue]]
+    metrics: dict[str, dict[str, JsonValue]]
+    rates_by_layer: dict[str, dict[str, RateRow]]
+
+
 class ImportedModel(Record):
     """One model of `nilr models import`.
 

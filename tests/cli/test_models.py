@@ -176,6 +176,22 @@ def test_show_writes_and_prints_json(
     assert not (home / "results").exists()
 
 
+def test_compare_shows_only_what_differs(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(model, "other", settings={"algo": "metasgd", "n_shot": 5, "outer_steps": 100}, metrics={"loss": 1.5})
+    assert run(["models", "compare", "tiny", "other"]) == 0
+    shown = lines(capsys)
+    assert shown[:3] == ["settings tiny@last other@last", "n_shot 1 5", "outer_lr 0.00123456 -"]
+    assert "best_val_accuracy 62.50 ± 1.00 % (10 episodes) -" in shown
+    assert "loss 1.234 1.5" in shown
+    assert shown[-1] == "head other@last -0.25 █▁▁▁▁▁▁▁▁▁▁▁▁▁▁█ 0.5 0.125 50.00 2"
+    assert not any(line.startswith(("outer_steps", "filters")) for line in shown)
+
+
+def test_compare_needs_two_models(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "compare", "tiny"]) == 2
+    assert capsys.readouterr().err.startswith("error: a comparison needs at least two models\nhint: name two or more")
+
+
 def test_verify_names_the_broken_file_and_fails(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "models" / "broken").mkdir(parents=True)
     (home / "models" / "broken" / "last.safetensors").write_bytes(b"<html>")

@@ -1,4 +1,4 @@
-"""The card of a model on a screen."""
+"""The card of a model, and a comparison of models, on a screen."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from nilr.cli.console import Cell, Screen, age, file_size, share
 from nilr.cli.sparkline import sparkline
-from nilr.results.commands import ModelCard, RateRow
+from nilr.results.commands import ModelCard, ModelComparison, RateRow
 from nilr.results.records import Mean
 from nilr.results.result import Result
 from nilr.words import counted, number
@@ -23,6 +23,29 @@ def show(result: Result[ModelCard], screen: Screen) -> None:
         answer.line("")
         header = ("inner rates", "min", "min to max", "max", "mean", "negative", "count")
         answer.table(header, [_rates(row) for row in card.rates_by_layer])
+
+
+def show_comparison(result: Result[ModelComparison], screen: Screen) -> None:
+    """Write the settings and metrics that differ, and the rates of each layer, one model after the other."""
+    found, answer = result.metrics, screen.answer
+    settings = {name: [_cell(value) for value in row.values()] for name, row in found.settings.items()}
+    metrics = {name: [_metric(name, value, answer) for value in row.values()] for name, row in found.metrics.items()}
+    for title, rows in (("settings", settings), ("metrics", metrics)):
+        if rows:
+            answer.table((title, *found.models), [(name, *cells) for name, cells in rows.items()])
+    if found.rates_by_layer:
+        rates = [(name, *_rates(row)) for of_layer in found.rates_by_layer.values() for name, row in of_layer.items()]
+        header = ("layer", "model", "min", "min to max", "max", "mean", "negative", "count")
+        answer.table(header, [(layer, name, *figures) for name, layer, *figures in rates], names=2)
+
+
+def _metric(name: str, value: Any, screen: Screen) -> Cell:  # noqa: ANN401 - JSON of any shape
+    fraction = any(part in name for part in ("accuracy", "share"))
+    return (percent(value, screen) if fraction else number(value) if isinstance(value, float) else None) or _cell(value)
+
+
+def _cell(value: Any) -> Cell:  # noqa: ANN401 - JSON of any shape
+    return None if value is None else _text(value)
 
 
 def _rates(row: RateRow) -> tuple[Cell, ...]:

@@ -1,7 +1,7 @@
 """`nilr models show`: what one checkpoint is, how it was trained, and how good it is."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from nilr.checkpoint import Manifest, load_checkpoint
 from nilr.config.base import Settings
-from nilr.config.commands import ModelSettings
+from nilr.config.commands import CompareModelsSettings, ModelSettings
 from nilr.config.meta_train import TrainSettings
-from nilr.errors import CheckpointError, NilrError
+from nilr.errors import CheckpointError, NilrError, UsageError
 from nilr.history import read_history
 from nilr.models.parameters import layer
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import resolve
 from nilr.recipes.models import FILES
 from nilr.reporting import Reporter
-from nilr.results.commands import ModelCard, ModelFile, RateRow
+from nilr.results.commands import ModelCard, ModelComparison, ModelFile, RateRow
 from nilr.results.result import Result
 from nilr.runtime import environment
 from nilr.store import CHECKPOINTS, HISTORY, ModelRef, Store
@@ -36,6 +36,53 @@ def run(settings: ModelSettings, reporter: Reporter) -> Result[ModelCard]:
     outcome = Outcome(settings)
     card = read_card(Store(settings.home).find_model(settings.model))
     return outcome.result(card, config={"model": card.name}, environment=environment())
+
+
+def compare(settings: CompareModelsSettings, reporter: Reporter) -> Result[ModelComparison]:
+    """Return in what models differ.
+
+    Raises:
+        UsageError: fewer than two models are named.
+        StoreError: there is no such model.
+    """
+    outcome, store = Outcome(settings), Store(settings.home)
+    if len(settings.models) < 2:
+        hint = f"name two or more; `{store.command('models', 'ls')}` lists them"
+        raise UsageError("a comparison needs at least two models", hint=hint)
+    cards = {f"{card.name}@{card.checkpoint}": card for card in map(read_card, map(store.find_model, settings.models))}
+    comparison = ModelComparison(
+        models=list(cards),
+        settings=_differences({name: _recipe(card.manifest) for name, card in cards.items()}),
+        metrics=_differences({name: card.manifest.metrics for name, card in cards.items()}),
+        rates_by_layer={
+            row.name: {
+                name: other for name, card in cards.items() for other in card.rates_by_layer if other.name == row.name
+            }
+            for card in cards.values()
+            for row in card.rates_by_layer
+        },
+    )
+    return outcome.result(comparison, config={"models": list(cards)}, environment=environment())
+
+
+def _recipe(manifest: Manifest) -> dict[str, JsonValue]:
+    """Return the settings of a training with its body and its pack; resolved settings contain the algorithm's row."""
+    body: dict[str, JsonValue] = {"arch": manifest.architecture.name, **manifest.architecture.arguments}
+    data: dict[str, JsonValue] = {"data": manifest.data.name, "data digest": manifest.data.digest}
+    return {
+        "algo": manifest.algorithm.get("name"),
+        **body,
+        **data,
+        **manifest.settings,
+        "outer_step": manifest.outer_step,
+    }
+
+
+def _differences(values: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, dict[str, JsonValue]]:
+    """Return, by key, the values of all models, where they are not all equal."""
+    keys = dict.fromkeys(key for of_model in values.values() for key in of_model)
+    found = {key: {name: of_model.get(key) for name, of_model in values.items()} for key in keys}
+    return {key: row for key, row in found.items() if any(value != next(iter(row.values())) for value in row.values())}
 
 
 def read_card(ref: ModelRef) -> ModelCard:
