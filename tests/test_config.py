@@ -15,6 +15,7 @@ from nilr.config.commands import (
     DemoSettings,
     ExportSettings,
     ImportSettings,
+    ListModelsSettings,
     PrepareDataSettings,
     PullSettings,
     PushSettings,
@@ -72,6 +73,7 @@ def test_a_name_is_the_words_of_a_flag(model: type[Settings], name: str) -> None
 def test_a_field_has_one_type_wherever_it_stands() -> None:
     optional = {"data", "n_way", "n_shot", "n_query", "filters", "outer_steps", "n_episodes", "preset", "seeds"}
     optional |= {"arch", "widths", "image_size", "channels"}  # of one training, or of several models; of a data set
+    optional.add("algo")  # of a training, or of the models to list
     optional |= {"format"}  # of a report, of a state dict, of an export
     optional.add("batch_stats")  # of a training never `together`
     seen: dict[str, Any] = {}
@@ -82,8 +84,8 @@ def test_a_field_has_one_type_wherever_it_stands() -> None:
 
 
 def test_only_these_settings_have_no_environment_variable() -> None:
-    """Those of models on the way in or out are about one file."""
-    portable = {ImportSettings, ExportSettings, PushSettings, PullSettings}
+    """Those of models on the way in or out are about one file; those of a list of models only select rows."""
+    portable = {ImportSettings, ExportSettings, PushSettings, PullSettings, ListModelsSettings}
     kept_out = {name for model, name in FIELDS if model not in portable and not extra(model, name)["env"]}
     assert kept_out == {"home", "name", "force", "resume", "verify", "yes"}
 
