@@ -54,6 +54,8 @@ class Command:
     show: str  # import path of a function (what the recipe returns, screen) -> None
     next: str | None = None  # import path of a function (settings, result) -> the command to run next
     check: str | None = None  # import path of a function (settings, result) that raises if the result fails a limit
+    # import path of a function (settings, reporter) that checks and describes the work, by topic, and does none
+    dry_run: str | None = None
     lists: bool = False  # whether it returns rows, which `--json` writes
     stored: bool = True  # whether the command line stores the result; `reproduce` and `demo` store theirs themselves
     distributed: bool = False  # whether several processes of torchrun can run it together
@@ -72,7 +74,7 @@ COMMANDS = (
     Command("meta-train", "Learn a meta-initialisation, and rates, from a packed dataset.",
             TrainSettings, "nilr.results.commands:TrainMetrics",
             "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show", "nilr.recipes.meta_train:next_command",
-            distributed=True),
+            dry_run="nilr.recipes.meta_train.dry_run:dry_run", distributed=True),
     Command("watch", "Watch running trainings from another terminal, from their files alone.",
             WatchSettings, None,
             "nilr.recipes.watch:run", "nilr.cli.show.watch:show"),
@@ -81,7 +83,8 @@ COMMANDS = (
             "nilr.recipes.adapt:run", "nilr.cli.show.adapt:show"),
     Command("probe", "Evaluate features before and after adaptation.",
             ProbeSettings, "nilr.results.probe:ProbeMetrics",
-            "nilr.recipes.probe:run", "nilr.cli.show.probe:show", check="nilr.results.gate:check", distributed=True),
+            "nilr.recipes.probe:run", "nilr.cli.show.probe:show", check="nilr.results.gate:check",
+            dry_run="nilr.recipes.probe.dry_run:dry_run", distributed=True),
     Command("rates", "Describe the inner learning rates, layer by layer.",
             RatesSettings, "nilr.results.probe:RatesMetrics",
             "nilr.recipes.rates:run", "nilr.cli.show.rates:show"),

@@ -22,8 +22,8 @@ HELP = "Measure what learned inner-loop learning rates do to a meta-learner's fe
 EPILOG = (
     "--config FILE reads settings from a TOML file (n_way = 5 is --n-way 5), --save-config FILE writes those that were "
     "given. Environment variables set options too: NILR_OUTER_STEPS=100 is --outer-steps 100. Exceptions are --name, "
-    "--json, --config, --save-config, --force, --resume, --verify and --yes. Unknown variables that start with NILR_ "
-    "are named in a warning. Every command that measures also stores its result in the store."
+    "--json, --config, --save-config, --dry-run, --force, --resume, --verify and --yes. Unknown variables that start "
+    "with NILR_ are named in a warning. Every command that measures also stores its result in the store."
 )
 
 
@@ -97,7 +97,10 @@ def build_app() -> typer.Typer:
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
         function = typer_function(
-            command.settings, partial(run_command, command), json=command.result is not None or command.lists
+            command.settings,
+            partial(run_command, command),
+            json=command.result is not None or command.lists,
+            dry_run=command.dry_run is not None,
         )
         groups.get(group, app).command(name, cls=_Command, help=command.help)(function)
     for name, sub_app in groups.items():

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from nilr.cli.completion import completer
 from nilr.cli.config_file import read_config
-from nilr.cli.topics import COMMON, METAVARS, OPTIONS, TOPIC_OF
+from nilr.cli.topics import COMMON, METAVARS, OPTIONS, RUNNING, TOPIC_OF
 from nilr.config.base import Settings
 from nilr.config.meta_train import PRESETS
 from nilr.errors import UsageError, invalid_value
@@ -27,6 +27,7 @@ ARGUMENTS = {
 SWITCH = ""
 QUIET_HELP = "Print errors only; results are stored all the same."
 DEBUG_HELP = "Show tracebacks."
+_DRY_RUN_HELP = "Check everything that can be checked without work, show what would be done, and write no result."
 _FILES = {
     "config": "TOML file with settings, such as n_way = 5; flags and environment variables override it.",
     "save_config": "Write the settings that were given to this TOML file, for --config.",
@@ -49,6 +50,7 @@ class Invocation:
     debug: bool = False
     json: str | None = None
     save_config: str | None = None
+    dry_run: bool = False
 
 
 def flag(name: str) -> str:
@@ -57,7 +59,7 @@ def flag(name: str) -> str:
 
 
 def typer_function(
-    settings: type[Settings], run: Callable[[Settings, Invocation], None], *, json: bool
+    settings: type[Settings], run: Callable[[Settings, Invocation], None], *, json: bool, dry_run: bool
 ) -> Callable[..., None]:
     """Return a function whose parameters are the fields of `settings`, for Typer to make a command of.
 
@@ -69,6 +71,7 @@ def typer_function(
         invocation.quiet |= bool(values.pop("quiet"))
         invocation.debug |= bool(values.pop("debug"))
         invocation.json = values.pop("json", None)
+        invocation.dry_run = bool(values.pop("dry_run", False))
         invocation.save_config = values.pop("save_config")
         config = values.pop("config")
         if values.get("home") is None:
@@ -87,7 +90,7 @@ def typer_function(
         run(validated, invocation)
 
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    parameters = [context, *_field_parameters(settings), *_common_parameters(json=json)]
+    parameters = [context, *_field_parameters(settings), *_common_parameters(json=json, dry_run=dry_run)]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return function
@@ -136,11 +139,14 @@ def source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not
     return str(parameter.opts[0]) if parameter.param_type_name == "option" else str(parameter.metavar)
 
 
-def _common_parameters(*, json: bool) -> Iterator[inspect.Parameter]:
+def _common_parameters(*, json: bool, dry_run: bool) -> Iterator[inspect.Parameter]:
     """Yield the parameters that are not settings."""
     if json:
         info = typer.Option("--json", metavar=METAVARS["json"], help=_JSON_HELP, rich_help_panel=COMMON)
         yield _parameter("json", str | None, info)
+    if dry_run:
+        info = typer.Option("--dry-run", metavar=SWITCH, help=_DRY_RUN_HELP, rich_help_panel=RUNNING)
+        yield _parameter("dry_run", bool | None, info)
     for name, text in _FILES.items():
         info = typer.Option(flag(name), metavar=METAVARS[name], help=text, rich_help_panel=COMMON)
         yield _parameter(name, str | None, info)

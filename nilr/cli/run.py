@@ -18,6 +18,7 @@ from nilr.config.base import Settings
 from nilr.config.commands import RemovePacksSettings, RemoveSettings, ResultRemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import check_output, check_writable, expand_home, write_output
+from nilr.reporting import SilentReporter
 from nilr.results.records import Record
 from nilr.results.result import Result, to_json, write_result
 from nilr.signals import ending_the_process
@@ -43,6 +44,11 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         screen.answer = screen
     if invocation.save_config is not None and distributed.prints():
         _write(invocation.save_config, config_text(settings, command.name))
+    if invocation.dry_run and command.dry_run is not None:
+        rows = pkgutil.resolve_name(command.dry_run)(settings, SilentReporter())
+        for name, value in rows.items():
+            screen.answer.line(f"{name:<10}{value}")
+        return
     try:
         with make_reporter(console, quiet=invocation.quiet) as reporter:
             distributed.join()

@@ -5,7 +5,7 @@ import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from nilr.recipes.common.settings import OF_JOBS, check_unchanged, recorded_sett
 from nilr.recipes.meta_train.reference import read_reference, with_reference
 from nilr.recipes.meta_train.training import Training
 from nilr.reporting import Reporter
-from nilr.results.records import DataUsed
+from nilr.results.records import DataUsed, Reference
 from nilr.runtime import prepare
 from nilr.store import TRAINING_STATE, Store, holds_model, newest_manifest
 from nilr.training_state import Progress, TrainingState, load_training_state
@@ -73,6 +73,17 @@ def job_settings(settings: TrainSettings, store: Store, default_name: str) -> Tr
     return settings.model_copy(update=changes)
 
 
+class Prepared(NamedTuple):
+    """What a training needs besides its place: everything is checked, and nothing written."""
+
+    settings: TrainSettings  # resolved
+    outer: OuterLoop
+    data: DataUsed
+    train: EpisodeSampler
+    val: EpisodeSampler | None  # None without validation
+    reference: Reference | None  # the model whose rates it uses
+
+
 class Starter:
     """Starts the trainings of one command. They share opened splits and the decision to capture updates."""
 
@@ -86,6 +97,24 @@ class Starter:
     def start(self, settings: TrainSettings, default_name: str, reporter: Reporter) -> Training:
         """Return a new or restored training that is ready to run, with its model's directory locked."""
         directory, tensors, stored = distributed.from_first(lambda: self._find(settings))
+        ready = self.prepare(settings, directory, stored)
+        if directory is None:
+            new = functools.partial(_new_directory, ready.settings, self._store, default_name)
+            directory = distributed.from_first(lambda: self._resources.enter_context(new()))
+        training = Training(
+            directory, ready.settings, ready.outer, ready.data, ready.train, ready.val, reporter, ready.reference
+        )
+        self._resources.callback(training.history.close)
+        if stored is None:
+            training.history.clear()
+        else:
+            training.restore(tensors, stored.progress)
+        training.check_processes()
+        _announce(training, self._reporter)
+        return training
+
+    def prepare(self, settings: TrainSettings, directory: Path | None, stored: TrainingState | None) -> Prepared:
+        """Check the settings, and return what a training needs besides its place; nothing is written."""
         if directory is not None and stored is not None:
             given = settings.arch
             if settings.resume != "auto":
@@ -102,19 +131,8 @@ class Starter:
         outer = self._outer_loop(
             settings, algorithm, checkpoint, train.used, device, engine=None if earlier is None else earlier.engine
         )
-        samplers = _sampler(settings, train), _sampler(settings, val) if val is not None else None
-        if directory is None:
-            new = functools.partial(_new_directory, settings, self._store, default_name)
-            directory = distributed.from_first(lambda: self._resources.enter_context(new()))
-        training = Training(directory, settings, outer, train.used, *samplers, reporter, reference)
-        self._resources.callback(training.history.close)
-        if stored is None:
-            training.history.clear()
-        else:
-            training.restore(tensors, stored.progress)
-        training.check_processes()
-        _announce(training, self._reporter)
-        return training
+        validation = None if val is None else _sampler(settings, val)
+        return Prepared(settings, outer, train.used, _sampler(settings, train), validation, reference)
 
     def _find(self, settings: TrainSettings) -> tuple[Path | None, dict[str, Tensor], TrainingState | None]:
         """Lock the model to resume, and return its directory, its tensors and its state; None to train a new one."""
@@ -122,7 +140,7 @@ class Starter:
         if directory is None:
             return None, {}, None
         self._resources.enter_context(_store_of(directory, self._store).lock(directory.name))
-        return directory, *_load_stored(directory)
+        return directory, *load_stored(directory)
 
     def _open_data(
         self, settings: TrainSettings, stored: TrainingState | None, device: torch.device
@@ -245,7 +263,7 @@ def _store_of(directory: Path, store: Store) -> Store:
     return Store(models.parent) if models.name == "models" else store
 
 
-def _load_stored(directory: Path) -> tuple[dict[str, Tensor], TrainingState]:
+def load_stored(directory: Path) -> tuple[dict[str, Tensor], TrainingState]:
     """Load a training state. For a model without one, return no tensors, and the settings of its checkpoint."""
     file = directory / TRAINING_STATE
     manifest = None if file.exists() else newest_manifest(directory)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,12 +56,26 @@ from nilr.sections.values import Values
 from nilr.store import Store
 
 
-@with_memory_hint("a smaller --n-query or --n-shot, or --device cpu")
-def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
-    """Evaluate one or several models on the same episodes."""
+class Inputs(NamedTuple):
+    """What a probe works on: everything is checked, and nothing evaluated."""
+
+    models: dict[str, LoadedModel]
+    size: EpisodeSize
+    plans: dict[str, ProbePlan]  # of the models, and of controls
+    split: OpenSplit  # of episode A
+    judged: OpenSplit  # of episode B
+    pairs: TaskPairs
+    wide: OpenSplit | None  # of --universality
+    device: torch.device
+
+
+def open_inputs(settings: ProbeSettings, store: Store) -> Inputs:
+    """Check the settings, and open models and packs.
+
+    Raises:
+        NilrError: the settings contradict, or name something that is missing or does not fit.
+    """
     check_settings(settings)
-    outcome = Outcome(settings)
-    store = Store(settings.home)
     device = prepare(settings.device, settings.threads, settings.precision)
     models = load_models(store, settings.models, settings, device=device)
     loaded = list(models.values())
@@ -73,6 +87,16 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     split, judged = _open_splits(settings, store, loaded, device)
     pairs = task_pairs(settings, size, split.images, judged.images)
     wide = open_all_classes(settings, store, loaded, device)
+    return Inputs(models, size, plans, split, judged, pairs, wide, device)
+
+
+@with_memory_hint("a smaller --n-query or --n-shot, or --device cpu")
+def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
+    """Evaluate one or several models on the same episodes."""
+    outcome = Outcome(settings)
+    store = Store(settings.home)
+    models, size, plans, split, judged, pairs, wide, device = open_inputs(settings, store)
+    loaded = list(models.values())
     headed = {name: with_head(model, size.n_way, settings.head) for name, model in models.items()}
     subjects = {name: make_subject(settings, model, plans[name]) for name, model in headed.items()}
     if settings.controls:

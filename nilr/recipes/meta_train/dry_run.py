@@ -1,0 +1,45 @@
+"""`nilr meta-train --dry-run`: check everything that can be checked without work, and describe the training."""
+
+import contextlib
+
+from nilr.config.meta_train import TrainSettings
+from nilr.files import check_output
+from nilr.recipes.common.cluster import check_cluster
+from nilr.recipes.common.settings import recorded_settings
+from nilr.recipes.meta_train.start import Starter, find_model_to_resume, load_stored, settings_by_seed
+from nilr.reporting import Reporter
+from nilr.store import Store
+
+
+def dry_run(settings: TrainSettings, reporter: Reporter) -> dict[str, str]:
+    """Return what a training would do, by topic. Nothing is written.
+
+    Raises:
+        NilrError: the settings name something that is missing or does not fit.
+    """
+    check_cluster(settings)
+    if settings.tensorboard is not None:
+        check_output(settings.tensorboard, "--tensorboard", folder=True)
+    store, models, prepared = Store(settings.home), [], []
+    with contextlib.ExitStack() as resources:
+        starter = Starter(store, resources, reporter, n_models=len(settings.each_seed))
+        for one, default_name in settings_by_seed(settings):
+            directory = find_model_to_resume(one, store)
+            stored = None if directory is None else load_stored(directory)[1]
+            prepared.append(starter.prepare(one, directory, stored))
+            if directory is not None and stored is not None:
+                models.append(f"{directory.name} (resumes after update {stored.progress.outer_step:,})")
+            else:
+                models.append(one.name or store.new_model_name(default_name))
+    first = prepared[0]
+    one, data = first.settings, first.data
+    final, default = recorded_settings(first.settings), recorded_settings(TrainSettings())
+    changed = [f"{name} {value}" for name, value in final.items() if value != default.get(name)]
+    return {
+        "models": ", ".join(models),
+        "data": f"{data.name}, {data.image_size} px, digest {data.digest[:12]}",
+        "updates": f"{one.outer_steps:,} of {one.meta_batch_size} episodes",
+        "episodes": f"{one.n_way}-way {one.n_shot}-shot, {one.n_query} queries per class",
+        "engine": first.outer.engine.name,
+        "settings": "; ".join(changed) or "the defaults",
+    }
