@@ -21,9 +21,9 @@ from nilr.inference import LEAST_SEEDS
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.inner_lr import FIXED_SIGNS, bounds
 from nilr.probes.edits import LEARNED
-from nilr.results.probe import EditProbe, ModelProbe, ProbeMetrics, ProtocolMetrics
-from nilr.results.records import DataUsed, Delta, ModelUsed
-from nilr.results.reproduce import Finding, OverSeeds, Sign
+from nilr.results.probe import EditProbe, ModelProbe, ProbeMetrics, ProbeSign, ProtocolMetrics
+from nilr.results.records import DataUsed, Delta, Finding, ModelUsed
+from nilr.results.reproduce import OverSeeds, Sign
 from nilr.words import counted, number, signed
 
 # algorithm -> protocol -> the sign of the claimed change
@@ -100,8 +100,28 @@ def learned(probe: ModelProbe | EditProbe, protocol: str) -> ProtocolMetrics | N
     return learned.same_task if protocol == "same-task" else learned.cross_task
 
 
+def with_signs(claims: Mapping[str, Mapping[str, int]], metrics: ProbeMetrics) -> ProbeMetrics:
+    """Return what a probe measured with its finding on each of the paper's signs, over episodes.
+
+    Args:
+        claims: the signs that are claimed of each model, by protocol.
+        metrics: what the probe measured.
+    """
+    return {
+        name: model.model_copy(update={"signs": _found(claims.get(name, {}), model)}) for name, model in metrics.items()
+    }
+
+
+def _found(claims: Mapping[str, int], model: ModelProbe) -> dict[str, ProbeSign]:
+    return {
+        protocol: ProbeSign(claimed=1 if claimed > 0 else -1, finding=_judge_delta(delta, claimed))
+        for protocol, claimed in claims.items()
+        if (delta := learned_delta(model, protocol)) is not None
+    }
+
+
 def describe_probe(claims: Mapping[str, Mapping[str, int]], metrics: ProbeMetrics, data: DataUsed | None = None) -> str:
-    """Return the last line of a probe: its finding on each of the paper's signs, over episodes.
+    """Return the last line of a probe: what its findings on the paper's signs are about.
 
     Args:
         claims: the signs that are claimed of each model, by protocol.
@@ -110,33 +130,21 @@ def describe_probe(claims: Mapping[str, Mapping[str, int]], metrics: ProbeMetric
     """
     if is_generated(data):
         return DEMONSTRATION
-    findings = [
-        f"{name} {protocol} {claim_word(claimed)} {_describe_delta(delta, claimed)}"
-        for name, signs in claims.items()
-        for protocol, claimed in signs.items()
-        if (delta := learned_delta(metrics[name], protocol)) is not None
-    ]
-    if not findings:
+    if not any(_found(signs, metrics[name]) for name, signs in claims.items()):
         return (
             "This probe measured none of the paper's four signs, which are about maml with one positive rate, and "
             "metasgd whose rates may change their signs, same-task and cross-task."
         )
     others = [name for name, signs in claims.items() if not signs]
-    unclaimed = f" No sign is claimed of {', '.join(others)}." if others else ""
-    scope = "Intervals are over episodes, for these models and classes only."
+    unclaimed = f" The paper claims no sign of {', '.join(others)}." if others else ""
+    scope = "are over episodes, for these models and classes only."
     if next(iter(metrics.values())).meta_init.accuracy.n_episodes == 1:
-        scope = "One episode gives no interval."
-    return f"The paper's four signs, over episodes: {'; '.join(findings)}.{unclaimed} {scope}"
+        scope = "need more than one episode."
+    return f"Findings on the paper's signs {scope}{unclaimed}"
 
 
-def _describe_delta(delta: Delta, claimed: int) -> str:
-    finding = _judge(claimed, delta.mean, decided=delta.ci95 is not None and abs(delta.mean) > delta.ci95)
-    points = signed(100 * delta.mean)
-    if delta.ci95 is None:
-        return f"{finding} ({points} points, one episode)"
-    if delta.verdict is not None:
-        return f"{finding} ({points} points, {delta.verdict})"
-    return f"{finding} ({points} ± {100 * delta.ci95:.2f} points)"
+def _judge_delta(delta: Delta, claimed: int) -> Finding:
+    return _judge(claimed, delta.mean, decided=delta.ci95 is not None and abs(delta.mean) > delta.ci95)
 
 
 def signs(

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import ValidationError
 
+from nilr.claims import claimed_signs, with_signs
 from nilr.config.base import BatchStats, Distance, Settings, TaskB
 from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.errors import UnknownNameError, UsageError, invalid_field
@@ -132,8 +133,9 @@ def _probe(settings: ProbeSettings, models: Mapping[str, Model], images: Images)
     }
     used, own_steps = _used(models), [model.algorithm.eval_inner_steps for model in models.values()]
     precision = precision_note(metrics, until_ci=None)
+    claims = {name: claimed_signs(one, images.used, config) for name, one in zip(models, used, strict=True)}
     return outcome.result(
-        metrics,
+        with_signs(claims, metrics),
         config=config,
         models=used,
         question=describe_question(config, used, images.used, None, own_steps=own_steps),

@@ -1,7 +1,7 @@
 """What `nilr probe` and `nilr rates` measure."""
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from nilr.results.records import Delta, Mean, Record
+from nilr.results.records import Delta, Finding, Mean, Record
 
 
 def _check_number(text: str) -> str:
@@ -149,8 +149,17 @@ class OverBodies(Record):
     bodies: list[FiniteFloat]
 
 
+class ProbeSign(Record):
+    """The sign that the paper claims of a difference to meta-init, and the finding over the episodes of the probe."""
+
+    claimed: Literal[1, -1]
+    finding: Finding
+
+
 class ModelProbe(Record):
     """One model under each requested protocol, and under meta-init, which differences refer to.
+
+    `signs` has by protocol what the paper claims of the model; it is absent where the paper claims nothing.
 
     All fields except `edits` and `own_head` use the first value of `--rates`. The following sections are present only
     if requested:
@@ -179,6 +188,7 @@ class ModelProbe(Record):
     meta_init: ProtocolMetrics = Field(alias="meta-init")
     same_task: ProtocolMetrics | None = Field(default=None, alias="same-task")
     cross_task: ProtocolMetrics | None = Field(default=None, alias="cross-task")
+    signs: dict[str, ProbeSign] = Field(default_factory=dict)
     edits: dict[str, EditProbe] = Field(default_factory=dict)
     own_head: dict[str, HeadProbe] = Field(default_factory=dict)
     directions: dict[str, dict[str, DirectionProbe]] = Field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Records that the results of several commands share."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -12,6 +12,11 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True, defer_build=True
     )
+
+
+# "equivalent": an effect of at least the smallest effect of interest is excluded; "exploratory": not of the four signs
+# under the default choice; "demonstration": on generated images, which decide nothing about the paper's claim
+Finding = Literal["confirmed", "refuted", "undecided", "equivalent", "exploratory", "demonstration"]
 
 
 class Mean(Record):

@@ -4,11 +4,7 @@ from typing import Literal
 
 from pydantic import Field, FiniteFloat
 
-from nilr.results.records import Record
-
-# "equivalent": an effect of at least the smallest effect of interest is excluded; "exploratory": not of the four signs
-# under the default choice; "demonstration": on generated images, which decide nothing about the paper's claim
-Finding = Literal["confirmed", "refuted", "undecided", "equivalent", "exploratory", "demonstration"]
+from nilr.results.records import Finding, Record
 
 
 class VarianceComponents(Record):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from nilr.claims import CLAIMS, with_signs
 from nilr.results.bench import BenchMetrics, ConvolutionRate, EngineBench, PresetTime, Timing
 from nilr.results.calibrate import Anchor, CalibrateMetrics, Judged, Judging, ModelCalibration, NotComparable
 from nilr.results.commands import AdaptMetrics, ImageRef, Prediction, PrepareDataMetrics, SplitCounts, TrainMetrics
@@ -42,6 +43,16 @@ def test_a_probe_is_one_table_of_models_and_protocols(probe_result: Result[Any])
         "maml   meta-init   40.00 ± 1.00  -                           -  -       50",
         "maml   same-task   45.00 ± 1.00  +5.00 ± 0.50                -  0.0012  50",
         "maml   cross-task  38.00 ± 1.00  -2.00 ± 0.50                -  0.0012  50",
+    ]
+
+
+def test_a_probe_ends_with_the_signs_that_the_paper_claims(probe_result: Result[Any]) -> None:
+    metrics = with_signs({"maml": CLAIMS["maml"]}, probe_result.metrics)
+    lines = shown(probe_result.model_copy(update={"metrics": metrics}))
+    assert [re.split(" {2,}", line) for line in lines[-3:]] == [
+        ["the paper's signs", "protocol", "paper", "measured, points", "finding"],
+        ["maml", "same-task", "gain", "+5.00 ± 0.50", "confirmed"],
+        ["maml", "cross-task", "loss", "-2.00 ± 0.50", "confirmed"],
     ]
 
 

@@ -1,5 +1,6 @@
 """The result of `nilr probe` on a screen."""
 
+from nilr.claims import claim_word, learned_delta
 from nilr.cli.console import Screen
 from nilr.results.probe import ProbeMetrics
 from nilr.results.result import Result
@@ -18,3 +19,10 @@ def show(result: Result[ProbeMetrics], screen: Screen) -> None:
         screen.line(f"{', '.join(used)}{data}{question}")
     for table in tables(result.metrics, screen):
         screen.table(table.header, table.rows, names=table.names)
+    signs = [
+        (name, protocol, claim_word(sign.claimed), screen.delta(learned_delta(model, protocol)), sign.finding)
+        for name, model in result.metrics.items()
+        for protocol, sign in model.signs.items()
+    ]
+    if signs:
+        screen.table(("the paper's signs", "protocol", "paper", "measured", "finding"), signs, names=2)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nilr import __version__, distributed
-from nilr.claims import claimed_signs, describe_probe
+from nilr.claims import claimed_signs, describe_probe, with_signs
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
 from nilr.probes.conditions import Subject
@@ -110,7 +110,7 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     claims = {name: claimed_signs(model.used, judged.used, config) for name, model in models.items()}
     overlaps, overlap_notes = find_overlaps(store, models, [judged, *([wide] if wide else [])], settings.data)
     result = outcome.result(
-        metrics,
+        with_signs(claims, metrics),
         config=config,
         models=[model.used for model in loaded],
         question=describe_question(

@@ -97,7 +97,7 @@ def test_a_grid_on_generated_images_has_the_figures_of_its_probes(home: Path, mo
 def test_the_terminal_shows_the_best_rates() -> None:
     lines = shown(Result[ReproduceMetrics].model_validate(rate_grid()))
     row = next(line for line in lines if "own-head" in line)
-    assert row.split()[:5] == ["maml", "own-head", "-0.05", "0.05", "0.4100"]
+    assert row.split()[:5] == ["maml", "own-head", "-0.05", "0.05", "41.00"]
     assert row.endswith("0.05 ± 0.02")
 
 
