@@ -133,7 +133,8 @@ def _probe(settings: ProbeSettings, models: Mapping[str, Model], images: Images)
     }
     used, own_steps = _used(models), [model.algorithm.eval_inner_steps for model in models.values()]
     precision = precision_note(metrics, until_ci=None)
-    claims = {name: claimed_signs(one, images.used, config) for name, one in zip(models, used, strict=True)}
+    by_name = zip(models, used, strict=True) if used else ()
+    claims = {name: claimed_signs(one, images.used, config) for name, one in by_name}
     return outcome.result(
         with_signs(claims, metrics),
         config=config,

@@ -131,7 +131,7 @@ def test_markup_and_control_characters_in_a_path_are_shown_as_text(
         (
             ["models", "lss"],
             "error: no such command `lss`. Did you mean `ls`?\n"
-            "hint: known: ls, show, path, verify, rm, import, export, push, pull\n",
+            "hint: known: ls, show, compare, path, verify, rm, import, export, push, pull\n",
         ),
         (
             ["probe", "--n-wya", "3"],

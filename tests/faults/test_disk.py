@@ -54,7 +54,7 @@ def check_faults(
     return len(chosen)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("name", "fault"), list(zip(SCENARIOS, itertools.cycle(FAULTS), strict=False)))
 def test_a_disk_that_fails_at_a_random_call_is_one_error(
     nilr: Nilr, prepared: Path, work: Path, name: str, fault: str, count: Callable[[str, int], None]

@@ -200,6 +200,7 @@ def test_a_stopped_job_is_named_with_the_command_that_continues_it(trials: Trial
         assert command.ends() == 128 + signal.SIGTERM
 
 
+@pytest.mark.slow
 @once_or_often
 @pytest.mark.parametrize(
     ("line", "stopped"),

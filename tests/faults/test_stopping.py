@@ -39,7 +39,7 @@ def check_interrupted(done: Done, signum: int) -> str:
     return hint
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("repeats", REPEATS)
 def test_a_signal_at_any_moment_ends_a_command_and_harms_nothing(

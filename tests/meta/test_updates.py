@@ -216,7 +216,7 @@ def without_numbers(algo: str, steps: int, n_seeds: int, device: str) -> Iterato
         yield Updates(outers, [EpisodeSampler(images, 5, 1, 15, seed, "train") for seed in range(n_seeds)], 4)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=NO_CUDA)])
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_nothing_between_sampling_and_the_meta_gradient_waits_or_leaves_the_device(algo: str, device: str) -> None:

@@ -41,7 +41,7 @@ def test_the_browser_hears_what_a_page_says_and_asks(browser: Browser, tmp_path:
     assert "http://127.0.0.1:9/x.png" in loud.requests
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
 def test_a_page_complains_of_nothing_and_asks_for_nothing(
     opened: Page, width: int, scheme: str, tmp_path: Path

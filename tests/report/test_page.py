@@ -108,6 +108,7 @@ def several_questions() -> Material:
     return material(other, probe, full_rates())
 
 
+@pytest.mark.slow
 def test_each_question_has_its_own_figures_and_the_first_is_open() -> None:
     made = contents(several_questions())
     assert [part.question for part in made.parts] == ["default", "euclidean, 300 episodes", None]

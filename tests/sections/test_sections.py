@@ -39,7 +39,7 @@ def requesting(section: Section[Any]) -> dict[str, Any]:
 
 
 def test_the_sections_are_the_fields_of_the_result_in_its_order() -> None:
-    protocols = {"meta_init", "same_task", "cross_task", "over_bodies"}
+    protocols = {"meta_init", "same_task", "cross_task", "signs", "over_bodies"}
     assert [section.field for section in SECTIONS] == [
         name for name in ModelProbe.model_fields if name not in protocols
     ]

@@ -131,8 +131,8 @@ class Starter:
         outer = self._outer_loop(
             settings, algorithm, checkpoint, train.used, device, engine=None if earlier is None else earlier.engine
         )
-        validation = None if val is None else _sampler(settings, val)
-        return Prepared(settings, outer, train.used, _sampler(settings, train), validation, reference)
+        samplers = _sampler(settings, train), None if val is None else _sampler(settings, val)
+        return Prepared(settings, outer, train.used, *samplers, reference)
 
     def _find(self, settings: TrainSettings) -> tuple[Path | None, dict[str, Tensor], TrainingState | None]:
         """Lock the model to resume, and return its directory, its tensors and its state; None to train a new one."""

@@ -100,6 +100,7 @@ def whole(data: Published, per_class: int, at: str = "s") -> list[str]:
     return [f"{at}/{name}/{i}.png" for name in data.split_of for i in range(per_class)]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["mini-imagenet", "cifar-fs", "fc100", "omniglot", "tiny-imagenet"])
 def test_a_data_set_by_name_has_its_split_size_and_channels(name: str) -> None:
     data = published(name)

@@ -177,7 +177,7 @@ def test_every_body_has_an_independent_network() -> None:
     assert BODIES.keys() - {"conv4-leaky"} <= NETWORKS.keys()  # `mixed` has its leaky blocks
 
 
-@pytest.mark.sampled(300)
+@pytest.mark.sampled(200)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("engine", "algorithm", "arch", "steps", "inductive"), CASES)
 def test_the_meta_gradient_is_that_of_an_independent_loop(
@@ -507,7 +507,7 @@ def test_in_float32_the_error_is_no_larger_than_the_references(engine: type[Engi
 RECOMPUTED = [row for row in ROWS.values() if row.order == 2]
 
 
-@pytest.mark.sampled(60)
+@pytest.mark.sampled(30)
 @pytest.mark.usefixtures("one_thread")
 @every_engine
 @pytest.mark.parametrize("arch", NETWORKS)

@@ -237,6 +237,6 @@ def test_the_list_is_the_whole_table_on_standard_output(home: Path, capsys: pyte
     assert run(["calibrate", "--list"]) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == len(ANCHORS) + 1
-    assert "0.4870 ± 0.0184" in out
+    assert "48.70 ± 1.84" in out
     with pytest.raises(UsageError, match="--list shows all anchors"):
         beside("maml", list=True)

@@ -65,6 +65,7 @@ def contents(directory: Path) -> dict[str, Any]:
     return kept
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_every_algorithm_trains_and_leaves_a_model(algo: str, quick: dict[str, Any]) -> None:
     directory = train(algo=algo, **quick)
