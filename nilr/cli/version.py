@@ -18,7 +18,7 @@ from nilr.runtime import available_memory, default_threads, find_device, total_m
 from nilr.store import Store
 from nilr.words import counted
 
-_PACKAGES = ("torch", "numpy", "h5py", "scipy", "pydantic", "typer", "rich", "pillow", "simplejpeg", "safetensors")
+_PACKAGES = ("numpy", "h5py", "scipy", "pydantic", "typer", "rich", "pillow", "simplejpeg", "safetensors")
 
 
 def describe_installation(home: Path | None) -> str:
@@ -32,6 +32,7 @@ def _rows(home: Path | None) -> Iterator[tuple[str, str]]:
     yield "nilr", __version__
     yield "python", f"{platform.python_version()} ({platform.python_implementation()})"
     yield "platform", platform.platform()
+    yield "torch", torch.__version__  # with the build, such as +cpu
     for package in _PACKAGES:
         yield package, _version(package)
     yield "kernels", f"loaded: {', '.join(native.instruction_sets())}" if native.library() else "not built"

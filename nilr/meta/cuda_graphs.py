@@ -69,7 +69,7 @@ class Capture:
                 raise
             self.works = False
             first: BaseException = error
-            while first.__context__ is not None:  # leaving a failed capture raises a second error
+            while isinstance(first.__context__, RuntimeError):  # leaving a failed capture raises a second error
                 first = first.__context__
             reason = (str(first) or type(first).__name__).splitlines()[0]
             self._note(f"updates are not captured in a CUDA graph, so their kernels are launched one by one: {reason}")

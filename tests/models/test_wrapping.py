@@ -341,7 +341,7 @@ INVALID: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize("name", INVALID)
 def test_a_module_that_cannot_be_a_body_is_one_clear_error(name: str) -> None:
     make, message = INVALID[name]
