@@ -120,6 +120,13 @@ def recorded_settings(settings: TrainSettings) -> dict[str, JsonValue]:
     return {**record, "paths": paths} if paths else record
 
 
+def describe_changes(values: Mapping[str, object], defaults: Mapping[str, object]) -> str:
+    """Return the settings that differ from their defaults, in one line."""
+    return (
+        "; ".join(f"{name} {value}" for name, value in values.items() if value != defaults.get(name)) or "the defaults"
+    )
+
+
 def recipe_digest(
     architecture: Mapping[str, JsonValue],
     algorithm: Mapping[str, JsonValue],

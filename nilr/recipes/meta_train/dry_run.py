@@ -5,7 +5,7 @@ import contextlib
 from nilr.config.meta_train import TrainSettings
 from nilr.files import check_output
 from nilr.recipes.common.cluster import check_cluster
-from nilr.recipes.common.settings import recorded_settings
+from nilr.recipes.common.settings import describe_changes, recorded_settings
 from nilr.recipes.meta_train.start import Starter, find_model_to_resume, load_stored, settings_by_seed
 from nilr.reporting import Reporter
 from nilr.store import Store
@@ -34,12 +34,11 @@ def dry_run(settings: TrainSettings, reporter: Reporter) -> dict[str, str]:
     first = prepared[0]
     one, data = first.settings, first.data
     final, default = recorded_settings(first.settings), recorded_settings(TrainSettings())
-    changed = [f"{name} {value}" for name, value in final.items() if value != default.get(name)]
     return {
         "models": ", ".join(models),
         "data": f"{data.name}, {data.image_size} px, digest {data.digest[:12]}",
         "updates": f"{one.outer_steps:,} of {one.meta_batch_size} episodes",
         "episodes": f"{one.n_way}-way {one.n_shot}-shot, {one.n_query} queries per class",
         "engine": first.outer.engine.name,
-        "settings": "; ".join(changed) or "the defaults",
+        "settings": describe_changes(final, default),
     }

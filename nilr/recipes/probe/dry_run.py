@@ -1,6 +1,7 @@
 """`nilr probe --dry-run`: check everything that can be checked without work, and describe the probe."""
 
 from nilr.config.evaluation import ProbeSettings
+from nilr.recipes.common.settings import describe_changes
 from nilr.recipes.probe import open_inputs
 from nilr.reporting import Reporter
 from nilr.store import Store
@@ -16,11 +17,10 @@ def dry_run(settings: ProbeSettings, reporter: Reporter) -> dict[str, str]:
     size, used = found.size, found.judged.used
     chosen = settings.model_dump(mode="json", include=settings.model_fields_set - {"home", "models"})
     default = ProbeSettings().model_dump(mode="json")
-    changed = [f"{name} {value}" for name, value in chosen.items() if value != default[name]]
     return {
         "models": ", ".join(found.plans),
         "data": f"{used.name}, {used.split}, {used.image_size} px, digest {used.digest[:12]}",
         "episodes": f"{settings.n_episodes:,}, {size.n_way}-way {size.n_shot}-shot, {size.n_query} queries per class",
         "protocols": ", ".join(next(iter(found.plans.values())).protocols),
-        "settings": "; ".join(changed) or "the defaults",
+        "settings": describe_changes(chosen, default),
     }
