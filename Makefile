@@ -76,7 +76,7 @@ newest:
 
 # learn2learn's own files, for `make bench` and the tests of imported models
 peers: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[bench]'
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[peers]'
 	$(BIN)/python tests/benchmarks/peers.py --rounds 0
 
 bench: $(VENV)/installed

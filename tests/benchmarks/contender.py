@@ -34,10 +34,13 @@ def say(*words: object) -> None:
 
 def make_task(name: str, directory: Path, task: str, setup: Setup) -> Callable[[], Done]:
     batch = setup.draw(task)
+    from functional_tasks import FUNCTIONAL
     from peer_tasks import PEERS, PeerTasks
 
     tasks: Any
-    if name in PEERS:
+    if name in FUNCTIONAL:
+        tasks = FUNCTIONAL[name](directory, batch, setup, torch.get_num_threads())
+    elif name in PEERS:
         tasks = PeerTasks(PEERS[name](directory, PeerNet(setup)), batch, setup)
     else:
         from nilr_tasks import NilrTasks

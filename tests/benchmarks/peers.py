@@ -1,4 +1,4 @@
-"""Times nilr against learn2learn, higher and torchopt, interleaved in one run, and prints Markdown: `make bench`.
+"""Times nilr against other libraries, interleaved in one run, and prints Markdown: `make bench`.
 
 Every contender is a process of its own for every task and allocator setting, so that peak memory and the allocator's
 state are its own too. Before the rounds what they compute is compared. In every round each does the task once, in an
@@ -25,7 +25,9 @@ from nilr.meta.engine.registry import AUTO, ENGINES
 from nilr.models.registry import BODIES
 
 HERE = Path(__file__).parent
-PEERS = ("learn2learn", "higher", "torchopt")
+COMPILED = ("torch.func", "jax")
+"""Peers that compile each task before the rounds, for minutes; timed with the first allocator setting only."""
+PEERS = ("learn2learn", "higher", "torchopt", *COMPILED)
 REFERENCE = "learn2learn"
 ALLOCATORS = ("keep", "plain")
 RECOMPUTE = "+recompute"
@@ -33,9 +35,10 @@ HEADER = """| task | contender | allocator | seconds | times learn2learn, plain 
 |---|---|---|---|---|---|---|---|
 """
 NOTE = """Seconds are medians over the rounds. A ratio to learn2learn is the median of same-round pairs, with its
-quartiles; above 1 is faster. `keep`: glibc keeps freed memory, as nilr tells it to; `plain`: glibc as it is, and so a
-peer as it is installed. Memory is the peak of a process that does this task alone, with Python, torch and the images;
-its ratio is to learn2learn, plain. All parameters are adapted. `+recompute`: nilr with --recompute on.
+quartiles; above 1 is faster. `keep`: glibc keeps freed memory, as nilr sets it; `plain`: glibc's default, and so a peer
+as installed. torch.func and JAX compile each task before the rounds. Memory is the peak of a process that does this
+task alone, with Python, torch and the images; its ratio is to learn2learn, plain. All parameters are adapted.
+`+recompute`: nilr with --recompute on.
 
 """
 
@@ -199,9 +202,7 @@ def parse() -> argparse.Namespace:
     """Return what the command line asks for."""
     known = [*ENGINES, *(name + RECOMPUTE for name in ENGINES), *PEERS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="default 5: about six minutes on two cores; 0: only download learn2learn"
-    )
+    parser.add_argument("--rounds", type=int, default=5, help="default 5; 0: only download learn2learn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: one per core")
     parser.add_argument("--tasks", nargs="+", choices=list(WORK), help="default: all; of resnet12 the updates")
     parser.add_argument("--contenders", nargs="+", choices=known)
@@ -252,7 +253,12 @@ def compare(options: argparse.Namespace) -> None:
     )
     write(HEADER)
     failures: dict[str, str] = {}
-    keys = [(name, allocator) for name in contenders for allocator in options.allocators]
+    keys = [
+        (name, allocator)
+        for name in contenders
+        for allocator in options.allocators
+        if name not in COMPILED or allocator == options.allocators[0]
+    ]
     for name in tasks:
         task = Task(name, keys, peers, options.threads, setup, cpu_time=options.cpu_time)
         task.run(options.rounds)
