@@ -240,7 +240,7 @@ def test_help_into_a_closed_pipe_is_silent() -> None:
     )
     assert nilr.stdout is not None
     nilr.stdout.close()
-    _, said = nilr.communicate(timeout=60)
+    _, said = nilr.communicate(timeout=240)
     assert (said, nilr.returncode) == (b"", 141)
 
 
@@ -276,5 +276,5 @@ def test_sigterm_runs_the_cleanup_of_a_command_and_ends_with_143(tmp_path: Path)
     assert nilr.stdout is not None
     assert nilr.stdout.readline() == "ready\n"
     nilr.terminate()
-    out, err = nilr.communicate(timeout=60)
+    out, err = nilr.communicate(timeout=240)
     assert (out, err, nilr.returncode) == ("cleaned up\n", f"error: interrupted by SIGTERM\n{HINT}", 143)

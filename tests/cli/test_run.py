@@ -207,7 +207,7 @@ def test_json_to_a_pipe_is_written_into_it(probes: list[Settings], tmp_path: Pat
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
     reader.start()
     assert run(["-q", "probe", "--json", str(pipe)]) == 0
-    reader.join(timeout=60)
+    reader.join(timeout=240)
     assert json.loads(read[0])["command"] == "probe"
     assert pipe.is_fifo()
 

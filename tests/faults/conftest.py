@@ -49,7 +49,7 @@ class Done:
     changes: int
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not become true in time"
@@ -101,7 +101,7 @@ class Running:
         path = self._said / stream  # not there where it was killed before it opened its streams
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
-    def wait(self, seconds: float = 60) -> Done:
+    def wait(self, seconds: float = 240) -> Done:
         answer = self._ask(wait=self.pid, seconds=seconds)
         if answer["status"] is None:
             os.kill(self.pid, signal.SIGKILL)

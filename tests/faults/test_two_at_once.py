@@ -59,8 +59,10 @@ def test_two_trainings_without_a_name_get_one_each(nilr: Nilr, work: Path) -> No
 def test_the_second_packing_of_a_name_is_refused(nilr: Nilr, work: Path) -> None:
     first = nilr.start(f"{PACK} --name new --limit-per-class 60", work)
     first.wait_for(lambda: any((work / "home" / "datasets").glob(f"{TEMPORARY_PREFIX}*")))
+    first.signal(signal.SIGSTOP)  # it holds the name for as long as the second one takes
     second = nilr(f"{PACK} --name new", work, status=1)
     assert second.err.startswith("error: dataset `new` is in use by another process\nhint: ")
+    first.signal(signal.SIGCONT)
     assert first.wait().status == 0
     check_store(work / "home")
 
