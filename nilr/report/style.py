@@ -155,14 +155,15 @@ class Frame:
         return self.label(text, max(12, int(self.width / self.scale / (1 if self.narrow else columns) / 8.2)))
 
     def rows(self, labels: Iterable[str], least: float) -> float:
-        """Return the height of rows with these labels, each at least `least` pixels."""
-        return sum(max(least, 17 * (1 + label.count("\n")) + 6) for label in labels)
+        """Return the height of rows with these labels: all as high as the highest, and at least `least` pixels each."""
+        heights = [max(least, 17 * (1 + label.count("\n")) + 6) for label in labels]
+        return len(heights) * max(heights, default=0)
 
 
 def wrapped(text: str, longest: int) -> str:
-    """Return a text in lines of at most `longest` characters, broken after hyphens, underscores, dots and spaces."""
+    """Return a text in lines of at most `longest` characters, broken after `-_,. ` but for the dot of a number."""
     lines = [""]
-    pieces = re.findall(r"[^-_. ]*[-_. ]|[^-_. ]+", text)
+    pieces = re.findall(r"(?:[^-_,. ]|\.(?=\d))*(?:[-_, ]|\.(?!\d))|(?:[^-_,. ]|\.(?=\d))+", text)
     for piece in (long[i : i + longest] for long in pieces for i in range(0, len(long), longest)):
         if lines[-1].strip() and len(lines[-1] + piece.rstrip()) > longest:
             lines.append("")

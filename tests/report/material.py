@@ -293,5 +293,7 @@ def everything() -> Material:
     concluded = rate_grid()
     sign = {"run": "maml", "protocol": "same-task", "claimed": 1, "finding": "undecided"}
     sign["measured"] = over_seeds(0.01, -0.02, 0.03)
-    concluded["metrics"] |= {"signs": [sign], "choices": {"5-shot": [sign | {"finding": "exploratory"}]}}
+    other = [sign | {"finding": "exploratory"}]
+    choices = {"5-shot": other, "learned rates that start at uniform:0.005,0.1": other}
+    concluded["metrics"] |= {"signs": [sign], "choices": choices}
     return material(full_probe(seeds=2), full_rates(), concluded, histories=(HISTORY,))

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -8,7 +9,7 @@ from matplotlib import rcParams
 from nilr.report.contents import KINDS, contents
 from nilr.report.figures.figure import Kind, Material
 from nilr.report.figures.seeds import short_names
-from nilr.report.style import LINES, NARROW, WIDE, WIDTHS, Frame, Look, picture, report_style, svg
+from nilr.report.style import LINES, NARROW, WIDE, WIDTHS, Frame, Look, picture, report_style, svg, wrapped
 from tests.report.material import (
     HISTORY,
     cells,
@@ -48,6 +49,25 @@ def test_every_figure_is_drawn_wide_and_narrow(kind: Kind) -> None:
     for width in (WIDE, NARROW):
         root = ET.fromstring(svg(drawing.draw, width))
         assert float(root.attrib["width"].removesuffix("pt")) == width
+
+
+@every_kind
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_labels_of_rows_do_not_overlap(kind: Kind, width: float) -> None:
+    drawing = kind.make(everything())
+    assert drawing is not None
+    with report_style(Look()):
+        figure = drawing.draw(Frame(width))
+        figure.canvas.draw()
+        for axes in figure.axes:
+            drawn = [label for label in axes.get_yticklabels() if axes.get_visible() and label.get_text().strip()]
+            boxes = sorted((label.get_window_extent() for label in drawn), key=lambda box: box.y0)
+            assert all(below.y1 <= above.y0 + 2 for below, above in itertools.pairwise(boxes))
+
+
+def test_a_number_is_not_broken_over_lines() -> None:
+    assert wrapped("rates that start at 0.001", 22) == "rates that start at\n0.001"
+    assert wrapped("uniform:0.005,0.1", 14) == "uniform:0.005,\n0.1"
 
 
 @every_kind
