@@ -294,6 +294,7 @@ def everything() -> Material:
     sign = {"run": "maml", "protocol": "same-task", "claimed": 1, "finding": "undecided"}
     sign["measured"] = over_seeds(0.01, -0.02, 0.03)
     other = [sign | {"finding": "exploratory"}]
-    choices = {"5-shot": other, "learned rates that start at uniform:0.005,0.1": other}
+    starts = ("0.001", "0.05", "uniform:0.005,0.1")
+    choices = {"5-shot": other} | {f"learned rates that start at {start}": other for start in starts}
     concluded["metrics"] |= {"signs": [sign], "choices": choices}
     return material(full_probe(seeds=2), full_rates(), concluded, histories=(HISTORY,))
