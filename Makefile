@@ -18,13 +18,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --d
 INSTALLS = pyproject.toml $(CONSTRAINTS) hatch_build.py $(wildcard nilr/meta/engine/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow faults fuzz check floors newest peers bench bench-packing docs site wheels
+.PHONY: help demo test test-slow faults loggers fuzz check floors newest peers bench bench-packing docs site wheels
 
 help:
 	@echo "make demo           install nilr into $(VENV) and run it on generated images"
 	@echo "make test           run the tests that take seconds"
 	@echo "make test-slow      run the tests that take minutes"
 	@echo "make faults         test kills, signals, full disks and concurrent commands; prints counts"
+	@echo "make loggers        install TensorBoard, wandb and MLflow (250 MB), and test --log with them"
 	@echo "make fuzz           fuzz the file readers, two at a time; FUZZ_SECONDS=$(FUZZ_SECONDS) of CPU time each"
 	@echo "make check          check format, lint and types, then make test (what CI runs)"
 	@echo "make floors         make test with the lowest versions that pyproject.toml allows, on $(OLDEST)"
@@ -48,6 +49,10 @@ test-slow: $(VENV)/installed-dev
 
 faults: $(VENV)/installed-dev
 	$(PYTEST) tests/faults
+
+loggers: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[tensorboard,wandb,mlflow]'
+	$(PYTEST) tests/test_loggers.py
 
 # Findings and the grown corpus stay in FUZZ_DIR; a second run continues from there.
 fuzz: $(VENV)/installed-dev

@@ -10,7 +10,7 @@ models                                         learners: body and head
 meta                                           inner loop, outer loop, algorithms, engines, evaluation
 probes                                         features before and after adaptation, and their classification
 data                                           images -> one HDF5 file
-portable, tensorfile, checkpoint, history, training_state, store, results, runtime
+portable, tensorfile, checkpoint, history, loggers, training_state, store, results, runtime
                                                files of models and results, and what a run ran on
 claims                                         the paper's claims, and whether results confirm them
 commands                                       the table of commands

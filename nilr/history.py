@@ -1,4 +1,4 @@
-"""The history of a training: a JSON line per logged update and per validation, and TensorBoard events on request."""
+"""The history of a training: a JSON line per logged update and per validation."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nilr.checkpoint import Manifest
-from nilr.errors import CheckpointError, NilrError, invalid_field
+from nilr.errors import CheckpointError, invalid_field
 from nilr.files import storage_error, write_atomically
 from nilr.results.records import Mean
 from nilr.store import HISTORY, LAST
@@ -68,14 +68,10 @@ def completed_updates(directory: Path, newest: Manifest) -> int:
 
 
 class History:
-    """Writes the history of a model, and TensorBoard's event file if there is a directory for it.
+    """Writes the history of a model; without a directory it writes nothing."""
 
-    Without a directory it writes nothing.
-    """
-
-    def __init__(self, directory: Path | None, tensorboard: Path | None = None) -> None:
+    def __init__(self, directory: Path | None) -> None:
         self._path = None if directory is None else directory / HISTORY
-        self._scalars: Any = None if directory is None or tensorboard is None else _open_tensorboard(tensorboard)
 
     def clear(self) -> None:
         """Remove the history of a training that was killed before its first save."""
@@ -111,30 +107,3 @@ class History:
                 history.write(json.dumps(line) + "\n")
         except OSError as error:
             raise storage_error(self._path, error) from error
-        if self._scalars is not None:
-            for name, number in _numbers(line):
-                self._scalars.add_scalar(name, number, line["outer_step"])
-
-    def close(self) -> None:
-        """Write the remaining TensorBoard events."""
-        if self._scalars is not None:
-            self._scalars.close()
-
-
-def _numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the figures of a line: the mean of an interval, and each layer's figure."""
-    for name, value in line.items():
-        if isinstance(value, dict):
-            yield from [(name, value["mean"])] if "mean" in value else [(f"{name}/{of}", n) for of, n in value.items()]
-        elif not name.startswith("outer_step") and isinstance(value, int | float):
-            yield name, value
-
-
-def _open_tensorboard(directory: Path) -> object:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise NilrError(
-            "--tensorboard needs TensorBoard, which is not installed", hint="install it: pip install tensorboard"
-        ) from error
-    return SummaryWriter(log_dir=str(directory))

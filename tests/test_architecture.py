@@ -14,7 +14,7 @@ import nilr
 PACKAGE = Path(__file__).parents[1] / "nilr"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-KEPT = {"portable", "tensorfile", "checkpoint", "history", "training_state", "store", "results", "runtime"}
+KEPT = {"portable", "tensorfile", "checkpoint", "history", "loggers", "training_state", "store", "results", "runtime"}
 LAYERS = (
     {"errors", "words", "config", "reporting", "files", "locks", "signals", "limits"},
     {"metrics", "inference", "episodes", "distributed"},

@@ -1,16 +1,12 @@
-import importlib.util
 import json
 import os
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from nilr.errors import CheckpointError, NilrError, StoreError
+from nilr.errors import CheckpointError, StoreError
 from nilr.history import History, read_history
-
-INSTALLED = importlib.util.find_spec("tensorboard") is not None
 
 
 def lines(directory: Path) -> list[dict[str, object]]:
@@ -38,51 +34,6 @@ def test_lines_that_a_resumed_training_writes_again_are_removed(tmp_path: Path) 
 def test_a_directory_that_is_gone_is_an_error_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"history\.jsonl"):
         History(tmp_path / "gone").append({"outer_step": 1})
-
-
-@pytest.mark.skipif(INSTALLED, reason="TensorBoard is installed")
-def test_tensorboard_that_is_not_installed_is_named_with_its_package(tmp_path: Path) -> None:
-    with pytest.raises(NilrError) as caught:
-        History(tmp_path, tmp_path / "events")
-    assert caught.value.hint == "install it: pip install tensorboard"
-
-
-def test_figures_by_layer_are_scalars_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[tuple[object, ...]] = []
-    scalars = SimpleNamespace(add_scalar=lambda *args: written.append(args))
-    monkeypatch.setattr("nilr.history._open_tensorboard", lambda _: scalars)
-    line = {
-        "outer_step": 3,
-        "share_negative": None,
-        "share_negative_by_layer": {"block1": 0.5, "head": 0.0},
-        "val_accuracy": {"mean": 0.25, "ci95": None},
-    }
-    History(tmp_path, tmp_path / "events").append(line)
-    assert written == [
-        ("share_negative_by_layer/block1", 0.5, 3),
-        ("share_negative_by_layer/head", 0.0, 3),
-        ("val_accuracy", 0.25, 3),
-    ]
-
-
-@pytest.mark.skipif(not INSTALLED, reason="TensorBoard is not installed")
-@pytest.mark.filterwarnings("ignore")
-def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    history = History(tmp_path, tmp_path / "events")
-    history.append({"outer_step": 3, "query_loss": 1.5, "share_negative": None, "share_negative_by_layer": None})
-    history.append({"outer_step": 4, "share_negative_by_layer": {"block1": 0.5, "head": 0.0}})
-    history.append({"outer_step": 3, "val_accuracy": {"mean": 0.25, "ci95": 0.1}})
-    history.close()
-    events = EventAccumulator(str(tmp_path / "events"))
-    events.Reload()
-    assert {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]} == {
-        "query_loss": 1.5,
-        "val_accuracy": 0.25,
-        "share_negative_by_layer/block1": 0.5,
-        "share_negative_by_layer/head": 0.0,
-    }
 
 
 BROKEN = {

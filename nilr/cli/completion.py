@@ -10,7 +10,7 @@ import typer
 from nilr.commands import COMMANDS
 from nilr.config.base import BODIES, ENGINES, MeasuringSettings
 from nilr.config.evaluation import FIGURES, NEIGHBOURS, RATES
-from nilr.config.meta_train import PRESETS
+from nilr.config.meta_train import LOGGERS, PRESETS
 from nilr.errors import NilrError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.portable.layouts import formats
@@ -55,6 +55,7 @@ COMPLETED: dict[str, Names] = {
     "layers": _fixed(("all", "block1", "block2", "block3", "block4")),
     "rate_constraint": _fixed(("free", "non-negative", "fixed-signs", "bounded:")),
     "format": _fixed(formats()),
+    "log": _fixed(_words(LOGGERS)),
     "fail_below": _fixed(f"{figure}=" for figure in FIGURES),
     "kind": _fixed(dict.fromkeys(c.schema for c in COMMANDS if issubclass(c.settings, MeasuringSettings))),
     "data": _packs,

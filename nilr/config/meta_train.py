@@ -19,6 +19,9 @@ from nilr.config.base import (
     setting,
 )
 
+# The names in nilr/loggers.py, which a test compares.
+LOGGERS = "tensorboard, wandb or mlflow"
+
 # Settings that name a model whose rates the training uses.
 REFERENCES = ("inner_lr_from", "rate_norm_from")
 
@@ -125,8 +128,16 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
         None, "Number of updates between saves.", shown="500 updates or 5 minutes, whichever comes first", ge=1
     )
     log_every: int = setting(10, "Number of updates between lines of history.jsonl.", ge=1)
-    tensorboard: Path | None = setting(
-        None, "Directory for TensorBoard event files (requires the package `tensorboard`).", shown="none"
+    log: tuple[str, ...] = setting(
+        (),
+        f"Also log the figures of history.jsonl, at each save: {LOGGERS}. Each requires the extra of its name. Commas "
+        "separate several.",
+        shown="none",
+    )
+    log_dir: Path | None = setting(
+        None,
+        "Directory for the files of --log. MLFLOW_TRACKING_URI and WANDB_DIR override it.",
+        shown="STORE/logs",
     )
     resume: str = setting(
         "never", "Training to resume: never, a model (name or path), or auto: the model --name if it exists.", env=False

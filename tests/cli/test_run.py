@@ -116,7 +116,7 @@ def test_a_mistyped_path_of_json_is_refused_before_the_work(
         "report x.json --out no/such/report.html",
         "report x.json --out no/such/report.md",
         "report x.json --out no/such/figures --format png",
-        "meta-train --tensorboard no/such",
+        "meta-train --log-dir no/such",
         "probe --json no/such/x.json",
         "models import x --json no/such/x.json",
     ],

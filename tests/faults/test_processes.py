@@ -87,6 +87,15 @@ def test_any_number_of_processes_trains_the_same_bits_and_the_first_one_alone_pr
     )
 
 
+def test_only_the_first_process_opens_loggers(nilr: Nilr, work: Path, whole: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed: make loggers")
+    done = Job(nilr, f"{TRAINED} {LONG} --log tensorboard", work, 2).wait()
+    assert [each.status for each in done] == [0, 0], errors(done)
+    assert len(list((work / "home" / "logs" / "tensorboard" / "m").iterdir())) == 1
+    (work / "home" / "models" / "m" / "loggers.json").unlink()
+    assert model("m")(work) == model("m")(whole)
+
+
 @pytest.mark.parametrize("n", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_probe_measures_the_same_in_every_episode(nilr: Nilr, prepared: Path, work: Path, n: int) -> None:
     expected = run_whole(nilr, "probe", prepared).bits

@@ -23,7 +23,7 @@ OF_JOBS = ClusterSettings.model_fields.keys() - DeviceSettings.model_fields.keys
 
 # Settings that change no number: where the training runs, and its name.
 _PLACE = {"home", "data", "paths", "name", "preset", "resume", "force"}
-_PLACE |= {"device", "threads", "episode_chunk", "recompute", "save_every", "tensorboard"}
+_PLACE |= {"device", "threads", "episode_chunk", "recompute", "save_every", "log", "log_dir"}
 
 # Settings that have their default in the algorithm's row: setting -> field of the row.
 _OF_THE_ROW = {
@@ -112,7 +112,7 @@ def recorded_settings(settings: TrainSettings) -> dict[str, JsonValue]:
     They contain no arguments of other bodies, and no paths, except with --record-paths; a reference that is a path is
     given by its last part.
     """
-    excluded = {"home", "name", "resume", "force", "data", "tensorboard", "record_paths"}
+    excluded = {"home", "name", "resume", "force", "data", "log", "log_dir", "record_paths"}
     excluded |= OF_JOBS | arguments_of_others(settings.arch)
     record: dict[str, JsonValue] = settings.model_dump(mode="json", exclude=excluded)
     record |= {name: Path(value).name for name in REFERENCES if (value := getattr(settings, name)) is not None}

@@ -9,7 +9,6 @@ import torch
 from nilr import distributed
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import Interrupted, UsageError
-from nilr.files import check_output
 from nilr.recipes.common.cluster import Cluster, check_cluster
 from nilr.recipes.common.loading import load_model, probe_command
 from nilr.recipes.common.memory import with_memory_hint
@@ -18,7 +17,7 @@ from nilr.recipes.common.settings import recorded_settings
 from nilr.recipes.common.tasks import Relay, Task, execute
 from nilr.recipes.meta_train.loop import train_together
 from nilr.recipes.meta_train.progress import JobsProgress
-from nilr.recipes.meta_train.start import Starter, job_settings, settings_by_seed
+from nilr.recipes.meta_train.start import Starter, check_loggers, job_settings, settings_by_seed
 from nilr.recipes.meta_train.training import Training
 from nilr.reporting import NotesOnly, Reporter
 from nilr.results.commands import TrainMetrics
@@ -37,14 +36,13 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
         Interrupted: a signal arrived; the models are saved.
     """
     check_cluster(settings)
+    check_loggers(settings)
     outcome = Outcome(settings)
     store = Store(settings.home)
     if settings.cluster is not None:
         if distributed.size() > 1:
             raise UsageError("--cluster and torchrun both start processes", hint="leave one of them out")
         return _run_as_jobs(settings, store, outcome, reporter)
-    if settings.tensorboard is not None:
-        check_output(settings.tensorboard, "--tensorboard", folder=True)
     with contextlib.ExitStack() as resources:
         starter = Starter(store, resources, reporter, n_models=len(settings.each_seed))
         trainings: list[Training] = []
@@ -52,6 +50,8 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
             trainings.append(starter.start(seed_settings, name, NotesOnly(reporter) if trainings else reporter))
         with stopping_gracefully() as stop:
             train_together(trainings, stop)
+        for training in trainings:
+            training.log_final()
         first = trainings[0]
         device = first.train.images.device
         how: dict[str, Any] = {"engine": first.settings.engine, "code": [first.settings.arch]}

@@ -3,10 +3,9 @@
 import contextlib
 
 from nilr.config.meta_train import TrainSettings
-from nilr.files import check_output
 from nilr.recipes.common.cluster import check_cluster
 from nilr.recipes.common.settings import describe_changes, recorded_settings
-from nilr.recipes.meta_train.start import Starter, find_model_to_resume, load_stored, settings_by_seed
+from nilr.recipes.meta_train.start import Starter, check_loggers, find_model_to_resume, load_stored, settings_by_seed
 from nilr.reporting import Reporter
 from nilr.store import Store
 
@@ -18,8 +17,7 @@ def dry_run(settings: TrainSettings, reporter: Reporter) -> dict[str, str]:
         NilrError: the settings name something that is missing or does not fit.
     """
     check_cluster(settings)
-    if settings.tensorboard is not None:
-        check_output(settings.tensorboard, "--tensorboard", folder=True)
+    check_loggers(settings)
     store, models, prepared = Store(settings.home), [], []
     with contextlib.ExitStack() as resources:
         starter = Starter(store, resources, reporter, n_models=len(settings.each_seed))

@@ -83,7 +83,7 @@ def _validate(training: Training, stop: StopRequest, progress: TrainingProgress)
         line, improved = training.validate(on_episode)
     if improved:
         training.write_checkpoint(BEST)
-    training.history.append(line)
+    training.log(line)
     training.save()
 
 
@@ -99,7 +99,7 @@ def _update(trainings: Sequence[Training], updates: Updates, step: int) -> None:
             line = training.apply(update, seconds)
         if line is not None:
             total = {} if step else {"outer_steps": training.settings.outer_steps}  # for `models ls` before a save
-            training.history.append(line | total)
+            training.log(line | total)
 
 
 @contextlib.contextmanager

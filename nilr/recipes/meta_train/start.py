@@ -15,7 +15,8 @@ from nilr.checkpoint import Checkpoint
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler, stream_seed
 from nilr.errors import StoreError, UsageError
-from nilr.files import remove_at_once
+from nilr.files import check_output, remove_at_once
+from nilr.loggers import require_loggers
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.cuda_graphs import capture_on
 from nilr.meta.engine.contract import Engine
@@ -24,6 +25,7 @@ from nilr.meta.inner_lr import initial_rates
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.import_path import check_allowed
 from nilr.models.registry import body_arguments, build_learner, image_arguments
+from nilr.recipes.common.episodes import split_commas
 from nilr.recipes.common.loading import OpenSplit, find_training_pack, newest_pack, open_split
 from nilr.recipes.common.memory import fit_memory
 from nilr.recipes.common.settings import OF_JOBS, check_unchanged, recorded_settings, resolve, with_stored_settings
@@ -104,12 +106,14 @@ class Starter:
         training = Training(
             directory, ready.settings, ready.outer, ready.data, ready.train, ready.val, reporter, ready.reference
         )
-        self._resources.callback(training.history.close)
+        self._resources.callback(training.close_loggers)
         if stored is None:
             training.history.clear()
         else:
             training.restore(tensors, stored.progress)
         training.check_processes()
+        logs = ready.settings.log_dir or _store_of(directory, self._store).home / "logs"
+        distributed.from_first(functools.partial(training.open_loggers, logs))
         _announce(training, self._reporter)
         return training
 
@@ -232,6 +236,13 @@ class Starter:
     def _note(self, text: str) -> None:
         self.notes.append(text)
         self._reporter.note(text)
+
+
+def check_loggers(settings: TrainSettings) -> None:
+    """Check --log and --log-dir; NilrError if a logger cannot be used."""
+    require_loggers(split_commas(settings.log))
+    if settings.log_dir is not None:
+        check_output(settings.log_dir, "--log-dir", folder=True)
 
 
 def find_model_to_resume(settings: TrainSettings, store: Store) -> Path | None:

@@ -22,7 +22,8 @@ from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import CheckpointError, DivergedError, StoreError
 from nilr.files import path_argument
-from nilr.history import History
+from nilr.history import History, read_history
+from nilr.loggers import Loggers
 from nilr.meta.evaluation import evaluate
 from nilr.meta.inner_lr import share_negative, share_negative_by_layer
 from nilr.meta.outer_loop import OuterLoop
@@ -30,11 +31,12 @@ from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
 from nilr.models.import_path import is_import_path
 from nilr.models.registry import body_arguments, image_arguments
+from nilr.recipes.common.episodes import split_commas
 from nilr.recipes.common.settings import recorded_settings
 from nilr.reporting import Reporter
 from nilr.results.commands import TrainMetrics
 from nilr.results.records import DataUsed, Mean, Reference
-from nilr.store import LAST, TRAINING_STATE
+from nilr.store import HISTORY, LAST, TRAINING_STATE
 from nilr.tensorfile import digest_tensors
 from nilr.training_state import Progress, TrainingState, save_training_state
 
@@ -66,7 +68,7 @@ class Training:
         self.train, self.val, self.reporter, self.reference = train, val, reporter, reference
         self.progress = Progress()
         self._writes = distributed.rank() == 0
-        self.history = History(directory if self._writes else None, settings.tensorboard)
+        self.history, self.loggers = History(directory if self._writes else None), Loggers()
         self._seconds, self._updates = 0.0, 0
         self._saved_at, self._saved_step = time.monotonic(), 0
 
@@ -168,6 +170,40 @@ class Training:
             outer_steps=self.settings.outer_steps,
         )
 
+    def open_loggers(self, directory: Path) -> None:
+        """Open the loggers of --log, whose files are in `directory`; NilrError if one of a new training cannot open."""
+        if not self.settings.log:
+            return
+        history = []
+        with contextlib.suppress(CheckpointError):
+            history = [line.model_dump() for line in read_history(self.directory / HISTORY)]
+        self.loggers.open(
+            split_commas(self.settings.log),
+            self.directory,
+            directory,
+            {"data": self.data.name, "nilr": __version__, **recorded_settings(self.settings)},
+            self.reporter,
+            outer_step=self.progress.outer_step,
+            history=history,
+        )
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line to the history, and to the loggers at the next save; StoreError if it cannot be written."""
+        self.history.append(line)
+        self.loggers.add(line)
+
+    def log_final(self) -> None:
+        """Log the metrics of a complete training, unless an earlier process has logged them."""
+        if self.loggers.logged:
+            metrics = self.metrics().model_dump(exclude={"outer_step", "by_model"})
+            final = {f"final/{name}": value for name, value in metrics.items()}
+            self.loggers.add({"outer_step": self.progress.outer_step, **final})
+            self.loggers.flush()
+
+    def close_loggers(self) -> None:
+        """Close the loggers. Lines since the last save are dropped; a resumed training logs them again."""
+        self.loggers.close(complete=self.progress.finished(self.settings))
+
     @property
     def resumable(self) -> bool:
         """Whether there is a training state on disk."""
@@ -197,6 +233,7 @@ class Training:
             )
             save_training_state(self.directory / TRAINING_STATE, self.outer.state(), state)
         self.write_checkpoint(LAST)
+        self.loggers.flush()
         self._saved_at, self._saved_step = time.monotonic(), self.progress.outer_step
 
     def write_checkpoint(self, file: str) -> None:
@@ -249,8 +286,10 @@ class Training:
             words += ["--data", path_argument(settings.data)]
         if is_import_path(settings.arch):
             words += ["--arch", settings.arch]
-        if settings.tensorboard is not None:
-            words += ["--tensorboard", path_argument(settings.tensorboard)]
+        if settings.log:
+            words += ["--log", ",".join(settings.log)]
+        if settings.log_dir is not None:
+            words += ["--log-dir", path_argument(settings.log_dir)]
         return settings.command("meta-train", *words)
 
     def metrics(self) -> TrainMetrics:
