@@ -192,7 +192,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("nilr demo", "nilr demo --home /tmp/nilr-demo", "nilr demo --json -"),
     "report": (
         "nilr report",
-        "nilr report --out report.html",
+        "nilr report 'metasgd-seed*' --out report.html",
         "nilr report probe.json rates.json --out figures --format png",
     ),
     "data ls": ("nilr data ls", "nilr data ls --home ./nilr-demo", "nilr data ls --json -"),

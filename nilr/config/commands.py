@@ -154,7 +154,9 @@ class ReportSettings(Settings):
     """`nilr report`: make tables and figures from result files."""
 
     results: tuple[Path, ...] = setting(
-        (), "Result files of `probe`, `rates` and `reproduce`; default: the newest probe."
+        (),
+        "Results of `probe`, `rates` and `reproduce`: paths, names, beginnings of names or patterns. The name of a "
+        "model, or a pattern such as 'cpu-maml-s*', stands for its newest probe and rates. Default: the newest probe.",
     )
     out: Path | None = setting(
         None, "Page or text to write; its figures are written to the folder NAME-figures.", shown="print a table"

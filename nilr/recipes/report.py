@@ -1,7 +1,8 @@
 """Tables and figures from result files."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import fnmatch
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from pydantic import ValidationError
 from nilr import __version__
 from nilr.checkpoint import read_manifest
 from nilr.config.base import ReportFormat, is_name
-from nilr.config.commands import ReportSettings
-from nilr.errors import NilrError, StoreError, UsageError
+from nilr.config.commands import ReportSettings, ResultListSettings
+from nilr.errors import NilrError, StoreError, UsageError, did_you_mean
 from nilr.files import check_output, resolve_links, write_atomically
 from nilr.history import Line, check_history
+from nilr.recipes.results import list_results
 from nilr.report.contents import KINDS, Contents, contents
 from nilr.report.figures.figure import History, Material
 from nilr.report.markdown import markdown
@@ -22,7 +24,7 @@ from nilr.report.page import page
 from nilr.report.reading import Source, read_result
 from nilr.report.style import NARROW, WIDE, WIDTHS, Look, check_matplotlib, picture, svg
 from nilr.report.subjects import probed
-from nilr.reporting import Reporter
+from nilr.reporting import Reporter, SilentReporter
 from nilr.results.question import DEFAULT
 from nilr.results.records import ModelUsed
 from nilr.store import HISTORY, Store
@@ -48,7 +50,7 @@ def run(settings: ReportSettings, reporter: Reporter) -> Report:
     if out is not None:
         _check_place(out, form, force=settings.force)
         check_matplotlib()
-    paths = list(dict.fromkeys(settings.results or (_newest(store),)))
+    paths = _find_results(store, map(str, settings.results)) if settings.results else [_newest(store)]
     sources = [read_result(path) for path in paths]
     if all(source.command == "reproduce" for source in sources):
         named = list(_named(paths, sources, reporter))
@@ -103,6 +105,41 @@ def _newest(store: Store) -> Path:
     if not found:
         raise StoreError(f"no result of a probe in `{store.home / 'results'}`", hint="give the paths of result files")
     return found[-1]
+
+
+def _find_results(store: Store, refs: Iterable[str]) -> list[Path]:
+    """Return result files, from paths, names and patterns of results, and names and patterns of models.
+
+    A model stands for its newest `probe` and its newest `rates`.
+
+    Raises:
+        StoreError: a reference matches nothing, or no result contains the model.
+    """
+    found: list[Path] = []
+    for ref in refs:
+        if "/" in ref or Path(ref).is_file():
+            found.append(Path(ref))
+            continue
+        try:
+            found += store.find_results([ref])
+        except StoreError:
+            found += _of_models(store, ref)
+    return list(dict.fromkeys(found))
+
+
+def _of_models(store: Store, ref: str) -> list[Path]:
+    found: dict[tuple[str, str], str] = {}  # model and command -> newest result
+    for row in list_results(ResultListSettings(home=store.home, limit=len(store.results()) + 1), SilentReporter()):
+        if row.command in ("probe", "rates"):
+            for model in fnmatch.filter(row.models, ref):
+                found.setdefault((model, row.command), row.name)
+    if found:
+        return store.find_results(sorted(found.values()))
+    if models := fnmatch.filter(store.model_names(), ref):
+        hint = f"make one: `{store.command('probe', *models)}`"
+        raise StoreError(f"no result of `probe` or `rates` in `{store.home / 'results'}` contains `{ref}`", hint=hint)
+    hint = f"{did_you_mean(ref, store.model_names())}`{store.command('results', 'ls')}` lists results"
+    raise StoreError(f"there is no file, no result and no model `{ref}`", hint=hint)
 
 
 def _named(paths: Sequence[Path], sources: Sequence[Source[Any]], reporter: Reporter) -> Iterator[Source[Any]]:

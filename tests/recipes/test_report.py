@@ -186,6 +186,52 @@ def test_the_default_is_the_newest_probe_in_the_store(saved: Path) -> None:
     assert make().material.sources[0].name.startswith("20260102")
 
 
+def store_results(saved: Path, **models: str) -> None:
+    """Write results to the store: the end of a name -> the models of the result."""
+    results = Store(None).home / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    rates = everything().sources[1]
+    assert rates.command == "rates"
+    contents = {"probe": json.loads(saved.read_text()), "rates": rates.result.model_dump(mode="json", by_alias=True)}
+    for name, listed in models.items():
+        day, kind = name.lstrip("_").split("_")
+        content = contents[kind] | {"models": [contents[kind]["models"][0] | {"name": n} for n in listed.split()]}
+        (results / f"202601{day}T000000Z-{kind}-abcdef.json").write_text(json.dumps(content))
+
+
+def test_a_model_stands_for_its_newest_results(saved: Path) -> None:
+    store_results(
+        saved, _01_probe="a b", _02_probe="a", _03_rates="a", _04_probe="c-s0", _05_probe="c-s1", _06_probe="d"
+    )
+
+    def days(*refs: str) -> list[str]:
+        return [source.name[6:8] for source in make(*map(Path, refs)).material.sources]
+
+    assert days("a") == ["02", "03"]
+    assert days("b") == ["01"]
+    assert days("c-s*") == ["04", "05"]
+    assert days("c-s*", "a", "c-s1") == ["04", "05", "02", "03"]
+    assert days("20260104T000000Z-probe-abcdef") == ["04"]
+    assert days("202601*-rates-*", str(saved)) == ["03", saved.name[6:8]]
+
+
+def test_a_model_without_results_is_an_error_with_the_command_that_makes_one(saved: Path) -> None:
+    store_results(saved, _01_probe="a")
+    for name in ("maml-s0", "maml-s1"):
+        (Store(None).home / "models" / name).mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"no result of `probe` or `rates` in .* contains `maml-s0`") as one:
+        make(Path("maml-s0"))
+    assert one.value.hint == "make one: `nilr probe maml-s0`"
+    with pytest.raises(StoreError, match=r"contains `maml-s\*`") as several:
+        make(Path("maml-s*"))
+    assert "nilr probe maml-s0 maml-s1" in str(several.value.hint)
+    with pytest.raises(StoreError, match="there is no file, no result and no model `mamls0`") as unknown:
+        make(Path("mamls0"))
+    assert "did you mean `maml-s0`" in str(unknown.value.hint)
+    with pytest.raises(StoreError, match=r"cannot read `no/probe\.json`: no such file"):
+        make(Path("no/probe.json"))
+
+
 @pytest.mark.usefixtures("pack", "one_thread")
 def test_histories_are_found_in_the_store_by_name_and_digest(quick: dict[str, Any], tmp_path: Path) -> None:
     for seed in (0, 1, 2):
