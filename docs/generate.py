@@ -1,4 +1,4 @@
-"""Write the generated pages of the documentation: `cli.md` from the commands, and the JSON Schemas of their results."""
+"""Write the generated pages: `cli.md` and `man/nilr.1` from the commands, and the JSON Schemas of their results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from docs.man_page import man_page
 from nilr.cli.app import EPILOG, HELP, build_app
 from nilr.cli.topics import EXAMPLES
 from nilr.commands import result_types
@@ -46,13 +47,25 @@ _TABLE = ("| | values | |", "|---|---|---|")
 _COMMON = 3  # commands that have an option, for it to be listed once
 
 
+def manual() -> str:
+    """Return the text of `man/nilr.1`."""
+    commands, common = _commands()
+    options = {_row(one): one for command in commands.values() for one in command.params}
+    return man_page(commands, [options[row] for row in common], lambda parameter: _row(parameter) in common)
+
+
 def cli_page() -> str:
     """Return the text of `cli.md`."""
-    commands = dict(_leaves("", typer.main.get_command(build_app())))
-    count = Counter(row for command in commands.values() for row in map(_row, command.params) if _is_option(row))
-    common = [row for row, commands_with_it in count.items() if commands_with_it >= _COMMON]
+    commands, common = _commands()
     sections = (line for name, command in commands.items() for line in _section(name, command, common))
     return "\n".join([_HEAD, *sections, "## Common options\n", *_TABLE, *common, ""])
+
+
+def _commands() -> tuple[dict[str, Any], list[str]]:
+    """Return Typer's commands by name, and the rows of the options that at least `_COMMON` of them have."""
+    commands = dict(_leaves("", typer.main.get_command(build_app())))
+    count = Counter(row for command in commands.values() for row in map(_row, command.params) if _is_option(row))
+    return commands, [row for row, commands_with_it in count.items() if commands_with_it >= _COMMON]
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -62,7 +75,7 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 def generated() -> dict[str, str]:
     """Return the text of every generated file, by its path in this folder."""
-    files = {"cli.md": cli_page()}
+    files = {"cli.md": cli_page(), "man/nilr.1": manual()}
     for command, schema in schemas().items():
         files[f"schemas/{command}-{SCHEMA_VERSION}.json"] = json.dumps(schema, indent=2, sort_keys=True) + "\n"
     return files

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from docs.generate import DOCS, generated, main
+from nilr.cli.topics import EXAMPLES
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
@@ -23,6 +27,34 @@ def test_generated_files_are_current(name: str) -> None:
 def test_there_is_no_schema_of_a_result_that_no_command_returns() -> None:
     schemas = {f"schemas/{file.name}" for file in (DOCS / "schemas").iterdir()}
     assert schemas == {name for name in generated() if name.startswith("schemas/")}
+
+
+FORMATTERS = {
+    "groff": ["groff", "-man", "-Kutf8", "-Tutf8", "-P-cbou", "-ww", "-rLL=200n"],
+    "man": ["man", "--warnings=w", "-l"],
+    "mandoc": ["mandoc", "-T", "lint", "-W", "warning"],
+}
+
+
+@pytest.mark.parametrize("program", FORMATTERS)
+def test_the_manual_is_formatted_without_a_warning_and_has_every_flag_and_example(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"`{program}` is not installed")
+    command = [*FORMATTERS[program], str(DOCS / "man" / "nilr.1")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    if program == "groff":
+        page = (DOCS / "cli.md").read_text(encoding="utf-8")
+        flags = set(re.findall(r"^\| `(--[a-z-]+)`", page, flags=re.MULTILINE))
+        assert flags == set(re.findall(r"^ +(--[a-z-]+)", done.stdout, flags=re.MULTILINE))
+        for example in (example for examples in EXAMPLES.values() for example in examples):
+            assert re.search(rf"^ +{re.escape(example)}$", done.stdout, flags=re.MULTILINE), example
+
+
+def test_a_wheel_installs_the_manual_and_a_source_distribution_contains_it() -> None:
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    assert targets["wheel"]["shared-data"] == {"docs/man/nilr.1": "share/man/man1/nilr.1"}
+    assert "/docs/man" in targets["sdist"]["include"]
 
 
 def test_help_of_the_generator_writes_nothing(tmp_path: Path) -> None:
