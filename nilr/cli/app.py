@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from nilr import __version__
 from nilr.cli.help import help_text
-from nilr.cli.options import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, check_values, typer_function
+from nilr.cli.options import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, complete_values, typer_function
 from nilr.cli.run import run_command
 from nilr.cli.topics import COMMON
 from nilr.commands import COMMANDS, GROUPS
@@ -28,7 +28,7 @@ EPILOG = (
 
 
 class _Parsing:
-    """Shows help of its own, and checks that no option takes another option for its value."""
+    """Shows help of its own, and gives no option another option as its value."""
 
     def get_help_option(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer does not export these classes
         option = super().get_help_option(ctx)  # type: ignore[misc]
@@ -41,7 +41,8 @@ class _Parsing:
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         options = [option for option in self.get_params(ctx) if option.param_type_name == "option"]  # type: ignore[attr-defined]
         if not ctx.resilient_parsing:  # which a completion is
-            check_values(options, args, f"see `{ctx.command_path} --help`", interspersed=ctx.allow_interspersed_args)
+            hint = f"see `{ctx.command_path} --help`"
+            args = complete_values(options, args, hint, interspersed=ctx.allow_interspersed_args)
         return super().parse_args(ctx, args)  # type: ignore[misc, no-any-return]
 
 

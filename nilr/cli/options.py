@@ -32,7 +32,8 @@ _FILES = {
     "config": "TOML file with settings, such as n_way = 5; flags and environment variables override it.",
     "save_config": "Write the settings that were given to this TOML file, for --config.",
 }
-_JSON_HELP = "Also write the result to this file, and replace it if it exists; - for standard output."
+_JSON_HELP = "Also write the result to this file, and replace it if it exists; without a file, to standard output."
+_WITHOUT_VALUE = {"--json": "-"}  # the values of options that need none
 
 _SHORT_CHOICES = 16  # columns of choices that stand beside the option
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -105,8 +106,8 @@ def _matching_models(home: Path | None, refs: Sequence[str]) -> Sequence[str]:
     return Store(home).matching_models(refs)
 
 
-def check_values(options: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> None:
-    """Check that every option that needs a value has one, and that this is not another option.
+def complete_values(options: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> list[str]:
+    """Return a command line in which every option that needs a value has one that is not another option.
 
     Args:
         options: Typer's options of a command.
@@ -118,17 +119,23 @@ def check_values(options: Sequence[Any], words: Sequence[str], hint: str, *, int
         UsageError: a value is missing.
     """
     by_name = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
-    rest = iter(words)
-    for word in rest:
-        if word == "--" or not (word.startswith("-") or interspersed):
-            return
+    completed, rest = [], list(words)
+    while rest:
+        if rest[0] == "--" or not (rest[0].startswith("-") or interspersed):
+            break
+        word = rest.pop(0)
+        completed.append(word)
         if word not in by_name or by_name[word].is_flag:
             continue
-        value = next(rest, None)
-        if value is None:
-            raise UsageError(f"option `{word}` needs a value", hint=hint)
-        if value.startswith("--") or value.partition("=")[0] in by_name:
-            raise UsageError(f"option `{word}` needs a value, and `{value}` is an option", hint=hint)
+        missing = not rest or rest[0].startswith("--") or rest[0].partition("=")[0] in by_name
+        if not missing:
+            completed.append(rest.pop(0))
+        elif word in _WITHOUT_VALUE:
+            completed.append(_WITHOUT_VALUE[word])
+        else:
+            found = f", and `{rest[0]}` is an option" if rest else ""
+            raise UsageError(f"option `{word}` needs a value{found}", hint=hint)
+    return completed + rest
 
 
 def source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not export these classes

@@ -1,11 +1,12 @@
 """How the command line runs one command: recipe, progress, copies of the result, and what the screen shows."""
 
 import contextlib
+import json
 import os
 import pkgutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -24,6 +25,9 @@ from nilr.results.result import Result, to_json, write_result
 from nilr.signals import ending_the_process
 from nilr.words import some
 
+if TYPE_CHECKING:
+    from nilr.cli.console import Screen
+
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 
 
@@ -40,14 +44,14 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         recipe, show = pkgutil.resolve_name(command.recipe), pkgutil.resolve_name(command.show)
     console, stored = make_console(sys.stderr), None
     screen = Screen(console, quiet=invocation.quiet)
+    json_on_terminal = invocation.json in STANDARD_OUTPUT and sys.stdout.isatty()
     if invocation.json in STANDARD_OUTPUT:
         screen.answer = screen
     if invocation.save_config is not None and distributed.prints():
         _write(invocation.save_config, config_text(settings, command.name))
     if invocation.dry_run and command.dry_run is not None:
         rows = pkgutil.resolve_name(command.dry_run)(settings, SilentReporter())
-        for name, value in rows.items():
-            screen.answer.line(f"{name:<10}{value}")
+        _show_dry_run(rows, invocation.json, None if json_on_terminal else screen.answer)
         return
     try:
         with make_reporter(console, quiet=invocation.quiet) as reporter:
@@ -66,7 +70,8 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
             raise
         hint = "no result was stored; to start again, repeat the command"
         raise Interrupted(interrupted.signum, hint=hint) from None
-    show(returned, screen)
+    if not json_on_terminal:
+        show(returned, screen)
     if command.next is not None:
         with contextlib.suppress(NilrError):  # another process may have removed the model
             screen.line(f"next: {pkgutil.resolve_name(command.next)(settings, returned)}", wrap=False)
@@ -77,6 +82,14 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
             screen.line(note)
     if command.check is not None:
         pkgutil.resolve_name(command.check)(settings, returned)
+
+
+def _show_dry_run(rows: dict[str, str], file: str | None, answer: "Screen | None") -> None:
+    if file is not None:
+        _write(file, json.dumps(rows, indent=1, ensure_ascii=False).encode())
+    if answer is not None:
+        for name, value in rows.items():
+            answer.line(f"{name:<10}{value}")
 
 
 def _check(command: Command, settings: Settings, invocation: Invocation) -> None:
@@ -170,11 +183,11 @@ def _store(home: Path | None, result: Result[Any]) -> Path:
     return path
 
 
-def _copy(json: str | None, returned: Any) -> None:  # noqa: ANN401 - a result, or a list of records
-    if json is None:
+def _copy(file: str | None, returned: Any) -> None:  # noqa: ANN401 - a result, or a list of records
+    if file is None:
         return
     content = (to_json(returned) if isinstance(returned, Result) else _rows_json(returned)).encode()
-    _write(json, content)
+    _write(file, content)
 
 
 def _write(file: str, content: bytes) -> None:

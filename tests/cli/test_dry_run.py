@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def test_a_dry_run_describes_a_training_and_a_probe_and_writes_nothing(
     shown = rows(capsys)
     assert (shown["models"], shown["settings"]) == ("m", "n_query 1; n_episodes 7")
     assert shown["episodes"].startswith("7, ")
+    assert run(["probe", "m", "--n-episodes", "7", "--n-query", "1", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == shown
     assert files(home) == before
 
 

@@ -55,11 +55,44 @@ def test_a_note_that_the_recipe_has_reported_is_not_repeated(
     assert capsys.readouterr().err.count("the last words") == 1
 
 
-def test_json_is_the_only_text_on_standard_output(probes: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["-q", "probe", "--json", "-"]) == 0
+@pytest.mark.parametrize(
+    "words", ["probe maml --json -", "probe maml --json", "probe --json --seed 3 maml", "probe --json -- maml"]
+)
+def test_json_is_the_only_text_on_standard_output(
+    probes: list[Settings], home: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    assert run(words.split()) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["metrics"]["maml"]["cross-task"]["accuracy"]["mean"] == 0.38
-    assert err == ""
+    assert "result: " in err
+    assert probes[0].models == ("maml",)  # type: ignore[attr-defined]
+    capsys.readouterr()
+    assert run(["-q", *words.split()]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_shows_json_without_tables(
+    probes: list[Settings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run(["probe", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["command"] == "probe"
+    assert "accuracy" not in err
+
+
+@pytest.mark.parametrize("words", ["--json x.json", "--json=x.json", "--json=x.json -q", "-q --json x.json m"])
+def test_json_with_a_path_writes_the_file_alone(
+    probes: list[Settings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["probe", *words.split()]) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["command"] == "probe"
+    assert capsys.readouterr().out == ""
 
 
 def test_json_to_a_path_gives_the_same_as_is_stored(probes: list[Settings], home: Path, tmp_path: Path) -> None:
