@@ -9,10 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from docs.man_page import man_page
-from nilr.cli.app import EPILOG, HELP, build_app
+from nilr.cli.app import EPILOG, HELP, build_command
 from nilr.cli.topics import EXAMPLES
 from nilr.commands import result_types
 from nilr.files import write_atomically
@@ -63,7 +61,7 @@ def cli_page() -> str:
 
 def _commands() -> tuple[dict[str, Any], list[str]]:
     """Return Typer's commands by name, and the rows of the options that at least `_COMMON` of them have."""
-    commands = dict(_leaves("", typer.main.get_command(build_app())))
+    commands = dict(_leaves("", build_command()))
     count = Counter(row for command in commands.values() for row in map(_row, command.params) if _is_option(row))
     return commands, [row for row, commands_with_it in count.items() if commands_with_it >= _COMMON]
 

@@ -1,43 +1,14 @@
 """The table of commands: name, settings, recipe and type of the result.
 
-Functions are import paths, so that the table imports neither torch nor rich.
+Functions and types are import paths, so that the table imports neither torch nor pydantic.
 """
 
 import pkgutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nilr.config.base import Settings
-from nilr.config.commands import (
-    BenchSettings,
-    CompareModelsSettings,
-    ComparePacksSettings,
-    DemoSettings,
-    ExportSettings,
-    ImportSettings,
-    ListModelsSettings,
-    ListPacksSettings,
-    ModelSettings,
-    ModelsSettings,
-    PrepareDataSettings,
-    PullSettings,
-    PushSettings,
-    RemovePacksSettings,
-    RemoveSettings,
-    ReportSettings,
-    ReproduceSettings,
-    ResultExportSettings,
-    ResultListSettings,
-    ResultRemoveSettings,
-    ResultSettings,
-    ShowPackSettings,
-    VerifyPacksSettings,
-    WatchSettings,
-)
-from nilr.config.evaluation import AdaptSettings, CalibrateSettings, ProbeSettings, RatesSettings
-from nilr.config.meta_train import TrainSettings
-
 if TYPE_CHECKING:
+    from nilr.config.base import Settings
     from nilr.results.result import Result
 
 
@@ -47,7 +18,7 @@ class Command:
 
     name: str  # as the user types it; a command of a group has two words
     help: str  # one sentence
-    settings: type[Settings]  # the settings model
+    settings_name: str  # import path of the settings model
     # import path of the type of the result's metrics; None if the command measures nothing, and so has no `--json`
     result: str | None
     recipe: str  # import path of a function (settings, reporter) -> what the command returns
@@ -62,6 +33,12 @@ class Command:
     shares_schema: str | None = None  # the command that has the same kind of result, and names its schema
 
     @property
+    def settings(self) -> type["Settings"]:
+        """The settings model."""
+        found: type[Settings] = pkgutil.resolve_name(self.settings_name)
+        return found
+
+    @property
     def schema(self) -> str:
         """The result's `command`, as in the schema `nilr/<command>/1` and in names of files."""
         return self.shares_schema or self.name.replace(" ", "-")
@@ -69,97 +46,97 @@ class Command:
 
 COMMANDS = (
     Command("prepare-data", "Pack Mini-ImageNet, or any class-labelled images, into one HDF5 file.",
-            PrepareDataSettings, "nilr.results.commands:PrepareDataMetrics",
+            "nilr.config.commands:PrepareDataSettings", "nilr.results.commands:PrepareDataMetrics",
             "nilr.recipes.prepare_data:run", "nilr.cli.show.prepare_data:show"),
     Command("meta-train", "Learn a meta-initialisation, and rates, from a packed dataset.",
-            TrainSettings, "nilr.results.commands:TrainMetrics",
+            "nilr.config.meta_train:TrainSettings", "nilr.results.commands:TrainMetrics",
             "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show", "nilr.recipes.meta_train:next_command",
             dry_run="nilr.recipes.meta_train.dry_run:dry_run", distributed=True),
     Command("watch", "Watch running trainings from another terminal, from their files alone.",
-            WatchSettings, None,
+            "nilr.config.commands:WatchSettings", None,
             "nilr.recipes.watch:run", "nilr.cli.show.watch:show"),
     Command("adapt", "Adapt a model to one episode, or to your own labelled images.",
-            AdaptSettings, "nilr.results.commands:AdaptMetrics",
+            "nilr.config.evaluation:AdaptSettings", "nilr.results.commands:AdaptMetrics",
             "nilr.recipes.adapt:run", "nilr.cli.show.adapt:show"),
     Command("probe", "Evaluate features before and after adaptation.",
-            ProbeSettings, "nilr.results.probe:ProbeMetrics",
+            "nilr.config.evaluation:ProbeSettings", "nilr.results.probe:ProbeMetrics",
             "nilr.recipes.probe:run", "nilr.cli.show.probe:show", check="nilr.results.gate:check",
             dry_run="nilr.recipes.probe.dry_run:dry_run", distributed=True),
     Command("rates", "Describe the inner learning rates, layer by layer.",
-            RatesSettings, "nilr.results.probe:RatesMetrics",
+            "nilr.config.evaluation:RatesSettings", "nilr.results.probe:RatesMetrics",
             "nilr.recipes.rates:run", "nilr.cli.show.rates:show"),
     Command("calibrate", "Compare a model with published accuracies, evaluated as each of them was.",
-            CalibrateSettings, "nilr.results.calibrate:CalibrateMetrics",
+            "nilr.config.evaluation:CalibrateSettings", "nilr.results.calibrate:CalibrateMetrics",
             "nilr.recipes.calibrate:run", "nilr.cli.show.calibrate:show"),
     Command("bench", "Measure how fast this machine is, and how long a training will take.",
-            BenchSettings, "nilr.results.bench:BenchMetrics",
+            "nilr.config.commands:BenchSettings", "nilr.results.bench:BenchMetrics",
             "nilr.recipes.bench:run", "nilr.cli.show.bench:show"),
     Command("reproduce", "Run the whole experiment over several seeds, and compare the signs with the paper's.",
-            ReproduceSettings, "nilr.results.reproduce:ReproduceMetrics",
+            "nilr.config.commands:ReproduceSettings", "nilr.results.reproduce:ReproduceMetrics",
             "nilr.recipes.reproduce:run", "nilr.cli.show.reproduce:show", stored=False),
     Command("demo", "Run every step on generated images, in under three minutes.",
-            DemoSettings, "nilr.results.probe:ProbeMetrics",
+            "nilr.config.commands:DemoSettings", "nilr.results.probe:ProbeMetrics",
             "nilr.recipes.demo:run", "nilr.cli.show.probe:show", stored=False, shares_schema="probe"),
     Command("report", "Make tables and figures from result files.",
-            ReportSettings, None,
+            "nilr.config.commands:ReportSettings", None,
             "nilr.recipes.report:run", "nilr.cli.show.report:show"),
     Command("data ls", "List all packs.",
-            ListPacksSettings, "nilr.results.data:PackRows",
+            "nilr.config.commands:ListPacksSettings", "nilr.results.data:PackRows",
             "nilr.recipes.data:list_packs", "nilr.cli.show.data:show_list", stored=False),
     Command("data show", "Show what a pack contains, and draw a contact sheet and an episode as PNG files.",
-            ShowPackSettings, "nilr.results.data:PackCard",
+            "nilr.config.commands:ShowPackSettings", "nilr.results.data:PackCard",
             "nilr.recipes.data:show_pack", "nilr.cli.show.data:show_card", stored=False),
     Command("data verify", "Read packs, all packs by default, and check every digest.",
-            VerifyPacksSettings, "nilr.results.data:PackChecks",
+            "nilr.config.commands:VerifyPacksSettings", "nilr.results.data:PackChecks",
             "nilr.recipes.data:verify_packs", "nilr.cli.show.data:show_checks", stored=False),
     Command("data rm", "Remove packs, after a confirmation.",
-            RemovePacksSettings, None,
+            "nilr.config.commands:RemovePacksSettings", None,
             "nilr.recipes.data:remove_packs", "nilr.cli.show.data:show_removed"),
     Command("data compare", "Count the classes and the images that two packs share, by split.",
-            ComparePacksSettings, "nilr.results.records:Overlap",
+            "nilr.config.commands:ComparePacksSettings", "nilr.results.records:Overlap",
             "nilr.recipes.data:compare", "nilr.cli.show.data:show_overlap", stored=False),
     Command("results ls", "List the newest results.",
-            ResultListSettings, None,
+            "nilr.config.commands:ResultListSettings", None,
             "nilr.recipes.results:list_results", "nilr.cli.show.results:show_list", lists=True),
     Command("results show", "Show results again, by default the newest one.",
-            ResultSettings, None,
+            "nilr.config.commands:ResultSettings", None,
             "nilr.recipes.results:show_result", "nilr.cli.show.results:show_results", lists=True),
     Command("results rm", "Remove results, after a confirmation.",
-            ResultRemoveSettings, None,
+            "nilr.config.commands:ResultRemoveSettings", None,
             "nilr.recipes.results:remove_results", "nilr.cli.show.results:show_removed"),
     Command("results export", "Write results of probe and rates as tidy tables for pandas.",
-            ResultExportSettings, None,
+            "nilr.config.commands:ResultExportSettings", None,
             "nilr.recipes.results:export_results", "nilr.cli.show.results:show_exported"),
     Command("models ls", "List models: algorithm, pack, status, best validation, size and age.",
-            ListModelsSettings, None,
+            "nilr.config.commands:ListModelsSettings", None,
             "nilr.recipes.models:select_models", "nilr.cli.show.models:show_list", lists=True),
     Command("models show", "Show what a model is, how it was trained, how good it is, and its inner rates.",
-            ModelSettings, "nilr.results.commands:ModelCard",
+            "nilr.config.commands:ModelSettings", "nilr.results.commands:ModelCard",
             "nilr.recipes.models.show:run", "nilr.cli.show.model_card:show", stored=False),
     Command("models compare", "Show in what models differ: settings, metrics and inner rates by layer.",
-            CompareModelsSettings, "nilr.results.commands:ModelComparison",
+            "nilr.config.commands:CompareModelsSettings", "nilr.results.commands:ModelComparison",
             "nilr.recipes.models.show:compare", "nilr.cli.show.model_card:show_comparison", stored=False),
     Command("models path", "Print the path of a model's checkpoint.",
-            ModelSettings, None,
+            "nilr.config.commands:ModelSettings", None,
             "nilr.recipes.models:find_model", "nilr.cli.show.models:show_path"),
     Command("models verify", "Read all files of models, of all models by default, and check every digest.",
-            ModelsSettings, None,
+            "nilr.config.commands:ModelsSettings", None,
             "nilr.recipes.models:verify_models", "nilr.cli.show.models:show_checks"),
     Command("models rm", "Remove models, after a confirmation.",
-            RemoveSettings, None,
+            "nilr.config.commands:RemoveSettings", None,
             "nilr.recipes.models:remove_models", "nilr.cli.show.models:show_removed"),
     Command("models import", "Check models from elsewhere, also of other libraries, and copy them into the store.",
-            ImportSettings, "nilr.results.commands:ImportMetrics",
+            "nilr.config.commands:ImportSettings", "nilr.results.commands:ImportMetrics",
             "nilr.recipes.models.importing:run", "nilr.cli.show.models:show_imported",
             "nilr.recipes.models.importing:next_command"),
     Command("models export", "Write a model to a file for other programs.",
-            ExportSettings, None,
+            "nilr.config.commands:ExportSettings", None,
             "nilr.recipes.models.exporting:run", "nilr.cli.show.models:show_exported"),
     Command("models push", "Upload a model to the Hugging Face Hub, with a model card.",
-            PushSettings, None,
+            "nilr.config.commands:PushSettings", None,
             "nilr.recipes.models.hub:push", "nilr.cli.show.models:show_pushed"),
     Command("models pull", "Download a model from the Hugging Face Hub, and check it.",
-            PullSettings, "nilr.results.commands:ImportMetrics",
+            "nilr.config.commands:PullSettings", "nilr.results.commands:ImportMetrics",
             "nilr.recipes.models.hub:pull", "nilr.cli.show.models:show_imported",
             "nilr.recipes.models.importing:next_command", shares_schema="models-import"),
 )  # fmt: skip
@@ -187,6 +164,7 @@ def result_types() -> dict[str, type["Result[Any]"]]:
     return {schema: found for schema, found in types.items() if found is not None}
 
 
-def schema_of(settings: Settings) -> str:
+def schema_of(settings: "Settings") -> str:
     """Return the `command` that the result of a recipe with these settings carries."""
-    return next(command.schema for command in COMMANDS if command.settings is type(settings))
+    name = f"{type(settings).__module__}:{type(settings).__qualname__}"
+    return next(command.schema for command in COMMANDS if command.settings_name == name)

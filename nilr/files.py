@@ -6,7 +6,6 @@ import fcntl
 import io
 import os
 import re
-import secrets
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -159,7 +158,7 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
 def remove_at_once(path: Path) -> None:
     """Remove a directory in one step for all other processes, or OSError; of a link, remove the link only."""
     with DeferringSignals():
-        _remove(path.rename(path.with_name(f"{_REMOVED_PREFIX}{secrets.token_hex(6)}")))
+        _remove(path.rename(path.with_name(f"{_REMOVED_PREFIX}{os.urandom(6).hex()}")))
 
 
 def remove_stale(directory: Path) -> None:
@@ -200,7 +199,7 @@ def temporary_in(directory: Path) -> Iterator[Path]:
     """Create a file, lock it during the block even if it is renamed, and remove it if it keeps its first name."""
     with DeferringSignals():
         while True:
-            path = directory / f"{TEMPORARY_PREFIX}{host_digest()}{secrets.token_hex(4)}"
+            path = directory / f"{TEMPORARY_PREFIX}{host_digest()}{os.urandom(4).hex()}"
             try:
                 with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as handle:
                     # A shared lock, because reading the file through HDF5 takes one as well. On a file system without

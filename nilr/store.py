@@ -10,20 +10,20 @@
 import contextlib
 import fnmatch
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import platformdirs
-
-from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings, is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError, did_you_mean
 from nilr.files import expand_home, remove_at_once, remove_stale, storage_error
 from nilr.locks import InUseError, is_locked, locked
 from nilr.words import slug
+
+if TYPE_CHECKING:
+    from nilr.checkpoint import Manifest
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 TRAINING_STATE, HISTORY = "training.safetensors", "history.jsonl"
@@ -46,9 +46,13 @@ class Store:
     """The packs, models and results in `home`, by default NILR_HOME or the platform's directory for user data."""
 
     def __init__(self, home: Path | None = None) -> None:
-        self.command = Settings(home=home).command
+        self._given_home = home
         self.home = Path(expand_home(str(home or os.environ.get("NILR_HOME") or _user_data()))).absolute()
         self._datasets, self._models = self.home / "datasets", self.home / "models"
+
+    def command(self, *words: str) -> str:
+        """Return a command for the user to run next on this store."""
+        return Settings(home=self._given_home).command(*words)
 
     def dataset_path(self, name: str) -> Path:
         """Return the file of a pack, which may not exist; StoreError if the name is invalid."""
@@ -262,6 +266,8 @@ class Store:
 
 def _user_data() -> Path:
     with contextlib.suppress(RuntimeError):  # older versions of platformdirs return a path with `~`
+        import platformdirs
+
         path = platformdirs.user_data_path("nilr", appauthor=False)
         if path.parts[0] != "~":
             return path
@@ -273,8 +279,10 @@ def holds_model(directory: Path) -> bool:
     return any(directory.glob("*.safetensors"))
 
 
-def newest_manifest(directory: Path) -> Manifest | None:
+def newest_manifest(directory: Path) -> "Manifest | None":
     """Return the manifest of a model's last checkpoint, or else of its best one; None if neither can be read."""
+    from nilr.checkpoint import read_manifest
+
     for checkpoint in reversed(CHECKPOINTS):
         with contextlib.suppress(CheckpointError, OSError):
             return read_manifest(directory / CHECKPOINTS[checkpoint])
@@ -283,7 +291,7 @@ def newest_manifest(directory: Path) -> Manifest | None:
 
 def _unique(name: str) -> str:
     """Return a new name that no other process on any machine makes, and that sorts by time."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(6)}"
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}-{os.urandom(6).hex()}"
 
 
 def _split(ref: str) -> tuple[str, str | None]:

@@ -15,6 +15,11 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
+def one_of(names: Sequence[str]) -> str:
+    """Return names as alternatives: `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def signed(value: float, digits: int = 2) -> str:
     """Return a number with its sign, or without one if it is rounded to zero."""
     text = f"{value:+z.{digits}f}"

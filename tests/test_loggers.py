@@ -126,8 +126,7 @@ def check_points(found: Points, home: Path, model: str = "m") -> None:
 
 
 def test_the_settings_name_all_loggers() -> None:
-    assert config.LOGGERS == "tensorboard, wandb or mlflow"
-    assert list(LOGGERS) == ["tensorboard", "wandb", "mlflow"]
+    assert config.LOGGERS == tuple(LOGGERS) == ("tensorboard", "wandb", "mlflow")
 
 
 @pytest.mark.parametrize("check", [dry_run, meta_train.run])

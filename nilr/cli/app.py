@@ -1,20 +1,22 @@
-"""The Typer application, made from the table of commands."""
+"""The Typer application, made from the table of commands. Only the command that is used imports its settings."""
 
-from functools import cache, partial
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from nilr import __version__
 from nilr.cli.help import help_text
-from nilr.cli.options import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, complete_values, typer_function
-from nilr.cli.run import run_command
+from nilr.cli.parsing import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, complete_values
 from nilr.cli.topics import COMMON
-from nilr.commands import COMMANDS, GROUPS
+from nilr.commands import COMMANDS, GROUPS, Command
 from nilr.errors import UsageError
+
+if TYPE_CHECKING:
+    from nilr.config.base import Settings
 
 HELP_FLAGS = ["--help", "-h"]
 HOME_HELP = "Directory of the store: datasets, models, results. Default: NILR_HOME, else the user data directory."
@@ -39,11 +41,27 @@ class _Parsing:
         formatter.write(help_text(self, ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        if ctx.resilient_parsing:
+            return self._parse_for_completion(ctx, args)
         options = [option for option in self.get_params(ctx) if option.param_type_name == "option"]  # type: ignore[attr-defined]
-        if not ctx.resilient_parsing:  # which a completion is
-            hint = f"see `{ctx.command_path} --help`"
-            args = complete_values(options, args, hint, interspersed=ctx.allow_interspersed_args)
+        hint = f"see `{ctx.command_path} --help`"
+        args = complete_values(options, args, hint, interspersed=ctx.allow_interspersed_args)
         return super().parse_args(ctx, args)  # type: ignore[misc, no-any-return]
+
+    def _parse_for_completion(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Convert only the values that were given, since Typer imports pydantic to convert one."""
+        command: Any = self
+        parser = command.make_parser(ctx)
+        given: dict[str, Any]
+        rest: list[str]
+        given, rest, _ = parser.parse_args(args=list(args))
+        for parameter in command.get_params(ctx):
+            if given.get(parameter.name) not in (None, (), []):
+                parameter.handle_parse_result(ctx, given, rest)
+        n_commands = 1 if hasattr(command, "commands") else 0
+        ctx._protected_args, ctx.args = rest[:n_commands], rest[n_commands:]
+        ctx._opt_prefixes.update(parser._opt_prefixes)
+        return rest[n_commands:]
 
 
 class _Command(_Parsing, TyperCommand):
@@ -78,6 +96,44 @@ def _models(ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
     return Store(Path(homes[-1]) if homes else ctx.obj.home).model_names()
 
 
+class _LazyCommand(_Command):
+    """A command of the table, whose parameters and function are made when they are needed."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command.name.rpartition(" ")[2], help=command.help)
+        self._command = command
+
+    @cached_property
+    def _made(self) -> Any:  # noqa: ANN401 - Typer does not export these classes
+        from nilr.cli.options import typer_function
+
+        def run(settings: "Settings", invocation: Invocation) -> None:
+            from nilr.cli.run import run_command
+
+            run_command(self._command, settings, invocation)
+
+        app = typer.Typer(add_completion=False)
+        json, dry_run = self._command.result is not None or self._command.lists, self._command.dry_run is not None
+        app.command()(typer_function(self._command.settings, run, json=json, dry_run=dry_run))
+        return typer.main.get_command(app)
+
+    @property
+    def params(self) -> Any:  # noqa: ANN401
+        return self._made.params
+
+    @params.setter
+    def params(self, _none: Any) -> None:  # noqa: ANN401 - Typer sets those that it knows of
+        """Ignore the parameters that the base class sets."""
+
+    @property
+    def callback(self) -> Any:  # noqa: ANN401
+        return self._made.callback
+
+    @callback.setter
+    def callback(self, _none: Any) -> None:  # noqa: ANN401
+        """Ignore the function that the base class sets."""
+
+
 class _Group(_Parsing, TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Show help if nothing follows the name of the group."""
@@ -88,26 +144,21 @@ class _Group(_Parsing, TyperGroup):
         return typer.echo(ctx.get_help())
 
 
-def build_app() -> typer.Typer:
+def build_command() -> Any:  # noqa: ANN401 - Typer does not export these classes
     """Return the whole command line."""
     app = typer.Typer(
         cls=_Group, add_completion=True, help=HELP, epilog=EPILOG, context_settings={"help_option_names": HELP_FLAGS}
     )
     app.callback()(_set_common_options)
-    groups = {name: typer.Typer(cls=_Group, help=text) for name, text in GROUPS.items()}
+    app.command("help", cls=_Command, help="Show the help of a command: `nilr help probe`.")(_show_help)
+    root: Any = typer.main.get_command(app)
+    groups = {name: _Group(name=name, help=text, commands={}) for name, text in GROUPS.items()}
+    commands: dict[str, Any] = {}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
-        function = typer_function(
-            command.settings,
-            partial(run_command, command),
-            json=command.result is not None or command.lists,
-            dry_run=command.dry_run is not None,
-        )
-        groups.get(group, app).command(name, cls=_Command, help=command.help)(function)
-    for name, sub_app in groups.items():
-        app.add_typer(sub_app, name=name)
-    app.command("help", cls=_Command, help="Show the help of a command: `nilr help probe`.")(_show_help)
-    return app
+        (groups[group].commands if group else commands)[name] = _LazyCommand(command)
+    root.commands = {**commands, **groups, **root.commands}
+    return root
 
 
 def _show_help(

@@ -6,18 +6,15 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import typer
-from pydantic import ValidationError
 
 from nilr import distributed
-from nilr.cli.app import build_app
-from nilr.cli.completion import COMPLETE, complete
-from nilr.cli.options import Invocation, source_of
+from nilr.cli.app import build_command
+from nilr.cli.parsing import COMPLETE, Invocation, complete, source_of
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError, did_you_mean, invalid_value
 from nilr.files import storage_error
 from nilr.signals import ignore_repeated_signals, unwinding
@@ -63,6 +60,8 @@ def _run_and_report(args: Sequence[str], invocation: Invocation) -> int:
         raise
     except (Exception, KeyboardInterrupt) as error:
         if invocation.debug:
+            import traceback
+
             traceback.print_exc()
         status = _report(error)
         try:
@@ -74,7 +73,7 @@ def _run_and_report(args: Sequence[str], invocation: Invocation) -> int:
 
 def _invoke(args: Sequence[str], invocation: Invocation) -> int:
     # Typer's own main() would turn KeyboardInterrupt, and so Interrupted, into a status without a message.
-    command: Any = typer.main.get_command(build_app())
+    command = build_command()
     if COMPLETE in os.environ:  # a shell calls
         complete(command, invocation)
     try:
@@ -94,6 +93,8 @@ def _from_typer(error: typer.TyperException) -> UsageError:
     """
     ctx = getattr(error, "ctx", None)
     hint = f"see `{ctx.command_path} --help`" if ctx else "see `nilr --help`"
+    from pydantic import ValidationError
+
     parameter, cause = getattr(error, "param", None), error.__cause__
     if parameter is not None and isinstance(cause, ValidationError):
         details = cause.errors()[0]

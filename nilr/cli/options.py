@@ -1,6 +1,5 @@
 """Settings models -> parameters of Typer -> settings: a flag is declared once, in `nilr.config`."""
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,47 +10,25 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from nilr.cli.completion import completer
-from nilr.cli.config_file import read_config
+from nilr.cli.completion import completer, table
+from nilr.cli.parsing import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, source_of
 from nilr.cli.topics import COMMON, METAVARS, OPTIONS, RUNNING, TOPIC_OF
-from nilr.config.base import Settings
-from nilr.config.meta_train import PRESETS
-from nilr.errors import UsageError, invalid_value
-from nilr.meta.algorithms import ALGORITHMS
-from nilr.portable.layouts import formats
+from nilr.config.base import Settings, extra
+from nilr.errors import invalid_value
 
 ARGUMENTS = {
     "sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL", "repo": "REPO",
     "packs": "PACK", "pack": "PACK", "a": "A", "b": "B",
 }  # fmt: skip
-SWITCH = ""
-QUIET_HELP = "Print errors only; results are stored all the same."
-DEBUG_HELP = "Show tracebacks."
 _DRY_RUN_HELP = "Check everything that can be checked without work, show what would be done, and write no result."
 _FILES = {
     "config": "TOML file with settings, such as n_way = 5; flags and environment variables override it.",
     "save_config": "Write the settings that were given to this TOML file, for --config.",
 }
 _JSON_HELP = "Also write the result to this file, and replace it if it exists; without a file, to standard output."
-_WITHOUT_VALUE = {"--json": "-"}  # the values of options that need none
 
 _SHORT_CHOICES = 16  # columns of choices that stand beside the option
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-
-# What stands for {algorithms}, {presets} and {formats} in help texts.
-_NAMES = {"algorithms": ", ".join(ALGORITHMS), "presets": ", ".join(PRESETS), "formats": ", ".join(formats())}
-
-
-@dataclasses.dataclass
-class Invocation:
-    """Options that every command has. Those without the name of a file may also precede the command."""
-
-    home: Path | None = None
-    quiet: bool = False
-    debug: bool = False
-    json: str | None = None
-    save_config: str | None = None
-    dry_run: bool = False
 
 
 def flag(name: str) -> str:
@@ -77,7 +54,11 @@ def typer_function(
         config = values.pop("config")
         if values.get("home") is None:
             values["home"] = invocation.home
-        given = {} if config is None else read_config(config, settings, ctx.command_path)
+        given = {}
+        if config is not None:
+            from nilr.cli.config_file import read_config
+
+            given = read_config(config, settings, ctx.command_path)
         given |= {name: value for name, value in values.items() if value is not None}
         if given.get("models"):
             given["models"] = _matching_models(given.get("home"), given["models"])
@@ -104,46 +85,6 @@ def _matching_models(home: Path | None, refs: Sequence[str]) -> Sequence[str]:
     from nilr.store import Store
 
     return Store(home).matching_models(refs)
-
-
-def complete_values(options: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> list[str]:
-    """Return a command line in which every option that needs a value has one that is not another option.
-
-    Args:
-        options: Typer's options of a command.
-        words: what follows the command.
-        hint: for the error.
-        interspersed: whether options may follow arguments.
-
-    Raises:
-        UsageError: a value is missing.
-    """
-    by_name = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
-    completed, rest = [], list(words)
-    while rest:
-        if rest[0] == "--" or not (rest[0].startswith("-") or interspersed):
-            break
-        word = rest.pop(0)
-        completed.append(word)
-        if word not in by_name or by_name[word].is_flag:
-            continue
-        missing = not rest or rest[0].startswith("--") or rest[0].partition("=")[0] in by_name
-        if not missing:
-            completed.append(rest.pop(0))
-        elif word in _WITHOUT_VALUE:
-            completed.append(_WITHOUT_VALUE[word])
-        else:
-            found = f", and `{rest[0]}` is an option" if rest else ""
-            raise UsageError(f"option `{word}` needs a value{found}", hint=hint)
-    return completed + rest
-
-
-def source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not export these classes
-    """Return the environment variable, the flag or the argument that a parameter's value came from."""
-    source = ctx.get_parameter_source(parameter.name) if ctx else None
-    if source is not None and source.name == "ENVIRONMENT":
-        return str(parameter.envvar)
-    return str(parameter.opts[0]) if parameter.param_type_name == "option" else str(parameter.metavar)
 
 
 def _common_parameters(*, json: bool, dry_run: bool) -> Iterator[inspect.Parameter]:
@@ -181,7 +122,7 @@ def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
         field = settings.model_fields[name]
         info = (
             typer.Argument(
-                metavar=ARGUMENTS[name], help=describe(field), show_default=False, autocompletion=completer(name)
+                metavar=ARGUMENTS[name], help=describe(field), show_default=False, autocompletion=completer(name, field)
             )
             if name in ARGUMENTS
             else _option(name, field)
@@ -190,19 +131,19 @@ def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
 
 
 def _option(name: str, field: FieldInfo) -> Any:  # noqa: ANN401 - an object of Typer
-    extra = _extra(field)
+    more = extra(field)
     switch = is_switch(field)
     spelled = f"{flag(name)}/--no-{flag(name)[2:]}" if switch and field.default is not False else flag(name)
     return typer.Option(
         spelled,
-        *([extra["short"]] if extra["short"] else []),
+        *([more["short"]] if more["short"] else []),
         help=describe(field),
         metavar=SWITCH if switch else metavar(name, field),
         envvar=envvar(name, field),
         show_envvar=False,
         show_default=False,
         rich_help_panel=TOPIC_OF.get(name, OPTIONS),
-        autocompletion=None if switch or choices(field) else completer(name),
+        autocompletion=None if switch or choices(field) else completer(name, field),
     )
 
 
@@ -211,7 +152,8 @@ def describe(field: FieldInfo) -> str:
 
     A switch that is off and an empty value need no default.
     """
-    text, default = str(field.description).format_map(_NAMES), _extra(field)["shown"]
+    text, default = str(field.description), extra(field)["shown"]
+    text = re.sub(r"\{[a-z]+\}", lambda found: ", ".join(table(found[0])), text)
     if len("|".join(choices(field))) > _SHORT_CHOICES and (
         missing := [choice for choice in choices(field) if not re.search(rf"(?<![\w-]){choice}(?![\w-])", text)]
     ):
@@ -240,7 +182,7 @@ def metavar(name: str, field: FieldInfo) -> str:
 
 def envvar(name: str, field: FieldInfo) -> str | None:
     """Return the environment variable of a field, if it has one."""
-    return f"NILR_{name.upper()}" if _extra(field)["env"] and name not in ARGUMENTS else None
+    return f"NILR_{name.upper()}" if extra(field)["env"] and name not in ARGUMENTS else None
 
 
 def is_switch(field: FieldInfo) -> bool:
@@ -260,12 +202,8 @@ def _bound(value: float) -> str:
     return f"2**{int(value).bit_length() - 1}" if value > 2**53 else f"{value}"
 
 
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-
-
 def _typer_type(field: FieldInfo) -> Any:  # noqa: ANN401 - a type expression
-    if _extra(field)["text"]:
+    if extra(field)["text"]:
         return str | None
     if get_origin(field.annotation) is tuple:
         return list[get_args(field.annotation)[0]] | None  # type: ignore[misc]

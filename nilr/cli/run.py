@@ -12,7 +12,7 @@ import typer
 
 from nilr import distributed
 from nilr.cli.config_file import config_text
-from nilr.cli.options import Invocation
+from nilr.cli.parsing import Invocation
 from nilr.cli.variables import variable_warnings
 from nilr.commands import COMMANDS, Command
 from nilr.config.base import Settings

@@ -4,12 +4,15 @@ import contextlib
 import operator
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
 
 from nilr.files import expand_home, path_argument
+from nilr.words import one_of
 
 Resample = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
 Fit = Literal["stretch", "crop", "pad"]
@@ -41,8 +44,9 @@ PROTOCOLS: tuple[Protocol, ...] = ("meta-init", "same-task", "cross-task")
 ADAPTED = PROTOCOLS[1:]  # those that adapt
 
 # The names in nilr/meta/engine/registry.py and nilr/models/registry.py, which import torch; a test compares them.
-ENGINES = "auto, winograd, compiled, batched, explicit or reference"
-BODIES = "conv4, conv4-leaky, conv6 or resnet12"
+ENGINES = ("auto", "winograd", "compiled", "batched", "explicit", "reference")
+BODIES = ("conv4", "conv4-leaky", "conv6", "resnet12")
+DEVICES = ("auto", "cpu", "cuda")
 
 MINI_IMAGENET = "mini-imagenet"
 SYNTHETIC = "synthetic"
@@ -127,6 +131,7 @@ def setting(
     short: str | None = None,
     env: bool = True,
     text: bool = False,
+    offers: Iterable[str] = (),
     **bounds: Any,  # noqa: ANN401 - pydantic's own keywords: ge, gt, le, lt
 ) -> Any:  # noqa: ANN401 - stands where pydantic's Field stands
     """Describe one setting.
@@ -138,10 +143,16 @@ def setting(
         short: a one-letter flag, such as `-q`.
         env: whether the environment variable `NILR_<FLAG>` may set it.
         text: whether a flag gives the value as one text, such as numbers with commas.
+        offers: some valid values, or starts of them, for completion; {algorithms} and so on as in `help`.
         bounds: `ge`, `gt`, `le`, `lt`.
     """
-    extra: dict[str, Any] = {"shown": shown, "short": short, "env": env, "text": text}
+    extra: dict[str, Any] = {"shown": shown, "short": short, "env": env, "text": text, "offers": list(offers)}
     return Field(default, description=help, json_schema_extra=extra, **bounds)
+
+
+def extra(field: FieldInfo) -> dict[str, Any]:
+    """Return what `setting` says of a field beyond pydantic's own."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 class Settings(BaseModel):
@@ -183,9 +194,9 @@ class DeviceSettings(MeasuringSettings):
     """Settings of every command that computes."""
 
     seed: int = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
-    device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
+    device: str = setting("auto", f"Device to compute on: {', '.join(DEVICES)} or cuda:N.", offers=DEVICES)
     threads: int | None = setting(None, "Number of CPU threads.", shown="one per core that the process may use", ge=1)
-    engine: str = setting("auto", f"Implementation: {ENGINES}.")
+    engine: str = setting("auto", f"Implementation: {one_of(ENGINES)}.", offers=ENGINES)
     precision: Precision = setting(
         "float32", "Precision of the inputs of convolutions and matrix products: float32, tf32 (GPU only) or bf16."
     )
@@ -246,6 +257,7 @@ class EpisodeSettings(DeviceSettings):
         "Body: conv4 (four blocks), conv4-leaky (with leaky ReLU 0.01), conv6 (six, the last two without "
         "pooling), resnet12 (four residual blocks and the mean over positions; no DropBlock), or the import path "
         "PACKAGE.MODULE:FUNCTION of a function that returns a torch.nn.Module, which maps images to features.",
+        offers=BODIES,
     )
     filters: int = setting(
         32, "conv4, conv4-leaky and conv6: number of channels of each convolution.", ge=1, le=_MOST_CHANNELS

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from nilr.config.base import (
+    DEVICES,
     Channels,
     ChunkSettings,
     ClusterSettings,
@@ -91,7 +92,7 @@ class BenchSettings(EpisodeSettings):
     engine: str = setting(
         "all", "Engine to time: a name, auto, or all: every engine that auto can choose on the device."
     )
-    algo: str = setting("maml,metasgd", "Algorithms to time, separated by commas.")
+    algo: str = setting("maml,metasgd", "Algorithms to time, separated by commas.", offers=("{algorithms}",))
     image_size: int = setting(84, "Height and width of the images, in pixels.", ge=8, le=1024)
     channels: int = setting(3, "Channels of the images: 1 is grey, 3 is RGB.", ge=1, le=3)
     rounds: int = setting(3, "Number of times to measure each engine; the median is reported.", ge=1, le=1000)
@@ -182,7 +183,7 @@ class DemoSettings(MeasuringSettings):
 
     home: Path | None = setting(None, "Directory of the demo's store.", shown="./nilr-demo", env=False)
     seed: int = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
-    device: str = setting("auto", "Device to compute on: auto, cpu, cuda or cuda:N.")
+    device: str = setting("auto", f"Device to compute on: {', '.join(DEVICES)} or cuda:N.", offers=DEVICES)
     threads: int | None = setting(None, "Number of CPU threads.", shown="one per core", ge=1)
 
 
@@ -204,7 +205,7 @@ class ListModelsSettings(ModelsSettings):
     """`nilr models ls` (default: all models)."""
 
     sort: ModelOrder = setting("name", "Order: name, algo, data, status, accuracy, size or age.", env=False)
-    algo: str | None = setting(None, "Only models of this algorithm.", shown="all", env=False)
+    algo: str | None = setting(None, "Only models of this algorithm.", shown="all", env=False, offers=("{algorithms}",))
     data: str | None = setting(None, "Only models that were trained on this pack.", shown="all", env=False)
     status: ModelStatus | None = setting(
         None,
@@ -275,7 +276,11 @@ class ImportSettings(MeasuringSettings):
         None, "Name of the model in the store, for a single SOURCE.", shown="the directory's or file's name", env=False
     )
     format: str | None = setting(
-        None, "Names in a state dict: {formats}.", shown="recognised from the names", env=False
+        None,
+        "Names in a state dict: {formats}.",
+        shown="recognised from the names",
+        env=False,
+        offers=("{formats}",),
     )
     data: str | None = setting(
         None, "Pack that a state dict was trained on: a name or a path.", shown="unknown", env=False
@@ -374,7 +379,7 @@ class ResultSettings(Settings):
 class ResultListSettings(ResultSettings):
     """`nilr results ls` (default: the newest results)."""
 
-    kind: str | None = setting(None, "Only results of this command, such as probe.", shown="all")
+    kind: str | None = setting(None, "Only results of this command, such as probe.", shown="all", offers=("{kinds}",))
     uses: str | None = setting(None, "Only results that used this model.", shown="all")
     limit: int = setting(30, "Maximum number of results; the newest ones.", ge=1)
 

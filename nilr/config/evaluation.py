@@ -16,14 +16,23 @@ from nilr.config.base import (
     TaskB,
     setting,
 )
+from nilr.words import one_of
 
 # The names in nilr/probes/edits.py, which imports torch; a test compares them.
 RATES = (
-    "learned, zero-negative, zero-positive, absolute, negated, shuffled-signs, shuffled, tensor-mean, norm-matched or "
-    "a number"
+    "learned",
+    "zero-negative",
+    "zero-positive",
+    "absolute",
+    "negated",
+    "shuffled-signs",
+    "shuffled",
+    "tensor-mean",
+    "norm-matched",
 )
 # The names in nilr/probes/neighbours.py; a test compares them.
-NEIGHBOURS = "nearest, class-mean or attention"
+NEIGHBOURS = ("nearest", "class-mean", "attention")
+BLOCKS = ("block1", "block2", "block3", "block4")  # the layers of most bodies
 # What --fail-below limits.
 FIGURES = ("meta-init.accuracy", *(f"{protocol}.{figure}" for protocol in ADAPTED for figure in ("accuracy", "delta")))
 
@@ -63,12 +72,14 @@ class JudgeSettings(TaskSettings):
         "Parts of the network to adapt, if the algorithm adapts them: all, body, head, or names of layers (repeat "
         "the flag or use commas).",
         shown="all",
+        offers=("all", "body", "head", *BLOCKS),
     )
     rates: tuple[str, ...] = setting(
         ("learned",),
-        f"Inner rates to adapt with: {RATES} of any sign for all rates. `probe` accepts several (repeat the flag or "
-        "use commas).",
+        f"Inner rates to adapt with: {', '.join(RATES)} or a number of any sign for all rates. `probe` accepts several "
+        "(repeat the flag or use commas).",
         shown="learned",
+        offers=RATES,
     )
 
 
@@ -124,9 +135,10 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     )
     neighbours: tuple[str, ...] = setting(
         ("nearest",),
-        f"How neighbours classify a query: {NEIGHBOURS}. If there are several (repeat the flag or use commas), the "
-        "first one is the main one.",
+        f"How neighbours classify a query: {one_of(NEIGHBOURS)}. If there are several (repeat the flag or use "
+        "commas), the first one is the main one.",
         shown="nearest",
+        offers=NEIGHBOURS,
     )
     distance: Distance = setting("cosine", "Distance between features.")
     controls: bool = setting(False, "Evaluate raw pixels and untrained bodies too, on the same episodes.")
@@ -152,7 +164,10 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
         "episode, those of one class, or a single image.",
     )
     layers: tuple[str, ...] = setting(
-        (), "Evaluate the outputs of these layers too: all, or names (repeat the flag or use commas).", shown="none"
+        (),
+        "Evaluate the outputs of these layers too: all, or names (repeat the flag or use commas).",
+        shown="none",
+        offers=("all", *BLOCKS),
     )
     similarity: bool = setting(
         False, "Compare the outputs of each layer for the query images before and after adaptation: CKA, SVCCA, cosine."
@@ -209,6 +224,7 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
         "difference to meta-init, PROTOCOL.delta=SHARE. Example: same-task.accuracy=0.45 (repeat the flag or use "
         "commas).",
         shown="no limit",
+        offers=(f"{figure}=" for figure in FIGURES),
     )
 
 

@@ -18,9 +18,10 @@ from nilr.config.base import (
     listed_seeds,
     setting,
 )
+from nilr.words import one_of
 
 # The names in nilr/loggers.py, which a test compares.
-LOGGERS = "tensorboard, wandb or mlflow"
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 # Settings that name a model whose rates the training uses.
 REFERENCES = ("inner_lr_from", "rate_norm_from")
@@ -30,8 +31,10 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
     """`nilr meta-train`: learn a meta-initialisation, and inner rates, from a pack."""
 
     data: str | None = setting(None, "Pack to train on: a name or a path.", shown="the pack that was made last")
-    algo: str = setting("maml", "Algorithm: {algorithms}.")
-    preset: str | None = setting(None, "A set of settings, which other flags override: {presets}.", shown="none")
+    algo: str = setting("maml", "Algorithm: {algorithms}.", offers=("{algorithms}",))
+    preset: str | None = setting(
+        None, "A set of settings, which other flags override: {presets}.", shown="none", offers=("{presets}",)
+    )
     name: str | None = setting(
         None, "Name of the model in the store.", shown="a new name that starts with --algo", env=False
     )
@@ -77,6 +80,7 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
         "Clip learned rates after every update: free (no clipping), non-negative, fixed-signs (at zero, on the side "
         "where each rate started) or bounded:LOW,HIGH.",
         shown="the algorithm's default",
+        offers=("free", "non-negative", "fixed-signs", "bounded:"),
     )
     rate_norm_from: str | None = setting(
         None,
@@ -130,9 +134,10 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
     log_every: int = setting(10, "Number of updates between lines of history.jsonl.", ge=1)
     log: tuple[str, ...] = setting(
         (),
-        f"Also log the figures of history.jsonl, at each save: {LOGGERS}. Each requires the extra of its name. Commas "
+        f"Also log the figures of history.jsonl, at each save: {one_of(LOGGERS)}. Each requires the extra of its name. Commas "
         "separate several.",
         shown="none",
+        offers=LOGGERS,
     )
     log_dir: Path | None = setting(
         None,
@@ -140,7 +145,10 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
         shown="STORE/logs",
     )
     resume: str = setting(
-        "never", "Training to resume: never, a model (name or path), or auto: the model --name if it exists.", env=False
+        "never",
+        "Training to resume: never, a model (name or path), or auto: the model --name if it exists.",
+        env=False,
+        offers=("auto", "never"),
     )
     force: bool = setting(False, "Replace a model with the same name.", env=False)
 

@@ -135,6 +135,8 @@ LAYOUTS = (
                             ("resnet12", _RESNET))),
 )  # fmt: skip
 
+FORMATS = tuple(dict.fromkeys(layout.format for layout in LAYOUTS))
+
 # The inner rates beside a network: per parameter in order (learn2learn), per step by name (Antoniou et al.), or by
 # nilr's names.
 OWN_RATES = "inner_lr."
@@ -155,11 +157,6 @@ REFUSED = {
 def find_layout(form: str, arch: str) -> Layout | None:
     """Return the layout of a body in a format; None if the format has none."""
     return next((layout for layout in LAYOUTS if (layout.format, layout.arch) == (form, arch)), None)
-
-
-def formats() -> list[str]:
-    """Return the names of all formats."""
-    return list(dict.fromkeys(layout.format for layout in LAYOUTS))
 
 
 def units(stages: tuple[Stage, ...]) -> Iterator[Unit]:

@@ -13,13 +13,13 @@ from nilr.models.learner import Params, Tensors
 from nilr.models.registry import find_body
 from nilr.models.stages import Stage, Unit
 from nilr.portable.layouts import (
+    FORMATS,
     LAYOUTS,
     LSLR_RATES,
     META_SGD_RATES,
     OWN_RATES,
     REFUSED,
     Layout,
-    formats,
     units,
 )
 from nilr.portable.rates import lslr_rates, meta_sgd_rates, own_rates
@@ -88,8 +88,8 @@ def _recognise(tensors: Tensors, form: str | None) -> Layout:
     reason = next((reason for name, reason in REFUSED.items() if name in tensors), None)
     if reason is not None:
         raise CheckpointError(f"nilr has no body that computes the same: {reason}")
-    if form is not None and form not in formats():
-        raise UnknownNameError("format", form, formats())
+    if form is not None and form not in FORMATS:
+        raise UnknownNameError("format", form, FORMATS)
     rows = [layout for layout in LAYOUTS if form in (None, layout.format)]
     # the body with the most units that the file has: `conv6` has all the names of `conv4`
     fitting = [layout for layout in rows if all(name in tensors for name in _convolutions(layout))]
@@ -97,7 +97,7 @@ def _recognise(tensors: Tensors, form: str | None) -> Layout:
         what = f"of the format `{form}`" if form else "that nilr recognises"
         raise CheckpointError(
             f"the file has no network {what}; its tensors are {some([shown(name) for name in tensors], 8)}",
-            hint=f"known formats: {', '.join(formats())}",
+            hint=f"known formats: {', '.join(FORMATS)}",
         )
     return max(fitting, key=lambda layout: len(list(_convolutions(layout))))
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from torch.distributed.run import get_args_parser
 
-from nilr.cli.app import build_app
+from nilr.cli.app import build_command
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,7 +43,7 @@ def alternatives(command: str) -> Iterator[list[str]]:
 
 @functools.cache
 def program() -> Any:
-    return typer.main.get_command(build_app())
+    return build_command()
 
 
 def leaf(words: list[str]) -> tuple[Any, list[str]]:

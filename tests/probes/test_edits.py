@@ -96,7 +96,7 @@ def test_only_a_finite_number_is_a_rate(number: str) -> None:
 
 
 def test_the_help_lists_the_table() -> None:
-    assert RATES.replace(" or ", ", ").split(", ") == [*EDITS, "a number"]
+    assert list(RATES) == list(EDITS)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,74 @@
+"""Parsing of a command line before any settings are known, and completion by a shell. Imports no pydantic."""
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nilr.errors import UsageError
+
+COMPLETE = "_NILR_COMPLETE"
+SWITCH = ""
+QUIET_HELP = "Print errors only; results are stored all the same."
+DEBUG_HELP = "Show tracebacks."
+_WITHOUT_VALUE = {"--json": "-"}  # the values of options that need none
+
+
+@dataclasses.dataclass
+class Invocation:
+    """Options that every command has. Those without the name of a file may also precede the command."""
+
+    home: Path | None = None
+    quiet: bool = False
+    debug: bool = False
+    json: str | None = None
+    save_config: str | None = None
+    dry_run: bool = False
+
+
+def complete_values(options: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> list[str]:
+    """Return a command line in which every option that needs a value has one that is not another option.
+
+    Args:
+        options: Typer's options of a command.
+        words: what follows the command.
+        hint: for the error.
+        interspersed: whether options may follow arguments.
+
+    Raises:
+        UsageError: a value is missing.
+    """
+    by_name = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
+    completed, rest = [], list(words)
+    while rest:
+        if rest[0] == "--" or not (rest[0].startswith("-") or interspersed):
+            break
+        word = rest.pop(0)
+        completed.append(word)
+        if word not in by_name or by_name[word].is_flag:
+            continue
+        missing = not rest or rest[0].startswith("--") or rest[0].partition("=")[0] in by_name
+        if not missing:
+            completed.append(rest.pop(0))
+        elif word in _WITHOUT_VALUE:
+            completed.append(_WITHOUT_VALUE[word])
+        else:
+            found = f", and `{rest[0]}` is an option" if rest else ""
+            raise UsageError(f"option `{word}` needs a value{found}", hint=hint)
+    return completed + rest
+
+
+def source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not export these classes
+    """Return the environment variable, the flag or the argument that a parameter's value came from."""
+    source = ctx.get_parameter_source(parameter.name) if ctx else None
+    if source is not None and source.name == "ENVIRONMENT":
+        return str(parameter.envvar)
+    return str(parameter.opts[0]) if parameter.param_type_name == "option" else str(parameter.metavar)
+
+
+def complete(command: Any, invocation: Any) -> None:  # noqa: ANN401 - Typer does not export these classes
+    """Print what a shell that calls with `_NILR_COMPLETE` can complete, and exit."""
+    classes: Any = importlib.import_module("typer._completion_classes")
+    classes._sanitize_help_text = str  # the texts have no markup to remove, for which Typer imports rich
+    command._main_shell_completion(ctx_args={"obj": invocation}, prog_name="nilr", complete_var=COMPLETE)
