@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nilr.checkpoint import Manifest
+from nilr.config.commands import ModelStatus
 from nilr.errors import CheckpointError, invalid_field
 from nilr.files import storage_error, write_atomically
 from nilr.results.records import Mean
@@ -53,6 +54,19 @@ def read_history(path: Path) -> Iterator[Line]:
         raise CheckpointError(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}") from error
     except ValidationError as error:
         raise CheckpointError(f"`{path}`, line {number}: {invalid_field(error)}") from error
+
+
+def training_status(outer_step: int, outer_steps: int | None, *, running: bool = False) -> ModelStatus:
+    """Return the status of a training.
+
+    Args:
+        outer_step: completed updates.
+        outer_steps: all updates; None if the model has no training of its own.
+        running: whether a process is working on it.
+    """
+    if running:
+        return "running"
+    return "finished" if outer_steps is None or outer_step >= outer_steps else "interrupted"
 
 
 def completed_updates(directory: Path, newest: Manifest) -> int:

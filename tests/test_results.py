@@ -146,7 +146,7 @@ METRICS["calibrate"] = CalibrateMetrics(
     anchors=[_ANCHOR],
 )
 METRICS["models-import"] = {
-    "maml": ImportedModel(status="complete", outer_step=9, files=["last.safetensors"], resumable=False, imported=True)
+    "maml": ImportedModel(status="finished", outer_step=9, files=["last.safetensors"], resumable=False, imported=True)
 }
 METRICS["models-show"] = ModelCard(
     name="maml",
@@ -299,3 +299,9 @@ def test_a_name_that_is_no_utf8_is_written_as_a_pack_writes_it(tmp_path: Path) -
     name = os.fsdecode(b"caf\xe9\xff.png")
     write_result(tmp_path / "x.json", make("prepare-data", notes=[name]))
     assert json.loads((tmp_path / "x.json").read_bytes())["notes"] == ["caf\\udce9\\udcff.png"]
+
+
+@pytest.mark.parametrize(("older", "status"), [("complete", "finished"), ("incomplete", "interrupted")])
+def test_the_status_in_an_older_result_of_an_import_is_understood(older: str, status: str) -> None:
+    stored = {"outer_step": 1, "files": [], "resumable": False, "imported": True}
+    assert ImportedModel.model_validate({"status": older, **stored}).status == status

@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import Field
 
 from nilr.checkpoint import Manifest
-from nilr.config.commands import WatchSettings
+from nilr.config.commands import ModelStatus, WatchSettings
 from nilr.errors import CheckpointError, StoreError
-from nilr.history import Line, read_history
+from nilr.history import Line, read_history, training_status
 from nilr.reporting import Reporter
 from nilr.results.records import Mean, Record
 from nilr.store import HISTORY, Store, newest_manifest
@@ -22,11 +22,11 @@ class Watched(Record):
     """What the files of one training say."""
 
     name: str
-    running: bool  # whether a process is working on it
+    status: ModelStatus
     algo: str | None = None
     outer_step: int = 0
     outer_steps: int | None = None
-    elapsed_seconds: float | None = None  # since the history began
+    elapsed_seconds: float | None = None  # since the history began; only of a running training
     updates_per_second: float | None = None  # lately
     seconds_left: float | None = None
     query_loss: list[float] = Field(default_factory=list)
@@ -44,7 +44,7 @@ class Watched(Record):
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
-        return not self.running
+        return self.status != "running"
 
 
 @dataclass
@@ -127,11 +127,11 @@ def _describe(
     newest = updates[-1] if updates else None
     return Watched(
         name=name,
-        running=running,
+        status=training_status(step, step + 1 if total is None else total, running=running),
         algo=str(manifest.algorithm.get("name")) if manifest else None,
         outer_step=step,
         outer_steps=total,
-        elapsed_seconds=elapsed,
+        elapsed_seconds=elapsed if running else None,
         updates_per_second=rate,
         seconds_left=left,
         query_loss=[line.query_loss for line in updates if line.query_loss is not None],

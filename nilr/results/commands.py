@@ -1,10 +1,11 @@
 """Results of the commands that make packs and models: `prepare-data`, `meta-train`, `adapt` and `models`."""
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import Field, FiniteFloat, JsonValue
+from pydantic import BeforeValidator, Field, FiniteFloat, JsonValue
 
 from nilr.checkpoint import Manifest
+from nilr.config.commands import ModelStatus
 from nilr.results.records import ImageRef, Mean, Record
 
 
@@ -119,6 +120,7 @@ class ModelCard(Record):
 
     name: str
     checkpoint: str
+    status: ModelStatus | None = None  # of the training; older results lack it
     manifest: Manifest
     n_params: int  # number of scalar parameters
     rates_by_tensor: list[RateRow]  # the inner rates of every tensor that the inner loop changes
@@ -144,11 +146,14 @@ class ModelComparison(Record):
     rates_by_layer: dict[str, dict[str, RateRow]]
 
 
+_OLDER_STATUS = {"complete": "finished", "incomplete": "interrupted"}
+
+
 class ImportedModel(Record):
     """One model of `nilr models import`.
 
     Attributes:
-        status: incomplete if the training has not finished.
+        status: finished, or interrupted. Older results have `complete` and `incomplete` instead.
         outer_step: completed outer updates.
         files: its files in the store.
         resumable: whether its training can be resumed.
@@ -156,7 +161,7 @@ class ImportedModel(Record):
         format: nilr, or the library whose state dict was translated.
     """
 
-    status: Literal["complete", "incomplete"]
+    status: Annotated[ModelStatus, BeforeValidator(lambda word: _OLDER_STATUS.get(word, word))]
     outer_step: int
     files: list[str]
     resumable: bool

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import torch
 
 from nilr.checkpoint import Manifest, load_checkpoint, save_checkpoint
 from nilr.cli.boundary import run
+from nilr.meta.algorithms import ALGORITHMS
 from nilr.models.registry import build_learner
+from nilr.store import Store
 from tests.cli.screens import Terminal
 
 
@@ -140,20 +144,41 @@ def test_show_prints_a_card_with_what_differs_from_the_defaults(
     )
     (model.parent / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in validations))
     assert run(["models", "show"]) == 0
-    shown = lines(capsys)
-    assert shown[:9] == [
+    shown = [re.sub(r"saved \d+ s", "saved 0 s", line) for line in lines(capsys)]
+    assert shown[:10] == [
         "tiny@last",
         "algorithm metasgd",
         "body conv4, filters 2; 184 parameters",
         "task 2-way 1-shot",
         "images synthetic, 16 px",
+        "status interrupted",
         "trained 40 of 100 updates, saved 0 s ago",
         "not default --outer-steps 100 --outer-lr 0.00123456",
         "best validation 62.50 ± 1.00 % (10 episodes)",
         "all validations ▁█ 30.00 to 40.00 %",
     ]
-    assert shown[9].startswith("files last.safetensors, 2.")
+    assert shown[10].startswith("files last.safetensors, 2.")
     assert shown[-1] == "head -0.25 █▁▁▁▁▁▁▁▁▁▁▁▁▁▁█ 0.5 0.125 50.00 2"
+
+
+@pytest.mark.parametrize(("updates", "running"), [(40, False), (40, True), (100, False)])
+def test_every_command_has_the_same_word_for_the_status(
+    model: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], updates: int, running: bool
+) -> None:
+    add(model, "m", outer_step=updates, algorithm=ALGORITHMS["metasgd"].to_stored())
+    (home / "models" / "m" / "history.jsonl").write_text(json.dumps({"outer_step": updates, "outer_steps": 100}) + "\n")
+    shutil.copytree(home / "models" / "m", tmp_path / "copy")
+    expected = "running" if running else "interrupted" if updates < 100 else "finished"
+    with Store(home).lock("m") if running else contextlib.nullcontext():
+        assert run(["models", "ls", "m", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["status"] == expected
+        assert run(["models", "show", "m", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["metrics"]["status"] == expected
+        assert run(["watch", "m", "--once"]) == 0
+        assert capsys.readouterr().out.startswith(f"m: {expected}, {updates}/100 updates")
+    assert run(["models", "import", str(tmp_path / "copy"), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)["metrics"]["copy"]["status"]
+    assert status == ("interrupted" if updates < 100 else "finished")
 
 
 def test_show_writes_and_prints_json(
@@ -181,7 +206,7 @@ def test_compare_shows_only_what_differs(model: Path, capsys: pytest.CaptureFixt
     assert run(["models", "compare", "tiny", "other"]) == 0
     shown = lines(capsys)
     assert shown[:3] == ["settings tiny@last other@last", "n_shot 1 5", "outer_lr 0.00123456 -"]
-    assert "best_val_accuracy 62.50 ± 1.00 % (10 episodes) -" in shown
+    assert "best validation 62.50 ± 1.00 % (10 episodes) -" in shown
     assert "loss 1.234 1.5" in shown
     assert shown[-1] == "head other@last -0.25 █▁▁▁▁▁▁▁▁▁▁▁▁▁▁█ 0.5 0.125 50.00 2"
     assert not any(line.startswith(("outer_steps", "filters")) for line in shown)
@@ -262,7 +287,7 @@ def test_import_copies_models_and_lists_them(home: Path, capsys: pytest.CaptureF
         ("cpu-maml-s0", True),
         ("cpu-metasgd-s0", True),
     ]
-    row = ["cpu-maml-s0", "imported", "complete", "9000", "best,", "history"]
+    row = ["cpu-maml-s0", "imported", "finished", "9000", "best,", "history"]
     assert row in [line.split() for line in err.splitlines()]
     assert "next: nilr models show cpu-maml-s0\n" in err
     assert len(list((home / "results").glob("*-models-import-*.json"))) == 1

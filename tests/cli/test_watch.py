@@ -33,7 +33,7 @@ def test_watch_shows_several_trainings_from_their_files_within_80_columns(
     out = capsys.readouterr().out
     lines = [line.rstrip() for line in out.splitlines()]
     assert max(map(len, lines)) <= 80
-    assert lines[0] == "metasgd-seed0: stopped, 30/100 updates (30 %)"
+    assert lines[0] == "metasgd-seed0: interrupted, 30/100 updates (30 %)"
     assert "metasgd-seed1: running, 30/100 updates (30 %)" in lines
     assert "  val 25.0 ± 1.0 % at 20, best 50.0 % at 10" in lines
     assert "  negative rates: 12.5 %" in lines
@@ -44,7 +44,9 @@ def test_watch_shows_several_trainings_from_their_files_within_80_columns(
 def test_watch_ends_when_the_trainings_have_ended(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_history(home, "maml", range(1, 101))
     assert run(["watch"]) == 0
-    assert capsys.readouterr().out.startswith("maml: finished, 100/100 updates (100 %)")
+    out = capsys.readouterr().out
+    assert out.startswith("maml: finished, 100/100 updates (100 %)")
+    assert "elapsed" not in out
 
 
 def test_watch_names_what_is_missing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,15 @@ from nilr.results.result import Result
 from nilr.words import counted, number
 
 _CURVE = 24
+# The words for stored metrics, as the card and `nilr watch` have them.
+_METRICS = {
+    "best_val_accuracy": "best validation",
+    "last_val_accuracy": "last validation",
+    "best_outer_step": "update of the best validation",
+    "accuracy_before": "query accuracy before adaptation",
+    "accuracy_after": "query accuracy after adaptation",
+    "share_negative": "negative rates",
+}
 
 
 def show(result: Result[ModelCard], screen: Screen) -> None:
@@ -29,7 +38,10 @@ def show_comparison(result: Result[ModelComparison], screen: Screen) -> None:
     """Write the settings and metrics that differ, and the rates of each layer, one model after the other."""
     found, answer = result.metrics, screen.answer
     settings = {name: [_cell(value) for value in row.values()] for name, row in found.settings.items()}
-    metrics = {name: [_metric(name, value, answer) for value in row.values()] for name, row in found.metrics.items()}
+    metrics = {
+        _METRICS.get(name, name.replace("_", " ")): [_metric(name, value, answer) for value in row.values()]
+        for name, row in found.metrics.items()
+    }
     for title, rows in (("settings", settings), ("metrics", metrics)):
         if rows:
             answer.table((title, *found.models), [(name, *cells) for name, cells in rows.items()])
@@ -73,6 +85,7 @@ def _facts(card: ModelCard, screen: Screen) -> Iterator[tuple[str, Cell]]:
 
 def _training(card: ModelCard) -> Iterator[tuple[str, Cell]]:
     manifest = card.manifest
+    yield "status", card.status
     total, seed = manifest.settings.get("outer_steps"), manifest.settings.get("seed")
     of_total = f" of {total:,}" if isinstance(total, int) else ""
     with_seed = "" if seed is None else f", seed {seed}"

@@ -20,13 +20,12 @@ def _lines(state: Watched, columns: int) -> list[str]:
     curve = max(10, min(60, columns - 34))
     total = "" if state.outer_steps is None else f"/{state.outer_steps:,}"
     share = "" if not state.outer_steps else f" ({100 * state.outer_step / state.outer_steps:.0f} %)"
-    done = state.outer_steps is not None and state.outer_step >= state.outer_steps
-    status = "running" if state.running else "finished" if done else "stopped"
-    times = [f"{number(state.updates_per_second, 3)} updates/s"] if state.updates_per_second and state.running else []
+    rate = None if state.ended else state.updates_per_second
+    times = [f"{number(rate, 3)} updates/s"] if rate else []
     times += [] if state.elapsed_seconds is None else [f"{duration(state.elapsed_seconds)} elapsed"]
     times += [] if state.seconds_left is None else [f"{duration(state.seconds_left)} left"]
     lines = [
-        f"{state.name}: {status}, {state.outer_step:,}{total} updates{share}",
+        f"{state.name}: {state.status}, {state.outer_step:,}{total} updates{share}",
         *([f"  {', '.join(times)}"] if times else []),
     ]
     for label, values, percent in (

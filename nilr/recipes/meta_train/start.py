@@ -326,7 +326,7 @@ def _new_directory(settings: TrainSettings, store: Store, default_name: str) -> 
 def _announce(training: Training, reporter: Reporter) -> None:
     name, settings, progress = training.name, training.settings, training.progress
     if progress.finished(settings):
-        reporter.note(f"model `{name}` is complete: {counted(progress.outer_step, 'update')}; nothing to do")
+        reporter.note(f"model `{name}` is finished: {counted(progress.outer_step, 'update')}; nothing to do")
         return
     what = f"resumes after update {progress.outer_step}" if progress.outer_step else "new"
     rates = f", with the rates of `{training.reference.name}`" if training.reference else ""

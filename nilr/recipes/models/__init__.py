@@ -14,7 +14,7 @@ from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings
 from nilr.config.commands import ListModelsSettings, ModelSettings, ModelsSettings, ModelStatus, RemoveSettings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
-from nilr.history import completed_updates, read_history
+from nilr.history import completed_updates, read_history, training_status
 from nilr.reporting import Reporter
 from nilr.results.records import Record
 from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store
@@ -167,7 +167,7 @@ def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
     best: Any = manifest.metrics.get("best_val_accuracy")
     row = {
         "name": name,
-        "status": "interrupted" if isinstance(total, int) and outer_step < total else "finished",
+        "status": training_status(outer_step, total if isinstance(total, int) else None),
         "algo": manifest.algorithm.get("name"),
         "arch": manifest.architecture.name,
         "n_way": manifest.architecture.arguments.get("n_way"),

@@ -93,7 +93,7 @@ def _import(
         imported = _copy(store, source, replace=settings.force)
         files = [name for name in FILES if (store.model_dir(source.name) / name).exists()]
         metrics[source.name] = ImportedModel(
-            status="complete" if source.row.status == "finished" else "incomplete",
+            status=source.row.status,
             outer_step=source.row.outer_step or 0,
             files=files,
             resumable=TRAINING_STATE in files,

@@ -15,7 +15,7 @@ from nilr.config.base import Settings
 from nilr.config.commands import CompareModelsSettings, ModelSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import CheckpointError, NilrError, UsageError
-from nilr.history import read_history
+from nilr.history import completed_updates, read_history, training_status
 from nilr.models.parameters import layer
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import resolve
@@ -34,7 +34,8 @@ _APART = {"algo", "arch", "filters", "widths", "n_way", "n_shot", "seed", "threa
 def run(settings: ModelSettings, reporter: Reporter) -> Result[ModelCard]:
     """Return the card of the checkpoint that a MODEL argument names, after checking the whole file."""
     outcome = Outcome(settings)
-    card = read_card(Store(settings.home).find_model(settings.model))
+    store = Store(settings.home)
+    card = read_card(store, store.find_model(settings.model))
     return outcome.result(card, config={"model": card.name}, environment=environment())
 
 
@@ -49,7 +50,8 @@ def compare(settings: CompareModelsSettings, reporter: Reporter) -> Result[Model
     if len(settings.models) < 2:
         hint = f"name two or more; `{store.command('models', 'ls')}` lists them"
         raise UsageError("a comparison needs at least two models", hint=hint)
-    cards = {f"{card.name}@{card.checkpoint}": card for card in map(read_card, map(store.find_model, settings.models))}
+    found = [read_card(store, store.find_model(ref)) for ref in settings.models]
+    cards = {f"{card.name}@{card.checkpoint}": card for card in found}
     comparison = ModelComparison(
         models=list(cards),
         settings=_differences({name: _recipe(card.manifest) for name, card in cards.items()}),
@@ -85,7 +87,7 @@ def _differences(values: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, dic
     return {key: row for key, row in found.items() if any(value != next(iter(row.values())) for value in row.values())}
 
 
-def read_card(ref: ModelRef) -> ModelCard:
+def read_card(store: Store, ref: ModelRef) -> ModelCard:
     """Return the card of a checkpoint; CheckpointError if the file is invalid."""
     checkpoint = load_checkpoint(ref.file)
     tensors = sorted(checkpoint.inner_lr.items())
@@ -93,6 +95,10 @@ def read_card(ref: ModelRef) -> ModelCard:
     for name, rates in tensors:
         layers.setdefault(layer(name), []).append(rates)
     in_directory = ref.checkpoint in CHECKPOINTS
+    manifest = checkpoint.manifest
+    updates = completed_updates(ref.directory, manifest) if in_directory else manifest.outer_step
+    total: Any = manifest.settings.get("outer_steps") if manifest.parent is None else None
+    running = ref.directory.parent == store.home / "models" and store.in_use(ref.name)
     validations = []
     if in_directory:
         with contextlib.suppress(CheckpointError):
@@ -103,11 +109,12 @@ def read_card(ref: ModelRef) -> ModelCard:
     return ModelCard(
         name=ref.name,
         checkpoint=ref.checkpoint,
-        manifest=checkpoint.manifest,
+        status=training_status(updates, total if isinstance(total, int) else None, running=running),
+        manifest=manifest,
         n_params=sum(tensor.numel() for tensor in checkpoint.params.values()),
         rates_by_tensor=[_rates(name, [rates]) for name, rates in tensors],
         rates_by_layer=[_rates(name, rates) for name, rates in layers.items()],
-        changed_settings=_changed_settings(checkpoint.manifest),
+        changed_settings=_changed_settings(manifest),
         validations=validations,
         files=[_file(file) for file in files if file.exists()],
     )

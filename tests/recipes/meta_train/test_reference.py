@@ -196,5 +196,5 @@ def test_a_model_with_a_negative_or_zero_rate_is_probed_adapted_described_and_im
     metrics = adapted.metrics
     assert (metrics.support_loss_after > metrics.support_loss_before) == (rate < 0)
     copies = ImportSettings(sources=(directory,), name="copy")
-    assert importing.run(copies, SilentReporter()).metrics["copy"].status == "complete"
+    assert importing.run(copies, SilentReporter()).metrics["copy"].status == "finished"
     assert json.loads(adapted.model_dump_json())["models"][0]["claimed"] is False

@@ -59,7 +59,7 @@ def test_a_model_is_copied_unchanged(given: Path, home: Path) -> None:
     (given / "meta-train.json").write_text("{}")
     assert bring(given) == {
         "m": ImportedModel(
-            status="complete",
+            status="finished",
             outer_step=4,
             files=["best.safetensors", "last.safetensors", "history.jsonl"],
             resumable=False,
