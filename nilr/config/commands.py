@@ -394,9 +394,11 @@ class ResultExportSettings(ResultSettings):
     """`nilr results export`: write results as two tables for pandas (default: all results)."""
 
     output: Path | None = setting(
-        None, "Beginning of the files' names: OUTPUT-summary and OUTPUT-episodes.", shown="results"
+        None,
+        "Beginning of the files' names: OUTPUT-summary and OUTPUT-episodes. An ending such as .csv selects the format.",
+        shown="results",
     )
-    format: TableFormat = setting("csv", "Format of the tables.")
+    format: TableFormat | None = setting(None, "Format of the tables.", shown="the ending of --output, else csv")
     force: bool = setting(False, "Replace existing files.", env=False)
 
 

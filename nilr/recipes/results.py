@@ -88,8 +88,8 @@ def export_results(settings: ResultExportSettings, reporter: Reporter) -> Export
     files = store.find_results(map(str, settings.results)) if settings.results else store.results()
     if not files:
         raise StoreError(f"there is no result in `{store.home / 'results'}` yet")
-    output = settings.output or Path("results")
-    places = {part: output.with_name(f"{output.name}-{part}.{settings.format}") for part in ("summary", "episodes")}
+    output, form = _output(settings)
+    places = {part: output.with_name(f"{output.name}-{part}.{form}") for part in ("summary", "episodes")}
     for place in places.values():
         check_output(place, "--output")
         if place.exists() and not settings.force:
@@ -114,8 +114,20 @@ def export_results(settings: ResultExportSettings, reporter: Reporter) -> Export
             episodes += [{"result": file.stem, **row} for row in episode_rows(result.per_episode)]
     tables = dict(zip(places, (summary, episodes), strict=True))
     for part, rows in tables.items():
-        write_output(places[part], _FORMATS[settings.format](rows))
+        write_output(places[part], _FORMATS[form](rows))
     return ExportedTables({str(places[part]): len(rows) for part, rows in tables.items()}, left_out)
+
+
+def _output(settings: ResultExportSettings) -> tuple[Path, str]:
+    """Return the beginning of the tables' paths without an ending, and the format."""
+    output = settings.output or Path("results")
+    ending = output.suffix.removeprefix(".")
+    if ending not in _FORMATS:
+        return output, settings.format or "csv"
+    if settings.format not in (None, ending):
+        hint = "omit --format, or the ending of --output"
+        raise UsageError(f"--format {settings.format} does not fit --output `{output}`", hint=hint)
+    return output.with_suffix(""), ending
 
 
 def read_any(path: Path) -> Result[Any]:

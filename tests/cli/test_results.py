@@ -80,6 +80,24 @@ def test_the_exported_tables_hold_every_figure_once_and_join(
     assert run(["results", "export", "--output", str(out), "--format", form]) == 1
 
 
+@pytest.mark.usefixtures("stored")
+def test_the_ending_of_the_output_selects_the_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["results", "export", "--output", "x.json"]) == 0
+    assert run(["results", "export", "--output", "v1.2"]) == 0
+    assert run(["results", "export", "--output", "y.csv", "--format", "csv"]) == 0
+    names = ["v1.2-episodes.csv", "v1.2-summary.csv", "x-episodes.json", "x-summary.json"]
+    found = sorted(path.name for path in tmp_path.glob("*-*.*"))
+    assert found == [*names, "y-episodes.csv", "y-summary.csv"]
+    assert len(read(tmp_path / "x-summary.json")) == 2 * 5
+    capsys.readouterr()
+    assert run(["results", "export", "--output", "z.csv", "--format", "json"]) == 2
+    assert capsys.readouterr().err.startswith("error: --format json does not fit --output `z.csv`\n")
+    assert not list(tmp_path.glob("z*"))
+
+
 def read(file: Path) -> list[dict[str, Any]]:
     if file.suffix == ".parquet":
         return list(pytest.importorskip("pyarrow.parquet").read_table(file).to_pylist())
