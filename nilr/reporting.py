@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 _MEMORY_SECONDS, _TRUSTED_UNITS = 60.0, 10
@@ -35,6 +37,11 @@ class Reporter:
 
     def note(self, message: str) -> None:
         """Show a message that stays visible."""
+
+    @cached_property
+    def files(self) -> list[tuple[str, Path]]:
+        """The files that the recipe wrote, by what they are; the command line shows their paths at the end."""
+        return []
 
 
 class SilentReporter(Reporter):

@@ -145,6 +145,7 @@ def test_the_demo_shows_trained_features_well_above_untrained_ones(tmp_path: Pat
         differences = [a - b for a, b in zip(per_episode[name], per_episode["untrained body"], strict=True)]
         assert lower_end(differences) > 0
         check_protocols(probed["metrics"][name], len(differences))
+    assert "<html" in (tmp_path / "nilr-demo" / "report.html").read_text()
     assert len(shell.results("meta-train")) == 2
     assert len(shell.results("prepare-data")) == len(shell.results("probe")) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["nilr-demo"]

@@ -80,6 +80,8 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     for note in returned.notes if command.result else ():
         if note not in reporter.noted:
             screen.line(note)
+    for what, path in reporter.files:
+        screen.line(f"{what}: {path}", wrap=False)
     if command.check is not None:
         pkgutil.resolve_name(command.check)(settings, returned)
 

@@ -1,19 +1,19 @@
-"""Demo: pack generated images, meta-train maml and metasgd, and probe both, in a separate store."""
+"""Demo: pack generated images, meta-train maml and metasgd, probe both, and report, in a separate store."""
 
 from pathlib import Path
 from typing import Any
 
 from nilr.config.base import SYNTHETIC
-from nilr.config.commands import DemoSettings, PrepareDataSettings
+from nilr.config.commands import DemoSettings, PrepareDataSettings, ReportSettings
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import TrainSettings
-from nilr.recipes import meta_train, prepare_data, probe
+from nilr.recipes import meta_train, prepare_data, probe, report
 from nilr.reporting import Reporter
 from nilr.results.probe import ProbeMetrics
 from nilr.results.result import Result, write_result
 from nilr.store import Store
 
-HOME = Path("nilr-demo")
+HOME, PAGE = Path("nilr-demo"), "report.html"
 IMAGE_SIZE, IMAGES_PER_CLASS = 32, 60
 
 # At most a minute each on two cores; real trainings take hours.
@@ -28,7 +28,7 @@ N_EPISODES = 100
 def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     """Pack generated images unless the store has them, train two models, and probe them and an untrained one.
 
-    Every result is stored, and its path reported.
+    Every result is stored, and its path reported. The page `report.html` shows the probe.
 
     Returns:
         The result of the probe.
@@ -37,10 +37,11 @@ def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     store = Store(home)
     common = {**settings.model_dump(), "home": home}
 
-    def store_result(result: Result[Any]) -> None:
+    def store_result(result: Result[Any]) -> Path:
         path = store.result_path(result.command, result.question)
         write_result(path, result)
         reporter.note(f"{result.command}: {path}")
+        return path
 
     if not store.dataset_path(SYNTHETIC).exists():
         pack = PrepareDataSettings(
@@ -58,5 +59,13 @@ def run(settings: DemoSettings, reporter: Reporter) -> Result[ProbeMetrics]:
         store_result(trained)
         names.append(str(trained.config["name"]))
     probed = probe.run(ProbeSettings(**common, models=tuple(names), n_episodes=N_EPISODES, controls=True), reporter)
-    store_result(probed)
+    page = Path(home) / PAGE
+    report.run(ReportSettings(home=home, results=(store_result(probed),), out=page, force=True), reporter)
+    reporter.files.append(("report", page))
     return probed
+
+
+def next_command(settings: DemoSettings, result: Result[ProbeMetrics]) -> str:
+    """Return the command that shows the learned rates."""
+    learned = next(model.name for model in result.models if model.algo == "metasgd")
+    return settings.model_copy(update={"home": settings.home or HOME}).command("rates", learned)

@@ -11,13 +11,13 @@ from nilr.words import number
 
 
 def show(result: Result[ReproduceMetrics], screen: Screen) -> None:
-    """Write the paper's signs, all runs, their differences to their counterparts, and the effect of edits."""
+    """Write the effect of edits, the differences of runs to their counterparts, and at the end the paper's signs."""
     metrics = result.metrics
-    _show_runs(metrics, screen)
     if metrics.grids:
         _show_optima(metrics, screen)
     else:
         _show_exploratory(metrics, screen)
+    _show_runs(metrics, screen)
 
 
 def _show_runs(metrics: ReproduceMetrics, screen: Screen) -> None:

@@ -83,6 +83,7 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
     plan = ExperimentPlan(settings, store, pack, _open_pack(settings, store, pack, reporter))
     if (concluded := _read_concluded(plan)) is not None:
         reporter.note(f"{_FINISHED}, and nothing has changed since the report: {plan.folder / PAGE}")
+        reporter.files.append(("result", plan.folder / CONCLUDED))
         return concluded
     shares = finished_shares(plan)
     unfinished = [model for model in plan.models if any(share < 1 for share in shares[model.name].values())]
@@ -289,4 +290,5 @@ def _write_report(
     for out in (plan.folder / PAGE, plan.folder / TEXT):
         settings = ReportSettings(home=plan.store.home, results=(concluded, *sources), out=out, force=True)
         report.run(settings, reporter)
-        reporter.note(f"report: {out}")
+        reporter.files.append(("report", out))
+    reporter.files.append(("result", concluded))
