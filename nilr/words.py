@@ -1,6 +1,7 @@
 """How counts, numbers, lists and times are written in text, and text in names of files."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -46,6 +47,12 @@ def lower_first(sentence: str) -> str:
 def utc_now() -> str:
     """Return the time in UTC as ISO 8601, with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def fill(text: str, columns: int) -> str:
+    """Break a text into lines between words only; a command in backticks stays in one line, to be copied."""
+    joined = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", "\0"), text)
+    return textwrap.fill(joined, columns, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nilr.words import counted, signed, utc_now
+from nilr.words import counted, fill, one_of, signed, utc_now
 
 PACKAGE = Path(__file__).parents[1] / "nilr"
 
@@ -49,3 +49,19 @@ def test_no_module_makes_plurals_of_its_own() -> None:
 def test_times_are_utc_with_microseconds() -> None:
     assert utc_now().endswith("+00:00")
     assert len(utc_now()) == len("2026-01-01T00:00:00.000000+00:00")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80])
+def test_lines_break_between_words_and_commands_stay_whole(columns: int) -> None:
+    text = "hint: correct --home, or create the directory: `mkdir -p /a/b c/d`; `nilr models ls` lists the-models"
+    filled = fill(text, columns)
+    assert " ".join(filled.splitlines()) == text
+    lines = filled.splitlines()
+    assert (
+        sum("`mkdir -p /a/b c/d`" in line for line in lines) == sum("`nilr models ls`" in line for line in lines) == 1
+    )
+    assert all(len(line) <= columns for line in lines)
+
+
+def test_alternatives_end_with_or() -> None:
+    assert [one_of(names) for names in ((), ("a",), ("a", "b"), ("a", "b", "c"))] == ["", "a", "a or b", "a, b or c"]

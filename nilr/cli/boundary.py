@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from nilr.cli.parsing import COMPLETE, Invocation, complete, source_of
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError, did_you_mean, invalid_value
 from nilr.files import storage_error
 from nilr.signals import ignore_repeated_signals, unwinding
-from nilr.words import counted, lower_first, printable
+from nilr.words import counted, fill, lower_first, printable
 
 BROKEN_PIPE = 128 + 13
 _LONGEST_LINE = 4000
@@ -157,7 +158,8 @@ def _print_error(message: str, hint: str | None) -> None:
         if len(line) > _LONGEST_LINE:  # a file may contain names of any length
             line = f"{line[:_LONGEST_LINE]}... and {counted(len(line) - _LONGEST_LINE, 'more character')}"
         if line:
-            lines.append(f"{kind}: {line}\n")
+            line = f"{kind}: {line}"
+            lines.append(f"{fill(line, shutil.get_terminal_size().columns) if sys.stderr.isatty() else line}\n")
     typer.echo("".join(lines), err=True, nl=False)  # one write, so that no other process writes between them
 
 

@@ -3,7 +3,6 @@
 import functools
 import re
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, Protocol, TextIO
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nilr.words import printable
+from nilr.words import fill, printable
 
 Cell = str | None
 UNKNOWN = "-"
@@ -169,11 +168,15 @@ class Screen:
             return
         line = printable(text)
         if self._console.is_terminal and wrap:
-            line = textwrap.fill(line, self._console.width, break_long_words=False, break_on_hyphens=False)
+            line = fill(line, self._console.width)
         self._console.print(Text(line), soft_wrap=True)
 
-    def table(self, header: Sequence[str], rows: Iterable[Sequence[Cell]], *, names: int = 1) -> None:
+    def table(
+        self, header: Sequence[str], rows: Iterable[Sequence[Cell]], *, names: int = 1, droppable: Sequence[str] = ()
+    ) -> None:
         """Write a table; a cell that is None is unknown.
+
+        A narrow terminal leaves out the columns `droppable`, the first one first, and names those that it left out.
 
         A unit that all cells of a column have is in its title; numbers are aligned right.
 
@@ -188,14 +191,20 @@ class Screen:
         if self._console.is_terminal and all_rows:
             same_name = names > 1 and len({row[0] for row in all_rows}) == 1
             shown = [i for i in shown if any(row[i] for row in all_rows) and not (i == 0 and same_name)]
-        parts = [dict.fromkeys(shown, self._console.width)]
+        parts, dropped = [dict.fromkeys(shown, self._console.width)], list[str]()
         if self._console.is_terminal:
             texts = {i: [printable(row[i] or UNKNOWN) for row in all_rows] for i in shown}
             columns = {i: _Column(titles[i], texts[i]) for i in shown}
-            parts = _tables(columns, [i for i in shown if i < names], self._console.width - _EDGES)
+            for i in (header.index(title) for title in droppable):
+                if i in columns and sum(c.width + _GAP for c in columns.values()) - _GAP > self._console.width - _EDGES:
+                    dropped.append(header[i])
+                    del columns[i]
+            parts = _tables(columns, [i for i in columns if i < names], self._console.width - _EDGES)
         for part in parts:
             kept = [row for row in all_rows if part is parts[0] or any(row[i] for i in part if i >= names)]
             self._print_table(titles, kept, part)
+        if dropped:
+            self.line(f"not shown at this width: {', '.join(title for title in header if title in dropped)}")
 
     def _print_table(self, header: Sequence[str], rows: Sequence[Sequence[Cell]], widths: Mapping[int, int]) -> None:
         terminal = self._console.is_terminal

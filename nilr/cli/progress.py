@@ -81,7 +81,13 @@ class TerminalReporter(Reporter):
         stage, self._stage = self._stage, None
         if stage is not None:
             texts = [*stage.counts(), *stage.times(ended=True), *stage.values()]
-            self._draw(self._title(stage, texts))
+            lines = [self._title(stage, [])]
+            for i, text in enumerate(texts, start=1):
+                text += "," if i < len(texts) else ""
+                if lines[-1].cell_len + cell_len(text) >= self._console.width:
+                    lines.append(Text(" "))
+                lines[-1].append(f" {text}")
+            self._draw(Text("\n").join(lines))
 
     def _title(self, stage: Stage, texts: list[str]) -> Text:
         """Return a stage's title and bar with texts."""

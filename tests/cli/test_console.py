@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 from nilr.cli.console import Quantity, Screen, duration, make_console, share
 from nilr.cli.show.models import show_list
@@ -183,3 +184,19 @@ def test_no_word_of_the_list_of_models_is_cut_at_80_columns() -> None:
 )
 def test_a_number_for_people_has_no_exponent_below_a_billion(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
+def test_a_terminal_drops_columns_before_it_breaks_a_table(width: int) -> None:
+    stream = Terminal()
+    screen = Screen(Console(file=stream, force_terminal=True, width=width, color_system=None))
+    rows = [("鳥の画像" * n, "finished", "数" * 8, "x" * 12, "y" * 20) for n in (1, 3)]
+    screen.table(("name", "status", "data", "long", "longer"), rows, droppable=("longer", "long", "data"))
+    lines = stream.getvalue().rstrip("\n").split("\n")
+    assert max(map(cell_len, map(str.rstrip, lines))) <= width
+    needed = {"data": 24 + 2 + 8 + 2 + 16, "long": 24 + 2 + 8 + 2 + 16 + 2 + 12, "longer": 24 + 8 + 16 + 12 + 20 + 8}
+    dropped = [name for name, columns in needed.items() if columns > width - 2]
+    named = " ".join(lines).partition("not shown at this width: ")[2]
+    assert named == ", ".join(dropped)
+    starts = {cell_len(line.partition("finished")[0]) for line in lines if "finished" in line}
+    assert len(starts) == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import shutil
 import subprocess
@@ -98,6 +99,24 @@ def test_a_terminal_shows_count_metrics_in_percent_and_notes() -> None:
     assert "3/4 episodes" in shown
     assert "accuracy 25.00 %" in shown
     assert "pack 1 image, " in shown
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_last_line_of_a_stage_breaks_between_its_parts(width: int) -> None:
+    stream, clock = io.StringIO(), Clock()
+    console = Console(file=stream, force_terminal=True, width=width, color_system=None)
+    reporter = TerminalReporter(console, clock)
+    reporter.stage("meta-train", 200, unit="updates")
+    clock.now = 8.0
+    reporter.advance(200)
+    reporter.metric(query_loss=1.5, validation=0.5)
+    reporter._end_stage()
+    last = stream.getvalue().rpartition("\x1b[2K")[2].splitlines()
+    assert max(map(len, last)) <= width
+    words = re.sub(r"[━─]+ ", "", " ".join(line.strip() for line in last))
+    assert words == "meta-train 200/200 updates, 25 updates/s, in 8 s, query_loss 1.5, validation 50.00 %"
+    parts = ("200/200 updates,", "25 updates/s,", "in 8 s,", "query_loss 1.5,", "validation 50.00 %")
+    assert all(sum(part in line for line in last) == 1 for part in parts)
 
 
 @pytest.mark.parametrize("no_color", [True, False])
@@ -202,4 +221,4 @@ def test_a_frame_replaces_the_last_one_even_if_the_terminal_became_narrower(monk
         f"{up}second\nprobe {'━' * 8}{'─' * 8} 5/10 episodes\n  1 episodes/s, 5 s elapsed, 5 s left",
     ]
     assert drawn[3].startswith(f"{3 * up}third\n")  # the lines of 36 and 38 columns have become two each
-    assert drawn[4].endswith(" 5/10 episodes, 1 episodes/s, in 5 s\n")
+    assert drawn[4].endswith("\n  5/10 episodes,\n  1 episodes/s,\n  in 5 s\n")

@@ -1,6 +1,6 @@
 """What the commands of `nilr models` show. Except for `import`, it is an answer, and so it goes to stdout."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import typer
 
@@ -40,25 +40,10 @@ def show_list(models: list[ModelRow], screen: Screen) -> None:
     if not answer.either("terminal", ""):
         answer.table(_LIST, rows)
         return
-    columns = {title: [row[i] for row in rows] for i, title in enumerate(_LIST)}
-    problems = columns.pop("problem")
-    columns = {title: cells for title, cells in columns.items() if any(cells)}
-    dropped = []
-    for title in _LEAST_NEEDED:
-        if title in columns and _width(columns) > answer.width:
-            del columns[title]
-            dropped.append(title)
-    answer.table(list(columns), list(zip(*columns.values(), strict=True)))
-    for name, problem in zip(columns["name"], problems, strict=True):
+    answer.table(_LIST[:-1], [row[:-1] for row in rows], droppable=_LEAST_NEEDED)
+    for name, *_, problem in rows:
         if name and problem:
             answer.line(f"{name.strip()}: {problem}")
-    if dropped:
-        answer.line(f"not shown at this width: {', '.join(reversed(dropped))}")
-
-
-def _width(columns: Mapping[str, Sequence[Cell]]) -> int:
-    """Return the width of a table in which no cell is wrapped."""
-    return sum(max(len(title), *(len(cell or "-") for cell in cells)) + 2 for title, cells in columns.items()) + 2
 
 
 def _by_parent(models: list[ModelRow]) -> Iterator[tuple[ModelRow, int]]:
