@@ -134,8 +134,8 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
     log_every: int = setting(10, "Number of updates between lines of history.jsonl.", ge=1)
     log: tuple[str, ...] = setting(
         (),
-        f"Also log the figures of history.jsonl, at each save: {one_of(LOGGERS)}. Each requires the extra of its name. Commas "
-        "separate several.",
+        f"Also log the figures of history.jsonl, at each save: {one_of(LOGGERS)}. Each requires the extra of its name. "
+        "Commas separate several.",
         shown="none",
         offers=LOGGERS,
     )
