@@ -69,9 +69,7 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
         name = plan.name if plan else settings.name or SYNTHETIC
         path = store.dataset_path(name)
         with store.lock(name, kind="dataset"):
-            if path.exists() and not settings.force:
-                hint = "replace it with --force, or choose another name with --name"
-                raise StoreError(f"the pack `{name}` already exists: `{path}`", hint=hint)
+            _check_free(path, name, settings)
             packed = (
                 _pack_plan(path, plan, settings, reporter) if plan else _pack_synthetic(path, name, settings, reporter)
             )
@@ -92,6 +90,44 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
         notes=packed.notes,
         environment=environment(),
     )
+
+
+def dry_run(settings: PrepareDataSettings, reporter: Reporter) -> dict[str, str]:
+    """Return what would be packed, by topic. The sources are listed, no image is decoded, and nothing is written.
+
+    Raises:
+        NilrError: the settings name something that is missing or does not fit.
+    """
+    _check(settings)
+    store = Store(settings.home)
+    if settings.verify is not None:
+        path = settings.verify if settings.verify.is_file() else store.find_data(str(settings.verify))
+        return {"verify": f"every digest of `{open_pack(path).info.name}`", "file": str(path)}
+    plan = None if settings.synthetic else _plan(settings, _classes_of(store, settings), reporter)
+    name = plan.name if plan else settings.name or SYNTHETIC
+    path = store.dataset_path(name)
+    _check_free(path, name, settings)
+    n_images = settings.limit_per_class or synthetic.IMAGES_PER_CLASS
+    counts = plan.counts() if plan else synthetic.layout(n_images)
+    size = plan.image_size if plan else settings.image_size or synthetic.IMAGE_SIZE
+    channels = plan.channels if plan else 3
+    n_bytes = sum(sum(classes.values()) for classes in counts.values()) * size**2 * channels
+    return {
+        "pack": name,
+        "images": f"{size} px, {'grey' if channels == 1 else 'RGB'}, up to {n_bytes / 1e6:,.0f} MB",
+        **{
+            split: f"{counted(sum(classes.values()), 'image')} of {counted(len(classes), 'class')}"
+            for split, classes in counts.items()
+        },
+        "file": f"{path}{' (replaces it)' if path.exists() else ''}",
+        **({"warnings": "; ".join(plan.warnings)} if plan and plan.warnings else {}),
+    }
+
+
+def _check_free(path: Path, name: str, settings: PrepareDataSettings) -> None:
+    if path.exists() and not settings.force:
+        hint = "replace it with --force, or choose another name with --name"
+        raise StoreError(f"the pack `{name}` already exists: `{path}`", hint=hint)
 
 
 def _check(settings: PrepareDataSettings) -> None:

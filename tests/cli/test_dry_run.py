@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from nilr.cli.boundary import run
+from nilr.config.experiments import EXPERIMENTS
 
 
 def files(home: Path) -> dict[Path, bytes]:
@@ -43,6 +45,56 @@ def test_a_dry_run_describes_a_training_and_a_probe_and_writes_nothing(
     assert run(["probe", "m", "--n-episodes", "7", "--n-query", "1", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == shown
     assert files(home) == before
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_dry_run_of_prepare_data_counts_images_and_writes_nothing(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, n_classes in (("train", 3), ("val", 2), ("test", 2)):
+        for i in range(n_classes):
+            folder = tmp_path / "images" / split / f"{split}{i}"
+            folder.mkdir(parents=True)
+            for j in range(4):
+                Image.new("RGB", (20, 20), (i, j, 0)).save(folder / f"{j}.png")
+    words = ["prepare-data", str(tmp_path / "images"), "--name", "birds", "--image-size", "16"]
+    assert run([*words, "--dry-run"]) == 0
+    planned = rows(capsys)
+    assert not home.exists() or not files(home)
+    assert run(["-q", *words, "--json"]) == 0
+    packed = json.loads(capsys.readouterr().out)
+    made = {
+        split: f"{n['images']} images of {n['classes']} classes" for split, n in packed["metrics"]["splits"].items()
+    }
+    assert (
+        {split: planned[split] for split in made} == made == {split: made[split] for split in ("train", "val", "test")}
+    )
+    assert (planned["pack"], planned["file"]) == ("birds", str(home / "datasets" / "birds.h5"))
+    before = files(home)
+    assert run([*words, "--dry-run"]) == 1
+    assert "the pack `birds` already exists" in capsys.readouterr().err
+    assert run([*words, "--force", "--dry-run"]) == 0
+    assert rows(capsys)["file"].endswith("birds.h5 (replaces it)")
+    assert files(home) == before
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_dry_run_of_reproduce_names_what_is_left_and_writes_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", "--preset", "demo", "--seeds", "2", "--home", str(home), "--outer-steps", "10"]
+    n_runs = len(EXPERIMENTS["demo"].runs)
+    n_models = sum(2 - min(1, run.fewer_seeds) for run in EXPERIMENTS["demo"].runs)
+    assert run([*words, "--dry-run"]) == 0
+    planned = rows(capsys)
+    assert not home.exists() or not files(home)
+    assert planned["models"] == f"{n_models} in {n_runs} runs; 0 are trained"
+    assert planned["to"].startswith(f"do     {n_models} models: demo-maml-s0, ")
+    assert planned["updates"] == str(10 * n_models)
+    assert planned["data"].startswith("synthetic, which is made first: 16 px")
+    assert planned["output"].startswith(f"{home}/reproduce/demo/report.html")
+    assert run(["reproduce", "--preset", "cpu", "--home", str(home), "--dry-run"]) == 1
+    assert "no dataset `mini-imagenet-32`" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("pack", "one_thread")

@@ -4,6 +4,7 @@ import contextlib
 
 from nilr.config.meta_train import TrainSettings
 from nilr.recipes.common.cluster import check_cluster
+from nilr.recipes.common.dry_run import describe_data, describe_episodes
 from nilr.recipes.common.settings import describe_changes, recorded_settings
 from nilr.recipes.meta_train.start import Starter, check_loggers, find_model_to_resume, load_stored, settings_by_seed
 from nilr.reporting import Reporter
@@ -34,9 +35,9 @@ def dry_run(settings: TrainSettings, reporter: Reporter) -> dict[str, str]:
     final, default = recorded_settings(first.settings), recorded_settings(TrainSettings())
     return {
         "models": ", ".join(models),
-        "data": f"{data.name}, {data.image_size} px, digest {data.digest[:12]}",
+        "data": describe_data(data),
         "updates": f"{one.outer_steps:,} of {one.meta_batch_size} episodes",
-        "episodes": f"{one.n_way}-way {one.n_shot}-shot, {one.n_query} queries per class",
+        "episodes": describe_episodes(one.n_way, one.n_shot, one.n_query),
         "engine": first.outer.engine.name,
         "settings": describe_changes(final, default),
     }

@@ -1,6 +1,7 @@
 """`nilr probe --dry-run`: check everything that can be checked without work, and describe the probe."""
 
 from nilr.config.evaluation import ProbeSettings
+from nilr.recipes.common.dry_run import describe_data, describe_episodes
 from nilr.recipes.common.settings import describe_changes
 from nilr.recipes.probe import open_inputs
 from nilr.reporting import Reporter
@@ -19,8 +20,8 @@ def dry_run(settings: ProbeSettings, reporter: Reporter) -> dict[str, str]:
     default = ProbeSettings().model_dump(mode="json")
     return {
         "models": ", ".join(found.plans),
-        "data": f"{used.name}, {used.split}, {used.image_size} px, digest {used.digest[:12]}",
-        "episodes": f"{settings.n_episodes:,}, {size.n_way}-way {size.n_shot}-shot, {size.n_query} queries per class",
+        "data": describe_data(used),
+        "episodes": f"{settings.n_episodes:,}, {describe_episodes(size.n_way, size.n_shot, size.n_query)}",
         "protocols": ", ".join(next(iter(found.plans.values())).protocols),
         "settings": describe_changes(chosen, default),
     }

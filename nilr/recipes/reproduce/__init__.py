@@ -205,17 +205,29 @@ def _open_pack(settings: ReproduceSettings, store: Store, pack: str, reporter: R
     Raises:
         StoreError: the pack is missing, and there are no sources.
     """
-    making = dict(EXPERIMENTS[settings.preset].pack)
-    if settings.data is None and not store.dataset_path(pack).exists():
-        if not settings.sources and "synthetic" not in making:
-            flags = ("--name", pack, "--image-size", str(making["image_size"]))
-            command = store.command("prepare-data", "SOURCE...", *flags)
-            hint = f"make it with `{command}`, or pass the SOURCEs to `reproduce`"
-            raise StoreError(f"no dataset `{pack}` in `{store.home}`", hint=hint)
-        place: dict[str, Any] = {"home": store.home, "name": pack, "record_paths": settings.record_paths}
-        packed = prepare_data.run(PrepareDataSettings(**making, **place, sources=settings.sources), reporter)
+    making = missing_pack(settings, store, pack)
+    if making is not None:
+        packed = prepare_data.run(making, reporter)
         write_result(experiment_folder(settings, store) / f"{packed.command}.json", packed)
     return data_used(open_pack(store.find_data(pack)), "test")
+
+
+def missing_pack(settings: ReproduceSettings, store: Store, pack: str) -> PrepareDataSettings | None:
+    """Return the settings that make the preset's pack; None if there is a pack.
+
+    Raises:
+        StoreError: the pack is missing, and there are no sources.
+    """
+    making = dict(EXPERIMENTS[settings.preset].pack)
+    if settings.data is not None or store.dataset_path(pack).exists():
+        return None
+    if not settings.sources and "synthetic" not in making:
+        flags = ("--name", pack, "--image-size", str(making["image_size"]))
+        command = store.command("prepare-data", "SOURCE...", *flags)
+        hint = f"make it with `{command}`, or pass the SOURCEs to `reproduce`"
+        raise StoreError(f"no dataset `{pack}` in `{store.home}`", hint=hint)
+    place: dict[str, Any] = {"home": store.home, "name": pack, "record_paths": settings.record_paths}
+    return PrepareDataSettings(**making, **place, sources=settings.sources)
 
 
 class Results:
