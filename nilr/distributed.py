@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from nilr import __version__
 from nilr.errors import LostProcessError, NilrError
 from nilr.signals import ignore_signals, seconds_since_signal
 
@@ -29,6 +30,7 @@ PATIENCE = 300.0  # seconds to wait for another rank; it may be saving, or readi
 GRACE = 10.0  # the same after a signal: torchrun kills all processes 30 seconds after its own
 _SHORT = 8192  # bytes
 _LAST_PAUSE = 1e-3  # seconds between two looks at a collective operation
+_OF_ONE_MACHINE = {"home", "device", "threads", "episode_chunk"}  # settings that change no number
 
 _joined = False
 
@@ -146,14 +148,26 @@ def from_first(function: Callable[[], T]) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def check_same(values: Mapping[str, object]) -> None:
-    """Check that all ranks have the same values, by name.
+def check_same(settings: Mapping[str, object], **values: object) -> None:
+    """Check that all ranks have the same versions, settings and other values.
+
+    Args:
+        settings: of the command, by name; those of one machine may differ.
+        values: the others, by name.
 
     Raises:
         NilrError: they differ.
     """
-    for other, found in enumerate(gather(dict(values))):
-        for name, value in values.items():
+    import torch
+
+    here = {
+        "version of nilr": __version__,
+        "version of torch": torch.__version__,
+        "settings": {name: value for name, value in settings.items() if name not in _OF_ONE_MACHINE},
+        **values,
+    }
+    for other, found in enumerate(gather(here)):
+        for name, value in here.items():
             if found[name] != value:
                 raise NilrError(
                     f"process {other} of {size()} has another {name} than process {rank()}: {found[name]}, not {value}",

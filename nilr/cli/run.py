@@ -15,7 +15,7 @@ from nilr.cli.config_file import config_text
 from nilr.cli.parsing import Invocation
 from nilr.cli.variables import variable_warnings
 from nilr.commands import COMMANDS, Command
-from nilr.config.base import Settings
+from nilr.config.base import ClusterSettings, Settings
 from nilr.config.commands import RemovePacksSettings, RemoveSettings, ResultRemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import check_output, check_writable, expand_home, write_output
@@ -97,7 +97,7 @@ def _show_dry_run(rows: dict[str, str], file: str | None, answer: "Screen | None
 def _check(command: Command, settings: Settings, invocation: Invocation) -> None:
     """Check before the work, and before slow imports, whatever can be checked; ask for a confirmation if necessary."""
     _check_working_directory()
-    _check_processes(command)
+    _check_processes(command, settings)
     invocation.quiet |= not distributed.prints()
     for warning in () if invocation.quiet else variable_warnings(os.environ):
         typer.echo(f"warning: {warning}", err=True)
@@ -113,9 +113,13 @@ def _stores(command: Command) -> bool:
     return command.stored and command.result is not None
 
 
-def _check_processes(command: Command) -> None:
+def _check_processes(command: Command, settings: Settings) -> None:
     """Check that several processes of torchrun can run the command together."""
-    if distributed.started() > 1 and not command.distributed:
+    if distributed.started() == 1:
+        return
+    if isinstance(settings, ClusterSettings) and settings.cluster is not None:
+        raise UsageError("--cluster and torchrun both start processes", hint="leave one of them out")
+    if not command.distributed:
         others = " and ".join(f"`{other.name}`" for other in COMMANDS if other.distributed)
         raise UsageError(
             f"`nilr {command.name}` runs in one process, and torchrun started {distributed.started()}",

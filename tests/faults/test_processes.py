@@ -186,6 +186,15 @@ def test_a_command_for_one_process_is_refused(nilr: Nilr, work: Path, line: str)
     assert "runs in one process, and torchrun started 2" in errors(done)[0]
 
 
+@pytest.mark.parametrize("line", ["meta-train --data toy --name new", "reproduce --data toy"])
+def test_jobs_of_a_cluster_are_refused_before_anything_is_written(nilr: Nilr, work: Path, line: str) -> None:
+    before = sorted(work.rglob("*"))
+    done = Job(nilr, f"{line} --cluster local --save-config saved.toml", work, 2).wait()
+    check_failed(done, 2)
+    assert errors(done) == ["error: --cluster and torchrun both start processes"]
+    assert sorted(work.rglob("*")) == before
+
+
 def test_processes_with_different_commands_are_refused(nilr: Nilr, work: Path) -> None:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks = []

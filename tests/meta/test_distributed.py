@@ -118,7 +118,7 @@ def test_ranks_exchange_tensors_of_any_shape_and_raise_the_first_failure_togethe
                 run()
             errors.append((caught.value.message, caught.value.hint))
         with pytest.raises(NilrError, match="has another pack than"):
-            distributed.check_same({"version": 1, "pack": rank // 2})
+            distributed.check_same({"n_way": 5, "threads": rank}, pack=rank // 2)
         shapes = [(each["rank"], each["x"].tolist()) for each in ragged]
         return shapes, [len(text) for text in long], first[:2], first[2].item(), done, errors
 
@@ -140,7 +140,7 @@ def test_one_process_needs_no_others() -> None:
     assert (distributed.rank(), distributed.size(), distributed.prints()) == (0, 1, True)
     assert distributed.gather("a") == ["a"]
     assert distributed.from_first(lambda: 3) == 3
-    distributed.check_same({"pack": "a"})
+    distributed.check_same({"n_way": 5}, pack="a")
     assert distributed.reports(LostProcessError("lost"))
 
 

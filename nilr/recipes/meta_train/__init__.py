@@ -8,7 +8,7 @@ import torch
 
 from nilr import distributed
 from nilr.config.meta_train import TrainSettings
-from nilr.errors import Interrupted, UsageError
+from nilr.errors import Interrupted
 from nilr.recipes.common.cluster import Cluster, check_cluster
 from nilr.recipes.common.loading import load_model, probe_command
 from nilr.recipes.common.memory import with_memory_hint
@@ -40,8 +40,6 @@ def run(settings: TrainSettings, reporter: Reporter) -> Result[TrainMetrics]:
     outcome = Outcome(settings)
     store = Store(settings.home)
     if settings.cluster is not None:
-        if distributed.size() > 1:
-            raise UsageError("--cluster and torchrun both start processes", hint="leave one of them out")
         return _run_as_jobs(settings, store, outcome, reporter)
     with contextlib.ExitStack() as resources:
         starter = Starter(store, resources, reporter, n_models=len(settings.each_seed))

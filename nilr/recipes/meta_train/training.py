@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -266,16 +265,11 @@ class Training:
         """
         if distributed.size() == 1:
             return
-        local = {"device", "threads", "episode_chunk"}
         distributed.check_same(
-            {
-                "version of nilr": __version__,
-                "version of torch": torch.__version__,
-                "settings": {n: value for n, value in recorded_settings(self.settings).items() if n not in local},
-                "pack": self.data.digest,
-                "engine": self.outer.engine.name,
-                "model": digest_tensors({name: value.cpu() for name, value in self.outer.state().items()}),
-            }
+            recorded_settings(self.settings),
+            pack=self.data.digest,
+            engine=self.outer.engine.name,
+            model=digest_tensors({name: value.cpu() for name, value in self.outer.state().items()}),
         )
 
     def resume_command(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nilr import __version__, distributed
+from nilr import distributed
 from nilr.claims import claimed_signs, describe_probe, with_signs
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
@@ -134,21 +134,6 @@ def run(settings: ProbeSettings, reporter: Reporter) -> Result[ProbeMetrics]:
     return result.model_copy(update={"notes": [*_over_seeds(result), *result.notes]})
 
 
-def _check_processes(
-    settings: ProbeSettings, models: Sequence[LoadedModel], split: OpenSplit, judged: OpenSplit
-) -> None:
-    """Check that all processes measure the same; NilrError if they differ."""
-    distributed.check_same(
-        {
-            "version of nilr": __version__,
-            "version of torch": torch.__version__,
-            "settings": settings.model_dump(mode="json", exclude={"home", "device", "threads", "episode_chunk"}),
-            "models": [model.used.digest for model in models],
-            "pack": [split.used.digest, judged.used.digest],
-        }
-    )
-
-
 def measure(
     settings: ProbeSettings,
     subjects: Mapping[str, Subject],
@@ -204,7 +189,11 @@ def _open_splits(
 ) -> tuple[OpenSplit, OpenSplit]:
     """Return the split of episode A and that of episode B; NilrError if processes differ in what they measure."""
     splits = _open_both(settings, store, models, device)
-    _check_processes(settings, models, *splits)
+    distributed.check_same(
+        settings.model_dump(mode="json"),
+        models=[model.used.digest for model in models],
+        pack=[split.used.digest for split in splits],
+    )
     return splits
 
 
