@@ -105,8 +105,7 @@ def invalid_field(error: ValidationError) -> str:
     """Describe the first validation error as "`field`: reason"."""
     details = error.errors()[0]
     where = ".".join(str(part) for part in details["loc"])
-    reason = details["msg"].removeprefix("Value error, ")
-    return (f"`{where}`: " if where else "") + reason[:1].lower() + reason[1:]
+    return (f"`{where}`: " if where else "") + _reason(details)
 
 
 def invalid_value(where: str, details: Mapping[str, Any], hint: str) -> UsageError:
@@ -117,5 +116,8 @@ def invalid_value(where: str, details: Mapping[str, Any], hint: str) -> UsageErr
         details: pydantic's: what it says (`msg`), and the value (`input`).
         hint: what to do.
     """
-    reason = details["msg"].removeprefix("Value error, ")
-    return UsageError(f"`{where}` cannot be `{details['input']}`: {lower_first(reason)}", hint=hint)
+    return UsageError(f"`{where}` cannot be `{details['input']}`: {_reason(details)}", hint=hint)
+
+
+def _reason(details: Mapping[str, Any]) -> str:
+    return lower_first(details["msg"].removeprefix("Value error, "))

@@ -213,14 +213,14 @@ class Store:
             StoreError: a reference matches none.
         """
         found: list[Path] = []
+        stored = {path.stem: path for path in self.results()}
         for ref in refs:
             pattern = ref.removesuffix(".json") if _is_pattern(ref) else f"{ref.removesuffix('.json')}*"
-            stored = {path.stem: path for path in self.results()}
-            matched = [Path(ref)] if Path(ref).is_file() else list(map(stored.get, fnmatch.filter(stored, pattern)))
+            matched = [Path(ref)] if Path(ref).is_file() else [stored[name] for name in fnmatch.filter(stored, pattern)]
             if not matched:
                 hint = f"{did_you_mean(ref, stored)}`{self.command('results', 'ls')}` lists them"
                 raise StoreError(f"no result `{ref}` in `{self.home / 'results'}`", hint=hint)
-            found += filter(None, matched)
+            found += matched
         return list(dict.fromkeys(found))
 
     def _trained_last(self) -> Path:

@@ -22,6 +22,7 @@ from nilr.results.tidy import Row, episode_rows, summary_rows
 from nilr.store import Store
 
 _NAME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-(.+)-[0-9a-f]{6}")
+_KINDS = sorted({command.schema for command in COMMANDS}, key=len, reverse=True)
 _HEAD = 2**16  # bytes at the start of a file that contain the names of its models
 
 
@@ -181,8 +182,7 @@ def _row(file: Path) -> ResultRow:
 def _kind(file: Path) -> str | None:
     """Return the command of a result, from the name of its file."""
     found = _NAME.fullmatch(file.stem)
-    kinds = sorted({command.schema for command in COMMANDS}, key=len, reverse=True)
-    return next((kind for kind in kinds if found and f"{found[7]}-".startswith(f"{kind}-")), None)
+    return next((kind for kind in _KINDS if found and f"{found[7]}-".startswith(f"{kind}-")), None)
 
 
 def _origin(result: Result[Any], model: Any) -> Row:  # noqa: ANN401 - ModelUsed, or None for a control
