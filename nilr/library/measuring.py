@@ -7,24 +7,21 @@ from typing import Any, TypeVar
 import torch
 from pydantic import ValidationError
 
-from nilr.claims import claimed_signs, with_signs
 from nilr.config.base import BatchStats, Distance, Settings, TaskB
 from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.errors import UnknownNameError, UsageError, invalid_field
 from nilr.library.images import Images
+from nilr.library.models import checked_images
 from nilr.meta.model import Model
 from nilr.recipes import rates as rates_recipe
-from nilr.recipes.common.episodes import EpisodeSize, batch_stats, dependence_notes, inner_steps, with_head
-from nilr.recipes.common.loading import LoadedModel
+from nilr.recipes.common.episodes import EpisodeSize, inner_steps
+from nilr.recipes.common.loading import LoadedModel, Split
 from nilr.recipes.common.outcome import Outcome
-from nilr.recipes.probe import measure
-from nilr.recipes.probe.loop import make_subject, task_pairs
-from nilr.recipes.probe.plan import check_settings, plan_model, resolve_request
-from nilr.recipes.probe.stopping import precision_note
+from nilr.recipes.probe.evaluation import Inputs, evaluate
+from nilr.recipes.probe.plan import check_settings, check_size, plan_all
 from nilr.report import reading
 from nilr.reporting import SilentReporter
 from nilr.results.probe import ModelRates, ProbeMetrics, RatesMetrics
-from nilr.results.question import describe_question
 from nilr.results.records import ModelUsed
 from nilr.results.result import Result
 from nilr.runtime import environment
@@ -52,6 +49,12 @@ def probe(
     distance: Distance = "cosine",
     task_b: TaskB = "disjoint",
     batch_stats: BatchStats | None = None,
+    data_b: Images | None = None,
+    controls: bool = False,
+    untrained_bodies: int = 5,
+    universality: Images | None = None,
+    universality_tasks: int = 20,
+    universality_images: int = 50,
     seed: int = 0,
 ) -> Result[ProbeMetrics]:
     """Evaluate features by labelled neighbours, before adaptation and after adaptation to the same and another task.
@@ -74,6 +77,12 @@ def probe(
         distance: cosine or euclidean.
         task_b: classes of the other task: disjoint, any or same-classes.
         batch_stats: apart, together or inductive; by default as each model was trained.
+        data_b: other images, to evaluate on; the models are adapted to tasks of `images` for cross-task.
+        controls: whether to evaluate raw pixels and untrained bodies too.
+        untrained_bodies: number of untrained bodies.
+        universality: images whose classes linear classifiers distinguish, all at once.
+        universality_tasks: number of tasks to adapt to with `universality`.
+        universality_images: images per class that `universality` fits, and of others that it evaluates.
         seed: of the episodes.
 
     Returns:
@@ -89,6 +98,9 @@ def probe(
         >>> result = nilr.probe(models, images, n_episodes=3, n_query=3, sections=["harm"])
         >>> result.metrics["maml"].same_task.accuracy.n_episodes
         3
+        >>> controlled = nilr.probe(models["maml"], images, n_episodes=3, n_query=3, controls=True, untrained_bodies=2)
+        >>> list(controlled.metrics)
+        ['model', 'untrained body', 'raw pixels']
     """
     if unknown := [name for name in sections if name not in _SWITCHES]:
         raise UnknownNameError("section", unknown[0], _SWITCHES)
@@ -108,43 +120,33 @@ def probe(
         batch_stats=batch_stats,
         seed=seed,
         split=images.split,
+        controls=controls,
+        untrained_bodies=untrained_bodies,
+        universality=universality.split if universality else None,
+        universality_tasks=universality_tasks,
+        universality_images=universality_images,
         **dict.fromkeys(sections, True),
     )
+    return _probe(settings, named, images, data_b, universality)
+
+
+def _probe(
+    settings: ProbeSettings, models: Mapping[str, Model], images: Images, data_b: Images | None, wide: Images | None
+) -> Result[ProbeMetrics]:
+    outcome, size, device = Outcome(settings), _size(settings), _device(models)
+    settings = settings.model_copy(update={"data_b": "data_b" if data_b else None})
     check_settings(settings)
-    return _probe(settings, named, images)
-
-
-def _probe(settings: ProbeSettings, models: Mapping[str, Model], images: Images) -> Result[ProbeMetrics]:
-    outcome, size = Outcome(settings), _size(settings)
-    plans = {name: plan_model(resolve_request(settings, model, size.n_way)) for name, model in models.items()}
-    subjects = {
-        name: make_subject(settings, with_head(model, size.n_way, settings.head), plans[name])
-        for name, model in models.items()
-    }
-    packed = images.on(_device(models))
-    pairs = task_pairs(settings, size, packed, packed)
-    metrics, values = measure(settings, subjects, plans, pairs, SilentReporter())
-    statistics = {name: batch_stats(settings, model) for name, model in models.items()}
-    config = {
-        **settings.model_dump(mode="json", exclude={"home", "models"}),
-        "inner_steps": {name: inner_steps(settings, model) for name, model in models.items()},
-        "batch_stats": statistics,
-        "data": images.used.name if images.used else None,
-    }
-    used, own_steps = _used(models), [model.algorithm.eval_inner_steps for model in models.values()]
-    precision = precision_note(metrics, until_ci=None)
-    by_name = zip(models, used, strict=True) if used else ()
-    claims = {name: claimed_signs(one, images.used, config) for name, one in by_name}
-    return outcome.result(
-        with_signs(claims, metrics),
-        config=config,
-        models=used,
-        question=describe_question(config, used, images.used, None, own_steps=own_steps),
-        data=images.used,
-        per_episode={name: plans[name].layout(of_model.listed) for name, of_model in values.items()},
-        notes=[*([precision] if precision else []), *dependence_notes(statistics.values())],
-        environment=_environment(models),
-    )
+    if data_b is not None and (data_b is images or (data_b.used is not None and data_b.used == images.used)):
+        raise UsageError("`data_b` has the same images as `images`", hint="omit `data_b`")
+    check_size(settings, size.n_query)
+    for model in models.values():
+        for shown in filter(None, (images, data_b, wide)):
+            checked_images(model, shown.packed.gather(torch.arange(min(2, len(shown)))))
+    split = Split(images.on(device), images.used)
+    judged = Split(data_b.on(device), data_b.used) if data_b else split
+    opened = Split(wide.on(device), wide.used) if wide else None
+    plans = plan_all(settings, models, size.n_way)
+    return evaluate(settings, Inputs(models, size, plans, split, judged, opened), outcome, SilentReporter())
 
 
 def measure_rates(

@@ -1,7 +1,7 @@
 """Models: load, build or wrap one, adapt it, and compute with it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,8 @@ def build_model(
     except ValidationError as error:
         raise UsageError(invalid_field(error), hint="see the flags of `meta-train`") from error
     learner = build_learner(arch, n_way=n_way, image_size=image_size, seed=stream_seed(seed, "weights"), **checked)
-    return _model(learner, algo, inner_lr, seed, device, engine)
+    model = _model(learner, algo, inner_lr, seed, device, engine)
+    return dataclasses.replace(model, architecture=(arch, {"image_size": image_size, **checked}))
 
 
 def wrap(
@@ -194,7 +195,7 @@ def adapt(
         True
     """
     x, y = (support.support_x, support.support_y) if isinstance(support, Episode) else support
-    x = _checked(model, x)
+    x = checked_images(model, x)
     n_way = len(model.params["head.bias"])
     if y.dtype != torch.int64 or y.shape != x.shape[:1] or not bool(((y >= 0) & (y < n_way)).all()):
         raise EpisodeError(
@@ -212,7 +213,12 @@ def adapt(
         steps=model.algorithm.eval_inner_steps if steps is None else steps,
         norm_matched=rates == edits.NORM_MATCHED,
     )
-    return dataclasses.replace(model, params=dict(params))
+    return changed(model, params=dict(params))
+
+
+def changed(model: Model, **tensors: Mapping[str, Tensor]) -> Model:
+    """Return a model in memory with other parameters or rates, also of a model from a file."""
+    return Model(**{field.name: getattr(model, field.name) for field in dataclasses.fields(Model)} | tensors)
 
 
 def features(model: Model, x: Tensor, *, layer: str | None = None) -> Tensor:
@@ -237,7 +243,7 @@ def features(model: Model, x: Tensor, *, layer: str | None = None) -> Tensor:
         >>> nilr.features(model, images.of_class("class080"), layer="block1").shape
         torch.Size([4, 512])
     """
-    x = _checked(model, x)
+    x = checked_images(model, x)
     if layer is None:
         return model.engine.features(model.params, x)
     if layer not in model.learner.body.layers:
@@ -271,7 +277,7 @@ def rates(model: Model) -> dict[str, Tensor]:
     return {name: rate.detach().clone() for name, rate in model.inner_lr.items()}
 
 
-def _checked(model: Model, x: Tensor) -> Tensor:
+def checked_images(model: Model, x: Tensor) -> Tensor:
     """Return images on the model's device; EpisodeError if they do not fit the model."""
     if x.dim() != 4 or not x.is_floating_point() or not len(x):
         raise EpisodeError(

@@ -1,11 +1,11 @@
 """Meta-training in memory."""
 
-import dataclasses
 from collections.abc import Callable
 
 from nilr.episodes import EpisodeSampler
 from nilr.errors import UsageError
 from nilr.library.images import Images
+from nilr.library.models import changed
 from nilr.meta.model import Model
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.updates import Updates
@@ -71,4 +71,4 @@ def train(
         (update,) = schedule.compute(step)
         outer.apply(update.gradient, update.report, outer_step=step, first_episode=step * meta_batch_size)
         on_update(step + 1, update.report.query_loss, update.report.accuracy)
-    return dataclasses.replace(model, params=outer.params, inner_lr=outer.inner_lr)
+    return changed(model, params=outer.params, inner_lr=outer.inner_lr)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class Model:
     params: Mapping[str, Tensor]  # by name, on one device
     inner_lr: Mapping[str, Tensor]  # the rates of the parameters that the inner loop moves, in a shape of `rate_at`
     inductive: bool = False  # whether it was trained with inductive batch statistics (see `Objective`)
+    # name and arguments of the learner's builder, except `n_way`; None: a body in memory
+    architecture: tuple[str, Mapping[str, Any]] | None = None
 
     def __repr__(self) -> str:
         n_way, size = self.learner.head.out_features, sum(value.numel() for value in self.params.values())

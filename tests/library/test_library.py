@@ -119,9 +119,39 @@ def test_a_probe_is_that_of_the_command(trained: str, tmp_path: Path) -> None:
     assert found.per_episode == expected.per_episode
     assert found.models == expected.models
     assert found.question == expected.question
+    assert found.notes == expected.notes
     write_result(tmp_path / "probe.json", found)
     assert nilr.read_result(tmp_path / "probe.json").metrics == found.metrics
     assert read_result(tmp_path / "probe.json").result == nilr.read_result(tmp_path / "probe.json")
+
+
+def test_controls_and_images_of_a_second_pack_are_those_of_the_command(trained: str) -> None:
+    prepare_data.run(PrepareDataSettings(synthetic=True, image_size=16, limit_per_class=10, seed=4), SILENT)
+    asked: dict[str, Any] = {"n_episodes": 3, "controls": True, "untrained_bodies": 2}
+    asked |= {"universality_tasks": 2, "universality_images": 5}
+    expected = probe.run(ProbeSettings(models=(trained,), data_b="synthetic", universality="val", **asked), SILENT)
+    found = nilr.probe(
+        {trained: nilr.load_model(trained)},
+        nilr.open_pack("mini-imagenet"),
+        n_query=3,
+        data_b=nilr.open_pack("synthetic"),
+        universality=nilr.open_pack("synthetic", "val"),
+        **asked,
+    )
+    assert list(found.metrics) == [trained, "untrained body", "raw pixels"]
+    assert found.metrics == expected.metrics
+    assert found.per_episode == expected.per_episode
+    assert (found.data, found.data_b, found.question) == (expected.data, expected.data_b, expected.question)
+    assert found.notes == [note for note in expected.notes if "have no class and no image in common" not in note]
+
+
+def test_untrained_bodies_of_a_model_in_memory_are_those_of_its_file(trained: str, small: nilr.Images) -> None:
+    model = nilr.load_model(trained)
+    in_memory = nilr.adapt(model, nilr.sample_episode(small, n_way=3, n_query=2), steps=0)
+    asked: dict[str, Any] = {"n_episodes": 2, "n_query": 2, "controls": True, "untrained_bodies": 2}
+    found, expected = (nilr.probe({"m": one}, small, **asked) for one in (in_memory, model))
+    assert found.metrics["untrained body"] == expected.metrics["untrained body"]
+    assert (len(found.models), len(expected.models)) == (0, 1)
 
 
 def test_rates_are_those_of_the_command(trained: str) -> None:
@@ -204,7 +234,7 @@ def test_statistics_that_a_module_cannot_give_are_one_clear_error(small: nilr.Im
 
 
 def test_bad_input_is_one_clear_error(small: nilr.Images) -> None:
-    model = nilr.build_model(filters=4, image_size=16)
+    model, own = nilr.build_model(filters=4, image_size=16), nn.Sequential(nn.Flatten(), nn.Linear(768, 4))
     x, y = torch.rand(5, 3, 16, 16), torch.arange(5)
     cases: list[tuple[Any, type[NilrError], str]] = [
         (lambda: nilr.features(model, x[0]), EpisodeError, r"images are torch.float32 \(3, 16, 16\)"),
@@ -231,6 +261,9 @@ def test_bad_input_is_one_clear_error(small: nilr.Images) -> None:
         (lambda: nilr.probe({}, small), UsageError, "there is no model"),
         (lambda: nilr.probe(model, small, sections=["pie"]), UnknownNameError, "unknown section `pie`"),
         (lambda: nilr.probe(model, small, layers="block9"), UnknownNameError, "unknown layer `block9`"),
+        (lambda: nilr.probe(model, small, data_b=small), UsageError, "`data_b` has the same images"),
+        (lambda: nilr.probe(model, nilr.generate_images(image_size=32)), EpisodeError, "give 16 features"),
+        (lambda: nilr.probe(nilr.wrap(own, image_size=16), small, controls=True), UsageError, "untrained bodies"),
         (lambda: nilr.train(model, small, 0), UsageError, "at least one update"),
         (lambda: nilr.train(model, small, 1), EpisodeError, "needs 16 images per class"),
     ]

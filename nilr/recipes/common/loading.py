@@ -39,12 +39,19 @@ _MAX_SIZE = 10**6
 
 
 @dataclass(frozen=True)
-class OpenSplit:
-    """A verified split: its images on the device, its names, and its entry in the result."""
+class Split:
+    """The images of a split on the device, and its pack's entry in the result; None: they are not from a pack."""
 
     images: PackedImages
-    packed: PackedSplit
+    used: DataUsed | None
+
+
+@dataclass(frozen=True)
+class OpenSplit(Split):
+    """A verified split of a pack, with its names."""
+
     used: DataUsed
+    packed: PackedSplit
 
 
 class _ImagesOnDisk:
@@ -69,7 +76,7 @@ def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
     images: Tensor | _ImagesOnDisk = _ImagesOnDisk(packed.images, device)
     if device.type != "cpu" and math.prod(packed.images.shape) <= _GPU_SHARE * available_memory(device):
         images = _copied(packed.images, device)
-    return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), packed, data_used(pack, split))
+    return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), data_used(pack, split), packed)
 
 
 def _copied(file: ImageFile, device: torch.device) -> Tensor:
@@ -172,6 +179,7 @@ def load_model(
         engine=choose_engine(engine, learner, device, precision),
         params={name: value.to(device) for name, value in checkpoint.params.items()},
         inner_lr={name: value.to(device) for name, value in checkpoint.inner_lr.items()},
+        architecture=(manifest.architecture.name, {n: value for n, value in arguments.items() if n != "n_way"}),
     )
 
 

@@ -1,5 +1,6 @@
 """Controls of a probe: raw pixels and untrained bodies on the same episodes."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -8,8 +9,11 @@ import torch
 from torch import Tensor
 
 from nilr.episodes import stream_seed
+from nilr.errors import UsageError
 from nilr.meta.engine.contract import Engine
+from nilr.meta.model import Model
 from nilr.metrics import mean_interval, paired_difference
+from nilr.models.learner import Params
 from nilr.models.registry import build_learner
 from nilr.probes.conditions import Quantity, Subject
 from nilr.probes.readings import NeighbourAccuracy
@@ -34,20 +38,34 @@ class RawPixels:
         return x.flatten(1)
 
 
-def build_controls(model: LoadedModel, subject: Subject, seed: int, n_bodies: int) -> dict[str, Subject]:
+def build_controls(model: Model, subject: Subject, seed: int, n_bodies: int) -> dict[str, Subject]:
     """Return the controls of a model by name, the untrained bodies with a number.
 
     An untrained body has the model's architecture and weights drawn by `seed`; batches are those of `subject`.
+
+    Raises:
+        UsageError: the body is a module in memory, which has no other weights.
     """
-    architecture = model.checkpoint.manifest.architecture
-    arguments: dict[str, Any] = dict(architecture.arguments)
     still = dataclasses.replace(subject, params={}, inner_lr={}, inner_steps=0, edits={})
     controls = {}
     for i in range(n_bodies):
-        learner = build_learner(architecture.name, **arguments, seed=stream_seed(seed, f"untrained/{i}"))
-        params = {name: value.to(model.params["head.bias"].device) for name, value in learner.initial_params().items()}
+        drawn = _untrained(model, stream_seed(seed, f"untrained/{i}"))
+        params = {name: value.to(model.params["head.bias"].device) for name, value in drawn.items()}
         controls[f"{UNTRAINED} {i}"] = dataclasses.replace(still, params=params)
     return controls | {RAW_PIXELS: dataclasses.replace(still, engine=cast(Engine, RawPixels()))}
+
+
+def _untrained(model: Model, seed: int) -> Params:
+    if isinstance(model, LoadedModel):
+        architecture = model.checkpoint.manifest.architecture
+        arguments: dict[str, Any] = dict(architecture.arguments)
+        return build_learner(architecture.name, **arguments, seed=seed).initial_params()
+    if model.learner.body.keeps_weights:
+        hint = "leave them out, or load a model that was trained with an import path"
+        raise UsageError("controls need untrained bodies, and one's own module has no other weights", hint=hint)
+    learner = copy.deepcopy(model.learner)
+    learner.initialise(torch.Generator().manual_seed(seed))
+    return learner.initial_params()
 
 
 def kind_of_control(name: str) -> str:

@@ -82,6 +82,12 @@ def plan_model(request: Request) -> ProbePlan:
     return ProbePlan(request.accuracies(), {section: section.entries(request) for section in SECTIONS})
 
 
+def plan_all(settings: ProbeSettings, models: Mapping[str, Model], n_way: int) -> dict[str, ProbePlan]:
+    """Return what is measured of the models, and of the controls if they are requested, by name."""
+    plans = {name: plan_model(resolve_request(settings, model, n_way)) for name, model in models.items()}
+    return plans | plan_controls(next(iter(plans.values()))) if settings.controls else plans
+
+
 def plan_controls(plan: ProbePlan) -> dict[str, ProbePlan]:
     """Return what is measured of the controls, by name, with the plan of a model."""
     return {UNTRAINED: plan.of_control(layers=True), RAW_PIXELS: plan.of_control(layers=False)}

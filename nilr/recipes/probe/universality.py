@@ -8,7 +8,7 @@ from nilr.config.evaluation import ProbeSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import EpisodeError
 from nilr.probes.tasks import TaskPairs
-from nilr.recipes.common.loading import LoadedModel, OpenSplit, open_evaluation_split
+from nilr.recipes.common.loading import LoadedModel, OpenSplit, Split, open_evaluation_split
 from nilr.store import Store
 from nilr.words import counted
 
@@ -22,7 +22,7 @@ def open_all_classes(
     return open_evaluation_split(store, settings.data_b or settings.data, settings.universality, models, device)
 
 
-def draw_all_classes(settings: ProbeSettings, pairs: TaskPairs, wide: OpenSplit | None) -> TaskPairs | None:
+def draw_all_classes(settings: ProbeSettings, pairs: TaskPairs, wide: Split | None) -> TaskPairs | None:
     """Return what draws many images of every class of a split to evaluate, and freely the tasks A of `pairs`.
 
     Raises:
@@ -40,14 +40,19 @@ def draw_all_classes(settings: ProbeSettings, pairs: TaskPairs, wide: OpenSplit 
     return TaskPairs(judged, pairs.adapted, "any")
 
 
-def universality_notes(settings: ProbeSettings, split: OpenSplit, wide: OpenSplit | None) -> list[str]:
+def universality_notes(settings: ProbeSettings, split: Split, wide: Split | None) -> list[str]:
     """Describe what linear classifiers were evaluated on, and whether the tasks' classes are among it."""
     if wide is None:
         return []
     classes, images = len(wide.images.class_sizes), settings.universality_images
-    tasks = f"{counted(settings.universality_tasks, 'task')} of the {split.used.split} split of `{split.used.name}`"
-    inside = " The classes of these tasks are among them." if wide.used == split.used else ""
+    tasks = f"{counted(settings.universality_tasks, 'task')} of {_name(settings.split, split)}"
+    same = wide.images is split.images or (wide.used is not None and wide.used == split.used)
+    inside = " The classes of these tasks are among them." if same else ""
     return [
-        f"Linear classifiers distinguish all {classes} classes of the {wide.used.split} split of `{wide.used.name}`, "
-        f"fitted to {images} images per class and evaluated on {images} others, after adaptation to {tasks}.{inside}"
+        f"Linear classifiers distinguish all {classes} classes of {_name(settings.universality, wide)}, fitted to "
+        f"{images} images per class and evaluated on {images} others, after adaptation to {tasks}.{inside}"
     ]
+
+
+def _name(name: str | None, split: Split) -> str:
+    return f"the {name} split" + (f" of `{split.used.name}`" if split.used else "")

@@ -70,7 +70,7 @@ def test_controls_have_a_geometry_and_nothing_else_changes(model: str) -> None:
 def test_too_few_queries_or_batches_of_them_are_an_error_before_the_first_episode(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nilr.recipes.probe.measure", lambda *_, **__: pytest.fail("an episode was evaluated"))
+    monkeypatch.setattr("nilr.recipes.probe.evaluate", lambda *_, **__: pytest.fail("an episode was evaluated"))
     with pytest.raises(EpisodeError, match="--geometry needs 4 query images per class; an episode has 3"):
         judge(model, n_query=3)
     with pytest.raises(UsageError, match="--geometry compares all queries of an episode"):
