@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nilr.library.images import Images, generate_images, open_pack, read_images, sample_episode
     from nilr.library.measuring import measure_rates, probe, read_result
     from nilr.library.models import adapt, build_model, features, load_model, logits, rates, wrap
+    from nilr.library.saving import save_model
     from nilr.library.training import train
     from nilr.meta.model import Model
     from nilr.results.result import Result
@@ -47,6 +48,7 @@ _PUBLIC = {
     "nilr.library.images": ("Images", "generate_images", "open_pack", "read_images", "sample_episode"),
     "nilr.library.measuring": ("measure_rates", "probe", "read_result"),
     "nilr.library.models": ("adapt", "build_model", "features", "load_model", "logits", "rates", "wrap"),
+    "nilr.library.saving": ("save_model",),
     "nilr.library.training": ("train",),
     "nilr.meta.model": ("Model",),
     "nilr.results.result": ("Result",),
@@ -76,6 +78,7 @@ __all__ = [
     "read_result",
     "result_frame",
     "sample_episode",
+    "save_model",
     "train",
     "wrap",
 ]

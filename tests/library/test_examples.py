@@ -43,6 +43,7 @@ def test_the_public_names_are_these() -> None:
         "read_result",
         "result_frame",
         "sample_episode",
+        "save_model",
         "train",
         "wrap",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,32 @@ def test_untrained_bodies_of_a_model_in_memory_are_those_of_its_file(trained: st
     assert (len(found.models), len(expected.models)) == (0, 1)
 
 
+def test_a_saved_model_comes_back_and_the_commands_read_it(small: nilr.Images, pack: Path, tmp_path: Path) -> None:
+    start = nilr.build_model(algo="lslr", filters=4, n_way=3, image_size=16)
+    model = nilr.train(start, small, 2, n_query=2)
+    file = nilr.save_model(model, tmp_path / "lslr.safetensors")
+    loaded = nilr.load_model(file)
+    assert equal(dict(loaded.params), dict(model.params))
+    assert equal(nilr.rates(loaded), nilr.rates(model))
+    assert (loaded.algorithm, loaded.used.claimed) == (model.algorithm, False)
+    normalised = copy.deepcopy(model)
+    normalised.learner.inputs = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25)
+    inputs = nilr.load_model(nilr.save_model(normalised, tmp_path / "normalised.safetensors")).learner.inputs
+    assert [each.flatten().tolist() for each in inputs or ()] == [[0.5] * 3, [0.25] * 3]
+    asked: dict[str, Any] = {"n_episodes": 2, "n_query": 2}
+    expected = nilr.probe({"lslr.safetensors": model}, nilr.open_pack(pack), **asked).metrics
+    settings = ProbeSettings(models=(str(file),), data="mini-imagenet", **asked)
+    assert [*probe.run(settings, SILENT).metrics.values()] == [*expected.values()]
+
+
+def test_a_model_of_a_file_keeps_its_history_when_it_is_saved(trained: str, tmp_path: Path) -> None:
+    model = nilr.load_model(trained)
+    again = nilr.load_model(nilr.save_model(model, tmp_path / "copy.safetensors"))
+    assert again.checkpoint.digest == model.checkpoint.digest
+    manifests = [one.checkpoint.manifest.model_dump(exclude={"saved_at"}) for one in (again, model)]
+    assert manifests[0] == manifests[1]
+
+
 def test_rates_are_those_of_the_command(trained: str) -> None:
     expected = rates.run(RatesSettings(models=(trained,), n_episodes=3, consistency=True), SILENT)
     images = nilr.open_pack("mini-imagenet")
@@ -233,8 +260,10 @@ def test_statistics_that_a_module_cannot_give_are_one_clear_error(small: nilr.Im
     assert "apart" in (caught.value.hint or "")
 
 
-def test_bad_input_is_one_clear_error(small: nilr.Images) -> None:
+def test_bad_input_is_one_clear_error(small: nilr.Images, tmp_path: Path) -> None:
     model, own = nilr.build_model(filters=4, image_size=16), nn.Sequential(nn.Flatten(), nn.Linear(768, 4))
+    there = tmp_path / "there.safetensors"
+    there.touch()
     x, y = torch.rand(5, 3, 16, 16), torch.arange(5)
     cases: list[tuple[Any, type[NilrError], str]] = [
         (lambda: nilr.features(model, x[0]), EpisodeError, r"images are torch.float32 \(3, 16, 16\)"),
@@ -264,6 +293,10 @@ def test_bad_input_is_one_clear_error(small: nilr.Images) -> None:
         (lambda: nilr.probe(model, small, data_b=small), UsageError, "`data_b` has the same images"),
         (lambda: nilr.probe(model, nilr.generate_images(image_size=32)), EpisodeError, "give 16 features"),
         (lambda: nilr.probe(nilr.wrap(own, image_size=16), small, controls=True), UsageError, "untrained bodies"),
+        (lambda: nilr.save_model(nilr.wrap(own, image_size=16), tmp_path / "a.safetensors"), UsageError, "from `wrap`"),
+        (lambda: nilr.save_model(model, tmp_path / "a.pt"), UsageError, "no file of a model"),
+        (lambda: nilr.save_model(model, tmp_path / "b" / "a.safetensors"), NilrError, "there is no directory"),
+        (lambda: nilr.save_model(model, there), NilrError, "already exists"),
         (lambda: nilr.train(model, small, 0), UsageError, "at least one update"),
         (lambda: nilr.train(model, small, 1), EpisodeError, "needs 16 images per class"),
     ]
