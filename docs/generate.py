@@ -28,6 +28,7 @@ _HEAD = f"""# Command line
 
 `-q`, `--home` and `--debug` may also precede the command. `nilr --version` prints the version, with `--verbose` also
 what a report of a bug needs; `nilr COMMAND --help` (or `-h`) and `nilr help COMMAND` show the same text as this page.
+`man nilr` shows it as a manual page.
 
 Tables and progress go to stderr. Stdout has only what a script reads: the JSON of `--json -`, and the answers of
 `nilr report`, `nilr data ls|show|verify|compare` and `nilr models ls|show|path|verify`. Only a terminal shows percent;
