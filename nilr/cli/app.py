@@ -157,7 +157,7 @@ def build_command() -> Any:  # noqa: ANN401 - Typer does not export these classe
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
         (groups[group].commands if group else commands)[name] = _LazyCommand(command)
-    root.commands = {**commands, **groups, **root.commands}
+    root.commands = {**commands, **root.commands, **groups}
     return root
 
 

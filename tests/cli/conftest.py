@@ -54,7 +54,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
             return run(settings, reporter)
 
         name = f"nilr.recipes.{command.replace('-', '_')}"
-        monkeypatch.setitem(sys.modules, name, SimpleNamespace(run=recorded))
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(run=recorded, next_command=lambda *_: "nilr results ls"))
         return calls
 
     return install
