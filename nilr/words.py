@@ -49,10 +49,12 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def fill(text: str, columns: int) -> str:
+def fill(text: str, columns: int, *, indent: int = 0) -> str:
     """Break a text into lines between words only; a command in backticks stays in one line, to be copied."""
     joined = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", "\0"), text)
-    return textwrap.fill(joined, columns, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
+    space = " " * indent
+    filled = textwrap.fill(joined, columns, subsequent_indent=space, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ")
 
 
 def printable(text: str) -> str:

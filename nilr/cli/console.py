@@ -26,6 +26,17 @@ _UNLIMITED_WIDTH = 100_000
 _GAP, _EDGES, _LONGEST_WORD = 2, 2, 20
 
 
+# The words for stored metrics, as all tables and the progress have them.
+_METRICS = {
+    "best_val_accuracy": "best validation",
+    "last_val_accuracy": "last validation",
+    "best_outer_step": "update of the best validation",
+    "accuracy_before": "query accuracy before",
+    "accuracy_after": "query accuracy after",
+    "share_negative": "negative rates",
+}
+
+
 class Quantity(str):
     """A number in text, whose unit a table writes in the header if the whole column has it. Elsewhere it follows."""
 
@@ -71,6 +82,11 @@ def age(created_at: str) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return f"{max(0, int(seconds))} s"
+
+
+def metric_name(name: str) -> str:
+    """Return the words for a stored metric."""
+    return _METRICS.get(name, name.replace("_", " "))
 
 
 def file_size(n: int) -> str:
@@ -162,13 +178,16 @@ class Screen:
         if self._console.is_terminal and not self._quiet:
             self._console.clear()
 
-    def line(self, text: str, *, wrap: bool = True) -> None:
-        """Write one line; a terminal breaks it between words only, so that paths stay whole, or not at all."""
+    def line(self, text: str, *, wrap: bool = True, indent: int = 0) -> None:
+        """Write one line; a terminal breaks it between words only, so that paths stay whole, or not at all.
+
+        Further lines begin with `indent` spaces.
+        """
         if self._quiet:
             return
         line = printable(text)
         if self._console.is_terminal and wrap:
-            line = fill(line, self._console.width)
+            line = fill(line, self._console.width, indent=indent)
         self._console.print(Text(line), soft_wrap=True)
 
     def table(

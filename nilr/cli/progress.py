@@ -12,7 +12,7 @@ from rich.text import Text
 from nilr.cli.stage import Clock, Stage
 from nilr.reporting import Reporter, SilentReporter
 from nilr.signals import DeferringSignals
-from nilr.words import printable
+from nilr.words import fill, printable
 
 INTERVAL = 10.0
 
@@ -70,7 +70,7 @@ class TerminalReporter(Reporter):
     def note(self, message: str) -> None:
         """Print the message above the stage."""
         self.noted.add(message)
-        self._draw(Text(printable(message)))
+        self._draw(Text(fill(printable(message), self._console.width)))
 
     def _animate(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the main thread will notice

@@ -91,7 +91,7 @@ def _show_dry_run(rows: dict[str, str], file: str | None, answer: "Screen | None
         _write(file, json.dumps(rows, indent=1, ensure_ascii=False).encode())
     if answer is not None:
         for name, value in rows.items():
-            answer.line(f"{name:<10}{value}")
+            answer.line(f"{name:<10}{value}", indent=10)
 
 
 def _check(command: Command, settings: Settings, invocation: Invocation) -> None:

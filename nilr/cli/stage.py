@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from nilr.cli.console import duration, share
+from nilr.cli.console import duration, metric_name, share
 from nilr.reporting import Pace
 from nilr.words import number
 
@@ -116,7 +116,7 @@ class Stage:
 def _value(name: str, value: float) -> str:
     if name.endswith(" share"):  # of something that is being done
         return f"{name.removesuffix(' share')} {100 * value:.0f} %"
-    return f"{name} {share(value) if any(part in name for part in _FRACTIONS) else number(value)}"
+    return f"{metric_name(name)} {share(value) if any(part in name for part in _FRACTIONS) else number(value)}"
 
 
 def _count(done: int, total: int | None, unit: str) -> list[str]:

@@ -66,7 +66,7 @@ def test_fractions_in_a_log_are_percent_and_none_removes_one() -> None:
         reporter.metric(query_loss=1.61, accuracy_after=0.25, validation=0.5)
         reporter.metric(validation=None)
         reporter.advance()
-    assert stream.getvalue().splitlines()[-1].endswith(", query_loss 1.61, accuracy_after 25.00 %")
+    assert stream.getvalue().splitlines()[-1].endswith(", query loss 1.61, query accuracy after 25.00 %")
 
 
 def test_metrics_alone_keep_a_log_alive() -> None:
@@ -114,8 +114,8 @@ def test_the_last_line_of_a_stage_breaks_between_its_parts(width: int) -> None:
     last = stream.getvalue().rpartition("\x1b[2K")[2].splitlines()
     assert max(map(len, last)) <= width
     words = re.sub(r"[━─]+ ", "", " ".join(line.strip() for line in last))
-    assert words == "meta-train 200/200 updates, 25 updates/s, in 8 s, query_loss 1.5, validation 50.00 %"
-    parts = ("200/200 updates,", "25 updates/s,", "in 8 s,", "query_loss 1.5,", "validation 50.00 %")
+    assert words == "meta-train 200/200 updates, 25 updates/s, in 8 s, query loss 1.5, validation 50.00 %"
+    parts = ("200/200 updates,", "25 updates/s,", "in 8 s,", "query loss 1.5,", "validation 50.00 %")
     assert all(sum(part in line for line in last) == 1 for part in parts)
 
 

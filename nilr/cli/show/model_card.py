@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nilr.cli.console import Cell, Screen, age, file_size, share
+from nilr.cli.console import Cell, Screen, age, file_size, metric_name, share
 from nilr.cli.sparkline import sparkline
 from nilr.results.commands import ModelCard, ModelComparison, RateRow
 from nilr.results.records import Mean
@@ -13,15 +13,6 @@ from nilr.results.result import Result
 from nilr.words import counted, number
 
 _CURVE = 24
-# The words for stored metrics, as the card and `nilr watch` have them.
-_METRICS = {
-    "best_val_accuracy": "best validation",
-    "last_val_accuracy": "last validation",
-    "best_outer_step": "update of the best validation",
-    "accuracy_before": "query accuracy before adaptation",
-    "accuracy_after": "query accuracy after adaptation",
-    "share_negative": "negative rates",
-}
 
 
 def show(result: Result[ModelCard], screen: Screen) -> None:
@@ -31,7 +22,7 @@ def show(result: Result[ModelCard], screen: Screen) -> None:
     if card.rates_by_layer:
         answer.line("")
         header = ("inner rates", "min", "min to max", "max", "mean", "negative", "count")
-        answer.table(header, [_rates(row) for row in card.rates_by_layer])
+        answer.table(header, [_rates(row) for row in card.rates_by_layer], droppable=("count",))
 
 
 def show_comparison(result: Result[ModelComparison], screen: Screen) -> None:
@@ -39,7 +30,7 @@ def show_comparison(result: Result[ModelComparison], screen: Screen) -> None:
     found, answer = result.metrics, screen.answer
     settings = {name: [_cell(value) for value in row.values()] for name, row in found.settings.items()}
     metrics = {
-        _METRICS.get(name, name.replace("_", " ")): [_metric(name, value, answer) for value in row.values()]
+        metric_name(name): [_metric(name, value, answer) for value in row.values()]
         for name, row in found.metrics.items()
     }
     for title, rows in (("settings", settings), ("metrics", metrics)):
@@ -48,7 +39,8 @@ def show_comparison(result: Result[ModelComparison], screen: Screen) -> None:
     if found.rates_by_layer:
         rates = [(name, *_rates(row)) for of_layer in found.rates_by_layer.values() for name, row in of_layer.items()]
         header = ("layer", "model", "min", "min to max", "max", "mean", "negative", "count")
-        answer.table(header, [(layer, name, *figures) for name, layer, *figures in rates], names=2)
+        by_layer = [(layer, name, *figures) for name, layer, *figures in rates]
+        answer.table(header, by_layer, names=2, droppable=("count",))
 
 
 def _metric(name: str, value: Any, screen: Screen) -> Cell:  # noqa: ANN401 - JSON of any shape
