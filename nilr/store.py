@@ -157,7 +157,12 @@ class Store:
 
     def in_use(self, name: str) -> bool:
         """Return whether a process has locked a model; False on a file system without locks."""
-        return is_locked(self._lock_path(name))
+        return self.in_use_since(name) is not None
+
+    def in_use_since(self, name: str) -> float | None:
+        """Return when a process locked a model, in seconds since the epoch; None if none has, or without locks."""
+        path = self._lock_path(name)
+        return path.stat().st_mtime if is_locked(path) else None
 
     def _lock_path(self, name: str, kind: str = "model") -> Path:
         file = _checked(kind, name) if kind == "model" else f"{kind}@{_checked(kind, name)}"

@@ -1,10 +1,10 @@
 """Watch trainings from their files alone: histories, and the locks of the store."""
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import Field
@@ -26,7 +26,7 @@ class Watched(Record):
     algo: str | None = None
     outer_step: int = 0
     outer_steps: int | None = None
-    elapsed_seconds: float | None = None  # since the history began; only of a running training
+    elapsed_seconds: float | None = None  # of the process that trains; only of a running training
     updates_per_second: float | None = None  # lately
     seconds_left: float | None = None
     query_loss: list[float] = Field(default_factory=list)
@@ -70,30 +70,38 @@ class Watch:
 
     def _read(self, name: str) -> Watched:
         directory = self.store.model_dir(name)
-        running = self.store.in_use(name)  # before the files: the last lines are written before the lock is released
+        since = self.store.in_use_since(
+            name
+        )  # before the files: the last lines are written before the lock is released
         path, lines = directory / HISTORY, list[Line]()
         with contextlib.suppress(CheckpointError):
             lines += read_history(path)
         manifest = newest_manifest(directory)
-        return _describe(name, running, lines, manifest, self._pace(name, path, lines))
+        pace = (None, None) if since is None else self._pace(name, path, lines, manifest, since)
+        return _describe(name, since is not None, lines, manifest, pace)
 
-    def _pace(self, name: str, path: Path, lines: list[Line]) -> tuple[float | None, float | None]:
-        """Return the seconds since the history began, and the updates per second."""
+    def _pace(
+        self, name: str, path: Path, lines: list[Line], manifest: Manifest | None, since: float
+    ) -> tuple[float | None, float | None]:
+        """Return for how many seconds a process has trained, and its updates per second.
+
+        The first look compares the newest line with the newest save, or with the start of a process that has not
+        saved yet; later looks compare the lines that they saw.
+        """
         try:
-            status = path.stat()
+            written = path.stat().st_mtime
         except OSError:
             return None, None
-        began = getattr(status, "st_birthtime", None) or _birth(path) or None
-        step = lines[-1].outer_step if lines else 0
         seen = self._seen.setdefault(name, [])
-        if not seen or seen[-1][1] != step:
-            seen.append((status.st_mtime, step))
+        if not seen:
+            saved = datetime.fromisoformat(manifest.saved_at).timestamp() if manifest else 0.0
+            seen.append((max(saved, since), manifest.outer_step if manifest else 0))
+        step = max((line.outer_step for line in lines), default=0)
+        if seen[-1][1] < step:
+            seen.append((written, step))
         del seen[:-20]
-        elapsed = None if began is None else max(0.0, status.st_mtime - began)
-        if len(seen) > 1 and seen[-1][0] > seen[0][0]:
-            return elapsed, (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
-        first = lines[0].outer_step if lines else 0
-        return elapsed, (step - first) / elapsed if elapsed and step > first else None
+        (first, done), (last, newest) = seen[0], seen[-1]
+        return max(0.0, time.time() - since), (newest - done) / (last - first) if last > first else None
 
 
 def run(settings: WatchSettings, reporter: Reporter) -> Watch:
@@ -131,7 +139,7 @@ def _describe(
         algo=str(manifest.algorithm.get("name")) if manifest else None,
         outer_step=step,
         outer_steps=total,
-        elapsed_seconds=elapsed if running else None,
+        elapsed_seconds=elapsed,
         updates_per_second=rate,
         seconds_left=left,
         query_loss=[line.query_loss for line in updates if line.query_loss is not None],
@@ -145,10 +153,3 @@ def _describe(
         share_negative_by_layer=(newest.share_negative_by_layer if newest else None) or {},
         skipped=sum(line.skipped is not None for line in lines),
     )
-
-
-def _birth(path: Path) -> float | None:
-    """Return when the model's directory was made, where the file system does not say when a file was."""
-    with contextlib.suppress(OSError):
-        return min(entry.stat().st_mtime for entry in (path, *(Path(e.path) for e in os.scandir(path.parent))))
-    return None

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,17 @@ def test_watch_shows_several_trainings_from_their_files_within_80_columns(
     assert "  negative rates: 12.5 %" in lines
     assert "    block1 50.0  head 25.0" in lines
     assert any(line.startswith("  loss") and "█" in line and line.endswith(" 1.74") for line in lines)
+
+
+def test_watch_measures_the_pace_since_the_process_began(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_history(home, "maml", range(1, 31))
+    with Store(home).lock("maml"):
+        now = time.time()
+        os.utime(home / "locks" / "maml.lock", (now - 100, now - 100))
+        os.utime(home / "models" / "maml" / "history.jsonl", (now, now))
+        assert run(["watch", "--once"]) == 0
+    # 30 updates in 100 s, and 70 to do
+    assert re.search(r"0\.3 updates/s, 1 min 4\d s elapsed, 3 min 53 s left", capsys.readouterr().out)
 
 
 def test_watch_ends_when_the_trainings_have_ended(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
