@@ -238,7 +238,12 @@ def test_the_demo_ends_with_a_page_every_figure_and_the_verdict_on_the_command_l
     assert len(before) == 3 * (3 + N_CHOICES)  # of each seed its training, probe, rates and probes under other choices
 
     done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines()[-1] == DEMONSTRATION
+    paths = [
+        f"report: {folder / 'report.html'}",
+        f"report: {folder / 'report.md'}",
+        f"result: {folder / 'reproduce.json'}",
+    ]
+    assert done.stderr.splitlines()[-4:] == [DEMONSTRATION, *paths]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert html.escape(DEMONSTRATION) in page
