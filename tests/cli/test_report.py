@@ -46,7 +46,7 @@ def test_omitted_figures_are_listed_with_what_they_need(saved: str, capsys: pyte
 @pytest.mark.parametrize(
     ("args", "status", "said"),
     [
-        (["missing.json"], 1, "error: cannot read `missing.json`: no such file or directory"),
+        (["missing.json"], 1, "error: there is no file, no result and no model `missing.json`"),
         (["--out", "report.pdf"], 2, "error: the format of `--out report.pdf` is unknown"),
         (["--format", "pdf"], 2, "--format"),
     ],
