@@ -35,7 +35,7 @@ def run(args: Sequence[str]) -> int:
         The exit status: 0 success; 1 an error that depends on files, data or the machine; 2 an invalid command line;
         128 + N after signal N.
     """
-    invocation = Invocation()
+    invocation = Invocation(words=args)
     if not distributed.prints():
         _discard_output(sys.stdout)
     if distributed.started() > 1:
@@ -64,7 +64,7 @@ def _run_and_report(args: Sequence[str], invocation: Invocation) -> int:
             import traceback
 
             traceback.print_exc()
-        status = _report(error)
+        status = _report(error, invocation)
         try:
             sys.stdout.flush()
         except OSError:  # already reported
@@ -113,11 +113,15 @@ def _from_typer(error: typer.TyperException) -> UsageError:
     return UsageError(lower_first(message), hint=hint)
 
 
-def _report(error: BaseException) -> int:
-    """Print what went wrong, in one line and a hint, and return the exit status."""
+def _report(error: BaseException, invocation: Invocation) -> int:
+    """Print what went wrong, in one line and a hint, also to a log; return the exit status."""
     message, hint, status = _described(error)
     if distributed.reports(error):
         _print_error(message, hint)
+        if invocation.log_file is not None:
+            from nilr.cli.log_file import write_log
+
+            write_log(invocation, f"error: {message}")
     return status
 
 

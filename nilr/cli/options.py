@@ -24,6 +24,7 @@ _DRY_RUN_HELP = "Check everything that can be checked without work, show what wo
 _FILES = {
     "config": "TOML file with settings, such as n_way = 5; flags and environment variables override it.",
     "save_config": "Write the settings that were given to this TOML file, for --config.",
+    "log_file": "Append messages, progress and errors to this file, with their times.",
 }
 _JSON_HELP = "Also write the result to this file, and replace it if it exists; without a file, to standard output."
 
@@ -51,6 +52,7 @@ def typer_function(
         invocation.json = values.pop("json", None)
         invocation.dry_run = bool(values.pop("dry_run", False))
         invocation.save_config = values.pop("save_config")
+        invocation.log_file = values.pop("log_file")
         config = values.pop("config")
         if values.get("home") is None:
             values["home"] = invocation.home

@@ -24,7 +24,9 @@ class Invocation:
     debug: bool = False
     json: str | None = None
     save_config: str | None = None
+    log_file: str | None = None
     dry_run: bool = False
+    words: Sequence[str] = ()  # of the command line
 
 
 def complete_values(options: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> list[str]:

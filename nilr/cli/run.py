@@ -19,7 +19,7 @@ from nilr.config.base import ClusterSettings, Settings
 from nilr.config.commands import RemovePacksSettings, RemoveSettings, ResultRemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import check_output, check_writable, expand_home, write_output
-from nilr.reporting import SilentReporter
+from nilr.reporting import Reporter, SilentReporter
 from nilr.results.records import Record
 from nilr.results.result import Result, to_json, write_result
 from nilr.signals import ending_the_process
@@ -39,6 +39,7 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
     _check(command, settings, invocation)
     with ending_the_process():
         from nilr.cli.console import Screen, make_console
+        from nilr.cli.log_file import logging, write_log
         from nilr.cli.progress import make_reporter
 
         recipe, show = pkgutil.resolve_name(command.recipe), pkgutil.resolve_name(command.show)
@@ -54,7 +55,7 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         _show_dry_run(rows, invocation.json, None if json_on_terminal else screen.answer)
         return
     try:
-        with make_reporter(console, quiet=invocation.quiet) as reporter:
+        with logging(invocation, make_reporter(console, quiet=invocation.quiet)) as reporter:
             distributed.join()
             returned = recipe(settings, reporter)
             distributed.leave()
@@ -65,6 +66,7 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         finally:
             if _stores(command):
                 stored = _store(settings.home, returned)
+                write_log(invocation, f"result: {stored}")
     except Interrupted as interrupted:
         if command.result is None or interrupted.hint:
             raise
@@ -72,6 +74,20 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         raise Interrupted(interrupted.signum, hint=hint) from None
     if not json_on_terminal:
         show(returned, screen)
+    _show_paths(command, settings, returned, stored, screen, reporter)
+    if command.check is not None:
+        pkgutil.resolve_name(command.check)(settings, returned)
+
+
+def _show_paths(
+    command: Command,
+    settings: Settings,
+    returned: Any,  # noqa: ANN401 - a result, or a list of records
+    stored: Path | None,
+    screen: "Screen",
+    reporter: Reporter,
+) -> None:
+    """Show the next command, the notes, and what was written where."""
     if command.next is not None:
         with contextlib.suppress(NilrError):  # another process may have removed the model
             screen.line(f"next: {pkgutil.resolve_name(command.next)(settings, returned)}", wrap=False)
@@ -82,8 +98,6 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
             screen.line(note)
     for what, path in reporter.files:
         screen.line(f"{what}: {path}", wrap=False)
-    if command.check is not None:
-        pkgutil.resolve_name(command.check)(settings, returned)
 
 
 def _show_dry_run(rows: dict[str, str], file: str | None, answer: "Screen | None") -> None:
@@ -103,6 +117,7 @@ def _check(command: Command, settings: Settings, invocation: Invocation) -> None
         typer.echo(f"warning: {warning}", err=True)
     invocation.json = _checked_destination(invocation.json, "--json")
     invocation.save_config = _checked_destination(invocation.save_config, "--save-config")
+    invocation.log_file = _checked_destination(invocation.log_file if distributed.prints() else None, "--log-file")
     if isinstance(settings, RemoveSettings | RemovePacksSettings | ResultRemoveSettings) and not settings.yes:
         _confirm_removal(settings)
     if _stores(command):

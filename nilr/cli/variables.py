@@ -14,7 +14,8 @@ _FIELDS = [field for command in COMMANDS for field in command.settings.model_fie
 KNOWN = {*_OTHERS, *filter(None, (envvar(name, field) for name, field in _FIELDS))}
 # Options and arguments that have no environment variable.
 _COMMAND_LINE_ONLY = {
-    f"{_PREFIX}{name.upper()}" for name in ("json", "config", "save_config", "dry_run", *(name for name, _ in _FIELDS))
+    f"{_PREFIX}{name.upper()}"
+    for name in ("json", "config", "save_config", "log_file", "dry_run", *(name for name, _ in _FIELDS))
 } - KNOWN
 _SWITCHES = {"NILR_QUIET", "NILR_DEBUG", *(envvar(name, field) for name, field in _FIELDS if is_switch(field))}
 

@@ -252,7 +252,7 @@ def test_the_demo_ends_with_a_page_of_figures_and_the_verdict_on_the_command_lin
     left_out = re.findall("<dt>(.*?)</dt>", page.partition('id="left-out"')[2].partition("</section>")[0])
     drawn = {path.stem for path in (folder / "report-figures").glob("*.svg")}
     assert drawn == {kind.name for kind in KINDS if kind.title not in left_out}
-    assert drawn >= {"signs", "choices", "protocols", "seeds", "training", "share-negative", "learned-rates"}
+    assert drawn >= {"signs", "choices", "protocols", "seeds", "training", "share-negative", "rates"}
 
 
 def test_the_digest_of_a_measurement_depends_on_settings_model_and_pack_but_not_on_the_machine() -> None:
