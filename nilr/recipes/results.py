@@ -21,7 +21,7 @@ from nilr.results.result import SCHEMA_VERSION, Result
 from nilr.results.tidy import Row, episode_rows, summary_rows
 from nilr.store import Store
 
-_NAME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-(.+)-[0-9a-f]{6}")
+_NAME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-(.+)-[0-9a-f]{12}")
 _KINDS = sorted({command.schema for command in COMMANDS}, key=len, reverse=True)
 _HEAD = 2**16  # bytes at the start of a file that contain the names of its models
 

@@ -9,8 +9,9 @@ import pytest
 
 from nilr.cli.boundary import run
 from nilr.results.result import Result, to_json
+from nilr.store import Store
 
-OLD, NEW = "20260101T000000Z-probe-5-shot-abc123", "20260102T000000Z-probe-abc124"
+OLD, NEW = "20260101T000000Z-probe-5-shot-abc123abc123", "20260102T000000Z-probe-abc124abc124"
 
 
 @pytest.fixture
@@ -21,15 +22,15 @@ def stored(home: Path, probe_result: Result[Any]) -> Path:
     (home / "results").mkdir(parents=True)
     for name in (OLD, NEW):
         (home / "results" / f"{name}.json").write_text(to_json(result))
-    (home / "results" / "20260103T000000Z-bench-abc125.json").write_text("{}")
+    (home / "results" / "20260103T000000Z-bench-abc125abc125.json").write_text("{}")
     return home
 
 
 @pytest.mark.parametrize(
     ("args", "names"),
     [
-        ([], ["20260103T000000Z-bench-abc125", NEW, OLD]),
-        (["--limit", "2"], ["20260103T000000Z-bench-abc125", NEW]),
+        ([], ["20260103T000000Z-bench-abc125abc125", NEW, OLD]),
+        (["--limit", "2"], ["20260103T000000Z-bench-abc125abc125", NEW]),
         (["--kind", "probe"], [NEW, OLD]),
         (["--uses", "maml"], [NEW, OLD]),
         (["--uses", "other"], []),
@@ -55,9 +56,9 @@ def test_rm_removes_what_matches_and_nothing_without_yes(stored: Path, capsys: p
     assert run(["results", "rm", "*-probe-*"]) == 2
     assert len(list((stored / "results").iterdir())) == 3
     assert run(["results", "rm", "*-probe-*", "--yes"]) == 0
-    assert [file.name for file in (stored / "results").iterdir()] == ["20260103T000000Z-bench-abc125.json"]
+    assert [file.name for file in (stored / "results").iterdir()] == ["20260103T000000Z-bench-abc125abc125.json"]
     assert run(["results", "rm", "20260103T000000Z-bnch", "--yes"]) == 1
-    assert "did you mean `20260103T000000Z-bench-abc125`?" in capsys.readouterr().err
+    assert "did you mean `20260103T000000Z-bench-abc125abc125`?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
@@ -103,3 +104,15 @@ def read(file: Path) -> list[dict[str, Any]]:
         return list(pytest.importorskip("pyarrow.parquet").read_table(file).to_pylist())
     text = file.read_text()
     return list(json.loads(text)) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+
+
+def test_the_kind_and_the_time_of_a_result_come_from_the_name_that_the_store_gives(
+    home: Path, probe_result: Result[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Store(home).result_path("probe", "5-shot")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_json(probe_result))
+    assert run(["results", "ls", "--kind", "probe", "--json", "-"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["command"], row["question"]) == ("probe", "5-shot")
+    assert row["saved_at"].startswith("20")

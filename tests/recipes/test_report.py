@@ -196,7 +196,7 @@ def store_results(saved: Path, **models: str) -> None:
     for name, listed in models.items():
         day, kind = name.lstrip("_").split("_")
         content = contents[kind] | {"models": [contents[kind]["models"][0] | {"name": n} for n in listed.split()]}
-        (results / f"202601{day}T000000Z-{kind}-abcdef.json").write_text(json.dumps(content))
+        (results / f"202601{day}T000000Z-{kind}-abcdefabcdef.json").write_text(json.dumps(content))
 
 
 def test_a_model_stands_for_its_newest_results(saved: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_model_stands_for_its_newest_results(saved: Path) -> None:
     assert days("b") == ["01"]
     assert days("c-s*") == ["04", "05"]
     assert days("c-s*", "a", "c-s1") == ["04", "05", "02", "03"]
-    assert days("20260104T000000Z-probe-abcdef") == ["04"]
+    assert days("20260104T000000Z-probe-abcdefabcdef") == ["04"]
     assert days("202601*-rates-*", str(saved)) == ["03", saved.name[6:8]]
 
 
