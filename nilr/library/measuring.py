@@ -17,6 +17,7 @@ from nilr.recipes import rates as rates_recipe
 from nilr.recipes.common.episodes import EpisodeSize, inner_steps
 from nilr.recipes.common.loading import LoadedModel, Split
 from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED
 from nilr.recipes.probe.evaluation import Inputs, evaluate
 from nilr.recipes.probe.plan import check_settings, check_size, plan_all
 from nilr.report import reading
@@ -104,7 +105,7 @@ def probe(
     """
     if unknown := [name for name in sections if name not in _SWITCHES]:
         raise UnknownNameError("section", unknown[0], _SWITCHES)
-    named = _named(models)
+    named = _named(models, controls=controls)
     settings = _checked_settings(
         ProbeSettings,
         n_episodes=n_episodes,
@@ -119,15 +120,15 @@ def probe(
         task_b=task_b,
         batch_stats=batch_stats,
         seed=seed,
-        split=images.split,
+        split=_checked("images", images).split,
         controls=controls,
         untrained_bodies=untrained_bodies,
-        universality=universality.split if universality else None,
+        universality=_checked("universality", universality).split if universality else None,
         universality_tasks=universality_tasks,
         universality_images=universality_images,
         **dict.fromkeys(sections, True),
     )
-    return _probe(settings, named, images, data_b, universality)
+    return _probe(settings, named, images, data_b and _checked("data_b", data_b), universality)
 
 
 def _probe(
@@ -230,13 +231,25 @@ def read_result(path: str | Path) -> Result[Any]:
     return result
 
 
-def _named(models: Models) -> dict[str, Model]:
-    named = {"model": models} if isinstance(models, Model) else dict(models)
+def _named(models: Models, *, controls: bool = False) -> dict[str, Model]:
+    named = {"model": models} if isinstance(models, Model) else models
+    if not isinstance(named, Mapping) or not all(isinstance(one, Model) for one in named.values()):
+        raise UsageError("`models` is no model and no mapping of names to models", hint="give {name: model}")
+    named = {str(name): model for name, model in named.items()}
+    if controls and (taken := {UNTRAINED, RAW_PIXELS} & set(named)):
+        raise UsageError(f"`{min(taken)}` is the name of a control", hint="give the model another name")
     if not named:
         raise UsageError("there is no model to measure", hint="give a model, or several by name")
     if len({model.params["head.bias"].device for model in named.values()}) > 1:
         raise UsageError("the models are on different devices", hint="load or build all on one device")
     return named
+
+
+def _checked(name: str, images: Images) -> Images:
+    if not isinstance(images, Images):
+        hint = "give what `open_pack` returns"
+        raise UsageError(f"`{name}` is no Images, but a {type(images).__name__}", hint=hint)
+    return images
 
 
 def _checked_settings(kind: type[AnySettings], **values: Any) -> AnySettings:  # noqa: ANN401 - the settings check them

@@ -35,6 +35,8 @@ def save_model(model: Model, file: str | Path) -> Path:
         LoadedModel(maml, 5-way, 597 parameters, layers block1, block2, block3, block4)
     """
     path = Path(expand_home(str(file))).absolute()
+    if not isinstance(model, Model):
+        raise UsageError(f"`model` is no Model, but a {type(model).__name__}", hint="give what `load_model` returns")
     if model.architecture is None:
         hint = 'build it from an import path: build_model("package.module:function")'
         raise UsageError(

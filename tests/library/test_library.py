@@ -297,6 +297,12 @@ def test_bad_input_is_one_clear_error(small: nilr.Images, tmp_path: Path) -> Non
         (lambda: nilr.save_model(model, tmp_path / "a.pt"), UsageError, "no file of a model"),
         (lambda: nilr.save_model(model, tmp_path / "b" / "a.safetensors"), NilrError, "there is no directory"),
         (lambda: nilr.save_model(model, there), NilrError, "already exists"),
+        (lambda: nilr.probe(model, "toy"), UsageError, "`images` is no Images, but a str"),
+        (lambda: nilr.probe(model, small, data_b="toy"), UsageError, "`data_b` is no Images, but a str"),
+        (lambda: nilr.probe(model, small, universality=True), UsageError, "`universality` is no Images, but a bool"),
+        (lambda: nilr.probe([model], small), UsageError, "`models` is no model and no mapping"),
+        (lambda: nilr.probe({"raw pixels": model}, small, controls=True), UsageError, "the name of a control"),
+        (lambda: nilr.save_model("m", tmp_path / "a.safetensors"), UsageError, "`model` is no Model, but a str"),
         (lambda: nilr.train(model, small, 0), UsageError, "at least one update"),
         (lambda: nilr.train(model, small, 1), EpisodeError, "needs 16 images per class"),
     ]
