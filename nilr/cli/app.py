@@ -22,10 +22,12 @@ HELP_FLAGS = ["--help", "-h"]
 HOME_HELP = "Directory of the store: datasets, models, results. Default: NILR_HOME, else the user data directory."
 HELP = "Measure what learned inner-loop learning rates do to a meta-learner's features."
 EPILOG = (
-    "--config FILE reads settings from a TOML file (n_way = 5 is --n-way 5), --save-config FILE writes those that were "
-    "given. Environment variables set options too: NILR_OUTER_STEPS=100 is --outer-steps 100. Exceptions are --name, "
-    "--json, --config, --save-config, --dry-run, --force, --resume, --verify and --yes. Unknown variables that start "
-    "with NILR_ are named in a warning. Every command that measures also stores its result in the store."
+    "Every command that measures stores its result in the store; --json FILE also writes it to a file, --json alone to "
+    "standard output. --log-file FILE appends messages, progress and errors with their times. --config FILE reads "
+    "settings from a TOML file (n_way = 5 is --n-way 5), --save-config FILE writes those that were given. Environment "
+    "variables set options too: NILR_OUTER_STEPS=100 is --outer-steps 100. Exceptions are --name, --json, --config, "
+    "--save-config, --log-file, --dry-run, --force, --resume, --verify and --yes. Unknown variables that start with "
+    "NILR_ are named in a warning."
 )
 
 
@@ -43,9 +45,9 @@ class _Parsing:
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         if ctx.resilient_parsing:
             return self._parse_for_completion(ctx, args)
-        options = [option for option in self.get_params(ctx) if option.param_type_name == "option"]  # type: ignore[attr-defined]
+        parameters = self.get_params(ctx)  # type: ignore[attr-defined]
         hint = f"see `{ctx.command_path} --help`"
-        args = complete_values(options, args, hint, interspersed=ctx.allow_interspersed_args)
+        args = complete_values(parameters, args, hint, interspersed=ctx.allow_interspersed_args)
         return super().parse_args(ctx, args)  # type: ignore[misc, no-any-return]
 
     def _parse_for_completion(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401

@@ -121,7 +121,7 @@ def _report(error: BaseException, invocation: Invocation) -> int:
         if invocation.log_file is not None:
             from nilr.cli.log_file import write_log
 
-            write_log(invocation, f"error: {message}")
+            write_log(invocation, f"error: {message}", *([f"hint: {hint}"] if hint else []))
     return status
 
 

@@ -12,15 +12,15 @@ from typing_extensions import override
 from nilr.cli.parsing import Invocation
 from nilr.cli.progress import PlainReporter
 from nilr.reporting import Reporter
-from nilr.words import utc_now
+from nilr.words import printable, utc_now
 
 _WIDTH = 10_000  # columns, so that no line is broken
 
 
-def write_log(invocation: Invocation, text: str) -> None:
+def write_log(invocation: Invocation, *lines: str) -> None:
     """Append lines to the log, if there is one."""
     if invocation.log_file is not None:
-        _Lines(Path(invocation.log_file)).write(text)
+        _Lines(Path(invocation.log_file)).write("\n".join(map(printable, lines)))
 
 
 def logging(invocation: Invocation, shown: Reporter) -> Reporter:
@@ -40,6 +40,8 @@ class _Lines(io.TextIOBase):
 
     @override
     def write(self, text: str) -> int:
+        if self._path.exists() and not self._path.is_file():  # opening a pipe would wait for its reader
+            return len(text)
         time = utc_now()[:19]
         with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write("".join(f"{time}Z {line}\n" for line in text.splitlines()))

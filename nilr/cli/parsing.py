@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,21 @@ class Invocation:
     words: Sequence[str] = ()  # of the command line
 
 
-def complete_values(options: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> list[str]:
+def complete_values(parameters: Sequence[Any], words: Sequence[str], hint: str, *, interspersed: bool) -> list[str]:
     """Return a command line in which every option that needs a value has one that is not another option.
 
     Args:
-        options: Typer's options of a command.
+        parameters: Typer's parameters of a command.
         words: what follows the command.
         hint: for the error.
         interspersed: whether options may follow arguments.
 
     Raises:
-        UsageError: a value is missing.
+        UsageError: a value is missing, or may be an argument instead.
     """
+    options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
     by_name = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
+    arguments_left = len(options) < len(parameters)
     completed, rest = [], list(words)
     while rest:
         if rest[0] == "--" or not (rest[0].startswith("-") or interspersed):
@@ -49,9 +52,13 @@ def complete_values(options: Sequence[Any], words: Sequence[str], hint: str, *, 
         word = rest.pop(0)
         completed.append(word)
         if word not in by_name or by_name[word].is_flag:
+            arguments_left &= word.startswith("-")
             continue
         missing = not rest or rest[0].startswith("--") or rest[0].partition("=")[0] in by_name
         if not missing:
+            if word in _WITHOUT_VALUE and arguments_left and len(rest) == 1 and re.fullmatch(r"[^/.-][^/.]*", rest[0]):
+                either = f"for the file, write `{word}=./{rest[0]}`; for the argument, put `{word}` last"
+                raise UsageError(f"`{word} {rest[0]}` names a file or an argument", hint=either)
             completed.append(rest.pop(0))
         elif word in _WITHOUT_VALUE:
             completed.append(_WITHOUT_VALUE[word])

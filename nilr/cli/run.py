@@ -18,7 +18,7 @@ from nilr.commands import COMMANDS, Command
 from nilr.config.base import ClusterSettings, Settings
 from nilr.config.commands import RemovePacksSettings, RemoveSettings, ResultRemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
-from nilr.files import check_output, check_writable, expand_home, write_output
+from nilr.files import check_output, check_writable, expand_home, storage_error, write_output
 from nilr.reporting import Reporter, SilentReporter
 from nilr.results.records import Record
 from nilr.results.result import Result, to_json, write_result
@@ -102,6 +102,8 @@ def _show_paths(
 
 def _show_dry_run(rows: dict[str, str], file: str | None, answer: "Screen | None") -> None:
     if file is not None:
+        if Path(file).is_file():
+            raise StoreError(f"`{file}` exists, and a dry run replaces no file", hint="use --json without a file")
         _write(file, json.dumps(rows, indent=1, ensure_ascii=False).encode())
     if answer is not None:
         for name, value in rows.items():
@@ -117,7 +119,7 @@ def _check(command: Command, settings: Settings, invocation: Invocation) -> None
         typer.echo(f"warning: {warning}", err=True)
     invocation.json = _checked_destination(invocation.json, "--json")
     invocation.save_config = _checked_destination(invocation.save_config, "--save-config")
-    invocation.log_file = _checked_destination(invocation.log_file if distributed.prints() else None, "--log-file")
+    _check_log(invocation)
     if isinstance(settings, RemoveSettings | RemovePacksSettings | ResultRemoveSettings) and not settings.yes:
         _confirm_removal(settings)
     if _stores(command):
@@ -159,6 +161,25 @@ def _checked_destination(file: str | None, flag: str) -> str | None:
         raise StoreError(f"cannot write `{file}`: it is no file", hint=f"give {flag} the name of a file")
     check_output(Path(file), flag)
     return file
+
+
+def _check_log(invocation: Invocation) -> None:
+    """Check before the work that the log can be written; of several processes, only the first one writes it."""
+    if not distributed.prints():
+        invocation.log_file = None
+    if (file := invocation.log_file) is None:
+        return
+    path, hint = Path(file), "give --log-file the name of a file on a disk, which no other option writes"
+    invocation.log_file = None  # this error does not belong into it
+    taken = {Path(other).absolute() for other in (invocation.json, invocation.save_config) if other is not None}
+    if path.absolute() in taken or file in STANDARD_OUTPUT or (path.exists() and not path.is_file()):
+        raise StoreError(f"cannot write the log to `{file}`", hint=hint)
+    check_output(path, "--log-file")
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise storage_error(path, error, "write") from error
+    invocation.log_file = file
 
 
 def _confirm_removal(settings: RemoveSettings | RemovePacksSettings | ResultRemoveSettings) -> None:

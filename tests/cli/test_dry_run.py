@@ -114,3 +114,17 @@ def test_a_dry_run_finds_the_mistakes_of_a_command(
     assert run([*args.split(), "--dry-run"]) != 0
     assert message in capsys.readouterr().err
     assert files(home) == before
+
+
+def test_a_word_after_json_that_may_be_an_argument_is_an_error(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "show", "--json", "m"]) == 2
+    assert "`--json m` names a file or an argument" in capsys.readouterr().err
+    assert not Path("m").exists()
+
+
+def test_a_dry_run_replaces_no_file(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_text("kept")
+    assert run(["prepare-data", "--synthetic", "--dry-run", "--json", str(kept)]) == 1
+    assert "a dry run replaces no file" in capsys.readouterr().err
+    assert kept.read_text() == "kept"

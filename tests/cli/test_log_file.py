@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_a_log_is_appended_to_and_has_the_error(home: Path, tmp_path: Path) -> N
     before = lines(log)
     assert run([*PACK, "--log-file", str(log)]) == 1
     assert lines(log)[: len(before)] == before
-    assert lines(log)[-1].startswith("error: the pack `toy` already exists")
+    assert lines(log)[-2].startswith("error: the pack `toy` already exists")
 
 
 def test_a_log_that_cannot_be_written_is_an_error_before_the_work(
@@ -47,3 +48,25 @@ def test_a_log_that_cannot_be_written_is_an_error_before_the_work(
     assert run([*PACK, "--log-file", str(tmp_path / "no" / "log")]) == 1
     assert "there is no directory" in capsys.readouterr().err
     assert not (home / "datasets").exists()
+
+
+@pytest.mark.parametrize("name", ["pipe", "same.json", "folder", "-"])
+def test_a_log_that_is_no_file_of_its_own_is_an_error(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    assert run([*PACK, "--json", "same.json", "--log-file", name]) == 1
+    assert capsys.readouterr().err.startswith(f"error: cannot write the log to `{name}`\nhint: give --log-file ")
+    assert not Path("same.json").exists()
+    assert not (home / "datasets").exists()
+
+
+def test_a_log_has_the_hint_of_an_error_and_no_control_characters(home: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert run(["models", "show", "a\x1b[31m\nb", "--log-file", str(log)]) == 1
+    command, error, hint = lines(log)
+    assert command.isprintable()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
