@@ -229,7 +229,7 @@ def test_a_working_directory_that_was_removed_is_one_error(tmp_path: Path, args:
     gone = tmp_path / "gone"
     gone.mkdir()
     code = f"import os, sys; from nilr.cli.boundary import run; os.rmdir(os.getcwd()); sys.exit(run({args.split()}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=gone, capture_output=True, text=True, check=False)
     said = "error: cannot use the working directory: no such file or directory\nhint: change to one that exists\n"
     assert (done.stderr, done.stdout, done.returncode) == (said, "", 1)
 
