@@ -7,18 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nilr.config.base import MINI_IMAGENET, SYNTHETIC
-
-CAUSAL_TABLE = (
-    "learned",
-    "zero-negative",
-    "zero-positive",
-    "absolute",
-    "negated",
-    "shuffled-signs",
-    "shuffled",
-    "tensor-mean",
-    "norm-matched",
-)
+from nilr.config.evaluation import RATES
 
 
 @dataclass(frozen=True)
@@ -82,7 +71,7 @@ def _runs(*, maml: Mapping[str, Any], metasgd: Mapping[str, Any], one_step_lr: f
     non_negative = {"algo": "metasgd", **metasgd, "rate_constraint": "non-negative"}
     return (
         Run("maml", "the paper's first network", {"algo": "maml", **maml}, claimed=True),
-        Run("metasgd", "the paper's second", {"algo": "metasgd", **metasgd}, claimed=True, edits=CAUSAL_TABLE),
+        Run("metasgd", "the paper's second", {"algo": "metasgd", **metasgd}, claimed=True, edits=RATES),
         Run("maml-1step", "fixed rates, with as many steps as Meta-SGD takes", one_step, counterpart="maml"),
         Run("metasgd-nonneg", "learned rates, none of which may be negative", non_negative, counterpart="metasgd"),
     )

@@ -70,9 +70,8 @@ class Watch:
 
     def _read(self, name: str) -> Watched:
         directory = self.store.model_dir(name)
-        since = self.store.in_use_since(
-            name
-        )  # before the files: the last lines are written before the lock is released
+        # before the files: the last lines are written before the lock is released
+        since = self.store.in_use_since(name)
         path, lines = directory / HISTORY, list[Line]()
         with contextlib.suppress(CheckpointError):
             lines += read_history(path)
