@@ -61,16 +61,18 @@ def _compile(sources: list[Path], library: Path) -> str | None:
         return f"there is no C compiler `{compiler[0]}`"
     with tempfile.TemporaryDirectory(dir=library.parent) as directory:
         built = Path(directory) / library.name
+        empty = ["-shared", "-x", "c", os.devnull, "-o", str(built)]
+        openmp = ["-fopenmp"] if _run([*compiler, "-fopenmp", *empty]) is None else []  # without it: one core
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             by_set = [
-                pool.submit(_objects, compiler, sources, Path(directory), name, flags)
+                pool.submit(_objects, compiler, sources, Path(directory), name, [*openmp, *flags])
                 for name, flags in INSTRUCTIONS.items()
             ]
         base, *others = [future.result() for future in by_set]
         if isinstance(base, str):
             return base
         objects = [*base, *(path for found in others if not isinstance(found, str) for path in found)]
-        problem = _run([*compiler, "-shared", *map(str, objects), "-o", str(built), "-lm"])
+        problem = _run([*compiler, *openmp, "-shared", *map(str, objects), "-o", str(built), "-lm"])
         if problem is None:
             built.replace(library)
         return problem

@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from nilr.meta.engine.network import Images, activations, as_images, flatten, lo
 from nilr.meta.engine.passes import AtenPasses, NativePasses, Passes
 from nilr.meta.engine.structure import Row, kept_numbers, rows_of
 from nilr.meta.engine.trajectory import Task, TaskGradient, adapt, task_gradient
-from nilr.meta.engine.workers import in_order
+from nilr.meta.engine.workers import CoreSharing, Share, in_order, workers
 from nilr.meta.inner_lr import rate_at
 from nilr.metrics import accuracy
 from nilr.models.conv_body import ConvBody
@@ -69,16 +70,17 @@ class ExplicitEngine(Engine):
 
         items = [(model, i) for model, batch in enumerate(episodes) for i in range(len(batch))]
         device, at_most = episodes[0].query_x.device, self.episode_chunk
-        found = in_order(gradient_of, items, device=device, at_most=at_most)
-        for (model, i), gradient in zip(items, found, strict=True):
-            for name, value in gradient.params.items():
-                totals[model][name] += value
-            for step, change in enumerate(gradient.rates):
-                for name, value in totals_lr[model].items():
-                    of_step = rate_at(value, change[name], step)
-                    of_step += change[name].sum_to_size(of_step.shape)
-            losses[model].append(gradient.loss)
-            accuracies[model].append(accuracy(gradient.logits, episodes[model].query_y[i]))
+        with self._share(len(items), workers(device, at_most)) as (at_once, cores):
+            found = in_order(gradient_of, items, device=device, at_most=at_once, cores=cores)
+            for (model, i), gradient in zip(items, found, strict=True):
+                for name, value in gradient.params.items():
+                    totals[model][name] += value
+                for step, change in enumerate(gradient.rates):
+                    for name, value in totals_lr[model].items():
+                        of_step = rate_at(value, change[name], step)
+                        of_step += change[name].sum_to_size(of_step.shape)
+                losses[model].append(gradient.loss)
+                accuracies[model].append(accuracy(gradient.logits, episodes[model].query_y[i]))
         gradients = []
         for model, batch in enumerate(episodes):
             for value in (*totals[model].values(), *totals_lr[model].values()):
@@ -123,6 +125,10 @@ class ExplicitEngine(Engine):
         ((_, last),) = deque(activations(images, params), maxlen=1)
         return flatten(last, images.groups)
 
+    def _share(self, n_items: int, at_once: int) -> AbstractContextManager[Share]:
+        """Return how the episodes of an update share the cores."""
+        return nullcontext(Share(at_once, 1))
+
     def _task(self, episode: Episode, *, inductive: bool) -> Task:
         """Return an episode (or several side by side), its query with the support before it if `inductive`."""
         support = self._images(episode.support_x)
@@ -164,10 +170,18 @@ class CompiledEngine(ExplicitEngine):
     name = "compiled"
     passes = NativePasses()
 
+    def __init__(self, learner: Learner, **options: Any) -> None:  # noqa: ANN401 - those of `Engine`
+        super().__init__(learner, **options)
+        self._sharing = CoreSharing()
+
     @override
     @classmethod
     def supports(cls, learner: Learner, device: torch.device) -> bool:
         return super().supports(learner, device) and device.type == "cpu" and library() is not None
+
+    @override
+    def _share(self, n_items: int, at_once: int) -> AbstractContextManager[Share]:
+        return self._sharing.choose(n_items, at_once)
 
     @override
     def _layer(self, row: Row, statistics: Statistics | None, first: int | None) -> ConvLayer | NativeLayer:

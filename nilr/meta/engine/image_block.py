@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from nilr.meta.engine.layer import BranchParams
-from nilr.meta.engine.native import CHANNELS, call, empty_pooled, sizes
+from nilr.meta.engine.native import CHANNELS, PARTS, call, cores, empty_pooled, sizes
 from nilr.models.conv_body import EPS
 
 TAPS = 27  # 3 pixel channels of 3 x 3
@@ -155,11 +155,11 @@ class ImageBlock:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return S (27, Co), dt and ds (1, Co) of a gradient, plus the sum of the product of `more` in ds; fill u."""
         c = len(params.scale)
-        sums = torch.empty(2 + TAPS, c, dtype=torch.float64)
+        sums = torch.empty(PARTS * (2 + TAPS), c, dtype=torch.float64)
         given = self.x, da.contiguous(memory_format=torch.channels_last), kept.h, kept.where, params.scale, params.shift
-        outcome = *sizes(self.x), c, self._scratch(), u, sums[:1], sums[1:2], sums[2:]
+        outcome = *sizes(self.x), c, self._scratch(), u, sums
         self._call("image_backward", *given, *(more or (None, None)), *outcome)
-        return sums[2:], sums[:1], sums[1:2]
+        return sums[2 : 2 + TAPS], sums[:1], sums[1:2]
 
     def _call(self, kernel: str, *arguments: Tensor | float | None) -> None:
         call(kernel, *arguments, dtype=self.x.dtype)
@@ -174,7 +174,7 @@ class ImageBlock:
 
     def _scratch(self) -> Tensor:
         _, c, h, w = self.x.shape
-        return self.x.new_empty(c * (h + 2), w + 2)
+        return self.x.new_empty(cores() * c * (h + 2), w + 2)
 
 
 # Moments by images, with the version of the images that they belong to. Values must not refer to the images.
@@ -200,7 +200,7 @@ def moments_of(x: Tensor) -> Moments:
     """Return the moments of images (n, 3, H, W) in channels-last memory."""
     n, c, h, w = x.shape
     total, gram = torch.empty(1, TAPS, dtype=torch.float64), torch.empty(TAPS, TAPS, dtype=torch.float64)
-    scratch = torch.empty(c * (h + 2), -(-w // 8) * 8 + 8, dtype=torch.float64)
+    scratch = torch.empty(cores() * c * (h + 2), -(-w // 8) * 8 + 8, dtype=torch.float64)
     call("image_moments", x, n, h, w, scratch, total, gram, dtype=x.dtype)
     mean = total / (n * h * w)
     return Moments(mean, gram / (n * h * w) - mean.T @ mean)

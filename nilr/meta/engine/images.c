@@ -1,11 +1,11 @@
-/* The first Conv4 block's kernels, for one thread: images (n, H, W, 3) in, pooled planes (n, H/2, W/2, C) out.
+/* The first Conv4 block's kernels: images (n, H, W, 3) in, pooled planes (n, H/2, W/2, C) out.
 
    The formulas stand in image_block.py. The convolution's output is never written: each 2x2 window of it is made and
    pooled at once. Its gradient needs the images at the pooled positions alone, and its statistics follow from the
    moments of the images' 3x3 patches. `where` holds which of its window's four positions a pooled value came from:
    0 1 / 2 3. Weights and their gradients are (27, C), tap 9 * pixel channel + 3 * row + column.
 
-   `plane` is scratch: one image, channel by channel, with zeros around it. */
+   `plane` is scratch: one image, channel by channel, with zeros around it; `planes` are those of all cores. */
 
 #include "vectors.h"
 
@@ -30,6 +30,13 @@ INLINE double sum_of(doubles v)
     for (int i = 0; i < AT_ONCE; i++) sum += v[i];
     return sum;
 }
+
+/* What image_moments sums, all of it double: elements over rows all, first, last and columns all, first, last; products
+   over all rows, over the first and over the last. */
+typedef struct {
+    double sum[PIXELS][3][3];
+    products all, top, bottom;
+} sums;
 
 /* Add the products of row r with itself (shift 0) and with those of the `below` - 1 rows after it. */
 INLINE void add_row(products *to, const double *plane, int64_t rows, int64_t stride, int64_t w, int64_t r, int below)
@@ -73,34 +80,50 @@ INLINE double of_pair(const products *p, int64_t dy, int i, int j, int kx, int j
     return p->all[dy][i][j][d] - (kx == 0 ? p->last[dy][i][j][d] : 0) - (kx == 2 ? p->first[dy][i][j][d] : 0);
 }
 
-/* total (27): sums of the elements of each position's 3x3 patch; gram (27, 27): sums of their products. Patches reach
-   into the zeros around the image. plane: 3 * (h + 2) * (8 * ceil(w / 8) + 8) doubles. */
-void NAMED(image_moments)(
-    const REAL *restrict x, int64_t n, int64_t h, int64_t w, double *restrict plane, double *restrict total,
-    double *restrict gram)
+static void add_images(
+    const REAL *restrict x, int64_t n, int64_t h, int64_t w, double *restrict plane, sums *restrict to)
 {
-    double sum[PIXELS][3][3] = {{{0}}}; /* over rows all, first, last; columns all, first, last */
     const int64_t rows = h + 2, stride = (w + 7) / 8 * 8 + 8;
-    products all, top, bottom;
-    memset(&all, 0, sizeof all), memset(&top, 0, sizeof top), memset(&bottom, 0, sizeof bottom);
-    memset(plane, 0, sizeof(double) * PIXELS * rows * stride);
     for (int64_t image = 0; image < n; image++) {
         for (int64_t r = 0; r < h; r++)
             for (int64_t q = 0; q < w; q++)
                 for (int i = 0; i < PIXELS; i++)
                     plane[(i * rows + r) * stride + q + 2] = x[((image * h + r) * w + q) * PIXELS + i];
         for (int i = 0; i < PIXELS; i++)
-            for (int64_t r = 0; r < h; r++) add_sums(sum[i], plane + (i * rows + r) * stride + 2, w, r == 0, r == h - 1);
-        for (int64_t r = 0; r < h; r++) add_row(&all, plane, rows, stride, w, r, 3);
-        add_row(&top, plane, rows, stride, w, 0, 1);
-        add_row(&bottom, plane, rows, stride, w, h - 1, 1);
+            for (int64_t r = 0; r < h; r++)
+                add_sums(to->sum[i], plane + (i * rows + r) * stride + 2, w, r == 0, r == h - 1);
+        for (int64_t r = 0; r < h; r++) add_row(&to->all, plane, rows, stride, w, r, 3);
+        add_row(&to->top, plane, rows, stride, w, 0, 1);
+        add_row(&to->bottom, plane, rows, stride, w, h - 1, 1);
     }
+}
+
+/* total (27): sums of the elements of each position's 3x3 patch; gram (27, 27): sums of their products. Patches reach
+   into the zeros around the image. planes: for each core 3 * (h + 2) * (8 * ceil(w / 8) + 8) doubles. */
+void NAMED(image_moments)(
+    const REAL *restrict x, int64_t n, int64_t h, int64_t w, double *restrict planes, double *restrict total,
+    double *restrict gram)
+{
+    const int cores = NAMED(cores);
+    const int64_t of_plane = PIXELS * (h + 2) * ((w + 7) / 8 * 8 + 8);
+    sums of[PARTS];
+    memset(of, 0, sizeof of);
+    memset(planes, 0, sizeof(double) * cores * of_plane);
+    PARALLEL
+    for (int core = 0; core < cores; core++)
+        for (int64_t part = core; part < PARTS; part += cores) {
+            const int64_t from = start_of(part, n), count = start_of(part + 1, n) - from;
+            add_images(x + from * h * w * PIXELS, count, h, w, planes + core * of_plane, of + part);
+        }
+    for (int part = 1; part < PARTS; part++)
+        for (size_t i = 0; i < sizeof(sums) / sizeof(double); i++) ((double *)of)[i] += ((double *)(of + part))[i];
+    const products all = of->all, top = of->top, bottom = of->bottom;
     /* a patch never begins at the last row (tap row 0) or the first (tap row 2); so with columns */
     const int left_out[3] = {2, 0, 1};
     for (int t = 0; t < TAPS; t++) {
         const int row = left_out[t / 3 % 3], column = left_out[t % 3];
-        double(*of)[3] = sum[t / 9];
-        total[t] = of[0][0] - (row ? of[row][0] : 0) - (column ? of[0][column] : 0) + (row && column ? of[row][column] : 0);
+        double(*sum)[3] = of->sum[t / 9];
+        total[t] = sum[0][0] - (row ? sum[row][0] : 0) - (column ? sum[0][column] : 0) + (row && column ? sum[row][column] : 0);
     }
     for (int s = 0; s < TAPS; s++)
         for (int t = 0; t < TAPS; t++) {
@@ -246,8 +269,7 @@ INLINE void pool_and_store(
     memcpy(where, &small, sizeof small);
 }
 
-/* plane: 3 * (h + 2) * (w + 2) */
-void NAMED(image_forward)(
+static void forward(
     const REAL *restrict x, const REAL *restrict weight, const REAL *restrict m, const REAL *restrict rstd,
     const REAL *restrict s, const REAL *restrict t, int64_t n, int64_t h, int64_t w, int64_t c, REAL *restrict plane,
     REAL *restrict hat, REAL *restrict a, uint8_t *restrict where)
@@ -277,20 +299,32 @@ void NAMED(image_forward)(
     }
 }
 
-/* u = da where s h + t > 0; dshift = sum u; dscale = sum u h, plus sum v h_t where a tangent is given; and
-   taps (27, C) = the sum of u times the patch that the pooled value came from. u is not written where it is null. */
-void NAMED(image_backward)(
+/* planes: for each core 3 * (h + 2) * (w + 2) */
+void NAMED(image_forward)(
+    const REAL *restrict x, const REAL *restrict weight, const REAL *restrict m, const REAL *restrict rstd,
+    const REAL *restrict s, const REAL *restrict t, int64_t n, int64_t h, int64_t w, int64_t c, REAL *restrict planes,
+    REAL *restrict hat, REAL *restrict a, uint8_t *restrict where)
+{
+    const int cores = NAMED(cores);
+    const int64_t of_image = h * w * PIXELS, pooled = (h / 2) * (w / 2) * c, of_plane = PIXELS * (h + 2) * (w + 2);
+    PARALLEL
+    for (int part = 0; part < cores; part++) {
+        const int64_t i = n * part / cores, count = n * (part + 1) / cores - i;
+        forward(
+            x + i * of_image, weight, m, rstd, s, t, count, h, w, c, planes + part * of_plane,
+            hat ? hat + i * pooled : NULL, a + i * pooled, where ? where + i * pooled : NULL);
+    }
+}
+
+static void backward(
     const REAL *restrict x, const REAL *restrict da, const REAL *restrict hat, const uint8_t *restrict where,
     const REAL *restrict s, const REAL *restrict t, const REAL *restrict v, const REAL *restrict hat_t, int64_t n, int64_t h,
-    int64_t w, int64_t c, REAL *restrict plane, REAL *restrict u, double *restrict dshift, double *restrict dscale,
-    double *restrict taps)
+    int64_t w, int64_t c, REAL *restrict plane, REAL *restrict u, double *restrict sums)
 {
+    double *dshift = sums, *dscale = sums + c, *taps = sums + 2 * c;
     const int64_t ph = h / 2, pw = w / 2, stride = w + 2, of_pixel = (h + 2) * stride;
     vec at_position[pw][4]; /* u, and zero except at the position that the pooled value came from */
     memset(plane, 0, sizeof(REAL) * PIXELS * of_pixel);
-    memset(dshift, 0, sizeof(double) * c);
-    memset(dscale, 0, sizeof(double) * c);
-    memset(taps, 0, sizeof(double) * TAPS * c);
     for (int64_t i = 0; i < n; i++) {
         pad(x + i * h * w * PIXELS, h, w, plane);
         for (int64_t r = 0; r < ph; r++)
@@ -328,9 +362,31 @@ void NAMED(image_backward)(
     }
 }
 
-/* With y_t the tangent's convolution at the pooled positions: h_t = r (y_t - m_t - h q), and
-   a_t = s_t h + s h_t + t_t where s h + t > 0. */
-void NAMED(image_tangent)(
+/* u = da where s h + t > 0, not written where it is null. sums (PARTS, 29, C), in its first part at the end: dshift =
+   sum u; dscale = sum u h, plus sum v h_t where a tangent is given; and (27, C) = the sum of u times the patch that the
+   pooled value came from. planes: for each core 3 * (h + 2) * (w + 2) */
+void NAMED(image_backward)(
+    const REAL *restrict x, const REAL *restrict da, const REAL *restrict hat, const uint8_t *restrict where,
+    const REAL *restrict s, const REAL *restrict t, const REAL *restrict v, const REAL *restrict hat_t, int64_t n, int64_t h,
+    int64_t w, int64_t c, REAL *restrict planes, REAL *restrict u, double *restrict sums)
+{
+    const int cores = NAMED(cores);
+    const int64_t of_image = h * w * PIXELS, pooled = (h / 2) * (w / 2) * c, of_plane = PIXELS * (h + 2) * (w + 2);
+    const int64_t of_sums = (2 + TAPS) * c;
+    memset(sums, 0, sizeof(double) * PARTS * of_sums);
+    PARALLEL
+    for (int core = 0; core < cores; core++)
+        for (int64_t part = core; part < PARTS; part += cores) {
+            const int64_t from = start_of(part, n), count = start_of(part + 1, n) - from, i = from * pooled;
+            backward(
+                x + from * of_image, da + i, hat + i, where + i, s, t, v ? v + i : NULL, v ? hat_t + i : NULL, count, h,
+                w, c, planes + core * of_plane, u ? u + i : NULL, sums + part * of_sums);
+        }
+    for (int part = 1; part < PARTS; part++)
+        for (int64_t i = 0; i < of_sums; i++) sums[i] += sums[part * of_sums + i];
+}
+
+static void tangent(
     const REAL *restrict x, const REAL *restrict weight_t, const REAL *restrict hat,
     const uint8_t *restrict where, const REAL *restrict rstd, const REAL *restrict m_t, const REAL *restrict q,
     const REAL *restrict s, const REAL *restrict t, const REAL *restrict s_t, const REAL *restrict t_t, int64_t n,
@@ -352,5 +408,24 @@ void NAMED(image_tangent)(
                 store(hat_t + to, value);
                 store(a_t + to, either(load(s + k) * old + load(t + k) > 0, z_t, (vec){0}));
             }
+    }
+}
+
+/* With y_t the tangent's convolution at the pooled positions: h_t = r (y_t - m_t - h q), and
+   a_t = s_t h + s h_t + t_t where s h + t > 0. planes: for each core 3 * (h + 2) * (w + 2) */
+void NAMED(image_tangent)(
+    const REAL *restrict x, const REAL *restrict weight_t, const REAL *restrict hat,
+    const uint8_t *restrict where, const REAL *restrict rstd, const REAL *restrict m_t, const REAL *restrict q,
+    const REAL *restrict s, const REAL *restrict t, const REAL *restrict s_t, const REAL *restrict t_t, int64_t n,
+    int64_t h, int64_t w, int64_t c, REAL *restrict planes, REAL *restrict hat_t, REAL *restrict a_t)
+{
+    const int cores = NAMED(cores);
+    const int64_t of_image = h * w * PIXELS, pooled = (h / 2) * (w / 2) * c, of_plane = PIXELS * (h + 2) * (w + 2);
+    PARALLEL
+    for (int part = 0; part < cores; part++) {
+        const int64_t i = n * part / cores, count = n * (part + 1) / cores - i, at = i * pooled;
+        tangent(
+            x + i * of_image, weight_t, hat + at, where + at, rstd, m_t, q, s, t, s_t, t_t, count, h, w, c,
+            planes + part * of_plane, hat_t + at, a_t + at);
     }
 }

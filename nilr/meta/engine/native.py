@@ -1,11 +1,12 @@
 """The C kernels. They are built at installation if there is a C compiler; nothing requires them.
 
-They compute on the caller's thread, in float32 or float64. The library has them for several instruction sets; the best
-that the processor supports is used.
+They compute in float32 or float64, on one core, or on several (`use_cores`) if the compiler had OpenMP; the numbers are
+the same. The library has them for several instruction sets; the best that the processor supports is used.
 """
 
 import ctypes
 import functools
+import threading
 from importlib import resources
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 
 LIBRARY = "_kernels.so"
-VERSION = 6  # of the kernels; libraries of other versions are ignored
+VERSION = 7  # of the kernels; libraries of other versions are ignored
 
 CHANNELS = 16  # the kernels of convolutions need a multiple of it
+
+PARTS = 16  # of a plane that are summed apart; vectors.h has the same number
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64"}
 
@@ -44,6 +47,27 @@ def instruction_sets() -> tuple[str, ...]:
     """Return the instruction sets of the built kernels that this processor supports, best first."""
     supported = _SUPPORTED.get(torch.backends.cpu.get_cpu_capability(), ("base",))
     return tuple(name for name in supported if hasattr(library(), f"nilr_kernels_version_f32_{name}"))
+
+
+class _Calling(threading.local):
+    cores = 1
+
+
+_calling = _Calling()
+
+
+def cores() -> int:
+    """Return the number of cores that the kernels use if this thread calls them."""
+    return _calling.cores
+
+
+def use_cores(n: int) -> None:
+    """Let the kernels that this thread calls use n cores; a new thread uses 1."""
+    if library() is not None:
+        _calling.cores = n
+        for instructions in instruction_sets():
+            for dtype in _DTYPES:
+                _kernel("use_cores", dtype, instructions)(ctypes.c_int64(n))
 
 
 def call(kernel: str, *arguments: Tensor | float | None, dtype: torch.dtype, instructions: str | None = None) -> None:

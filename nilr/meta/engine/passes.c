@@ -1,4 +1,4 @@
-/* The passes over memory of a layer for which torch has no single operation, for one thread.
+/* The passes over memory of a layer for which torch has no single operation.
 
    Arrays are channels-last: full planes (n, H, W, C), pooled planes (n, H/2, W/2, C), channels (C). `where` holds for
    each pooled value which of its window's four positions it came from: 0 1 / 2 3; it is null without pooling, and what
@@ -9,7 +9,11 @@
 #include "passes.h"
 
 /* Increase it with every change of a kernel's arguments or meaning; native.py must have the same number. */
-const int64_t NAMED(nilr_kernels_version) = 6;
+const int64_t NAMED(nilr_kernels_version) = 7;
+
+_Thread_local int NAMED(cores) = 1;
+
+void NAMED(use_cores)(int64_t n) { NAMED(cores) = (int)n; }
 
 /* mean: of y in the first images; centred: their sum of (y - mean)^2, by Chan's rule. If pooled is not null, in all
    images, the y whose sign * y is largest in its window. */

@@ -24,6 +24,15 @@
 
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 
+/* Kernels use several cores if the calling thread allows it (`use_cores`) and the compiler has OpenMP. The images, or
+   the rows, of a plane are in PARTS parts, and a sum is that of the parts in order, so no number depends on the cores.
+   Every core has a working memory of its own. */
+extern _Thread_local int NAMED(cores);
+#define PARALLEL _Pragma("omp parallel for num_threads(cores) schedule(static, 1)")
+#define PARTS 16
+
+INLINE int64_t start_of(int64_t part, int64_t n) { return n * part / PARTS; }
+
 typedef REAL vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL unaligned_vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 

@@ -1,4 +1,4 @@
-/* 3x3 convolutions with padding 1 by Winograd's F(4x4, 3x3), for channels-last planes, on one thread.
+/* 3x3 convolutions with padding 1 by Winograd's F(4x4, 3x3), for channels-last planes.
 
    A tile is 4x4 outputs of one image; it reads a window of 6x6 inputs. With points 0, +-a, +-b, infinity, a = sqrt(1/2)
    and b = sqrt(2) (their float32 error is half that of 0, +-1, +-2), and for all channels at once:
@@ -133,8 +133,8 @@ INLINE void product(
 
 typedef struct {
     int64_t h, w, down, across; /* size of an image, and its tiles */
+    int64_t all, block;         /* number of tiles of all images, and of a block */
     int64_t from, count;        /* the tiles of a block, numbered over all images */
-    int64_t block;              /* the most that a block has */
 } tiles;
 
 /* The distance of points in a block's arrays (36, tiles, c); the addition keeps points out of each other's cache sets. */
@@ -262,17 +262,29 @@ static void write_weight(const REAL *sums, int64_t ci, int64_t co, REAL *dw)
 }
 
 /* Blocks are small enough for the caches and large enough for the weights, which are read once per block. */
-static tiles tiles_of(int64_t h, int64_t w, int64_t c)
+static tiles tiles_of(int64_t n, int64_t h, int64_t w, int64_t c)
 {
-    return (tiles){h, w, (h + 3) / 4, (w + 3) / 4, 0, 0, c <= 64 ? 24 : c <= 256 ? 48 : 96};
+    const int64_t down = (h + 3) / 4, across = (w + 3) / 4;
+    return (tiles){h, w, down, across, n * down * across, c <= 64 ? 24 : c <= 256 ? 48 : 96, 0, 0};
 }
 
-INLINE int next_block(tiles *t, int64_t n)
+/* Move to a block; return whether it exists. */
+INLINE int move_to(tiles *t, int64_t block)
 {
-    const int64_t all = n * t->down * t->across;
-    t->from += t->count;
-    t->count = t->from + t->block < all ? t->block : all - t->from;
+    t->from = block * t->block;
+    t->count = t->from + t->block < t->all ? t->block : t->all - t->from;
     return t->count > 0;
+}
+
+/* sums (36, tiles, out) = or += the products of the points of x's windows, which go to `points`, with those of a weight */
+INLINE void multiply(
+    const int add, const REAL *x, const REAL *u, tiles t, int64_t in, int64_t out, const REAL *zero, REAL *points, REAL *sums)
+{
+    all_window_points(x, t, in, zero, points);
+    for (int64_t p = 0; p < POINTS; p++)
+        product(
+            add, points + p * distance(t, in), in, 1, u + p * size_of_point(in, out), PANEL, PANEL * in,
+            sums + p * distance(t, out), t.count, out, in);
 }
 
 /* y = conv(x, w), plus conv(x2, w2) unless x2 is null; with `flipped`, the gradients in inputs of y's kind. Return 0, or
@@ -281,55 +293,68 @@ int64_t NAMED(convolve)(
     const REAL *x, const REAL *w, const REAL *x2, const REAL *w2, int64_t n, int64_t h, int64_t width, int64_t ci,
     int64_t co, int64_t flipped, REAL *y)
 {
+    const int cores = NAMED(cores);
     const int64_t in = flipped ? co : ci, out = flipped ? ci : co, most = ci > co ? ci : co;
-    tiles t = tiles_of(h, width, most);
-    const int64_t of_weight = POINTS * size_of_point(in, out), of_x = POINTS * distance(t, in), of_y = POINTS * distance(t, out);
-    REAL *u = aligned_alloc(64, sizeof(REAL) * ((x2 ? 2 : 1) * of_weight + of_x + of_y + 9 * ci * co + 2 * most));
+    const tiles all = tiles_of(n, h, width, most);
+    const int64_t of_weight = POINTS * size_of_point(in, out), of_x = POINTS * distance(all, in);
+    const int64_t of_core = of_x + POINTS * distance(all, out) + most;
+    REAL *u = aligned_alloc(64, sizeof(REAL) * ((x2 ? 2 : 1) * of_weight + 9 * ci * co + most + cores * of_core));
     if (!u) return 1;
-    REAL *u2 = u + of_weight, *points = x2 ? u2 + of_weight : u2, *sums = points + of_x, *turned = sums + of_y;
-    REAL *zero = turned + 9 * ci * co, *trash = zero + most;
+    REAL *u2 = u + of_weight, *scratch = x2 ? u2 + of_weight : u2, *turned = scratch + cores * of_core;
+    REAL *zero = turned + 9 * ci * co;
     memset(zero, 0, sizeof(REAL) * most);
     all_weight_points(w, ci, co, flipped, turned, u);
     if (x2) all_weight_points(w2, ci, co, flipped, turned, u2);
-    while (next_block(&t, n)) {
-        all_window_points(x, t, in, zero, points);
-        for (int64_t p = 0; p < POINTS; p++)
-            product(
-                0, points + p * distance(t, in), in, 1, u + p * size_of_point(in, out), PANEL, PANEL * in,
-                sums + p * distance(t, out), t.count, out, in);
-        if (x2) all_window_points(x2, t, in, zero, points);
-        for (int64_t p = 0; x2 && p < POINTS; p++)
-            product(
-                1, points + p * distance(t, in), in, 1, u2 + p * size_of_point(in, out), PANEL, PANEL * in,
-                sums + p * distance(t, out), t.count, out, in);
-        write_tiles(sums, t, out, trash, y);
+    PARALLEL
+    for (int core = 0; core < cores; core++) {
+        tiles t = all;
+        REAL *points = scratch + core * of_core, *sums = points + of_x, *trash = points + of_core - most;
+        for (int64_t block = core; move_to(&t, block); block += cores) {
+            multiply(0, x, u, t, in, out, zero, points, sums);
+            if (x2) multiply(1, x2, u2, t, in, out, zero, points, sums);
+            write_tiles(sums, t, out, trash, y);
+        }
     }
     free(u);
     return 0;
 }
 
-/* dw = the gradient in the weight of conv(x, w) for dy, plus that for x2 and dy2 unless x2 is null. */
+/* dw = the gradient in the weight of conv(x, w) for dy, plus that for x2 and dy2 unless x2 is null: the sum of sections
+   of `length` blocks, in order. */
 int64_t NAMED(convolve_weight)(
     const REAL *x, const REAL *dy, const REAL *x2, const REAL *dy2, int64_t n, int64_t h, int64_t width, int64_t ci,
     int64_t co, REAL *dw)
 {
-    tiles t = tiles_of(h, width, ci > co ? ci : co);
-    const int64_t of_weight = POINTS * ci * co, of_x = POINTS * distance(t, ci), of_y = POINTS * distance(t, co);
-    REAL *sums = aligned_alloc(64, sizeof(REAL) * (of_weight + of_x + of_y + 16 * (ci + co)));
-    if (!sums) return 1;
-    REAL *points = sums + of_weight, *points_y = points + of_x, *zero = points_y + of_y;
-    memset(zero, 0, sizeof(REAL) * (ci + co));
-    memset(sums, 0, sizeof(REAL) * of_weight);
-    for (; x; x = x2, dy = dy2, x2 = NULL, t.from = t.count = 0)
-        while (next_block(&t, n)) {
-            all_window_points(x, t, ci, zero, points);
-            all_tile_points(dy, t, co, zero, points_y);
-            for (int64_t p = 0; p < POINTS; p++)
-                product(
-                    1, points_y + p * distance(t, co), 1, co, points + p * distance(t, ci), ci, PANEL,
-                    sums + p * ci * co, co, ci, t.count);
+    const tiles all = tiles_of(n, h, width, ci > co ? ci : co);
+    const int64_t of_weight = POINTS * ci * co, of_x = POINTS * distance(all, ci), length = 12;
+    const int64_t of_one = (all.all + all.block * length - 1) / (all.block * length), sections = x2 ? 2 * of_one : of_one;
+    const int cores = NAMED(cores) < sections ? NAMED(cores) : (int)sections;
+    const int64_t of_core = of_weight + of_x + POINTS * distance(all, co), zeros = 16 * (ci + co);
+    REAL *zero = aligned_alloc(64, sizeof(REAL) * (zeros + of_weight + cores * of_core));
+    if (!zero) return 1;
+    REAL *total = zero + zeros, *scratch = total + of_weight;
+    memset(zero, 0, sizeof(REAL) * (zeros + of_weight));
+    for (int64_t first = 0; first < sections; first += cores) {
+        PARALLEL
+        for (int core = 0; core < cores; core++) {
+            tiles t = all;
+            REAL *points = scratch + core * of_core, *points_y = points + of_x, *sums = points + of_core - of_weight;
+            const int64_t section = first + core, other = section >= of_one, start = section % of_one * length;
+            for (int64_t block = start; section < sections && block < start + length && move_to(&t, block); block++) {
+                all_window_points(other ? x2 : x, t, ci, zero, points);
+                all_tile_points(other ? dy2 : dy, t, co, zero, points_y);
+                for (int64_t p = 0; p < POINTS; p++)
+                    product(
+                        block > start, points_y + p * distance(t, co), 1, co, points + p * distance(t, ci), ci, PANEL,
+                        sums + p * ci * co, co, ci, t.count);
+            }
         }
-    write_weight(sums, ci, co, dw);
-    free(sums);
+        for (int core = 0; core < cores && first + core < sections; core++) {
+            const REAL *sums = scratch + (core + 1) * of_core - of_weight;
+            for (int64_t i = 0; i < of_weight; i++) total[i] += sums[i];
+        }
+    }
+    write_weight(total, ci, co, dw);
+    free(zero);
     return 0;
 }
