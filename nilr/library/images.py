@@ -15,7 +15,7 @@ from nilr.data.digests import image_digests
 from nilr.data.labelled import read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError, UnknownNameError, UsageError
-from nilr.recipes.common.loading import open_split
+from nilr.recipes.common.packs import open_split
 from nilr.results.records import DataUsed
 from nilr.store import Store
 

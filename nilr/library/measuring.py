@@ -15,8 +15,9 @@ from nilr.library.models import checked_images
 from nilr.meta.model import Model
 from nilr.recipes import rates as rates_recipe
 from nilr.recipes.common.episodes import EpisodeSize, inner_steps
-from nilr.recipes.common.loading import LoadedModel, Split
+from nilr.recipes.common.loading import LoadedModel
 from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.packs import Split
 from nilr.recipes.probe.controls import RAW_PIXELS, UNTRAINED
 from nilr.recipes.probe.evaluation import Inputs, evaluate
 from nilr.recipes.probe.plan import check_settings, check_size, plan_all

@@ -49,7 +49,7 @@ def show_pack(settings: ShowPackSettings, reporter: Reporter) -> Result[PackCard
         DataError: the pack is damaged, or has no such split.
         EpisodeError: it has too few classes or images for the given size of the episode.
     """
-    from nilr.recipes.common.loading import newest_pack
+    from nilr.recipes.common.packs import newest_pack
 
     outcome, store = Outcome(settings), Store(settings.home)
     path = newest_pack(store) if settings.pack is None else store.find_data(settings.pack)

@@ -25,10 +25,12 @@ from nilr.probes.gradient_statistics import (
 )
 from nilr.probes.rate_statistics import Walk, larger, signal, spread, walk, without_signal
 from nilr.recipes.common.episodes import EpisodeSize, episode_size, inner_steps
-from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split, training_pack_notes
+from nilr.recipes.common.evaluation_pack import open_evaluation_split, training_pack_notes
+from nilr.recipes.common.loading import LoadedModel, load_models
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.overlaps import find_overlaps
+from nilr.recipes.common.packs import OpenSplit
 from nilr.reporting import Reporter
 from nilr.results.probe import (
     Consistency,

@@ -29,7 +29,7 @@ from nilr.config.commands import PrepareDataSettings
 from nilr.data.pack import verify_pack
 from nilr.data.sources.streaming import n_cores
 from nilr.episodes import EpisodeSampler
-from nilr.recipes.common.loading import open_split
+from nilr.recipes.common.packs import open_split
 from nilr.recipes.prepare_data import run
 from nilr.reporting import SilentReporter
 from nilr.runtime import keep_freed_memory, peak_memory

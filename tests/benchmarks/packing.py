@@ -35,7 +35,7 @@ from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.members import fetch_all
 from nilr.episodes import EpisodeSampler
 from nilr.limits import available_cores
-from nilr.recipes.common.loading import open_split
+from nilr.recipes.common.packs import open_split
 from nilr.recipes.prepare_data import run
 from nilr.reporting import SilentReporter
 from nilr.runtime import keep_freed_memory

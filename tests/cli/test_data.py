@@ -18,7 +18,7 @@ from nilr.data.pack import PackInfo, open_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.datasets import published
 from nilr.episodes import EpisodeSampler
-from nilr.recipes.common.loading import open_split
+from nilr.recipes.common.packs import open_split
 from nilr.store import Store
 from tests.cli.screens import Terminal
 

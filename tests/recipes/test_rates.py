@@ -16,7 +16,8 @@ from nilr.episodes import EpisodeSampler
 from nilr.errors import DataError, EpisodeError, StoreError, UsageError
 from nilr.meta.engine.reference import ReferenceEngine
 from nilr.recipes import rates
-from nilr.recipes.common.loading import load_model, open_split
+from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.packs import open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store

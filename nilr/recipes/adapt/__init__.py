@@ -28,7 +28,8 @@ from nilr.recipes.common.episodes import (
     unmoved_notes,
     with_head,
 )
-from nilr.recipes.common.loading import LoadedModel, load_model, open_evaluation_split, training_pack_notes
+from nilr.recipes.common.evaluation_pack import open_evaluation_split, training_pack_notes
+from nilr.recipes.common.loading import LoadedModel, load_model
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.overlaps import find_overlaps

@@ -13,7 +13,8 @@ from nilr.data.labelled import LabelledImages, read_labelled
 from nilr.episodes import EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError, UsageError
 from nilr.recipes.common.episodes import EpisodeSize
-from nilr.recipes.common.loading import LoadedModel, OpenSplit
+from nilr.recipes.common.loading import LoadedModel
+from nilr.recipes.common.packs import OpenSplit
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, Overlap
 from nilr.words import counted, some

@@ -11,7 +11,8 @@ from nilr.errors import UsageError
 from nilr.recipes import probe
 from nilr.recipes.calibrate import anchors
 from nilr.recipes.calibrate.fitting import choose_judging, find_differences, is_same_experiment
-from nilr.recipes.common.loading import LoadedModel, load_models, training_pack_notes
+from nilr.recipes.common.evaluation_pack import training_pack_notes
+from nilr.recipes.common.loading import LoadedModel, load_models
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.overlaps import describe_overlap
 from nilr.recipes.probe.controls import UNTRAINED

@@ -1,91 +1,30 @@
-"""Open a split of a pack, and load a model."""
+"""Load models from checkpoints."""
 
 import contextlib
-import itertools
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import JsonValue, TypeAdapter, ValidationError
-from torch import Tensor
 
-from nilr.checkpoint import Checkpoint, Manifest, TrainedOn, load_checkpoint, read_manifest
+from nilr.checkpoint import Checkpoint, Manifest, load_checkpoint, read_manifest
 from nilr.claims import is_claimed, is_generated
-from nilr.config.base import CodeSettings, Settings
+from nilr.config.base import CodeSettings
 from nilr.config.meta_train import TrainSettings
-from nilr.data.pack import ImageFile, PackedSplit, open_pack
-from nilr.episodes import PackedImages
-from nilr.errors import CheckpointError, DataError, NilrError, StoreError, invalid_field
-from nilr.files import path_argument
+from nilr.errors import CheckpointError, invalid_field
 from nilr.meta.algorithms import Algorithm
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.model import Model
 from nilr.models.import_path import check_allowed, is_import_path
 from nilr.models.registry import build_learner, parameter_shapes
-from nilr.recipes.common.outcome import data_used
 from nilr.recipes.common.settings import recipe_digest
-from nilr.results.records import DataUsed, ModelUsed, Reference
-from nilr.runtime import available_memory
+from nilr.results.records import ModelUsed, Reference
 from nilr.store import ModelRef, Store
-from nilr.words import counted
 
 UNKNOWN = "unknown"  # name and digest of a pack, of a model from another library
-_GPU_SHARE = 0.4
 _MAX_STEPS = 1000
 _MAX_SIZE = 10**6
-
-
-@dataclass(frozen=True)
-class Split:
-    """The images of a split on the device, and its pack's entry in the result; None: they are not from a pack."""
-
-    images: PackedImages
-    used: DataUsed | None
-
-
-@dataclass(frozen=True)
-class OpenSplit(Split):
-    """A verified split of a pack, with its names."""
-
-    used: DataUsed
-    packed: PackedSplit
-
-
-class _ImagesOnDisk:
-    """A pack's images as `PackedImages` uses them: read from the file whenever they are selected."""
-
-    def __init__(self, file: ImageFile, device: torch.device) -> None:
-        self._file, self.device = file, device
-
-    def index_select(self, _dim: int, index: Tensor) -> Tensor:
-        """Read the images at `index`, int64 (n,)."""
-        return torch.from_numpy(self._file.read(index.tolist())).to(self.device)
-
-
-def open_split(path: Path, split: str, device: torch.device) -> OpenSplit:
-    """Open and verify one split of a pack.
-
-    Images are read from the file when an episode needs them. A GPU gets a copy of all, as uint8, unless they would take
-    more than `_GPU_SHARE` of its free memory.
-    """
-    pack = open_pack(path)
-    packed = pack.open_split(split)
-    images: Tensor | _ImagesOnDisk = _ImagesOnDisk(packed.images, device)
-    if device.type != "cpu" and math.prod(packed.images.shape) <= _GPU_SHARE * available_memory(device):
-        images = _copied(packed.images, device)
-    return OpenSplit(PackedImages(images, packed.class_sizes, packed.class_names), data_used(pack, split), packed)
-
-
-def _copied(file: ImageFile, device: torch.device) -> Tensor:
-    """Copy all images to a device, with a few of them in the host's memory at a time."""
-    images, start = torch.empty(file.shape, dtype=torch.uint8, device=device), 0
-    for chunk in file.chunks():
-        images[start : start + len(chunk)] = torch.from_numpy(chunk)
-        start += len(chunk)
-    return images
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -241,168 +180,3 @@ def load_models(
         label if labels.index(label) == i else f"{label} ({labels[: i + 1].count(label)})": model
         for i, (label, model) in enumerate(zip(labels, models, strict=True))
     }
-
-
-def open_evaluation_split(
-    store: Store, pack: str | None, split: str, models: Sequence[LoadedModel], device: torch.device
-) -> OpenSplit:
-    """Open the split to evaluate models on; without `pack`, that of the pack that all of them were trained on."""
-    path = store.find_data(pack) if pack is not None else _training_pack(store, models)
-    opened = open_split(path, split, device)
-    for model in models:
-        trained_on, used = model.checkpoint.manifest.data, opened.used
-        if (used.image_size, used.channels) != (trained_on.image_size, trained_on.channels):
-            flags = _preparation(trained_on)
-            if used.channels != trained_on.channels == 3:
-                flags += ["--channels", "3"]
-            raise DataError(
-                f"`{used.name}` has {_size(used)}, and model `{model.ref.name}` was trained on {_size(trained_on)}",
-                hint=f"pack the images with {' '.join(flags)}",
-            )
-        if split != "train":
-            _check_unseen(store, opened, model)
-    return opened
-
-
-def _check_unseen(store: Store, opened: OpenSplit, model: LoadedModel) -> None:
-    """Check that no class of another pack was trained on; DataError if one has the name and first image of one."""
-    trained = model.checkpoint.manifest.data
-    path = None if trained.digest == opened.used.digest else find_training_pack(store, trained.name, trained.digest)
-    pack = open_pack(path) if path else None
-    if pack is None or "train" not in pack.splits:
-        return
-    seen, judged = (_first_images(packed) for packed in (pack.open_split("train", verify=False), opened.packed))
-    shared = [name for name, image in judged.items() if seen.get(name) == image]
-    if shared:
-        raise DataError(
-            f"model `{model.ref.name}` was trained on {counted(len(shared), 'class', 'classes')} of the split "
-            f"`{opened.packed.name}` of `{opened.used.name}`, such as `{shared[0]}`",
-            hint="evaluate it on a pack with its own split, or train a model on this pack",
-        )
-
-
-def _first_images(packed: PackedSplit) -> dict[str, bytes]:
-    """Return the first image of each class by name."""
-    starts = itertools.accumulate(packed.class_sizes, initial=0)
-    return {name: packed.images.read([row]).tobytes() for name, row in zip(packed.class_names, starts, strict=False)}
-
-
-def training_pack_notes(models: Mapping[str, LoadedModel], data: DataUsed) -> list[str]:
-    """Name the models, by their names in the result, that were trained on other images than the evaluated pack's."""
-    notes = []
-    for name, model in models.items():
-        trained_on = model.checkpoint.manifest.data
-        if trained_on.digest == UNKNOWN:
-            notes.append(f"The images that model `{name}` was trained on are unknown; `{data.name}` may have the same.")
-        elif trained_on.digest != data.digest:
-            notes.append(
-                f"Model `{name}` was trained on the pack `{trained_on.name}`, and is evaluated on `{data.name}`."
-            )
-        ours, theirs = _preparation(trained_on), _preparation(data)
-        if ours != theirs and "none" not in (trained_on.resample, data.resample):
-            notes.append(
-                f"The images of `{data.name}` were made otherwise than those that model `{name}` was trained on: "
-                f"with {' '.join(theirs)} instead of {' '.join(ours)}."
-            )
-    return notes
-
-
-def _size(data: DataUsed | TrainedOn) -> str:
-    return f"{'grey' if data.channels == 1 else 'RGB'} images of {data.image_size} px"
-
-
-def _preparation(data: DataUsed | TrainedOn) -> list[str]:
-    """Return the flags of `nilr prepare-data` that make a pack's images, without defaults."""
-    flags = {"--image-size": str(data.image_size), "--resample": data.resample, "--fit": data.fit}
-    flags |= {"--channels": str(data.channels)} if data.channels != 3 else {}
-    return [w for flag, value in flags.items() if value not in ("none", "bilinear", "stretch") for w in (flag, value)]
-
-
-def _training_pack(store: Store, models: Sequence[LoadedModel]) -> Path:
-    packs = [model.checkpoint.manifest.data for model in models]
-    first = packs[0]
-    if len({pack.digest for pack in packs}) > 1:
-        trained = ", ".join(
-            f"`{model.ref.name}` on `{pack.name}` (digest {pack.digest[:12]})"
-            for model, pack in zip(models, packs, strict=True)
-        )
-        raise DataError(
-            f"the models were trained on different packs: {trained}",
-            hint=f"name the pack to evaluate all of them on, for example --data {first.name}",
-        )
-    if first.digest == UNKNOWN:
-        raise DataError(
-            f"the images that model `{models[0].ref.name}` was trained on are unknown",
-            hint="name the pack to evaluate it on with --data",
-        )
-    path = find_training_pack(store, first.name, first.digest)
-    if path is None:
-        path = store.dataset_path(first.name)
-        if not path.exists():
-            making = store.command("prepare-data", "SOURCE...", *_preparation(first), "--name", first.name)
-            raise DataError(
-                f"no pack in `{store.home}` has the images that model `{models[0].ref.name}` was trained on: "
-                f"`{first.name}` (digest {first.digest[:12]})",
-                hint=f"name another pack with --data, or pack them with `{making}`",
-            )
-        raise DataError(
-            f"`{path}` has other images (digest {open_pack(path).info.digest[:12]}) than those model "
-            f"`{models[0].ref.name}` was trained on ({first.digest[:12]})",
-            hint=f"name a pack with --data; `--data {first.name}` evaluates on this one",
-        )
-    return path
-
-
-def probe_command(settings: Settings, references: Sequence[str], *, data: str | None = None) -> str:
-    """Return the command that probes new models on a split with enough images; if there is none, that shows a model.
-
-    Args:
-        settings: of the command that made the models.
-        references: the models' names or paths.
-        data: the pack that they were trained on, a name or a path.
-    """
-    store = Store(settings.home)
-    manifests = [read_manifest(store.find_model(reference).file) for reference in references]
-    needs: list[tuple[Any, ...]] = [
-        (one.data.digest, *(one.settings.get(name) for name in ("n_way", "n_shot", "n_query"))) for one in manifests
-    ]
-    digest, n_way, n_shot, n_query = needs[0]
-    path, flags = find_training_pack(store, manifests[0].data.name, digest), []
-    if path is None and data is not None:
-        path, flags = store.find_data(data), ["--data", path_argument(data)]
-    if path is not None and len(set(needs)) == 1:
-        pack = open_pack(path)
-        for split in reversed(pack.splits):
-            sizes = pack.open_split(split, verify=False).class_sizes
-            if len(sizes) >= n_way and min(sizes) >= n_shot + n_query:
-                flags += [] if split == "test" else ["--split", split]
-                flags += [] if len(sizes) >= 2 * n_way else ["--task-b", "any"]
-                return settings.command("probe", *map(path_argument, references), *flags, *_code_flags(manifests))
-    return settings.command("models", "show", path_argument(references[0]))
-
-
-def _code_flags(manifests: Sequence[Manifest]) -> list[str]:
-    """Return the flags of a command that computes with models, for those with one's own body."""
-    paths = dict.fromkeys(one.architecture.name for one in manifests if is_import_path(one.architecture.name))
-    return [word for path in paths for word in ("--arch", path)]
-
-
-def find_training_pack(store: Store, name: str, digest: str) -> Path | None:
-    """Return the pack in the store with this content digest, preferably the one of that name; None if there is none."""
-    for path in sorted(store.packs(), key=lambda path: path.stem != name):
-        with contextlib.suppress(NilrError, OSError):
-            if open_pack(path).info.digest == digest:
-                return path
-    return None
-
-
-def newest_pack(store: Store) -> Path:
-    """Return the pack in the store that was made last, ignoring unreadable ones; StoreError if there is none."""
-    packs = store.packs()
-    if not packs:
-        raise StoreError(f"there is no pack in `{store.home}`", hint=store.how_to_pack())
-    made: dict[Path, tuple[str, float]] = {}
-    for path in packs:
-        with contextlib.suppress(NilrError, OSError):
-            made[path] = open_pack(path).info.created_at, path.stat().st_mtime
-    return max(packs, key=lambda path: made.get(path, ("", 0.0)))

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nilr.data.overlap import SharedSplit, compare_splits
 from nilr.data.pack import Pack, PackedSplit, PackInfo, open_pack
-from nilr.recipes.common.loading import UNKNOWN, LoadedModel, OpenSplit, find_training_pack
+from nilr.recipes.common.loading import UNKNOWN, LoadedModel
+from nilr.recipes.common.packs import OpenSplit, find_training_pack
 from nilr.results.records import DataUsed, ImageRef, Overlap, PackName, SharedWith
 from nilr.store import Store
 from nilr.words import counted, some

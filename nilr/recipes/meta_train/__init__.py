@@ -10,7 +10,8 @@ from nilr import distributed
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import Interrupted
 from nilr.recipes.common.cluster import Cluster, check_cluster
-from nilr.recipes.common.loading import load_model, probe_command
+from nilr.recipes.common.evaluation_pack import probe_command
+from nilr.recipes.common.loading import load_model
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import recorded_settings

@@ -26,8 +26,8 @@ from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.models.import_path import check_allowed
 from nilr.models.registry import body_arguments, build_learner, image_arguments
 from nilr.recipes.common.episodes import split_commas
-from nilr.recipes.common.loading import OpenSplit, find_training_pack, newest_pack, open_split
 from nilr.recipes.common.memory import fit_memory
+from nilr.recipes.common.packs import OpenSplit, find_training_pack, newest_pack, open_split
 from nilr.recipes.common.settings import OF_JOBS, check_unchanged, recorded_settings, resolve, with_stored_settings
 from nilr.recipes.meta_train.reference import read_reference, with_reference
 from nilr.recipes.meta_train.training import Training

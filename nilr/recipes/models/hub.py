@@ -12,7 +12,7 @@ from nilr.checkpoint import read_manifest
 from nilr.config.commands import ImportSettings, PullSettings, PushSettings
 from nilr.data.pack import open_pack
 from nilr.errors import NilrError, StoreError, UsageError
-from nilr.recipes.common.loading import find_training_pack
+from nilr.recipes.common.packs import find_training_pack
 from nilr.recipes.models import FILES, Pushed, check_file, importing
 from nilr.recipes.models.card import write_card
 from nilr.reporting import Reporter

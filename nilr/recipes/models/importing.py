@@ -21,7 +21,8 @@ from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
 from nilr.history import completed_updates
 from nilr.portable.state_dict import is_foreign
-from nilr.recipes.common.loading import check_model, probe_command
+from nilr.recipes.common.evaluation_pack import probe_command
+from nilr.recipes.common.loading import check_model
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import parse_stored_settings
 from nilr.recipes.models import FILES, ModelRow, check_file, describe

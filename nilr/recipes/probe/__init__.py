@@ -8,10 +8,12 @@ from nilr import distributed
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import DataError
 from nilr.recipes.common.episodes import episode_size
-from nilr.recipes.common.loading import LoadedModel, OpenSplit, load_models, open_evaluation_split
+from nilr.recipes.common.evaluation_pack import open_evaluation_split
+from nilr.recipes.common.loading import LoadedModel, load_models
 from nilr.recipes.common.memory import with_memory_hint
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.overlaps import find_overlaps
+from nilr.recipes.common.packs import OpenSplit
 from nilr.recipes.probe.evaluation import Inputs, evaluate
 from nilr.recipes.probe.plan import check_settings, check_size, plan_all
 from nilr.recipes.probe.universality import open_all_classes

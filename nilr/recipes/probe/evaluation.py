@@ -21,8 +21,10 @@ from nilr.recipes.common.episodes import (
     unmoved_notes,
     with_head,
 )
-from nilr.recipes.common.loading import LoadedModel, Split, training_pack_notes
+from nilr.recipes.common.evaluation_pack import training_pack_notes
+from nilr.recipes.common.loading import LoadedModel
 from nilr.recipes.common.outcome import Outcome
+from nilr.recipes.common.packs import Split
 from nilr.recipes.probe.controls import UNTRAINED, build_controls, compare_with_untrained
 from nilr.recipes.probe.loop import judge, make_subject, task_pairs
 from nilr.recipes.probe.plan import ProbePlan, requested_rules

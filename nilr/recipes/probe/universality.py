@@ -8,7 +8,9 @@ from nilr.config.evaluation import ProbeSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import EpisodeError
 from nilr.probes.tasks import TaskPairs
-from nilr.recipes.common.loading import LoadedModel, OpenSplit, Split, open_evaluation_split
+from nilr.recipes.common.evaluation_pack import open_evaluation_split
+from nilr.recipes.common.loading import LoadedModel
+from nilr.recipes.common.packs import OpenSplit, Split
 from nilr.store import Store
 from nilr.words import counted
 

@@ -21,8 +21,9 @@ from nilr.data.pack import open_pack
 from nilr.errors import CheckpointError, EpisodeError
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.recipes import meta_train, probe
-from nilr.recipes.common import loading
-from nilr.recipes.common.loading import load_model, open_split
+from nilr.recipes.common import packs
+from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.packs import open_split
 from nilr.recipes.common.settings import recipe_digest, recorded_settings, resolve
 from nilr.reporting import SilentReporter
 from nilr.store import Store
@@ -107,12 +108,12 @@ def test_an_invalid_stored_episode_size_is_an_error(name: str, value: int, tmp_p
 def test_a_gpu_gets_a_copy_of_the_images_that_fit_and_reads_others(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size, gpu = 80 * 16 * 16 * 3, torch.device("meta")  # of the test split; the device has no memory, only shapes
     monkeypatch.setattr("nilr.data.pack._CHUNK_BYTES", 5 * 16 * 16 * 3)
-    for free, kept in ((size / loading._GPU_SHARE, True), (size / loading._GPU_SHARE - 1, False)):
-        monkeypatch.setattr(loading, "available_memory", lambda device, free=free: free)
+    for free, kept in ((size / packs._GPU_SHARE, True), (size / packs._GPU_SHARE - 1, False)):
+        monkeypatch.setattr(packs, "available_memory", lambda device, free=free: free)
         images = open_split(pack, "test", gpu).images.images
         assert isinstance(images, torch.Tensor) is kept
         assert images.device == gpu
         drawn = images.index_select(0, torch.tensor([3, 79]) if not kept else torch.tensor([3, 79], device=gpu))
         assert (drawn.shape, drawn.device) == ((2, 16, 16, 3), gpu)
     file = open_pack(pack).open_split("test").images
-    assert np.array_equal(loading._copied(file, torch.device("cpu")).numpy(), np.array([*file]))
+    assert np.array_equal(packs._copied(file, torch.device("cpu")).numpy(), np.array([*file]))

@@ -18,7 +18,7 @@ from nilr.episodes import Episode, EpisodeSampler
 from nilr.errors import DivergedError
 from nilr.meta.cuda_graphs import Capture
 from nilr.recipes import meta_train
-from nilr.recipes.common import loading
+from nilr.recipes.common import packs
 from nilr.recipes.meta_train import start as outer_loops
 from nilr.reporting import SilentReporter
 from nilr.results.commands import TrainMetrics
@@ -38,7 +38,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tapes | Failing], No
     def by(recorder: Tapes | Failing) -> None:
         monkeypatch.setattr(outer_loops, "capture_on", lambda device, note: Capture(recorder.record, note))
         # a GPU has the images in its memory
-        monkeypatch.setattr(loading, "_ImagesOnDisk", lambda file, device: torch.from_numpy(np.array([*file])))
+        monkeypatch.setattr(packs, "_ImagesOnDisk", lambda file, device: torch.from_numpy(np.array([*file])))
 
     return by
 

@@ -19,7 +19,7 @@ from nilr.meta.engine.registry import AUTO
 from nilr.meta.inner_lr import initial_rates
 from nilr.models.registry import build_learner
 from nilr.recipes import meta_train
-from nilr.recipes.common.loading import open_split
+from nilr.recipes.common.packs import open_split
 from nilr.recipes.models import list_models
 from nilr.reporting import SilentReporter
 from nilr.store import Store

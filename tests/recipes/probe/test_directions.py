@@ -16,7 +16,8 @@ from nilr.probes.conditions import META_INIT, Condition, Quantity
 from nilr.probes.directions import Displacement
 from nilr.probes.readings import NeighbourAccuracy
 from nilr.recipes import probe
-from nilr.recipes.common.loading import load_model, open_split
+from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.packs import open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.sections.directions import SECTION

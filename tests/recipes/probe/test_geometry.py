@@ -13,7 +13,8 @@ from nilr.episodes import EpisodeSampler
 from nilr.errors import EpisodeError, UsageError
 from nilr.probes.geometry import MEASURES
 from nilr.recipes import probe
-from nilr.recipes.common.loading import load_model, open_split
+from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.packs import open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store

@@ -15,7 +15,8 @@ from nilr.episodes import EpisodeSampler
 from nilr.meta.engine.explicit import ExplicitEngine
 from nilr.probes.tasks import draw_permutations
 from nilr.recipes import probe
-from nilr.recipes.common.loading import load_model, open_split
+from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.packs import open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store

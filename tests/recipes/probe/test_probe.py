@@ -20,7 +20,8 @@ from nilr.errors import CheckpointError, DataError, DivergedError, EpisodeError,
 from nilr.models.registry import build_learner
 from nilr.probes.neighbours import RULES
 from nilr.recipes import probe
-from nilr.recipes.common.loading import load_model, open_split
+from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.packs import open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store

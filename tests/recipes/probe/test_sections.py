@@ -26,7 +26,8 @@ from nilr.metrics import paired_difference
 from nilr.probes.neighbours import RULES
 from nilr.probes.similarity import BETWEEN, WITHIN
 from nilr.recipes import probe
-from nilr.recipes.common.loading import load_model, open_split
+from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.packs import open_split
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store

@@ -18,7 +18,8 @@ from nilr.errors import EpisodeError, UsageError
 from nilr.metrics import paired_difference
 from nilr.probes.linear_classifiers import CLASSIFIERS
 from nilr.recipes import probe
-from nilr.recipes.common.loading import load_model, open_split
+from nilr.recipes.common.loading import load_model
+from nilr.recipes.common.packs import open_split
 from nilr.recipes.probe.stopping import over_episodes
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
