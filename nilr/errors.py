@@ -11,6 +11,8 @@ from nilr.words import lower_first
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+_MOST_NAMES = 10  # in a hint
+
 
 class NilrError(Exception):
     """An error that the user can act on. The exit status is 1.
@@ -37,11 +39,10 @@ class UsageError(NilrError):
 
 
 class UnknownNameError(UsageError):
-    """An unknown name; the hint gives the nearest known name, if one is near, and lists the known names."""
+    """An unknown name; the hint gives the known names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known = list(known)
-        super().__init__(f"unknown {kind} `{name}`", hint=f"{did_you_mean(name, known)}known: {', '.join(known)}")
+        super().__init__(f"unknown {kind} `{name}`", hint=known_names(name, known))
 
 
 class DataError(NilrError):
@@ -99,6 +100,23 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = {other.lower(): other for other in known}
     nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return f"did you mean `{names[nearest[0]]}`? " if nearest else ""
+
+
+def known_names(name: str, known: Iterable[str], listing: str | None = None) -> str:
+    """Return a hint with the known names, and the one that is nearest to an unknown name, if one is near.
+
+    Args:
+        name: the unknown name.
+        known: all known names. Of many, the hint has the nearest ones and the number of all.
+        listing: the command that lists all names.
+    """
+    known = list(known)
+    if len(known) <= _MOST_NAMES:
+        return f"{did_you_mean(name, known)}known: {', '.join(known)}"
+    names = {other.lower(): other for other in known}
+    nearest = [names[other] for other in difflib.get_close_matches(name.lower(), names, n=_MOST_NAMES, cutoff=0)]
+    more = f"; `{listing}` lists all" if listing else ""
+    return f"{did_you_mean(name, known)}the nearest of {len(known):,} names: {', '.join(nearest)}{more}"
 
 
 def invalid_field(error: ValidationError) -> str:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nilr.config.base import Settings, is_name
-from nilr.errors import CheckpointError, StoreError, UnknownNameError, did_you_mean
+from nilr.errors import CheckpointError, StoreError, UnknownNameError, did_you_mean, known_names
 from nilr.files import expand_home, remove_at_once, remove_stale, storage_error
 from nilr.locks import InUseError, is_locked, locked
-from nilr.words import slug
+from nilr.words import slug, some
 
 if TYPE_CHECKING:
     from nilr.checkpoint import Manifest
@@ -71,8 +71,8 @@ class Store:
             if _is_path(ref):
                 raise StoreError(f"there is no pack `{ref}`", hint=self.how_to_pack())
             known = [pack.stem for pack in self.packs()]
-        others = f"known: {', '.join(known)}; or " if known else ""
-        hint = f"{_as_path(ref)}{did_you_mean(ref, known)}{others}{self.how_to_pack()}"
+        others = f"{known_names(ref, known, self.command('data', 'ls'))}; or " if known else ""
+        hint = f"{_as_path(ref)}{others}{self.how_to_pack()}"
         raise StoreError(f"no dataset `{ref}` in `{self._datasets}`", hint=hint)
 
     def require_pack(self, name: str) -> Path:
@@ -89,7 +89,7 @@ class Store:
         directory = self.model_dir(name)
         with _storage(directory):
             if not directory.is_dir() and not directory.is_symlink():
-                hint = f"{_as_path(name)}{did_you_mean(name, self.model_names())}known: {self._known()}"
+                hint = f"{_as_path(name)}{self.known_models(name)}"
                 raise StoreError(f"no model `{name}` in `{self._models}`", hint=hint)
         return directory
 
@@ -116,7 +116,7 @@ class Store:
             if path.is_dir():
                 return self._pick(path, wanted)
             if path.suffix != ".safetensors" or not path.is_file():
-                hint = f"expected a directory or a .safetensors file; models in the store: {self._known()}"
+                hint = f"give a directory, a .safetensors file or a name in the store; {self.known_models(path.name)}"
                 raise StoreError(f"there is no model at `{base}`", hint=hint)
         if wanted is not None:
             raise StoreError(f"`{base}` is a single checkpoint", hint=f"remove @{wanted}, or name the directory")
@@ -203,7 +203,7 @@ class Store:
             pattern, at, wanted = ref.partition("@")
             names = fnmatch.filter(self.model_names(), pattern)
             if not names:
-                raise StoreError(f"no model matches `{ref}`", hint=f"known: {self._known()}")
+                raise StoreError(f"no model matches `{ref}`", hint=self.known_models(pattern))
             found += [f"{name}{at}{wanted}" for name in names]
         return list(dict.fromkeys(found))
 
@@ -233,7 +233,7 @@ class Store:
         manifests = {name: newest_manifest(self.model_dir(name)) for name in names}
         saved_at = {name: found.saved_at for name, found in manifests.items() if found and found.parent is None}
         if not saved_at:
-            others = f"; ignored, because they are adapted or unreadable: {', '.join(names)}" if names else ""
+            others = f"; ignored, because they are adapted or unreadable: {some(names)}" if names else ""
             hint = f"{self.how_to_train()}{others}"
             raise StoreError(f"there is no trained model in `{self._models}` yet", hint=hint)
         return self.model_dir(max(saved_at, key=saved_at.__getitem__))
@@ -254,8 +254,12 @@ class Store:
         chosen = wanted or there[0]
         return ModelRef(name, directory, chosen, directory / CHECKPOINTS[chosen])
 
-    def _known(self) -> str:
-        return ", ".join(self.model_names()) or f"none; {self.how_to_train()}"
+    def known_models(self, name: str) -> str:
+        """Return a hint with the models of the store that are nearest to an unknown name."""
+        names = self.model_names()
+        return (
+            known_names(name, names, self.command("models", "ls")) if names else f"known: none; {self.how_to_train()}"
+        )
 
     def how_to_train(self) -> str:
         """Return a hint with the command that trains a model on a pack of the store, or else makes a pack."""

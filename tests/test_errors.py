@@ -31,6 +31,13 @@ def test_an_unknown_name_that_is_near_a_known_one_is_answered_with_that_one() ->
     assert error.hint == "did you mean `metasgd`? known: maml, metasgd"
 
 
+def test_an_unknown_name_among_many_lists_the_nearest() -> None:
+    error = UnknownNameError("class", "clas070", [f"class{number:03}" for number in range(351)])
+    assert error.hint is not None
+    assert error.hint.startswith("did you mean `class070`? the nearest of 351 names: class070, ")
+    assert error.hint.count("class") == 11
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_only_usage_errors_have_status_2(kind: type[NilrError]) -> None:
     assert kind.exit_status == (2 if issubclass(kind, UsageError) else 1)

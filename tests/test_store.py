@@ -194,6 +194,24 @@ def test_an_unknown_model_lists_the_known_ones(store: Store) -> None:
     assert caught.value.hint == "known: anil, maml"
 
 
+def test_an_unknown_name_among_many_has_a_short_hint_with_the_nearest(store: Store) -> None:
+    for seed in range(300):
+        store.new_model_name(f"cpu-maml-s{seed}")
+        (store.home / "datasets").mkdir(exist_ok=True)
+        store.dataset_path(f"photos-{seed}").touch()
+    for find, ref, nearest, command in (
+        (store.find_model, "cpu-mamls299", "cpu-maml-s299", "nilr models ls"),
+        (store.find_data, "photo-299", "photos-299", "nilr data ls"),
+        (lambda ref: store.matching_models([ref]), "cpu-mamls299*", "cpu-maml-s299", "nilr models ls"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            find(ref)
+        hint = caught.value.hint or ""
+        assert hint.startswith(f"did you mean `{nearest}`? the nearest of 300 names: {nearest}, ")
+        assert f"; `{command}" in hint
+        assert hint.count(nearest[:6]) == 11
+
+
 def test_a_model_without_a_checkpoint_is_an_error(store: Store) -> None:
     store.new_model_name("maml")
     with pytest.raises(StoreError, match="model `maml` has no checkpoint yet"):

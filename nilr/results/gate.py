@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nilr.config.evaluation import FIGURES, ProbeSettings
-from nilr.errors import NilrError, UsageError, did_you_mean
+from nilr.errors import NilrError, UsageError, known_names
 from nilr.results.probe import ProbeMetrics
 from nilr.results.result import Result
 
@@ -67,8 +67,7 @@ def _parse(text: str) -> Limit:
     except ValueError:
         least = math.nan
     if key not in FIGURES:
-        hint = f"{did_you_mean(key, FIGURES)}known: {', '.join(FIGURES)}"
-        raise UsageError(f"--fail-below `{text}`: there is no figure `{key}`", hint=hint)
+        raise UsageError(f"--fail-below `{text}`: there is no figure `{key}`", hint=known_names(key, FIGURES))
     if not equals or not -1 <= least <= 1:
         raise UsageError(f"--fail-below `{text}` has no limit", hint=f"write {key}=0.45: a fraction, not percent")
     return Limit(protocol, figure, least)

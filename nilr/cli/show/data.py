@@ -61,7 +61,7 @@ def show_checks(result: Result[list[PackCheck]], screen: Screen) -> None:
         screen.answer.table(("pack", "finding"), [(check.pack, check.problem or "ok") for check in checks])
     if damaged := [f"`{check.pack}`" for check in checks if check.problem]:
         raise DataError(
-            f"{len(damaged)} of {counted(len(checks), 'pack')} failed the check: {', '.join(damaged)}",
+            f"{len(damaged)} of {counted(len(checks), 'pack')} failed the check: {some(damaged)}",
             hint="pack these images again, with `prepare-data` and --force",
         )
 

@@ -10,7 +10,7 @@ from nilr.recipes.models import Exported, FileCheck, ModelRow, Pushed
 from nilr.results.commands import ImportMetrics
 from nilr.results.result import Result
 from nilr.store import ModelRef
-from nilr.words import counted
+from nilr.words import counted, some
 
 _LIST = (
     "name",
@@ -80,9 +80,7 @@ def show_checks(checks: list[FileCheck], screen: Screen) -> None:
     screen.answer.table(("model", "file", "finding"), [(c.model, c.file, c.problem or "ok") for c in checks])
     invalid = [f"{check.model}/{check.file}" for check in checks if check.problem]
     if invalid:
-        raise CheckpointError(
-            f"{len(invalid)} of {counted(len(checks), 'file')} failed the check: {', '.join(invalid)}"
-        )
+        raise CheckpointError(f"{len(invalid)} of {counted(len(checks), 'file')} failed the check: {some(invalid)}")
 
 
 def show_removed(names: Sequence[str], screen: Screen) -> None:

@@ -119,8 +119,8 @@ def _read_queries(paths: Sequence[Path], read: Read, classes: list[str]) -> Labe
     unknown = sorted({label for label in query.labels if label is not None and label not in classes})
     if unknown and not set(classes).isdisjoint(query.labels):
         raise EpisodeError(
-            f"`{paths[0]}` has folders that are not a class of the support set: {', '.join(unknown)}",
-            hint=f"the classes are {', '.join(classes)}; move images without a label out of the folders",
+            f"`{paths[0]}` has folders that are not a class of the support set: {some(unknown)}",
+            hint=f"the classes are {some(classes)}; move images without a label out of the folders",
         )
     if unknown:
         folders = some([f"`{name}`" for name in unknown])

@@ -11,6 +11,7 @@ from nilr.meta.model import Model
 from nilr.models.heads import resize_head
 from nilr.probes.edits import find_edit, rates_of_part
 from nilr.recipes.common.loading import LoadedModel
+from nilr.words import some
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -104,7 +105,7 @@ def _size(name: str, value: int | None, models: Sequence[LoadedModel]) -> int:
     first, *others = dict.fromkeys(trained.values())
     flag = "--" + name.replace("_", "-")
     if others:
-        values = ", ".join(f"`{model}` {value}" for model, value in trained.items())
+        values = some([f"`{model}` {value}" for model, value in trained.items()])
         raise EpisodeError(f"the models were trained with different {flag}: {values}", hint=f"set {flag}")
     if not isinstance(first, int) or first < 1:
         raise EpisodeError(f"`{models[0].ref.name}` has an invalid stored setting: {flag} {first}", hint=f"set {flag}")

@@ -17,7 +17,7 @@ from nilr.recipes.common.loading import UNKNOWN, LoadedModel
 from nilr.recipes.common.packs import OpenSplit, find_training_pack, open_split
 from nilr.results.records import DataUsed
 from nilr.store import Store
-from nilr.words import counted
+from nilr.words import counted, some
 
 
 def open_evaluation_split(
@@ -99,9 +99,11 @@ def _training_pack(store: Store, models: Sequence[LoadedModel]) -> Path:
     packs = [model.checkpoint.manifest.data for model in models]
     first = packs[0]
     if len({pack.digest for pack in packs}) > 1:
-        trained = ", ".join(
-            f"`{model.ref.name}` on `{pack.name}` (digest {pack.digest[:12]})"
-            for model, pack in zip(models, packs, strict=True)
+        trained = some(
+            [
+                f"`{model.ref.name}` on `{pack.name}` (digest {pack.digest[:12]})"
+                for model, pack in zip(models, packs, strict=True)
+            ]
         )
         raise DataError(
             f"the models were trained on different packs: {trained}",

@@ -258,8 +258,8 @@ def find_model_to_resume(settings: TrainSettings, store: Store) -> Path | None:
         return directory if holds_model(directory) else None
     directory = Path(settings.resume) if "/" in settings.resume else store.model_dir(settings.resume)
     if not holds_model(directory):
-        known = ", ".join(store.model_names()) or "none"
-        raise StoreError(f"there is no model `{settings.resume}` to resume", hint=f"models in the store: {known}")
+        hint = store.known_models(directory.name)
+        raise StoreError(f"there is no model `{settings.resume}` to resume", hint=hint)
     if settings.name not in (None, directory.absolute().name):
         raise UsageError(
             f"--resume names the model `{settings.resume}`, and --name another one: `{settings.name}`",
