@@ -1,4 +1,4 @@
-"""The history of a training: a JSON line per logged update and per validation."""
+"""The history of a training: a JSON line per logged update, per validation and for an error that ended it."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from nilr.checkpoint import Manifest
 from nilr.config.commands import ModelStatus
@@ -15,8 +15,10 @@ from nilr.errors import CheckpointError, invalid_field
 from nilr.files import storage_error, write_atomically
 from nilr.results.records import Mean
 from nilr.store import HISTORY, LAST
+from nilr.words import utc_now
 
 _LONGEST_LINE = 2**20
+_LONGEST_FAILURE = 2**14
 
 
 class Line(BaseModel):
@@ -33,6 +35,8 @@ class Line(BaseModel):
     share_negative_by_layer: dict[str, float] | None = None
     val_accuracy: Mean | None = None
     skipped: str | None = None
+    failed: str | None = None
+    logged_at: AwareDatetime | None = None  # histories of older versions lack it
 
 
 def check_history(path: Path) -> None:
@@ -56,16 +60,29 @@ def read_history(path: Path) -> Iterator[Line]:
         raise CheckpointError(f"`{path}`, line {number}: {invalid_field(error)}") from error
 
 
-def training_status(outer_step: int, outer_steps: int | None, *, running: bool = False) -> ModelStatus:
+def training_status(
+    outer_step: int,
+    outer_steps: int | None,
+    *,
+    running: bool = False,
+    saved: bool = True,
+    failed: bool = False,
+) -> ModelStatus:
     """Return the status of a training.
 
     Args:
         outer_step: completed updates.
         outer_steps: all updates; None if the model has no training of its own.
         running: whether a process is working on it.
+        saved: whether there is a checkpoint or a training state.
+        failed: whether an error ended it.
     """
     if running:
         return "running"
+    if not saved:
+        return "unsaved"
+    if failed:
+        return "failed"
     return "finished" if outer_steps is None or outer_step >= outer_steps else "interrupted"
 
 
@@ -81,6 +98,18 @@ def completed_updates(directory: Path, newest: Manifest) -> int:
     return max(steps)
 
 
+def find_failure(directory: Path) -> str | None:
+    """Return the error that ended a model's training, from the last line of its history; None if there is none."""
+    path = directory / HISTORY
+    with contextlib.suppress(CheckpointError, OSError, ValidationError):
+        check_history(path)
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_FAILURE))
+            *_, last = file.read().splitlines() or [b""]
+        return Line.model_validate_json(last).failed
+    return None
+
+
 class History:
     """Writes the history of a model; without a directory it writes nothing."""
 
@@ -93,7 +122,10 @@ class History:
             self._path.unlink(missing_ok=True)
 
     def trim(self, *, outer_step: int, validated_at: int, outer_steps: int) -> None:
-        """Remove the lines that a resumed training writes again, and a truncated line; update the total number."""
+        """Remove the lines that a resumed training writes again, and a truncated line; update the total number.
+
+        The line of an error is removed too.
+        """
         if self._path is None:
             return
         check_history(self._path)
@@ -108,16 +140,17 @@ class History:
                 continue
             if line.get("outer_steps", outer_steps) != outer_steps:
                 text = json.dumps(line | {"outer_steps": outer_steps})
-            if step <= outer_step and not ("val_accuracy" in line and validated_at < step):
+            repeated = step > outer_step or ("val_accuracy" in line and validated_at < step)
+            if not repeated and "failed" not in line:
                 kept.append(text + "\n")
         write_atomically(self._path, "".join(kept).encode())
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Append one line; StoreError if the file cannot be written."""
+        """Append one line, with the time; StoreError if the file cannot be written."""
         if self._path is None:
             return
         try:
             with self._path.open("a", encoding="utf-8") as history:
-                history.write(json.dumps(line) + "\n")
+                history.write(json.dumps({**line, "logged_at": utc_now()}) + "\n")
         except OSError as error:
             raise storage_error(self._path, error) from error

@@ -110,3 +110,8 @@ def test_settings_are_frozen_and_know_their_names() -> None:
         DemoSettings().seed = 1  # type: ignore[misc]
     with pytest.raises(ValidationError):
         DemoSettings(sead=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("validated_at", "left"), [(-1, 3), (0, 3), (400, 2), (800, 1), (1000, 0)])
+def test_validations_follow_every_so_many_updates_and_the_last_one(validated_at: int, left: int) -> None:
+    assert TrainSettings(outer_steps=1000, eval_every=400).validations_after(validated_at) == left

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nilr.errors import CheckpointError, StoreError
-from nilr.history import History, read_history
+from nilr.history import History, find_failure, read_history
 
 
 def lines(directory: Path) -> list[dict[str, object]]:
@@ -29,6 +29,17 @@ def test_lines_that_a_resumed_training_writes_again_are_removed(tmp_path: Path) 
         (4, True),
         (6, False),
     ]
+
+
+def test_the_error_that_ended_a_training_is_kept_until_it_resumes(tmp_path: Path) -> None:
+    assert find_failure(tmp_path) is None
+    history = History(tmp_path)
+    history.append({"outer_step": 4, "failed": "x" * 3000})
+    assert find_failure(tmp_path) == "x" * 3000
+    history.trim(outer_step=4, validated_at=4, outer_steps=8)
+    assert find_failure(tmp_path) is None
+    (tmp_path / "history.jsonl").write_text("{\n")
+    assert find_failure(tmp_path) is None
 
 
 def test_a_directory_that_is_gone_is_an_error_with_its_path(tmp_path: Path) -> None:

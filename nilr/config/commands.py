@@ -25,7 +25,7 @@ from nilr.config.base import (
 )
 
 ExportFormat = Literal["nilr", "state-dict", "learn2learn"]
-ModelStatus = Literal["finished", "running", "interrupted", "unreadable"]
+ModelStatus = Literal["finished", "running", "interrupted", "failed", "unsaved", "unreadable"]
 ModelOrder = Literal["name", "algo", "data", "status", "accuracy", "size", "age"]
 TableFormat = Literal["csv", "parquet", "json"]
 ReproducePreset = Literal["paper", "cpu", "controls", "grid", "demo"]
@@ -210,7 +210,8 @@ class ListModelsSettings(ModelsSettings):
     status: ModelStatus | None = setting(
         None,
         "Only models in this state: finished, running, interrupted (its training has not finished, and no process is "
-        "working on it) or unreadable.",
+        "working on it), failed (an error ended its training), unsaved (its training ended before the first save) or "
+        "unreadable.",
         shown="all",
         env=False,
     )

@@ -163,10 +163,10 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
         return listed_seeds(self.seeds, self.seed)
 
     def validations_after(self, outer_step: int) -> int:
-        """Return how many validations follow the one after `outer_step` updates."""
+        """Return how many validations follow the one after `outer_step` updates; -1 before the first one."""
         if not self.eval_every or outer_step >= self.outer_steps:
             return 0
-        return math.ceil(self.outer_steps / self.eval_every) - outer_step // self.eval_every
+        return math.ceil(self.outer_steps / self.eval_every) - max(0, outer_step) // self.eval_every
 
     @classmethod
     def from_stored(cls, values: Mapping[str, Any]) -> "TrainSettings":

@@ -121,6 +121,7 @@ class ModelCard(Record):
     name: str
     checkpoint: str
     status: ModelStatus | None = None  # of the training; older results lack it
+    problem: str | None = None  # the error that ended the training
     manifest: Manifest
     n_params: int  # number of scalar parameters
     rates_by_tensor: list[RateRow]  # the inner rates of every tensor that the inner loop changes

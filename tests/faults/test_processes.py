@@ -61,7 +61,8 @@ def check_failed(done: list[Done], status: int) -> None:
 
 def history(work: Path) -> list[dict[str, object]]:
     path = work / "home" / "models" / "m" / "history.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if line.pop("logged_at")]
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def _facts(card: ModelCard, screen: Screen) -> Iterator[tuple[str, Cell]]:
 
 def _training(card: ModelCard) -> Iterator[tuple[str, Cell]]:
     manifest = card.manifest
-    yield "status", card.status
+    yield "status", card.status and ": ".join(filter(None, (card.status, card.problem)))
     total, seed = manifest.settings.get("outer_steps"), manifest.settings.get("seed")
     of_total = f" of {total:,}" if isinstance(total, int) else ""
     with_seed = "" if seed is None else f", seed {seed}"

@@ -14,6 +14,8 @@ def show(watch: Watch, screen: Screen) -> None:
         for state in states:
             for line in _lines(state, answer.width):
                 answer.line(line, wrap=False)
+            if state.problem is not None:
+                answer.line(f"  {state.problem}", indent=2)
 
 
 def _lines(state: Watched, columns: int) -> list[str]:

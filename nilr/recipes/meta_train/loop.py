@@ -119,6 +119,8 @@ def _saving_on_failure(trainings: Sequence[Training], stop: StopRequest) -> Iter
     except (DataError, StoreError, LostProcessError) as error:
         with contextlib.suppress(StoreError):  # the disk that failed may be that of the models
             _save_updates(trainings)
+        for training in trainings:
+            training.log_failure(error.message)
         hints = filter(None, (error.hint, _resume_hint(trainings)))
         raise type(error)(error.message, hint="; then ".join(hints) or None) from error
 
@@ -130,10 +132,11 @@ def _resume_hint(trainings: Sequence[Training]) -> str | None:
 
 @contextlib.contextmanager
 def _naming(training: Training) -> Iterator[None]:
-    """Name the model in the error if its training diverges."""
+    """Name the model in the error if its training diverges, and log the error."""
     try:
         yield
     except DivergedError as error:
+        training.log_failure(error.message)
         raise DivergedError(f"model `{training.name}`: {error.message}", hint=error.hint) from error
 
 
@@ -154,9 +157,12 @@ def _memory_hint(trainings: Sequence[Training], n_episodes: int, *, within: Trai
         at_once = max(engine.episodes_at_once, workers(device, engine.episode_chunk))
         keeps = trainings[0].outer.algorithm.order == 2 and not engine.recompute
         recompute = "--recompute on, " if keeps else ""
-        raise out_of_memory(
+        problem = out_of_memory(
             device,
             at_once=min(at_once, n_episodes),
             smaller=f"{recompute}a smaller --n-query, --filters, --widths or --image-size, or --device cpu",
             saved=[training.resume_command() for training in trainings if training.resumable],
-        ) from error
+        )
+        for training in trainings:
+            training.log_failure(problem.message)
+        raise problem from error

@@ -191,6 +191,11 @@ class Training:
         self.history.append(line)
         self.loggers.add(line)
 
+    def log_failure(self, message: str) -> None:
+        """Append the error that ends the training to the history, if it can be written."""
+        with contextlib.suppress(StoreError):
+            self.history.append({"outer_step": self.progress.outer_step, "failed": message})
+
     def log_final(self) -> None:
         """Log the metrics of a complete training, unless an earlier process has logged them."""
         if self.loggers.logged:

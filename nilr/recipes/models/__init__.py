@@ -14,10 +14,10 @@ from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings
 from nilr.config.commands import ListModelsSettings, ModelSettings, ModelsSettings, ModelStatus, RemoveSettings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
-from nilr.history import completed_updates, read_history, training_status
+from nilr.history import completed_updates, find_failure, read_history, training_status
 from nilr.reporting import Reporter
 from nilr.results.records import Record
-from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store
+from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store, holds_model
 from nilr.training_state import load_training_state
 from nilr.words import some
 
@@ -60,7 +60,7 @@ class ModelRow(Record):
     bytes: int | None = None  # of all its files
     saved_at: str | None = None
     parent: str | None = None  # the model it was adapted from
-    problem: str | None = None  # why it is unreadable
+    problem: str | None = None  # why it is unreadable, or the error that ended its training
 
 
 class FileCheck(Record):
@@ -141,9 +141,9 @@ def _row(store: Store, name: str) -> ModelRow:
     try:
         files = [directory / file for file in CHECKPOINTS.values()]
         manifests = [read_manifest(file) for file in files if file.is_file()]
-        row = ModelRow(name=name, status="interrupted")
+        row = ModelRow(name=name, status=training_status(0, 1, saved=holds_model(directory)))
         if manifests:
-            row = describe(name, manifests[-1], completed_updates(directory, manifests[-1]))
+            row = describe(name, manifests[-1], directory)
         progress = _progress(directory) if store.in_use(name) else {}
         n_bytes = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
         return row.model_copy(update={"bytes": n_bytes, **progress})
@@ -153,21 +153,21 @@ def _row(store: Store, name: str) -> ModelRow:
 
 def _progress(directory: Path) -> dict[str, Any]:
     """Return the status of a model that a process is working on, and the updates in its history."""
-    progress: dict[str, Any] = {"status": "running"}
+    progress: dict[str, Any] = {"status": "running", "problem": None}
     with contextlib.suppress(CheckpointError):
         for line in read_history(directory / HISTORY):
             progress |= line.model_dump(include={"outer_step", "outer_steps"}, exclude_none=True)
     return progress
 
 
-def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
-    """Return the row of the model whose newest checkpoint has this manifest, after this many updates."""
-    settings = manifest.settings
+def describe(name: str, manifest: Manifest, directory: Path) -> ModelRow:
+    """Return the row of the model whose newest checkpoint has this manifest, and whose history is in a directory."""
+    settings, outer_step, failure = manifest.settings, completed_updates(directory, manifest), find_failure(directory)
     total: Any = settings.get("outer_steps") if manifest.parent is None else None
     best: Any = manifest.metrics.get("best_val_accuracy")
     row = {
         "name": name,
-        "status": training_status(outer_step, total if isinstance(total, int) else None),
+        "status": training_status(outer_step, total if isinstance(total, int) else None, failed=failure is not None),
         "algo": manifest.algorithm.get("name"),
         "arch": manifest.architecture.name,
         "n_way": manifest.architecture.arguments.get("n_way"),
@@ -179,6 +179,7 @@ def describe(name: str, manifest: Manifest, outer_step: int) -> ModelRow:
         "image_size": manifest.data.image_size,
         "saved_at": manifest.saved_at,
         "parent": manifest.parent.name if manifest.parent else None,
+        "problem": failure,
     }
     try:
         return ModelRow.model_validate(row)

@@ -19,7 +19,6 @@ from nilr.config.base import Settings
 from nilr.config.commands import ImportSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
-from nilr.history import completed_updates
 from nilr.portable.state_dict import is_foreign
 from nilr.recipes.common.evaluation_pack import probe_command
 from nilr.recipes.common.loading import check_model
@@ -148,7 +147,7 @@ def _read(store: Store, path: Path, name: str | None) -> Source:
     manifests = _manifests(files)
     try:
         newest = manifests.get(LAST) or manifests[BEST]
-        row = describe(ref.name, newest, completed_updates(ref.directory, newest))
+        row = describe(ref.name, newest, ref.directory)
         for manifest in manifests.values():
             parse_stored_settings(manifest.settings)
     except CheckpointError as error:

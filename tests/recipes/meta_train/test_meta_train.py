@@ -14,6 +14,7 @@ from nilr.config.base import Settings
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import Episode, EpisodeSampler, stream_seed
 from nilr.errors import CheckpointError, DivergedError, EpisodeError, Interrupted, NilrError, StoreError, UsageError
+from nilr.history import find_failure
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.registry import AUTO
 from nilr.meta.inner_lr import initial_rates
@@ -55,7 +56,8 @@ def _models() -> Path:
 
 def contents(directory: Path) -> dict[str, Any]:
     """Return all that a training leaves behind, without times."""
-    kept: dict[str, Any] = {"history": (directory / "history.jsonl").read_text()}
+    lines = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
+    kept: dict[str, Any] = {"history": [line for line in lines if line.pop("logged_at")]}
     for name in ("last", "best"):
         checkpoint = load_checkpoint(directory / f"{name}.safetensors")
         kept[name] = (checkpoint.digest, checkpoint.manifest.outer_step, checkpoint.manifest.metrics)
@@ -454,6 +456,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_episode_and_keeps_the_sta
         train(name="x", **(quick | {"save_every": 2}))
     assert "--on-nan skip" in (caught.value.hint or "")
     assert load_checkpoint(_models() / "x" / "last.safetensors").manifest.outer_step == 5
+    assert "nan at outer step 5, episode 11" in (find_failure(_models() / "x") or "")
 
 
 def test_with_on_nan_skip_an_update_that_is_not_finite_is_skipped_and_counted(

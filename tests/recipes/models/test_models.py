@@ -106,7 +106,7 @@ def test_an_unfinished_training_is_interrupted(home: Path) -> None:
     save(home, "metasgd", outer_step=99)
     (home / "models" / "just-started").mkdir()
     assert [(row.name, row.status, row.outer_step) for row in list_models(home)] == [
-        ("just-started", "interrupted", None),
+        ("just-started", "unsaved", None),
         ("metasgd", "interrupted", 99),
     ]
 
@@ -126,7 +126,7 @@ def test_a_locked_model_is_running_and_shows_the_updates_of_its_history(home: Pa
         ("saved", "running", 120, 60_000),
         ("unsaved", "running", 120, 60_000),
     ]
-    assert [row.status for row in list_models(home)] == ["finished", "interrupted", "interrupted"]
+    assert [row.status for row in list_models(home)] == ["finished", "interrupted", "unsaved"]
 
 
 def test_an_adapted_model_is_finished_and_names_its_parent(home: Path) -> None:
