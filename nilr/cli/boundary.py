@@ -15,7 +15,7 @@ import typer
 
 from nilr import distributed
 from nilr.cli.app import build_command
-from nilr.cli.parsing import COMPLETE, Invocation, complete, source_of
+from nilr.cli.parsing import COMPLETE, Invocation, complete, given_value, source_of
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError, did_you_mean, invalid_value
 from nilr.files import storage_error
 from nilr.signals import ignore_repeated_signals, unwinding
@@ -118,11 +118,24 @@ def _report(error: BaseException, invocation: Invocation) -> int:
     message, hint, status = _described(error)
     if distributed.reports(error):
         _print_error(message, hint)
-        if invocation.log_file is not None:
-            from nilr.cli.log_file import write_log
-
-            write_log(invocation, f"error: {message}", *([f"hint: {hint}"] if hint else []))
+        _log_error(message, hint, invocation)
     return status
+
+
+def _log_error(message: str, hint: str | None, invocation: Invocation) -> None:
+    """Write an error to the log, if there is one, also if the command line is invalid."""
+    words = invocation.words
+    if not invocation.log_checked and (file := given_value(words, "--log-file")) is not None:
+        from nilr.cli.log_file import open_log
+
+        invocation.log_file = file
+        invocation.json, invocation.save_config = given_value(words, "--json"), given_value(words, "--save-config")
+        with contextlib.suppress(NilrError):
+            open_log(invocation)
+    if invocation.log_file is not None:
+        from nilr.cli.log_file import write_log
+
+        write_log(invocation, f"error: {message}", *([f"hint: {hint}"] if hint else []))
 
 
 def _described(error: BaseException) -> tuple[str, str | None, int]:

@@ -9,8 +9,11 @@ from typing import IO, cast
 from rich.console import Console
 from typing_extensions import override
 
+from nilr import distributed
+from nilr.cli.destinations import checked_destination
 from nilr.cli.parsing import Invocation
 from nilr.cli.progress import PlainReporter
+from nilr.files import storage_error
 from nilr.reporting import Reporter
 from nilr.words import printable, utc_now
 
@@ -23,11 +26,30 @@ def write_log(invocation: Invocation, *lines: str) -> None:
         _Lines(Path(invocation.log_file)).write("\n".join(map(printable, lines)))
 
 
+def open_log(invocation: Invocation) -> None:
+    """Check before the work that the log can be written, and log the command line.
+
+    Of several processes, only the first one has a log. After an error there is none.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    file, invocation.log_file, invocation.log_checked = invocation.log_file, None, True
+    if file is None or not distributed.prints():
+        return
+    file = checked_destination(file, "--log-file", others=(invocation.json, invocation.save_config), regular=True)
+    try:
+        Path(file).open("a").close()
+    except OSError as error:
+        raise storage_error(Path(file), error, flag="--log-file") from error
+    invocation.log_file = file
+    write_log(invocation, shlex.join(["nilr", *invocation.words]))
+
+
 def logging(invocation: Invocation, shown: Reporter) -> Reporter:
-    """Return a reporter that writes to the log, if there is one, what another one shows; log the command line."""
+    """Return a reporter that writes to the log, if there is one, what another one shows."""
     if invocation.log_file is None:
         return shown
-    write_log(invocation, shlex.join(["nilr", *invocation.words]))
     lines = _Lines(Path(invocation.log_file))
     return _Both(shown, PlainReporter(Console(file=cast(IO[str], lines), width=_WIDTH, no_color=True)))
 

@@ -52,11 +52,7 @@ def typer_function(
         invocation.json = values.pop("json", None)
         invocation.dry_run = bool(values.pop("dry_run", False))
         invocation.save_config = values.pop("save_config")
-        log_file = values.pop("log_file")
-        if log_file is not None:
-            from nilr.files import expand_home
-
-            invocation.log_file = expand_home(log_file)
+        invocation.log_file = values.pop("log_file")
         config = values.pop("config")
         if values.get("home") is None:
             values["home"] = invocation.home

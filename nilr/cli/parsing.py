@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Invocation:
     json: str | None = None
     save_config: str | None = None
     log_file: str | None = None
+    log_checked: bool = False  # whether it is known if the log can be written
     dry_run: bool = False
     words: Sequence[str] = ()  # of the command line
 
@@ -66,6 +68,19 @@ def complete_values(parameters: Sequence[Any], words: Sequence[str], hint: str, 
             found = f", and `{rest[0]}` is an option" if rest else ""
             raise UsageError(f"option `{word}` needs a value{found}", hint=hint)
     return completed + rest
+
+
+def given_value(words: Sequence[str], flag: str) -> str | None:
+    """Return the value of an option on a command line that may be invalid."""
+    found = None
+    for word, following in pairwise([*words, ""]):
+        if word == "--":
+            break
+        if word == flag and not following.startswith("-"):
+            found = following
+        elif word.startswith(f"{flag}="):
+            found = word.removeprefix(f"{flag}=")
+    return found or None
 
 
 def source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not export these classes

@@ -12,13 +12,14 @@ import typer
 
 from nilr import distributed
 from nilr.cli.config_file import config_text
+from nilr.cli.destinations import STANDARD_OUTPUT, checked_destination
 from nilr.cli.parsing import Invocation
 from nilr.cli.variables import variable_warnings
 from nilr.commands import COMMANDS, Command
 from nilr.config.base import ClusterSettings, Settings
 from nilr.config.commands import RemovePacksSettings, RemoveSettings, ResultRemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
-from nilr.files import check_output, check_writable, expand_home, storage_error, write_output
+from nilr.files import check_writable, write_output
 from nilr.reporting import Reporter, SilentReporter
 from nilr.results.records import Record
 from nilr.results.result import Result, to_json, write_result
@@ -27,8 +28,6 @@ from nilr.words import some
 
 if TYPE_CHECKING:
     from nilr.cli.console import Screen
-
-STANDARD_OUTPUT = ("-", "/dev/stdout")
 
 
 def run_command(command: Command, settings: Settings, invocation: Invocation) -> None:
@@ -52,6 +51,7 @@ def run_command(command: Command, settings: Settings, invocation: Invocation) ->
         _write(invocation.save_config, config_text(settings, command.name))
     if invocation.dry_run and command.dry_run is not None:
         rows = pkgutil.resolve_name(command.dry_run)(settings, SilentReporter())
+        write_log(invocation, *(f"{name:<10}{value}" for name, value in rows.items()))
         _show_dry_run(rows, invocation.json, None if json_on_terminal else screen.answer)
         return
     try:
@@ -113,13 +113,19 @@ def _show_dry_run(rows: dict[str, str], file: str | None, answer: "Screen | None
 def _check(command: Command, settings: Settings, invocation: Invocation) -> None:
     """Check before the work, and before slow imports, whatever can be checked; ask for a confirmation if necessary."""
     _check_working_directory()
+    if invocation.log_file is not None:
+        from nilr.cli.log_file import open_log
+
+        open_log(invocation)
     _check_processes(command, settings)
     invocation.quiet |= not distributed.prints()
     for warning in () if invocation.quiet else variable_warnings(os.environ):
         typer.echo(f"warning: {warning}", err=True)
-    invocation.json = _checked_destination(invocation.json, "--json")
-    invocation.save_config = _checked_destination(invocation.save_config, "--save-config")
-    _check_log(invocation)
+    if invocation.json is not None:
+        invocation.json = checked_destination(invocation.json, "--json")
+    if invocation.save_config is not None:
+        others = (invocation.json,)
+        invocation.save_config = checked_destination(invocation.save_config, "--save-config", others=others)
     if isinstance(settings, RemoveSettings | RemovePacksSettings | ResultRemoveSettings) and not settings.yes:
         _confirm_removal(settings)
     if _stores(command):
@@ -150,36 +156,6 @@ def _check_working_directory() -> None:
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise StoreError(f"cannot use the working directory: {reason}", hint="change to one that exists") from error
-
-
-def _checked_destination(file: str | None, flag: str) -> str | None:
-    """Return the file of a flag, after checking before the work that it can be written."""
-    if file is None or file in STANDARD_OUTPUT:
-        return file
-    file = expand_home(file)
-    if not file or file.endswith("/"):
-        raise StoreError(f"cannot write `{file}`: it is no file", hint=f"give {flag} the name of a file")
-    check_output(Path(file), flag)
-    return file
-
-
-def _check_log(invocation: Invocation) -> None:
-    """Check before the work that the log can be written; of several processes, only the first one writes it."""
-    if not distributed.prints():
-        invocation.log_file = None
-    if (file := invocation.log_file) is None:
-        return
-    path, hint = Path(file), "give --log-file the name of a file on a disk, which no other option writes"
-    invocation.log_file = None  # this error does not belong into it
-    taken = {Path(other).absolute() for other in (invocation.json, invocation.save_config) if other is not None}
-    if path.absolute() in taken or file in STANDARD_OUTPUT or (path.exists() and not path.is_file()):
-        raise StoreError(f"cannot write the log to `{file}`", hint=hint)
-    check_output(path, "--log-file")
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise storage_error(path, error, "write") from error
-    invocation.log_file = file
 
 
 def _confirm_removal(settings: RemoveSettings | RemovePacksSettings | ResultRemoveSettings) -> None:

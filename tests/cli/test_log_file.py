@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,9 @@ def test_a_log_that_is_no_file_of_its_own_is_an_error(
     os.mkfifo("pipe")
     Path("folder").mkdir()
     assert run([*PACK, "--json", "same.json", "--log-file", name]) == 1
-    assert capsys.readouterr().err.startswith(f"error: cannot write the log to `{name}`\nhint: give --log-file ")
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: cannot write `{name}`: ")
+    assert hint.startswith("hint: give --log-file the name of ")
     assert not Path("same.json").exists()
     assert not (home / "datasets").exists()
 
@@ -70,3 +73,45 @@ def test_a_log_has_the_hint_of_an_error_and_no_control_characters(home: Path, tm
     assert command.isprintable()
     assert error.startswith("error: ")
     assert hint.startswith("hint: ")
+
+
+def test_a_log_has_what_a_dry_run_shows(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    assert run([*PACK, "--dry-run", "--log-file", str(log)]) == 0
+    assert lines(log) == [f"nilr {shlex.join([*PACK, '--dry-run', '--log-file', str(log)])}", *_shown(capsys)]
+
+
+def _shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--outer-stepz", "3"], ["--seed", "x"], ["--limit-per-class", "0"], ["--seed"], ["--config", "no.toml"]]
+)
+def test_a_log_has_the_error_of_an_invalid_command_line(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str]
+) -> None:
+    for i, given in enumerate((["--log-file", str(tmp_path / "0")], [f"--log-file={tmp_path / '1'}"])):
+        assert run([*PACK, *given, *wrong]) > 0
+        command, *errors = lines(tmp_path / str(i))
+        assert command.startswith("nilr prepare-data ")
+        assert errors == capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("option", ["--json", "--save-config"])
+def test_an_invalid_command_line_writes_no_log_to_the_file_of_another_option(
+    home: Path, tmp_path: Path, option: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept")
+    assert run([*PACK, option, str(file), "--log-file", str(file), "--outer-stepz"]) == 2
+    assert file.read_text() == "kept"
+
+
+def test_two_options_that_name_the_same_file_are_an_error(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    assert run([*PACK, "--json", str(file), "--save-config", str(file)]) == 1
+    assert f"cannot write `{file}`: another option writes it" in capsys.readouterr().err
+    assert not file.exists()
