@@ -134,7 +134,9 @@ def invalid_value(where: str, details: Mapping[str, Any], hint: str) -> UsageErr
         details: pydantic's: what it says (`msg`), and the value (`input`).
         hint: what to do.
     """
-    return UsageError(f"`{where}` cannot be `{details['input']}`: {_reason(details)}", hint=hint)
+    given = details["input"]
+    text = ",".join(map(str, given)) if isinstance(given, list | tuple) else given
+    return UsageError(f"`{where}` cannot be `{text}`: {_reason(details)}", hint=hint)
 
 
 def _reason(details: Mapping[str, Any]) -> str:

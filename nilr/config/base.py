@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 from nilr.files import expand_home, path_argument
@@ -67,6 +67,17 @@ def _parse_widths(value: Any) -> Any:  # noqa: ANN401 - a value from a flag, a v
             return widths
     raise ValueError(f"give four numbers from 1 to {_MOST_CHANNELS}, separated by commas")
 
+
+def _check_commas(value: Any) -> Any:  # noqa: ANN401 - a text, or several
+    """Return texts with commas; ValueError if nothing is before, between or after commas."""
+    texts = [value] if isinstance(value, str) else value
+    if not all(word.strip() for text in texts for word in text.split(",")):
+        raise ValueError("a value is missing before, between or after commas")
+    return value
+
+
+CommaText = Annotated[str, AfterValidator(_check_commas)]
+CommaTexts = Annotated[tuple[str, ...], AfterValidator(_check_commas)]
 
 Widths = Annotated[tuple[int, int, int, int], BeforeValidator(_parse_widths)]
 
@@ -132,7 +143,7 @@ def setting(
     env: bool = True,
     text: bool = False,
     offers: Iterable[str] = (),
-    **bounds: Any,  # noqa: ANN401 - pydantic's own keywords: ge, gt, le, lt
+    **bounds: Any,  # noqa: ANN401 - pydantic's own keywords
 ) -> Any:  # noqa: ANN401 - stands where pydantic's Field stands
     """Describe one setting.
 
@@ -144,7 +155,7 @@ def setting(
         env: whether the environment variable `NILR_<FLAG>` may set it.
         text: whether a flag gives the value as one text, such as numbers with commas.
         offers: some valid values, or starts of them, for completion; {algorithms} and so on as in `help`.
-        bounds: `ge`, `gt`, `le`, `lt`.
+        bounds: `ge`, `gt`, `le`, `lt`, `min_length`.
     """
     extra: dict[str, Any] = {"shown": shown, "short": short, "env": env, "text": text, "offers": list(offers)}
     return Field(default, description=help, json_schema_extra=extra, **bounds)

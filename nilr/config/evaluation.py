@@ -7,6 +7,7 @@ from nilr.config.base import (
     BatchStats,
     ChunkSettings,
     CodeSettings,
+    CommaTexts,
     Distance,
     HeadChoice,
     Interval,
@@ -67,19 +68,21 @@ class JudgeSettings(TaskSettings):
         "Head to start from: rows: the model's, its rows in turn for another number of classes; mean: copies of their "
         "mean; zeros. From equal rows (mean, zeros) the first inner step moves the head alone.",
     )
-    adapt_part: tuple[str, ...] = setting(
+    adapt_part: CommaTexts = setting(
         ("all",),
         "Parts of the network to adapt, if the algorithm adapts them: all, body, head, or names of layers (repeat "
         "the flag or use commas).",
         shown="all",
         offers=("all", "body", "head", *BLOCKS),
+        min_length=1,
     )
-    rates: tuple[str, ...] = setting(
+    rates: CommaTexts = setting(
         ("learned",),
         f"Inner rates to adapt with: {', '.join(RATES)} or a number of any sign for all rates. `probe` accepts several "
         "(repeat the flag or use commas).",
         shown="learned",
         offers=RATES,
+        min_length=1,
     )
 
 
@@ -133,12 +136,13 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     interval: Interval = setting(
         "t", "Method for 95 % intervals of differences: Student's t, or bootstrap (BCa, 9,999 resamples)."
     )
-    neighbours: tuple[str, ...] = setting(
+    neighbours: CommaTexts = setting(
         ("nearest",),
         f"How neighbours classify a query: {one_of(NEIGHBOURS)}. If there are several (repeat the flag or use "
         "commas), the first one is the main one.",
         shown="nearest",
         offers=NEIGHBOURS,
+        min_length=1,
     )
     distance: Distance = setting("cosine", "Distance between features.")
     controls: bool = setting(False, "Evaluate raw pixels and untrained bodies too, on the same episodes.")
@@ -163,7 +167,7 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
         "Query images that are evaluated in one batch, which matters for --batch-stats apart and together: all of an "
         "episode, those of one class, or a single image.",
     )
-    layers: tuple[str, ...] = setting(
+    layers: CommaTexts = setting(
         (),
         "Evaluate the outputs of these layers too: all, or names (repeat the flag or use commas).",
         shown="none",
@@ -218,7 +222,7 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     universality_images: int = setting(
         50, "Number of images per class that --universality fits, and of others that it evaluates.", ge=5
     )
-    fail_below: tuple[str, ...] = setting(
+    fail_below: CommaTexts = setting(
         (),
         "Exit with status 1 if a model's figure is below this fraction: PROTOCOL.accuracy=SHARE, or, for the "
         "difference to meta-init, PROTOCOL.delta=SHARE. Example: same-task.accuracy=0.45 (repeat the flag or use "

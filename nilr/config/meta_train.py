@@ -8,6 +8,7 @@ from typing import Any
 from nilr.config.base import (
     ChunkSettings,
     ClusterSettings,
+    CommaTexts,
     EpisodeSettings,
     OnNan,
     OuterLRSchedule,
@@ -132,7 +133,7 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
         None, "Number of updates between saves.", shown="500 updates or 5 minutes, whichever comes first", ge=1
     )
     log_every: int = setting(10, "Number of updates between lines of history.jsonl.", ge=1)
-    log: tuple[str, ...] = setting(
+    log: CommaTexts = setting(
         (),
         f"Also log the figures of history.jsonl, at each save: {one_of(LOGGERS)}. Each requires the extra of its name. "
         "Commas separate several.",

@@ -356,3 +356,26 @@ def test_the_version_is_followed_by_what_a_report_of_a_bug_needs(
         assert rows["store"] == f"{words[-1] if len(words) > 2 else home} (0 models, 0 packs)"
     assert run(["--verbose", "models", "ls"]) == 2
     assert capsys.readouterr().err.startswith("error: --verbose belongs to --version\n")
+
+
+@pytest.mark.parametrize("given", [",", "", "learned,,absolute", "learned,"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "meta-train --log",
+        "probe --rates",
+        "probe --neighbours",
+        "probe --layers",
+        "probe --adapt-part",
+        "probe --fail-below",
+        "adapt --rates",
+        "bench --algo",
+    ],
+)
+def test_a_list_with_a_missing_value_is_one_clear_error(
+    home: Path, capsys: pytest.CaptureFixture[str], option: str, given: str
+) -> None:
+    command, flag = option.split()
+    assert run([command, flag, given]) == 2
+    error = f"error: `{flag}` cannot be `{given}`: a value is missing before, between or after commas"
+    assert capsys.readouterr().err.splitlines() == [error, f"hint: see `nilr {command} --help`"]
