@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nilr.errors import UnknownNameError, UsageError
+from nilr.library.arguments import naming_arguments
 from nilr.report.contents import KINDS
 from nilr.report.figures.figure import Material
 from nilr.report.reading import Source
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 
+@naming_arguments
 def plot(
     results: Result[Any] | Sequence[Result[Any]], figure: str | None = None, *, narrow: bool = False
 ) -> matplotlib.figure.Figure:

@@ -15,6 +15,7 @@ from nilr.data.digests import image_digests
 from nilr.data.labelled import read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
 from nilr.errors import EpisodeError, UnknownNameError, UsageError
+from nilr.library.arguments import naming_arguments
 from nilr.recipes.common.packs import open_split
 from nilr.results.records import DataUsed
 from nilr.store import Store
@@ -82,6 +83,7 @@ class Images:
         return f"Images({len(self.classes)} classes, {len(self)} images of {size} px, split `{self.split}`)"
 
 
+@naming_arguments
 def open_pack(pack: str | Path, split: Split = "test") -> Images:
     """Open and verify a split of a pack, an HDF5 file of `nilr prepare-data`. Images are read when they are used.
 
@@ -103,6 +105,7 @@ def open_pack(pack: str | Path, split: Split = "test") -> Images:
     return Images(opened.images, split, opened.used)
 
 
+@naming_arguments
 def read_images(
     folder: str | Path,
     *,
@@ -142,6 +145,7 @@ def read_images(
     return _grouped({str(name): found.images[labels == name] for name in np.unique(labels)}, "test")
 
 
+@naming_arguments
 def generate_images(split: Split = "test", *, per_class: int = 20, image_size: int = 32, seed: int = 0) -> Images:
     """Generate images with the structure of real ones, as `nilr prepare-data --synthetic` does: the same ones.
 
@@ -177,6 +181,7 @@ def _grouped(classes: Mapping[str, Pixels], split: str) -> Images:
     return Images(PackedImages(torch.from_numpy(np.concatenate(ordered)), sizes, tuple(classes)), split)
 
 
+@naming_arguments
 def sample_episode(
     images: Images, index: int = 0, *, n_way: int = 5, n_shot: int = 1, n_query: int = 15, seed: int = 0
 ) -> Episode:

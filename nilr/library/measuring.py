@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from nilr.config.base import BatchStats, Distance, Settings, TaskB
 from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.errors import UnknownNameError, UsageError, invalid_field
+from nilr.library.arguments import naming_arguments
 from nilr.library.images import Images
 from nilr.library.models import checked_images
 from nilr.meta.model import Model
@@ -35,6 +36,7 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 _SWITCHES = tuple(section.flag for section in SECTIONS if ProbeSettings.model_fields[section.flag].annotation is bool)
 
 
+@naming_arguments
 def probe(
     models: Models,
     images: Images,
@@ -151,6 +153,7 @@ def _probe(
     return evaluate(settings, Inputs(models, size, plans, split, judged, opened), outcome, SilentReporter())
 
 
+@naming_arguments
 def measure_rates(
     models: Models,
     images: Images | None = None,
@@ -188,6 +191,9 @@ def measure_rates(
         (597, 0.0)
     """
     named = _named(models)
+    if images is None and (consistency or effective_step):
+        which = "consistency" if consistency else "effective_step"
+        raise UsageError(f"`{which}` needs gradients, and there are no images", hint="give `images`")
     settings = _checked_settings(
         RatesSettings,
         n_episodes=n_episodes if images else 0,
@@ -257,7 +263,8 @@ def _checked_settings(kind: type[AnySettings], **values: Any) -> AnySettings:  #
     try:
         return kind(**values)
     except ValidationError as error:
-        raise UsageError(f"invalid argument {invalid_field(error)}", hint="see the function's help") from error
+        problem = invalid_field(error).replace("`inner_steps`", "`steps`")
+        raise UsageError(f"invalid argument {problem}", hint="see the function's help") from error
 
 
 def _words(values: str | float | Sequence[str | float]) -> tuple[str, ...]:

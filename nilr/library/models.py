@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import Episode, stream_seed
 from nilr.errors import EpisodeError, UnknownNameError, UsageError, invalid_field
+from nilr.library.arguments import naming_arguments
 from nilr.meta.algorithms import find_algorithm
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates, inner_rates
@@ -26,6 +27,7 @@ from nilr.runtime import find_device
 from nilr.store import Store
 
 
+@naming_arguments
 def load_model(
     model: str | Path, *, arch: str | None = None, device: str = "cpu", engine: str = "auto"
 ) -> loading.LoadedModel:
@@ -52,6 +54,7 @@ def load_model(
     return loading.load_model(Store(), reference, device=find_device(device), engine=engine, code=code)
 
 
+@naming_arguments
 def build_model(
     arch: str = "conv4",
     *,
@@ -93,12 +96,13 @@ def build_model(
     try:
         checked = body_arguments(arch, TrainSettings(arch=arch, n_way=n_way, **arguments))
     except ValidationError as error:
-        raise UsageError(invalid_field(error), hint="see the flags of `meta-train`") from error
+        raise UsageError(invalid_field(error), hint="see the function's help") from error
     learner = build_learner(arch, n_way=n_way, image_size=image_size, seed=stream_seed(seed, "weights"), **checked)
     model = _model(learner, algo, inner_lr, seed, device, engine)
     return dataclasses.replace(model, architecture=(arch, {"image_size": image_size, **checked}))
 
 
+@naming_arguments
 def wrap(
     module: nn.Module,
     *,
@@ -164,6 +168,7 @@ def _model(learner: Learner, algo: str, inner_lr: float | str | None, seed: int,
     )
 
 
+@naming_arguments
 def adapt(
     model: Model,
     support: Episode | tuple[Tensor, Tensor],
@@ -221,6 +226,7 @@ def changed(model: Model, **tensors: Mapping[str, Tensor]) -> Model:
     return Model(**{field.name: getattr(model, field.name) for field in dataclasses.fields(Model)} | tensors)
 
 
+@naming_arguments
 def features(model: Model, x: Tensor, *, layer: str | None = None) -> Tensor:
     """Return the features of images, or the flattened outputs of a layer, (n, D).
 

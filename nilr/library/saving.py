@@ -6,6 +6,7 @@ from typing import Any
 from nilr.checkpoint import save_checkpoint
 from nilr.errors import StoreError, UsageError
 from nilr.files import check_output, expand_home
+from nilr.library.arguments import naming_arguments
 from nilr.meta.model import Model
 from nilr.models.registry import image_arguments
 from nilr.recipes.common.loading import UNKNOWN, LoadedModel
@@ -14,6 +15,7 @@ from nilr.tensorfile import digest_tensors
 _FORMAT = "nilr in Python"
 
 
+@naming_arguments
 def save_model(model: Model, file: str | Path) -> Path:
     """Write a model to a new file, which `load_model` and the commands read; return its absolute path.
 

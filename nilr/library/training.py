@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from nilr.episodes import EpisodeSampler
-from nilr.errors import UsageError
+from nilr.errors import DivergedError, UsageError
+from nilr.library.arguments import naming_arguments
 from nilr.library.images import Images
 from nilr.library.models import changed
 from nilr.meta.model import Model
@@ -13,6 +14,7 @@ from nilr.meta.updates import Updates
 OnUpdate = Callable[[int, float, float], object]
 
 
+@naming_arguments
 def train(
     model: Model,
     images: Images,
@@ -69,6 +71,10 @@ def train(
     schedule = Updates([outer], [sampler], meta_batch_size)
     for step in range(updates):
         (update,) = schedule.compute(step)
-        outer.apply(update.gradient, update.report, outer_step=step, first_episode=step * meta_batch_size)
+        try:
+            outer.apply(update.gradient, update.report, outer_step=step, first_episode=step * meta_batch_size)
+        except DivergedError as error:
+            hint = "lower `outer_lr`, or `inner_lr` of `build_model`, or set `grad_clip`"
+            raise DivergedError(error.message, hint=hint) from error
         on_update(step + 1, update.report.query_loss, update.report.accuracy)
     return changed(model, params=outer.params, inner_lr=outer.inner_lr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import EpisodeError, ModuleError, NilrError, UnknownNameError, UsageError
+from nilr.library.arguments import ARGUMENTS
+from nilr.library.measuring import _SWITCHES
 from nilr.recipes import adapt, meta_train, prepare_data, probe, rates
 from nilr.recipes.report import read_result
 from nilr.reporting import SilentReporter
@@ -309,6 +313,52 @@ def test_bad_input_is_one_clear_error(small: nilr.Images, tmp_path: Path) -> Non
     for call, error, message in cases:
         with pytest.raises(error, match=message):
             call()
+
+
+def test_errors_name_arguments_instead_of_flags(small: nilr.Images) -> None:
+    model = nilr.build_model(filters=4, image_size=16)
+    few = {"n_episodes": 2, "n_query": 1, "seed": 0}
+    cases: list[tuple[Any, str, str]] = [
+        (
+            lambda: nilr.probe(model, small, data_b=nilr.generate_images("val", image_size=16), task_b="same-classes"),
+            '`task_b="same-classes"` needs one pack: the classes of `data_b` differ',
+            'omit `task_b="same-classes"` or `data_b`',
+        ),
+        (
+            lambda: nilr.probe(model, small, universality=small, **few),
+            "`universality` needs 100 images per class, but a class of `test` has ",
+            "use another split or pack",
+        ),
+        (lambda: nilr.probe(model, small, n_way=11, n_query=1), "11 classes", '`task_b="any"`'),
+        (lambda: nilr.probe(model, small, sections=["geometry"], **few), "`geometry` needs ", "raise `n_query`"),
+        (lambda: nilr.probe(model, small, steps=-1), "invalid argument `steps`", ""),
+        (lambda: nilr.sample_episode(small, n_way=30), "(`n_way`)", "use `n_way=20` or less"),
+        (lambda: nilr.measure_rates(model, consistency=True), "`consistency` needs gradients", "give `images`"),
+        (lambda: nilr.measure_rates(model, small, steps=0, effective_step=True), "and `steps` is 0", "omit `steps`"),
+        (lambda: nilr.build_model(engine="fast"), "unknown engine `fast`", ""),
+        (lambda: nilr.build_model(filters=0), "`filters`", "function's help"),
+        (lambda: nilr.load_model("m", device="cuda:99"), "", '`device="cpu"`'),
+        (lambda: nilr.plot(nilr.measure_rates(model), "harm"), "needs `nilr probe MODEL --harm`", ""),
+        (
+            lambda: nilr.train(nilr.build_model(inner_lr=1e30, algo="maml", image_size=16), small, 9, n_query=1),
+            "",
+            "lower `outer_lr`",
+        ),
+    ]
+    for call, message, hint in cases:
+        with pytest.raises(NilrError) as caught:
+            call()
+        assert message in caught.value.message
+        assert hint in (caught.value.hint or "")
+        assert f"hint: {caught.value.hint}" in [*getattr(caught.value, "__notes__", []), "hint: None"]
+        assert not re.findall(r"--[a-z]", re.sub(r"`nilr [^`]*`", "", f"{caught.value} {caught.value.hint}"))
+
+
+def test_every_argument_that_errors_name_exists() -> None:
+    functions = [value for name in nilr.__all__ if inspect.isfunction(value := getattr(nilr, name))]
+    known = {name for function in functions for name in inspect.signature(function).parameters}
+    known |= {*_SWITCHES, "filters", "widths", "NILR_HOME"}
+    assert set(ARGUMENTS.values()) <= known
 
 
 def test_frames_without_pandas_are_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
