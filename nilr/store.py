@@ -209,7 +209,7 @@ class Store:
 
     def results(self) -> list[Path]:
         """Return the files of all results, the newest one last."""
-        return sorted((self.home / "results").glob("*.json"))
+        return sorted((self.home / "results").glob("*.json"), key=lambda file: file.name)
 
     def find_results(self, refs: Iterable[str]) -> list[Path]:
         """Return result files, from their paths, names, beginnings of names or patterns.

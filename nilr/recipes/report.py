@@ -50,7 +50,7 @@ def run(settings: ReportSettings, reporter: Reporter) -> Report:
     if out is not None:
         _check_place(out, form, force=settings.force)
         check_matplotlib()
-    paths = _find_results(store, map(str, settings.results)) if settings.results else [_newest(store)]
+    paths = _find_results(store, map(str, settings.results), reporter) if settings.results else [_newest(store)]
     sources = [read_result(path) for path in paths]
     if all(source.command == "reproduce" for source in sources):
         named = list(_named(paths, sources, reporter))
@@ -107,7 +107,7 @@ def _newest(store: Store) -> Path:
     return found[-1]
 
 
-def _find_results(store: Store, refs: Iterable[str]) -> list[Path]:
+def _find_results(store: Store, refs: Iterable[str], reporter: Reporter) -> list[Path]:
     """Return result files, from paths, names and patterns of results, and names and patterns of models.
 
     A model stands for its newest `probe` and its newest `rates`.
@@ -119,6 +119,9 @@ def _find_results(store: Store, refs: Iterable[str]) -> list[Path]:
     for ref in refs:
         if "/" in ref or Path(ref).is_file():
             found.append(Path(ref))
+            if ref in store.model_names():
+                file = f"`{ref}` is the file `{Path(ref).absolute()}`"
+                reporter.note(f"{file}; for the model, run `nilr report` in another directory")
             continue
         try:
             found += store.find_results([ref])
@@ -129,10 +132,11 @@ def _find_results(store: Store, refs: Iterable[str]) -> list[Path]:
 
 def _of_models(store: Store, ref: str) -> list[Path]:
     found: dict[tuple[str, str], str] = {}  # model and command -> newest result
-    for row in list_results(ResultListSettings(home=store.home, limit=len(store.results()) + 1), SilentReporter()):
-        if row.command in ("probe", "rates"):
+    for kind in ("probe", "rates"):
+        settings = ResultListSettings(home=store.home, kind=kind, limit=len(store.results()) + 1)
+        for row in list_results(settings, SilentReporter()):
             for model in fnmatch.filter(row.models, ref):
-                found.setdefault((model, row.command), row.name)
+                found.setdefault((model, kind), row.name)
     if found:
         return store.find_results(sorted(found.values()))
     if models := fnmatch.filter(store.model_names(), ref):

@@ -53,8 +53,10 @@ def list_results(settings: ResultListSettings, reporter: Reporter) -> list[Resul
         reporter.note(f"there is no result in `{store.home / 'results'}` yet")
     rows: list[ResultRow] = []
     for file in sorted(files, key=lambda file: file.name, reverse=True):
+        if settings.kind not in (None, _kind(file) or "unknown"):
+            continue
         row = _row(file)
-        if settings.kind not in (None, row.command) or (settings.uses and settings.uses not in row.models):
+        if settings.uses and settings.uses not in row.models:
             continue
         rows.append(row)
         if len(rows) == settings.limit:

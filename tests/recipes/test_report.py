@@ -10,10 +10,11 @@ import pytest
 from nilr.config.commands import ReportSettings
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import NilrError, ResultError, StoreError, UsageError
-from nilr.recipes import probe, report
+from nilr.recipes import probe, report, results
 from nilr.reporting import SilentReporter
 from nilr.results.result import to_json, write_result
 from nilr.store import Store
+from tests.recipes.listening import Listening
 from tests.report.material import everything, full_probe, result
 from tests.trained import train_model
 
@@ -213,6 +214,35 @@ def test_a_model_stands_for_its_newest_results(saved: Path) -> None:
     assert days("c-s*", "a", "c-s1") == ["04", "05", "02", "03"]
     assert days("20260104T000000Z-probe-abcdefabcdef") == ["04"]
     assert days("202601*-rates-*", str(saved)) == ["03", saved.name[6:8]]
+
+
+def test_a_file_that_is_named_like_a_model_is_taken_with_a_note(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved.rename("maml")
+    listening = Listening()
+    report.run(ReportSettings(results=(Path("maml"),)), listening)
+    assert listening.notes == []
+    Store().new_model_name("maml")
+    report.run(ReportSettings(results=(Path("maml"),)), listening)
+    file = f"`maml` is the file `{tmp_path / 'maml'}`"
+    assert listening.notes == [f"{file}; for the model, run `nilr report` in another directory"]
+
+
+def test_results_of_other_commands_are_not_opened_to_find_those_of_a_model(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    row = results._row
+    monkeypatch.setattr(results, "_row", lambda file: opened.append(file.name) or row(file))
+    for command in ("probe", "meta-train", "calibrate", "rates"):
+        path = Store().result_path(command)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(saved.read_bytes())
+    with pytest.raises(StoreError, match="no model `boil`"):
+        make(Path("boil"))
+    assert [name.split("-")[1] for name in opened] == ["probe", "rates"]
 
 
 def test_a_model_without_results_is_an_error_with_the_command_that_makes_one(saved: Path) -> None:
