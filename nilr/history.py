@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nilr.checkpoint import Manifest
 from nilr.config.commands import ModelStatus
@@ -15,7 +15,6 @@ from nilr.errors import CheckpointError, invalid_field
 from nilr.files import storage_error, write_atomically
 from nilr.results.records import Mean
 from nilr.store import HISTORY, LAST
-from nilr.words import utc_now
 
 _LONGEST_LINE = 2**20
 _LONGEST_FAILURE = 2**14
@@ -36,7 +35,6 @@ class Line(BaseModel):
     val_accuracy: Mean | None = None
     skipped: str | None = None
     failed: str | None = None
-    logged_at: AwareDatetime | None = None  # histories of older versions lack it
 
 
 def check_history(path: Path) -> None:
@@ -146,11 +144,11 @@ class History:
         write_atomically(self._path, "".join(kept).encode())
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Append one line, with the time; StoreError if the file cannot be written."""
+        """Append one line; StoreError if the file cannot be written."""
         if self._path is None:
             return
         try:
             with self._path.open("a", encoding="utf-8") as history:
-                history.write(json.dumps({**line, "logged_at": utc_now()}) + "\n")
+                history.write(json.dumps(line) + "\n")
         except OSError as error:
             raise storage_error(self._path, error) from error

@@ -66,7 +66,7 @@ def expected(home: Path, model: str = "m") -> Points:
         line |= {f"share_negative_by_layer/{of}": n for of, n in line.pop("share_negative_by_layer", {}).items()}
         if "val_accuracy" in line:
             line["val_accuracy"] = line["val_accuracy"]["mean"]
-        for name in line.keys() - {"outer_steps", "logged_at"}:
+        for name in line.keys() - {"outer_steps"}:
             points.setdefault(name, []).append((step, line[name]))
     return points
 

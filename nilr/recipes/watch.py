@@ -2,23 +2,20 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from datetime import datetime
+from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from nilr.checkpoint import Manifest
 from nilr.config.commands import ModelStatus, WatchSettings
-from nilr.config.meta_train import TrainSettings
 from nilr.errors import CheckpointError, StoreError
 from nilr.history import Line, read_history, training_status
 from nilr.reporting import Reporter
 from nilr.results.records import Mean, Record
 from nilr.store import HISTORY, Store, holds_model, newest_manifest
-
-_RECENT = 20  # lines of the history that the pace is measured from
 
 
 class Watched(Record):
@@ -60,6 +57,9 @@ class Watch:
     interval: float
     once: bool
 
+    def __post_init__(self) -> None:
+        self._seen: dict[str, list[tuple[float, int]]] = {}
+
     def states(self) -> Iterator[list[Watched]]:
         """Yield the states of all trainings, every `interval` seconds until all have ended."""
         while True:
@@ -73,10 +73,35 @@ class Watch:
         directory = self.store.model_dir(name)
         # before the files: the last lines are written before the lock is released
         since = self.store.in_use_since(name)
-        lines = list[Line]()
+        path, lines = directory / HISTORY, list[Line]()
         with contextlib.suppress(CheckpointError):
-            lines += read_history(directory / HISTORY)
-        return _describe(name, since, lines, newest_manifest(directory), saved=holds_model(directory))
+            lines += read_history(path)
+        manifest = newest_manifest(directory)
+        pace = (None, None) if since is None else self._pace(name, path, lines, manifest, since)
+        return _describe(name, lines, manifest, pace, running=since is not None, saved=holds_model(directory))
+
+    def _pace(
+        self, name: str, path: Path, lines: list[Line], manifest: Manifest | None, since: float
+    ) -> tuple[float | None, float | None]:
+        """Return for how many seconds a process has trained, and its updates per second.
+
+        The first look compares the newest line with the newest save, or with the start of a process that has not
+        saved yet; later looks compare the lines that they saw.
+        """
+        try:
+            written = path.stat().st_mtime
+        except OSError:
+            return None, None
+        seen = self._seen.setdefault(name, [])
+        if not seen:
+            saved = datetime.fromisoformat(manifest.saved_at).timestamp() if manifest else 0.0
+            seen.append((max(saved, since), manifest.outer_step if manifest else 0))
+        step = max((line.outer_step for line in lines), default=0)
+        if seen[-1][1] < step:
+            seen.append((written, step))
+        del seen[:-20]
+        (first, done), (last, newest) = seen[0], seen[-1]
+        return max(0.0, time.time() - since), (newest - done) / (last - first) if last > first else None
 
 
 def run(settings: WatchSettings, reporter: Reporter) -> Watch:
@@ -94,73 +119,36 @@ def run(settings: WatchSettings, reporter: Reporter) -> Watch:
     return Watch(store, running or [newest], settings.every, settings.once)
 
 
-class _Times(NamedTuple):
-    """What a process needs for an update and for a validation, in seconds; None if it is not measured yet."""
-
-    update: float | None
-    validation: float | None
-
-
-def _measure(lines: Sequence[Line], since: float) -> _Times:
-    """Measure recent updates and the newest validation from the times of the lines that a process has written."""
-    timed = [(line.logged_at.timestamp(), line) for line in lines if line.logged_at is not None]
-    steps = [
-        (then - before, line.outer_step - earlier.outer_step, line.val_accuracy is not None)
-        for (before, earlier), (then, line) in pairwise(timed)
-        if before >= since
-    ]
-    updates = [(seconds, n) for seconds, n, validated in steps if not validated and n > 0][-_RECENT:]
-    n_updates = sum(n for _, n in updates)
-    update = sum(seconds for seconds, _ in updates) / n_updates if n_updates else None
-    validations = [seconds - n * (update or 0) for seconds, n, validated in steps if validated]
-    return _Times(update, max(0.0, validations[-1]) if validations else None)
-
-
-def _seconds_left(step: int, total: int, validated_at: int, manifest: Manifest | None, times: _Times) -> float | None:
-    """Return the time that the remaining updates and validations need; validations count as soon as one is measured."""
-    if times.update is None:
-        return None
-    validations = 0
-    with contextlib.suppress(ValidationError):
-        if manifest is not None:
-            settings = TrainSettings.from_stored(manifest.settings)
-            validations = settings.model_copy(update={"outer_steps": total}).validations_after(validated_at)
-    return (total - step) * times.update + validations * (times.validation or 0)
-
-
-def _describe(name: str, since: float | None, lines: list[Line], manifest: Manifest | None, *, saved: bool) -> Watched:
-    """Describe a training from its files.
-
-    Args:
-        name: of the model.
-        since: when the process that trains it began; None if there is none.
-        lines: the history.
-        manifest: of the newest checkpoint.
-        saved: whether there is a checkpoint or a training state.
-    """
+def _describe(
+    name: str,
+    lines: list[Line],
+    manifest: Manifest | None,
+    pace: tuple[float | None, float | None],
+    *,
+    running: bool,
+    saved: bool,
+) -> Watched:
     validated = [line for line in lines if line.val_accuracy is not None]
     updates = [line for line in lines if line.query_loss is not None]
     total = next((line.outer_steps for line in reversed(lines) if line.outer_steps is not None), None)
     if total is None and manifest is not None and isinstance(found := manifest.settings.get("outer_steps"), int):
         total = found
     step = max((line.outer_step for line in lines), default=0)
+    elapsed, rate = pace
+    left = (total - step) / rate if running and total is not None and rate else None
     last = validated[-1] if validated else None
     best = max(validated, key=lambda line: line.val_accuracy.mean if line.val_accuracy else 0) if validated else None
     newest = updates[-1] if updates else None
-    problem = lines[-1].failed if lines and since is None else None
-    times = _Times(None, None) if since is None else _measure(lines, since)
-    left = None if total is None else _seconds_left(step, total, last.outer_step if last else 0, manifest, times)
-    status = training_status(
-        step, step + 1 if total is None else total, running=since is not None, saved=saved, failed=problem is not None
-    )
+    problem = lines[-1].failed if lines and not running else None
+    total_steps = step + 1 if total is None else total
     return Watched(
         name=name,
-        status=status,
+        status=training_status(step, total_steps, running=running, saved=saved, failed=problem is not None),
         algo=str(manifest.algorithm.get("name")) if manifest else None,
         outer_step=step,
         outer_steps=total,
-        elapsed_seconds=None if since is None else max(0.0, time.time() - since),
-        updates_per_second=1 / times.update if times.update else None,
+        elapsed_seconds=elapsed,
+        updates_per_second=rate,
         seconds_left=left,
         query_loss=[line.query_loss for line in updates if line.query_loss is not None],
         accuracy=[line.accuracy_after for line in updates if line.accuracy_after is not None],

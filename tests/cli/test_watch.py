@@ -4,17 +4,12 @@ import json
 import os
 import re
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from nilr.cli.boundary import run
-from nilr.cli.show.watch import _lines
 from nilr.cli.sparkline import sparkline
-from nilr.config.commands import WatchSettings
-from nilr.recipes import watch
-from nilr.reporting import SilentReporter
 from nilr.store import Store
 from tests.recipes.models.test_models import save
 
@@ -50,55 +45,15 @@ def test_watch_shows_several_trainings_from_their_files_within_80_columns(
     assert any(line.startswith("  loss") and "█" in line and line.endswith(" 1.74") for line in lines)
 
 
-def log(home: Path, name: str, *lines: tuple[float, dict[str, object]]) -> None:
-    """Write a history whose lines have times in seconds since the epoch."""
-    (home / "models" / name).mkdir(parents=True, exist_ok=True)
-    timed = [line | {"logged_at": datetime.fromtimestamp(time, UTC).isoformat()} for time, line in lines]
-    (home / "models" / name / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in timed))
-
-
-def update(step: int) -> dict[str, object]:
-    return {"outer_step": step, "outer_steps": 100, "query_loss": 1.0}
-
-
-def validation(step: int) -> dict[str, object]:
-    return {"outer_step": step, "val_accuracy": {"mean": 0.5, "ci95": 0.01, "n_episodes": 9}}
-
-
-def watch_running(home: Path, began: float) -> str:
-    """Return what `watch` shows of a training whose process began at a time."""
-    with Store(home).lock("m"):
-        os.utime(home / "locks" / "m.lock", (began, began))
-        (state,) = next(watch.run(WatchSettings(once=True), SilentReporter()).states())
-        return " ".join(_lines(state, 80))
-
-
-def test_watch_measures_updates_and_validations_of_the_process_from_the_times_of_its_lines(home: Path) -> None:
-    now = time.time()
-    # an update takes 2 s and a validation 30 s; the process before took longer, and ended long ago
-    log(
-        home,
-        "m",
-        (now - 9000, update(10)),
-        (now - 5000, update(20)),
-        (now - 100, update(30)),
-        (now - 80, update(40)),
-        (now - 50, validation(40)),
-        (now - 30, update(50)),
-    )
-    assert "0.5 updates/s, 1 min 50 s elapsed, 1 min 40 s left" in watch_running(home, now - 110)
-    save(home, "m", "last", settings={"outer_steps": 100, "eval_every": 20}, outer_step=50)
-    # 50 updates, and validations after 60, 80 and 100 updates; right after a save too
-    assert "0.5 updates/s, 1 min 50 s elapsed, 3 min 10 s left" in watch_running(home, now - 110)
-
-
-def test_watch_shows_no_pace_before_a_process_has_logged_twice(home: Path) -> None:
-    now = time.time()
-    log(home, "m", (now - 500, update(10)), (now - 490, update(20)), (now - 5, update(30)))
-    shown = watch_running(home, now - 60)
-    assert "1 min 0 s elapsed" in shown
-    assert "updates/s" not in shown
-    assert "left" not in shown
+def test_watch_measures_the_pace_since_the_process_began(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_history(home, "maml", range(1, 31))
+    with Store(home).lock("maml"):
+        now = time.time()
+        os.utime(home / "locks" / "maml.lock", (now - 100, now - 100))
+        os.utime(home / "models" / "maml" / "history.jsonl", (now, now))
+        assert run(["watch", "--once"]) == 0
+    # 30 updates in 100 s, and 70 to do
+    assert re.search(r"0\.3 updates/s, 1 min 4\d s elapsed, 3 min 53 s left", capsys.readouterr().out)
 
 
 def test_a_training_that_was_killed_before_its_first_save_is_unsaved(
@@ -116,7 +71,9 @@ def test_a_training_that_an_error_ended_has_failed_until_it_is_resumed(
 ) -> None:
     save(home, "m", "last", settings={"outer_steps": 100}, outer_step=30)
     failed = {"outer_step": 30, "failed": "the query loss is nan"}
-    log(home, "m", (1.0, update(30)), (2.0, failed))
+    write_history(home, "m", range(1, 31))
+    with (home / "models" / "m" / "history.jsonl").open("a") as history:
+        history.write(json.dumps(failed) + "\n")
     assert run(["watch", "m"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "m: failed, 30/100 updates (30 %)"

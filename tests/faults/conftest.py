@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -276,5 +275,5 @@ def model_bits(directory: Path) -> dict[str, Any]:
         elif file.suffix == ".safetensors":
             bits[file.name] = load_checkpoint(file).manifest.model_dump(exclude={"saved_at"})
         else:
-            bits[file.name] = re.sub(r'"logged_at": "[^"]*"', "", file.read_text(encoding="utf-8"))
+            bits[file.name] = file.read_text(encoding="utf-8")
     return bits

@@ -54,14 +54,13 @@ def train(quick: dict[str, Any]) -> Callable[..., Result[TrainMetrics]]:
 
 @pytest.fixture
 def contents(home: Path) -> Callable[[str], tuple[Any, ...]]:
-    """Return what gives a model's state, progress and history, without times."""
+    """Return what gives a model's state, progress and history."""
 
     def of(name: str) -> tuple[Any, ...]:
         directory = home / "models" / name
         tensors, values = read_state(directory / "training.safetensors")
-        lines = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
-        history = [line for line in lines if line.pop("logged_at")]
-        return {n: t.tolist() for n, t in tensors.items()}, values["progress"], history
+        lines = (directory / "history.jsonl").read_text().splitlines()
+        return {n: t.tolist() for n, t in tensors.items()}, values["progress"], [json.loads(line) for line in lines]
 
     return of
 

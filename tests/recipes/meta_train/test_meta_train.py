@@ -56,8 +56,7 @@ def _models() -> Path:
 
 def contents(directory: Path) -> dict[str, Any]:
     """Return all that a training leaves behind, without times."""
-    lines = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
-    kept: dict[str, Any] = {"history": [line for line in lines if line.pop("logged_at")]}
+    kept: dict[str, Any] = {"history": (directory / "history.jsonl").read_text()}
     for name in ("last", "best"):
         checkpoint = load_checkpoint(directory / f"{name}.safetensors")
         kept[name] = (checkpoint.digest, checkpoint.manifest.outer_step, checkpoint.manifest.metrics)
