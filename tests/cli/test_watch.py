@@ -69,9 +69,9 @@ def test_a_training_that_was_killed_before_its_first_save_is_unsaved(
 def test_a_training_that_an_error_ended_has_failed_until_it_is_resumed(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save(home, "m", "last", settings={"outer_steps": 100}, outer_step=30)
     failed = {"outer_step": 30, "failed": "the query loss is nan"}
     write_history(home, "m", range(1, 31))
+    save(home, "m", "last", settings={"outer_steps": 100}, outer_step=30)
     with (home / "models" / "m" / "history.jsonl").open("a") as history:
         history.write(json.dumps(failed) + "\n")
     assert run(["watch", "m"]) == 0
