@@ -95,6 +95,17 @@ class Interrupted(KeyboardInterrupt):
         self.hint = hint
 
 
+# Messages of torch's CPU allocator and of the loader of its libraries.
+_OUT_OF_MEMORY = ("can't allocate memory", "failed to map segment")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory was missing: Python's, torch's on a CPU or a GPU, or that of the C kernels."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(message in str(error) for message in _OUT_OF_MEMORY)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question with the known name that is nearest to an unknown one; an empty text if none is near."""
     names = {other.lower(): other for other in known}
@@ -140,4 +151,6 @@ def invalid_value(where: str, details: Mapping[str, Any], hint: str) -> UsageErr
 
 
 def _reason(details: Mapping[str, Any]) -> str:
+    if details["type"] == "too_short":
+        return "give at least one value"
     return lower_first(details["msg"].removeprefix("Value error, "))

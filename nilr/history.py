@@ -103,7 +103,7 @@ def find_failure(directory: Path) -> str | None:
         check_history(path)
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_FAILURE))
-            *_, last = file.read().splitlines() or [b""]
+            *_, last, _unfinished = b"", *file.read().split(b"\n")
         return Line.model_validate_json(last).failed
     return None
 

@@ -125,18 +125,23 @@ class Store:
 
     def new_model_name(self, base: str) -> str:
         """Create the directory of a new model; return its name, base, base-2..., which no other process gets."""
-        name, number = _checked("model", base), 1
         with _storage(self._models, "write"):
             self._models.mkdir(parents=True, exist_ok=True)
             while True:
-                try:
+                name = self.free_model_name(base)
+                with contextlib.suppress(FileExistsError):
                     (self._models / name).mkdir()
-                except FileExistsError:
-                    number += 1
-                    suffix = f"-{number}"
-                    name = base[: _NAME_LENGTH - len(suffix)] + suffix
-                else:
                     return name
+
+    def free_model_name(self, base: str) -> str:
+        """Return the name that `new_model_name` would use, and create nothing."""
+        name, number = _checked("model", base), 1
+        with _storage(self._models):
+            while os.path.lexists(self._models / name):
+                number += 1
+                suffix = f"-{number}"
+                name = base[: _NAME_LENGTH - len(suffix)] + suffix
+        return name
 
     @contextlib.contextmanager
     def lock(self, name: str, *, kind: str = "model") -> Iterator[None]:

@@ -38,6 +38,8 @@ def test_the_error_that_ended_a_training_is_kept_until_it_resumes(tmp_path: Path
     assert find_failure(tmp_path) == "x" * 3000
     history.trim(outer_step=4, validated_at=4, outer_steps=8)
     assert find_failure(tmp_path) is None
+    (tmp_path / "history.jsonl").write_text('{"outer_step": 4, "failed": "x"}')  # an unfinished line
+    assert find_failure(tmp_path) is None
     (tmp_path / "history.jsonl").write_text("{\n")
     assert find_failure(tmp_path) is None
 

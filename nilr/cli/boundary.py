@@ -16,7 +16,15 @@ import typer
 from nilr import distributed
 from nilr.cli.app import build_command
 from nilr.cli.parsing import COMPLETE, Invocation, complete, given_value, source_of
-from nilr.errors import Interrupted, NilrError, StoreError, UsageError, did_you_mean, invalid_value
+from nilr.errors import (
+    Interrupted,
+    NilrError,
+    StoreError,
+    UsageError,
+    did_you_mean,
+    invalid_value,
+    is_out_of_memory,
+)
 from nilr.files import storage_error
 from nilr.signals import ignore_repeated_signals, unwinding
 from nilr.words import counted, fill, lower_first, printable
@@ -24,8 +32,6 @@ from nilr.words import counted, fill, lower_first, printable
 BROKEN_PIPE = 128 + 13
 _LONGEST_LINE = 4000
 _WRITE_ERRORS = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC)
-# Messages of torch's CPU allocator and of the loader of its libraries.
-_OUT_OF_MEMORY = ("can't allocate memory", "failed to map segment")
 
 
 def run(args: Sequence[str]) -> int:
@@ -130,7 +136,7 @@ def _log_error(message: str, hint: str | None, invocation: Invocation) -> None:
 
         invocation.log_file = file
         invocation.json, invocation.save_config = given_value(words, "--json"), given_value(words, "--save-config")
-        with contextlib.suppress(NilrError):
+        with contextlib.suppress(NilrError, OSError):
             open_log(invocation)
     if invocation.log_file is not None:
         from nilr.cli.log_file import write_log
@@ -154,11 +160,7 @@ def _expected(error: BaseException) -> NilrError | None:
     """Return an error that a user can act on; None if `error` is a bug."""
     if isinstance(error, NilrError):
         return error
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(message in str(error) for message in _OUT_OF_MEMORY)
-    ):
+    if is_out_of_memory(error):
         return NilrError("out of memory", hint="close other programs, or use smaller images, episodes or batches")
     if isinstance(error, OSError) and error.strerror:
         if error.filename is None and error.errno in _WRITE_ERRORS:  # file errors have a filename

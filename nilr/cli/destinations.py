@@ -1,10 +1,11 @@
-"""The files that the options of every command name, checked before the work."""
+"""Check the files that options of every command write, before the work."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from nilr.errors import StoreError
-from nilr.files import check_output, expand_home
+from nilr.files import check_output, expand_home, storage_error
 
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 
@@ -25,12 +26,16 @@ def checked_destination(file: str, flag: str, *, others: Iterable[str | None] = 
         return file
     file = expand_home(file)
     path, problem = Path(file), None
-    is_special = file in STANDARD_OUTPUT or (path.exists() and not path.is_file() and not path.is_dir())
+    try:
+        is_special = file in STANDARD_OUTPUT or (path.exists() and not path.is_file() and not path.is_dir())
+        same = os.path.realpath(file) in [os.path.realpath(expand_home(other)) for other in others if other]
+    except OSError as error:
+        raise storage_error(path, error) from error
     if not file or file.endswith("/"):
-        problem = "it is no file"
+        problem = "it is not a file"
     elif regular and is_special:
-        problem = "it is no regular file"
-    elif not is_special and path.absolute() in [Path(expand_home(other)).absolute() for other in others if other]:
+        problem = "it is not a regular file"
+    elif same and not is_special:
         problem = "another option writes it"
     if problem is not None:
         raise StoreError(f"cannot write `{file}`: {problem}", hint=f"give {flag} the name of another file")

@@ -24,7 +24,7 @@ ARGUMENTS = {name: name.replace("-", "_") for name in _SAME} | {
     "inner-lr-init": "inner_lr",
     "inner-steps": "steps",
 }
-_VALUES = r"any|same-classes|auto|cpu|cuda|reference|apart|together|inductive|[0-9]+"
+_VALUES = r"any|same-classes|auto|cpu|cuda|reference|apart|together|inductive|all|-?[0-9]+(?:[.,][0-9]+)*"
 _FLAG = re.compile(rf"(`[^`]*`)|--([a-z][a-z-]*)(?: ({_VALUES})\b)?")
 
 
@@ -55,7 +55,7 @@ def _with_arguments(text: str) -> str:
             return found[0]
         if value is None:
             return f"`{ARGUMENTS[flag]}`"
-        shown = value if value.isdigit() else f'"{value}"'
+        shown = value if value.lstrip("-")[0].isdigit() else f'"{value}"'
         return f"`{ARGUMENTS[flag]}={shown}`"
 
     return _FLAG.sub(argument, text)

@@ -121,7 +121,7 @@ def _find_results(store: Store, refs: Iterable[str], reporter: Reporter) -> list
             found.append(Path(ref))
             if ref in store.model_names():
                 file = f"`{ref}` is the file `{Path(ref).absolute()}`"
-                reporter.note(f"{file}; for the model, run `nilr report` in another directory")
+                reporter.note(f"{file}; for the model, run the command in another directory")
             continue
         try:
             found += store.find_results([ref])

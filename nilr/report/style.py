@@ -181,7 +181,7 @@ def check_matplotlib() -> None:
     except ImportError as error:
         raise NilrError(
             f"drawing figures needs matplotlib, which cannot be imported: {error}",
-            hint="pip install 'matplotlib>=3.9'; the table of `nilr report` without --out needs no matplotlib",
+            hint="pip install 'matplotlib>=3.9'; the table on the terminal, without --out, needs no matplotlib",
         ) from error
 
 

@@ -14,7 +14,8 @@ from nilr.config.experiments import EXPERIMENTS
 
 
 def files(home: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    """Return the contents of all files; a directory has none."""
+    return {path: path.read_bytes() if path.is_file() else b"" for path in home.rglob("*")}
 
 
 def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
@@ -32,6 +33,10 @@ def test_a_dry_run_describes_a_training_and_a_probe_and_writes_nothing(
     assert shown["models"] == "m-seed3, m-seed8"
     assert shown["updates"].startswith(f"{quick['outer_steps']:,} of ")
     assert "algo metasgd" in shown["settings"]
+    assert files(home) == before
+    for _ in range(2):
+        assert run(["meta-train", "--algo", "metasgd", "--seeds", "2", *words, "--dry-run"]) == 0
+        assert rows(capsys)["models"] == "metasgd-seed0, metasgd-seed1"
     assert files(home) == before
     assert run(["-q", "meta-train", "--name", "m", *words]) == 0
     before = files(home)

@@ -115,3 +115,19 @@ def test_two_options_that_name_the_same_file_are_an_error(
     assert run([*PACK, "--json", str(file), "--save-config", str(file)]) == 1
     assert f"cannot write `{file}`: another option writes it" in capsys.readouterr().err
     assert not file.exists()
+
+
+def test_two_spellings_of_one_file_are_the_same_file(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for other in (tmp_path / "link", tmp_path / "folder" / ".." / "file"):
+        assert run([*PACK, "--json", str(other), "--save-config", str(tmp_path / "file")]) == 1
+        assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("wrong", [[], ["--outer-stepz"]])
+def test_a_log_with_an_invalid_name_is_one_clear_error(
+    home: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*PACK, "--log-file", "x" * 300, *wrong]) == (2 if wrong else 1)
+    assert "internal" not in capsys.readouterr().err

@@ -127,7 +127,7 @@ def test_json_to_a_directory_is_refused_before_the_work(
         ("no/such/x.json", "there is no directory `{}/no/such`"),
         ("dangling", "there is no directory `{}/gone`"),
         ("file/x.json", "not a directory"),
-        ("no/", "it is no file"),
+        ("no/", "it is not a file"),
     ],
 )
 def test_a_mistyped_path_of_json_is_refused_before_the_work(

@@ -50,7 +50,7 @@ def test_a_body_is_trained_resumed_probed_adapted_and_shown(arch: str, training:
     assert manifest.architecture.arguments == {"n_way": 3, "image_size": 16, **sizes}
     assert {name: manifest.settings[name] for name in sizes} == sizes
     assert not arguments_of_others(arch) & manifest.settings.keys()
-    assert describe("m", manifest, 3).arch == arch
+    assert describe("m", manifest, home / "models/m").arch == arch
 
     params = load_checkpoint(home / "models/m/last.safetensors").params
     blocks = sorted({layer(name) for name in params} - {"head"})

@@ -227,7 +227,7 @@ def test_a_file_that_is_named_like_a_model_is_taken_with_a_note(
     Store().new_model_name("maml")
     report.run(ReportSettings(results=(Path("maml"),)), listening)
     file = f"`maml` is the file `{tmp_path / 'maml'}`"
-    assert listening.notes == [f"{file}; for the model, run `nilr report` in another directory"]
+    assert listening.notes == [f"{file}; for the model, run the command in another directory"]
 
 
 def test_results_of_other_commands_are_not_opened_to_find_those_of_a_model(

@@ -98,6 +98,11 @@ class Engine(abc.ABC):
         """The number of episodes in each operation."""
         return 1
 
+    @property
+    def settled(self) -> bool:
+        """Whether further updates take as long as the last one; otherwise the engine still tries what is fastest."""
+        return True
+
     @abc.abstractmethod
     def image_bytes(self, image_shape: tuple[int, int, int]) -> ImageBytes:
         """Return the memory for one float32 image of shape (C, H, W), in the training's inner loop."""

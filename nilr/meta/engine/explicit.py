@@ -179,6 +179,11 @@ class CompiledEngine(ExplicitEngine):
     def supports(cls, learner: Learner, device: torch.device) -> bool:
         return super().supports(learner, device) and device.type == "cpu" and library() is not None
 
+    @property
+    @override
+    def settled(self) -> bool:
+        return self._sharing.settled
+
     @override
     def _share(self, n_items: int, at_once: int) -> AbstractContextManager[Share]:
         return self._sharing.choose(n_items, at_once)

@@ -18,7 +18,7 @@ VERSION = 7  # of the kernels; libraries of other versions are ignored
 
 CHANNELS = 16  # the kernels of convolutions need a multiple of it
 
-PARTS = 16  # of a plane that are summed apart; vectors.h has the same number
+PARTS = 16  # the number of parts in which the kernels sum a plane; vectors.h has the same
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64"}
 
@@ -49,22 +49,22 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(name for name in supported if hasattr(library(), f"nilr_kernels_version_f32_{name}"))
 
 
-class _Calling(threading.local):
+class _ThreadSettings(threading.local):
     cores = 1
 
 
-_calling = _Calling()
+_settings = _ThreadSettings()
 
 
 def cores() -> int:
     """Return the number of cores that the kernels use if this thread calls them."""
-    return _calling.cores
+    return _settings.cores
 
 
 def use_cores(n: int) -> None:
     """Let the kernels that this thread calls use n cores; a new thread uses 1."""
     if library() is not None:
-        _calling.cores = n
+        _settings.cores = n
         for instructions in instruction_sets():
             for dtype in _DTYPES:
                 _kernel("use_cores", dtype, instructions)(ctypes.c_int64(n))

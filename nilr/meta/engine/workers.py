@@ -38,8 +38,8 @@ class Share(NamedTuple):
 class CoreSharing:
     """Chooses how items share the cores, by timing the first calls; the results are the same.
 
-    Items that occupy all cores have one each. If some cores would be idle, every other way to use them is timed in
-    turn, and the fastest is used from then on.
+    Items that occupy all cores have one each. If some cores would be idle, every way to use them is timed in turn, and
+    the fastest is used from then on.
     """
 
     _TIMES = 3  # that each way is timed; the shortest time counts
@@ -47,18 +47,27 @@ class CoreSharing:
     def __init__(self) -> None:
         self._seconds: dict[tuple[int, int], dict[Share, list[float]]] = {}
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that was computed so far is now computed in the fastest way."""
+        return all(self._is_settled(seconds) for seconds in self._seconds.values())
+
+    def _is_settled(self, seconds: dict[Share, list[float]]) -> bool:
+        return len(seconds) == 1 or all(len(times) == self._TIMES for times in seconds.values())
+
     @contextlib.contextmanager
     def choose(self, n_items: int, at_once: int) -> Iterator[Share]:
         """Yield how n items of all processes share this one's cores, on `at_once` threads at most; time the block."""
         n_items, threads = -(-n_items // distributed.size()), torch.get_num_threads()
-        timed = self._seconds.setdefault((n_items, threads), {share: [] for share in shares(n_items, threads, at_once)})
-        next_one = min(timed, key=lambda share: len(timed[share]))
-        settled = len(timed) == 1 or len(timed[next_one]) == self._TIMES
-        share = min(timed, key=lambda share: min(timed[share], default=0)) if settled else next_one
+        ways = {share: list[float]() for share in shares(n_items, threads, at_once)}
+        seconds = self._seconds.setdefault((n_items, threads), ways)
+        settled = self._is_settled(seconds)
+        fastest = min(seconds, key=lambda share: min(seconds[share], default=0))
+        share = fastest if settled else min(seconds, key=lambda share: len(seconds[share]))
         start = time.perf_counter()
         yield share
         if not settled:
-            timed[share].append(time.perf_counter() - start)
+            seconds[share].append(time.perf_counter() - start)
 
 
 def shares(n_items: int, threads: int, at_once: int) -> list[Share]:

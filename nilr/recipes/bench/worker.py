@@ -199,8 +199,9 @@ def _update(job: Job, learner: Learner, device: torch.device, note: Callable[[st
         (update,) = updates.compute(0)
         outer.apply(update.gradient, update.report, outer_step=0, first_episode=0)
 
-    if capture is not None:
-        work()  # so that capturing is not timed
+    work()  # neither a capture nor an engine's trials are timed
+    while not engine.settled:
+        work()
     return work
 
 

@@ -29,7 +29,7 @@ def dry_run(settings: TrainSettings, reporter: Reporter) -> dict[str, str]:
             if directory is not None and stored is not None:
                 models.append(f"{directory.name} (resumes after update {stored.progress.outer_step:,})")
             else:
-                models.append(one.name or store.new_model_name(default_name))
+                models.append(one.name or store.free_model_name(default_name))
     first = prepared[0]
     one, data = first.settings, first.data
     final, default = recorded_settings(first.settings), recorded_settings(TrainSettings())

@@ -4,10 +4,16 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-import torch
-
 from nilr import distributed
-from nilr.errors import DataError, DivergedError, Interrupted, LostProcessError, StoreError
+from nilr.errors import (
+    DataError,
+    DivergedError,
+    Interrupted,
+    LostProcessError,
+    NilrError,
+    StoreError,
+    is_out_of_memory,
+)
 from nilr.meta.engine.workers import workers
 from nilr.meta.updates import Updates
 from nilr.recipes.common.memory import out_of_memory
@@ -123,6 +129,12 @@ def _saving_on_failure(trainings: Sequence[Training], stop: StopRequest) -> Iter
             training.log_failure(error.message)
         hints = filter(None, (error.hint, _resume_hint(trainings)))
         raise type(error)(error.message, hint="; then ".join(hints) or None) from error
+    except NilrError:
+        raise
+    except Exception as error:
+        for training in trainings:
+            training.log_failure(f"internal: {type(error).__name__}: {error}")
+        raise
 
 
 def _resume_hint(trainings: Sequence[Training]) -> str | None:
@@ -151,7 +163,9 @@ def _memory_hint(trainings: Sequence[Training], n_episodes: int, *, within: Trai
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         _save_updates(training for training in trainings if training is not within)
         device, engine = trainings[0].train.images.device, trainings[0].outer.engine
         at_once = max(engine.episodes_at_once, workers(device, engine.episode_chunk))

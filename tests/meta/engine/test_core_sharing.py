@@ -61,6 +61,7 @@ def test_every_way_is_timed_and_then_the_fastest_is_used(monkeypatch: pytest.Mon
     seconds = {Share(4, 1): 5.0, Share(4, 4): 3.0, Share(2, 8): 2.0, Share(1, 16): 4.0}
     sharing, chosen = CoreSharing(), []
     for call in range(20):
+        assert sharing.settled == (call in (0, *range(12, 20)))
         with sharing.choose(4, 16) as share:
             clock[0] += seconds[share] + (100 if call < 4 else 0)  # the first calls are slow
         chosen.append(share)

@@ -12,6 +12,7 @@ import torch
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import DeviceError
+from nilr.history import find_failure
 from nilr.meta import outer_loop
 from nilr.meta.engine.batched import BatchedEngine
 from nilr.meta.engine.explicit import ExplicitEngine
@@ -25,15 +26,25 @@ pytestmark = pytest.mark.usefixtures("pack", "one_thread")
 SAID = r"^out of memory on `cpu`: \d+\.\d\d GiB of \d+\.\d\d GiB used at most\nhint: "
 
 
-def fail(monkeypatch: pytest.MonkeyPatch, method: str, *, after: int = 0, engine: type = ExplicitEngine) -> None:
-    """Let an engine's method run out of the device's memory after so many calls that succeed."""
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def fail(
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    *,
+    after: int = 0,
+    engine: type = ExplicitEngine,
+    error: Exception = FULL,
+) -> None:
+    """Let an engine's method fail after so many calls that succeed, by default because the device's memory is full."""
     works, calls = getattr(engine, method), 0
 
     def failing(self: object, *given: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls > after:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise error
         return works(self, *given, **named)
 
     monkeypatch.setattr(engine, method, failing)
@@ -67,6 +78,30 @@ def test_training_saves_every_completed_update_and_the_hint_resumes_it(
     meta_train.run(TrainSettings(resume="x", episode_chunk=2), SilentReporter())
     for name, value in state().items():
         torch.testing.assert_close(torch.tensor(value), torch.tensor(whole[name]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), MemoryError("no memory for the kernel")],
+)
+def test_a_training_that_runs_out_of_the_processors_memory_saves_its_updates_and_has_failed(
+    error: Exception, home: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(monkeypatch, "meta_gradients", after=3, error=error)
+    with pytest.raises(DeviceError, match=SAID):
+        train(**(quick | {"eval_every": 0}))
+    _, values = read_state(home / "models" / "x" / "training.safetensors")
+    assert values["progress"]["outer_step"] == 3
+    assert (find_failure(home / "models" / "x") or "").startswith("out of memory on `cpu`")
+
+
+def test_an_internal_error_ends_a_training_as_failed(
+    home: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(monkeypatch, "meta_gradients", after=3, error=ZeroDivisionError("division by zero"))
+    with pytest.raises(ZeroDivisionError):
+        train(**(quick | {"eval_every": 0, "save_every": 1}))
+    assert find_failure(home / "models" / "x") == "internal: ZeroDivisionError: division by zero"
 
 
 def test_running_out_of_memory_within_an_update_keeps_the_last_save(
