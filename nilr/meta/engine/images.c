@@ -115,8 +115,7 @@ void NAMED(image_moments)(
             const int64_t from = start_of(part, n), count = start_of(part + 1, n) - from;
             add_images(x + from * h * w * PIXELS, count, h, w, planes + core * of_plane, of + part);
         }
-    for (int part = 1; part < PARTS; part++)
-        for (size_t i = 0; i < sizeof(sums) / sizeof(double); i++) ((double *)of)[i] += ((double *)(of + part))[i];
+    add_parts((double *)of, sizeof(sums) / sizeof(double));
     const products all = of->all, top = of->top, bottom = of->bottom;
     /* a patch never begins at the last row (tap row 0) or the first (tap row 2); so with columns */
     const int left_out[3] = {2, 0, 1};
@@ -382,8 +381,7 @@ void NAMED(image_backward)(
                 x + from * of_image, da + i, hat + i, where + i, s, t, v ? v + i : NULL, v ? hat_t + i : NULL, count, h,
                 w, c, planes + core * of_plane, u ? u + i : NULL, sums + part * of_sums);
         }
-    for (int part = 1; part < PARTS; part++)
-        for (int64_t i = 0; i < of_sums; i++) sums[i] += sums[part * of_sums + i];
+    add_parts(sums, of_sums);
 }
 
 static void tangent(

@@ -19,13 +19,6 @@ INLINE images images_of(int64_t part, int64_t n, int64_t h, int64_t w, int64_t c
 
 INLINE int64_t within(int64_t n, int64_t most) { return n < 0 ? 0 : n < most ? n : most; }
 
-/* The sum of the parts' rows goes to the first. */
-INLINE void add_parts(double *rows, int64_t c)
-{
-    for (int64_t part = 1; part < PARTS; part++)
-        for (int64_t i = 0; i < c; i++) rows[i] += rows[part * c + i];
-}
-
 /* From y: p at the pooled positions, a, and the rows mean, rstd, k. The statistics are those of the first images. */
 void NAMED(layer_forward)(
     const REAL *restrict y, const REAL *restrict scale, const REAL *restrict shift, double slope, double eps,

@@ -33,6 +33,13 @@ extern _Thread_local int NAMED(cores);
 
 INLINE int64_t start_of(int64_t part, int64_t n) { return n * part / PARTS; }
 
+/* The sum of n numbers of every part goes to the first. */
+INLINE void add_parts(double *parts, int64_t n)
+{
+    for (int64_t part = 1; part < PARTS; part++)
+        for (int64_t i = 0; i < n; i++) parts[i] += parts[part * n + i];
+}
+
 typedef REAL vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL unaligned_vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 

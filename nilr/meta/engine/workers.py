@@ -59,8 +59,9 @@ class CoreSharing:
     def choose(self, n_items: int, at_once: int) -> Iterator[Share]:
         """Yield how n items of all processes share this one's cores, on `at_once` threads at most; time the block."""
         n_items, threads = -(-n_items // distributed.size()), torch.get_num_threads()
-        ways = {share: list[float]() for share in shares(n_items, threads, at_once)}
-        seconds = self._seconds.setdefault((n_items, threads), ways)
+        if (n_items, threads) not in self._seconds:
+            self._seconds[n_items, threads] = {share: [] for share in shares(n_items, threads, at_once)}
+        seconds = self._seconds[n_items, threads]
         settled = self._is_settled(seconds)
         fastest = min(seconds, key=lambda share: min(seconds[share], default=0))
         share = fastest if settled else min(seconds, key=lambda share: len(seconds[share]))
