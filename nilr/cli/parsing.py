@@ -27,7 +27,7 @@ class Invocation:
     json: str | None = None
     save_config: str | None = None
     log_file: str | None = None
-    log_checked: bool = False  # whether it is known if the log can be written
+    log_checked: bool = False  # whether `open_log` has checked the log
     dry_run: bool = False
     words: Sequence[str] = ()  # of the command line
 

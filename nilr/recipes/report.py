@@ -132,8 +132,9 @@ def _find_results(store: Store, refs: Iterable[str], reporter: Reporter) -> list
 
 def _of_models(store: Store, ref: str) -> list[Path]:
     found: dict[tuple[str, str], str] = {}  # model and command -> newest result
+    limit = len(store.results()) + 1
     for kind in ("probe", "rates"):
-        settings = ResultListSettings(home=store.home, kind=kind, limit=len(store.results()) + 1)
+        settings = ResultListSettings(home=store.home, kind=kind, limit=limit)
         for row in list_results(settings, SilentReporter()):
             for model in fnmatch.filter(row.models, ref):
                 found.setdefault((model, kind), row.name)
