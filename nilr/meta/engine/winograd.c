@@ -226,26 +226,30 @@ static void write_tiles(const REAL *points, tiles t, int64_t c, REAL *trash, REA
     }
 }
 
-/* The size of a point's weights, which fill whole panels. */
-INLINE int64_t size_of_point(int64_t in, int64_t out) { return (out + PANEL - 1) / PANEL * PANEL * in; }
+/* The distance of points in a weight's arrays, of whole panels; the addition is as in `distance`. */
+INLINE int64_t distance_of_weight(int64_t in, int64_t out) { return (out + PANEL - 1) / PANEL * PANEL * in + 16; }
 
 /* u (36, panels of out, in, two vectors) = the points of a weight; with `flipped`, of the flipped taps, with in and out
-   exchanged. turned is scratch. */
-static void all_weight_points(const REAL *w, int64_t ci, int64_t co, int64_t flipped, REAL *turned, REAL *u)
+   exchanged. A core computes every panel whose number is its own modulo `cores`; turned is its scratch. */
+static void weight_panels(
+    const REAL *w, int64_t ci, int64_t co, int64_t flipped, int core, int cores, REAL *turned, REAL *u)
 {
     const int64_t in = flipped ? co : ci, out = flipped ? ci : co;
-    for (int64_t o = 0; o < (flipped ? 0 : co); o++)
-        for (int64_t t = 0; t < 9; t++)
-            for (int64_t i = 0; i < ci; i++) turned[(i * 9 + t) * co + o] = w[(o * 9 + t) * ci + i];
-    for (int64_t i = 0; i < in; i++)
-        for (int64_t o = 0; o < out; o += LANES) {
-            vec taps[9], half[18], points[POINTS];
-            for (int t = 0; t < 9; t++) taps[t] = load((flipped ? w : turned) + (i * 9 + (flipped ? 8 - t : t)) * out + o);
-            for (int j = 0; j < 3; j++) weight_points(taps + j, 3, half + j, 3);
-            for (int r = 0; r < SIDE; r++) weight_points(half + r * 3, 1, points + r * SIDE, 1);
-            for (int p = 0; p < POINTS; p++)
-                store(u + p * size_of_point(in, out) + (o / PANEL * in + i) * PANEL + o % PANEL, points[p]);
-        }
+    for (int64_t o = core * PANEL; o < out; o += cores * PANEL) {
+        const int64_t width = o + PANEL < out ? PANEL : out - o;
+        for (int64_t i = 0; i < (flipped ? 0 : 9 * ci); i++)
+            for (int64_t k = 0; k < width; k++) turned[i * PANEL + k] = w[(o + k) * 9 * ci + i];
+        for (int64_t i = 0; i < in; i++)
+            for (int64_t k = 0; k < width; k += LANES) {
+                vec taps[9], half[18], points[POINTS];
+                for (int t = 0; t < 9; t++)
+                    taps[t] = load(flipped ? w + (i * 9 + 8 - t) * ci + o + k : turned + (t * ci + i) * PANEL + k);
+                for (int j = 0; j < 3; j++) weight_points(taps + j, 3, half + j, 3);
+                for (int r = 0; r < SIDE; r++) weight_points(half + r * 3, 1, points + r * SIDE, 1);
+                for (int p = 0; p < POINTS; p++)
+                    store(u + p * distance_of_weight(in, out) + o * in + i * PANEL + k, points[p]);
+            }
+    }
 }
 
 /* dw (out, 3, 3, in) from the sums over tiles, (36, out, in) */
@@ -254,7 +258,7 @@ static void write_weight(const REAL *sums, int64_t ci, int64_t co, REAL *dw)
     for (int64_t o = 0; o < co; o++)
         for (int64_t k = 0; k < ci; k += LANES) {
             vec points[POINTS], half[18], taps[9];
-            for (int p = 0; p < POINTS; p++) points[p] = load(sums + (p * co + o) * ci + k);
+            for (int p = 0; p < POINTS; p++) points[p] = load(sums + p * distance_of_weight(ci, co) + o * ci + k);
             for (int j = 0; j < SIDE; j++) weight_of(points + j, SIDE, half + j, SIDE);
             for (int r = 0; r < 3; r++) weight_of(half + r * SIDE, 1, taps + r * 3, 1);
             for (int t = 0; t < 9; t++) store(dw + (o * 9 + t) * ci + k, taps[t]);
@@ -283,7 +287,7 @@ INLINE void multiply(
     all_window_points(x, t, in, zero, points);
     for (int64_t p = 0; p < POINTS; p++)
         product(
-            add, points + p * distance(t, in), in, 1, u + p * size_of_point(in, out), PANEL, PANEL * in,
+            add, points + p * distance(t, in), in, 1, u + p * distance_of_weight(in, out), PANEL, PANEL * in,
             sums + p * distance(t, out), t.count, out, in);
 }
 
@@ -296,19 +300,23 @@ int64_t NAMED(convolve)(
     const int cores = NAMED(cores);
     const int64_t in = flipped ? co : ci, out = flipped ? ci : co, most = ci > co ? ci : co;
     const tiles all = tiles_of(n, h, width, most);
-    const int64_t of_weight = POINTS * size_of_point(in, out), of_x = POINTS * distance(all, in);
-    const int64_t of_core = of_x + POINTS * distance(all, out) + most;
-    REAL *u = aligned_alloc(64, sizeof(REAL) * ((x2 ? 2 : 1) * of_weight + 9 * ci * co + most + cores * of_core));
+    const int64_t of_weight = POINTS * distance_of_weight(in, out), of_x = POINTS * distance(all, in);
+    const int64_t of_turned = flipped ? 0 : 9 * ci * PANEL, of_tiles = of_x + POINTS * distance(all, out) + most;
+    const int64_t of_core = of_turned > of_tiles ? of_turned : of_tiles;
+    REAL *u = aligned_alloc(64, sizeof(REAL) * ((x2 ? 2 : 1) * of_weight + most + cores * of_core));
     if (!u) return 1;
-    REAL *u2 = u + of_weight, *scratch = x2 ? u2 + of_weight : u2, *turned = scratch + cores * of_core;
-    REAL *zero = turned + 9 * ci * co;
+    REAL *u2 = u + of_weight, *zero = x2 ? u2 + of_weight : u2, *scratch = zero + most;
     memset(zero, 0, sizeof(REAL) * most);
-    all_weight_points(w, ci, co, flipped, turned, u);
-    if (x2) all_weight_points(w2, ci, co, flipped, turned, u2);
+    PARALLEL
+    for (int core = 0; core < cores; core++) {
+        REAL *turned = scratch + core * of_core;
+        weight_panels(w, ci, co, flipped, core, cores, turned, u);
+        if (x2) weight_panels(w2, ci, co, flipped, core, cores, turned, u2);
+    }
     PARALLEL
     for (int core = 0; core < cores; core++) {
         tiles t = all;
-        REAL *points = scratch + core * of_core, *sums = points + of_x, *trash = points + of_core - most;
+        REAL *points = scratch + core * of_core, *sums = points + of_x, *trash = points + of_tiles - most;
         for (int64_t block = core; move_to(&t, block); block += cores) {
             multiply(0, x, u, t, in, out, zero, points, sums);
             if (x2) multiply(1, x2, u2, t, in, out, zero, points, sums);
@@ -326,19 +334,20 @@ int64_t NAMED(convolve_weight)(
     int64_t co, REAL *dw)
 {
     const tiles all = tiles_of(n, h, width, ci > co ? ci : co);
-    const int64_t of_weight = POINTS * ci * co, of_x = POINTS * distance(all, ci), length = 12;
+    const int64_t of_weight = POINTS * distance_of_weight(ci, co), of_x = POINTS * distance(all, ci), length = 12;
     const int64_t of_one = (all.all + all.block * length - 1) / (all.block * length), sections = x2 ? 2 * of_one : of_one;
-    const int cores = NAMED(cores) < sections ? NAMED(cores) : (int)sections;
     const int64_t of_core = of_weight + of_x + POINTS * distance(all, co), zeros = 16 * (ci + co);
-    REAL *zero = aligned_alloc(64, sizeof(REAL) * (zeros + of_weight + cores * of_core));
+    const int64_t of_total = sections > 1 ? of_weight : 0;
+    const int cores = NAMED(cores) < sections ? NAMED(cores) : (int)sections;
+    REAL *zero = aligned_alloc(64, sizeof(REAL) * (zeros + of_total + cores * of_core));
     if (!zero) return 1;
-    REAL *total = zero + zeros, *scratch = total + of_weight;
-    memset(zero, 0, sizeof(REAL) * (zeros + of_weight));
+    REAL *total = zero + zeros, *scratch = total + of_total; /* if there is one section, the total is its sums */
+    memset(zero, 0, sizeof(REAL) * (zeros + of_total));
     for (int64_t first = 0; first < sections; first += cores) {
         PARALLEL
         for (int core = 0; core < cores; core++) {
             tiles t = all;
-            REAL *points = scratch + core * of_core, *points_y = points + of_x, *sums = points + of_core - of_weight;
+            REAL *sums = scratch + core * of_core, *points = sums + of_weight, *points_y = points + of_x;
             const int64_t section = first + core, other = section >= of_one, start = section % of_one * length;
             for (int64_t block = start; section < sections && block < start + length && move_to(&t, block); block++) {
                 all_window_points(other ? x2 : x, t, ci, zero, points);
@@ -346,11 +355,11 @@ int64_t NAMED(convolve_weight)(
                 for (int64_t p = 0; p < POINTS; p++)
                     product(
                         block > start, points_y + p * distance(t, co), 1, co, points + p * distance(t, ci), ci, PANEL,
-                        sums + p * ci * co, co, ci, t.count);
+                        sums + p * distance_of_weight(ci, co), co, ci, t.count);
             }
         }
-        for (int core = 0; core < cores && first + core < sections; core++) {
-            const REAL *sums = scratch + (core + 1) * of_core - of_weight;
+        for (int core = 0; core < cores && first + core < sections && sections > 1; core++) {
+            const REAL *sums = scratch + core * of_core;
             for (int64_t i = 0; i < of_weight; i++) total[i] += sums[i];
         }
     }

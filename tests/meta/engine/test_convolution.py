@@ -1,4 +1,4 @@
-"""Winograd's convolutions in C against torch's direct ones, for every instruction set of this machine."""
+"""Winograd's convolutions in C, for every instruction set of this machine, and matrix products against torch's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nilr.meta.engine import native
-from nilr.meta.engine.convolution import TorchConvolution, WinogradConvolution
+from nilr.meta.engine.convolution import Convolution, MatrixConvolution, TorchConvolution, WinogradConvolution
 from nilr.meta.engine.native import library
 
 pytestmark = [
@@ -34,20 +34,21 @@ def random(*shape: int, seed: int, dtype: torch.dtype) -> Tensor:
 
 
 def all_passes(
-    convolution: TorchConvolution | WinogradConvolution, n: int, h: int, w: int, ci: int, co: int, dtype: torch.dtype
+    convolution: Convolution, n: int, h: int, w: int, ci: int, co: int, dtype: torch.dtype, kernel: int = 3
 ) -> list[Tensor]:
     x, x_t = (random(n, ci, h, w, seed=seed, dtype=dtype) for seed in (1, 2))
     dy, dy_t = (random(n, co, h, w, seed=seed, dtype=dtype) for seed in (3, 4))
-    weights = random(co, ci, 3, 3, seed=5, dtype=dtype), random(co, ci, 3, 3, seed=6, dtype=dtype)
-    dx, dw = convolution.backward(dy, x, weights[0], input_gradient=True)
+    weight, weight_t = (random(co, ci, kernel, kernel, seed=seed, dtype=dtype) for seed in (5, 6))
+    weights = weight, weight_t
+    dx, dw = convolution.backward(dy, x, weight, input_gradient=True)
     dx_t, dw_t = convolution.backward_tangent((dy, dy_t), (x, x_t), weights)
-    none, dw_alone = convolution.backward(dy, x, weights[0], input_gradient=False)
+    none, dw_alone = convolution.backward(dy, x, weight, input_gradient=False)
     none_t, dw_of_images = convolution.backward_tangent((None, dy_t), (x, None), weights)
     assert none is None
     assert none_t is None
     assert dx is not None
     assert dx_t is not None
-    forward = convolution.forward(x, weights[0])
+    forward = convolution.forward(x, weight)
     tangents = convolution.forward_tangent((x, x_t), weights), convolution.forward_tangent((x, None), weights)
     return [forward, *tangents, dx, dw, dx_t, dw_t, dw_alone, dw_of_images]
 
@@ -73,6 +74,26 @@ def test_rounding_in_float32_is_at_most_eight_times_that_of_a_direct_convolution
     for value, other, expected in zip(winograd, direct, exact, strict=True):
         error, error_of_direct = ((x.double() - expected).norm() / expected.norm() for x in (value, other))
         assert error <= 8 * error_of_direct + 2e-7
+
+
+# one position, fewer positions than channels, more, and a kernel of one position
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3, 5), (2, 2, 3, 40, 24), (3, 5, 4, 6, 16)], ids=str)
+def test_matrix_products_are_direct_convolutions(shape: tuple[int, int, int, int, int], kernel: int) -> None:
+    found, expected = (
+        all_passes(convolution, *shape, torch.float64, kernel) for convolution in (MatrixConvolution(), DIRECT)
+    )
+    for value, other in zip(found, expected, strict=True):
+        assert value.is_contiguous(memory_format=torch.channels_last)
+        assert (value - other).norm() <= 1e-13 * other.norm()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_few_positions_of_many_channels_are_a_matrix_product(size: int) -> None:
+    shape = 5, size, size, 48, 64
+    found = all_passes(WinogradConvolution(Never(torch.channels_last)), *shape, torch.float64)
+    for value, other in zip(found, all_passes(DIRECT, *shape, torch.float64), strict=True):
+        assert (value - other).norm() <= 1e-13 * other.norm()
 
 
 def test_images_do_not_influence_each_other() -> None:
