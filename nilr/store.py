@@ -186,8 +186,11 @@ class Store:
             path.unlink(missing_ok=True)
 
     def result_path(self, command: str, question: str | None = None) -> Path:
-        """Return a new path for a command's result, with the question of a probe. Names sort by time."""
-        named = f"{command}-{slug(question)}" if question else command
+        """Return a new path for a command's result, with the question of a probe. Names sort by time.
+
+        The question has no `-`, so a pattern such as `*-rates-*` finds only results of the command `rates`.
+        """
+        named = f"{command}-{slug(question).replace('-', '_')}" if question else command
         return self.home / "results" / f"{_unique(named)}.json"
 
     def jobs_path(self, name: str) -> Path:

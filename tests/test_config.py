@@ -3,13 +3,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import typing
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from nilr import config
-from nilr.config.base import Settings
+from nilr.config.base import Settings, listed_seeds
 from nilr.config.commands import (
     ComparePacksSettings,
     DemoSettings,
@@ -22,6 +23,7 @@ from nilr.config.commands import (
 )
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import PRESETS, TrainSettings
+from nilr.errors import UsageError
 
 MODULES = [importlib.import_module(f"nilr.config.{found.name}") for found in pkgutil.iter_modules(config.__path__)]
 MODELS = {
@@ -115,3 +117,30 @@ def test_settings_are_frozen_and_know_their_names() -> None:
 @pytest.mark.parametrize(("validated_at", "left"), [(-1, 3), (0, 3), (400, 2), (800, 1), (1000, 0)])
 def test_validations_follow_every_so_many_updates_and_the_last_one(validated_at: int, left: int) -> None:
     assert TrainSettings(outer_steps=1000, eval_every=400).validations_after(validated_at) == left
+
+
+def fields_of_numbers() -> list[tuple[type[Settings], str]]:
+    return [
+        (model, name)
+        for model in MODELS
+        for name, field in model.model_fields.items()
+        if float in (field.annotation, *typing.get_args(field.annotation))
+    ]
+
+
+@pytest.mark.parametrize(("model", "name"), fields_of_numbers(), ids=str)
+def test_every_number_fits_into_float32(model: type[Settings], name: str) -> None:
+    for number in (1e39, float("inf"), float("nan")):
+        with pytest.raises(ValidationError):
+            model.model_validate({name: number})
+
+
+def test_a_number_of_seeds_stays_below_the_largest_seed() -> None:
+    assert listed_seeds(2, 2**63 - 2) == (2**63 - 2, 2**63 - 1)
+    with pytest.raises(UsageError, match="2 seeds from --seed 9223372036854775807 are not all below"):
+        listed_seeds(2, 2**63 - 1)
+
+
+def test_true_is_no_number_of_channels() -> None:
+    with pytest.raises(ValidationError, match="give four numbers"):
+        TrainSettings.model_validate({"widths": [True, 1, 1, 1]})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import fnmatch
 import re
 import subprocess
 import sys
@@ -470,6 +471,7 @@ def test_results_get_fresh_paths_that_sort_by_time(store: Store) -> None:
 
 def test_the_file_of_a_probe_is_named_after_its_question(store: Store) -> None:
     assert re.fullmatch(
-        r"\d{8}T\d{6}Z-probe-5-shot-euclidean-[0-9a-f]{12}\.json", store.result_path("probe", "5-shot, euclidean").name
+        r"\d{8}T\d{6}Z-probe-5_shot_euclidean-[0-9a-f]{12}\.json", store.result_path("probe", "5-shot, euclidean").name
     )
+    assert not fnmatch.fnmatch(store.result_path("probe", "rates 0.1, 2 episodes").name, "*-rates-*")
     assert re.fullmatch(r"\d{8}T\d{6}Z-rates-[0-9a-f]{12}\.json", store.result_path("rates").name)

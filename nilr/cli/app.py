@@ -169,10 +169,12 @@ def _show_help(
 ) -> None:
     found: Any = ctx.find_root()
     for word in words or ():
+        if not hasattr(found.command, "commands"):
+            raise UsageError(
+                f"`{found.command_path}` has no command `{word}`", hint=f"see `{found.command_path} --help`"
+            )
         _, command, _ = found.command.resolve_command(found, [word])
         found = typer.Context(command, parent=found, info_name=word)
-        if not hasattr(command, "commands"):
-            break
     typer.echo(found.get_help())
 
 

@@ -26,7 +26,7 @@ def read_config(path: str, settings: type[Settings], command: str) -> dict[str, 
         UsageError: it is no TOML, or a setting is unknown or invalid.
     """
     try:
-        values = tomllib.loads(Path(expand_home(path)).read_text(encoding="utf-8"))
+        values = tomllib.loads(Path(expand_home(path)).read_text(encoding="utf-8-sig"))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StoreError(f"cannot read `{path}`: {reason}", hint="give --config a file with settings") from error
@@ -47,9 +47,17 @@ def read_config(path: str, settings: type[Settings], command: str) -> dict[str, 
 
 
 def config_text(settings: Settings, command: str) -> bytes:
-    """Return the settings that were set as TOML, which `read_config` reads."""
+    """Return the settings that were set as TOML, which `read_config` reads.
+
+    Raises:
+        UsageError: a path is not UTF-8.
+    """
     values = settings.model_dump(mode="json", include=set(settings.model_fields_set), exclude_none=True)
     lines = [f"# nilr {command} (nilr {__version__})"]
-    # of these values, JSON is TOML too, except for one character
-    lines += [f"{key} = {json.dumps(values[key], ensure_ascii=False)}" for key in sorted(values)]
+    for key in sorted(values):
+        # of these values, JSON is TOML too, except for one character
+        lines.append(f"{key} = {json.dumps(values[key], ensure_ascii=False)}")
+        if not lines[-1].isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in lines[-1]):
+            what = f"`{key}` has a path that is not UTF-8, which a TOML file cannot contain"
+            raise UsageError(what, hint="rename the file or folder, or omit --save-config")
     return "\n".join(lines).replace("\x7f", "\\u007f").encode()

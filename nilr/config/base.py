@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from nilr.errors import UsageError
 from nilr.files import expand_home, path_argument
+from nilr.numbers import is_float32
 from nilr.words import one_of
 
 Resample = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
@@ -63,7 +65,7 @@ def _parse_widths(value: Any) -> Any:  # noqa: ANN401 - a value from a flag, a v
     words = value.split(",") if isinstance(value, str) else value
     with contextlib.suppress(TypeError, ValueError):
         widths = tuple(int(word) if isinstance(word, str) else operator.index(word) for word in words)
-        if len(widths) == 4 and all(1 <= width <= _MOST_CHANNELS for width in widths):
+        if len(widths) == 4 and all(1 <= width <= _MOST_CHANNELS for width in widths) and bool not in map(type, words):
             return widths
     raise ValueError(f"give four numbers from 1 to {_MOST_CHANNELS}, separated by commas")
 
@@ -75,6 +77,14 @@ def _check_commas(value: Any) -> Any:  # noqa: ANN401 - a text, or several
         raise ValueError("a value is missing before, between or after commas")
     return value
 
+
+def _check_float32(value: float) -> float:
+    if not is_float32(value):
+        raise ValueError("give a finite number of at most 3.4e38 in size")
+    return value
+
+
+Float32 = Annotated[float, AfterValidator(_check_float32)]
 
 CommaText = Annotated[str, AfterValidator(_check_commas)]
 CommaTexts = Annotated[tuple[str, ...], AfterValidator(_check_commas)]
@@ -125,7 +135,9 @@ Seeds = Annotated[int | tuple[int, ...], BeforeValidator(_parse_seeds)]
 
 
 def listed_seeds(seeds: int | tuple[int, ...], first: int) -> tuple[int, ...]:
-    """Return the seeds: those listed, or a number of them that starts at `first`."""
+    """Return the seeds: those listed, or a number of them that starts at `first`; UsageError if one is too large."""
+    if isinstance(seeds, int) and first + seeds > 2**63:
+        raise UsageError(f"{seeds} seeds from --seed {first} are not all below 2**63", hint="lower --seed")
     return seeds if isinstance(seeds, tuple) else tuple(range(first, first + seeds))
 
 
@@ -213,15 +225,18 @@ class DeviceSettings(MeasuringSettings):
     )
 
 
+ARCH = setting(
+    (),
+    "Import path PACKAGE.MODULE:FUNCTION that models have as their body. nilr imports no code that a checkpoint "
+    "names, except this.",
+    shown="none",
+)
+
+
 class CodeSettings(DeviceSettings):
     """Settings of every command that computes with models from files."""
 
-    arch: tuple[str, ...] = setting(
-        (),
-        "Import path PACKAGE.MODULE:FUNCTION that models have as their body. nilr imports no code that a checkpoint "
-        "names, except this.",
-        shown="none",
-    )
+    arch: tuple[str, ...] = ARCH
 
 
 class ChunkSettings(DeviceSettings):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from nilr.config.base import (
+    ARCH,
     DEVICES,
     Channels,
     ChunkSettings,
@@ -15,6 +16,7 @@ from nilr.config.base import (
     FigureStyle,
     FigureWidth,
     Fit,
+    Float32,
     MeasuringSettings,
     ReportFormat,
     Resample,
@@ -123,7 +125,11 @@ class ReproduceSettings(ChunkSettings, ClusterSettings):
     )
     data: str | None = setting(None, "Pack to train and evaluate on: a name or a path.", shown="the preset's")
     outer_steps: int | None = setting(None, "Number of updates of every training.", shown="the preset's", ge=1)
-    arch: str | None = setting(None, "Body of all networks: conv4, conv6 or resnet12.", shown="the preset's")
+    arch: str | None = setting(
+        None,
+        "Body of all networks, as in meta-train: conv4, conv4-leaky, conv6, resnet12 or an import path.",
+        shown="the preset's",
+    )
     filters: int | None = setting(
         None, "conv4 and conv6: number of channels of each convolution.", shown="the preset's", ge=1, le=4096
     )
@@ -303,11 +309,10 @@ class ImportSettings(MeasuringSettings):
         le=1000,
     )
     n_shot: int = setting(1, "Number of support images per class for which a state dict was trained.", ge=1, le=1000)
-    inner_lr: float | None = setting(
+    inner_lr: Float32 | None = setting(
         None,
         "Fixed learning rate of the inner loop of a state dict without rates; the loss is a mean over images.",
         shown="none",
-        allow_inf_nan=False,
     )
     inner_steps: int | None = setting(
         None, "Number of gradient steps of the inner loop of a state dict.", shown="none", ge=1, le=1000
@@ -347,6 +352,7 @@ class ExportSettings(ModelSettings):
         "its MAML or MetaSGD. The last two also write a description, FILE.json.",
         env=False,
     )
+    arch: tuple[str, ...] = ARCH
     force: bool = setting(False, "Replace existing files.", env=False)
 
 

@@ -92,7 +92,7 @@ class AdaptSettings(JudgeSettings):
     model: str | None = setting(
         None, "Model: a name, NAME@best, NAME@last or a path.", shown="the latest trained model"
     )
-    episode: int = setting(0, "Index of the episode; --seed fixes the sequence of episodes.", ge=0)
+    episode: int = setting(0, "Index of the episode; --seed fixes the sequence of episodes.", ge=0, lt=2**63)
     support: Path | None = setting(
         None, "Folder with one subfolder of images per class, to adapt to.", shown="an episode of --data"
     )

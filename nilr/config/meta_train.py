@@ -10,6 +10,7 @@ from nilr.config.base import (
     ClusterSettings,
     CommaTexts,
     EpisodeSettings,
+    Float32,
     OnNan,
     OuterLRSchedule,
     RateGrain,
@@ -45,12 +46,11 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
         "are NAME-seed0, NAME-seed1...",
         text=True,
     )
-    inner_lr: float | None = setting(
+    inner_lr: Float32 | None = setting(
         None,
         "Fixed learning rate of the inner loop: any number, also zero or a negative one. The loss is a mean over "
         "images. `probe --rates NUMBER` adapts a trained model with another rate.",
         shown="the algorithm's default",
-        allow_inf_nan=False,
     )
     inner_lr_from: str | None = setting(
         None,
@@ -102,12 +102,11 @@ class TrainSettings(EpisodeSettings, ChunkSettings, ClusterSettings):
         "constant", "Schedule of the outer learning rate: constant, or cosine: it falls to 0 over all updates."
     )
     outer_steps: int = setting(60_000, "Number of updates in total.", ge=1)
-    grad_clip: float | None = setting(
+    grad_clip: Float32 | None = setting(
         None,
         "Clip each element of the meta-gradient to this absolute value. The loss is a mean over episodes and queries.",
         shown="no clipping",
         gt=0,
-        allow_inf_nan=False,
     )
     multi_step_loss: bool = setting(
         False,

@@ -1,14 +1,19 @@
-"""Errors of functions name arguments, where those of commands name flags."""
+"""Check the arguments of functions; errors name arguments, where those of commands name flags."""
 
 import functools
+import operator
 import re
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any, ParamSpec, TypeVar
 
-from nilr.errors import NilrError
+from pydantic import ValidationError
+
+from nilr.config.base import Settings
+from nilr.errors import NilrError, UnknownNameError, UsageError, invalid_field, known_names
 
 P = ParamSpec("P")
 R = TypeVar("R")
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 # The flags whose arguments have the same names, with _ for -, and those of `sections`.
 _SAME = (
@@ -59,3 +64,55 @@ def _with_arguments(text: str) -> str:
         return f"`{ARGUMENTS[flag]}={shown}`"
 
     return _FLAG.sub(argument, text)
+
+
+def checked_settings(
+    kind: type[AnySettings],
+    names: Mapping[str, str],
+    /,
+    **values: Any,  # noqa: ANN401 - the settings check them
+) -> AnySettings:
+    """Return the settings with these values; `names` has the names of arguments that differ from those of settings."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        problem = invalid_field(error)
+        for name, argument in names.items():
+            problem = problem.replace(f"`{name}`", f"`{argument}`")
+        raise UsageError(f"invalid argument {problem}", hint="see the function's help") from error
+
+
+def checked_integer(name: str, value: object, least: int = 1) -> int:
+    """Return an integer below 2**63, also one of NumPy, as Python's; UsageError for another type or value."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type] # it checks it
+    except TypeError:
+        number = None
+    if number is None or not least <= number < 2**63:
+        problem = f"`{name}` cannot be {value!r}, a value of type {type(value).__name__}"
+        raise UsageError(problem, hint=f"give an integer from {least} to 2**63 - 1")
+    return number
+
+
+def check_type(name: str, value: object, kind: type, hint: str) -> None:
+    """Check that an argument has a type; UsageError if not."""
+    if not isinstance(value, kind):
+        raise UsageError(f"`{name}` is no {kind.__name__}, but a {type(value).__name__}", hint=hint)
+
+
+def check_name(kind: str, value: object, known: Iterable[str]) -> None:
+    """Check that a value is one of the known names; UsageError if not."""
+    known = tuple(known)
+    if not isinstance(value, str):
+        problem = f"`{value}` is no name of a {kind}, but a {type(value).__name__}"
+        raise UsageError(problem, hint=known_names(str(value), known))
+    if value not in known:
+        raise UnknownNameError(kind, value, known)
+
+
+def texts(values: object) -> tuple[str, ...]:
+    """Return a text or a number, or each of several, as texts. Those of a set are sorted, as it has no order."""
+    if isinstance(values, str) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        return (str(values),)
+    found = tuple(map(str, values))
+    return tuple(sorted(found)) if isinstance(values, Set) else found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nilr.errors import UnknownNameError, UsageError
-from nilr.library.arguments import naming_arguments
+from nilr.errors import UsageError
+from nilr.library.arguments import check_name, check_type, naming_arguments
 from nilr.report.contents import KINDS
 from nilr.report.figures.figure import Material
 from nilr.report.reading import Source
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @naming_arguments
 def plot(
-    results: Result[Any] | Sequence[Result[Any]], figure: str | None = None, *, narrow: bool = False
+    results: Result[Any] | Iterable[Result[Any]], figure: str | None = None, *, narrow: bool = False
 ) -> matplotlib.figure.Figure:
     """Draw a figure of one or several results, as `nilr report` does.
 
@@ -45,10 +45,12 @@ def plot(
         'block2: ... % negative'
     """
     kinds = {kind.name: kind for kind in KINDS}
-    if figure is not None and figure not in kinds:
-        raise UnknownNameError("figure", figure, kinds)
+    if figure is not None:
+        check_name("figure", figure, kinds)
     check_matplotlib()
-    several = [results] if isinstance(results, Result) else list(results)
+    several = list(results) if isinstance(results, Iterable) and not isinstance(results, Result) else [results]
+    for result in several:
+        check_type("results", result, Result, "give what `probe` or `measure_rates` returns, or several")
     sources = [Source("", str(i), result.command, result) for i, result in enumerate(several)]
     material = Material(sources, probed(sources))
     for kind in kinds.values() if figure is None else (kinds[figure],):

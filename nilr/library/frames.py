@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nilr.errors import NilrError, UsageError
+from nilr.library.arguments import check_type
+from nilr.library.models import check_model
 from nilr.meta.model import Model
 from nilr.models.parameters import layer
 from nilr.results.result import Result
@@ -32,6 +34,7 @@ def rates_frame(model: Model) -> pd.DataFrame:
         >>> negative.groupby(frame.layer, observed=True).size().tolist()
         [116, 152, 152, 152, 25]
     """
+    check_model(model)
     pandas = _pandas()
     parts = []
     for name, rates in model.inner_lr.items():
@@ -67,6 +70,7 @@ def result_frame(result: Result[Any]) -> pd.DataFrame:
         >>> frame[frame.quantity == "accuracy"].protocol.tolist()
         ['meta-init', 'same-task', 'cross-task']
     """
+    check_type("result", result, Result, "give what `probe` or `measure_rates` returns")
     pandas, rows = _pandas(), summary_rows(result)
     if rows is None:
         raise UsageError(f"a result of `{result.command}` has no frame", hint="give a result of probe or rates")

@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nilr.config.base import Fit, Resample, Split
+from nilr.config.base import SPLITS, Fit, Resample, Split
 from nilr.data import synthetic
 from nilr.data.digests import Images as Pixels
 from nilr.data.digests import image_digests
 from nilr.data.labelled import read_labelled
 from nilr.episodes import Episode, EpisodeSampler, PackedImages
-from nilr.errors import EpisodeError, UnknownNameError, UsageError
-from nilr.library.arguments import naming_arguments
+from nilr.errors import EpisodeError
+from nilr.library.arguments import check_name, check_type, checked_integer, naming_arguments
 from nilr.recipes.common.packs import open_split
 from nilr.results.records import DataUsed
 from nilr.store import Store
@@ -61,9 +62,8 @@ class Images:
         return self.packed.gather(torch.zeros(1, dtype=torch.int64, device=self.packed.device)).shape[-1]
 
     def of_class(self, name: str) -> Tensor:
-        """Return the images of a class, float32 (n, 3, S, S) in [0, 1]; UnknownNameError if there is no such class."""
-        if name not in self.classes:
-            raise UnknownNameError("class", name, self.classes)
+        """Return the images of a class, float32 (n, 3, S, S) in [0, 1]; UsageError if there is no such class."""
+        check_name("class", name, self.classes)
         place = self.classes.index(name)
         start = sum(self.packed.class_sizes[:place])
         return self.packed.gather(torch.arange(start, start + self.packed.class_sizes[place]))
@@ -83,6 +83,11 @@ class Images:
         return f"Images({len(self.classes)} classes, {len(self)} images of {size} px, split `{self.split}`)"
 
 
+def check_images(images: object, name: str = "images") -> None:
+    """Check that an argument is an `Images`; UsageError if not."""
+    check_type(name, images, Images, "give what `open_pack` returns")
+
+
 @naming_arguments
 def open_pack(pack: str | Path, split: Split = "test") -> Images:
     """Open and verify a split of a pack, an HDF5 file of `nilr prepare-data`. Images are read when they are used.
@@ -100,6 +105,7 @@ def open_pack(pack: str | Path, split: Split = "test") -> Images:
         Traceback (most recent call last):
         nilr.errors.StoreError: no dataset `no-such-pack.h5` in ...
     """
+    check_name("split", split, SPLITS)
     path = Path(pack).expanduser()
     opened = open_split(path if path.is_file() else Store().find_data(str(pack)), split, CPU)
     return Images(opened.images, split, opened.used)
@@ -135,8 +141,9 @@ def read_images(
         >>> nilr.read_images(folder, image_size=16).class_sizes
         {'cat': 1, 'dog': 1}
     """
-    if image_size < 1:
-        raise UsageError(f"images of {image_size} px do not exist", hint="give a positive image_size")
+    image_size = checked_integer("image_size", image_size)
+    check_name("resample", resample, get_args(Resample))
+    check_name("fit", fit, get_args(Fit))
     path = Path(folder).expanduser()
     found = read_labelled([path], image_size, resample=resample, fit=fit, skip_broken=skip_broken, single_images=False)
     if any(label is None for label in found.labels):
@@ -160,10 +167,9 @@ def generate_images(split: Split = "test", *, per_class: int = 20, image_size: i
         >>> nilr.generate_images("val", per_class=3, image_size=16).of_class("class064").shape
         torch.Size([3, 3, 16, 16])
     """
-    if split not in synthetic.CLASSES:
-        raise UnknownNameError("split", split, synthetic.CLASSES)
-    if per_class < 1 or image_size < 1:
-        raise UsageError(f"{per_class} images of {image_size} px do not exist", hint="give positive numbers")
+    check_name("split", split, synthetic.CLASSES)
+    per_class, image_size = checked_integer("per_class", per_class), checked_integer("image_size", image_size)
+    seed = checked_integer("seed", seed, 0)
     classes = {
         synthetic.class_name(number): synthetic.generate_class(seed, number, per_class, image_size)
         for number in synthetic.CLASSES[split]
@@ -209,6 +215,8 @@ def sample_episode(
         >>> episode.support_y.tolist(), episode.query_y.tolist()
         ([0, 1, 2], [0, 0, 1, 1, 2, 2])
     """
-    if index < 0 or min(n_way, n_shot) < 1 or n_query < 0:
-        raise UsageError(f"episode {index} of {n_way} classes, {n_shot} + {n_query} images does not exist")
+    check_images(images)
+    index, seed = checked_integer("index", index, 0), checked_integer("seed", seed, 0)
+    n_way, n_shot = checked_integer("n_way", n_way), checked_integer("n_shot", n_shot)
+    n_query = checked_integer("n_query", n_query, 0)
     return EpisodeSampler(images.packed, n_way, n_shot, n_query, seed, images.split).draw([index])[0]

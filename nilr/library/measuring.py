@@ -1,18 +1,17 @@
 """Measure models on many episodes: the results of `nilr probe` and `nilr rates`, of models in memory."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from pydantic import ValidationError
 
-from nilr.config.base import BatchStats, Distance, Settings, TaskB
+from nilr.config.base import BatchStats, Distance, TaskB
 from nilr.config.evaluation import ProbeSettings, RatesSettings
-from nilr.errors import UnknownNameError, UsageError, invalid_field
-from nilr.library.arguments import naming_arguments
-from nilr.library.images import Images
-from nilr.library.models import checked_images
+from nilr.errors import UsageError
+from nilr.library.arguments import check_name, checked_integer, checked_settings, naming_arguments, texts
+from nilr.library.images import Images, check_images
+from nilr.library.models import check_fit
 from nilr.meta.model import Model
 from nilr.recipes import rates as rates_recipe
 from nilr.recipes.common.episodes import EpisodeSize, inner_steps
@@ -31,7 +30,6 @@ from nilr.runtime import environment
 from nilr.sections import SECTIONS
 
 Models = Model | Mapping[str, Model]
-AnySettings = TypeVar("AnySettings", bound=Settings)
 
 _SWITCHES = tuple(section.flag for section in SECTIONS if ProbeSettings.model_fields[section.flag].annotation is bool)
 
@@ -46,10 +44,10 @@ def probe(
     n_shot: int = 1,
     n_query: int = 15,
     steps: int | None = None,
-    rates: str | float | Sequence[str | float] = "learned",
-    layers: str | Sequence[str] = (),
-    sections: Collection[str] = (),
-    neighbours: str | Sequence[str] = "nearest",
+    rates: str | float | Iterable[str | float] = "learned",
+    layers: str | Iterable[str] = (),
+    sections: str | Iterable[str] = (),
+    neighbours: str | Iterable[str] = "nearest",
     distance: Distance = "cosine",
     task_b: TaskB = "disjoint",
     batch_stats: BatchStats | None = None,
@@ -106,49 +104,55 @@ def probe(
         >>> list(controlled.metrics)
         ['model', 'untrained body', 'raw pixels']
     """
-    if unknown := [name for name in sections if name not in _SWITCHES]:
-        raise UnknownNameError("section", unknown[0], _SWITCHES)
+    switched = texts(sections)
+    for name in switched:
+        check_name("section", name, _SWITCHES)
+    for argument, several in {"images": images, "data_b": data_b, "universality": universality}.items():
+        if several is not None or argument == "images":
+            check_images(several, argument)
     named = _named(models, controls=controls)
-    settings = _checked_settings(
+    settings = checked_settings(
         ProbeSettings,
+        {"inner_steps": "steps"},
         n_episodes=n_episodes,
-        n_way=n_way or len(next(iter(named.values())).params["head.bias"]),
+        n_way=len(next(iter(named.values())).params["head.bias"]) if n_way is None else n_way,
         n_shot=n_shot,
         n_query=n_query,
         inner_steps=steps,
-        rates=_words(rates),
-        layers=_words(layers),
-        neighbours=_words(neighbours),
+        rates=texts(rates),
+        layers=texts(layers),
+        neighbours=texts(neighbours),
         distance=distance,
         task_b=task_b,
         batch_stats=batch_stats,
-        seed=seed,
-        split=_checked("images", images).split,
+        seed=checked_integer("seed", seed, 0),
+        split=images.split,
         controls=controls,
         untrained_bodies=untrained_bodies,
-        universality=_checked("universality", universality).split if universality else None,
+        universality=universality.split if universality is not None else None,
         universality_tasks=universality_tasks,
         universality_images=universality_images,
-        **dict.fromkeys(sections, True),
+        **dict.fromkeys(switched, True),
     )
-    return _probe(settings, named, images, data_b and _checked("data_b", data_b), universality)
+    return _probe(settings, named, images, data_b, universality)
 
 
 def _probe(
     settings: ProbeSettings, models: Mapping[str, Model], images: Images, data_b: Images | None, wide: Images | None
 ) -> Result[ProbeMetrics]:
     outcome, size, device = Outcome(settings), _size(settings), _device(models)
-    settings = settings.model_copy(update={"data_b": "data_b" if data_b else None})
+    settings = settings.model_copy(update={"data_b": "data_b" if data_b is not None else None})
     check_settings(settings)
     if data_b is not None and (data_b is images or (data_b.used is not None and data_b.used == images.used)):
         raise UsageError("`data_b` has the same images as `images`", hint="omit `data_b`")
     check_size(settings, size.n_query)
     for model in models.values():
-        for shown in filter(None, (images, data_b, wide)):
-            checked_images(model, shown.packed.gather(torch.arange(min(2, len(shown)))))
+        for shown in (images, data_b, wide):
+            if shown is not None:
+                check_fit(model, shown)
     split = Split(images.on(device), images.used)
-    judged = Split(data_b.on(device), data_b.used) if data_b else split
-    opened = Split(wide.on(device), wide.used) if wide else None
+    judged = Split(data_b.on(device), data_b.used) if data_b is not None else split
+    opened = Split(wide.on(device), wide.used) if wide is not None else None
     plans = plan_all(settings, models, size.n_way)
     return evaluate(settings, Inputs(models, size, plans, split, judged, opened), outcome, SilentReporter())
 
@@ -191,24 +195,28 @@ def measure_rates(
         (597, 0.0)
     """
     named = _named(models)
+    if images is not None:
+        check_images(images)
     if images is None and (consistency or effective_step):
         which = "consistency" if consistency else "effective_step"
         raise UsageError(f"`{which}` needs gradients, and there are no images", hint="give `images`")
-    settings = _checked_settings(
+    settings = checked_settings(
         RatesSettings,
-        n_episodes=n_episodes if images else 0,
+        {"inner_steps": "steps"},
+        n_episodes=n_episodes if images is not None else 0,
         n_shot=n_shot,
         inner_steps=steps,
         consistency=consistency,
         effective_step=effective_step,
-        seed=seed,
-        split=images.split if images else "test",
+        seed=checked_integer("seed", seed, 0),
+        split=images.split if images is not None else "test",
     )
     rates_recipe.check_settings(settings)
     outcome, metrics = Outcome(settings), dict[str, ModelRates]()
     for name, model in named.items():
         taken, measured = inner_steps(settings, model), rates_recipe.Measured()
-        if images and taken:
+        if images is not None and taken:
+            check_fit(model, images)
             size = EpisodeSize(len(model.params["head.bias"]), n_shot, 0)
             packed = images.on(_device(named))
             measured = rates_recipe.walk_episodes(settings, model, packed, size, taken, SilentReporter())
@@ -217,7 +225,7 @@ def measure_rates(
         metrics,
         config=settings.model_dump(mode="json", exclude={"home", "models"}),
         models=_used(named),
-        data=images.used if images else None,
+        data=images.used if images is not None else None,
         environment=_environment(named),
     )
 
@@ -250,25 +258,6 @@ def _named(models: Models, *, controls: bool = False) -> dict[str, Model]:
     if len({model.params["head.bias"].device for model in named.values()}) > 1:
         raise UsageError("the models are on different devices", hint="load or build all on one device")
     return named
-
-
-def _checked(name: str, images: Images) -> Images:
-    if not isinstance(images, Images):
-        hint = "give what `open_pack` returns"
-        raise UsageError(f"`{name}` is no Images, but a {type(images).__name__}", hint=hint)
-    return images
-
-
-def _checked_settings(kind: type[AnySettings], **values: Any) -> AnySettings:  # noqa: ANN401 - the settings check them
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        problem = invalid_field(error).replace("`inner_steps`", "`steps`")
-        raise UsageError(f"invalid argument {problem}", hint="see the function's help") from error
-
-
-def _words(values: str | float | Sequence[str | float]) -> tuple[str, ...]:
-    return tuple(map(str, values)) if isinstance(values, Sequence) and not isinstance(values, str) else (str(values),)
 
 
 def _size(settings: ProbeSettings) -> EpisodeSize:

@@ -1,23 +1,31 @@
 """Models: load, build or wrap one, adapt it, and compute with it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from nilr.config.meta_train import TrainSettings
 from nilr.episodes import Episode, stream_seed
-from nilr.errors import EpisodeError, UnknownNameError, UsageError, invalid_field
-from nilr.library.arguments import naming_arguments
+from nilr.errors import DivergedError, EpisodeError, UnknownNameError, UsageError
+from nilr.library.arguments import (
+    check_name,
+    check_type,
+    checked_integer,
+    checked_settings,
+    naming_arguments,
+    texts,
+)
+from nilr.library.images import Images
 from nilr.meta.algorithms import find_algorithm
 from nilr.meta.engine.registry import choose_engine
 from nilr.meta.inner_lr import initial_rates, inner_rates
 from nilr.meta.model import Model
+from nilr.models.conv_body import ConvBody
 from nilr.models.learner import Learner
 from nilr.models.registry import body_arguments, build_learner, find_body
 from nilr.models.wrapping import wrap_module
@@ -25,11 +33,12 @@ from nilr.probes import edits
 from nilr.recipes.common import loading
 from nilr.runtime import find_device
 from nilr.store import Store
+from nilr.words import counted
 
 
 @naming_arguments
 def load_model(
-    model: str | Path, *, arch: str | None = None, device: str = "cpu", engine: str = "auto"
+    model: str | Path, *, arch: str | None = None, device: str | torch.device = "cpu", engine: str = "auto"
 ) -> loading.LoadedModel:
     """Load a model of `nilr meta-train` or `nilr adapt`, and verify it.
 
@@ -51,7 +60,7 @@ def load_model(
     path = Path(model).expanduser()
     reference = str(path.absolute()) if isinstance(model, Path) or path.is_file() else str(model)
     code = () if arch is None else (arch,)
-    return loading.load_model(Store(), reference, device=find_device(device), engine=engine, code=code)
+    return loading.load_model(Store(), reference, device=find_device(str(device)), engine=str(engine), code=code)
 
 
 @naming_arguments
@@ -63,7 +72,7 @@ def build_model(
     image_size: int = 84,
     inner_lr: float | str | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     engine: str = "auto",
     **arguments: Any,  # noqa: ANN401 - the body's own, which its settings check
 ) -> Model:
@@ -90,13 +99,12 @@ def build_model(
         >>> model.params["body.block1.conv.weight"].shape
         torch.Size([8, 3, 3, 3])
     """
+    arch, seed, image_size = str(arch), checked_integer("seed", seed, 0), checked_integer("image_size", image_size)
     own = find_body(arch).arguments
     if unknown := [name for name in arguments if name not in own]:
         raise UnknownNameError(f"argument of `{arch}`", unknown[0], own or ["none"])
-    try:
-        checked = body_arguments(arch, TrainSettings(arch=arch, n_way=n_way, **arguments))
-    except ValidationError as error:
-        raise UsageError(invalid_field(error), hint="see the function's help") from error
+    settings = checked_settings(TrainSettings, {}, arch=arch, n_way=n_way, **arguments)
+    checked, n_way = body_arguments(arch, settings), settings.n_way
     learner = build_learner(arch, n_way=n_way, image_size=image_size, seed=stream_seed(seed, "weights"), **checked)
     model = _model(learner, algo, inner_lr, seed, device, engine)
     return dataclasses.replace(model, architecture=(arch, {"image_size": image_size, **checked}))
@@ -112,7 +120,7 @@ def wrap(
     channels: int = 3,
     inner_lr: float | str | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> Model:
     """Return a model whose body is one's own module, which maps images (n, C, H, W) to features (n, D) or planes.
 
@@ -143,17 +151,19 @@ def wrap(
         Traceback (most recent call last):
         nilr.errors.ModuleError: the module `Sequential` fails in `1` (Linear) on images (3, 3, 16, 16): ...
     """
+    n_way, seed = checked_integer("n_way", n_way, 2), checked_integer("seed", seed, 0)
+    image_size, channels = checked_integer("image_size", image_size), checked_integer("channels", channels)
     body, feature_dim = wrap_module(module, image_size=image_size, channels=channels)
-    if n_way < 2:
-        raise UsageError(f"a head for {n_way} classes is no choice", hint="give n_way of 2 or more")
     with torch.random.fork_rng(devices=[]):
         learner = Learner(body, feature_dim, n_way)
     learner.initialise(torch.Generator().manual_seed(stream_seed(seed, "weights")))
     return _model(learner, algo, inner_lr, seed, device, "auto")
 
 
-def _model(learner: Learner, algo: str, inner_lr: float | str | None, seed: int, device: str, engine: str) -> Model:
-    row, place = find_algorithm(algo), find_device(device)
+def _model(
+    learner: Learner, algo: str, inner_lr: float | str | None, seed: int, device: str | torch.device, engine: str
+) -> Model:
+    row, place = find_algorithm(str(algo)), find_device(str(device))
     if inner_lr is not None:
         row = dataclasses.replace(row, inner_lr_init=str(inner_lr))
     learner.body.check_order(row.order)
@@ -162,7 +172,7 @@ def _model(learner: Learner, algo: str, inner_lr: float | str | None, seed: int,
     return Model(
         learner=learner,
         algorithm=row,
-        engine=choose_engine(engine, learner, place),
+        engine=choose_engine(str(engine), learner, place),
         params=params,
         inner_lr=inner_rates(row, numbers, params, learner.kinds),
     )
@@ -175,7 +185,7 @@ def adapt(
     *,
     steps: int | None = None,
     rates: str | float = "learned",
-    parts: Sequence[str] = ("all",),
+    parts: str | Iterable[str] = ("all",),
     seed: int = 0,
 ) -> Model:
     """Return the model adapted to the support images of an episode, or to (images, labels); `model` is unchanged.
@@ -189,7 +199,7 @@ def adapt(
         seed: of the edits that shuffle.
 
     Raises:
-        NilrError: the images do not fit the model, or a name is unknown.
+        NilrError: the images do not fit the model, a name is unknown, or an adapted parameter is not finite.
 
     Examples:
         >>> import nilr
@@ -199,7 +209,17 @@ def adapt(
         >>> bool((adapted.params["head.weight"] != model.params["head.weight"]).any())
         True
     """
-    x, y = (support.support_x, support.support_y) if isinstance(support, Episode) else support
+    if isinstance(support, Episode):
+        support = support.support_x, support.support_y
+    if not isinstance(support, tuple | list) or [isinstance(each, Tensor) for each in support] != [True, True]:
+        found = ", ".join(type(each).__name__ for each in support) if isinstance(support, tuple | list) else ""
+        raise UsageError(
+            f"`support` is no Episode and no pair of tensors, but a {type(support).__name__}"
+            + (f" of {found}" if found else ""),
+            hint="give what `sample_episode` returns, or (images, labels); torch.from_numpy makes tensors of arrays",
+        )
+    seed = checked_integer("seed", seed, 0)
+    x, y = support
     x = checked_images(model, x)
     n_way = len(model.params["head.bias"])
     if y.dtype != torch.int64 or y.shape != x.shape[:1] or not bool(((y >= 0) & (y < n_way)).all()):
@@ -207,17 +227,23 @@ def adapt(
             f"the labels do not fit {len(x)} images and a head for {n_way} classes: {y.dtype} {tuple(y.shape)}",
             hint=f"give int64 labels from 0 to {n_way - 1}, one for each image",
         )
-    if steps is not None and steps < 0:
-        raise UsageError(f"{steps} inner steps are impossible", hint="give 0 or more")
-    moved = edits.rates_of_part(model.inner_lr, model.params, [parts] if isinstance(parts, str) else parts)
+    steps = model.algorithm.eval_inner_steps if steps is None else checked_integer("steps", steps, 0)
+    if not (names := texts(parts)):
+        raise UsageError("`parts` is empty", hint="give all, body, head, or layers")
+    moved = edits.rates_of_part(model.inner_lr, model.params, names)
     params = edits.adapt(
         model.engine,
         model.params,
         edits.edited(moved, model.params, str(rates), seed=seed),
         (x, y.to(x.device)),
-        steps=model.algorithm.eval_inner_steps if steps is None else steps,
+        steps=steps,
         norm_matched=rates == edits.NORM_MATCHED,
     )
+    if broken := [name for name in moved if not bool(params[name].isfinite().all())]:
+        raise DivergedError(
+            f"the adapted parameter `{broken[0]}` is not finite",
+            hint="use smaller `rates` or fewer `steps`, and check that the images are finite",
+        )
     return changed(model, params=dict(params))
 
 
@@ -252,8 +278,7 @@ def features(model: Model, x: Tensor, *, layer: str | None = None) -> Tensor:
     x = checked_images(model, x)
     if layer is None:
         return model.engine.features(model.params, x)
-    if layer not in model.learner.body.layers:
-        raise UnknownNameError("layer", layer, model.learner.body.layers)
+    check_name("layer", layer, model.learner.body.layers)
     return model.engine.activations(model.params, x)[layer].flatten(1)
 
 
@@ -280,15 +305,36 @@ def rates(model: Model) -> dict[str, Tensor]:
         >>> round(rates["head.weight"].item(), 3)
         0.05
     """
+    check_model(model)
     return {name: rate.detach().clone() for name, rate in model.inner_lr.items()}
+
+
+def check_model(model: object) -> None:
+    """Check that an argument is a `Model`; UsageError if not."""
+    check_type("model", model, Model, "give what `load_model` returns")
+
+
+def check_fit(model: Model, images: Images) -> None:
+    """Check that images fit the model; EpisodeError if they do not."""
+    checked_images(model, images.packed.gather(torch.arange(min(2, len(images)), device=images.packed.device)))
 
 
 def checked_images(model: Model, x: Tensor) -> Tensor:
     """Return images on the model's device; EpisodeError if they do not fit the model."""
+    check_model(model)
+    check_type("x", x, Tensor, "give a tensor; torch.from_numpy makes one of an array")
     if x.dim() != 4 or not x.is_floating_point() or not len(x):
         raise EpisodeError(
             f"images are {x.dtype} {tuple(x.shape)}, and the model takes floating-point numbers (n, C, H, W)",
             hint="scale pixels to [0, 1], and put channels first",
+        )
+    body, channels = model.learner.body, x.shape[1]
+    takes = body.units[0].in_channels if isinstance(body, ConvBody) else getattr(body, "image_shape", x.shape[1:])[0]
+    if channels != takes:
+        raise EpisodeError(
+            f"images {tuple(x.shape)} have {counted(channels, 'channel')}, and the model takes {takes}",
+            hint="use images (n, C, H, W) of the kind that the model was built for"
+            + ("; x.expand(-1, 3, -1, -1) makes RGB of grey" if (channels, takes) == (1, 3) else ""),
         )
     like = model.params["head.weight"]
     x = x.to(like)

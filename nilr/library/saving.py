@@ -7,6 +7,7 @@ from nilr.checkpoint import save_checkpoint
 from nilr.errors import StoreError, UsageError
 from nilr.files import check_output, expand_home
 from nilr.library.arguments import naming_arguments
+from nilr.library.models import check_model
 from nilr.meta.model import Model
 from nilr.models.registry import image_arguments
 from nilr.recipes.common.loading import UNKNOWN, LoadedModel
@@ -37,8 +38,7 @@ def save_model(model: Model, file: str | Path) -> Path:
         LoadedModel(maml, 5-way, 597 parameters, layers block1, block2, block3, block4)
     """
     path = Path(expand_home(str(file))).absolute()
-    if not isinstance(model, Model):
-        raise UsageError(f"`model` is no Model, but a {type(model).__name__}", hint="give what `load_model` returns")
+    check_model(model)
     if model.architecture is None:
         hint = 'build it from an import path: build_model("package.module:function")'
         raise UsageError(

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+from nilr.config.meta_train import TrainSettings
 from nilr.episodes import EpisodeSampler
 from nilr.errors import DivergedError, UsageError
-from nilr.library.arguments import naming_arguments
-from nilr.library.images import Images
-from nilr.library.models import changed
+from nilr.library.arguments import checked_integer, checked_settings, naming_arguments
+from nilr.library.images import Images, check_images
+from nilr.library.models import changed, check_fit, check_model
 from nilr.meta.model import Model
 from nilr.meta.outer_loop import OuterLoop, OuterSettings
 from nilr.meta.updates import Updates
@@ -47,7 +48,8 @@ def train(
         on_update: called after each update with its number from 1, the mean query loss and the accuracy.
 
     Raises:
-        EpisodeError: there are too few classes or images.
+        UsageError: an argument is invalid.
+        EpisodeError: there are too few classes or images, or images do not fit the model.
         DivergedError: a number is not finite.
 
     Examples:
@@ -58,21 +60,39 @@ def train(
         >>> bool((nilr.rates(model)["head.weight"] != nilr.rates(start)["head.weight"]).any())
         True
     """
+    check_model(model)
+    check_images(images)
+    checked = checked_settings(
+        TrainSettings,
+        {"outer_steps": "updates"},
+        outer_steps=updates,
+        n_shot=n_shot,
+        n_query=n_query,
+        meta_batch_size=meta_batch_size,
+        inner_steps=inner_steps,
+        outer_lr=outer_lr,
+        grad_clip=grad_clip,
+        seed=checked_integer("seed", seed, 0),
+    )
     row, device = model.algorithm, model.params["head.bias"].device
-    if min(updates, n_shot, n_query, meta_batch_size) < 1 or (inner_steps is not None and inner_steps < 1):
-        raise UsageError("a training needs at least one update, image, episode and step", hint="give positive numbers")
     if row.grain == "scalar":
         raise UsageError("a single learned rate for all is trained by the command `meta-train` alone")
-    sampler = EpisodeSampler(images.on(device), len(model.params["head.bias"]), n_shot, n_query, seed, images.split)
+    check_fit(model, images)
+    n_way = len(model.params["head.bias"])
+    sampler = EpisodeSampler(images.on(device), n_way, checked.n_shot, checked.n_query, checked.seed, images.split)
     settings = OuterSettings(
-        outer_lr, grad_clip, inner_steps or row.inner_steps, outer_steps=updates, inductive=model.inductive
+        checked.outer_lr,
+        checked.grad_clip,
+        checked.inner_steps or row.inner_steps,
+        outer_steps=checked.outer_steps,
+        inductive=model.inductive,
     )
     outer = OuterLoop(row, model.params, model.inner_lr, engine=model.engine, settings=settings)
-    schedule = Updates([outer], [sampler], meta_batch_size)
-    for step in range(updates):
+    schedule = Updates([outer], [sampler], checked.meta_batch_size)
+    for step in range(checked.outer_steps):
         (update,) = schedule.compute(step)
         try:
-            outer.apply(update.gradient, update.report, outer_step=step, first_episode=step * meta_batch_size)
+            outer.apply(update.gradient, update.report, outer_step=step, first_episode=step * checked.meta_batch_size)
         except DivergedError as error:
             hint = "lower `outer_lr`, or `inner_lr` of `build_model`, or set `grad_clip`"
             raise DivergedError(error.message, hint=hint) from error

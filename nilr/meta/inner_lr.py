@@ -15,6 +15,7 @@ from nilr.errors import UsageError
 from nilr.meta.algorithms import Algorithm
 from nilr.models.learner import Params, Tensors
 from nilr.models.parameters import Kind, layer
+from nilr.numbers import is_float32
 
 SHARED = "all"
 FIXED_SIGNS = "fixed-signs"
@@ -180,7 +181,7 @@ def _parse_init(algorithm: Algorithm) -> tuple[str, float, float]:
         if form in ("uniform", "uniform-each"):
             return form, *_interval(numbers)
         value = float(numbers if form == "random-sign" else text)
-        if not math.isfinite(value) or (form and value <= 0):
+        if not is_float32(value) or (form and value <= 0):
             raise ValueError
     except ValueError:
         raise UsageError(
@@ -192,6 +193,6 @@ def _parse_init(algorithm: Algorithm) -> tuple[str, float, float]:
 
 def _interval(text: str) -> tuple[float, float]:
     low, high = (float(number) for number in text.split(","))
-    if not -math.inf < low <= high < math.inf:
+    if not (is_float32(low) and is_float32(high) and low <= high):
         raise ValueError
     return low, high

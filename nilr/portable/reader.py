@@ -58,7 +58,7 @@ class Reader:
         """Check that every tensor was used."""
         if self.tensors:
             raise CheckpointError(
-                f"{counted(len(self.tensors), 'tensor')} of the file belong to no part of the network: {self._left()}",
+                f"{counted(len(self.tensors), 'tensor')} of the file without a part of the network: {self._left()}",
                 hint="name another --format, or leave them out with --ignore NAME (also with *)",
             )
 

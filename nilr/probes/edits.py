@@ -16,6 +16,7 @@ from nilr.meta.engine.contract import Engine
 from nilr.meta.inner_lr import rate_at
 from nilr.models.learner import Params
 from nilr.models.parameters import layer, part
+from nilr.numbers import is_float32
 
 LEARNED, NORM_MATCHED = "learned", "norm-matched"
 
@@ -47,14 +48,14 @@ EDITS: dict[str, Edit] = {
 
 
 def find_edit(name: str) -> Edit:
-    """Return the edit with that name; a finite number sets every rate to it. UnknownNameError if it is neither."""
+    """Return the edit with that name; a float32 number sets every rate to it. UnknownNameError if it is neither."""
     if name in EDITS:
         return EDITS[name]
     try:
         number = float(name)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
+    if not is_float32(number):
         raise UnknownNameError("rates", name, [*EDITS, "a number"])
     return lambda rates, _: torch.full_like(rates, number)
 

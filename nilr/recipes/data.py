@@ -110,7 +110,7 @@ def compare(settings: ComparePacksSettings, reporter: Reporter) -> Result[Overla
 
     outcome, store = Outcome(settings), Store(settings.home)
     if settings.a is None or settings.b is None:
-        raise UsageError("two packs are compared", hint=f"`{store.command('data', 'compare', 'A', 'B')}`")
+        raise UsageError("a comparison needs two packs", hint=f"`{store.command('data', 'compare', 'A', 'B')}`")
     a, b = (open_pack(store.find_data(ref)) for ref in (settings.a, settings.b))
     reporter.stage("comparing")
     config = _config(settings, a=Path(settings.a).name, b=Path(settings.b).name)

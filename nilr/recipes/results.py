@@ -1,5 +1,6 @@
 """Results of the store: list, show, remove and export them. Nothing here imports torch."""
 
+import contextlib
 import csv
 import io
 import json
@@ -20,6 +21,7 @@ from nilr.results.records import Record
 from nilr.results.result import SCHEMA_VERSION, Result
 from nilr.results.tidy import Row, episode_rows, summary_rows
 from nilr.store import Store
+from nilr.words import counted, some
 
 _NAME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-(.+)-[0-9a-f]{12}")
 _KINDS = sorted({command.schema for command in COMMANDS}, key=len, reverse=True)
@@ -61,6 +63,9 @@ def list_results(settings: ResultListSettings, reporter: Reporter) -> list[Resul
         rows.append(row)
         if len(rows) == settings.limit:
             break
+    if files and not rows:
+        kinds = sorted({_kind(file) or "unknown" for file in files})
+        reporter.note(f"no result matches; kind: {', '.join(kinds)}")
     return rows
 
 
@@ -115,6 +120,9 @@ def export_results(settings: ResultExportSettings, reporter: Reporter) -> Export
         summary += [{"result": file.stem, **row, **_origin(result, models.get(row["model"]))} for row in figures]
         if result.command == "probe":
             episodes += [{"result": file.stem, **row} for row in episode_rows(result.per_episode)]
+    if not summary:
+        hint = "tables are of results of `nilr probe` and `nilr rates`"
+        raise StoreError(f"{counted(len(left_out), 'result')} without figures: {some(left_out)}", hint=hint)
     tables = dict(zip(places, (summary, episodes), strict=True))
     for part, rows in tables.items():
         write_output(places[part], _FORMATS[form](rows))
@@ -174,7 +182,7 @@ def _row(file: Path) -> ResultRow:
         except (ValueError, TypeError, KeyError):
             models = []
     kind = _kind(file) or "unknown"
-    question = found[7].removeprefix(kind).removeprefix("-") if found else ""
+    question = found[7].removeprefix(kind).removeprefix("-").replace("_", " ") if found else ""
     saved_at = "{}-{}-{} {}:{}:{}".format(*found.groups()) if found else None
     return ResultRow(
         name=file.stem, command=kind, question=question or None, models=models, saved_at=saved_at, bytes=size
@@ -182,9 +190,13 @@ def _row(file: Path) -> ResultRow:
 
 
 def _kind(file: Path) -> str | None:
-    """Return the command of a result, from the name of its file."""
-    found = _NAME.fullmatch(file.stem)
-    return next((kind for kind in _KINDS if found and f"{found[7]}-".startswith(f"{kind}-")), None)
+    """Return the command of a result, from the name of its file, or else from its beginning."""
+    if found := _NAME.fullmatch(file.stem):
+        return next((kind for kind in _KINDS if f"{found[7]}-".startswith(f"{kind}-")), None)
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        if schema := re.search(rb'"schema": *"nilr/([a-z-]+)/', opened.read(_HEAD)):
+            return schema[1].decode()
+    return None
 
 
 def _origin(result: Result[Any], model: Any) -> Row:  # noqa: ANN401 - ModelUsed, or None for a control

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,5 +115,19 @@ def test_the_kind_and_the_time_of_a_result_come_from_the_name_that_the_store_giv
     path.write_text(to_json(probe_result))
     assert run(["results", "ls", "--kind", "probe", "--json", "-"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["command"], row["question"]) == ("probe", "5-shot")
+    assert (row["command"], row["question"]) == ("probe", "5 shot")
     assert row["saved_at"].startswith("20")
+
+
+def test_a_result_in_another_file_is_recognised_by_its_schema(
+    stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copy(stored / "results" / f"{NEW}.json", tmp_path / "mine.json")
+    assert run(["results", "ls", str(copy), "--kind", "probe", "--json", "-"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["command"] == "probe"
+
+
+def test_no_match_is_a_note_with_the_known_kinds(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["results", "ls", "--kind", "nosuch"]) == 0
+    assert "no result matches; kind: " in capsys.readouterr().err

@@ -344,3 +344,36 @@ def test_settings_are_saved_to_a_file_that_can_be_written(
     assert "hint: correct --save-config, or create the directory: " in capsys.readouterr().err
     assert run(["-q", "probe", "m", "--n-way", "3", "--save-config", "-"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ['models = ["m"]', "n_way = 3"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("help probe nosuch", "`nilr probe` has no command `nosuch`"),
+        ("models import nosuch.pt --data x", "`nosuch.pt` does not exist"),
+        ("models import hf://a/b", "hint: `nilr models pull hf://USER/REPO"),
+        ("probe --protocol meta-init --fail-below same-task.accuracy=0.1", "--protocol meta-init does not evaluate it"),
+        ("meta-train --seeds 2 --seed 9223372036854775807 --dry-run", "are not all below 2**63"),
+        ("data compare x", "a comparison needs two packs"),
+    ],
+)
+def test_an_impossible_request_is_one_error_before_the_work(
+    home: Path, capsys: pytest.CaptureFixture[str], args: str, message: str
+) -> None:
+    assert run([*args.split(), *([] if args.startswith("help") else ["--home", str(home)])]) != 0
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("error: ") == 1
+    assert "internal" not in shown
+
+
+def test_a_path_that_toml_cannot_contain_is_not_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "ls", "--home", f"{tmp_path}\udcff", "--save-config", str(tmp_path / "c.toml")]) == 2
+    assert "`home` has a path that is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_file_of_settings_may_begin_with_a_byte_order_mark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.toml").write_text('\ufeffkind = "probe"\n', encoding="utf-8")
+    assert run(["results", "ls", "--config", str(tmp_path / "x.toml")]) == 0, capsys.readouterr().err

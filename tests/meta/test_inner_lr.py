@@ -219,3 +219,10 @@ def test_the_share_by_layer_gathers_a_layers_tensors() -> None:
         "head.bias": torch.tensor(0.1),
     }
     assert share_negative_by_layer(rates) == {"block1": 0.5, "head": 0.2}
+
+
+@pytest.mark.parametrize("init", ["1e39", "uniform:1,1e39", "uniform-each:-1e39,1", "random-sign:1e39"])
+def test_initial_rates_fit_into_float32(init: str) -> None:
+    row = dataclasses.replace(ALGORITHMS["metasgd"], inner_lr_init=init)
+    with pytest.raises(UsageError, match=r"the initial inner rate `.*` is invalid"):
+        initial_rates(row, {}, {}, 0)

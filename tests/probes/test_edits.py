@@ -173,3 +173,9 @@ def test_without_negative_rates_absolute_is_learned_bit_for_bit(
 def test_without_rates_nothing_moves(learner: Learner, support: tuple[Tensor, Tensor]) -> None:
     params = learner.initial_params()
     assert adapt(ReferenceEngine(learner), params, {}, support, steps=3) is params
+
+
+@pytest.mark.parametrize("number", ["1e39", "-1e39", "inf", "nan"])
+def test_a_number_that_float32_does_not_hold_is_no_edit(number: str) -> None:
+    with pytest.raises(UnknownNameError, match="unknown rates"):
+        find_edit(number)

@@ -10,14 +10,15 @@ import PIL.Image
 import pytest
 
 from nilr.config.base import Settings
-from nilr.config.commands import ImportSettings, ModelsSettings
+from nilr.config.commands import ExportSettings, ImportSettings, ModelsSettings
 from nilr.config.evaluation import AdaptSettings, CalibrateSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.data.pack import open_pack
 from nilr.errors import CheckpointError, ModuleError
 from nilr.recipes import adapt, calibrate, meta_train, probe, rates
-from nilr.recipes.models import importing, list_models, verify_models
+from nilr.recipes.models import exporting, importing, list_models, verify_models
 from nilr.reporting import SilentReporter
+from nilr.store import Store
 
 ARCH = "own_body_of_a_test:make"
 SOURCE = """
@@ -74,7 +75,7 @@ def trained(code: Path, quick: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def test_commands_use_the_body_that_the_user_names(trained: dict[str, Any]) -> None:
+def test_commands_use_the_body_that_the_user_names(trained: dict[str, Any], tmp_path: Path) -> None:
     probed = probe.run(
         ProbeSettings(arch=(ARCH,), n_episodes=3, layers=("all",), similarity=True, controls=True, untrained_bodies=1),
         SILENT,
@@ -88,6 +89,8 @@ def test_commands_use_the_body_that_the_user_names(trained: dict[str, Any]) -> N
     }
     adapted = adapt.run(AdaptSettings(arch=(ARCH,), name="adapted"), SILENT)
     assert adapted.metrics.support_loss_after < adapted.metrics.support_loss_before
+    described = exporting.run(ExportSettings(arch=(ARCH,), output=tmp_path / "own.safetensors"), SILENT).files
+    assert [file.name for file in described] == ["own.safetensors", "own.safetensors.json"]
     resumed = meta_train.run(TrainSettings(resume="own", arch=ARCH, outer_steps=9), SILENT)
     assert resumed.metrics.outer_step == 9
 
@@ -103,6 +106,7 @@ def test_no_command_imports_what_a_checkpoint_names(
         lambda: rates.run(RatesSettings(models=("own",)), SILENT),
         lambda: calibrate.run(CalibrateSettings(models=("own",)), SILENT),
         lambda: meta_train.run(TrainSettings(resume="own", outer_steps=9), SILENT),
+        lambda: exporting.run(ExportSettings(output=tmp_path / "own.safetensors"), SILENT),
     ]
     for run in runs:
         with pytest.raises(ModuleError, match=r"model `own` has the body `own_body_of_a_test:make`") as caught:
@@ -110,6 +114,8 @@ def test_no_command_imports_what_a_checkpoint_names(
         assert f"--arch {ARCH}" in (caught.value.hint or "")
     assert [check.problem for check in verify_models(ModelsSettings(), SILENT)] == [None] * 4
     assert [row.arch for row in list_models(Settings(), SILENT)] == [ARCH]
+    exporting.run(ExportSettings(format="nilr", output=tmp_path / "copy.safetensors"), SILENT)
+    assert (tmp_path / "copy.safetensors").read_bytes() == Store(home).find_model("own").file.read_bytes()
     elsewhere = ImportSettings(sources=(home / "models" / "own",), home=tmp_path / "elsewhere")
     assert importing.run(elsewhere, SILENT).models[0].name == "own"
     assert not trace.exists()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nilr.cli.console import Cell, Screen, age
+from nilr.cli.console import Cell, Screen, age, file_size
 from nilr.errors import DataError
 from nilr.results.data import PackCard, PackCheck, PackRow
 from nilr.results.records import Overlap
@@ -21,7 +21,7 @@ def show_list(result: Result[list[PackRow]], screen: Screen) -> None:
 
 
 def _row(pack: PackRow, screen: Screen) -> tuple[Cell, ...]:
-    disk = screen.either(_megabytes(pack.bytes), str(pack.bytes))
+    disk = screen.either(file_size(pack.bytes), str(pack.bytes))
     if pack.images is None or pack.classes is None:
         return pack.name, None, None, None, disk, None, pack.problem
     images = sum(pack.images.values())
@@ -40,7 +40,7 @@ def show_card(result: Result[PackCard], screen: Screen) -> None:
         "made": card.created_at,
         "images": f"{card.image_size} px, {'grey (one channel)' if card.channels == 1 else 'RGB'}",
         "resample, fit": f"{card.resample}, {card.fit}",
-        "disk": answer.either(_megabytes(card.bytes), str(card.bytes)),
+        "disk": answer.either(file_size(card.bytes), str(card.bytes)),
         "content digest": card.digest,
     }
     answer.table((card.name, ""), list(facts.items()))
@@ -88,7 +88,3 @@ def show_overlap(result: Result[Overlap], screen: Screen) -> None:
         answer.line(f"... and {counted(left, 'more equal image')}")
     if any(shared.images is None for shared in overlap.splits):
         answer.line("images of different sizes or channels cannot be equal")
-
-
-def _megabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

@@ -24,6 +24,7 @@ from nilr.data.sources.arrays import AnyArray, ArrayImages, find_images, malform
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.members import (
     ARRAY_SUFFIXES,
+    ClassFolders,
     Listing,
     Member,
     Payload,
@@ -117,14 +118,9 @@ class ArrayReader:
         """Add every image to the listing."""
         for part, images in enumerate(self._read()):
             prefix = container_name(self._file.name) + (f"/{images.split}" if images.split else "")
-            names: dict[str, str] = {}
+            folders = ClassFolders(self._file.path)
             for name, indices in images.classes.items():
-                folder = name.replace("/", "_")
-                if (other := names.setdefault(folder, name)) != name:
-                    raise DataError(
-                        f"`{self._file.path}` has classes {other!r} and {name!r}, which would get the same name",
-                        hint="rename one of them",
-                    )
+                folder = folders.find(name)
                 for number, index in enumerate(indices.tolist()):
                     path = f"{prefix}/{folder}/{folder}-{number:05d}"
                     listing.images.append(Member(path, images.rows.n_bytes, self, (part, index, name)))

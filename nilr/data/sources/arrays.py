@@ -271,9 +271,13 @@ def _class_names(path: Path, values: Mapping[str, object]) -> dict[int, str]:
     listed = given if isinstance(given, list | tuple) else as_array(given).tolist()
     if not isinstance(listed, list | tuple) or not all(isinstance(each, str | bytes) for each in listed):
         raise malformed(path, f"{name} is {describe(given)}, not a dict or a list of names")
-    named = [*map(text, listed)]
-    count = Counter(named)  # two labels may have one name, such as the crane and the bird
-    return {i: each if count[each] == 1 else f"{each} ({i})" for i, each in enumerate(named)}
+    return dict(enumerate(distinct_names([*map(text, listed)])))
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Return the names of labels; two labels with one name, such as the crane and the bird, get their numbers."""
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]
 
 
 def _check_classes(path: Path, classes: Sequence[tuple[str, Indices]], n_images: int) -> None:

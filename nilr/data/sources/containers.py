@@ -130,7 +130,7 @@ def list_sources(
     _list_archives_in_zips(listing, only)
     listing.leave_out_links()
     _list_arrays_in_archives(listing)
-    listing.images = [image.normalized() for image in _latest_images(listing)]
+    listing.images = _normalized(_latest_images(listing))
     sort_annotated(listing)
     if not listing.images:
         raise _no_images(paths, listing, kinds)
@@ -155,6 +155,19 @@ def _latest_images(listing: Listing) -> list[Member]:
             "last one is used"
         )
     return images
+
+
+def _normalized(images: Sequence[Member]) -> list[Member]:
+    """Return images with normalised paths; DataError if two folders get the same path."""
+    normalized, folders = [image.normalized() for image in images], dict[str, str]()
+    for before, after in zip(images, normalized, strict=True):
+        if before.path.isascii():
+            continue
+        folder = before.path.rpartition("/")[0]
+        if (other := folders.setdefault(after.path.rpartition("/")[0], folder)) != folder:
+            what = f"the folders {other!a} and {folder!a} differ only in the form of their accents"
+            raise DataError(what, hint="rename one of them")
+    return normalized
 
 
 def _list_archives_in_zips(listing: Listing, only: frozenset[str] | None) -> None:

@@ -248,6 +248,26 @@ def is_unwanted_class(name: str, only: frozenset[str] | None) -> bool:
     return only is not None and name not in only and is_synset(name)
 
 
+class ClassFolders:
+    """Maps the class names of a file to names of folders.
+
+    Args:
+        path: the file, for errors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names: dict[str, str] = {}
+
+    def find(self, name: str) -> str:
+        """Return the folder of a class; DataError if another class has the same."""
+        folder = unicodedata.normalize("NFC", re.sub(r"[/\\\0]|^\.{0,2}$", "_", name))
+        if (other := self._names.setdefault(folder, name)) != name:
+            what = f"`{self._path}` has classes {other!r} and {name!r}, which would get the same name"
+            raise DataError(what, hint="rename one of them")
+        return folder
+
+
 def container_name(name: str) -> str:
     """Return an archive's name without its suffixes: `train.tar.gz` -> `train`."""
     return re.sub(rf"({_ARCHIVE_SUFFIX}|\.pkl|\.pickle|\.npz|\.npy|\.parquet)+$", "", name, flags=re.IGNORECASE) or name

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from nilr.config.base import Split
 from nilr.data.sources.array_files import ArrayFile, first_line
-from nilr.data.sources.members import Listing, Member, Payload, Unreadable, damaged, read_error
+from nilr.data.sources.arrays import distinct_names
+from nilr.data.sources.members import ClassFolders, Listing, Member, Payload, Unreadable, damaged, read_error
 from nilr.data.sources.tree import split_named
 from nilr.errors import DataError
 from nilr.words import counted
@@ -47,8 +48,10 @@ class ParquetReader:
 
     def list_into(self, listing: Listing) -> None:
         """Add every image to the listing."""
+        folders: dict[Split | None, ClassFolders] = {}
         for number, file in enumerate(self._files):
             split = _split(file.path)
+            folder = folders.setdefault(split, ClassFolders(file.path.parent))
             prefix = f"{self._prefix}/{split}" if split else self._prefix
             with _opened(file) as (parquet, columns):
                 _check(file, parquet)
@@ -56,7 +59,7 @@ class ParquetReader:
                 for group, labels in enumerate(_labels(file, parquet, columns)):
                     size = _group_size(parquet, group) // max(1, len(labels))
                     for index, label in enumerate(labels):
-                        path = f"{prefix}/{label}/{file.path.stem}-{row:06d}"
+                        path = f"{prefix}/{folder.find(label)}/{file.path.stem}-{row:06d}"
                         listing.images.append(Member(path, size, self, (number, group, index)))
                         row += 1
 
@@ -134,7 +137,7 @@ def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
         value = json.loads(metadata.get(b"huggingface", b"{}"))
     for key in ("info", "features", label, "names"):
         value = value.get(key) if isinstance(value, dict) else None
-    return [*map(str, value)] if isinstance(value, list) else []
+    return distinct_names([*map(str, value)]) if isinstance(value, list) else []
 
 
 def _check(file: ArrayFile, parquet: Any) -> None:  # noqa: ANN401 - pyarrow may be missing
@@ -170,7 +173,7 @@ def _labels(file: ArrayFile, parquet: Any, columns: _Columns) -> Iterator[list[s
         ):
             raise DataError(f"label {unnamed[0]} of `{file.path}` has no name in its metadata", hint=_FORM)
         names = columns.names or {v: v if isinstance(v, str) else f"class{v:03d}" for v in set(values)}
-        yield [re.sub(r"[/\\\0]|^\.{0,2}$", "_", names[value]) for value in values]
+        yield [names[value] for value in values]
 
 
 def _images(parquet: Any, group: int, column: str) -> Iterator[Payload]:  # noqa: ANN401

@@ -9,7 +9,7 @@ from nilr.config.evaluation import JudgeSettings, TaskSettings
 from nilr.errors import EpisodeError
 from nilr.meta.model import Model
 from nilr.models.heads import resize_head
-from nilr.probes.edits import find_edit, rates_of_part
+from nilr.probes.edits import EDITS, find_edit, rates_of_part
 from nilr.recipes.common.loading import LoadedModel
 from nilr.words import some
 
@@ -81,11 +81,12 @@ def split_commas(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def edit_names(values: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the edits in --rates; UnknownNameError if an edit is unknown."""
-    names = split_commas(values)
-    for name in names:
+    """Return the names of the edits in --rates, and equal numbers once; UnknownNameError if an edit is unknown."""
+    found: dict[object, str] = {}
+    for name in split_commas(values):
         find_edit(name)
-    return names
+        found.setdefault(name if name in EDITS else float(name), name)
+    return tuple(found.values())
 
 
 def unmoved_notes(models: Mapping[str, Model], parts: Sequence[str]) -> list[str]:

@@ -163,18 +163,31 @@ def check_unchanged(settings: dict[str, Any], stored: dict[str, JsonValue], mode
         hint = f"use the same settings, or load them with --resume {model}; only --outer-steps may increase"
         if longer:
             hint = f"with {' and '.join(schedules)}, a longer training differs from the first update on"
-        was, now = (",".join(map(str, one)) if isinstance(one, list) else one for one in (old, value))
-        raise StoreError(f"model `{model}` is trained with {_flag(name)} {was}, not with {now}", hint=hint)
+        raise _changed(model, name, old, value, hint)
 
 
-def with_stored_settings(settings: TrainSettings, stored: dict[str, JsonValue], data: JsonValue) -> TrainSettings:
-    """Return the stored settings of a training and its pack `data`, overridden by this call's preset and flags."""
+def with_stored_settings(
+    settings: TrainSettings, stored: dict[str, JsonValue], data: JsonValue, model: str
+) -> TrainSettings:
+    """Return the stored settings of a training and its pack `data`, overridden by this call's preset and flags.
+
+    Raises:
+        StoreError: the training of `model` has another algorithm; the settings of two cannot be combined.
+    """
     values = parse_stored_settings(stored).model_dump(exclude_unset=True)
     if data is not None:
         values["data"] = data
     given = preset_values(settings) | settings.explicit()
+    old, new = (one.get("algo", settings.algo) for one in (values, values | given))
+    if new != old:
+        raise _changed(model, "algo", old, new, f"load the settings with --resume {model} alone")
     arch = (values | given).get("arch", settings.arch)
     return settings.model_copy(update=for_body(arch, values) | given)
+
+
+def _changed(model: str, name: str, old: object, new: object, hint: str) -> StoreError:
+    was, now = (",".join(map(str, one)) if isinstance(one, list) else one for one in (old, new))
+    return StoreError(f"model `{model}` is trained with {_flag(name)} {was}, not with {now}", hint=hint)
 
 
 def parse_stored_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:

@@ -122,7 +122,7 @@ class Starter:
         if directory is not None and stored is not None:
             given = settings.arch
             if settings.resume != "auto":
-                settings = with_stored_settings(settings, stored.settings, stored.data)
+                settings = with_stored_settings(settings, stored.settings, stored.data, directory.name)
             check_allowed(settings.arch, [given], f"model `{directory.name}`")
         settings, algorithm = resolve(settings)
         if directory is not None and stored is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 import nilr
+from nilr.checkpoint import load_checkpoint
 from nilr.config.commands import ExportSettings
 from nilr.errors import CheckpointError, StoreError, UsageError
 from nilr.files import check_output, write_output
@@ -25,11 +26,13 @@ _BUFFERS = "The running statistics are those of a new network: use it in trainin
 
 def run(settings: ExportSettings, reporter: Reporter) -> Exported:
     """Write the model, and beside it its description as JSON."""
-    path = _output(settings)
-    model = load_model(Store(settings.home), settings.model, device=torch.device("cpu"), engine="auto")
+    path, store = _output(settings), Store(settings.home)
     if settings.format == "nilr":
-        write_output(path, model.ref.file.read_bytes())
+        file = store.find_model(settings.model).file
+        load_checkpoint(file)
+        write_output(path, file.read_bytes())
         return Exported([path], [])
+    model = load_model(store, settings.model, device=torch.device("cpu"), engine="auto", code=settings.arch)
     written = with_own_names(model.params, {} if model.algorithm.fixed_rate is not None else model.inner_lr)
     notes = []
     if settings.format == "learn2learn":

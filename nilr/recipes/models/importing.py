@@ -117,6 +117,11 @@ def next_command(settings: Settings, result: Result[ImportMetrics]) -> str:
 
 def _source(store: Store, settings: ImportSettings, path: Path, place: Path) -> Source:
     """Check a model, which is first translated to the directory `place` if another library wrote it."""
+    if not os.path.lexists(path):
+        hint = f"`{store.command('models', 'pull', 'hf://USER/REPO')}` downloads models"
+        if not str(path).startswith("hf:"):
+            hint = "give a folder of a model, or a file .safetensors, .pt or .pth"
+        raise StoreError(f"`{path}` does not exist", hint=hint)
     if not is_foreign(path):
         unused = [f for f in settings.explicit() if f not in ("sources", "name", "force", "home", "record_paths")]
         if unused:
@@ -131,11 +136,8 @@ def _source(store: Store, settings: ImportSettings, path: Path, place: Path) -> 
 
 def _read(store: Store, path: Path, name: str | None) -> Source:
     """Check all files of a model."""
-    if path.is_dir():
-        is_model = any((path / file).is_file() for file in (BEST, LAST))
-    else:  # `find_model` reports a missing file
-        is_model = path.suffix == ".safetensors" or not path.exists()
-    if not is_model:
+    holds_model = any((path / file).is_file() for file in (BEST, LAST))
+    if not holds_model and (path.is_dir() or path.suffix != ".safetensors"):
         raise StoreError(f"`{path}` contains no checkpoint", hint=_EXPECTED)
     ref = store.find_model(os.path.join(".", path))  # noqa: PTH118 - a word without `/` is a path here, not a name
     files = {BEST if ref.checkpoint == "best" else LAST: ref.file}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nilr.config.base import PROTOCOLS
 from nilr.config.evaluation import ProbeSettings
 from nilr.errors import EpisodeError, UnknownNameError, UsageError
 from nilr.meta.model import Model
@@ -120,7 +121,11 @@ def check_settings(settings: ProbeSettings) -> None:
     """Check what can be checked before a model is opened; UsageError if settings contradict, or a name is unknown."""
     edit_names(settings.rates)
     requested_rules(settings)
-    parse_limits(settings.fail_below)
+    evaluated = PROTOCOLS if settings.protocol == "all" else (META_INIT.protocol, settings.protocol)
+    for limit in parse_limits(settings.fail_below):
+        if limit.protocol not in evaluated:
+            what = f"--fail-below {limit.protocol}.{limit.figure}: --protocol {settings.protocol} does not evaluate it"
+            raise UsageError(what, hint="use --protocol all")
     if settings.until_ci is not None and settings.protocol == META_INIT.protocol:
         raise UsageError("--until-ci needs differences, and --protocol meta-init has none", hint="omit --protocol")
     if settings.query_batch != "all":

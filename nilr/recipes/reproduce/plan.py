@@ -20,6 +20,7 @@ from nilr.config.experiments import EXPERIMENTS, Experiment, Run
 from nilr.config.meta_train import REFERENCES, TrainSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
+from nilr.models.import_path import is_import_path
 from nilr.models.registry import body_arguments, image_arguments
 from nilr.recipes import meta_train, probe, rates
 from nilr.recipes.common.loading import find_reference, recipe_of
@@ -116,7 +117,9 @@ class ExperimentPlan:
             other choice, by the choice's name.
         """
         experiment, settings = self.experiment, self.settings
-        common = {**self._place, "models": (model.name,), "seed": settings.seed}
+        arch = settings.arch
+        code = (arch,) if arch is not None and is_import_path(arch) else ()
+        common = {**self._place, "models": (model.name,), "seed": settings.seed, "arch": code}
         first = model.run.claimed and model.seed == self.seeds[0]
         probe = {"rates": model.run.edits, **experiment.probe, **(experiment.closer if first else {})}
         n_episodes = settings.n_episodes or experiment.n_episodes

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import pickle
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nilr.data.sources import members
 from nilr.data.sources.containers import list_sources
@@ -366,3 +368,41 @@ def test_pickles_are_listed_as_folders_of_images(tmp_path: Path) -> None:
     ((_, pixels),) = chosen[0].reader.fetch(chosen)
     assert np.array_equal(pixels, images[3])
     assert list(listing.others.values()) == ["further images of the training classes, which belong to no split"]
+
+
+def parquet_file(path: Path, names: list[str], labels: list[int]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    image = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(image, "png")
+    table = pyarrow.table({"image": [image.getvalue()] * len(labels), "label": labels})
+    described = json.dumps({"info": {"features": {"label": {"names": names}}}})
+    path.parent.mkdir(exist_ok=True)
+    parquet.write_table(table.replace_schema_metadata({"huggingface": described}), path)
+
+
+def test_two_labels_with_one_name_in_a_parquet_file_are_two_classes(tmp_path: Path) -> None:
+    parquet_file(tmp_path / "x" / "train.parquet", ["crane", "crane", "dog"], [0, 1, 2])
+    listing = list_sources([tmp_path / "x"])
+    assert [image.path.split("/")[-2] for image in listing.images] == ["crane (0)", "crane (1)", "dog"]
+
+
+@pytest.mark.parametrize("names", [("a/b", "a_b"), (".", ".."), ("caf\u00e9", "cafe\u0301")], ids=ascii)
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_two_classes_of_parquet_files_are_never_merged(names: tuple[str, str], n_files: int, tmp_path: Path) -> None:
+    for number, labels in enumerate(([0, 1],) if n_files == 1 else ([0], [1])):
+        parquet_file(tmp_path / "x" / f"train-{number}.parquet", [*names], labels)
+    with pytest.raises(DataError, match="would get the same name"):
+        list_sources([tmp_path / "x"])
+
+
+def test_class_names_that_differ_in_the_form_of_an_accent_are_never_merged(tmp_path: Path) -> None:
+    names = "caf\u00e9", "cafe\u0301"
+    np.savez(tmp_path / "x.npz", data=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array(names))
+    with pytest.raises(DataError, match="would get the same name"):
+        list_sources([tmp_path / "x.npz"])
+    for name in names:
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "tree" / name / "0.png")
+    with pytest.raises(DataError, match=r"the folders 'tree/caf.*' and 'tree/caf.*' differ only in the form"):
+        list_sources([tmp_path / "tree"])

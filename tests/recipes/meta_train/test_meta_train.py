@@ -108,6 +108,9 @@ def test_inductive_training_starts_from_the_loss_of_an_independent_network(algo:
     assert logged["accuracy_before"] == pytest.approx(sum(right) / 2)
     with pytest.raises(StoreError, match="trained with --batch-stats inductive, not with apart"):
         train(resume=directory.name, batch_stats="apart")
+    other = "maml" if algo != "maml" else "metasgd"
+    with pytest.raises(StoreError, match=f"trained with --algo {algo}, not with {other}"):
+        train(resume=directory.name, algo=other)
 
 
 def test_training_lowers_the_loss(quick: dict[str, Any]) -> None:
