@@ -2,7 +2,7 @@
 
 The map. A module imports from its own row or from a row above it:
 
-errors, words, config, reporting, files, locks, signals, limits
+errors, words, numbers, config, reporting, files, locks, signals, limits
                                                errors, settings, progress, safe files, the machine's limits; no torch
 metrics, inference, episodes, distributed      numbers, confidence intervals and tests, drawing of episodes, processes
                                                of torchrun

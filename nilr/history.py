@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,7 +14,7 @@ from nilr.config.commands import ModelStatus
 from nilr.errors import CheckpointError, invalid_field
 from nilr.files import storage_error, write_atomically
 from nilr.results.records import Mean
-from nilr.store import HISTORY, LAST
+from nilr.store import HISTORY, LAST, holds_model
 
 _LONGEST_LINE = 2**20
 _LONGEST_FAILURE = 2**14
@@ -58,30 +58,38 @@ def read_history(path: Path) -> Iterator[Line]:
         raise CheckpointError(f"`{path}`, line {number}: {invalid_field(error)}") from error
 
 
+class TrainingStatus(NamedTuple):
+    """How a training stands, and the error that ended it."""
+
+    status: ModelStatus
+    problem: str | None = None
+
+
 def training_status(
-    outer_step: int,
-    outer_steps: int | None,
-    *,
-    running: bool = False,
-    saved: bool = True,
-    failed: bool = False,
-) -> ModelStatus:
+    directory: Path | None, outer_step: int, outer_steps: int | None, *, running: bool = False
+) -> TrainingStatus:
     """Return the status of a training.
 
     Args:
+        directory: of the model; None for a checkpoint outside of one.
         outer_step: completed updates.
         outer_steps: all updates; None if the model has no training of its own.
         running: whether a process is working on it.
-        saved: whether there is a checkpoint or a training state.
-        failed: whether an error ended it.
     """
     if running:
-        return "running"
-    if not saved:
-        return "unsaved"
-    if failed:
-        return "failed"
-    return "finished" if outer_steps is None or outer_step >= outer_steps else "interrupted"
+        return TrainingStatus("running")
+    problem = None if directory is None else find_failure(directory)
+    if directory is not None and not holds_model(directory):
+        return TrainingStatus("unsaved", problem)
+    if problem is not None:
+        return TrainingStatus("failed", problem)
+    return TrainingStatus("finished" if outer_steps is None or outer_step >= outer_steps else "interrupted")
+
+
+def planned_updates(manifest: Manifest) -> int | None:
+    """Return how many updates a model's training has in total; None for an adapted model, or if it is unknown."""
+    total = manifest.settings.get("outer_steps") if manifest.parent is None else None
+    return total if isinstance(total, int) else None
 
 
 def completed_updates(directory: Path, newest: Manifest) -> int:

@@ -104,7 +104,7 @@ def shares_locks(path: Path) -> bool:
 
 
 def host_digest() -> str:
-    """Return four hexadecimal digits for this machine, to tell its files from those of others."""
+    """Return four hexadecimal digits for this machine, to distinguish its files from those of other machines."""
     return f"{zlib.crc32(_host().encode()) & 0xFFFF:04x}"
 
 

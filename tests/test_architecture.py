@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 KEPT = {"portable", "tensorfile", "checkpoint", "history", "loggers", "training_state", "store", "results", "runtime"}
 LAYERS = (
-    {"errors", "words", "config", "reporting", "files", "locks", "signals", "limits"},
+    {"errors", "words", "numbers", "config", "reporting", "files", "locks", "signals", "limits"},
     {"metrics", "inference", "episodes", "distributed"},
     {"models"},
     {"meta"},

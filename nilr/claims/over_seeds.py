@@ -130,7 +130,7 @@ def primary(measured: OverSeeds | EqualLevel) -> OverSeeds | NewClasses | EqualL
 
 
 def adjusted(table: T) -> T:
-    """Return a table of differences, nested in whatever way, with p adjusted for the number of its tests."""
+    """Return a table of differences, nested to any depth, with p adjusted for the number of its tests."""
     found: list[OverSeeds | EqualLevel] = []
     _map_measured(table, lambda measured: found.append(measured) or measured)  # type: ignore[func-returns-value]
     tests = [p for measured in found if (p := _p(measured)) is not None]

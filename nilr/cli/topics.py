@@ -3,7 +3,7 @@
 COMMON = "Common options"  # in one line of every command's help
 LEARN, IMAGES, EPISODES = "What to learn", "Images", "Episodes"
 INNER, OUTER, RUNNING, SAVING = "Inner loop", "Outer loop", "Running", "Saving"
-MEASURE, INTERVALS, OPTIONS = "What to measure", "Episodes and intervals", "Options"
+MEASURE, OPTIONS = "What to measure", "Options"
 
 # The topics, in the order of help, and the options that they list, in this order.
 TOPICS: dict[str, tuple[str, ...]] = {

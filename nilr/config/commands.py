@@ -1,4 +1,4 @@
-"""Settings of `nilr prepare-data`, `bench`, `reproduce`, `demo`, `report` and `models`."""
+"""Settings of the commands without a module of their own."""
 
 from pathlib import Path
 from typing import Literal
@@ -285,7 +285,7 @@ class ImportSettings(MeasuringSettings):
     )
     format: str | None = setting(
         None,
-        "Names in a state dict: {formats}.",
+        "Format of a state dict: {formats}.",
         shown="recognised from the names",
         env=False,
         offers=("{formats}",),
@@ -325,7 +325,8 @@ class ImportSettings(MeasuringSettings):
     )
     input_std: str | None = setting(
         None,
-        "What the images are then divided by: one number, or three. 0.00392156862745098 makes them between 0 and 255.",
+        "Divisor of the images after --input-mean is subtracted: one number, or three. 0.00392156862745098 scales them "
+        "to 0 to 255.",
         shown="1",
         env=False,
     )
@@ -413,5 +414,5 @@ class ResultExportSettings(ResultSettings):
 class WatchSettings(ModelsSettings):
     """`nilr watch` (default: the running trainings, else the newest one)."""
 
-    every: float = setting(2.0, "Seconds between two looks at the files.", ge=0.1, le=3600)
+    every: float = setting(2.0, "Seconds between two reads of the files.", ge=0.1, le=3600)
     once: bool = setting(False, "Show the state once and exit, for a pipe.")

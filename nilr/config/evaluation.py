@@ -58,7 +58,7 @@ class JudgeSettings(TaskSettings):
     n_query: int | None = setting(None, "Number of query images per class.", shown="as trained", ge=1, le=1000)
     batch_stats: BatchStats | None = setting(
         None,
-        "Statistics of batch normalisation: apart, the field's custom: support and query images are a batch each; "
+        "Statistics of batch normalisation: apart (usual in the field): support and query images are a batch each; "
         "together: they are one batch; inductive: the queries use the support's, so that no prediction depends on "
         "other query images.",
         shown="as trained, which is apart without meta-train --batch-stats; inductive for images of --support",
@@ -206,7 +206,7 @@ class ProbeSettings(JudgeSettings, ChunkSettings):
     )
     harm: bool = setting(
         False,
-        "Count the episodes whose accuracy adaptation lowers, and compare their share with that by chance.",
+        "Count the episodes whose accuracy adaptation lowers, and compare their share with that expected by chance.",
     )
     steps_curve: bool = setting(False, "Evaluate after every inner step, from 0 on.")
     shared_classes: bool = setting(

@@ -203,7 +203,7 @@ def sample_episode(
 
     Returns:
         `support_x` (N*K, 3, S, S) float32 in [0, 1], `support_y` (N*K,) int64, and `query_x`, `query_y`, which have Q
-        in place of K. Both are grouped by class.
+        instead of K. Both are grouped by class.
 
     Raises:
         EpisodeError: there are too few classes or images.

@@ -12,10 +12,10 @@ from pydantic import Field
 from nilr.checkpoint import Manifest
 from nilr.config.commands import ModelStatus, WatchSettings
 from nilr.errors import CheckpointError, StoreError
-from nilr.history import Line, read_history, training_status
+from nilr.history import Line, planned_updates, read_history, training_status
 from nilr.reporting import Reporter
 from nilr.results.records import Mean, Record
-from nilr.store import HISTORY, Store, holds_model, newest_manifest
+from nilr.store import HISTORY, Store, newest_manifest
 
 
 class Watched(Record):
@@ -78,7 +78,7 @@ class Watch:
             lines += read_history(path)
         manifest = newest_manifest(directory)
         pace = (None, None) if since is None else self._pace(name, path, lines, manifest, since)
-        return _describe(name, lines, manifest, pace, running=since is not None, saved=holds_model(directory))
+        return _describe(name, directory, lines, manifest, pace, running=since is not None)
 
     def _pace(
         self, name: str, path: Path, lines: list[Line], manifest: Manifest | None, since: float
@@ -121,29 +121,29 @@ def run(settings: WatchSettings, reporter: Reporter) -> Watch:
 
 def _describe(
     name: str,
+    directory: Path,
     lines: list[Line],
     manifest: Manifest | None,
     pace: tuple[float | None, float | None],
     *,
     running: bool,
-    saved: bool,
 ) -> Watched:
     validated = [line for line in lines if line.val_accuracy is not None]
     updates = [line for line in lines if line.query_loss is not None]
     total = next((line.outer_steps for line in reversed(lines) if line.outer_steps is not None), None)
-    if total is None and manifest is not None and isinstance(found := manifest.settings.get("outer_steps"), int):
-        total = found
-    step = max((line.outer_step for line in lines), default=0)
+    if total is None and manifest is not None:
+        total = planned_updates(manifest)
+    step = max([line.outer_step for line in lines] + ([manifest.outer_step] if manifest else []), default=0)
     elapsed, rate = pace
     left = (total - step) / rate if running and total is not None and rate else None
     last = validated[-1] if validated else None
     best = max(validated, key=lambda line: line.val_accuracy.mean if line.val_accuracy else 0) if validated else None
     newest = updates[-1] if updates else None
-    problem = lines[-1].failed if lines and not running else None
-    total_steps = step + 1 if total is None else total
+    unknown = total is None and manifest is None
+    status, problem = training_status(directory, step, step + 1 if unknown else total, running=running)
     return Watched(
         name=name,
-        status=training_status(step, total_steps, running=running, saved=saved, failed=problem is not None),
+        status=status,
         algo=str(manifest.algorithm.get("name")) if manifest else None,
         outer_step=step,
         outer_steps=total,

@@ -16,6 +16,7 @@ from nilr.results.probe import ProbeMetrics, RatesMetrics
 from nilr.results.question import describe_question
 from nilr.results.reproduce import ReproduceMetrics
 from nilr.results.result import SCHEMA_VERSION, Result
+from nilr.words import printable
 
 RESULTS: dict[str, type[Result[Any]]] = {
     "probe": Result[ProbeMetrics],
@@ -105,11 +106,6 @@ def _command(path: Path, schema: object) -> str:
     if command not in RESULTS:
         raise ResultError(f"`{path}` is a result of `{command}`, which reports do not show", hint=_HINT)
     return command
-
-
-def printable(text: str) -> str:
-    """Return the text with each unprintable character replaced by its escape sequence."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _printable(value: Any) -> Any:  # noqa: ANN401 - JSON of any shape

@@ -154,7 +154,7 @@ class ImportedModel(Record):
     """One model of `nilr models import`.
 
     Attributes:
-        status: finished, or interrupted. Older results have `complete` and `incomplete` instead.
+        status: finished, interrupted or failed. Older results have `complete` and `incomplete` instead.
         outer_step: completed outer updates.
         files: its files in the store.
         resumable: whether its training can be resumed.

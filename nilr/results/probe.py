@@ -1,6 +1,7 @@
 """What `nilr probe` and `nilr rates` measure."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -310,6 +311,11 @@ class ModelRates(Record):
     consistency: dict[str, Consistency] | None = None
     consistency_by_chance: FiniteFloat | None = None
     effective_step: EffectiveStep | None = None
+
+    @property
+    def sections(self) -> dict[str, Mapping[str, RateFigures]]:
+        """The figures by field and name: of all rates together, and by kind, layer and tensor."""
+        return {"all": {"all": self.all}, "kinds": self.kinds, "layers": self.layers, "tensors": self.tensors}
 
 
 RatesMetrics = dict[str, ModelRates]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nilr.config.base import PROTOCOLS
-from nilr.results.probe import ModelProbe, ModelRates, RateFigures
+from nilr.results.probe import ModelProbe, ModelRates
 from nilr.results.records import Delta, Mean, Record
 from nilr.results.result import Result
 
@@ -43,15 +43,9 @@ def _probe_rows(metrics: ModelProbe) -> Iterator[Row]:
 
 def _rate_rows(metrics: ModelRates) -> Iterator[Row]:
     """Yield a row for all rates of a model, and for each kind, layer and tensor."""
-    groups: dict[str, Mapping[str, RateFigures]] = {
-        "all": {"": metrics.all},
-        "kinds": metrics.kinds,
-        "layers": metrics.layers,
-        "tensors": metrics.tensors,
-    }
-    for section, entries in groups.items():
+    for section, entries in metrics.sections.items():
         for item, figures in entries.items():
-            row: Row = {"section": section, "item": item}
+            row: Row = {"section": section, "item": "" if section == "all" else item}
             row |= {name: getattr(figures, name) for name in _OF_RATES}
             row |= {f"q{level}": value for level, value in figures.quantiles.items()}
             means = {name: getattr(figures, name) for name in _ON_GRADIENTS}

@@ -1,9 +1,8 @@
 """The protocols' own numbers, which every result of a probe has."""
 
-from collections.abc import Iterator
-
 from nilr.report.numbers import corrected_p
-from nilr.results.probe import ModelProbe, ProbeMetrics, ProtocolMetrics
+from nilr.report.subjects import by_protocol
+from nilr.results.probe import ProbeMetrics
 from nilr.results.records import Delta
 from nilr.sections.section import Format, Table
 from nilr.words import signed
@@ -13,7 +12,7 @@ def table(metrics: ProbeMetrics, text: Format) -> Table:
     """Return a row for each model and protocol."""
     rows = []
     for name, model in metrics.items():
-        for protocol, found in by_protocol(model):
+        for protocol, found in by_protocol(model).items():
             effect = None if found.delta is None or found.delta.d is None else signed(found.delta.d)
             means = (text.mean(found.accuracy), text.delta(found.delta))
             rows.append((name, protocol, *means, effect, p_cell(found.delta), str(found.accuracy.n_episodes)))
@@ -21,18 +20,9 @@ def table(metrics: ProbeMetrics, text: Format) -> Table:
     return Table(header, rows, names=2)
 
 
-def by_protocol(model: ModelProbe) -> Iterator[tuple[str, ProtocolMetrics]]:
-    """Yield the protocols that were evaluated, with their numbers."""
-    yield "meta-init", model.meta_init
-    if model.same_task:
-        yield "same-task", model.same_task
-    if model.cross_task:
-        yield "cross-task", model.cross_task
-
-
 def p_header(metrics: ProbeMetrics) -> str:
     """Return the header of a column of p: whether they are corrected for their number."""
-    deltas = [found.delta for model in metrics.values() for _, found in by_protocol(model) if found.delta]
+    deltas = [found.delta for model in metrics.values() for _, found in by_protocol(model).items() if found.delta]
     return "p (Holm)" if any(delta.p_holm not in (None, delta.p) for delta in deltas) else "p"
 
 

@@ -316,3 +316,29 @@ def test_an_unknown_model_is_an_error_that_lists_the_known_ones(
 ) -> None:
     assert run(["models", "path", "tinny"]) == 1
     assert "tiny" in capsys.readouterr().err.splitlines()[1]
+
+
+def test_a_training_that_failed_before_its_first_save_has_its_error_everywhere(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = home / "models" / "m"
+    directory.mkdir(parents=True)
+    lines = {"outer_step": 1, "outer_steps": 5}, {"outer_step": 1, "failed": "the disk burns"}
+    (directory / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(["models", "ls", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["status"], row["problem"]) == ("unsaved", "the disk burns")
+    assert run(["watch", "m", "--once"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("m: unsaved, 1/5 updates")
+    assert "the disk burns" in shown
+
+
+def test_a_model_without_a_training_of_its_own_is_finished_everywhere(
+    model: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(model, "m", outer_step=40, parent={"name": "p", "digest": "ab"})
+    assert run(["models", "ls", "m", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["status"] == "finished"
+    assert run(["watch", "m", "--once"]) == 0
+    assert capsys.readouterr().out.startswith("m: finished")

@@ -1,12 +1,14 @@
 """The result of `nilr rates` on a screen."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from nilr.cli.console import Cell, Screen
-from nilr.results.probe import ModelRates, RateFigures, RatesMetrics
+from nilr.results.probe import ModelRates, RatesMetrics
 from nilr.results.records import Mean
 from nilr.results.result import Result
 from nilr.words import counted, number
+
+_GRAINS = {"all": "", "kinds": " by kind", "layers": " by layer", "tensors": " by tensor"}
 
 
 def show(result: Result[RatesMetrics], screen: Screen) -> None:
@@ -17,25 +19,19 @@ def show(result: Result[RatesMetrics], screen: Screen) -> None:
     for (name, model), used in zip(result.metrics.items(), result.models, strict=True):
         steps = counted(model.inner_steps, "inner step")
         screen.line(f"{name}@{used.checkpoint} ({used.algo}, update {used.outer_step}, {steps})")
-        grains: dict[str, Mapping[str, RateFigures]] = {
-            "": {"all": model.all},
-            " by kind": model.kinds,
-            " by layer": model.layers,
-            " by tensor": model.tensors,
-        }
-        for grain, groups in grains.items():
+        for section, groups in model.sections.items():
             rows = []
             for group, found in groups.items():
                 numbers = (found.mean, found.std, found.quantiles["0.05"], found.quantiles["0.95"])
                 rows.append((group, str(found.count), *map(_number, numbers), screen.share(found.share_negative)))
-            screen.table((f"inner rates{grain}", "count", "mean", "std", "5 %", "95 %", "negative"), rows)
+            screen.table((f"inner rates{_GRAINS[section]}", "count", "mean", "std", "5 %", "95 %", "negative"), rows)
             screen.line("")
-        for grain, groups in grains.items() if model.all.step_norm is not None else ():
+        for section, groups in model.sections.items() if model.all.step_norm is not None else ():
             effect = [
                 (group, screen.mean(r.ascent), _mean(r.step_norm, _number), _mean(r.cosine, _number))
                 for group, r in groups.items()
             ]
-            screen.table((f"on real gradients{grain}", "ascent", "step norm", "cosine"), effect)
+            screen.table((f"on real gradients{_GRAINS[section]}", "ascent", "step norm", "cosine"), effect)
             screen.line("")
         _gradients(model, screen)
         for names, what in ((model.left_out, "excluded, without gradient"), (model.not_moved, "not moved")):

@@ -68,7 +68,7 @@ _HINTS: Final = {
     "encrypted": "unpack it with its password, and give the folder",
     "compressed with": "unpack it with another program, such as 7-Zip, and give the folder",
     "sparse": "create the tar without `--sparse`",
-    "symbolic link": "create the archive with files in place of links, for a tar with `tar --dereference`",
+    "symbolic link": "create the archive with files instead of links, for a tar with `tar --dereference`",
     "link to a missing": "restore the file that it refers to, or remove the link",
     "cannot be read": "change its permissions",
     "image of type": "convert it to JPEG or PNG",

@@ -124,7 +124,7 @@ def _plan_by_table(
     kind = _kind("ILSVRC with split files" if matched.original else "split files", listing)
     labels = {label for classes in table.values() for label in classes}
     dataset, _ = _find_dataset(listing, settings, labels, {})
-    plan = Plan(matched.splits, _pack_name(listing, settings, labels, dataset), kind, dataset, warnings=warnings)
+    plan = Plan(matched.splits, _pack_name(listing, settings, dataset), kind, dataset, warnings=warnings)
     if matched.absent:
         plan.warnings.append(f"the sources lack {n_classes(matched.absent)} of the split files: {some(matched.absent)}")
     if matched.relabelled:
@@ -183,7 +183,7 @@ def _plan_by_path(
         chosen = [class_name for class_name in sorted(classes) if split_of.get(class_name) == split]
         if chosen:
             plan.splits[split] = {c: [image for part in classes[c].values() for image in part] for c in chosen}
-    plan.name = _pack_name(listing, settings, classes.keys(), plan.dataset)
+    plan.name = _pack_name(listing, settings, plan.dataset)
     if plan.dataset and settings.dataset is None and settings.name is None:
         plan.notes.append(f"recognised {plan.dataset.title} by its classes")
     return plan
@@ -227,7 +227,7 @@ def _is_whole(dataset: Published, settings: PrepareDataSettings) -> bool:
     return settings.dataset is not None or settings.name in (None, dataset.name, dataset.file)
 
 
-def _pack_name(listing: Listing, settings: PrepareDataSettings, classes: Set[str], dataset: Published | None) -> str:
+def _pack_name(listing: Listing, settings: PrepareDataSettings, dataset: Published | None) -> str:
     """Return the pack's name: the given one, that of the data set, or that of the only source."""
     if settings.name is not None:
         return settings.name

@@ -1,6 +1,6 @@
 /* The first Conv4 block's kernels: images (n, H, W, 3) in, pooled planes (n, H/2, W/2, C) out.
 
-   The formulas stand in image_block.py. The convolution's output is never written: each 2x2 window of it is made and
+   image_block.py has the formulas. The convolution's output is never written: each 2x2 window of it is made and
    pooled at once. Its gradient needs the images at the pooled positions alone, and its statistics follow from the
    moments of the images' 3x3 patches. `where` holds which of its window's four positions a pooled value came from:
    0 1 / 2 3. Weights and their gradients are (27, C), tap 9 * pixel channel + 3 * row + column.

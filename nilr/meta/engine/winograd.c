@@ -111,8 +111,8 @@ INLINE void product_of_rows(
         for (int v = 0; v < vectors; v++) store(c + r * n + v * LANES, sum[r][v]);
 }
 
-/* c (m, n) = or += a (m, k) b (k, n). The columns of b stand in panels of two vectors, `panel` apart, with rows b_k
-   apart. */
+/* c (m, n) = or += a (m, k) b (k, n). The columns of b are stored in panels of two vectors, which are `panel` apart;
+   their rows are b_k apart. */
 INLINE void product(
     const int add, const REAL *a, int64_t a_row, int64_t a_k, const REAL *b, int64_t b_k, int64_t panel, REAL *c,
     int64_t m, int64_t n, int64_t k)

@@ -70,7 +70,7 @@ class NeededFlop:
         return 4 * self.loss_pass - 6 * self.forward
 
     def update(self, algorithm: Algorithm, *, support: int, query: int, episodes: int, steps: int) -> int:
-        """Return the operations of one meta-gradient. If only the head moves, the body sees the support images once."""
+        """Return the operations of one meta-gradient. If only the head moves, the body computes the support once."""
         if algorithm.moves == "head":
             inner = self.loss_pass if algorithm.order == 2 else self.forward
         else:

@@ -14,10 +14,10 @@ from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings
 from nilr.config.commands import ListModelsSettings, ModelSettings, ModelsSettings, ModelStatus, RemoveSettings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
-from nilr.history import completed_updates, find_failure, read_history, training_status
+from nilr.history import completed_updates, planned_updates, read_history, training_status
 from nilr.reporting import Reporter
 from nilr.results.records import Record
-from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store, holds_model
+from nilr.store import BEST, CHECKPOINTS, HISTORY, LAST, TRAINING_STATE, ModelRef, Store
 from nilr.training_state import load_training_state
 from nilr.words import some
 
@@ -141,7 +141,8 @@ def _row(store: Store, name: str) -> ModelRow:
     try:
         files = [directory / file for file in CHECKPOINTS.values()]
         manifests = [read_manifest(file) for file in files if file.is_file()]
-        row = ModelRow(name=name, status=training_status(0, 1, saved=holds_model(directory)))
+        status, problem = training_status(directory, 0, 1)
+        row = ModelRow(name=name, status=status, problem=problem)
         if manifests:
             row = describe(name, manifests[-1], directory)
         progress = _progress(directory) if store.in_use(name) else {}
@@ -162,12 +163,13 @@ def _progress(directory: Path) -> dict[str, Any]:
 
 def describe(name: str, manifest: Manifest, directory: Path) -> ModelRow:
     """Return the row of the model whose newest checkpoint has this manifest, and whose history is in a directory."""
-    settings, outer_step, failure = manifest.settings, completed_updates(directory, manifest), find_failure(directory)
+    settings, outer_step = manifest.settings, completed_updates(directory, manifest)
     total: Any = settings.get("outer_steps") if manifest.parent is None else None
+    status, problem = training_status(directory, outer_step, planned_updates(manifest))
     best: Any = manifest.metrics.get("best_val_accuracy")
     row = {
         "name": name,
-        "status": training_status(outer_step, total if isinstance(total, int) else None, failed=failure is not None),
+        "status": status,
         "algo": manifest.algorithm.get("name"),
         "arch": manifest.architecture.name,
         "n_way": manifest.architecture.arguments.get("n_way"),
@@ -179,7 +181,7 @@ def describe(name: str, manifest: Manifest, directory: Path) -> ModelRow:
         "image_size": manifest.data.image_size,
         "saved_at": manifest.saved_at,
         "parent": manifest.parent.name if manifest.parent else None,
-        "problem": failure,
+        "problem": problem,
     }
     try:
         return ModelRow.model_validate(row)

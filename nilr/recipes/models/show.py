@@ -15,7 +15,7 @@ from nilr.config.base import Settings
 from nilr.config.commands import CompareModelsSettings, ModelSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.errors import CheckpointError, NilrError, UsageError
-from nilr.history import completed_updates, find_failure, read_history, training_status
+from nilr.history import completed_updates, planned_updates, read_history, training_status
 from nilr.models.parameters import layer
 from nilr.recipes.common.outcome import Outcome
 from nilr.recipes.common.settings import resolve
@@ -97,9 +97,9 @@ def read_card(store: Store, ref: ModelRef) -> ModelCard:
     in_directory = ref.checkpoint in CHECKPOINTS
     manifest = checkpoint.manifest
     updates = completed_updates(ref.directory, manifest) if in_directory else manifest.outer_step
-    total: Any = manifest.settings.get("outer_steps") if manifest.parent is None else None
     running = ref.directory.parent == store.home / "models" and store.in_use(ref.name)
-    failure = find_failure(ref.directory) if in_directory and not running else None
+    directory = ref.directory if in_directory else None
+    status, problem = training_status(directory, updates, planned_updates(manifest), running=running)
     validations = []
     if in_directory:
         with contextlib.suppress(CheckpointError):
@@ -110,10 +110,8 @@ def read_card(store: Store, ref: ModelRef) -> ModelCard:
     return ModelCard(
         name=ref.name,
         checkpoint=ref.checkpoint,
-        status=training_status(
-            updates, total if isinstance(total, int) else None, running=running, failed=failure is not None
-        ),
-        problem=failure,
+        status=status,
+        problem=problem,
         manifest=manifest,
         n_params=sum(tensor.numel() for tensor in checkpoint.params.values()),
         rates_by_tensor=[_rates(name, [rates]) for name, rates in tensors],
