@@ -87,7 +87,7 @@ def test_generated_images_to_probe_result_as_a_user_types_it(nilr: Terminal) -> 
     assert (result["data"]["generated"], result["notes"][-1]) == (True, DEMONSTRATION)
     assert read_manifest(nilr.home / "models" / "maml" / "best.safetensors").data.generated is True
     assert result["question"] == "4 episodes"
-    assert all("-probe-4-episodes-" in path.name for path in nilr.results("probe"))
+    assert all("-probe-4_episodes-" in path.name for path in nilr.results("probe"))
     assert DEMONSTRATION in nilr("report").stderr
     assert len(nilr.results("probe")) == 2
 

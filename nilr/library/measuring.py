@@ -104,12 +104,7 @@ def probe(
         >>> list(controlled.metrics)
         ['model', 'untrained body', 'raw pixels']
     """
-    switched = texts(sections)
-    for name in switched:
-        check_name("section", name, _SWITCHES)
-    for argument, several in {"images": images, "data_b": data_b, "universality": universality}.items():
-        if several is not None or argument == "images":
-            check_images(several, argument)
+    _check_all_images(images, data_b=data_b, universality=universality)
     named = _named(models, controls=controls)
     settings = checked_settings(
         ProbeSettings,
@@ -132,9 +127,24 @@ def probe(
         universality=universality.split if universality is not None else None,
         universality_tasks=universality_tasks,
         universality_images=universality_images,
-        **dict.fromkeys(switched, True),
+        **_switched(sections),
     )
     return _probe(settings, named, images, data_b, universality)
+
+
+def _check_all_images(images: object, **others: object) -> None:
+    check_images(images)
+    for name, value in others.items():
+        if value is not None:
+            check_images(value, name)
+
+
+def _switched(sections: str | Iterable[str]) -> dict[str, bool]:
+    """Return the settings of sections; UnknownNameError if one is unknown."""
+    names = texts(sections)
+    for name in names:
+        check_name("section", name, _SWITCHES)
+    return dict.fromkeys(names, True)
 
 
 def _probe(

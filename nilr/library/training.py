@@ -80,16 +80,11 @@ def train(
     check_fit(model, images)
     n_way = len(model.params["head.bias"])
     sampler = EpisodeSampler(images.on(device), n_way, checked.n_shot, checked.n_query, checked.seed, images.split)
-    settings = OuterSettings(
-        checked.outer_lr,
-        checked.grad_clip,
-        checked.inner_steps or row.inner_steps,
-        outer_steps=checked.outer_steps,
-        inductive=model.inductive,
-    )
+    steps, total = checked.inner_steps or row.inner_steps, checked.outer_steps
+    settings = OuterSettings(checked.outer_lr, checked.grad_clip, steps, outer_steps=total, inductive=model.inductive)
     outer = OuterLoop(row, model.params, model.inner_lr, engine=model.engine, settings=settings)
     schedule = Updates([outer], [sampler], checked.meta_batch_size)
-    for step in range(checked.outer_steps):
+    for step in range(total):
         (update,) = schedule.compute(step)
         try:
             outer.apply(update.gradient, update.report, outer_step=step, first_episode=step * checked.meta_batch_size)

@@ -121,7 +121,7 @@ def export_results(settings: ResultExportSettings, reporter: Reporter) -> Export
         if result.command == "probe":
             episodes += [{"result": file.stem, **row} for row in episode_rows(result.per_episode)]
     if not summary:
-        hint = "tables are of results of `nilr probe` and `nilr rates`"
+        hint = "only results of probe and rates have tables"
         raise StoreError(f"{counted(len(left_out), 'result')} without figures: {some(left_out)}", hint=hint)
     tables = dict(zip(places, (summary, episodes), strict=True))
     for part, rows in tables.items():

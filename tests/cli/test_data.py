@@ -124,7 +124,7 @@ def test_ls_fits_80_columns(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert run(["data", "ls"]) == 0
     text = re.sub("\x1b\\[[0-9;]*m", "", stdout.getvalue())
     assert max(map(len, text.splitlines())) <= 80
-    assert re.search(r"1/0/0 +8 px x 3 +0\.0 MB +\d+ s", text)
+    assert re.search(r"1/0/0 +8 px x 3 +[\d.]+ kB +\d+ s", text)
 
 
 @pytest.mark.parametrize("channels", [3, 1])

@@ -52,8 +52,11 @@ def tied(state: State) -> State:
 BAD: dict[str, tuple[Change, str]] = {
     "a missing convolution": (without("features.3.conv.weight"), "has no network that nilr recognises"),
     "a missing scale": (without("features.2.normalize.weight"), "tensor `features.2.normalize.weight` is missing"),
-    "an extra tensor": (lambda s: s | {"attention.weight": torch.ones(2)}, "belong to no part .*attention.weight"),
-    "a fifth block": (lambda s: s | {"features.4.conv.weight": torch.ones(2)}, "1 tensor of the file belong to no"),
+    "an extra tensor": (
+        lambda s: s | {"attention.weight": torch.ones(2)},
+        "1 tensor of the file without a part .*attention.weight",
+    ),
+    "a fifth block": (lambda s: s | {"features.4.conv.weight": torch.ones(2)}, "1 tensor of the file without a part"),
     "a transposed convolution": (changed(conv=lambda v: v[:, :2]), r"\(5, 2, 3, 3\), expected \(5, 5, 3, 3\)"),
     "a scale of another shape": (changed(scale=lambda _: torch.ones(4)), r"normalize.weight` has the shape \(4\)"),
     "a head of another width": (changed(head=lambda v: v[:, :3]), "takes 3 features, and with conv4 images of 32 px"),

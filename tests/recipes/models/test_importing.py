@@ -185,7 +185,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda m: [(m / f"{name}.safetensors").rename(m / f"{name}-1.safetensors") for name in ("best", "last")],
         "contains no checkpoint",
     ),
-    "no directory": (shutil.rmtree, "there is no model at"),
+    "no directory": (shutil.rmtree, "does not exist"),
     "a best checkpoint of another seed": (lambda m: of_seed(m / "best.safetensors"), "belong to different trainings"),
     "a best checkpoint of a later update": (
         lambda m: change(m / "best.safetensors", outer_step=5), "belong to different trainings",
