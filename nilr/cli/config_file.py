@@ -57,7 +57,9 @@ def config_text(settings: Settings, command: str) -> bytes:
     for key in sorted(values):
         # of these values, JSON is TOML too, except for one character
         lines.append(f"{key} = {json.dumps(values[key], ensure_ascii=False)}")
-        if not lines[-1].isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in lines[-1]):
+        try:
+            lines[-1].encode()
+        except UnicodeEncodeError as error:
             what = f"`{key}` has a path that is not UTF-8, which a TOML file cannot contain"
-            raise UsageError(what, hint="rename the file or folder, or omit --save-config")
+            raise UsageError(what, hint="rename the file or folder, or omit --save-config") from error
     return "\n".join(lines).replace("\x7f", "\\u007f").encode()

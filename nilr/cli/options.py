@@ -169,17 +169,15 @@ def describe(field: FieldInfo) -> str:
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
     """Return the values that a field may have, if they are listed."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+    return next((get_args(kind) for kind in _types(field) if get_origin(kind) is Literal), ())
 
 
 def metavar(name: str, field: FieldInfo) -> str:
     """Return what help calls the value of an option."""
-    kinds = (field.annotation, *get_args(field.annotation))
     by_type = {int: "N", float: "NUMBER", Path: "PATH"}
     listed = "|".join(choices(field))
     short = listed if 0 < len(listed) <= _SHORT_CHOICES else None
-    return METAVARS.get(name) or short or next((by_type[kind] for kind in kinds if kind in by_type), "NAME")
+    return METAVARS.get(name) or short or next((by_type[kind] for kind in _types(field) if kind in by_type), "NAME")
 
 
 def envvar(name: str, field: FieldInfo) -> str | None:
@@ -189,7 +187,13 @@ def envvar(name: str, field: FieldInfo) -> str | None:
 
 def is_switch(field: FieldInfo) -> bool:
     """Return whether a field is on or off."""
-    return bool in (field.annotation, *get_args(field.annotation))
+    return bool in _types(field)
+
+
+def _types(field: FieldInfo) -> list[Any]:
+    """Return the type of a field, and those that it is composed of, without their validators."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds]
 
 
 def value_range(field: FieldInfo) -> str | None:

@@ -14,7 +14,7 @@ import torch
 from nilr import __version__
 from nilr.cli.boundary import run
 from nilr.cli.completion import offered
-from nilr.cli.options import ARGUMENTS, flag, value_range
+from nilr.cli.options import ARGUMENTS, flag, metavar, value_range
 from nilr.cli.topics import EXAMPLES
 from nilr.commands import COMMANDS, Command, result_types
 from nilr.config.base import Settings
@@ -209,6 +209,11 @@ def test_help_shows_switches_without_a_type_and_ranges_in_words(
 def test_a_range_says_which_ends_belong_to_it(name: str, text: str | None) -> None:
     fields = TrainSettings.model_fields | ProbeSettings.model_fields
     assert value_range(fields[name]) == text
+
+
+@pytest.mark.parametrize(("name", "shown"), [("grad_clip", "NUMBER"), ("inner_lr", "RATE"), ("filters", "N")])
+def test_help_calls_a_number_a_number(name: str, shown: str) -> None:
+    assert metavar(name, TrainSettings.model_fields[name]) == shown
 
 
 def test_a_number_that_is_out_of_range_names_the_variable_it_came_from(
