@@ -118,7 +118,7 @@ def _claimed(path: Path, record: bytes) -> Iterator[None]:
         if _is_foreign(found):
             known = f"machines may not see each other's locks on this file system, so if it has ended, remove `{path}`"
             raise InUseError(f"wait until {_describe(found)} ends ({known})") from None
-        handle = os.open(path, os.O_WRONLY)
+        handle = os.open(path, os.O_WRONLY | os.O_TRUNC)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(record)

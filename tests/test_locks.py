@@ -108,6 +108,7 @@ def test_a_lock_of_another_machine_is_never_taken_for_dead_unless_locks_are_shar
     with pytest.raises(InUseError, match=rf"process {process} on `a`.* if it has ended, remove `.*m\.lock\.host`"):
         locked(path).__enter__()
     on("a", monkeypatch)
+    claim.write_text("a 123456789\n")  # longer than the next one
     with locked(path):  # the process was one of this machine
         assert claim.read_text() == f"a {os.getpid()}\n"
     assert not claim.exists()
