@@ -41,9 +41,10 @@ class ExplicitEngine(Engine):
 
     @override
     def image_bytes(self, image_shape: tuple[int, int, int]) -> ImageBytes:
-        forward, backward, tangent, plane = kept_numbers(self._rows(), *image_shape[1:])
+        kept = kept_numbers(self._rows(), *image_shape[1:])
         # a pass works with two planes beside those that it keeps: the gradients in a convolution's input and output
-        return ImageBytes(4 * (forward + backward), 4 * (tangent + 2 * plane), 4 * (forward + 2 * plane))
+        product, loss = kept.tangent + 2 * kept.largest, kept.forward - kept.made_again + 2 * kept.largest
+        return ImageBytes(4 * (kept.forward + kept.backward), 4 * product, 4 * loss)
 
     @override
     def meta_gradient(self, params: Tensors, inner_lr: Tensors, batch: Episode, objective: Objective) -> MetaGradient:
@@ -58,7 +59,7 @@ class ExplicitEngine(Engine):
         algorithm, steps, weights, inductive = objective
         learned = algorithm.learns_rates
         rates = [_rates_by_step(start, lr, range(steps)) for start, lr in zip(params, inner_lr, strict=True)]
-        totals = [{name: torch.zeros_like(value) for name, value in start.items()} for start in params]
+        totals: list[Params] = [{} for _ in params]
         totals_lr = [{name: torch.zeros_like(value) for name, value in lr.items() if learned} for lr in inner_lr]
         losses, accuracies = [list[Tensor]() for _ in params], [list[Tensor]() for _ in params]
 
@@ -73,8 +74,9 @@ class ExplicitEngine(Engine):
         with self._share(len(items), workers(device, at_most)) as (at_once, cores):
             found = in_order(gradient_of, items, device=device, at_most=at_once, cores=cores)
             for (model, i), gradient in zip(items, found, strict=True):
+                total = totals[model]
                 for name, value in gradient.params.items():
-                    totals[model][name] += value
+                    total[name] = total[name].add_(value) if name in total else value.contiguous()
                 for step, change in enumerate(gradient.rates):
                     for name, value in totals_lr[model].items():
                         of_step = rate_at(value, change[name], step)

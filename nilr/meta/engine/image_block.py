@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from nilr.meta.engine.layer import BranchParams
+from nilr.meta.engine.layer import BranchParams, Ends
 from nilr.meta.engine.native import CHANNELS, PARTS, call, cores, empty_pooled, sizes
 from nilr.models.conv_body import EPS
 
@@ -86,8 +86,19 @@ class ImageBlock:
         self._call("image_forward", self.x, turned, mean, rstd, params.scale, params.shift, *planes)
         return a, None if h is None or where is None else Kept(exact, weight_v, h, where)
 
+    def output(self, kept: Kept, branches: Sequence[BranchParams]) -> Tensor:
+        """Not for this layer, which pools."""
+        raise NotImplementedError
+
     def backward(
-        self, da: Tensor, kept: Kept, branches: Sequence[BranchParams], *, needed: Sequence[bool], last: bool = False
+        self,
+        da: Tensor,
+        ends: Ends,
+        kept: Kept,
+        branches: Sequence[BranchParams],
+        *,
+        needed: Sequence[bool],
+        last: bool = False,
     ) -> tuple[list[Tensor | None], list[BranchParams], Gradient | None]:
         """Return the gradients in the parameters, and what the tangent needs; images have no gradient."""
         (params,) = branches
@@ -102,6 +113,7 @@ class ImageBlock:
     def forward_tangent(
         self,
         x_ts: Sequence[Tensor | None],
+        ends: Ends,
         kept: Kept,
         branches: Sequence[BranchParams],
         branches_t: Sequence[BranchParams],
@@ -125,6 +137,7 @@ class ImageBlock:
     def backward_tangent(
         self,
         da_t: Tensor,
+        ends: Ends,
         kept: Kept,
         gradient: Gradient,
         tangent: Tangent,

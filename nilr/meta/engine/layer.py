@@ -36,10 +36,16 @@ class BranchParams(NamedTuple):
     shift: Tensor
 
 
-class Branch(NamedTuple):
-    """What the forward pass keeps of a branch: x, y, p, m, r and k. Without pooling p is y."""
+class Ends(NamedTuple):
+    """What a layer reads and what it returns: the x of every branch, and a."""
 
-    x: Tensor
+    xs: Sequence[Tensor]
+    a: Tensor
+
+
+class Branch(NamedTuple):
+    """What the forward pass keeps of a branch: y, p, m, r and k. Without pooling p is y."""
+
     y: Tensor
     p: Tensor
     mean: Tensor
@@ -48,11 +54,10 @@ class Branch(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the forward pass keeps: its branches, the positions of the pooled values (if any), and a."""
+    """What the forward pass keeps: its branches, and the positions of the pooled values (if any)."""
 
     branches: list[Branch]
     where: Tensor | None
-    a: Tensor
 
     @property
     def moments(self) -> list[Pair]:
@@ -116,12 +121,23 @@ class ConvLayer:
                 a, where, ps = self.passes.pool_sum(terms, _shift(params), self.slope)
             else:
                 a = self.passes.normalise(terms, _shift(params), self.slope)
-        each = zip(xs, ys, ps, moments, terms, strict=True)
-        branches = [Branch(x, y, p, *mr, term.k) for x, y, p, mr, term in each]
-        return a, Kept(branches, where, a)
+        each = zip(ys, ps, moments, terms, strict=True)
+        return a, Kept([Branch(y, p, *mr, term.k) for y, p, mr, term in each], where)
+
+    def output(self, kept: Kept, params: Sequence[BranchParams]) -> Tensor:
+        """Return a again, to the same bits, of a layer without pooling."""
+        terms = [Term(branch.p, branch.mean, branch.k) for branch in kept.branches]
+        return self.passes.normalise(terms, _shift(params), self.slope)
 
     def backward(
-        self, da: Tensor, kept: Kept, params: Sequence[BranchParams], *, needed: Sequence[bool], last: bool = False
+        self,
+        da: Tensor,
+        ends: Ends,
+        kept: Kept,
+        params: Sequence[BranchParams],
+        *,
+        needed: Sequence[bool],
+        last: bool = False,
     ) -> tuple[list[Tensor | None], list[BranchParams], Gradient | None]:
         """Return the gradients in every x that is `needed` and in the parameters, and what the tangent needs.
 
@@ -130,16 +146,16 @@ class ConvLayer:
         the tangent.
         """
         of_p = [(branch.p, branch.mean) for branch in kept.branches]
-        u, dshift, sums = self.passes.masked_sums(da, kept.a, self.slope, of_p)
+        u, dshift, sums = self.passes.masked_sums(da, ends.a, self.slope, of_p)
         dxs, gradients, dys = list[Tensor | None](), list[BranchParams](), list[Tensor | None]()
         dscales, krs, cs = list[Tensor](), list[Tensor](), list[Tensor]()
-        for branch, of, total, need in zip(kept.branches, params, sums, needed, strict=True):
+        for x, branch, of, total, need in zip(ends.xs, kept.branches, params, sums, needed, strict=True):
             m, k = positions(branch.y[: self.first]), branch.k
             dscale, kr = branch.rstd * total, k * branch.rstd
             c = -kr * dscale / m
             b = -k * dshift / m - c * branch.mean
             dy = self._spread(branch, kept.where, u, (b, c, k), reuse=last)
-            dx, dweight = self.convolution.backward(dy, branch.x, of.weight, input_gradient=need)
+            dx, dweight = self.convolution.backward(dy, x, of.weight, input_gradient=need)
             dxs.append(dx)
             gradients.append(BranchParams(dweight, dscale, dshift))
             dys.append(dy if need else None)
@@ -151,6 +167,7 @@ class ConvLayer:
     def forward_tangent(
         self,
         x_ts: Sequence[Tensor | None],
+        ends: Ends,
         kept: Kept,
         params: Sequence[BranchParams],
         params_t: Sequence[BranchParams],
@@ -161,17 +178,18 @@ class ConvLayer:
         signs of a stay; a_t = act' times the sum of s_t h + s h_t + t_t.
         """
         tangents, terms = [], []
-        for x_t, branch, of, of_t in zip(x_ts, kept.branches, params, params_t, strict=True):
-            y_t = self.convolution.forward_tangent((branch.x, x_t), (of.weight, of_t.weight))
+        for x_t, x, branch, of, of_t in zip(x_ts, ends.xs, kept.branches, params, params_t, strict=True):
+            y_t = self.convolution.forward_tangent((x, x_t), (of.weight, of_t.weight))
             p_t, mean_t, crossed = self.passes.tangent_statistics(branch.y, y_t, kept.where, branch.mean)
             r, k, q = branch.rstd, branch.k, crossed * branch.rstd
             tangents.append(BranchTangent(x_t, y_t, p_t, mean_t, q))
             terms += [Term(p_t, mean_t, k), Term(branch.p, branch.mean, (of_t.scale - k * q) * r)]
-        return self.passes.normalise_tangent(terms, _shift(params_t), kept.a, self.slope), tangents
+        return self.passes.normalise_tangent(terms, _shift(params_t), ends.a, self.slope), tangents
 
     def backward_tangent(
         self,
         da_t: Tensor,
+        ends: Ends,
         kept: Kept,
         gradient: Gradient,
         tangents: Sequence[BranchTangent],
@@ -185,20 +203,19 @@ class ConvLayer:
         m, dshift, u = positions(kept.branches[0].y), gradient.dshift, gradient.u
         of_p = [(branch.p, branch.mean) for branch in kept.branches]
         of_p_t = [(tangent.p_t, tangent.mean_t) for tangent in tangents]
-        u_t, dshift_t, sums = self.passes.masked_sums(da_t, kept.a, self.slope, of_p, (u, of_p_t))
+        u_t, dshift_t, sums = self.passes.masked_sums(da_t, ends.a, self.slope, of_p, (u, of_p_t))
         dx_ts, gradients = list[Tensor | None](), list[BranchParams]()
         of_gradient = zip(gradient.dscale, gradient.dy, gradient.kr, gradient.c, strict=True)
-        each = zip(kept.branches, tangents, params, params_t, of_gradient, sums, strict=True)
-        for branch, tangent, of, of_t, (dscale, dy, kr, c), total in each:
+        each = zip(ends.xs, kept.branches, tangents, params, params_t, of_gradient, sums, strict=True)
+        for x, branch, tangent, of, of_t, (dscale, dy, kr, c), total in each:
             r, r_t = branch.rstd, -branch.rstd.square() * tangent.q
             dscale_t = r * (total - tangent.q * dscale)
             k, k_t = branch.k, of_t.scale * r + of.scale * r_t
             c_t = -(k_t * r * dscale + k * r_t * dscale + kr * dscale_t) / m
             b_t = -(k_t * dshift + k * dshift_t) / m - c_t * branch.mean - c * tangent.mean_t
             dy_t = self.passes.spread_tangent((branch.y, tangent.y_t), (u, u_t), kept.where, (b_t, c_t, c, k_t, k))
-            dx_t, dweight_t = self.convolution.backward_tangent(
-                (dy, dy_t), (branch.x, tangent.x_t), (of.weight, of_t.weight)
-            )
+            weights = of.weight, of_t.weight
+            dx_t, dweight_t = self.convolution.backward_tangent((dy, dy_t), (x, tangent.x_t), weights)
             dx_ts.append(dx_t)
             gradients.append(BranchParams(dweight_t, dscale_t, dshift_t))
         return dx_ts, gradients

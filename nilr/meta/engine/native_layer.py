@@ -8,20 +8,19 @@ import torch
 from torch import Tensor
 
 from nilr.meta.engine.convolution import Convolution
-from nilr.meta.engine.layer import BranchParams
+from nilr.meta.engine.layer import BranchParams, Ends
 from nilr.meta.engine.native import call, empty_pooled, sizes
+from nilr.meta.engine.passes import NativePasses, Term
 from nilr.models.conv_body import EPS
 
 
 class Kept(NamedTuple):
     """What the forward pass keeps: planes, the positions of the pooled values (if any), and mean, rstd, k (3, C)."""
 
-    x: Tensor
     y: Tensor
     p: Tensor
     where: Tensor | None
     channels: Tensor
-    a: Tensor
 
     @property
     def moments(self) -> list[tuple[Tensor, Tensor]]:
@@ -68,13 +67,25 @@ class NativeLayer:
         first = n if self.first is None else self.first
         planes = *sizes(y), c, p, where, channels, a
         call("layer_forward", y, of.scale, of.shift, self.slope, EPS, first, *planes, dtype=y.dtype)
-        return a, Kept(x, y, p, where, channels, a)
+        return a, Kept(y, p, where, channels)
+
+    def output(self, kept: Kept, params: Sequence[BranchParams]) -> Tensor:
+        """Return a again, to the same bits, of a layer without pooling."""
+        mean, _, k = kept.channels
+        return NativePasses().normalise([Term(kept.p, mean, k)], params[0].shift, self.slope)
 
     def backward(
-        self, da: Tensor, kept: Kept, params: Sequence[BranchParams], *, needed: Sequence[bool], last: bool = False
+        self,
+        da: Tensor,
+        ends: Ends,
+        kept: Kept,
+        params: Sequence[BranchParams],
+        *,
+        needed: Sequence[bool],
+        last: bool = False,
     ) -> tuple[list[Tensor | None], list[BranchParams], Gradient | None]:
         """Return the gradients in x and in the parameters, and what the tangent needs."""
-        x, y, p, where, channels, a = kept
+        ((x,), a), (y, p, where, channels) = ends, kept
         u = da.contiguous(memory_format=torch.channels_last)
         dy = y if last else torch.empty_like(y)
         gradients = y.new_empty(4, y.shape[1])
@@ -88,13 +99,14 @@ class NativeLayer:
     def forward_tangent(
         self,
         x_ts: Sequence[Tensor | None],
+        ends: Ends,
         kept: Kept,
         params: Sequence[BranchParams],
         params_t: Sequence[BranchParams],
     ) -> tuple[Tensor, Tangent]:
         """Return the tangent of a, and what the backward pass's tangent needs."""
         (x_t,), (of,), (of_t,) = x_ts, params, params_t
-        x, y, p, where, channels, a = kept
+        ((x,), a), (y, p, where, channels) = ends, kept
         y_t = self.convolution.forward_tangent((x, x_t), (of.weight, of_t.weight))
         p_t = y_t if where is None else torch.empty_like(p)
         tangents, a_t = y.new_empty(2, y.shape[1]), torch.empty_like(a)
@@ -105,6 +117,7 @@ class NativeLayer:
     def backward_tangent(
         self,
         da_t: Tensor,
+        ends: Ends,
         kept: Kept,
         gradient: Gradient,
         tangent: Tangent,
@@ -113,7 +126,7 @@ class NativeLayer:
     ) -> tuple[list[Tensor | None], list[BranchParams]]:
         """Return the tangents of the gradients in x and in the parameters."""
         (of,), (of_t,) = params, params_t
-        x, y, p, where, channels, a = kept
+        ((x,), a), (y, p, where, channels) = ends, kept
         u_t = da_t.contiguous(memory_format=torch.channels_last)
         dy_t, gradients_t = torch.empty_like(y), y.new_empty(2, y.shape[1])
         planes = u_t, gradient.u, a, self.slope, y, tangent.y_t, p, tangent.p_t, where

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nilr.meta.engine.image_block import ImageBlock
-from nilr.meta.engine.layer import BranchParams, ConvLayer
+from nilr.meta.engine.layer import BranchParams, ConvLayer, Ends
 from nilr.meta.engine.native_layer import NativeLayer
 from nilr.meta.engine.structure import Row, kept_planes
 from nilr.models.learner import Params, Tensors
@@ -41,10 +41,11 @@ class Images(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """The body's features, the shape of its last plane, and what its layers keep."""
+    """The body's features, the shape of its last plane, the planes that are kept, and what the layers keep."""
 
     features: Tensor
     shape: torch.Size
+    planes: list[Tensor | None]
     kept: list[Kept]
 
 
@@ -115,14 +116,22 @@ def activations(images: Images, params: Tensors) -> Iterator[tuple[str, Tensor]]
             yield row.stage, a.mean((2, 3), keepdim=True) if row is last and images.mean else a
 
 
-def embed(params: Tensors, images: Images) -> Embedding:
-    """Return the body's features, and what its derivative needs."""
-    planes, kept = [images.x], []
-    for row, layer in zip(images.rows, images.layers, strict=True):
-        a, of_layer = layer.forward([planes[plane] for plane in row.inputs], _branches(params, row))
+def embed(params: Tensors, images: Images, *, keep: bool = False) -> Embedding:
+    """Return the body's features, and what its derivative needs.
+
+    Without `keep`, planes that one pass over memory makes again are freed: the outputs of layers that do not pool.
+    """
+    planes: list[Tensor | None] = [images.x]
+    kept: list[Kept] = []
+    a = images.x
+    for row, layer, later in zip(images.rows, images.layers, kept_planes(images.rows), strict=True):
+        a, of_layer = layer.forward(_held(planes, row.inputs), _branches(params, row))
         planes.append(a)
         kept.append(of_layer)
-    return Embedding(_features(planes[-1], images), planes[-1].shape, kept)
+        for plane in range(1, len(planes)):
+            if not (keep or plane in later or images.rows[plane - 1].pool):
+                planes[plane] = None
+    return Embedding(_features(a, images), a.shape, planes, kept)
 
 
 def body_gradient(
@@ -137,12 +146,15 @@ def body_gradient(
     das = {len(images.rows): _plane_gradient(dfeatures, embedding.shape, images)}
     for i in reversed(range(len(images.rows))):
         row = images.rows[i]
-        kept = embedding.kept[i] if keep else embedding.kept.pop()
-        needed = [plane > 0 for plane in row.inputs]
-        branches = _branches(params, row)
+        for plane in (*row.inputs, i + 1):
+            _make_again(plane, params, images, embedding)
+        planes, kept = embedding.planes, embedding.kept
+        needed, branches = [plane > 0 for plane in row.inputs], _branches(params, row)
         dxs, of_branches, gradients[i] = images.layers[i].backward(
-            das.pop(i + 1), kept, branches, needed=needed, last=not keep
+            das.pop(i + 1), _ends(planes, row, i), kept[i], branches, needed=needed, last=not keep
         )
+        if not keep:
+            del planes[i + 1 :], kept[i:]
         _add(das, row, dxs)
         gradient |= _named(params, row, of_branches)
     return gradient, gradients
@@ -189,7 +201,7 @@ def loss_pass(params: Tensors, images: Images, labels: Tensor, *, body: bool = T
 
     With `keep` the pass holds what the Hessian needs.
     """
-    embedding = embed(params, images)
+    embedding = embed(params, images, keep=keep)
     judged = embedding.features[..., images.first :, :]
     loss, logits, dfeatures, dhead, head = head_gradient(judged, labels, head_of(params))
     if not body:
@@ -205,13 +217,14 @@ def hessian_product(params: Tensors, at: Pass, direction: Tensors) -> Params:
     The direction is zero in the parameters that it does not name.
     """
     full = {name: direction[name] if name in direction else torch.zeros_like(value) for name, value in params.items()}
-    images, kept = at.images, at.embedding.kept
+    images, planes, kept = at.images, at.embedding.planes, at.embedding.kept
     planes_t: dict[int, Tensor | None] = {0: None}
     a_t: Tensor | None = None
     tangents: list[Kept] = []
     for i, (row, layer) in enumerate(zip(images.rows, images.layers, strict=True)):
         x_ts = [planes_t[plane] for plane in row.inputs]
-        a_t, tangent = layer.forward_tangent(x_ts, kept[i], _branches(params, row), _branches(full, row))
+        ends = _ends(planes, row, i)
+        a_t, tangent = layer.forward_tangent(x_ts, ends, kept[i], _branches(params, row), _branches(full, row))
         planes_t[i + 1] = a_t
         tangents.append(tangent)
     del planes_t
@@ -222,7 +235,8 @@ def hessian_product(params: Tensors, at: Pass, direction: Tensors) -> Params:
     for i in reversed(range(len(images.rows))):
         row, da_t = images.rows[i], da_ts.pop(i + 1)
         branches = _branches(params, row), _branches(full, row)
-        of_layer = kept.pop(), at.gradients.pop(), tangents.pop()
+        of_layer = _ends(planes, row, i), kept.pop(), at.gradients.pop(), tangents.pop()
+        planes.pop()
         dx_ts, of_branches = images.layers[i].backward_tangent(da_t, *of_layer, *branches)
         _add(da_ts, row, dx_ts)
         product |= _named(params, row, of_branches)
@@ -255,6 +269,25 @@ def _plane_gradient(dfeatures: Tensor, shape: torch.Size, images: Images) -> Ten
     if images.mean:
         dfeatures = dfeatures.reshape(*shape[:2], 1, 1).expand(shape) / (shape[2] * shape[3])
     return dfeatures.reshape(shape).clone(memory_format=images.memory_format)
+
+
+def _held(planes: Sequence[Tensor | None], numbers: Iterable[int]) -> list[Tensor]:
+    """Return planes that are held."""
+    return [plane for number in numbers if (plane := planes[number]) is not None]
+
+
+def _ends(planes: Sequence[Tensor | None], row: Row, layer: int) -> Ends:
+    """Return the planes that a layer reads and writes."""
+    *xs, a = _held(planes, (*row.inputs, layer + 1))
+    return Ends(xs, a)
+
+
+def _make_again(plane: int, params: Tensors, images: Images, embedding: Embedding) -> None:
+    """Compute a plane that was not kept."""
+    if embedding.planes[plane] is None:
+        of = plane - 1
+        branches = _branches(params, images.rows[of])
+        embedding.planes[plane] = images.layers[of].output(embedding.kept[of], branches)
 
 
 def _add(to: dict[int, Tensor], row: Row, dxs: Sequence[Tensor | None]) -> None:

@@ -40,12 +40,19 @@ def kept_planes(rows: tuple[Row, ...]) -> Iterator[set[int]]:
         yield {plane for row in rows[i + 1 :] for plane in row.inputs}
 
 
-def kept_numbers(rows: Iterable[Row], height: int, width: int) -> tuple[int, int, int, int]:
-    """Return how many numbers the passes keep for an image: forward, backward in addition, and the tangent's forward.
+class KeptNumbers(NamedTuple):
+    """How many numbers the passes keep for an image. The positions of pooled values count as two numbers each."""
 
-    The last number is that of the largest plane. The positions of pooled values count as two numbers each.
-    """
-    sizes, forward, backward, tangent, largest = [(height, width)], 0, 0, 0, 0
+    forward: int
+    made_again: int  # of those, outputs that a pass without a Hessian frees
+    backward: int  # in addition
+    tangent: int  # the tangent's forward pass
+    largest: int  # a plane
+
+
+def kept_numbers(rows: Iterable[Row], height: int, width: int) -> KeptNumbers:
+    """Return how many numbers the passes keep for an image."""
+    sizes, forward, made_again, backward, tangent, largest = [(height, width)], 0, 0, 0, 0, 0
     for row in rows:
         h, w = sizes[row.inputs[0]]
         sizes.append((h // 2, w // 2) if row.pool else (h, w))
@@ -53,10 +60,11 @@ def kept_numbers(rows: Iterable[Row], height: int, width: int) -> tuple[int, int
         full, output = channels * h * w, channels * sizes[-1][0] * sizes[-1][1]
         pooled = n * output if row.pool else 0
         forward += n * full + output + pooled + (2 * output if row.pool else 0)
+        made_again += 0 if row.pool else output
         backward += output + full * sum(plane > 0 for plane in row.inputs)
         tangent += n * full + output + pooled
         largest = max(largest, full)
-    return forward, backward, tangent, largest
+    return KeptNumbers(forward, made_again, backward, tangent, largest)
 
 
 def _unit(unit: Unit, plane: int, stage: str | None) -> Row:

@@ -12,7 +12,7 @@ from torch.nn.functional import unfold
 from nilr.meta.engine import native
 from nilr.meta.engine.convolution import TorchConvolution
 from nilr.meta.engine.image_block import ImageBlock, image_block, moments_of
-from nilr.meta.engine.layer import BranchParams, ConvLayer
+from nilr.meta.engine.layer import BranchParams, ConvLayer, Ends
 from nilr.meta.engine.native import library
 from nilr.meta.engine.passes import AtenPasses
 
@@ -69,12 +69,15 @@ def test_every_pass_is_that_of_the_block_of_tensor_functions(
     outcomes = []
     for block in (made_for(x), ConvLayer(AtenPasses(), TorchConvolution(torch.channels_last))):
         a, kept = block.forward([x], [at])
-        (dx,), (gradient,), kept_gradient = block.backward(da.clone(), kept, [at], needed=[False])
-        a_t, tangent = block.forward_tangent([None], kept, [at], [direction])
-        (dx_t,), (gradient_t,) = block.backward_tangent(da_t.clone(), kept, kept_gradient, tangent, [at], [direction])
+        ends = Ends([x], a)
+        (dx,), (gradient,), kept_gradient = block.backward(da.clone(), ends, kept, [at], needed=[False])
+        a_t, tangent = block.forward_tangent([None], ends, kept, [at], [direction])
+        (dx_t,), (gradient_t,) = block.backward_tangent(
+            da_t.clone(), ends, kept, kept_gradient, tangent, [at], [direction]
+        )
         assert dx is None
         assert dx_t is None
-        _, (alone,), _ = block.backward(da.clone(), block.forward([x], [at])[1], [at], needed=[False], last=True)
+        _, (alone,), _ = block.backward(da.clone(), ends, block.forward([x], [at])[1], [at], needed=[False], last=True)
         assert torch.equal(block.forward([x], [at], last=True)[0], a)
         for value, again in zip(gradient, alone, strict=True):
             torch.testing.assert_close(value, again)
