@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 
 from nilr.data.pack import PackInfo
 from nilr.data.pack_writer import PackWriter
+
+MadeOnce = Callable[[str, Callable[[], str]], Path]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -27,6 +30,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for (name, n), of_test in variants.items():
         for item in random.Random(name).sample(of_test, max(0, len(of_test) - n)):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a function that makes a file with a text, once for all processes that run the tests."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, make: Callable[[], str]) -> Path:
+        path = shared / name
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                path.write_text(make(), encoding="utf-8")
+        return path
+
+    return made
 
 
 @pytest.fixture

@@ -253,14 +253,14 @@ def test_a_killed_bench_job_is_named(trials: Trials, drawn: random.Random) -> No
         assert "error: the process for timing `explicit` was ended by SIGKILL; the machine may have" in command.err()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("repeats", [1])
 @pytest.mark.parametrize(
     ("how", "to_all"),
     [
         (signal.SIGINT, True),
-        pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+        (signal.SIGTERM, False),
+        (signal.SIGTERM, True),
         (signal.SIGKILL, False),
     ],
 )

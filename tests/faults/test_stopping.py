@@ -180,6 +180,7 @@ def test_a_signal_while_the_process_starts_reports_one_error(
         assert temporary_files(work) == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "pipe",
     [

@@ -111,7 +111,7 @@ def test_updates_are_the_outer_steps_of_each_loop_alone(engine: str) -> None:
             torch.testing.assert_close(found, value, rtol=0, atol=0 if engine != "batched" else 1e-3)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_captured_updates_are_bit_for_bit_those_that_are_not(algo: str) -> None:
     assert train(loops(algo, of_tapes())) == train(loops(algo, uncaptured()))
@@ -226,6 +226,7 @@ def test_nothing_between_sampling_and_the_meta_gradient_waits_or_leaves_the_devi
                 together.compute(step)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("algo", "steps", "n_seeds", "most"), [("maml", 5, 1, 2900), ("maml", 5, 5, 3500), ("metasgd", 1, 5, 1900)]
 )

@@ -39,6 +39,7 @@ def training(pack: Path, quick: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in quick.items() if name != "filters"} | {"outer_steps": 2, "eval_every": 2}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("arch", OTHERS)
 def test_a_body_is_trained_resumed_probed_adapted_and_shown(arch: str, training: dict[str, Any], home: Path) -> None:
     settings = training | {"name": "m", "arch": arch, "algo": "metasgd", **SMALL[arch]}

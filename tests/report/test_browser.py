@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import MadeOnce
 from tests.report.browser import CHROMIUM, Browser, Page, running
-from tests.report.material import everything
-from tests.report.test_page import page_of
+from tests.report.test_page import full_page_file
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 
@@ -27,10 +27,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def opened(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page_of(everything()), encoding="utf-8")
-    return browser.open(path.as_uri())
+def opened(browser: Browser, made_once: MadeOnce) -> Page:
+    return browser.open(full_page_file(made_once).as_uri())
 
 
 def test_the_browser_hears_what_a_page_says_and_asks(browser: Browser, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from nilr.report.figures.figure import Material
 from nilr.report.markdown import markdown, plain
 from nilr.report.page import page
 from nilr.report.style import COLOURS, NARROW, WIDE, svg
+from tests.conftest import MadeOnce
 from tests.report.material import cells, everything, full_probe, full_rates, material, result, used
 
 
@@ -21,9 +23,14 @@ def page_of(given: Material) -> str:
     return page(made, pictures, made_by="nilr 0")
 
 
+def full_page_file(made_once: MadeOnce) -> Path:
+    """Return a page with everything that a report can have."""
+    return made_once("report.html", lambda: page_of(everything()))
+
+
 @pytest.fixture(scope="module")
-def full_page() -> str:
-    return page_of(everything())
+def full_page(made_once: MadeOnce) -> str:
+    return full_page_file(made_once).read_text(encoding="utf-8")
 
 
 def test_a_page_asks_for_nothing_and_may_not(full_page: str) -> None:

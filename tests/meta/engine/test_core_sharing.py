@@ -115,6 +115,7 @@ def same(one: MetaGradient, other: MetaGradient) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.sampled(6)
 @needs_kernels
 @pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("engine", [CompiledEngine, WinogradEngine], ids=lambda engine: engine.name)

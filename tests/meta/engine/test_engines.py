@@ -143,6 +143,7 @@ def flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
+@functools.cache
 def is_built(engine: type[Engine]) -> bool:
     return engine.supports(build_learner("conv4", n_way=3, image_size=18, filters=4), torch.device("cpu"))
 
@@ -177,7 +178,7 @@ def test_every_body_has_an_independent_network() -> None:
     assert BODIES.keys() - {"conv4-leaky"} <= NETWORKS.keys()  # `mixed` has its leaky blocks
 
 
-@pytest.mark.sampled(100)
+@pytest.mark.sampled(48)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("engine", "algorithm", "arch", "steps", "inductive"), CASES)
 def test_the_meta_gradient_is_that_of_an_independent_loop(
@@ -209,7 +210,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.sampled(30)
+@pytest.mark.sampled(12)
 @pytest.mark.usefixtures("one_thread")
 @every_engine
 @pytest.mark.parametrize("shape", SHAPES)
@@ -315,6 +316,7 @@ def test_inductive_logits_are_those_of_an_independent_loop(engine: type[Engine],
         torch.testing.assert_close(found[i], expected, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.usefixtures("one_thread")
 @every_engine
 @pytest.mark.parametrize(
@@ -460,7 +462,7 @@ def without_reference(names: list[str]) -> list[Any]:
 every_other_engine = pytest.mark.parametrize("engine", without_reference(list(ENGINES)))
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(6)
 @pytest.mark.usefixtures("one_thread")
 @every_other_engine
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
@@ -479,6 +481,7 @@ def losses_of_ten_updates(engine: type[Engine], algorithm: Algorithm) -> Tensor:
     return torch.stack([step.query_loss.mean() for step in steps])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.usefixtures("one_thread")
 @every_other_engine
 @pytest.mark.parametrize("name", ["maml", "metasgd"])
@@ -507,7 +510,7 @@ def test_in_float32_the_error_is_no_larger_than_the_references(engine: type[Engi
 RECOMPUTED = [row for row in ROWS.values() if row.order == 2]
 
 
-@pytest.mark.sampled(30)
+@pytest.mark.sampled(12)
 @pytest.mark.usefixtures("one_thread")
 @every_engine
 @pytest.mark.parametrize("arch", NETWORKS)

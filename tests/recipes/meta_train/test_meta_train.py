@@ -558,6 +558,7 @@ def test_flags_override_a_preset_and_a_preset_overrides_defaults(preset: str) ->
     assert row.name == PRESETS[preset].get("algo", "maml")
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("name", "value"),
     [

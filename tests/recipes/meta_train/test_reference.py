@@ -129,6 +129,7 @@ def test_no_rate_leaves_the_side_where_it_started(settings: dict[str, Any]) -> N
     assert crossed(fixed) == 0
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.usefixtures("sgd")
 @pytest.mark.parametrize(
     ("change", "error", "message"),

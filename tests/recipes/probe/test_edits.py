@@ -134,6 +134,7 @@ def test_every_algorithm_can_be_edited(row: Algorithm, quick: dict[str, Any]) ->
         assert values["zero-positive"]["same-task"] == result.per_episode["it"]["meta-init"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("grain", ["scalar", "tensor", "element"])
 def test_rates_of_every_grain_and_per_step_are_edited_in_their_shape(grain: Any, quick: dict[str, Any]) -> None:
     trained = {"inner_steps": 2, "eval_inner_steps": 3, "rate_grain": grain, "rate_per_step": True} | quick

@@ -396,7 +396,7 @@ def test_several_seeds_of_a_recipe_give_an_inference_for_new_seeds_and_new_class
     names = [f"maml-s{seed}" for seed in range(3)]
     for seed, name in enumerate(names):
         train_model(algo="maml", name=name, seed=seed, **quick)
-    result = judge(*names, n_episodes=40)
+    result = judge(*names, n_episodes=25)
     assert result.data is not None
     assert result.data.n_classes == 10
     note = result.notes[0]
