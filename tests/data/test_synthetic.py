@@ -58,6 +58,7 @@ def test_the_picture_is_the_same_at_every_size() -> None:
     assert np.abs(shrunk - small).mean() < 8  # of 255: grain and edges
 
 
+@pytest.mark.slow
 def test_neighbours_of_raw_pixels_and_of_untrained_features_do_poorly() -> None:
     n, size = 30, 32
     images = np.concatenate([generate_class(0, index, n, size) for index in CLASSES["test"]])

@@ -48,6 +48,7 @@ def grown(settled: int, *, updates: int, quick: dict[str, Any]) -> int:
 
 
 # 2 episodes of 24 images of 16 px are 150 kB an update: kept, they would be 22 MB after 150 and 280 MB after 2,000
+@pytest.mark.slow
 def test_training_takes_no_more_memory_after_many_updates(quick: dict[str, Any]) -> None:
     assert grown(100, updates=250, quick=quick) < 15 * MB
 
