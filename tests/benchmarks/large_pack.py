@@ -27,8 +27,8 @@ import torch
 
 from nilr.config.commands import PrepareDataSettings
 from nilr.data.pack import verify_pack
-from nilr.data.sources.streaming import n_cores
 from nilr.episodes import EpisodeSampler
+from nilr.limits import available_cores
 from nilr.recipes.common.packs import open_split
 from nilr.recipes.prepare_data import run
 from nilr.reporting import SilentReporter
@@ -132,7 +132,7 @@ def main() -> None:
         n_images = write_source(place / "large.tar", options.gigabytes)
         size = n_images * IMAGE_BYTES / 1e9
         sys.stdout.write(
-            f"{platform.machine()}, {n_cores()} cores; {n_images:,} images of {SIZE} px, {size:.1f} GB\n\n"
+            f"{platform.machine()}, {available_cores()} cores; {n_images:,} images of {SIZE} px, {size:.1f} GB\n\n"
         )
         sys.stdout.write("| step | s | s of CPU | peak memory, GB |\n|---|---|---|---|\n")
         for step in STEPS:
