@@ -60,3 +60,11 @@ def fill(text: str, columns: int, *, indent: int = 0) -> str:
 def printable(text: str) -> str:
     """Escape line breaks and control characters, which a file name or an archive member may contain."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def file_size(n: int) -> str:
+    """Format a number of bytes."""
+    size, units = float(n), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 10 else f"{size:.1f} {units[0]}"

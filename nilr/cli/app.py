@@ -95,7 +95,8 @@ def _models(ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
     from nilr.store import Store
 
     homes = [arg.partition("=")[2] or value for arg, value in pairwise([*args, ""]) if arg.split("=")[0] == "--home"]
-    return Store(Path(homes[-1]) if homes else ctx.obj.home).model_names()
+    home = homes[-1] if homes else ctx.obj.home
+    return Store(Path(home) if home else None).model_names()
 
 
 class _LazyCommand(_Command):
@@ -178,19 +179,19 @@ def _show_help(
     typer.echo(found.get_help())
 
 
-def _show_version(ctx: typer.Context, home: Path | None, *, verbose: bool) -> None:
+def _show_version(ctx: typer.Context, home: str | None, *, verbose: bool) -> None:
     text = f"nilr {__version__}"
     if verbose:
         from nilr.cli.version import describe_installation
 
-        text = describe_installation(home)
+        text = describe_installation(Path(home) if home else None)
     typer.echo(text)
     ctx.exit()
 
 
 def _set_common_options(
     ctx: typer.Context,
-    home: Annotated[Path | None, typer.Option("--home", metavar="DIR", help=HOME_HELP, rich_help_panel=COMMON)] = None,
+    home: Annotated[str | None, typer.Option("--home", metavar="DIR", help=HOME_HELP, rich_help_panel=COMMON)] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", metavar=SWITCH, help=QUIET_HELP, rich_help_panel=COMMON)
     ] = False,

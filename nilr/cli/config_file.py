@@ -37,6 +37,8 @@ def read_config(path: str, settings: type[Settings], command: str) -> dict[str, 
         if key not in settings.model_fields:
             known = did_you_mean(key, settings.model_fields)
             raise UsageError(f"`{path}`: `{command}` has no setting `{key}`", hint=f"{known}{hint}")
+    if (empty := settings.empty_path(values)) is not None:
+        raise invalid_value(f"{path}: {empty}", {"type": "", "msg": "a path is not empty", "input": ""}, hint)
     try:
         # as JSON, because strict validation then accepts lists as tuples and texts as paths; a date becomes no value
         return settings.model_validate_json(json.dumps(values, default=lambda _: {}), strict=True).explicit()

@@ -89,14 +89,6 @@ def metric_name(name: str) -> str:
     return _METRICS.get(name, name.replace("_", " "))
 
 
-def file_size(n: int) -> str:
-    """Format a number of bytes."""
-    size, units = float(n), ["B", "kB", "MB", "GB", "TB"]
-    while size >= 999.5 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 10 else f"{size:.1f} {units[0]}"
-
-
 def share(value: float) -> Quantity:
     """Format a fraction in percent."""
     return Quantity(f"{100 * value:z.2f}", "%")

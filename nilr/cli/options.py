@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -14,7 +14,7 @@ from nilr.cli.completion import completer, table
 from nilr.cli.parsing import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, source_of
 from nilr.cli.topics import COMMON, METAVARS, OPTIONS, RUNNING, TOPIC_OF
 from nilr.config.base import Settings, extra
-from nilr.errors import invalid_value
+from nilr.errors import UsageError, invalid_value
 
 ARGUMENTS = {
     "sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL", "repo": "REPO",
@@ -61,16 +61,17 @@ def typer_function(
             from nilr.cli.config_file import read_config
 
             given = read_config(config, settings, ctx.command_path)
-        given |= {name: value for name, value in values.items() if value is not None}
+        flags = {name: value for name, value in values.items() if value is not None}
+        if (name := settings.empty_path(flags)) is not None:
+            raise _invalid(ctx, name, {"type": "", "msg": "a path is not empty", "input": ""})
+        given |= flags
         if given.get("models"):
             given["models"] = _matching_models(given.get("home"), given["models"])
         try:
             validated = settings(**given)
         except ValidationError as error:
             details = error.errors()[0]
-            name = str(details["loc"][0])
-            where = next(source_of(parameter, ctx) for parameter in ctx.command.params if parameter.name == name)
-            raise invalid_value(where, details, f"see `{ctx.command_path} --help`") from error
+            raise _invalid(ctx, str(details["loc"][0]), details) from error
         run(validated, invocation)
 
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
@@ -80,13 +81,19 @@ def typer_function(
     return function
 
 
-def _matching_models(home: Path | None, refs: Sequence[str]) -> Sequence[str]:
+def _invalid(ctx: typer.Context, name: str, details: Mapping[str, Any]) -> UsageError:
+    """Return the error for the value of a setting."""
+    where = next(source_of(parameter, ctx) for parameter in ctx.command.params if parameter.name == name)
+    return invalid_value(where, details, f"see `{ctx.command_path} --help`")
+
+
+def _matching_models(home: str | Path | None, refs: Sequence[str]) -> Sequence[str]:
     """Replace patterns such as `cpu-maml-s*` by the names of the models that match."""
     if not any(character in ref for ref in refs for character in "*?["):
         return refs
     from nilr.store import Store
 
-    return Store(home).matching_models(refs)
+    return Store(Path(home) if home else None).matching_models(refs)
 
 
 def _common_parameters(*, json: bool, dry_run: bool) -> Iterator[inspect.Parameter]:
@@ -209,9 +216,11 @@ def _bound(value: float) -> str:
 
 
 def _typer_type(field: FieldInfo) -> Any:  # noqa: ANN401 - a type expression
-    if extra(field)["text"]:
-        return str | None
-    if get_origin(field.annotation) is tuple:
+    """Return the type that Typer converts a value to; paths stay as they were typed, so that an empty one is seen."""
+    several = get_origin(field.annotation) is tuple and not extra(field)["text"]
+    if extra(field)["text"] or Path in _types(field):
+        return list[str] | None if several else str | None
+    if several:
         return list[get_args(field.annotation)[0]] | None  # type: ignore[misc]
     return field.annotation | None  # type: ignore[operator]
 

@@ -5,7 +5,6 @@ import importlib
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from nilr.errors import UsageError
@@ -21,7 +20,7 @@ _WITHOUT_VALUE = {"--json": "-"}  # the values of options that need none
 class Invocation:
     """Options that every command has. Those without the name of a file may also precede the command."""
 
-    home: Path | None = None
+    home: str | None = None
     quiet: bool = False
     debug: bool = False
     json: str | None = None

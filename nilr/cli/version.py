@@ -9,14 +9,13 @@ from pathlib import Path
 import torch
 
 from nilr import __version__
-from nilr.cli.console import file_size
 from nilr.limits import available_cores
 from nilr.meta.engine import native
 from nilr.meta.engine.registry import choose_engine
 from nilr.models.registry import build_learner
 from nilr.runtime import available_memory, default_threads, find_device, total_memory
 from nilr.store import Store
-from nilr.words import counted
+from nilr.words import counted, file_size
 
 _PACKAGES = ("numpy", "h5py", "scipy", "pydantic", "typer", "rich", "pillow", "simplejpeg", "safetensors")
 

@@ -4,9 +4,9 @@ import contextlib
 import operator
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
@@ -196,6 +196,15 @@ class Settings(BaseModel):
         if isinstance(value, tuple):
             return tuple(map(cls._expand_home, value))
         return type(value)(expand_home(str(value))) if isinstance(value, str | Path) else value
+
+    @classmethod
+    def empty_path(cls, values: Mapping[str, Any]) -> str | None:
+        """Return the name of the first of these raw values that is an empty path, which `Path` takes for `.`."""
+        for name, value in values.items():
+            annotation = cls.model_fields[name].annotation
+            if Path in (annotation, *get_args(annotation)) and "" in (value if isinstance(value, list) else [value]):
+                return name
+        return None
 
     def explicit(self) -> dict[str, Any]:
         """Return only the settings that were set, by name."""

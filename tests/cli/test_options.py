@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from nilr import __version__
 from nilr.cli.boundary import run
 from nilr.cli.completion import offered
-from nilr.cli.options import ARGUMENTS, flag, metavar, value_range
+from nilr.cli.options import ARGUMENTS, _types, flag, metavar, value_range
 from nilr.cli.topics import EXAMPLES
 from nilr.commands import COMMANDS, Command, result_types
 from nilr.config.base import Settings
@@ -384,3 +385,18 @@ def test_a_list_with_a_missing_value_is_one_clear_error(
     assert run([command, flag, given]) == 2
     error = f"error: `{flag}` cannot be `{given}`: a value is missing before, between or after commas"
     assert capsys.readouterr().err.splitlines() == [error, f"hint: see `nilr {command} --help`"]
+
+
+EMPTY_PATHS = [
+    f"{command.name} {'' if name in ARGUMENTS else flag(name)} ''"
+    for command in COMMANDS
+    for name, field in command.settings.model_fields.items()
+    if Path in _types(field)
+]
+
+
+@pytest.mark.parametrize("line", ["--home '' models ls", *EMPTY_PATHS])
+def test_an_empty_path_is_an_error_that_names_it(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(shlex.split(line)) == 2
+    message = capsys.readouterr().err
+    assert " cannot be ``: a path is not empty\n" in message

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from nilr.cli.console import Cell, Screen, age, file_size
+from nilr.cli.console import Cell, Screen, age
 from nilr.errors import DataError
 from nilr.results.data import PackCard, PackCheck, PackRow
 from nilr.results.records import Overlap
 from nilr.results.result import Result
-from nilr.words import counted, some
+from nilr.words import counted, file_size, some
 
 MOST_PAIRS = 10
 _MOST_CLASSES = 10  # names of a split; the JSON has all

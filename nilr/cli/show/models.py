@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import typer
 
-from nilr.cli.console import Cell, Screen, age, file_size
+from nilr.cli.console import Cell, Screen, age
 from nilr.errors import CheckpointError
 from nilr.recipes.models import Exported, FileCheck, ModelRow, Pushed
 from nilr.results.commands import ImportMetrics
 from nilr.results.result import Result
 from nilr.store import ModelRef
-from nilr.words import counted, some
+from nilr.words import counted, file_size, some
 
 _LIST = (
     "name",

@@ -4,11 +4,11 @@ import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
-from nilr.cli.console import Screen, file_size
+from nilr.cli.console import Screen
 from nilr.commands import COMMANDS
 from nilr.recipes.results import ExportedTables, ResultRow
 from nilr.results.result import Result
-from nilr.words import counted, some
+from nilr.words import counted, file_size, some
 
 
 def show_list(results: list[ResultRow], screen: Screen) -> None:
