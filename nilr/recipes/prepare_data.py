@@ -15,7 +15,7 @@ from nilr.data.digests import Where, equal_pairs, image_digests
 from nilr.data.pack import GENERATED, Pack, PackInfo, open_pack, verify_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.containers import list_sources
-from nilr.data.sources.datasets import DATASETS, IMAGENET_TERMS, published, recognise
+from nilr.data.sources.datasets import IMAGENET_TERMS, published, recognise
 from nilr.data.sources.layouts import plan_pack
 from nilr.data.sources.members import by_kind, is_synset
 from nilr.data.sources.plans import Plan
@@ -131,20 +131,18 @@ def _check_free(path: Path, name: str, settings: PrepareDataSettings) -> None:
 
 
 def _check(settings: PrepareDataSettings) -> None:
-    default = PrepareDataSettings.model_fields["cub_split"].default
     n_modes = bool(settings.sources) + settings.synthetic + (settings.verify is not None)
     if n_modes != 1:
         raise UsageError(
             "SOURCE, --synthetic and --verify cannot be combined" if n_modes else "there is nothing to pack",
             hint="give folders, archives, arrays or Parquet files of images, --synthetic to generate, or --verify PACK",
         )
-    if settings.synthetic and (settings.dataset or settings.rotations or settings.channels == "1"):
+    of_sources = settings.dataset or settings.rotations or "cub_split" in settings.model_fields_set
+    if settings.synthetic and (of_sources or settings.channels == "1"):
         raise UsageError(
             "--synthetic generates RGB images of its own classes",
-            hint="omit --dataset, --rotations and --channels",
+            hint="omit --dataset, --cub-split, --rotations and --channels",
         )
-    if settings.dataset is not None and settings.cub_split not in (*DATASETS[settings.dataset].splits, default):
-        raise UsageError(f"--cub-split is for cub, not for {settings.dataset}", hint="omit it")
     if settings.dataset and settings.split_classes is not None:
         raise UsageError(
             "--dataset and --split-classes cannot be combined",

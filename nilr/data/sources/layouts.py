@@ -28,7 +28,7 @@ from nilr.data.sources.splits import (
     parse_split_classes,
 )
 from nilr.data.sources.tree import Classes, read_tree, split_named
-from nilr.errors import DataError
+from nilr.errors import DataError, UsageError
 from nilr.words import counted, some
 
 
@@ -52,6 +52,7 @@ def plan_pack(
 
     Raises:
         DataError: the split or a class is unknown, a class name is too long, or the data set is not whole.
+        UsageError: a split of CUB is requested for something else.
     """
     warnings: list[str] = []
     try:
@@ -75,6 +76,7 @@ def plan_pack(
                     hint=f"rename the class; a name has at most {MAX_NAME} characters",
                 )
             classes[class_name] = sorted(images, key=lambda image: image.filename)[: settings.limit_per_class]
+    _check_cub_split(plan, settings)
     if plan.dataset is not None:
         plan.image_size, plan.channels = plan.dataset.row.image_size, plan.dataset.row.channels
         if _is_whole(plan.dataset, settings) and settings.limit_per_class is None and not plan.excluded:
@@ -84,6 +86,13 @@ def plan_pack(
     if settings.rotations:
         plan.splits = {split: _with_rotations(classes) for split, classes in plan.splits.items()}
     return plan
+
+
+def _check_cub_split(plan: Plan, settings: PrepareDataSettings) -> None:
+    splits = plan.dataset.row.splits if plan.dataset else {}
+    if "cub_split" in settings.model_fields_set and settings.cub_split not in splits:
+        what = plan.dataset.title if plan.dataset else "images without a published split"
+        raise UsageError(f"--cub-split is for CUB-200-2011; these are {what}", hint="omit it")
 
 
 def _with_rotations(classes: Mapping[str, list[Member]]) -> dict[str, list[Member]]:

@@ -6,13 +6,13 @@ import re
 from collections import Counter, defaultdict
 from csv import DictReader
 from importlib import resources
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from nilr.config.base import SPLITS, CubSplit, DatasetName
 from nilr.data.sources.datasets import DATASETS, Published, published, recognise
-from nilr.errors import DataError
+from nilr.errors import DataError, UsageError
 from tests.data.sources.test_layouts import plan
 
 MINI, TIERED, CUB, CUB_140 = (
@@ -123,6 +123,17 @@ def test_a_data_set_of_classes_of_different_sizes_has_its_number_of_images() -> 
     with pytest.raises(DataError, match="100/50/50 classes with 11,788 images: found train 100 classes, 5,987 images"):
         plan(images[:-1], None)
     assert plan(images[:-1], None, limit_per_class=20).name == "cub"
+
+
+@pytest.mark.parametrize("settings", [{}, {"dataset": "omniglot"}, {"split_classes": "1/1/1"}])
+def test_a_split_of_cub_is_refused_for_other_images(settings: dict[str, Any]) -> None:
+    images = (
+        whole(published("omniglot"), 2)
+        if "split_classes" not in settings
+        else [f"s/{c}/{i}.png" for c in "abc" for i in (1, 2)]
+    )
+    with pytest.raises(UsageError, match="--cub-split is for CUB-200-2011; these are "):
+        plan(images, None, cub_split="100/50/50", limit_per_class=2, **settings)
 
 
 def test_a_data_set_is_recognised_by_its_classes() -> None:
