@@ -242,7 +242,7 @@ def adapt(
     if broken := [name for name in moved if not bool(params[name].isfinite().all())]:
         raise DivergedError(
             f"the adapted parameter `{broken[0]}` is not finite",
-            hint="use smaller `rates` or fewer `steps`, and check that the images are finite",
+            hint="use smaller `rates` or fewer `steps`",
         )
     return changed(model, params=dict(params))
 
@@ -328,6 +328,8 @@ def checked_images(model: Model, x: Tensor) -> Tensor:
             f"images are {x.dtype} {tuple(x.shape)}, and the model takes floating-point numbers (n, C, H, W)",
             hint="scale pixels to [0, 1], and put channels first",
         )
+    if not bool(x.isfinite().all()):
+        raise EpisodeError("images have numbers that are not finite", hint="scale pixels to [0, 1]")
     body, channels = model.learner.body, x.shape[1]
     takes = body.units[0].in_channels if isinstance(body, ConvBody) else getattr(body, "image_shape", x.shape[1:])[0]
     if channels != takes:

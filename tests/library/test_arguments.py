@@ -122,10 +122,15 @@ def test_an_adaptation_that_diverges_is_an_error(model: nilr.Model, episode: nil
     with pytest.raises(DivergedError, match="is not finite") as caught:
         nilr.adapt(model, episode, rates=1e30, steps=5)
     assert "smaller `rates`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_images_that_are_not_finite_are_an_error(model: nilr.Model, episode: nilr.Episode, value: float) -> None:
     x = episode.support_x.clone()
-    x[0, 0, 0, 0] = math.nan
-    with pytest.raises(DivergedError, match="is not finite"):
-        nilr.adapt(model, (x, episode.support_y))
+    x[-1, -1, -1, -1] = value
+    for call in (lambda: nilr.adapt(model, (x, episode.support_y)), lambda: nilr.features(model, x)):
+        with pytest.raises(EpisodeError, match="images have numbers that are not finite"):
+            call()
 
 
 def test_an_invalid_argument_is_named_with_its_value(
