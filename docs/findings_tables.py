@@ -26,7 +26,7 @@ from docs.findings_text import (
 from nilr.claims import signs as find_signs
 from nilr.claims.over_seeds import combine_seeds, episode_values
 from nilr.config.base import ADAPTED
-from nilr.config.commands import ReproduceSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.inference import at_equal_level, over_seeds
 from nilr.results.probe import ProbeMetrics
 from nilr.results.reproduce import OverSeeds

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from docs.findings_text import DOCS, EVIDENCE
-from nilr.config.commands import ReportSettings
+from nilr.config.results import ReportSettings
 from nilr.recipes import report
 from nilr.reporting import SilentReporter
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nilr.checkpoint import Manifest
-from nilr.config.commands import ModelStatus
+from nilr.config.models import ModelStatus
 from nilr.errors import CheckpointError, invalid_field
 from nilr.files import storage_error, write_atomically
 from nilr.results.records import Mean

@@ -10,18 +10,11 @@ from pydantic import ValidationError
 
 from nilr import config
 from nilr.config.base import Settings, listed_seeds
-from nilr.config.commands import (
-    ComparePacksSettings,
-    DemoSettings,
-    ExportSettings,
-    ImportSettings,
-    ListModelsSettings,
-    PrepareDataSettings,
-    PullSettings,
-    PushSettings,
-)
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import PRESETS, TrainSettings
+from nilr.config.models import ExportSettings, ImportSettings, ListModelsSettings, PullSettings, PushSettings
+from nilr.config.packs import ComparePacksSettings, PrepareDataSettings
+from nilr.config.reproduce import DemoSettings
 from nilr.errors import UsageError
 
 MODULES = [importlib.import_module(f"nilr.config.{found.name}") for found in pkgutil.iter_modules(config.__path__)]

@@ -17,7 +17,9 @@ from nilr.cli.parsing import Invocation
 from nilr.cli.variables import variable_warnings
 from nilr.commands import COMMANDS, Command
 from nilr.config.base import ClusterSettings, Settings
-from nilr.config.commands import RemovePacksSettings, RemoveSettings, ResultRemoveSettings
+from nilr.config.models import RemoveSettings
+from nilr.config.packs import RemovePacksSettings
+from nilr.config.results import ResultRemoveSettings
 from nilr.errors import Interrupted, NilrError, StoreError, UsageError
 from nilr.files import check_writable, write_output
 from nilr.reporting import Reporter, SilentReporter

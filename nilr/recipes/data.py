@@ -10,7 +10,7 @@ from PIL.Image import Image
 from pydantic import JsonValue
 
 from nilr import __version__
-from nilr.config.commands import (
+from nilr.config.packs import (
     ComparePacksSettings,
     ListPacksSettings,
     RemovePacksSettings,

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from nilr.config.base import SYNTHETIC
-from nilr.config.commands import DemoSettings, PrepareDataSettings, ReportSettings
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.packs import PrepareDataSettings
+from nilr.config.reproduce import DemoSettings
+from nilr.config.results import ReportSettings
 from nilr.recipes import meta_train, prepare_data, probe, report
 from nilr.reporting import Reporter
 from nilr.results.probe import ProbeMetrics

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from nilr.config.base import MINI_IMAGENET, SYNTHETIC
-from nilr.config.commands import PrepareDataSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data import synthetic
 from nilr.data.digests import Where, equal_pairs, image_digests
 from nilr.data.pack import GENERATED, Pack, PackInfo, open_pack, verify_pack

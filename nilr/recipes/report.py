@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from nilr import __version__
 from nilr.checkpoint import read_manifest
 from nilr.config.base import ReportFormat, is_name
-from nilr.config.commands import ReportSettings, ResultListSettings
+from nilr.config.results import ReportSettings, ResultListSettings
 from nilr.errors import NilrError, StoreError, UsageError, did_you_mean
 from nilr.files import check_output, resolve_links, write_atomically
 from nilr.history import Line, check_history

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from nilr.commands import COMMANDS, result_types
-from nilr.config.commands import ResultExportSettings, ResultListSettings, ResultRemoveSettings, ResultSettings
+from nilr.config.results import ResultExportSettings, ResultListSettings, ResultRemoveSettings, ResultSettings
 from nilr.errors import NilrError, ResultError, StoreError, UsageError, invalid_field
 from nilr.files import check_output, storage_error, write_output
 from nilr.reporting import Reporter

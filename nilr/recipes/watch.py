@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from nilr.checkpoint import Manifest
-from nilr.config.commands import ModelStatus, WatchSettings
+from nilr.config.models import ModelStatus, WatchSettings
 from nilr.errors import CheckpointError, StoreError
 from nilr.history import Line, planned_updates, read_history, training_status
 from nilr.reporting import Reporter

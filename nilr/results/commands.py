@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, FiniteFloat, JsonValue
 
 from nilr.checkpoint import Manifest
-from nilr.config.commands import ModelStatus
+from nilr.config.models import ModelStatus
 from nilr.results.records import ImageRef, Mean, Record
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nilr.config.commands import PrepareDataSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data.pack import verify_pack
 from nilr.episodes import EpisodeSampler
 from nilr.limits import available_cores

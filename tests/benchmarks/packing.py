@@ -29,7 +29,7 @@ from nilr_tasks import NilrTasks
 from PIL import Image
 from work import EPISODES
 
-from nilr.config.commands import PrepareDataSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.members import fetch_all

@@ -19,9 +19,9 @@ from nilr.cli.options import ARGUMENTS, _types, flag, metavar, value_range
 from nilr.cli.topics import EXAMPLES
 from nilr.commands import COMMANDS, Command, result_types
 from nilr.config.base import Settings
-from nilr.config.commands import ImportSettings
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import PRESETS, TrainSettings
+from nilr.config.models import ImportSettings
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.registry import ENGINES
 from nilr.meta.inner_lr import bounds
@@ -309,7 +309,7 @@ def test_a_completion_imports_only_what_it_needs(home: Path, line: tuple[str, in
     if number < 3 and "--" not in words:
         heavy |= {"pydantic", "nilr.cli.options"}
     if "probe" in words:
-        heavy |= {"nilr.config.commands", "nilr.config.meta_train"}
+        heavy |= {"nilr.config.models", "nilr.config.packs", "nilr.config.reproduce", "nilr.config.meta_train"}
     assert not heavy & imported
 
 

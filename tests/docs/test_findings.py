@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from docs.findings_tables import PAGES, TABLES, filled
-from nilr.config.commands import ImportSettings, ReportSettings
+from nilr.config.models import ImportSettings
+from nilr.config.results import ReportSettings
 from nilr.recipes import report
 from nilr.recipes.models import importing as models_import
 from nilr.reporting import SilentReporter

@@ -25,7 +25,9 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint, read_manifest
-from nilr.config.commands import ImportSettings, PrepareDataSettings, ReportSettings
+from nilr.config.models import ImportSettings
+from nilr.config.packs import PrepareDataSettings
+from nilr.config.results import ReportSettings
 from nilr.data.pack import PackInfo, verify_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.errors import NilrError

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 import nilr
-from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.errors import EpisodeError, ModuleError, NilrError, UnknownNameError, UsageError
 from nilr.library.arguments import ARGUMENTS
 from nilr.library.measuring import _SWITCHES

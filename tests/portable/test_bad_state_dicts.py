@@ -13,7 +13,7 @@ import torch
 
 from nilr.checkpoint import load_checkpoint
 from nilr.config.base import Settings
-from nilr.config.commands import ImportSettings
+from nilr.config.models import ImportSettings
 from nilr.errors import NilrError
 from nilr.recipes.models import importing, list_models
 from nilr.reporting import SilentReporter

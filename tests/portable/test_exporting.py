@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from nilr.checkpoint import load_checkpoint
 from nilr.cli.boundary import run
-from nilr.config.commands import ExportSettings, ImportSettings
 from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.models import ExportSettings, ImportSettings
 from nilr.errors import NilrError
 from nilr.recipes import meta_train, probe, rates
 from nilr.recipes.models import Exported, exporting, importing

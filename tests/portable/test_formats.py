@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nilr.config.commands import ImportSettings
+from nilr.config.models import ImportSettings
 from nilr.errors import NilrError
 from nilr.portable.layouts import LAYOUTS
 from nilr.recipes.common.loading import LoadedModel, load_model

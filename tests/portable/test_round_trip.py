@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nilr.config.commands import ExportSettings, ImportSettings
+from nilr.config.models import ExportSettings, ImportSettings
 from nilr.meta.engine.reference import adapt
 from nilr.models.registry import build_learner
 from nilr.portable.layouts import find_layout

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from nilr.checkpoint import load_checkpoint, read_manifest
-from nilr.config.commands import ModelSettings, ModelsSettings, ReproduceSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import PRESETS, TrainSettings
+from nilr.config.models import ModelSettings, ModelsSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.errors import CheckpointError, StoreError, UsageError
 from nilr.models.parameters import layer
 from nilr.models.registry import BODIES, arguments_of_others, build_learner

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.errors import DataError, UsageError
 from nilr.recipes import adapt, meta_train, prepare_data, probe
 from nilr.reporting import SilentReporter

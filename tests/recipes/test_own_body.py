@@ -10,9 +10,9 @@ import PIL.Image
 import pytest
 
 from nilr.config.base import Settings
-from nilr.config.commands import ExportSettings, ImportSettings, ModelsSettings
 from nilr.config.evaluation import AdaptSettings, CalibrateSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.models import ExportSettings, ImportSettings, ModelsSettings
 from nilr.data.pack import open_pack
 from nilr.errors import CheckpointError, ModuleError
 from nilr.recipes import adapt, calibrate, meta_train, probe, rates

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nilr.config.commands import PrepareDataSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data.pack import open_pack
 from nilr.data.sources.datasets import published
 from nilr.errors import DataError, NilrError, StoreError, UsageError

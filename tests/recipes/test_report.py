@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nilr.config.commands import ReportSettings
 from nilr.config.evaluation import ProbeSettings
+from nilr.config.results import ReportSettings
 from nilr.errors import NilrError, ResultError, StoreError, UsageError
 from nilr.recipes import probe, report, results
 from nilr.reporting import SilentReporter

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 
 from nilr.config.base import MINI_IMAGENET, SPLITS, Split, is_name
-from nilr.config.commands import PrepareDataSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data.sources.datasets import DATASETS, Published, published, recognise
 from nilr.data.sources.members import ARRAY_KINDS, MAX_NAME, Listing, Member, container_name, is_placeholder
 from nilr.data.sources.plans import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nilr.config.base import SPLITS, Split
-from nilr.config.commands import PrepareDataSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data.sources.datasets import Published
 from nilr.data.sources.members import Listing
 from nilr.data.sources.splits import Splits

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nilr.config.commands import BenchSettings
+from nilr.config.bench import BenchSettings
 from nilr.config.meta_train import PRESETS, TrainSettings
 from nilr.errors import UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES, choose_engine

@@ -3,7 +3,7 @@
 import torch
 
 from nilr.config.base import EpisodeSettings
-from nilr.config.commands import BenchSettings
+from nilr.config.bench import BenchSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.models.registry import body_arguments
 from nilr.recipes.bench.worker import Job, Task

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings
-from nilr.config.commands import ListModelsSettings, ModelSettings, ModelsSettings, ModelStatus, RemoveSettings
+from nilr.config.models import ListModelsSettings, ModelSettings, ModelsSettings, ModelStatus, RemoveSettings
 from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
 from nilr.history import completed_updates, planned_updates, read_history, training_status
 from nilr.reporting import Reporter

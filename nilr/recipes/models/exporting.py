@@ -9,7 +9,7 @@ import torch
 
 import nilr
 from nilr.checkpoint import load_checkpoint
-from nilr.config.commands import ExportSettings
+from nilr.config.models import ExportSettings
 from nilr.errors import CheckpointError, StoreError, UsageError
 from nilr.files import check_output, write_output
 from nilr.models.conv_body import ConvBody

@@ -11,7 +11,7 @@ import torch
 from pydantic import JsonValue
 
 from nilr.checkpoint import save_checkpoint
-from nilr.config.commands import ImportSettings
+from nilr.config.models import ImportSettings
 from nilr.data.pack import open_pack
 from nilr.errors import CheckpointError, UsageError
 from nilr.meta.algorithms import ALGORITHMS, Algorithm

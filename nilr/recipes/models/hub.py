@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nilr.checkpoint import read_manifest
-from nilr.config.commands import ImportSettings, PullSettings, PushSettings
+from nilr.config.models import ImportSettings, PullSettings, PushSettings
 from nilr.data.pack import open_pack
 from nilr.errors import NilrError, StoreError, UsageError
 from nilr.recipes.common.packs import find_training_pack

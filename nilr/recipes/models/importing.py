@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nilr.checkpoint import Manifest, Origin, load_checkpoint, read_manifest
 from nilr.config.base import Settings
-from nilr.config.commands import ImportSettings
+from nilr.config.models import ImportSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.files import replacing_directory, storage_error
 from nilr.portable.state_dict import is_foreign

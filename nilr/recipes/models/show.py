@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nilr.checkpoint import Manifest, load_checkpoint
 from nilr.config.base import Settings
-from nilr.config.commands import CompareModelsSettings, ModelSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.models import CompareModelsSettings, ModelSettings
 from nilr.errors import CheckpointError, NilrError, UsageError
 from nilr.history import completed_updates, planned_updates, read_history, training_status
 from nilr.models.parameters import layer

@@ -15,9 +15,11 @@ from nilr import __version__
 from nilr.claims import describe_signs, is_generated, signs, unjudged_signs
 from nilr.claims.over_seeds import adjusted, describe_design, design, episode_values
 from nilr.claims.runs import EXPLORATORY, GAIN_CAUTION, MeasuredModel, correct_exploratory, run_figures, signs_by_choice
-from nilr.config.commands import PrepareDataSettings, ReportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
 from nilr.config.meta_train import TrainSettings
+from nilr.config.packs import PrepareDataSettings
+from nilr.config.reproduce import ReproduceSettings
+from nilr.config.results import ReportSettings
 from nilr.data.pack import open_pack
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import prepare_data, report

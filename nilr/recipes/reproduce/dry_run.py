@@ -1,9 +1,9 @@
 """`nilr reproduce --dry-run`: check everything that can be checked without work, and describe the experiment."""
 
 from nilr.config.base import SPLITS
-from nilr.config.commands import ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
 from nilr.config.meta_train import TrainSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.data.pack import open_pack
 from nilr.recipes import prepare_data
 from nilr.recipes.common.cluster import check_cluster

@@ -2,7 +2,7 @@
 
 import torch
 
-from nilr.config.commands import BenchSettings
+from nilr.config.bench import BenchSettings
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import TrainSettings
 from nilr.meta.engine.registry import choose_engine

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from nilr.checkpoint import read_manifest
 from nilr.commands import result_types, schema_of
 from nilr.config.base import listed_seeds
-from nilr.config.commands import ReproduceSettings
 from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.config.experiments import EXPERIMENTS, Experiment, Run
 from nilr.config.meta_train import REFERENCES, TrainSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
 from nilr.models.import_path import is_import_path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nilr.config.commands import PrepareDataSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data.sources.datasets import published
 from nilr.data.sources.folders import FolderReader
 from nilr.data.sources.layouts import plan_pack

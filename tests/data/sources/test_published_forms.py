@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from nilr.config.commands import PrepareDataSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data.sources.datasets import published
 from nilr.errors import DataError
 from nilr.recipes import prepare_data

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nilr.config.commands import PrepareDataSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data.pack import open_pack
 from nilr.recipes import prepare_data
 from nilr.reporting import SilentReporter

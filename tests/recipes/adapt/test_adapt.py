@@ -12,8 +12,8 @@ from PIL import Image
 
 from nilr.checkpoint import load_checkpoint
 from nilr.cli.boundary import run as command
-from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.errors import DataError, DivergedError, EpisodeError, StoreError, UsageError
 from nilr.recipes import adapt, prepare_data, probe
 from nilr.recipes.adapt import saving

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from docs.generate import schemas
-from nilr.config.commands import BenchSettings
+from nilr.config.bench import BenchSettings
 from nilr.config.meta_train import PRESETS
 from nilr.errors import DeviceError, UnknownNameError, UsageError
 from nilr.meta.engine.registry import AUTO, ENGINES

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.config.commands import BenchSettings
+from nilr.config.bench import BenchSettings
 from nilr.errors import NilrError
 from nilr.recipes.bench import worker as bench_worker
 from nilr.recipes.bench.plan import BenchPlan

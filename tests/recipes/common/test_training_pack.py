@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.data.pack import PackInfo, open_pack
 from nilr.data.pack_writer import PackWriter
 from nilr.errors import DataError

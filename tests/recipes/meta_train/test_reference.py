@@ -11,9 +11,9 @@ import torch
 
 from nilr.checkpoint import load_checkpoint
 from nilr.config.base import Settings
-from nilr.config.commands import ImportSettings
 from nilr.config.evaluation import AdaptSettings, ProbeSettings, RatesSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.models import ImportSettings
 from nilr.errors import Interrupted, StoreError, UsageError
 from nilr.recipes import adapt, meta_train, probe, rates
 from nilr.recipes.models import importing, list_models

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from nilr.checkpoint import read_manifest
-from nilr.config.commands import PrepareDataSettings
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.packs import PrepareDataSettings
 from nilr.errors import EpisodeError, StoreError
 from nilr.recipes import meta_train, prepare_data, probe
 from nilr.results.commands import TrainMetrics

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nilr.checkpoint import load_checkpoint
-from nilr.config.commands import PullSettings, PushSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.models import PullSettings, PushSettings
 from nilr.errors import NilrError
 from nilr.recipes import meta_train
 from nilr.recipes.models import Pushed, hub

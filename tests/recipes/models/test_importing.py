@@ -11,8 +11,9 @@ import pytest
 
 from nilr.checkpoint import load_checkpoint, save_checkpoint
 from nilr.config.base import Settings
-from nilr.config.commands import ImportSettings, ModelsSettings, ReproduceSettings
 from nilr.config.meta_train import TrainSettings
+from nilr.config.models import ImportSettings, ModelsSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.errors import CheckpointError, NilrError, StoreError, UsageError
 from nilr.recipes import meta_train
 from nilr.recipes.models import importing as models_import

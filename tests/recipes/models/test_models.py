@@ -11,7 +11,7 @@ import torch
 
 from nilr.checkpoint import save_checkpoint
 from nilr.config.base import Settings
-from nilr.config.commands import ModelSettings, ModelsSettings
+from nilr.config.models import ModelSettings, ModelsSettings
 from nilr.errors import CheckpointError, StoreError
 from nilr.models.registry import build_learner
 from nilr.recipes import models

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from nilr.config.commands import ReproduceSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.recipes import report, reproduce
 from nilr.reporting import SilentReporter
 from nilr.results.reproduce import ReproduceMetrics

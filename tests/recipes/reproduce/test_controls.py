@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from nilr.checkpoint import Checkpoint, load_checkpoint, read_manifest
-from nilr.config.commands import PrepareDataSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
 from nilr.config.meta_train import TrainSettings
+from nilr.config.packs import PrepareDataSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.recipes import meta_train, prepare_data, report, reproduce
 from nilr.recipes.reproduce.plan import ExperimentPlan
 from nilr.reporting import SilentReporter

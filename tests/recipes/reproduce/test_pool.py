@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from nilr.config.commands import ReproduceSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.errors import DivergedError, NilrError, UnknownNameError, UsageError
 from nilr.recipes import reproduce
 from nilr.recipes.common.tasks import Message, Task, execute, portable

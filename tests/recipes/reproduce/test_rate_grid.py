@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from nilr.config.commands import PrepareDataSettings, ReproduceSettings
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.experiments import EXPERIMENTS, GRID_RATES
+from nilr.config.packs import PrepareDataSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.recipes import prepare_data, probe, report, reproduce
 from nilr.recipes.reproduce.rate_grid import find_optimum
 from nilr.report.figures.rate_grid import KIND

@@ -14,8 +14,9 @@ import pytest
 
 from nilr.checkpoint import read_manifest
 from nilr.claims import DEMONSTRATION
-from nilr.config.commands import ImportSettings, ReproduceSettings
 from nilr.config.experiments import EXPERIMENTS
+from nilr.config.models import ImportSettings
+from nilr.config.reproduce import ReproduceSettings
 from nilr.errors import Interrupted, StoreError
 from nilr.recipes import meta_train, probe, rates, report, reproduce
 from nilr.recipes.meta_train.progress import TrainingProgress
