@@ -1,4 +1,4 @@
-"""How counts, numbers, lists and times are written in text, and text in names of files."""
+"""How counts, numbers, lists and times are written in text, and names as flags and as parts of file names."""
 
 import re
 import textwrap
@@ -36,6 +36,11 @@ def number(value: float, digits: int = 4) -> str:
 def slug(text: str, longest: int = 60) -> str:
     """Return text as a part of a file's name: `5-shot, 3,000 episodes` becomes `5-shot-3000-episodes`."""
     return re.sub(r"[^a-z0-9.-]+", "-", re.sub(r"(?<=\d),(?=\d)", "", text.lower()))[:longest].strip("-.")
+
+
+def as_flag(name: str) -> str:
+    """Return the flag of a setting: `n_way` becomes `--n-way`."""
+    return "--" + name.replace("_", "-")
 
 
 def lower_first(sentence: str) -> str:

@@ -15,6 +15,7 @@ from nilr.cli.parsing import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, source_
 from nilr.cli.topics import COMMON, METAVARS, OPTIONS, RUNNING, TOPIC_OF
 from nilr.config.base import Settings, extra
 from nilr.errors import UsageError, invalid_value
+from nilr.words import as_flag
 
 ARGUMENTS = {
     "sources": "SOURCE", "results": "RESULT", "models": "MODEL", "model": "MODEL", "repo": "REPO",
@@ -30,11 +31,6 @@ _JSON_HELP = "Also write the result to this file, and replace it if it exists; w
 
 _SHORT_CHOICES = 16  # columns of choices that stand beside the option
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-
-
-def flag(name: str) -> str:
-    """Return the flag of a field."""
-    return f"--{name.replace('_', '-')}"
 
 
 def typer_function(
@@ -105,11 +101,11 @@ def _common_parameters(*, json: bool, dry_run: bool) -> Iterator[inspect.Paramet
         info = typer.Option("--dry-run", metavar=SWITCH, help=_DRY_RUN_HELP, rich_help_panel=RUNNING)
         yield _parameter("dry_run", bool | None, info)
     for name, text in _FILES.items():
-        info = typer.Option(flag(name), metavar=METAVARS[name], help=text, rich_help_panel=COMMON)
+        info = typer.Option(as_flag(name), metavar=METAVARS[name], help=text, rich_help_panel=COMMON)
         yield _parameter(name, str | None, info)
     for name, short, text in (("quiet", ["-q"], QUIET_HELP), ("debug", [], DEBUG_HELP)):
         info = typer.Option(
-            flag(name),
+            as_flag(name),
             *short,
             metavar=SWITCH,
             envvar=f"NILR_{name.upper()}",
@@ -142,7 +138,7 @@ def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
 def _option(name: str, field: FieldInfo) -> Any:  # noqa: ANN401 - an object of Typer
     more = extra(field)
     switch = is_switch(field)
-    spelled = f"{flag(name)}/--no-{flag(name)[2:]}" if switch and field.default is not False else flag(name)
+    spelled = f"{as_flag(name)}/{as_flag(f'no_{name}')}" if switch and field.default is not False else as_flag(name)
     return typer.Option(
         spelled,
         *([more["short"]] if more["short"] else []),

@@ -3,8 +3,9 @@
 import difflib
 from collections.abc import Iterable, Iterator
 
-from nilr.cli.options import ARGUMENTS, envvar, flag, is_switch
+from nilr.cli.options import ARGUMENTS, envvar, is_switch
 from nilr.commands import COMMANDS
+from nilr.words import as_flag
 
 _PREFIX = "NILR_"
 # NILR_HOME is read by the store, the places of real images by the tests.
@@ -37,5 +38,5 @@ def _advice(meant: str | None) -> str:
         return "`nilr COMMAND --help` lists the options"
     if meant in _COMMAND_LINE_ONLY:
         word = meant.removeprefix(_PREFIX).lower()
-        return f"give {ARGUMENTS.get(word) or flag(word)} on the command line"
+        return f"give {ARGUMENTS.get(word) or as_flag(word)} on the command line"
     return f"did you mean {meant}?{' It takes 0 or 1.' if meant in _SWITCHES else ''}"

@@ -46,6 +46,7 @@ from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.sections.values import mean_of, mean_where_defined
 from nilr.store import Store
+from nilr.words import as_flag
 
 
 class Measured(NamedTuple):
@@ -108,7 +109,7 @@ def check_settings(settings: RatesSettings) -> None:
     for flag in ("consistency", "effective_step"):
         for lacking in ("n_episodes", "inner_steps"):
             if getattr(settings, flag) and getattr(settings, lacking) == 0:
-                flags = [f"--{name.replace('_', '-')}" for name in (flag, lacking)]
+                flags = [as_flag(name) for name in (flag, lacking)]
                 raise UsageError(f"{flags[0]} needs gradients, and {flags[1]} is 0", hint=f"omit {flags[1]}")
     if settings.consistency and settings.n_episodes == 1:
         raise UsageError("--consistency compares episodes, and --n-episodes is 1", hint="raise --n-episodes")

@@ -13,6 +13,7 @@ from nilr.report.figures.figure import Kind
 from nilr.results.probe import ModelProbe, ProbeMetrics
 from nilr.results.records import Delta, Mean
 from nilr.sections.values import Values
+from nilr.words import as_flag
 
 Cell = str | None
 Entry = TypeVar("Entry")
@@ -103,7 +104,6 @@ class Section(Generic[Entry]):
         """Check that the section can be measured; UsageError if none of its protocols is requested."""
         if getattr(settings, self.flag) and settings.protocol not in ("all", *self.protocols):
             raise UsageError(
-                f"--{self.flag.replace('_', '-')} evaluates {' and '.join(self.protocols)}, "
-                f"and --protocol is {settings.protocol}",
+                f"{as_flag(self.flag)} evaluates {' and '.join(self.protocols)}, and --protocol is {settings.protocol}",
                 hint="omit --protocol",
             )

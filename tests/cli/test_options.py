@@ -15,7 +15,7 @@ import torch
 from nilr import __version__
 from nilr.cli.boundary import run
 from nilr.cli.completion import offered
-from nilr.cli.options import ARGUMENTS, _types, flag, metavar, value_range
+from nilr.cli.options import ARGUMENTS, _types, metavar, value_range
 from nilr.cli.topics import EXAMPLES
 from nilr.commands import COMMANDS, Command, result_types
 from nilr.config.base import Settings
@@ -29,6 +29,7 @@ from nilr.models.registry import BODIES, build_learner
 from nilr.portable.layouts import LAYOUTS
 from nilr.results.gate import parse_limits
 from nilr.runtime import find_device
+from nilr.words import as_flag
 
 
 def test_only_what_was_given_counts_as_explicit(probes: list[Settings]) -> None:
@@ -232,7 +233,7 @@ def test_no_option_takes_another_one_for_its_value(
 ) -> None:
     fields = {name: field for name, field in command.settings.model_fields.items() if name not in ARGUMENTS}
     taking = [
-        flag(name) for name, field in fields.items() if bool not in (field.annotation, *get_args(field.annotation))
+        as_flag(name) for name, field in fields.items() if bool not in (field.annotation, *get_args(field.annotation))
     ]
     assert "--home" in taking
     others = itertools.cycle(("-q", "--debug", "--unknown=1"))
@@ -388,7 +389,7 @@ def test_a_list_with_a_missing_value_is_one_clear_error(
 
 
 EMPTY_PATHS = [
-    f"{command.name} {'' if name in ARGUMENTS else flag(name)} ''"
+    f"{command.name} {'' if name in ARGUMENTS else as_flag(name)} ''"
     for command in COMMANDS
     for name, field in command.settings.model_fields.items()
     if Path in _types(field)

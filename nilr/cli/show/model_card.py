@@ -10,7 +10,7 @@ from nilr.cli.sparkline import sparkline
 from nilr.results.commands import ModelCard, ModelComparison, RateRow
 from nilr.results.records import Mean
 from nilr.results.result import Result
-from nilr.words import counted, file_size, number
+from nilr.words import as_flag, counted, file_size, number
 
 _CURVE = 24
 
@@ -82,15 +82,14 @@ def _training(card: ModelCard) -> Iterator[tuple[str, Cell]]:
     of_total = f" of {total:,}" if isinstance(total, int) else ""
     with_seed = "" if seed is None else f", seed {seed}"
     yield "trained", f"{manifest.outer_step:,}{of_total} updates{with_seed}, saved {age(manifest.saved_at)} ago"
-    flags = [_flag(name, value) for name, value in card.changed_settings.items()]
+    flags = [_setting(name, value) for name, value in card.changed_settings.items()]
     yield "not default", " ".join(flags) or "nothing"
 
 
-def _flag(name: str, value: Any) -> str:  # noqa: ANN401 - JSON of any shape
-    flag = name.replace("_", "-")
+def _setting(name: str, value: Any) -> str:  # noqa: ANN401 - JSON of any shape
     if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    return f"--{flag} {_text(value)}"
+        return as_flag(name if value else f"no_{name}")
+    return f"{as_flag(name)} {_text(value)}"
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON of any shape

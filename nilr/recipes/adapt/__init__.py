@@ -38,7 +38,7 @@ from nilr.results.commands import AdaptMetrics
 from nilr.results.result import Result
 from nilr.runtime import environment, prepare
 from nilr.store import Store
-from nilr.words import counted
+from nilr.words import as_flag, counted
 
 # Settings without effect on a model that is adapted already.
 _OF_ADAPTATION = ("episode", "name", "force", "save", "head", "rates", "adapt_part", "inner_steps", "batch_stats")
@@ -158,7 +158,7 @@ def _classify_later(settings: AdaptSettings, model: LoadedModel, reporter: Repor
         )
     unused = [name for name in _OF_ADAPTATION if name in settings.explicit()]
     if unused:
-        flag = "--no-save" if unused[0] == "save" else f"--{unused[0].replace('_', '-')}"
+        flag = "--no-save" if unused[0] == "save" else as_flag(unused[0])
         raise UsageError(
             f"`{model.ref.name}` is adapted already, and without --support no step is taken: {flag} has no effect",
             hint=f"omit {flag}, or add --support to adapt it again",

@@ -11,7 +11,7 @@ from nilr.meta.model import Model
 from nilr.models.heads import resize_head
 from nilr.probes.edits import EDITS, find_edit, rates_of_part
 from nilr.recipes.common.loading import LoadedModel
-from nilr.words import some
+from nilr.words import as_flag, some
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -104,7 +104,7 @@ def _size(name: str, value: int | None, models: Sequence[LoadedModel]) -> int:
         return value
     trained = {model.ref.name: model.settings.get(name) for model in models}
     first, *others = dict.fromkeys(trained.values())
-    flag = "--" + name.replace("_", "-")
+    flag = as_flag(name)
     if others:
         values = some([f"`{model}` {value}" for model, value in trained.items()])
         raise EpisodeError(f"the models were trained with different {flag}: {values}", hint=f"set {flag}")

@@ -17,6 +17,7 @@ from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.inner_lr import TENSOR_MEAN, bounds
 from nilr.models.registry import arguments_of_others, find_body
 from nilr.recipes.common.outcome import absolute_paths
+from nilr.words import as_flag
 
 # Settings of the jobs of a cluster alone.
 OF_JOBS = ClusterSettings.model_fields.keys() - DeviceSettings.model_fields.keys()
@@ -74,9 +75,9 @@ def resolve(settings: TrainSettings) -> tuple[TrainSettings, Algorithm]:
 def check_body(arch: str, settings: Settings) -> None:
     """Raise UsageError if an argument of other bodies than `arch` is set."""
     for name in arguments_of_others(arch) & settings.explicit().keys():
-        supported = " and ".join(map(_flag, find_body(arch).arguments))
+        supported = " and ".join(map(as_flag, find_body(arch).arguments))
         hint = f"its size is set with {supported}" if supported else "leave it out"
-        raise UsageError(f"the body `{arch}` does not support {_flag(name)}", hint=hint)
+        raise UsageError(f"the body `{arch}` does not support {as_flag(name)}", hint=hint)
 
 
 def for_body(arch: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _check_rates(settings: TrainSettings, row: Algorithm) -> None:
     if unused and not row.learns_rates:
         learning = ", ".join(name for name, other in ALGORITHMS.items() if other.learns_rates)
         hint = f"set the inner rate with --inner-lr, or choose an --algo that learns its rates: {learning}"
-        raise UsageError(f"`{row.name}` has a fixed inner rate and does not support {_flag(unused[0])}", hint=hint)
+        raise UsageError(f"`{row.name}` has a fixed inner rate and does not support {as_flag(unused[0])}", hint=hint)
 
 
 def preset_values(settings: TrainSettings) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def check_unchanged(settings: dict[str, Any], stored: dict[str, JsonValue], mode
     settings; the missing ones have their default.
     """
     before = recorded_settings(resolve(parse_stored_settings(stored))[0])
-    schedules = [_flag(name) for name in ("outer_lr_schedule", "multi_step_loss") if before[name] != _DEFAULTS[name]]
+    schedules = [as_flag(name) for name in ("outer_lr_schedule", "multi_step_loss") if before[name] != _DEFAULTS[name]]
     for name, value in settings.items():
         old = before.get(name)
         longer = name == "outer_steps" and isinstance(old, int) and value >= old
@@ -187,7 +188,7 @@ def with_stored_settings(
 
 def _changed(model: str, name: str, old: object, new: object, hint: str) -> StoreError:
     was, now = (",".join(map(str, one)) if isinstance(one, list) else one for one in (old, new))
-    return StoreError(f"model `{model}` is trained with {_flag(name)} {was}, not with {now}", hint=hint)
+    return StoreError(f"model `{model}` is trained with {as_flag(name)} {was}, not with {now}", hint=hint)
 
 
 def parse_stored_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:
@@ -196,7 +197,3 @@ def parse_stored_settings(stored: Mapping[str, JsonValue]) -> TrainSettings:
         return TrainSettings.from_stored(stored)
     except ValidationError as error:
         raise CheckpointError(f"invalid stored setting {invalid_field(error)}") from error
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -33,6 +33,7 @@ from nilr.runtime import environment
 from nilr.store import BEST, LAST, TRAINING_STATE, Store, holds_model
 from nilr.tensorfile import FOREIGN
 from nilr.training_state import load_training_state
+from nilr.words import as_flag
 
 _EXPECTED = f"name directories that contain {LAST} or {BEST}, or files of another library"
 
@@ -125,7 +126,7 @@ def _source(store: Store, settings: ImportSettings, path: Path, place: Path) -> 
     if not is_foreign(path):
         unused = [f for f in settings.explicit() if f not in ("sources", "name", "force", "home", "record_paths")]
         if unused:
-            flag = f"--{unused[0].replace('_', '-')}"
+            flag = as_flag(unused[0])
             raise UsageError(f"{flag} is for state dicts of other libraries, and `{path}` is none", hint=f"omit {flag}")
         return _read(store, path, settings.name)
     name = settings.name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "model"
