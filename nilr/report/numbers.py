@@ -10,7 +10,6 @@ from nilr.words import counted, number, signed
 NOTHING = "\N{EN DASH}"
 
 _LEVEL = 0.05
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 class Estimate(Protocol):
@@ -119,19 +118,3 @@ def joined(sentences: Sequence[str], longest: int = 8) -> str:
     """Return the first sentences, at most `longest`, and how many rows the table has more."""
     more = len(sentences) - longest
     return " ".join([*sentences[:longest], *([f"The table has {counted(more, 'more row')}."] if more > 0 else [])])
-
-
-def spark(values: Sequence[float]) -> str:
-    """Return a line of small bars, scaled from the smallest to the largest value."""
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in values)
-
-
-def thinned(values: Sequence[float], longest: int) -> list[float]:
-    """Return at most `longest` of the values, evenly spaced, with the first and the last."""
-    if len(values) <= longest:
-        return list(values)
-    return [values[round(i * (len(values) - 1) / (longest - 1))] for i in range(longest)]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from nilr.report.figures.figure import Material
-from nilr.report.numbers import percent, points, spark, thinned
+from nilr.report.numbers import percent, points
+from nilr.report.sparkline import sparkline
 from nilr.report.subjects import Subject
 from nilr.results.probe import ProtocolMetrics
 from nilr.sections.curves import LAYERS, STEPS, ordered
@@ -43,9 +44,9 @@ def _curve(curves: Mapping[str, Mapping[str, ProtocolMetrics]]) -> str | None:
     for protocol in ("same-task", "meta-init", "cross-task"):
         values = [row[protocol].accuracy.mean for row in curves.values() if protocol in row]
         if len(values) > 1:
-            return spark(thinned(values, _LONGEST))
+            return sparkline(values, _LONGEST)
     return None
 
 
 def _shares(shares: Sequence[float] | None) -> str | None:
-    return f"{spark(thinned(shares, _LONGEST))} {percent(shares[-1])}" if shares else None
+    return f"{sparkline(shares, _LONGEST)} {percent(shares[-1])}" if shares else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nilr.cli.boundary import run
-from nilr.cli.sparkline import sparkline
+from nilr.report.sparkline import sparkline
 from nilr.store import Store
 from tests.recipes.models.test_models import save
 

@@ -15,8 +15,6 @@ from nilr.report.numbers import (
     plain,
     points,
     sign_found,
-    spark,
-    thinned,
 )
 from nilr.results.records import Delta, Mean
 
@@ -75,18 +73,6 @@ def test_a_list_reads_like_a_sentence() -> None:
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcdef")) == "a, b, c, d and 2 more"
-
-
-def test_a_spark_is_scaled_from_the_smallest_to_the_largest_value() -> None:
-    assert spark([0.0, 0.5, 1.0]) == "▁▅█"
-    assert spark([3.0, 3.0]) == "▁▁"
-    assert spark([]) == ""
-
-
-def test_thinning_keeps_both_ends() -> None:
-    values = [float(i) for i in range(100)]
-    assert thinned(values, 5) == [0.0, 25.0, 50.0, 74.0, 99.0]
-    assert thinned(values[:3], 5) == values[:3]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """A running training on a screen, drawn again and again on a terminal."""
 
 from nilr.cli.console import Screen, duration
-from nilr.cli.sparkline import sparkline
 from nilr.recipes.watch import Watch, Watched
+from nilr.report.sparkline import sparkline
 from nilr.words import number
 
 
