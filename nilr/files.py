@@ -66,6 +66,12 @@ def check_output(path: Path, flag: str, *, folder: bool = False) -> None:
     check_writable(directory, path, flag)
 
 
+def check_free(path: Path, flag: str, *, force: bool) -> None:
+    """Check that nothing exists at `path`, which `flag` sets, unless `force`; StoreError if something does."""
+    if path.exists() and not force:
+        raise StoreError(f"`{path}` already exists", hint=f"replace it with --force, or choose another {flag}")
+
+
 def check_writable(directory: Path, path: Path, flag: str = "--home") -> None:
     """Check that `path` can be created below `directory`, which exists; StoreError if it cannot."""
     reason = 0

@@ -34,11 +34,6 @@ class StopRequest:
         """Return whether to stop."""
         return self.signum is not None
 
-    def raise_if_set(self) -> None:
-        """Raise `Interrupted` if a signal has arrived."""
-        if self.signum is not None:
-            raise Interrupted(self.signum)
-
 
 @contextlib.contextmanager
 def stopping_gracefully() -> Iterator[StopRequest]:

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from rich import box
 from rich.cells import cell_len
@@ -14,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nilr.words import fill, printable
+
+if TYPE_CHECKING:
+    from nilr.report.numbers import Estimate
 
 Cell = str | None
 UNKNOWN = "-"
@@ -50,16 +53,6 @@ class Quantity(str):
 
     def __format__(self, spec: str) -> str:
         return format(f"{self!s} {self.unit}", spec)
-
-
-class Estimate(Protocol):
-    """A mean or a difference, with half the width of its 95 % interval."""
-
-    @property
-    def mean(self) -> float: ...  # noqa: D102 - described by the class
-
-    @property
-    def ci95(self) -> float | None: ...  # noqa: D102
 
 
 def duration(seconds: float) -> str:
@@ -238,13 +231,13 @@ class Screen:
         """Return a fraction as a cell, in percent."""
         return None if value is None else share(value)
 
-    def mean(self, mean: Estimate | None) -> Cell:
+    def mean(self, mean: "Estimate | None") -> Cell:
         """Return the mean of a fraction as a cell, with half the width of its interval."""
         if mean is None:
             return None
         return Quantity(_with_interval(mean), "%")
 
-    def delta(self, delta: Estimate | None, mark: str = "") -> Cell:
+    def delta(self, delta: "Estimate | None", mark: str = "") -> Cell:
         """Return a difference of fractions as a cell, in points: signed, with half the width of its interval."""
         if delta is None:
             return None
@@ -253,7 +246,7 @@ class Screen:
         return Quantity(f"{sign}{text}{mark}", "points")
 
 
-def _with_interval(mean: Estimate) -> str:
+def _with_interval(mean: "Estimate") -> str:
     width = "" if mean.ci95 is None else f" ± {share(mean.ci95)!s}"
     return f"{share(mean.mean)!s}{width}"
 

@@ -222,12 +222,17 @@ class MeasuringSettings(Settings):
     record_paths: bool = setting(False, "Record absolute paths in the result and in checkpoints.")
 
 
+SEED = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
+DEVICE = setting("auto", f"Device to compute on: {', '.join(DEVICES)} or cuda:N.", offers=DEVICES)
+THREADS = setting(None, "Number of CPU threads.", shown="one per core that the process may use", ge=1)
+
+
 class DeviceSettings(MeasuringSettings):
     """Settings of every command that computes."""
 
-    seed: int = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
-    device: str = setting("auto", f"Device to compute on: {', '.join(DEVICES)} or cuda:N.", offers=DEVICES)
-    threads: int | None = setting(None, "Number of CPU threads.", shown="one per core that the process may use", ge=1)
+    seed: int = SEED
+    device: str = DEVICE
+    threads: int | None = THREADS
     engine: str = setting("auto", f"Implementation: {one_of(ENGINES)}.", offers=ENGINES)
     precision: Precision = setting(
         "float32", "Precision of the inputs of convolutions and matrix products: float32, tf32 (GPU only) or bf16."

@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import Literal
 
-from nilr.config.base import DEVICES, ChunkSettings, ClusterSettings, MeasuringSettings, Seeds, Widths, setting
+from nilr.config.base import (
+    DEVICE,
+    SEED,
+    THREADS,
+    ChunkSettings,
+    ClusterSettings,
+    MeasuringSettings,
+    Seeds,
+    Widths,
+    setting,
+)
 
 ReproducePreset = Literal["paper", "cpu", "controls", "grid", "demo"]
 
@@ -69,6 +79,6 @@ class DemoSettings(MeasuringSettings):
     """`nilr demo`: run all steps on generated images."""
 
     home: Path | None = setting(None, "Directory of the demo's store.", shown="./nilr-demo", env=False)
-    seed: int = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
-    device: str = setting("auto", f"Device to compute on: {', '.join(DEVICES)} or cuda:N.", offers=DEVICES)
-    threads: int | None = setting(None, "Number of CPU threads.", shown="one per core", ge=1)
+    seed: int = SEED
+    device: str = DEVICE
+    threads: int | None = THREADS

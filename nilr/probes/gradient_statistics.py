@@ -15,7 +15,7 @@ from nilr.models.learner import Learner, Tensors
 BLOCKS = 10  # at most; one is left out at a time
 
 
-class Estimate(NamedTuple):
+class JackknifeEstimate(NamedTuple):
     """A number, and half the width of its 95 % interval by a jackknife; None if there are too few episodes."""
 
     mean: float
@@ -43,7 +43,7 @@ class GradientSums:
             for sums, term in ((self._first, g), (self._second, g.square())):
                 sums.setdefault(name, g.new_zeros(self._blocks, len(g)))[block] += term
 
-    def consistency(self, rates: Tensors, params: Tensors, names: Sequence[str]) -> dict[str, Estimate]:
+    def consistency(self, rates: Tensors, params: Tensors, names: Sequence[str]) -> dict[str, JackknifeEstimate]:
         """Return the figures of `rate_consistency` for the named tensors, those that are defined in all episodes.
 
         Their intervals are by a jackknife that leaves out one block of episodes at a time.
@@ -59,7 +59,7 @@ class GradientSums:
         whole = figures(torch.ones(self._blocks, dtype=torch.bool))
         parts = [figures(torch.arange(self._blocks) != left_out) for left_out in range(self._blocks)]
         return {
-            key: Estimate(value, jackknife_half_width([part.get(key, math.nan) for part in parts]))
+            key: JackknifeEstimate(value, jackknife_half_width([part.get(key, math.nan) for part in parts]))
             for key, value in whole.items()
         }
 
@@ -148,7 +148,7 @@ def first_step_curvature(
     return Curvature(slope.item(), curvature)
 
 
-def effective_step(measured: Sequence[Curvature]) -> Estimate | None:
+def effective_step(measured: Sequence[Curvature]) -> JackknifeEstimate | None:
     """Return -sum d'Hd / sum g'd over episodes; its interval is by a jackknife over them. None if the sum is zero.
 
     In a quadratic model of the loss the minimum along the mean step is at 1, and at 2 nothing is gained.
@@ -157,4 +157,4 @@ def effective_step(measured: Sequence[Curvature]) -> Estimate | None:
     if linear.sum() == 0:
         return None
     parts = (-(curvature.sum() - curvature) / (linear.sum() - linear)).tolist()
-    return Estimate(-(curvature.sum() / linear.sum()).item(), jackknife_half_width(parts))
+    return JackknifeEstimate(-(curvature.sum() / linear.sum()).item(), jackknife_half_width(parts))

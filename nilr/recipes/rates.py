@@ -17,8 +17,8 @@ from nilr.models.learner import Params
 from nilr.models.parameters import layer
 from nilr.probes.gradient_statistics import (
     Curvature,
-    Estimate,
     GradientSums,
+    JackknifeEstimate,
     chance,
     effective_step,
     first_step_curvature,
@@ -242,7 +242,7 @@ def _effective_step(curvatures: Sequence[Curvature]) -> EffectiveStep | None:
     )
 
 
-def _mean(estimate: Estimate, n_episodes: int) -> Mean:
+def _mean(estimate: JackknifeEstimate, n_episodes: int) -> Mean:
     return Mean(mean=estimate.mean, ci95=estimate.ci95, n_episodes=n_episodes)
 
 

@@ -14,7 +14,7 @@ from nilr.checkpoint import read_manifest
 from nilr.config.base import ReportFormat, is_name
 from nilr.config.results import ReportSettings, ResultListSettings
 from nilr.errors import NilrError, StoreError, UsageError, did_you_mean
-from nilr.files import check_output, resolve_links, write_atomically
+from nilr.files import check_free, check_output, resolve_links, write_atomically
 from nilr.history import Line, check_history
 from nilr.recipes.results import list_results
 from nilr.report.contents import KINDS, Contents, contents
@@ -96,8 +96,7 @@ def _check_place(out: Path, form: ReportFormat, *, force: bool) -> None:
         raise StoreError(f"cannot write figures to `{folder}`: it is a file", hint="move it, or choose another --out")
     check_output(folder, "--out", folder=True)
     for path in (out, folder):
-        if path.exists() and not force:
-            raise StoreError(f"`{path}` already exists", hint="replace it with --force, or choose another --out")
+        check_free(path, "--out", force=force)
 
 
 def _newest(store: Store) -> Path:

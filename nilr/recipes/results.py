@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from nilr.commands import COMMANDS, result_types
 from nilr.config.results import ResultExportSettings, ResultListSettings, ResultRemoveSettings, ResultSettings
 from nilr.errors import NilrError, ResultError, StoreError, UsageError, invalid_field
-from nilr.files import check_output, storage_error, write_output
+from nilr.files import check_free, check_output, storage_error, write_output
 from nilr.reporting import Reporter
 from nilr.results.records import Record
 from nilr.results.result import SCHEMA_VERSION, Result
@@ -50,9 +50,9 @@ class ExportedTables:
 def list_results(settings: ResultListSettings, reporter: Reporter) -> list[ResultRow]:
     """Return the newest results, the newest one first; reads only the beginning of each file."""
     store = Store(settings.home)
-    files = store.find_results(map(str, settings.results)) if settings.results else store.results()
+    files = _find(settings, store)
     if not files:
-        reporter.note(f"there is no result in `{store.home / 'results'}` yet")
+        reporter.note(_none_yet(store))
     rows: list[ResultRow] = []
     for file in sorted(files, key=lambda file: file.name, reverse=True):
         if settings.kind not in (None, _kind(file) or "unknown"):
@@ -71,11 +71,8 @@ def list_results(settings: ResultListSettings, reporter: Reporter) -> list[Resul
 
 def show_result(settings: ResultSettings, reporter: Reporter) -> list[Result[Any]]:
     """Return the results that are named, by default the newest one."""
-    store = Store(settings.home)
-    files = store.find_results(map(str, settings.results)) if settings.results else store.results()[-1:]
-    if not files:
-        raise StoreError(f"there is no result in `{store.home / 'results'}` yet")
-    return [read_any(file) for file in files]
+    files = _require(settings, Store(settings.home))
+    return [read_any(file) for file in (files if settings.results else files[-1:])]
 
 
 def remove_results(settings: ResultRemoveSettings, reporter: Reporter) -> Sequence[str]:
@@ -92,16 +89,12 @@ def remove_results(settings: ResultRemoveSettings, reporter: Reporter) -> Sequen
 
 def export_results(settings: ResultExportSettings, reporter: Reporter) -> ExportedTables:
     """Write the summary and the episodes of results as two tables."""
-    store = Store(settings.home)
-    files = store.find_results(map(str, settings.results)) if settings.results else store.results()
-    if not files:
-        raise StoreError(f"there is no result in `{store.home / 'results'}` yet")
+    files = _require(settings, Store(settings.home))
     output, form = _output(settings)
     places = {part: output.with_name(f"{output.name}-{part}.{form}") for part in ("summary", "episodes")}
     for place in places.values():
         check_output(place, "--output")
-        if place.exists() and not settings.force:
-            raise StoreError(f"`{place}` already exists", hint="replace it with --force, or choose another --output")
+        check_free(place, "--output", force=settings.force)
     summary: list[Row] = []
     episodes: list[Row] = []
     left_out = []
@@ -127,6 +120,23 @@ def export_results(settings: ResultExportSettings, reporter: Reporter) -> Export
     for part, rows in tables.items():
         write_output(places[part], _FORMATS[form](rows))
     return ExportedTables({str(places[part]): len(rows) for part, rows in tables.items()}, left_out)
+
+
+def _find(settings: ResultSettings, store: Store) -> list[Path]:
+    """Return the files of the named results, of all results by default, the newest one last."""
+    return store.find_results(map(str, settings.results)) if settings.results else store.results()
+
+
+def _require(settings: ResultSettings, store: Store) -> list[Path]:
+    """Return the same files; StoreError if there are none."""
+    files = _find(settings, store)
+    if not files:
+        raise StoreError(_none_yet(store))
+    return files
+
+
+def _none_yet(store: Store) -> str:
+    return f"there is no result in `{store.home / 'results'}` yet"
 
 
 def _output(settings: ResultExportSettings) -> tuple[Path, str]:

@@ -1,7 +1,5 @@
 """What the commands of `nilr data` show. Except for `rm`, it is an answer, and so it goes to stdout."""
 
-from collections.abc import Sequence
-
 from nilr.cli.console import Cell, Screen, age
 from nilr.errors import DataError
 from nilr.results.data import PackCard, PackCheck, PackRow
@@ -64,11 +62,6 @@ def show_checks(result: Result[list[PackCheck]], screen: Screen) -> None:
             f"{len(damaged)} of {counted(len(checks), 'pack')} failed the check: {some(damaged)}",
             hint="pack these images again, with `prepare-data` and --force",
         )
-
-
-def show_removed(names: Sequence[str], screen: Screen) -> None:
-    """Write the names of the removed packs."""
-    screen.line(f"removed: {', '.join(names)}")
 
 
 def show_overlap(result: Result[Overlap], screen: Screen) -> None:

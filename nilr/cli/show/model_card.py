@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nilr.cli.console import Cell, Screen, age, file_size, metric_name, share
-from nilr.cli.sparkline import sparkline
+from nilr.cli.console import Cell, Screen, age, metric_name, share
 from nilr.report.sparkline import sparkline
 from nilr.results.commands import ModelCard, ModelComparison, RateRow
 from nilr.results.records import Mean

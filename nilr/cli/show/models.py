@@ -1,6 +1,6 @@
 """What the commands of `nilr models` show. Except for `import`, it is an answer, and so it goes to stdout."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import typer
 
@@ -81,11 +81,6 @@ def show_checks(checks: list[FileCheck], screen: Screen) -> None:
     invalid = [f"{check.model}/{check.file}" for check in checks if check.problem]
     if invalid:
         raise CheckpointError(f"{len(invalid)} of {counted(len(checks), 'file')} failed the check: {some(invalid)}")
-
-
-def show_removed(names: Sequence[str], screen: Screen) -> None:
-    """Write the names of the removed models."""
-    screen.line(f"removed: {', '.join(names)}")
 
 
 def show_imported(result: Result[ImportMetrics], screen: Screen) -> None:

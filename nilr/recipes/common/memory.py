@@ -22,6 +22,11 @@ _GIB = 2**30
 _SHARE = 0.5  # of the available memory, which estimated activations may fill
 
 
+def episodes_at_once(engine: Engine, device: torch.device) -> int:
+    """Return the largest number of episodes that the engine computes at the same time on a device."""
+    return max(engine.episodes_at_once, workers(device, engine.episode_chunk))
+
+
 def fit_memory(
     engine: Engine,
     recompute: Recompute,
@@ -54,7 +59,7 @@ def fit_memory(
     needed = engine.episode_bytes(
         algorithm, image_shape=image_shape, n_support=n_support, n_query=n_query, steps=algorithm.inner_steps
     )
-    at_once = min(n_episodes, max(engine.episodes_at_once, workers(device, engine.episode_chunk)))
+    at_once = min(n_episodes, episodes_at_once(engine, device))
     budget, notes = _SHARE * available_memory(device), []
     engine.recompute = recompute == "on"
     if recompute == "auto" and at_once * needed.keeping > budget and needed.recomputing < needed.keeping:

@@ -15,8 +15,9 @@ from nilr.config.meta_train import PRESETS, REFERENCES, TrainSettings
 from nilr.errors import CheckpointError, StoreError, UnknownNameError, UsageError, invalid_field
 from nilr.meta.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from nilr.meta.inner_lr import TENSOR_MEAN, bounds
-from nilr.models.registry import arguments_of_others, find_body
+from nilr.models.registry import arguments_of_others, body_arguments, find_body, image_arguments
 from nilr.recipes.common.outcome import absolute_paths
+from nilr.results.records import DataUsed
 from nilr.words import as_flag
 
 # Settings of the jobs of a cluster alone.
@@ -126,6 +127,12 @@ def describe_changes(values: Mapping[str, object], defaults: Mapping[str, object
     return (
         "; ".join(f"{name} {value}" for name, value in values.items() if value != defaults.get(name)) or "the defaults"
     )
+
+
+def stored_architecture(settings: TrainSettings, data: DataUsed) -> dict[str, JsonValue]:
+    """Return the name and the arguments of the network that is trained on a pack, as a checkpoint contains them."""
+    images, body = image_arguments(data.image_size, data.channels), body_arguments(settings.arch, settings)
+    return {"name": settings.arch, "arguments": {"n_way": settings.n_way, **images, **body}}
 
 
 def recipe_digest(

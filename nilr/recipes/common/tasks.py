@@ -139,6 +139,11 @@ def portable(error: Exception) -> Exception:
     return sent
 
 
+def with_name(name: str, note: str) -> str:
+    """Return a note of a model's task with the model's name, which some notes contain already."""
+    return note if f"`{name}`" in note else f"`{name}`: {note}"
+
+
 class Relay(SilentReporter):
     """Sends the share of the current step that is done, and notes for the user."""
 

@@ -14,9 +14,8 @@ from nilr.errors import (
     StoreError,
     is_out_of_memory,
 )
-from nilr.meta.engine.workers import workers
 from nilr.meta.updates import Updates
-from nilr.recipes.common.memory import out_of_memory
+from nilr.recipes.common.memory import episodes_at_once, out_of_memory
 from nilr.recipes.meta_train.progress import TrainingProgress
 from nilr.recipes.meta_train.training import Training
 from nilr.signals import StopRequest
@@ -168,12 +167,11 @@ def _memory_hint(trainings: Sequence[Training], n_episodes: int, *, within: Trai
             raise
         _save_updates(training for training in trainings if training is not within)
         device, engine = trainings[0].train.images.device, trainings[0].outer.engine
-        at_once = max(engine.episodes_at_once, workers(device, engine.episode_chunk))
         keeps = trainings[0].outer.algorithm.order == 2 and not engine.recompute
         recompute = "--recompute on, " if keeps else ""
         problem = out_of_memory(
             device,
-            at_once=min(at_once, n_episodes),
+            at_once=min(episodes_at_once(engine, device), n_episodes),
             smaller=f"{recompute}a smaller --n-query, --filters, --widths or --image-size, or --device cpu",
             saved=[training.resume_command() for training in trainings if training.resumable],
         )

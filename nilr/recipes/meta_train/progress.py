@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from nilr.recipes.common.tasks import Message
+from nilr.recipes.common.tasks import Message, with_name
 from nilr.recipes.meta_train.training import Training
 from nilr.reporting import Pace, Reporter
 
@@ -73,7 +73,7 @@ class JobsProgress:
     def handle(self, name: str, message: Message | None, jobs: int) -> None:
         """Report a message of a training's job, or None if it has ended."""
         if isinstance(message, str):
-            self._reporter.note(message if f"`{name}`" in message else f"`{name}`: {message}")
+            self._reporter.note(with_name(name, message))
             return
         self._shares[name] = 1.0 if message is None else message[1]
         self._reporter.metric(**{f"{name} share": None if message is None else message[1]})

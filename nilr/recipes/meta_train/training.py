@@ -29,9 +29,8 @@ from nilr.meta.outer_loop import OuterLoop
 from nilr.meta.updates import Update
 from nilr.metrics import accuracy, mean_interval
 from nilr.models.import_path import is_import_path
-from nilr.models.registry import body_arguments, image_arguments
 from nilr.recipes.common.episodes import split_commas
-from nilr.recipes.common.settings import recorded_settings
+from nilr.recipes.common.settings import recorded_settings, stored_architecture
 from nilr.reporting import Reporter
 from nilr.results.commands import TrainMetrics
 from nilr.results.records import DataUsed, Mean, Reference
@@ -245,13 +244,11 @@ class Training:
         if not self._writes:
             return
         settings, outer, data = self.settings, self.outer, self.data
-        images, body = image_arguments(data.image_size, data.channels), body_arguments(settings.arch, settings)
-        arguments = {"n_way": settings.n_way, **images, **body}
         save_checkpoint(
             self.directory / file,
             params=outer.params,
             inner_lr=outer.inner_lr,
-            architecture={"name": settings.arch, "arguments": arguments},
+            architecture=stored_architecture(settings, data),
             algorithm=outer.algorithm.to_stored(),
             settings=recorded_settings(settings),
             data=data.model_dump(exclude={"split", "n_classes"}),

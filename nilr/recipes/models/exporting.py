@@ -10,8 +10,8 @@ import torch
 import nilr
 from nilr.checkpoint import load_checkpoint
 from nilr.config.models import ExportSettings
-from nilr.errors import CheckpointError, StoreError, UsageError
-from nilr.files import check_output, write_output
+from nilr.errors import CheckpointError, UsageError
+from nilr.files import check_free, check_output, write_output
 from nilr.models.conv_body import ConvBody
 from nilr.portable.layouts import LAYOUTS, find_layout
 from nilr.portable.state_dict import SUFFIXES, serialize_state_dict
@@ -60,8 +60,7 @@ def _output(settings: ExportSettings) -> Path:
         raise UsageError(what, hint=f"use {', '.join(suffixes)}")
     for file in (path, path.with_name(f"{path.name}.json")):
         check_output(file, "--output")
-        if file.exists() and not settings.force:
-            raise StoreError(f"`{file}` exists", hint="choose another --output, or replace it with --force")
+        check_free(file, "--output", force=settings.force)
     return path
 
 

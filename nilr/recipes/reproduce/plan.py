@@ -21,10 +21,9 @@ from nilr.config.reproduce import ReproduceSettings
 from nilr.errors import NilrError
 from nilr.history import completed_updates
 from nilr.models.import_path import is_import_path
-from nilr.models.registry import body_arguments, image_arguments
 from nilr.recipes import meta_train, probe, rates
 from nilr.recipes.common.loading import find_reference, recipe_of
-from nilr.recipes.common.settings import for_body, recipe_digest, recorded_settings, resolve
+from nilr.recipes.common.settings import for_body, recipe_digest, recorded_settings, resolve, stored_architecture
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed
 from nilr.results.result import Result, write_result
@@ -139,10 +138,7 @@ class ExperimentPlan:
             if found is None:
                 return False
             settings, algorithm = resolve(model.training)
-            body = body_arguments(settings.arch, settings)
-            images = image_arguments(self.data.image_size, self.data.channels)
-            arguments: dict[str, Any] = {"n_way": settings.n_way, **images, **body}
-            architecture: dict[str, Any] = {"name": settings.arch, "arguments": arguments}
+            architecture = stored_architecture(settings, self.data)
             recorded, reference = recorded_settings(settings), find_reference(self.store, settings)
             used = reference[1] if reference else None
             recipe = recipe_digest(

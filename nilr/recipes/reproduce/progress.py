@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nilr.recipes.common.tasks import Message, Relay
+from nilr.recipes.common.tasks import Message, Relay, with_name
 from nilr.recipes.reproduce.plan import TRAINING, ExperimentPlan, PlannedModel, measure, train
 from nilr.reporting import Reporter
 
@@ -82,7 +82,7 @@ class ExperimentProgress:
     def handle(self, name: str, message: Message | None, jobs: int) -> None:
         """Report a message from a model's `Relay`, or None if the model is finished."""
         if isinstance(message, str):
-            self._reporter.note(message if f"`{name}`" in message else f"`{name}`: {message}")
+            self._reporter.note(with_name(name, message))
             return
         before = self._running.pop(name, None)
         if before is not None:

@@ -36,9 +36,9 @@ def count_up(relay: Relay, state: Path, wait_for: Path) -> str:
         state.with_suffix(".pid").write_text(str(os.getpid()))
         while not stop and not wait_for.exists():
             time.sleep(0.02)
-    if stop:
-        state.write_text(f"{before}{signal.Signals(stop.signum or 0).name} ")
-        stop.raise_if_set()
+    if stop.signum is not None:
+        state.write_text(f"{before}{signal.Signals(stop.signum).name} ")
+        raise Interrupted(stop.signum)
     return before
 
 
