@@ -49,7 +49,7 @@ COMMANDS = (
             "nilr.config.packs:PrepareDataSettings", "nilr.results.commands:PrepareDataMetrics",
             "nilr.recipes.prepare_data:run", "nilr.cli.show.prepare_data:show",
             dry_run="nilr.recipes.prepare_data:dry_run"),
-    Command("meta-train", "Learn a meta-initialisation, and rates, from a packed dataset.",
+    Command("meta-train", "Learn a meta-initialisation, and rates, from a pack.",
             "nilr.config.meta_train:TrainSettings", "nilr.results.commands:TrainMetrics",
             "nilr.recipes.meta_train:run", "nilr.cli.show.meta_train:show", "nilr.recipes.meta_train:next_command",
             dry_run="nilr.recipes.meta_train.dry_run:dry_run", distributed=True),

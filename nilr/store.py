@@ -56,7 +56,7 @@ class Store:
 
     def dataset_path(self, name: str) -> Path:
         """Return the file of a pack, which may not exist; StoreError if the name is invalid."""
-        return self._datasets / f"{_checked('dataset', name)}.h5"
+        return self._datasets / f"{_checked('pack', name)}.h5"
 
     def packs(self) -> list[Path]:
         """Return the files of all packs, sorted by name."""
@@ -73,7 +73,7 @@ class Store:
             known = [pack.stem for pack in self.packs()]
         others = f"{known_names(ref, known, self.command('data', 'ls'))}; or " if known else ""
         hint = f"{_as_path(ref)}{others}{self.how_to_pack()}"
-        raise StoreError(f"no dataset `{ref}` in `{self._datasets}`", hint=hint)
+        raise StoreError(f"no pack `{ref}` in `{self._datasets}`", hint=hint)
 
     def require_pack(self, name: str) -> Path:
         """Return the file of a pack in the store from its name; StoreError if it does not exist."""
@@ -182,7 +182,7 @@ class Store:
     def remove_pack(self, name: str) -> None:
         """Remove a pack by its name; of a link, only the link. StoreError if another process writes it."""
         path = self.dataset_path(name)
-        with self.lock(name, kind="dataset"), _storage(path, "remove"):
+        with self.lock(name, kind="pack"), _storage(path, "remove"):
             path.unlink(missing_ok=True)
 
     def result_path(self, command: str, question: str | None = None) -> Path:

@@ -116,7 +116,7 @@ def test_data_is_found_by_name_and_by_path(store: Store, tmp_path: Path, monkeyp
 
 
 def test_a_missing_pack_has_a_hint_how_to_make_it(store: Store) -> None:
-    with pytest.raises(StoreError, match=re.escape(f"no dataset `birds` in `{store.home}/datasets`")) as caught:
+    with pytest.raises(StoreError, match=re.escape(f"no pack `birds` in `{store.home}/datasets`")) as caught:
         store.find_data("birds")
     assert "nilr prepare-data" in (caught.value.hint or "")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nilr.config.base import Settings
 
 HELP_FLAGS = ["--help", "-h"]
-HOME_HELP = "Directory of the store: datasets, models, results. Default: NILR_HOME, else the user data directory."
+HOME_HELP = "Directory of the store: packs, models, results. Default: NILR_HOME, else the user data directory."
 HELP = "Measure what learned inner-loop learning rates do to a meta-learner's features."
 EPILOG = (
     "Every command that measures stores its result in the store; --json FILE also writes it to a file, --json alone to "
@@ -70,7 +70,7 @@ class _Command(_Parsing, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - Typer does not export these classes
         """Repeat a flag of several values before each further file, since a shell expands `--query *.jpg` to them.
 
-        A model in the store is no such file.
+        A model in the store is not such a file.
         """
         repeated = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
         models = cache(lambda: _models(ctx, args))

@@ -142,7 +142,7 @@ def listed_seeds(seeds: int | tuple[int, ...], first: int) -> tuple[int, ...]:
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text is a valid name of a model or a dataset."""
+    """Return whether a text is a valid name of a model or a pack."""
     return re.fullmatch(_NAME, text) is not None
 
 
@@ -185,7 +185,7 @@ class Settings(BaseModel):
 
     home: Path | None = setting(
         None,
-        "Directory of the store: datasets, models, results.",
+        "Directory of the store: packs, models, results.",
         shown="NILR_HOME, else the user data directory",
         env=False,
     )

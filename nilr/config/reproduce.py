@@ -69,7 +69,7 @@ class ReproduceSettings(ChunkSettings, ClusterSettings):
     )
     home: Path | None = setting(
         None,
-        "Directory of the store: datasets, models, results.",
+        "Directory of the store: packs, models, results.",
         shown="NILR_HOME, else the user data directory; for demo ./nilr-reproduce",
         env=False,
     )

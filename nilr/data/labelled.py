@@ -60,7 +60,7 @@ def read_labelled(
     if len(members) > MAX_IMAGES:
         raise DataError(
             f"{where} contains {len(members)} images, more than {MAX_IMAGES}",
-            hint="pack a dataset of this size with `prepare-data`",
+            hint="make a pack of this size with `prepare-data`",
         )
     classes = read_class_names(members)
     on_start(len(members))

@@ -53,7 +53,7 @@ class Counts(NamedTuple):
 class PackInfo:
     """The attributes of a pack."""
 
-    name: str  # name of the dataset
+    name: str  # name of the pack
     image_size: int  # height and width of the images, in pixels
     resample: str  # filter for images of another size
     source: str  # kind of source, such as `class folders in tar`
@@ -309,7 +309,7 @@ def _read_info(path: Path, file: h5py.File) -> PackInfo:
     if texts["resample"] not in resamples or fit not in get_args(Fit) or channels not in (1, 3):
         raise _damaged(path, "its images were prepared in an unknown way")
     if not is_name(texts["name"]):
-        raise _damaged(path, f"invalid dataset name {texts['name'][:60]!r}")
+        raise _damaged(path, f"invalid name {texts['name'][:60]!r}")
     return PackInfo(image_size=operator.index(file.attrs["image_size"]), fit=fit, channels=channels, **texts)
 
 

@@ -103,7 +103,7 @@ def open_pack(pack: str | Path, split: Split = "test") -> Images:
         >>> import nilr
         >>> nilr.open_pack("no-such-pack.h5")
         Traceback (most recent call last):
-        nilr.errors.StoreError: no dataset `no-such-pack.h5` in ...
+        nilr.errors.StoreError: no pack `no-such-pack.h5` in ...
     """
     check_name("split", split, SPLITS)
     path = Path(pack).expanduser()

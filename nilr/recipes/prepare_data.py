@@ -68,7 +68,7 @@ def run(settings: PrepareDataSettings, reporter: Reporter) -> Result[PrepareData
         plan = None if settings.synthetic else _plan(settings, _classes_of(store, settings), reporter)
         name = plan.name if plan else settings.name or SYNTHETIC
         path = store.dataset_path(name)
-        with store.lock(name, kind="dataset"):
+        with store.lock(name, kind="pack"):
             _check_free(path, name, settings)
             packed = (
                 _pack_plan(path, plan, settings, reporter) if plan else _pack_synthetic(path, name, settings, reporter)

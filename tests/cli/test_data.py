@@ -184,7 +184,7 @@ def test_rm_asks_refuses_without_a_terminal_and_removes(
         patched.setattr("sys.stderr", Terminal())
         assert run(["data", "rm", "a"]) == 1
     assert pack.exists()
-    with Store(home).lock("a", kind="dataset"):
+    with Store(home).lock("a", kind="pack"):
         capsys.readouterr()
         assert run(["data", "rm", "--yes", "a"]) == 1
         assert "is in use by another process" in capsys.readouterr().err
@@ -198,7 +198,7 @@ def test_an_unknown_name_gets_the_nearest_one(home: Path, capsys: pytest.Capture
     write(home, "bird", {"train": {"a": pixels(0)}})
     assert run(["data", *command.split(), "birds"]) == 1
     error, hint = capsys.readouterr().err.splitlines()
-    assert error.startswith("error: no dataset `birds` in ")
+    assert error.startswith("error: no pack `birds` in ")
     assert hint.startswith("hint: did you mean `bird`? known: bird; ")
 
 

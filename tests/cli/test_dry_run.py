@@ -99,7 +99,7 @@ def test_a_dry_run_of_reproduce_names_what_is_left_and_writes_nothing(
     assert planned["data"].startswith("synthetic, which is made first: 16 px")
     assert planned["output"].startswith(f"{home}/reproduce/demo/report.html")
     assert run(["reproduce", "--preset", "cpu", "--home", str(home), "--dry-run"]) == 1
-    assert "no dataset `mini-imagenet-32`" in capsys.readouterr().err
+    assert "no pack `mini-imagenet-32`" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("pack", "one_thread")
@@ -108,7 +108,7 @@ def test_a_dry_run_of_reproduce_names_what_is_left_and_writes_nothing(
     [
         ("meta-train --n-way 900", "an episode needs 900 classes"),
         ("meta-train --engine fast", "unknown engine `fast`"),
-        ("meta-train --data none", "no dataset `none`"),
+        ("meta-train --data none", "no pack `none`"),
         ("probe none", "no model"),
     ],
 )

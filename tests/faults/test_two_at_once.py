@@ -61,7 +61,7 @@ def test_the_second_packing_of_a_name_is_refused(nilr: Nilr, work: Path) -> None
     first.wait_for(lambda: any((work / "home" / "datasets").glob(f"{TEMPORARY_PREFIX}*")))
     first.signal(signal.SIGSTOP)  # it holds the name for as long as the second one takes
     second = nilr(f"{PACK} --name new", work, status=1)
-    assert second.err.startswith("error: dataset `new` is in use by another process\nhint: ")
+    assert second.err.startswith("error: pack `new` is in use by another process\nhint: ")
     first.signal(signal.SIGCONT)
     assert first.wait().status == 0
     check_store(work / "home")

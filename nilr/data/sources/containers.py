@@ -296,7 +296,7 @@ def _no_images(paths: Sequence[Path], listing: Listing, kinds: str) -> DataError
     where = some([f"`{path}`" for path in paths])
     if listing.skipped_classes:
         found = f"only classes outside Mini-ImageNet, such as {min(listing.skipped_classes)}"
-        return DataError(f"there is no image to pack in {where}: {found}", hint="pack another dataset with --name")
+        return DataError(f"there is no image to pack in {where}: {found}", hint="to pack another data set, give --name")
     if listing.unread:
         found, what = by_kind(listing.unread), next(iter(listing.unread.values()))
     else:

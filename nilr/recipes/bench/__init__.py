@@ -1,6 +1,6 @@
 """Bench: how fast each engine is on this machine, what memory it takes, and how long each preset will take.
 
-The images are random, so no dataset is needed. The engines work on a task in turns, each in its own process.
+The images are random, so no pack is needed. The engines work on a task in turns, each in its own process.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> Result[BenchMetrics]:
     jobs = [job for training in timed.values() for name in available for job in plan.jobs(training, name)]
     jobs += [_uncaptured(job) for job in jobs if _is_captured(job, device)]
     jobs += [job for training in presets.values() for job in plan.jobs(training, default)]
-    reporter.note(f"random images of {settings.image_size} px; no dataset is read")
+    reporter.note(f"random images of {settings.image_size} px; no pack is read")
     turns, rates = take_turns(jobs, plan.convolution(default), settings.rounds, reporter)
     figures = Figures(turns, rates, NeededFlop.of(learner, settings.image_size, settings.channels).convolutions)
     unavailable = [name for name in AUTO[device.type] if everything and name not in available]

@@ -227,7 +227,7 @@ def missing_pack(settings: ReproduceSettings, store: Store, pack: str) -> Prepar
         flags = ("--name", pack, "--image-size", str(making["image_size"]))
         command = store.command("prepare-data", "SOURCE...", *flags)
         hint = f"make it with `{command}`, or pass the SOURCEs to `reproduce`"
-        raise StoreError(f"no dataset `{pack}` in `{store.home}`", hint=hint)
+        raise StoreError(f"no pack `{pack}` in `{store.home}`", hint=hint)
     place: dict[str, Any] = {"home": store.home, "name": pack, "record_paths": settings.record_paths}
     return PrepareDataSettings(**making, **place, sources=settings.sources)
 

@@ -44,7 +44,7 @@ def test_the_only_pack_is_used_then_the_newest_and_a_note_says_which(pack: Path,
 
 def test_without_packs_and_for_a_missing_pack_the_error_says_what_there_is(pack: Path, quick: dict[str, Any]) -> None:
     shutil.move(pack, pack.with_name("photos.h5"))
-    with pytest.raises(StoreError, match="no dataset `mini-imagenet`") as caught:
+    with pytest.raises(StoreError, match="no pack `mini-imagenet`") as caught:
         train(quick, data="mini-imagenet")
     assert "known: photos" in (caught.value.hint or "")
     pack.with_name("photos.h5").unlink()

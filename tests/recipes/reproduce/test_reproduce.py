@@ -215,7 +215,7 @@ def test_a_model_with_other_settings_is_not_used(home: Path) -> None:
 
 
 def test_a_missing_pack_is_one_error_with_the_command_that_makes_it(home: Path) -> None:
-    with pytest.raises(StoreError, match="no dataset `mini-imagenet-32`") as error:
+    with pytest.raises(StoreError, match="no pack `mini-imagenet-32`") as error:
         reproduce.run(ReproduceSettings(home=home, preset="cpu"), SilentReporter())
     assert error.value.hint is not None
     assert f"`nilr prepare-data SOURCE... --name mini-imagenet-32 --image-size 32 --home {home}`" in error.value.hint
