@@ -59,7 +59,7 @@ def across_levels(seeds: Sequence[float]) -> str:
 
 
 def across_numbers(seeds: Sequence[float], digits: int = 4) -> str:
-    """Return the mean over seeds of numbers that are no fractions; bold if it differs from 0, `-` if all are 0."""
+    """Return the mean over seeds of numbers that are not fractions; bold if it differs from 0, `-` if all are 0."""
     if not any(seeds):
         return "-"
     found = over_seeds(seeds)

@@ -149,7 +149,9 @@ def _document(path: Path, header: dict[str, Any], kind: str) -> dict[str, Any]:
     if found != kind:
         raise CheckpointError(f"`{path}` has the format `{found}`, expected `{kind}`", hint=FOREIGN)
     if type(version) is not int:
-        raise CheckpointError(f"`{path}` has format version {json.dumps(version)}, which is no integer", hint=FOREIGN)
+        raise CheckpointError(
+            f"`{path}` has format version {json.dumps(version)}, which is not an integer", hint=FOREIGN
+        )
     if version != FORMAT_VERSION:
         hint = f"this is nilr {nilr.__version__}: upgrade nilr, or train the model again"
         raise CheckpointError(f"`{path}` has format version {version}, expected {FORMAT_VERSION}", hint=hint)

@@ -189,7 +189,7 @@ def test_a_newer_version_is_refused_with_both_versions() -> None:
 
 @pytest.mark.parametrize(("version", "shown"), [("1", '"1"'), (True, "true"), (1.0, "1.0"), (None, "null")])
 def test_a_version_that_is_no_integer_is_shown_as_it_is_stored(version: object, shown: str) -> None:
-    with pytest.raises(CheckpointError, match=f"(?m)has format version {shown}, which is no integer$"):
+    with pytest.raises(CheckpointError, match=f"(?m)has format version {shown}, which is not an integer$"):
         parse(Path("x.safetensors"), sealed({"format": KIND, "format_version": version}), KIND)
 
 

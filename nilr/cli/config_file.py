@@ -23,7 +23,7 @@ def read_config(path: str, settings: type[Settings], command: str) -> dict[str, 
 
     Raises:
         StoreError: the file cannot be read.
-        UsageError: it is no TOML, or a setting is unknown or invalid.
+        UsageError: it is not valid TOML, or a setting is unknown or invalid.
     """
     try:
         values = tomllib.loads(Path(expand_home(path)).read_text(encoding="utf-8-sig"))
@@ -31,7 +31,9 @@ def read_config(path: str, settings: type[Settings], command: str) -> dict[str, 
         reason = (error.strerror or str(error)).lower()
         raise StoreError(f"cannot read `{path}`: {reason}", hint="give --config a file with settings") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"`{path}` is no TOML: {error}", hint='write lines such as: algo = "metasgd"') from error
+        raise UsageError(
+            f"`{path}` is not valid TOML: {error}", hint='write lines such as: algo = "metasgd"'
+        ) from error
     hint = f"the settings are the options in `{command} --help`, with _ for -"
     for key in values:
         if key not in settings.model_fields:

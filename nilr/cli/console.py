@@ -155,7 +155,7 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """The columns of the terminal; 80 if it is none."""
+        """The columns of the terminal; 80 without a terminal."""
         return self._console.width if self._console.is_terminal else 80
 
     def clear(self) -> None:

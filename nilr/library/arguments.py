@@ -97,14 +97,14 @@ def checked_integer(name: str, value: object, least: int = 1) -> int:
 def check_type(name: str, value: object, kind: type, hint: str) -> None:
     """Check that an argument has a type; UsageError if not."""
     if not isinstance(value, kind):
-        raise UsageError(f"`{name}` is no {kind.__name__}, but a {type(value).__name__}", hint=hint)
+        raise UsageError(f"`{name}` has type {type(value).__name__}, not {kind.__name__}", hint=hint)
 
 
 def check_name(kind: str, value: object, known: Iterable[str]) -> None:
     """Check that a value is one of the known names; UsageError if not."""
     known = tuple(known)
     if not isinstance(value, str):
-        problem = f"`{value}` is no name of a {kind}, but a {type(value).__name__}"
+        problem = f"`{value}` is not the name of a {kind}, but a value of type {type(value).__name__}"
         raise UsageError(problem, hint=known_names(str(value), known))
     if value not in known:
         raise UnknownNameError(kind, value, known)

@@ -244,7 +244,7 @@ def read_result(path: str | Path) -> Result[Any]:
     """Read a result that `nilr probe`, `rates`, `meta-train` or `reproduce` wrote.
 
     Raises:
-        NilrError: the file cannot be read, or is no such result.
+        NilrError: the file cannot be read, or is not such a result.
 
     Examples:
         >>> import nilr
@@ -259,7 +259,7 @@ def read_result(path: str | Path) -> Result[Any]:
 def _named(models: Models, *, controls: bool = False) -> dict[str, Model]:
     named = {"model": models} if isinstance(models, Model) else models
     if not isinstance(named, Mapping) or not all(isinstance(one, Model) for one in named.values()):
-        raise UsageError("`models` is no model and no mapping of names to models", hint="give {name: model}")
+        raise UsageError("`models` is neither a model nor a mapping of names to models", hint="give {name: model}")
     named = {str(name): model for name, model in named.items()}
     if controls and (taken := {UNTRAINED, RAW_PIXELS} & set(named)):
         raise UsageError(f"`{min(taken)}` is the name of a control", hint="give the model another name")

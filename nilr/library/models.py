@@ -214,7 +214,7 @@ def adapt(
     if not isinstance(support, tuple | list) or [isinstance(each, Tensor) for each in support] != [True, True]:
         found = ", ".join(type(each).__name__ for each in support) if isinstance(support, tuple | list) else ""
         raise UsageError(
-            f"`support` is no Episode and no pair of tensors, but a {type(support).__name__}"
+            f"`support` is neither an Episode nor a pair of tensors, but has type {type(support).__name__}"
             + (f" of {found}" if found else ""),
             hint="give what `sample_episode` returns, or (images, labels); torch.from_numpy makes tensors of arrays",
         )

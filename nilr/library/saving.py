@@ -45,7 +45,7 @@ def save_model(model: Model, file: str | Path) -> Path:
             "a model from `wrap` cannot be saved: a file has the name of its body, not its code", hint=hint
         )
     if path.suffix != ".safetensors":
-        raise UsageError(f"`{path}` is no file of a model", hint="end its name with .safetensors")
+        raise UsageError(f"`{path}` is not a file of a model", hint="end its name with .safetensors")
     check_output(path, "`file`")
     if path.exists():
         raise StoreError(f"`{path}` already exists", hint="remove it, or choose another name")

@@ -88,7 +88,7 @@ def read_description(path: Path) -> dict[str, Any] | None:
     """Return the description that `nilr models export` put into a state dict or beside it, FILE.json; None without.
 
     Raises:
-        CheckpointError: it is no JSON object.
+        CheckpointError: it is not a JSON object.
     """
     beside, text = path.with_name(f"{path.name}.json"), None
     if _is_safetensors(path):
@@ -102,7 +102,7 @@ def read_description(path: Path) -> dict[str, Any] | None:
         found = text
     if found is not None and not isinstance(found, dict):
         raise CheckpointError(
-            f"the description of `{path}` is no JSON object", hint=f"export it again, or remove `{beside.name}`"
+            f"the description of `{path}` is not a JSON object", hint=f"export it again, or remove `{beside.name}`"
         )
     return found
 

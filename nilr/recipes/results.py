@@ -155,7 +155,7 @@ def read_any(path: Path) -> Result[Any]:
     """Read and check a result of any command.
 
     Raises:
-        ResultError: it is no result of this version, or damaged.
+        ResultError: it is not a result of this version, or it is damaged.
         StoreError: the file cannot be read.
     """
     try:

@@ -24,7 +24,7 @@ def parse_limits(texts: Sequence[str]) -> list[Limit]:
     """Return limits from texts such as `same-task.accuracy=0.45`, also several with commas.
 
     Raises:
-        UsageError: a text is no limit, or names an unknown figure.
+        UsageError: a text is not a limit, or names an unknown figure.
     """
     return [_parse(text.strip()) for part in texts for text in part.split(",")]
 

@@ -301,7 +301,7 @@ def test_settings_come_from_a_file_and_flags_and_variables_override_them(
         ("data = 2026-01-01", "`{}: data` cannot be `2026-01-01`: input should be a valid string"),
         ('models = "maml"', "`{}: models` cannot be `maml`: input should be a valid array"),
         ('protocol = "same"', "`{}: protocol` cannot be `same`: input should be `meta-init`"),
-        ("n_way 5", "`{}` is no TOML: "),
+        ("n_way 5", "`{}` is not valid TOML: "),
         ('home = ""', "`{}: home` cannot be ``: a path is not empty\n"),
         (None, "cannot read `{}`: no such file or directory\n"),
     ],

@@ -275,7 +275,7 @@ def test_other_images_are_packed_under_the_name_of_their_source(
 @pytest.mark.parametrize("sources", [("train",), ("one", "two")])
 def test_sources_without_a_name_of_their_own_need_one(sources: tuple[str, ...], tmp_path: Path, pack: Pack) -> None:
     folders = [as_folder({f"{c}{s}/x.png": png(i) for i, c in enumerate("abc")}, tmp_path / s) for s in sources]
-    with pytest.raises(DataError, match="the images are no known data set, so the pack needs a name") as caught:
+    with pytest.raises(DataError, match="the images are not a known data set, so the pack needs a name") as caught:
         pack(*folders, name=None, split_classes="1/1/1")
     assert "--name" in (caught.value.hint or "")
 

@@ -244,7 +244,7 @@ def _pack_name(listing: Listing, settings: PrepareDataSettings, dataset: Publish
         return dataset.file
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", container_name(settings.sources[0].resolve().name)).strip("._-")
     if len(settings.sources) > 1 or split_named(name) or not is_name(name):
-        raise DataError("the images are no known data set, so the pack needs a name", hint="name it with --name")
+        raise DataError("the images are not a known data set, so the pack needs a name", hint="name it with --name")
     if listing.skipped_classes and settings.split_files is None:
         outside = f"{n_classes(listing.skipped_classes)}, such as {min(listing.skipped_classes)}, outside Mini-ImageNet"
         raise DataError(f"the sources contain {outside}", hint="pack all classes under another name with --name")

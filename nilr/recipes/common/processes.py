@@ -150,7 +150,7 @@ class Parent:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def send(self, message: object) -> None:
-        """Send a message. A state must be saved even if the parent process has ended, so this is no error."""
+        """Send a message. A state must be saved even if the parent process has ended, so a failure is not an error."""
         with contextlib.suppress(OSError):
             self._connection.send(message)
 

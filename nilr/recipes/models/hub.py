@@ -37,7 +37,7 @@ def push(settings: PushSettings, reporter: Reporter) -> Pushed:
     if revision is not None:
         raise UsageError(f"`{settings.repo}` names a revision", hint="leave @REVISION out; a push makes a new one")
     if settings.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", settings.licence):
-        raise UsageError(f"`{settings.licence}` is no name of a licence", hint="use one such as cc-by-4.0 or mit")
+        raise UsageError(f"`{settings.licence}` is not the name of a licence", hint="use one such as cc-by-4.0 or mit")
     store = Store(settings.home)
     directory = store.require_model(settings.model)
     files = [directory / name for name in FILES if (directory / name).is_file() and name != TRAINING_STATE]
@@ -96,7 +96,7 @@ def _repository(text: str | None) -> tuple[str, str | None]:
     """Return user/repo and the revision, if any."""
     found = _REPO.fullmatch(text or "")
     if found is None or "--" in found[1] or ".." in found[1]:
-        what = "no repository is named" if text is None else f"`{text}` is no repository"
+        what = "no repository is named" if text is None else f"`{text}` is not a repository"
         raise UsageError(what, hint="write hf://USER/REPO, with letters, digits, - _ and .")
     return found[1], found[2]
 

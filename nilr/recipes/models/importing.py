@@ -127,7 +127,9 @@ def _source(store: Store, settings: ImportSettings, path: Path, place: Path) -> 
         unused = [f for f in settings.explicit() if f not in ("sources", "name", "force", "home", "record_paths")]
         if unused:
             flag = as_flag(unused[0])
-            raise UsageError(f"{flag} is for state dicts of other libraries, and `{path}` is none", hint=f"omit {flag}")
+            raise UsageError(
+                f"{flag} is for state dicts of other libraries, and `{path}` is not one", hint=f"omit {flag}"
+            )
         return _read(store, path, settings.name)
     name = settings.name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "model"
     store.model_dir(name)

@@ -101,7 +101,9 @@ def test_a_wrong_name_of_a_repository_is_an_error_before_the_network(home: Path,
         "https://x/y",
     ):
         for command in (push, pull):
-            with pytest.raises(NilrError, match="no repository is named" if repo is None else "is no repo") as caught:
+            with pytest.raises(
+                NilrError, match="no repository is named" if repo is None else "is not a repo"
+            ) as caught:
                 command(repo)
             assert "hf://USER/REPO" in (caught.value.hint or "")
     assert server.requests == []
@@ -114,7 +116,7 @@ def test_what_is_missing_is_named(model: Path, server: Hub, monkeypatch: pytest.
         push(model="x")
     with pytest.raises(NilrError, match="names a revision"):
         push("hf://me/shared@main")
-    with pytest.raises(NilrError, match="is no name of a licence"):
+    with pytest.raises(NilrError, match="is not the name of a licence"):
         push(licence="do: what")
     assert server.requests == []
     with pytest.raises(NilrError, match="there is no repository `me/none`, or it is private"):
