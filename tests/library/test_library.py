@@ -298,7 +298,7 @@ def test_bad_input_is_one_clear_error(small: nilr.Images, tmp_path: Path) -> Non
         (lambda: nilr.probe(model, nilr.generate_images(image_size=32)), EpisodeError, "give 16 features"),
         (lambda: nilr.probe(nilr.wrap(own, image_size=16), small, controls=True), UsageError, "untrained bodies"),
         (lambda: nilr.save_model(nilr.wrap(own, image_size=16), tmp_path / "a.safetensors"), UsageError, "from `wrap`"),
-        (lambda: nilr.save_model(model, tmp_path / "a.pt"), UsageError, "no file of a model"),
+        (lambda: nilr.save_model(model, tmp_path / "a.pt"), UsageError, "not a file of a model"),
         (lambda: nilr.save_model(model, tmp_path / "b" / "a.safetensors"), NilrError, "there is no directory"),
         (lambda: nilr.save_model(model, there), NilrError, "already exists"),
         (lambda: nilr.probe(model, "toy"), UsageError, "`images` has type str, not Images"),
