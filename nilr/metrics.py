@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nilr.inference import bootstrap_interval, student_quantile, student_tail
+from nilr.inference import bootstrap_interval, rounding, student_quantile, two_sided_p
 
 Interval = Literal["t", "bootstrap"]
 
@@ -69,8 +69,9 @@ def paired_difference(
     if values.shape != reference.shape:
         raise ValueError(f"paired values need one shape, not {tuple(values.shape)} and {tuple(reference.shape)}")
     differences = values.to(torch.float64) - reference.to(torch.float64)
-    if bool((differences == differences[0]).all()):
-        value = differences[0].item()
+    least, most = differences.min().item(), differences.max().item()
+    if most - least <= rounding(values.abs().max().item()):
+        value = 0.0 if abs(least) <= rounding(0) else differences[0].item()
         if differences.numel() == 1:
             return PairedDifference(value, None, None, None, None, None, None)
         verdict = "exactly zero" if value == 0 else "exactly constant"
@@ -82,5 +83,5 @@ def paired_difference(
     else:
         half = student_quantile(0.975, n - 1) * error
         low, high = mean - half, mean + half
-    p = 2 * student_tail(abs(mean) / error, n - 1)
+    p = two_sided_p(mean, error, n - 1)
     return PairedDifference(mean, (high - low) / 2, low, high, p, mean / spread, None)

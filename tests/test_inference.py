@@ -136,6 +136,13 @@ def test_under_three_seeds_nothing_is_decided(means: list[float]) -> None:
     assert over_seeds(means).verdict == "undecided"
 
 
+def test_seeds_that_are_equal_but_for_rounding_have_no_p_and_no_sign() -> None:
+    found = over_seeds([1 / 2 - 2 / 3, 1 / 3 - 1 / 2, 1 / 2 - 2 / 3])
+    assert (found.p, found.verdict) == (None, "negative")
+    found = over_seeds([0.1 + 0.2 - 0.3, 0.0, 0.7 - (0.1 + 0.6)])
+    assert (found.p, found.verdict) == (None, "undecided")
+
+
 def test_a_single_seed_has_no_spread() -> None:
     found = over_seeds([0.5])
     assert (found.mean, found.spread, found.ci95, found.p) == (0.5, None, None, None)

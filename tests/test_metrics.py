@@ -40,6 +40,23 @@ def test_equal_values_differ_by_exactly_zero() -> None:
     assert difference.verdict == "exactly zero"
 
 
+@pytest.mark.parametrize(
+    ("values", "reference", "verdict"),
+    [
+        ([1 / 2, 1 / 3], [2 / 3, 1 / 2], "exactly constant"),  # -1/6 twice, but not in the last bit
+        ([(k + 1) / 15 for k in range(1, 11)], [k / 15 for k in range(1, 11)], "exactly constant"),
+        ([0.1 + 0.2, 0.7], [0.3, 0.1 + 0.6], "exactly zero"),
+    ],
+)
+def test_differences_that_are_equal_but_for_rounding_are_constant(
+    values: list[float], reference: list[float], verdict: str
+) -> None:
+    assert len({a - b for a, b in zip(values, reference, strict=True)}) > 1
+    exact = (torch.tensor(each, dtype=torch.float64) for each in (values, reference))
+    difference = paired_difference(*exact)
+    assert (difference.verdict, difference.ci95, difference.p, difference.d) == (verdict, 0.0, None, None)
+
+
 def test_one_pair_has_neither_interval_nor_p() -> None:
     difference = paired_difference(torch.tensor([0.4]), torch.tensor([0.2]))
     assert (difference.ci95, difference.p, difference.verdict) == (None, None, None)

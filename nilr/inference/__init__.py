@@ -20,6 +20,8 @@ _RESAMPLES = 9_999
 _CHUNK = 4_000_000
 # A sum of squared differences of accuracies that is rounding alone.
 _SAME_LEVEL = 1e-12
+# A standard error of accuracies that is rounding alone, as of 1/2 - 2/3 and 1/3 - 1/2; larger numbers have more.
+_ROUNDING = 1e-14
 # In standard errors: beyond it, the probability to find a difference of the wrong sign is below 1e-8.
 _NEAR = 5.0
 
@@ -158,9 +160,20 @@ def over_seeds(means: Sequence[float]) -> SeedInference:
     spread = values.std(correction=1).item()
     error = spread / math.sqrt(n)
     ci95, ci90 = (student_quantile(quantile, n - 1) * error for quantile in (0.975, 0.95))
-    p = 2 * student_tail(abs(mean) / error, n - 1) if error > 0 else None
-    verdict = "undecided" if n < LEAST_SEEDS or abs(mean) <= ci95 else "positive" if mean > 0 else "negative"
+    p = two_sided_p(mean, error, n - 1)
+    undecided = n < LEAST_SEEDS or abs(mean) <= max(ci95, _ROUNDING)
+    verdict = "undecided" if undecided else "positive" if mean > 0 else "negative"
     return SeedInference(mean, spread, ci95, ci90, p, n, verdict)
+
+
+def two_sided_p(mean: float, error: float, freedom: float) -> float | None:
+    """Return p of the t-test of a mean against zero; None if its standard error is zero, or rounding alone."""
+    return None if error <= rounding(mean) else 2 * student_tail(abs(mean) / error, freedom)
+
+
+def rounding(value: float) -> float:
+    """Return the largest difference that rounding makes between values of this size that are equal."""
+    return _ROUNDING * max(1.0, abs(value))
 
 
 def is_equivalent(mean: float, ci90: float, smallest_effect: float) -> bool:
@@ -208,9 +221,10 @@ def at_equal_level(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, fl
     slope, freedom = both / level, len(a) + len(b) - 3
     before, gained = (means[0] - means[1]).tolist()
     mean = gained - slope * before
-    residual = math.sqrt(max(0.0, gain - slope * both) / freedom)
+    left = gain - slope * both
+    residual = math.sqrt(left / freedom) if left > _SAME_LEVEL * gain else 0.0
     error = residual * math.sqrt(1 / len(a) + 1 / len(b) + before**2 / level)
     critical = student_quantile(0.975, freedom)
-    p = 2 * student_tail(abs(mean) / error, freedom) if error > 0 else None
-    verdict = "undecided" if abs(mean) <= critical * error else "positive" if mean > 0 else "negative"
+    p = two_sided_p(mean, error, freedom)
+    verdict = "undecided" if abs(mean) <= max(critical * error, _ROUNDING) else "positive" if mean > 0 else "negative"
     return EqualLevel(mean, critical * error, p, slope, critical * residual / math.sqrt(level), verdict)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nilr.inference import LEAST_SEEDS, student_quantile, student_tail
+from nilr.inference import LEAST_SEEDS, student_quantile, two_sided_p
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def crossed_inference(differences: Tensor, classes: Sequence[Tensor], n_classes:
     variance, freedom = _variance(squares, components, n_seeds, n_episodes)
     error = math.sqrt(variance)
     ci95, ci90 = (student_quantile(quantile, freedom) * error for quantile in (0.975, 0.95))
-    p = 2 * student_tail(abs(mean) / error, freedom) if error > 0 else None
+    p = two_sided_p(mean, error, freedom)
     return Crossed(mean, error, freedom, ci95, ci90, p, n_classes, n_episodes, components)
 
 
