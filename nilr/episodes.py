@@ -119,7 +119,7 @@ class EpisodeSampler:
         """
         key = self._class_keys(indices)
         if avoid is not None:
-            self._check_classes_left(avoid.shape[1])
+            self.check_classes_left(avoid.shape[1])
             key = (key >> 1 & _INT64_MAX).scatter(1, avoid, _INT64_MAX)
         classes = key.argsort(dim=1, stable=True)[:, : self.n_way]
         return classes, self._images_of(classes, key.gather(1, classes))
@@ -187,7 +187,8 @@ class EpisodeSampler:
                 f"and --min-images {needed} --force",
             )
 
-    def _check_classes_left(self, avoided: int) -> None:
+    def check_classes_left(self, avoided: int) -> None:
+        """Check that an episode can be drawn without this number of classes; EpisodeError if not."""
         classes, needed = len(self.images.class_sizes), self.n_way + avoided
         if classes < needed:
             raise EpisodeError(

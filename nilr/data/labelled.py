@@ -16,7 +16,7 @@ from nilr.data.digests import Images
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.decoding import decode_images
 from nilr.data.sources.members import Member, Payload, by_kind, fetch_all
-from nilr.data.sources.tree import read_class_names
+from nilr.data.sources.tree import read_class_names, read_tree
 from nilr.errors import DataError
 from nilr.words import counted
 
@@ -61,6 +61,12 @@ def read_labelled(
         raise DataError(
             f"{where} contains {len(members)} images, more than {MAX_IMAGES}",
             hint="make a pack of this size with `prepare-data`",
+        )
+    splits = {folder.split for folder in read_tree(members).classes if folder.split}
+    if len(splits) > 1 and not single_images:
+        raise DataError(
+            f"{where} has the folders of several splits: {', '.join(sorted(splits))}",
+            hint="give the folder of one split, or make a pack with `prepare-data`",
         )
     classes = read_class_names(members)
     on_start(len(members))

@@ -316,7 +316,19 @@ def check_model(model: object) -> None:
 
 def check_fit(model: Model, images: Images) -> None:
     """Check that images fit the model; EpisodeError if they do not."""
+    if (made_for := _image_size(model)) not in (None, images.image_size):
+        raise EpisodeError(
+            f"images are {images.image_size} px, and the model was built for {made_for} px",
+            hint="give images of this size, or build a model for theirs",
+        )
     checked_images(model, images.packed.gather(torch.arange(min(2, len(images)), device=images.packed.device)))
+
+
+def _image_size(model: Model) -> int | None:
+    """Return the size of the images that a model was trained or built for, if it is known."""
+    if isinstance(model, loading.LoadedModel):
+        return model.checkpoint.manifest.data.image_size
+    return None if model.architecture is None else model.architecture[1].get("image_size")
 
 
 def checked_images(model: Model, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from nilr.config.packs import (
 )
 from nilr.data.pack import Pack, open_pack, verify_pack
 from nilr.data.pictures import Panel, class_panel, draw_panels
-from nilr.errors import NilrError, UsageError
+from nilr.errors import NilrError, StoreError, UsageError
 from nilr.files import check_output, write_output
 from nilr.recipes.common.outcome import Outcome
 from nilr.reporting import Reporter
@@ -86,6 +86,8 @@ def verify_packs(settings: VerifyPacksSettings, reporter: Reporter) -> Result[li
     """Read packs, all packs by default, check every digest, and return the problem of each."""
     outcome, store = Outcome(settings), Store(settings.home)
     paths = [store.find_data(ref) for ref in settings.packs] or store.packs()
+    if not paths:
+        raise StoreError(f"there is no pack in `{store.home}`", hint=store.how_to_pack())
     checks = [PackCheck(pack=path.stem, problem=_problem(path, reporter)) for path in dict.fromkeys(paths)]
     return outcome.result(checks, config={"packs": [path.stem for path in paths]}, environment=_ENVIRONMENT)
 

@@ -17,7 +17,7 @@ from nilr.data.pack_writer import PackWriter
 from nilr.data.sources.containers import list_sources
 from nilr.data.sources.datasets import IMAGENET_TERMS, published, recognise
 from nilr.data.sources.layouts import plan_pack
-from nilr.data.sources.members import by_kind, is_synset
+from nilr.data.sources.members import by_kind, is_placeholder, is_synset
 from nilr.data.sources.plans import Plan
 from nilr.data.sources.splits import parse_split_classes, read_split_folder
 from nilr.data.sources.streaming import decode_classes
@@ -160,8 +160,16 @@ def _check(settings: PrepareDataSettings) -> None:
 def _classes_of(store: Store, settings: PrepareDataSettings) -> dict[str, str]:
     """Return the classes of the packs of --exclude-classes-of, each with the name of its pack."""
     packs = [open_pack(store.find_data(ref)) for ref in settings.exclude_classes_of]
-    names = [(pack, pack.open_split(split, verify=False).class_names) for pack in packs for split in pack.splits]
-    return {name: pack.info.name for pack, of_split in names for name in of_split}
+    found: dict[str, str] = {}
+    for pack in packs:
+        names = [name for split in pack.splits for name in pack.open_split(split, verify=False).class_names]
+        if all(map(is_placeholder, names)):
+            raise DataError(
+                f"the classes of `{pack.info.name}` have only numbers, such as `{names[0]}`, which are not compared",
+                hint="omit --exclude-classes-of",
+            )
+        found |= {name: pack.info.name for name in names if not is_placeholder(name)}
+    return found
 
 
 def _plan(settings: PrepareDataSettings, excluded: Mapping[str, str], reporter: Reporter) -> Plan:

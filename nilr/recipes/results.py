@@ -21,7 +21,7 @@ from nilr.results.records import Record
 from nilr.results.result import SCHEMA_VERSION, Result
 from nilr.results.tidy import Row, episode_rows, summary_rows
 from nilr.store import Store
-from nilr.words import counted, some
+from nilr.words import counted, one_of, some
 
 _NAME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-(.+)-[0-9a-f]{12}")
 _KINDS = sorted({command.schema for command in COMMANDS}, key=len, reverse=True)
@@ -144,6 +144,9 @@ def _output(settings: ResultExportSettings) -> tuple[Path, str]:
     output = settings.output or Path("results")
     ending = output.suffix.removeprefix(".")
     if ending not in _FORMATS:
+        if ending.isalpha() and settings.format is None:
+            hint = f"end the name with {one_of([f'.{each}' for each in _FORMATS])}, or add --format"
+            raise UsageError(f"the format of `--output {output}` is unknown", hint=hint)
         return output, settings.format or "csv"
     if settings.format not in (None, ending):
         hint = "omit --format, or the ending of --output"

@@ -158,6 +158,12 @@ def count_tiles(sheet: np.ndarray, images: list[np.ndarray]) -> int:
     return sum(row[0].tobytes() in content for row in rows)
 
 
+@pytest.mark.parametrize("what", ["data", "models"])
+def test_verify_of_an_empty_store_fails(what: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([what, "verify"]) == 1
+    assert f"error: there is no {'pack' if what == 'data' else 'model'} in `{home}`\n" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("two")
 def test_verify_names_the_damaged_pack_and_fails(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "verify"]) == 0

@@ -95,6 +95,10 @@ def test_the_ending_of_the_output_selects_the_format(
     assert found == [*names, "y-episodes.csv", "y-summary.csv"]
     assert len(read(tmp_path / "x-summary.json")) == 2 * 5
     capsys.readouterr()
+    assert run(["results", "export", "--output", "table.xlsx"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: the format of `--output table.xlsx` is unknown\nhint: end the name "
+    )
     assert run(["results", "export", "--output", "z.csv", "--format", "json"]) == 2
     assert capsys.readouterr().err.startswith("error: --format json does not fit --output `z.csv`\n")
     assert not list(tmp_path.glob("z*"))

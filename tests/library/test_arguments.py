@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from torch import nn
 
 import nilr
-from nilr.errors import DivergedError, EpisodeError, UnknownNameError, UsageError
+from nilr.errors import DataError, DivergedError, EpisodeError, UnknownNameError, UsageError
 from nilr.library.arguments import texts
 
 pytestmark = pytest.mark.usefixtures("one_thread", "home")
@@ -90,12 +91,6 @@ def test_invalid_settings_of_a_training_are_errors(
 ) -> None:
     with pytest.raises(UsageError, match=f"invalid argument {message}"):
         nilr.train(model, small, **{"updates": 1, "n_query": 1} | arguments)
-
-
-@pytest.mark.parametrize("call", [nilr.train, nilr.measure_rates])
-def test_images_of_another_size_are_an_error(call: Callable[..., Any], model: nilr.Model) -> None:
-    with pytest.raises(EpisodeError, match="give 16 features, and the model's head takes 4"):
-        call(model, nilr.generate_images(per_class=17, image_size=32))
 
 
 def test_a_seed_is_an_integer_in_every_function(model: nilr.Model, small: nilr.Images, episode: nilr.Episode) -> None:
@@ -192,3 +187,20 @@ def test_an_invalid_argument_is_named_with_its_value(
 def test_a_device_of_torch_is_accepted() -> None:
     built = nilr.build_model(filters=2, image_size=16, device=torch.device("cpu"))
     assert built.params["head.bias"].device == torch.device("cpu")
+
+
+def test_images_of_another_size_than_the_model_s_are_an_error(model: nilr.Model) -> None:
+    images = nilr.generate_images(per_class=6, image_size=32)
+    for call in (lambda: nilr.train(model, images, updates=1), lambda: nilr.measure_rates(model, images)):
+        with pytest.raises(EpisodeError, match="images are 32 px, and the model was built for 16 px"):
+            call()
+
+
+def test_folders_of_several_splits_are_an_error(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            PIL.Image.new("RGB", (8, 8)).save(tmp_path / split / name / "1.png")
+    with pytest.raises(DataError, match="has the folders of several splits: train, val"):
+        nilr.read_images(tmp_path, image_size=8)
+    assert nilr.read_images(tmp_path / "val", image_size=8).class_sizes == {"cat": 1, "dog": 1}

@@ -295,7 +295,7 @@ def test_bad_input_is_one_clear_error(small: nilr.Images, tmp_path: Path) -> Non
         (lambda: nilr.probe(model, small, sections=["pie"]), UnknownNameError, "unknown section `pie`"),
         (lambda: nilr.probe(model, small, layers="block9"), UnknownNameError, "unknown layer `block9`"),
         (lambda: nilr.probe(model, small, data_b=small), UsageError, "`data_b` has the same images"),
-        (lambda: nilr.probe(model, nilr.generate_images(image_size=32)), EpisodeError, "give 16 features"),
+        (lambda: nilr.probe(model, nilr.generate_images(image_size=32)), EpisodeError, "built for 16 px"),
         (lambda: nilr.probe(nilr.wrap(own, image_size=16), small, controls=True), UsageError, "untrained bodies"),
         (lambda: nilr.save_model(nilr.wrap(own, image_size=16), tmp_path / "a.safetensors"), UsageError, "from `wrap`"),
         (lambda: nilr.save_model(model, tmp_path / "a.pt"), UsageError, "not a file of a model"),

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -565,6 +566,30 @@ def test_what_sources_share_is_named(tmp_path: Path, pack: Pack) -> None:
     alone = pack(as_folder(one | {"train/n00000001/3.png": png(1)}, tmp_path / "one"), name="one").metrics
     assert len(alone.duplicate_pairs) == 1
     assert (alone.shared_classes, alone.pairs_across_sources) == ({}, [])
+
+
+def test_classes_that_have_only_numbers_are_not_left_out_by_them(tmp_path: Path, pack: Pack) -> None:
+    source = tmp_path / "one.npz"
+    np.savez(source, images=np.zeros((4, 8, 8, 3), np.uint8), labels=[0, 0, 1, 1])
+    pack(source, name="one", split_classes="2/0/0")
+    with pytest.raises(DataError, match="the classes of `one` have only numbers, such as `class000`"):
+        pack(source, split_classes="2/0/0", exclude_classes_of=("one",))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"labels": [-1, -1, 0, 0]}, "labels contains -1, which is the label of no class"),
+        ({"labels": [0.0, 0.0, 1.0, 1.0]}, "labels contains values that are not integers: float"),
+        ({}, "contains an array, not images with labels"),
+    ],
+)
+def test_arrays_without_labels_of_classes_are_an_error(
+    arrays: dict[str, Any], message: str, tmp_path: Path, pack: Pack
+) -> None:
+    np.savez(tmp_path / "one.npz", images=np.zeros((4, 3, 8, 8), np.uint8), **arrays)
+    with pytest.raises(DataError, match=message):
+        pack(tmp_path / "one.npz", split_classes="2/0/0")
 
 
 def test_classes_of_another_pack_are_left_out(tmp_path: Path, home: Path, pack: Pack) -> None:

@@ -372,7 +372,7 @@ def test_a_measure_that_is_undefined_everywhere_is_left_blank() -> None:
     svg(drawing.draw, NARROW)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["$x^2$", "_hidden", "<b>&\"'", "a" * 300, "模型", r"\frac{1}{2}", "%s {0} \\g<1>"])
 def test_a_name_is_text_and_nothing_else(name: str) -> None:
     content = full_probe()

@@ -230,9 +230,12 @@ def _rows(path: Path, name: str, value: object, *, by_class: bool) -> tuple[Rows
 
 
 def _is_by_class(value: object) -> bool:
-    """Return whether an array is (classes, n, height, width) or (classes, n, height, width, channels)."""
+    """Return whether an array is (classes, n, height, width) or (classes, n, height, width, channels).
+
+    (n, 1 or 3, height, width) are images with their channels first.
+    """
     shape: tuple[int, ...] = getattr(value.value if isinstance(value, PickledArray) else value, "shape", ())
-    return len(shape) == 5 or (len(shape) == 4 and shape[-1] not in (1, 3))
+    return len(shape) == 5 or (len(shape) == 4 and not {1, 3} & {shape[1], shape[-1]})
 
 
 def _encoded(item: object) -> bytes | None:
@@ -301,14 +304,18 @@ def _labels(path: Path, name: str, value: object) -> AnyArray:
     listed = value if isinstance(value, list | tuple) else as_array(value).reshape(-1).tolist()
     if listed and all(isinstance(each, str | bytes) for each in listed):
         return np.array([text(each) for each in listed])
-    return _integers(path, name, listed)
+    labels = _integers(path, name, listed)
+    if len(labels) and labels.min() < 0:
+        raise malformed(path, f"{name} contains {labels.min()}, which is the label of no class")
+    return labels
 
 
 def _integers(path: Path, name: str, value: object) -> Indices:
     numbers = value if isinstance(value, list | tuple) else as_array(value).tolist()
     # tolist() of an array of shape () returns a number.
     if not isinstance(numbers, list | tuple) or not all(type(number) is int for number in numbers):
-        raise malformed(path, f"{name} contains values that are not whole numbers")
+        kinds = f": {type(numbers[0]).__name__}" if isinstance(numbers, list | tuple) and numbers else ""
+        raise malformed(path, f"{name} contains values that are not integers{kinds}")
     try:
         return np.array(numbers, dtype=np.int64).reshape(-1)
     except OverflowError:

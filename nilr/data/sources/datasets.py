@@ -102,22 +102,29 @@ class Published:
         """Return whether these contain all classes of the set."""
         return self._names.keys() <= set(map(_plain, class_names))
 
-    def check(self, splits: Mapping[Split, Mapping[str, Sequence[object]]]) -> list[str]:
-        """Return warnings; raise DataError if the classes or the numbers of images are not those of the set."""
+    def check(self, splits: Mapping[Split, Mapping[str, Sequence[object]]], *, part: bool = False) -> list[str]:
+        """Return warnings; raise DataError if the classes or the numbers of images are not those of the set.
+
+        A `part` of a set may have fewer of both.
+        """
         sizes = {split: [len(images) for images in splits.get(split, {}).values()] for split in SPLITS}
         together = [size for split in SPLITS for size in sizes[split]]
         row = self.row
         fits = all(size in row.per_class for size in together) if row.per_class else sum(together) == row.n_images
-        if not fits or any(len(sizes[split]) != len(self.classes[split]) for split in SPLITS):
+        many = any(len(sizes[split]) > len(self.classes[split]) for split in SPLITS)
+        few = any(len(sizes[split]) < len(self.classes[split]) for split in SPLITS)
+        if many or (not part and (few or not fits)):
             found = "; ".join(
                 f"{s} {counted(len(sizes[s]), 'class')}, {counted(sum(sizes[s]), 'image')}" for s in SPLITS
             )
             imagenet = ", or ImageNet's with --split-files" if self.name == "mini-imagenet" else ""
             raise DataError(
                 f"this is not {row.title}, which has {self._counts()}: found {found}",
-                hint=f"give all of its files{imagenet}; use --name for another data set, or "
-                "--limit-per-class for a part",
+                hint=f"give all of its files{imagenet}; use --name for another data set"
+                + ("" if part else ", or --limit-per-class for a part"),
             )
+        if part:
+            return []
         unlike = [c for split in SPLITS for c in splits[split] if c not in self.classes[split]]
         if any(self.split_of.get(c) for c in unlike):
             raise DataError(

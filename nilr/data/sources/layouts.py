@@ -11,6 +11,7 @@ from nilr.data.sources.members import ARRAY_KINDS, MAX_NAME, Listing, Member, co
 from nilr.data.sources.plans import (
     Plan,
     check_names,
+    check_numbers,
     check_sizes,
     check_tree,
     drawing,
@@ -64,6 +65,7 @@ def plan_pack(
             left = {s: {c: v for c, v in each.items() if c not in dropped} for s, each in plan.splits.items()}
             plan.splits = {split: classes for split, classes in left.items() if classes}
         name_shared(plan)
+        check_numbers(plan)
         check_sizes(plan, settings.min_images)
     except DataError as error:
         raise DataError("; ".join([error.message, *warnings]), hint=error.hint) from error
@@ -79,8 +81,8 @@ def plan_pack(
     _check_cub_split(plan, settings)
     if plan.dataset is not None:
         plan.image_size, plan.channels = plan.dataset.row.image_size, plan.dataset.row.channels
-        if _is_whole(plan.dataset, settings) and settings.limit_per_class is None and not plan.excluded:
-            plan.warnings += plan.dataset.check(plan.splits)
+        if _is_whole(plan.dataset, settings) and not plan.excluded:
+            plan.warnings += plan.dataset.check(plan.splits, part=settings.limit_per_class is not None)
     plan.image_size = settings.image_size or plan.image_size
     plan.channels = plan.channels if settings.channels == "auto" else int(settings.channels)
     if settings.rotations:
@@ -97,6 +99,13 @@ def _check_cub_split(plan: Plan, settings: PrepareDataSettings) -> None:
 
 def _with_rotations(classes: Mapping[str, list[Member]]) -> dict[str, list[Member]]:
     """Return the classes and, as further classes, their images turned by 90, 180 and 270 degrees."""
+    names = ((name, f"{name}@{90 * turns}") for name in classes for turns in (1, 2, 3))
+    for name, turned in names:
+        if turned in classes:
+            raise DataError(
+                f"`{name}` turned by --rotations would have the name of the class `{turned}`",
+                hint="rename one of them, or omit --rotations",
+            )
     return {
         f"{name}@{90 * turns}" if turns else name: [image._replace(turns=turns) for image in images]
         for name, images in classes.items()

@@ -166,6 +166,11 @@ def _labels(file: ArrayFile, parquet: Any, columns: _Columns) -> Iterator[list[s
     for group in range(parquet.num_row_groups):
         _group_size(parquet, group)
         values = parquet.read_row_group(group, columns=[columns.label], use_threads=False).column(0).to_pylist()
+        if nameless := [v for v in values if v == "" or (isinstance(v, int) and v < 0)]:
+            raise DataError(
+                f"`{file.path}` has the label {nameless[0]!r}, which is that of no class",
+                hint="give the files that have labels",
+            )
         if None in values:
             raise DataError(f"`{file.path}` has rows without `{columns.label}`", hint=_FORM)
         if columns.names and (

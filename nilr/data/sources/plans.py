@@ -9,7 +9,7 @@ from typing import Final
 from nilr.config.base import SPLITS, Split
 from nilr.config.packs import PrepareDataSettings
 from nilr.data.sources.datasets import Published
-from nilr.data.sources.members import Listing
+from nilr.data.sources.members import Listing, is_placeholder
 from nilr.data.sources.splits import Splits
 from nilr.data.sources.tree import Tree
 from nilr.errors import DataError
@@ -137,6 +137,21 @@ def drop_excluded(class_names: Iterable[str], excluded: Mapping[str, str], plan:
             f"all {n_classes(given)} of the sources are classes of {packs}", hint="omit --exclude-classes-of"
         )
     return given & excluded.keys()
+
+
+def check_numbers(plan: Plan) -> None:
+    """Warn of classes in several splits whose labels are the same numbers: they may be the same classes."""
+    splits_of: defaultdict[str, list[Split]] = defaultdict(list)
+    for split, classes in plan.splits.items():
+        for name in classes:
+            if is_placeholder(name) and name.startswith(f"{split}-"):
+                splits_of[name.removeprefix(f"{split}-")].append(split)
+    if plan.dataset is None and (same := [name for name, splits in splits_of.items() if len(splits) > 1]):
+        plan.warnings.append(
+            f"{counted(len(same), 'label')} without a name, such as {int(same[0].removeprefix('class'))}, are in the "
+            f"splits {' and '.join(splits_of[same[0]])}, as different classes: if they are the same ones, as in MNIST, "
+            "join the arrays of these splits into one file, and draw a split of the classes with --split-classes"
+        )
 
 
 def check_sizes(plan: Plan, least: int | None) -> None:

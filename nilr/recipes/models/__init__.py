@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from nilr.checkpoint import Manifest, read_manifest
 from nilr.config.base import Settings
 from nilr.config.models import ListModelsSettings, ModelSettings, ModelsSettings, ModelStatus, RemoveSettings
-from nilr.errors import CheckpointError, NilrError, UsageError, invalid_field
+from nilr.errors import CheckpointError, NilrError, StoreError, UsageError, invalid_field
 from nilr.history import completed_updates, planned_updates, read_history, training_status
 from nilr.reporting import Reporter
 from nilr.results.records import Record
@@ -121,7 +121,9 @@ def verify_models(settings: ModelsSettings, reporter: Reporter) -> list[FileChec
     Digests must be correct, and it must be possible to rebuild the learner of a checkpoint.
     """
     store = Store(settings.home)
-    return [check for ref in settings.models or store.model_names() for check in _verify(store, ref)]
+    if not (refs := settings.models or store.model_names()):
+        raise StoreError(f"there is no model in `{store.home}`", hint=store.how_to_train())
+    return [check for ref in refs for check in _verify(store, ref)]
 
 
 def remove_models(settings: RemoveSettings, reporter: Reporter) -> Sequence[str]:

@@ -47,7 +47,7 @@ def compare(settings: CompareModelsSettings, reporter: Reporter) -> Result[Model
         StoreError: there is no such model.
     """
     outcome, store = Outcome(settings), Store(settings.home)
-    if len(settings.models) < 2:
+    if len(set(settings.models)) < 2:
         hint = f"name two or more; `{store.command('models', 'ls')}` lists them"
         raise UsageError("a comparison needs at least two models", hint=hint)
     found = [read_card(store, store.find_model(ref)) for ref in settings.models]

@@ -4,6 +4,8 @@ from nilr.config.evaluation import ProbeSettings
 from nilr.recipes.common.dry_run import describe_data, describe_episodes
 from nilr.recipes.common.settings import describe_changes
 from nilr.recipes.probe import open_inputs
+from nilr.recipes.probe.loop import task_pairs
+from nilr.recipes.probe.universality import draw_all_classes
 from nilr.reporting import Reporter
 from nilr.store import Store
 
@@ -16,6 +18,8 @@ def dry_run(settings: ProbeSettings, reporter: Reporter) -> dict[str, str]:
     """
     found = open_inputs(settings, Store(settings.home))
     size, used = found.size, found.judged.used
+    pairs = task_pairs(settings, size, found.split.images, found.judged.images)
+    draw_all_classes(settings, pairs, found.wide)
     chosen = settings.model_dump(mode="json", include=settings.model_fields_set - {"home", "models"})
     default = ProbeSettings().model_dump(mode="json")
     return {

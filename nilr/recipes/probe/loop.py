@@ -132,12 +132,10 @@ def make_subject(settings: ProbeSettings, model: Model, plan: ProbePlan) -> Subj
 
 
 def task_pairs(settings: ProbeSettings, size: EpisodeSize, images: PackedImages, judged: PackedImages) -> TaskPairs:
-    """Return what draws the episodes: A from `images`, B from `judged`."""
-    return TaskPairs.of(
-        judged,
-        images,
-        settings.task_b if images is judged else "any",
-        seed=settings.seed,
-        split=settings.split,
-        **dataclasses.asdict(size),
-    )
+    """Return what draws the episodes: A from `images`, B from `judged`; EpisodeError if they have too few classes."""
+    task_b = settings.task_b if images is judged else "any"
+    drawn = {"seed": settings.seed, "split": settings.split, **dataclasses.asdict(size)}
+    pairs = TaskPairs.of(judged, images, task_b, **drawn)
+    if task_b == "disjoint" and settings.protocol in ("cross-task", "all"):
+        pairs.adapted.check_classes_left(size.n_way)
+    return pairs

@@ -128,6 +128,10 @@ def check_settings(settings: ProbeSettings) -> None:
             raise UsageError(what, hint="use --protocol all")
     if settings.until_ci is not None and settings.protocol == META_INIT.protocol:
         raise UsageError("--until-ci needs differences, and --protocol meta-init has none", hint="omit --protocol")
+    explicit = "n_episodes" in settings.model_fields_set
+    if settings.until_ci is not None and explicit and settings.n_episodes > settings.max_episodes:
+        what = f"--n-episodes {settings.n_episodes} is above --max-episodes {settings.max_episodes}"
+        raise UsageError(what, hint="lower one, or raise the other")
     if settings.query_batch != "all":
         for flag in ("similarity", "geometry", "harm"):
             if getattr(settings, flag):

@@ -83,6 +83,7 @@ def _run(settings: ReproduceSettings, store: Store, reporter: Reporter) -> Resul
     device = None if settings.cluster == "slurm" else prepare(settings.device, settings.threads, settings.precision)
     pack = settings.data or EXPERIMENTS[settings.preset].data
     plan = ExperimentPlan(settings, store, pack, _open_pack(settings, store, pack, reporter))
+    plan.check_classes()
     if (concluded := _read_concluded(plan)) is not None:
         reporter.note(f"{_FINISHED}, and nothing has changed since the report: {plan.folder / PAGE}")
         reporter.files.append(("result", plan.folder / CONCLUDED))

@@ -40,6 +40,7 @@ def dry_run(settings: ReproduceSettings, reporter: Reporter) -> dict[str, str]:
         splits = [f"{split} {rows[split]}" for split in SPLITS if split in rows]
         described = f"{pack}, which is made first: {rows['images']}; {'; '.join(splits)}"
     plan = ExperimentPlan(settings, store, pack, data)
+    plan.check_classes()
     shares = finished_shares(plan)
     trained = [name for name, found in shares.items() if found[TRAINING] == 1]
     to_do = [name for name, found in shares.items() if min(found.values()) < 1]

@@ -18,7 +18,7 @@ from nilr.config.evaluation import ProbeSettings, RatesSettings
 from nilr.config.experiments import EXPERIMENTS, Experiment, Run
 from nilr.config.meta_train import REFERENCES, TrainSettings
 from nilr.config.reproduce import ReproduceSettings
-from nilr.errors import NilrError
+from nilr.errors import EpisodeError, NilrError
 from nilr.history import completed_updates
 from nilr.models.import_path import is_import_path
 from nilr.recipes import meta_train, probe, rates
@@ -129,6 +129,16 @@ class ExperimentPlan:
             "rates": RatesSettings(**common, n_episodes=min(100, n_episodes)),
             **{name: ProbeSettings(**common, n_episodes=again, **choice) for name, choice in choices.items()},
         }
+
+    def check_classes(self) -> None:
+        """Check that the evaluated split has the classes of two disjoint tasks; EpisodeError if not."""
+        needed, classes = 2 * max(model.training.n_way for model in self.models), self.data.n_classes
+        if classes is not None and classes < needed:
+            raise EpisodeError(
+                f"two disjoint tasks need {needed} classes, but `{self.data.split}` of `{self.data.name}` has "
+                f"{classes}",
+                hint="use a pack with more classes in this split",
+            )
 
     def is_trained(self, model: PlannedModel) -> bool:
         """Return whether a training with these settings on this pack is finished, with all its validations."""

@@ -175,3 +175,25 @@ def test_quarter_turns_are_further_classes() -> None:
     turned = made.splits["train"]["Greek/character01@270"]
     assert {image.turns for image in turned} == {3}
     assert [image.path for image in turned] == [image.path for image in made.splits["train"]["Greek/character01"]]
+
+
+def test_a_class_that_has_the_name_of_a_turned_one_is_an_error() -> None:
+    with pytest.raises(DataError, match="`a` turned by --rotations would have the name of the class `a@90`"):
+        plan([f"s/train/{name}/{i}.png" for name in ("a", "a@90") for i in range(2)], rotations=True)
+
+
+def test_a_part_of_a_set_has_no_class_too_many() -> None:
+    images = [f"s/train/train-class{c:03d}/{i}.png" for c in range(100) for i in range(2)]
+    with pytest.raises(DataError, match="this is not FC100, which has 60/20/20 classes"):
+        plan(images, None, dataset="fc100", limit_per_class=2)
+
+
+def test_equal_numbers_in_several_splits_are_a_warning() -> None:
+    images = [f"s/{split}/{split}-class00{c}/{i}.png" for split in ("train", "test") for c in (0, 1) for i in range(20)]
+    warnings = plan(images).warnings
+    (found,) = [text for text in warnings if "without a name" in text]
+    assert found.startswith(
+        "2 labels without a name, such as 0, are in the splits train and test, as different classes"
+    )
+    others = plan([path.replace("test-class00", "test-class01") for path in images]).warnings
+    assert others == [text for text in warnings if text != found]

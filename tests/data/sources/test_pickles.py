@@ -293,7 +293,7 @@ def test_a_damaged_byte_gives_no_other_error_than_data_error(tmp_path: Path) -> 
         ({"image_data": IMAGES, "class_dict": {"a": []}}, "no image of class `a`"),
         ({"image_data": IMAGES, "class_dict": {"a": [6]}}, "class `a` has an index outside the 6 images"),
         ({"image_data": IMAGES, "class_dict": {"a": [-1]}}, "class `a` has an index outside the 6 images"),
-        ({"image_data": IMAGES, "class_dict": {"a": [1.5]}}, "class_dict contains values that are not whole numbers"),
+        ({"image_data": IMAGES, "class_dict": {"a": [1.5]}}, "class_dict contains values that are not integers"),
         ({"image_data": IMAGES, "class_dict": {"a": [2**80]}}, "a number beyond 64 bits"),
         ({"image_data": IMAGES, "class_dict": {"a": [1], "b": [1]}}, "an image is listed twice"),
         ({"data": IMAGES, "labels": [1, 2]}, "2 labels for 6 images"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nilr.probes.neighbours import RULES
 from nilr.recipes import probe
 from nilr.recipes.common.loading import load_model
 from nilr.recipes.common.packs import open_split
+from nilr.recipes.probe.dry_run import dry_run
 from nilr.reporting import SilentReporter
 from nilr.results.result import Result
 from nilr.store import Store
@@ -245,6 +247,20 @@ def test_max_episodes_ends_the_probe_and_the_note_gives_the_number_needed(maml: 
     result = judge(maml, until_ci=0.0005, max_episodes=60, inner_steps=1)
     assert result.metrics[maml].meta_init.accuracy.n_episodes == 60
     assert "± 0.05 needs about" in result.notes[0]
+
+
+def test_fewer_episodes_at_most_than_at_least_are_an_error(maml: str) -> None:
+    with pytest.raises(UsageError, match="--n-episodes 60 is above --max-episodes 50"):
+        judge(maml, n_episodes=60, until_ci=0.01, max_episodes=50)
+
+
+def test_a_dry_run_finds_that_there_are_too_few_classes(maml: str) -> None:
+    settings = ProbeSettings(models=(maml,), n_way=6, n_shot=1, n_query=2, threads=1)
+    with pytest.raises(EpisodeError, match="a task of 6 classes disjoint from 6 others needs 12 classes") as dry:
+        dry_run(settings, SilentReporter())
+    with pytest.raises(EpisodeError, match=re.escape(str(dry.value.message))):
+        probe.run(settings, SilentReporter())
+    dry_run(settings.model_copy(update={"protocol": "same-task"}), SilentReporter())
 
 
 def test_until_ci_without_a_difference_is_an_error(maml: str) -> None:
