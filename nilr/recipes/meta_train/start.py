@@ -35,7 +35,7 @@ from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, Reference
 from nilr.runtime import prepare
 from nilr.store import TRAINING_STATE, Store, holds_model, newest_manifest
-from nilr.training_state import Progress, TrainingState, load_training_state
+from nilr.training_state import TrainingState, load_training_state
 from nilr.words import counted
 
 
@@ -275,20 +275,14 @@ def _store_of(directory: Path, store: Store) -> Store:
 
 
 def load_stored(directory: Path) -> tuple[dict[str, Tensor], TrainingState]:
-    """Load a training state. For a model without one, return no tensors, and the settings of its checkpoint."""
+    """Load a training state; StoreError if a model has none, as one that was imported."""
     file = directory / TRAINING_STATE
-    manifest = None if file.exists() else newest_manifest(directory)
-    if manifest is None:
-        return load_training_state(file)
-    data, settings = manifest.data, manifest.settings
-    # `resolve` checks the settings, whose error names the setting alone
-    return {}, TrainingState.model_construct(
-        settings=settings,
-        data=data.name,
-        data_digest=data.digest,
-        progress=Progress(),
-        reference=manifest.reference,
-    )
+    if not file.exists() and newest_manifest(directory) is not None:
+        raise StoreError(
+            f"model `{directory.name}` has no training state ({TRAINING_STATE}) to resume from",
+            hint="use the model as it is, or train another one with --name",
+        )
+    return load_training_state(file)
 
 
 def _sampler(settings: TrainSettings, split: OpenSplit) -> EpisodeSampler:

@@ -150,11 +150,6 @@ class Training:
 
     def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
         """Continue from a stored training state."""
-        if not tensors:
-            raise StoreError(
-                f"model `{self.name}` has no training state ({TRAINING_STATE}) to resume from",
-                hint="use the model as it is, or train another one with --name",
-            )
         self.outer.load_state(tensors)
         self.progress = progress
         self._saved_step = -1  # unless the checkpoint `last` exists and is as new as the last validation
