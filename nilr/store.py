@@ -296,6 +296,14 @@ def holds_model(directory: Path) -> bool:
     return any(directory.glob("*.safetensors"))
 
 
+def without_state(name: str) -> StoreError:
+    """Return the error for a model that has no training state, such as one that was imported."""
+    return StoreError(
+        f"model `{name}` has no training state ({TRAINING_STATE}) to resume from",
+        hint="use the model as it is, or train another one with --name",
+    )
+
+
 def newest_manifest(directory: Path) -> "Manifest | None":
     """Return the manifest of a model's last checkpoint, or else of its best one; None if neither can be read."""
     from nilr.checkpoint import read_manifest

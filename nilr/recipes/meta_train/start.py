@@ -34,8 +34,8 @@ from nilr.recipes.meta_train.training import Training
 from nilr.reporting import Reporter
 from nilr.results.records import DataUsed, Reference
 from nilr.runtime import prepare
-from nilr.store import TRAINING_STATE, Store, holds_model, newest_manifest
-from nilr.training_state import TrainingState, load_training_state
+from nilr.store import TRAINING_STATE, Store, holds_model, newest_manifest, without_state
+from nilr.training_state import Progress, TrainingState, load_training_state
 from nilr.words import counted
 
 
@@ -265,6 +265,8 @@ def find_model_to_resume(settings: TrainSettings, store: Store) -> Path | None:
             f"--resume names the model `{settings.resume}`, and --name another one: `{settings.name}`",
             hint="leave --name out",
         )
+    if not (directory / TRAINING_STATE).exists():
+        raise without_state(directory.name)
     return directory
 
 
@@ -275,14 +277,20 @@ def _store_of(directory: Path, store: Store) -> Store:
 
 
 def load_stored(directory: Path) -> tuple[dict[str, Tensor], TrainingState]:
-    """Load a training state; StoreError if a model has none, as one that was imported."""
+    """Load a training state. For a model without one, return no tensors, and the settings of its checkpoint."""
     file = directory / TRAINING_STATE
-    if not file.exists() and newest_manifest(directory) is not None:
-        raise StoreError(
-            f"model `{directory.name}` has no training state ({TRAINING_STATE}) to resume from",
-            hint="use the model as it is, or train another one with --name",
-        )
-    return load_training_state(file)
+    manifest = None if file.exists() else newest_manifest(directory)
+    if manifest is None:
+        return load_training_state(file)
+    data, settings = manifest.data, manifest.settings
+    # `resolve` checks the settings, whose error names the setting alone
+    return {}, TrainingState.model_construct(
+        settings=settings,
+        data=data.name,
+        data_digest=data.digest,
+        progress=Progress(),
+        reference=manifest.reference,
+    )
 
 
 def _sampler(settings: TrainSettings, split: OpenSplit) -> EpisodeSampler:

@@ -34,7 +34,7 @@ from nilr.recipes.common.settings import recorded_settings, stored_architecture
 from nilr.reporting import Reporter
 from nilr.results.commands import TrainMetrics
 from nilr.results.records import DataUsed, Mean, Reference
-from nilr.store import HISTORY, LAST, TRAINING_STATE
+from nilr.store import HISTORY, LAST, TRAINING_STATE, without_state
 from nilr.tensorfile import digest_tensors
 from nilr.training_state import Progress, TrainingState, save_training_state
 
@@ -150,6 +150,8 @@ class Training:
 
     def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
         """Continue from a stored training state."""
+        if not tensors:
+            raise without_state(self.name)
         self.outer.load_state(tensors)
         self.progress = progress
         self._saved_step = -1  # unless the checkpoint `last` exists and is as new as the last validation

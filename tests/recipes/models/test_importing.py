@@ -128,7 +128,8 @@ def test_an_imported_training_resumes_as_without_the_import(given: Path, home: P
         ({"name": "m", "resume": "auto", **QUICK}, r"no training state \(training.safetensors\) to resume from"),
         ({"name": "m", "resume": "auto", **QUICK, "outer_steps": 6}, "no training state"),
         ({"resume": "m"}, "no training state"),
-        ({"name": "m", "resume": "auto", **QUICK, "filters": 5}, "no training state"),
+        ({"name": "m", "resume": "auto", **QUICK, "filters": 5}, "is trained with --filters 4, not with 5"),
+        ({"name": "m", "resume": "auto", **QUICK, "seed": 1}, "is trained with --seed 0, not with 1"),
         ({"name": "m", **QUICK}, "model `m` exists"),
     ],
 )
