@@ -17,7 +17,7 @@ import torch
 from nilr.data.pack import PackInfo
 from nilr.data.pack_writer import PackWriter
 
-MadeOnce = Callable[[str, Callable[[], str]], Path]
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,16 +34,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """Return a function that makes a file with a text, once for all processes that run the tests."""
+    """Return a function that makes a file or a directory, once for all processes that run the tests."""
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
-    def made(name: str, make: Callable[[], str]) -> Path:
-        path = shared / name
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        path, part = shared / name, shared / f"part-{name}"
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                path.write_text(make(), encoding="utf-8")
+                make(part)
+                part.rename(path)
         return path
 
     return made

@@ -26,6 +26,7 @@ from nilr.errors import NilrError
 from nilr.files import TEMPORARY_PREFIX
 from nilr.tensorfile import digest_tensors
 from nilr.training_state import load_training_state
+from tests.conftest import MadeOnce
 
 HERE = Path(__file__).parent
 SCHEMAS = HERE.parents[1] / "docs" / "schemas"
@@ -189,19 +190,22 @@ def draw_images(directory: Path, *, splits: dict[str, int]) -> None:
 
 
 @pytest.fixture(scope="session")
-def prepared(nilr: Nilr, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(nilr: Nilr, made_once: MadeOnce, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with a store that has the pack `toy` and the models `base` and `old`.
 
     Beside the store stand images to pack, and `copy`, a model without its training state.
     """
-    work = tmp_path_factory.mktemp("prepared")
-    nilr(f"{PACK} --name toy", work)
-    nilr(f"{TRAIN} --name base", work)
-    nilr(f"{TRAIN} --seed 1 --name old", work)
-    models = work / "home" / "models"
-    shutil.copytree(models / "base", work / "copy", ignore=shutil.ignore_patterns("training.safetensors"))
-    draw_images(work / "sources", splits={"train": 4, "val": 4, "test": 6})
-    return work
+
+    def make(work: Path) -> None:
+        work.mkdir()
+        nilr(f"{PACK} --name toy", work)
+        nilr(f"{TRAIN} --name base", work)
+        nilr(f"{TRAIN} --seed 1 --name old", work)
+        models = work / "home" / "models"
+        shutil.copytree(models / "base", work / "copy", ignore=shutil.ignore_patterns("training.safetensors"))
+        draw_images(work / "sources", splits={"train": 4, "val": 4, "test": 6})
+
+    return fresh(made_once("prepared", make), tmp_path_factory.mktemp("own") / "prepared")
 
 
 @pytest.fixture

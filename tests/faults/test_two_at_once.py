@@ -37,6 +37,7 @@ MIX = (
 LOST = ("is in use by another process", "no model `m`", "no model `a`", "exists in", "no training state")
 
 
+@pytest.mark.slow
 def test_the_second_training_of_a_name_is_refused_and_the_first_is_not_disturbed(nilr: Nilr, work: Path) -> None:
     nilr(f"{LONG} --name whole", work)
     first = nilr.start(f"{LONG} --name m", work)

@@ -40,7 +40,7 @@ def one(same: float, cross: float, **change: Any) -> dict[str, Any]:
     return result("probe", {"m": cells(0.4, same, cross)}, [used("m", "maml", 0, "r")], **change)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(3)
 @every_kind
 def test_every_figure_is_drawn_wide_and_narrow(kind: Kind) -> None:
     drawing = kind.make(everything())
@@ -52,7 +52,7 @@ def test_every_figure_is_drawn_wide_and_narrow(kind: Kind) -> None:
         assert float(root.attrib["width"].removesuffix("pt")) == width
 
 
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(8)
 @every_kind
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_labels_of_rows_do_not_overlap(kind: Kind, width: float) -> None:

@@ -25,7 +25,7 @@ def page_of(given: Material) -> str:
 
 def full_page_file(made_once: MadeOnce) -> Path:
     """Return a page with everything that a report can have."""
-    return made_once("report.html", lambda: page_of(everything()))
+    return made_once("report.html", lambda path: path.write_text(page_of(everything()), encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

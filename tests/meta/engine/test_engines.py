@@ -178,7 +178,7 @@ def test_every_body_has_an_independent_network() -> None:
     assert BODIES.keys() - {"conv4-leaky"} <= NETWORKS.keys()  # `mixed` has its leaky blocks
 
 
-@pytest.mark.sampled(48)
+@pytest.mark.sampled(32)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("engine", "algorithm", "arch", "steps", "inductive"), CASES)
 def test_the_meta_gradient_is_that_of_an_independent_loop(
