@@ -137,6 +137,10 @@ def invalid_field(error: ValidationError) -> str:
     return (f"`{where}`: " if where else "") + _reason(details)
 
 
+# What `invalid_value` says of a path that `Path` would take for the working directory.
+EMPTY_PATH = {"type": "empty_path", "msg": "a path is not empty", "input": ""}
+
+
 def invalid_value(where: str, details: Mapping[str, Any], hint: str) -> UsageError:
     """Return the error for a value that pydantic rejects.
 

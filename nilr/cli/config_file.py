@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from nilr import __version__
 from nilr.config.base import Settings
-from nilr.errors import StoreError, UsageError, did_you_mean, invalid_value
+from nilr.errors import EMPTY_PATH, StoreError, UsageError, did_you_mean, invalid_value
 from nilr.files import expand_home
 
 
@@ -40,7 +40,7 @@ def read_config(path: str, settings: type[Settings], command: str) -> dict[str, 
             known = did_you_mean(key, settings.model_fields)
             raise UsageError(f"`{path}`: `{command}` has no setting `{key}`", hint=f"{known}{hint}")
     if (empty := settings.empty_path(values)) is not None:
-        raise invalid_value(f"{path}: {empty}", {"type": "", "msg": "a path is not empty", "input": ""}, hint)
+        raise invalid_value(f"{path}: {empty}", EMPTY_PATH, hint)
     try:
         # as JSON, because strict validation then accepts lists as tuples and texts as paths; a date becomes no value
         return settings.model_validate_json(json.dumps(values, default=lambda _: {}), strict=True).explicit()

@@ -14,7 +14,7 @@ from nilr.cli.completion import completer, table
 from nilr.cli.parsing import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, source_of
 from nilr.cli.topics import COMMON, METAVARS, OPTIONS, RUNNING, TOPIC_OF
 from nilr.config.base import Settings, extra
-from nilr.errors import UsageError, invalid_value
+from nilr.errors import EMPTY_PATH, UsageError, invalid_value
 from nilr.words import as_flag
 
 ARGUMENTS = {
@@ -59,7 +59,7 @@ def typer_function(
             given = read_config(config, settings, ctx.command_path)
         flags = {name: value for name, value in values.items() if value is not None}
         if (name := settings.empty_path(flags)) is not None:
-            raise _invalid(ctx, name, {"type": "", "msg": "a path is not empty", "input": ""})
+            raise _invalid(ctx, name, EMPTY_PATH)
         given |= flags
         if given.get("models"):
             given["models"] = _matching_models(given.get("home"), given["models"])

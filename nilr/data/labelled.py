@@ -62,12 +62,8 @@ def read_labelled(
             f"{where} contains {len(members)} images, more than {MAX_IMAGES}",
             hint="make a pack of this size with `prepare-data`",
         )
-    splits = {folder.split for folder in read_tree(members).classes if folder.split}
-    if len(splits) > 1 and not single_images:
-        raise DataError(
-            f"{where} has the folders of several splits: {', '.join(sorted(splits))}",
-            hint="give the folder of one split, or make a pack with `prepare-data`",
-        )
+    if not single_images:
+        _check_one_split(members, where)
     classes = read_class_names(members)
     on_start(len(members))
     decode = partial(decode_images, size=size, resample=resample, fit=fit, channels=channels)
@@ -83,6 +79,15 @@ def read_labelled(
     names = [path.partition("/")[2] for path in full]
     labels = [classes.get(members[index]) for index in good]
     return LabelledImages(images[good], full if len(set(names)) < len(names) else names, labels, warnings)
+
+
+def _check_one_split(members: Sequence[Member], where: str) -> None:
+    splits = {folder.split for folder in read_tree(members).classes if folder.split}
+    if len(splits) > 1:
+        raise DataError(
+            f"{where} has the folders of several splits: {', '.join(sorted(splits))}",
+            hint="give the folder of one split, or make a pack with `prepare-data`",
+        )
 
 
 def _distinct(members: Sequence[Member]) -> list[Member]:
