@@ -38,7 +38,7 @@ help:
 	@echo "make peers          download learn2learn, for the tests of models from there"
 	@echo "make bench          compare the speed with other libraries; ARGS=--scaling measures the cost by size"
 	@echo "make bench-packing  compare prepare-data with decoding alone, on the real Mini-ImageNet; ROUNDS=$(ROUNDS)"
-	@echo "make docs           regenerate docs/cli.md, docs/man, docs/schemas and the tables of the findings"
+	@echo "make docs           regenerate docs/cli.md, docs/man, docs/schemas, what shells complete, and the tables of the findings"
 	@echo "make site           build the documentation as a site, in site/; fails on a broken link"
 	@echo "make wheels         build the source distribution and a wheel, in dist/"
 	@echo "Variables: PYTHON=$(PYTHON), VENV=$(VENV), OLDEST=$(OLDEST), NEWEST=$(NEWEST), FLOOR_TORCH=$(FLOOR_TORCH)"

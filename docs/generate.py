@@ -1,16 +1,19 @@
-"""Write the generated pages: `cli.md` and `man/nilr.1` from the commands, and the JSON Schemas of their results."""
+"""Write what is generated from the commands: pages, the JSON Schemas of results, and what shells complete."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from docs.completions import completions
 from docs.man_page import man_page
 from nilr.cli.app import EPILOG, HELP, build_command
+from nilr.cli.completion import TABLE
 from nilr.cli.topics import EXAMPLES
 from nilr.commands import result_types
 from nilr.files import write_atomically
@@ -74,7 +77,8 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 def generated() -> dict[str, str]:
     """Return the text of every generated file, by its path in this folder."""
-    files = {"cli.md": cli_page(), "man/nilr.1": manual()}
+    table = json.dumps(completions(build_command()), indent=1) + "\n"
+    files = {"cli.md": cli_page(), "man/nilr.1": manual(), os.path.relpath(TABLE, DOCS): table}
     for command, schema in schemas().items():
         files[f"schemas/{command}-{SCHEMA_VERSION}.json"] = json.dumps(schema, indent=2, sort_keys=True) + "\n"
     return files

@@ -101,6 +101,12 @@ def path_argument(path: Path | str) -> str:
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
+def command_line(*words: str, home: Path | None) -> str:
+    """Return a command of nilr for the user to run next: in the same directory, on the store that was given."""
+    given = () if home is None else ("--home", path_argument(home))
+    return shlex.join(["nilr", *words, *given])
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.

@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nilr.config.base import Settings, is_name
 from nilr.errors import CheckpointError, StoreError, UnknownNameError, did_you_mean, known_names
-from nilr.files import expand_home, remove_at_once, remove_stale, storage_error
+from nilr.files import command_line, expand_home, remove_at_once, remove_stale, storage_error
 from nilr.locks import InUseError, is_locked, locked
-from nilr.words import slug, some
+from nilr.words import LONGEST_NAME, is_name, slug, some
 
 if TYPE_CHECKING:
     from nilr.checkpoint import Manifest
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 BEST, LAST = "best.safetensors", "last.safetensors"
 TRAINING_STATE, HISTORY = "training.safetensors", "history.jsonl"
 CHECKPOINTS = {"best": BEST, "last": LAST}
-
-_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Store:
 
     def command(self, *words: str) -> str:
         """Return a command for the user to run next on this store."""
-        return Settings(home=self._given_home).command(*words)
+        return command_line(*words, home=self._given_home)
 
     def dataset_path(self, name: str) -> Path:
         """Return the file of a pack, which may not exist; StoreError if the name is invalid."""
@@ -140,7 +137,7 @@ class Store:
             while os.path.lexists(self._models / name):
                 number += 1
                 suffix = f"-{number}"
-                name = base[: _NAME_LENGTH - len(suffix)] + suffix
+                name = base[: LONGEST_NAME - len(suffix)] + suffix
         return name
 
     @contextlib.contextmanager
@@ -345,7 +342,7 @@ def _is_path(ref: str) -> bool:
 
 def _checked(what: str, name: str) -> str:
     if not is_name(name):
-        hint = f"use 1 to {_NAME_LENGTH} of A-Z a-z 0-9 . _ - and start with a letter or digit"
+        hint = f"use 1 to {LONGEST_NAME} of A-Z a-z 0-9 . _ - and start with a letter or digit"
         raise StoreError(f"`{ascii(name)[1:-1][:60]}` is not a valid name of a {what}", hint=hint)
     return name
 

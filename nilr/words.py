@@ -5,6 +5,9 @@ import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+LONGEST_NAME = 100
+NAME = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}"  # of a model or a pack
+
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun; `plural` is the plural form, if it is irregular."""
@@ -36,6 +39,11 @@ def number(value: float, digits: int = 4) -> str:
 def slug(text: str, longest: int = 60) -> str:
     """Return text as a part of a file's name: `5-shot, 3,000 episodes` becomes `5-shot-3000-episodes`."""
     return re.sub(r"[^a-z0-9.-]+", "-", re.sub(r"(?<=\d),(?=\d)", "", text.lower()))[:longest].strip("-.")
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text is a valid name of a model or a pack."""
+    return re.fullmatch(NAME, text) is not None
 
 
 def as_flag(name: str) -> str:

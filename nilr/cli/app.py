@@ -43,27 +43,10 @@ class _Parsing:
         formatter.write(help_text(self, ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
-        if ctx.resilient_parsing:
-            return self._parse_for_completion(ctx, args)
         parameters = self.get_params(ctx)  # type: ignore[attr-defined]
         hint = f"see `{ctx.command_path} --help`"
         args = complete_values(parameters, args, hint, interspersed=ctx.allow_interspersed_args)
         return super().parse_args(ctx, args)  # type: ignore[misc, no-any-return]
-
-    def _parse_for_completion(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
-        """Convert only the values that were given, since Typer imports pydantic to convert one."""
-        command: Any = self
-        parser = command.make_parser(ctx)
-        given: dict[str, Any]
-        rest: list[str]
-        given, rest, _ = parser.parse_args(args=list(args))
-        for parameter in command.get_params(ctx):
-            if given.get(parameter.name) not in (None, (), []):
-                parameter.handle_parse_result(ctx, given, rest)
-        n_commands = 1 if hasattr(command, "commands") else 0
-        ctx._protected_args, ctx.args = rest[:n_commands], rest[n_commands:]
-        ctx._opt_prefixes.update(parser._opt_prefixes)
-        return rest[n_commands:]
 
 
 class _Command(_Parsing, TyperCommand):

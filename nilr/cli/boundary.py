@@ -15,7 +15,8 @@ import typer
 
 from nilr import distributed
 from nilr.cli.app import build_command
-from nilr.cli.parsing import COMPLETE, Invocation, complete, given_value, source_of
+from nilr.cli.completion import COMPLETE, complete
+from nilr.cli.parsing import Invocation, given_value, source_of
 from nilr.errors import (
     Interrupted,
     NilrError,
@@ -80,9 +81,9 @@ def _run_and_report(args: Sequence[str], invocation: Invocation) -> int:
 
 def _invoke(args: Sequence[str], invocation: Invocation) -> int:
     # Typer's own main() would turn KeyboardInterrupt, and so Interrupted, into a status without a message.
-    command = build_command()
     if COMPLETE in os.environ:  # a shell calls
-        complete(command, invocation)
+        complete()
+    command = build_command()
     try:
         with command.make_context("nilr", list(args) or ["--help"], obj=invocation) as ctx:
             command.invoke(ctx)

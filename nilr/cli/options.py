@@ -1,6 +1,7 @@
 """Settings models -> parameters of Typer -> settings: a flag is declared once, in `nilr.config`."""
 
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,10 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from nilr.cli.completion import completer, table
 from nilr.cli.parsing import DEBUG_HELP, QUIET_HELP, SWITCH, Invocation, source_of
 from nilr.cli.topics import COMMON, METAVARS, OPTIONS, RUNNING, TOPIC_OF
-from nilr.config.base import Settings, extra
+from nilr.commands import COMMANDS
+from nilr.config.base import MeasuringSettings, Settings, extra
 from nilr.errors import EMPTY_PATH, UsageError, invalid_value
 from nilr.words import as_flag
 
@@ -30,6 +31,11 @@ _FILES = {
 _JSON_HELP = "Also write the result to this file, and replace it if it exists; without a file, to standard output."
 
 _SHORT_CHOICES = 16  # columns of choices that stand beside the option
+_TABLES = {
+    "{algorithms}": "nilr.meta.algorithms:ALGORITHMS",
+    "{presets}": "nilr.config.meta_train:PRESETS",
+    "{formats}": "nilr.portable.layouts:FORMATS",
+}  # by import path: most commands need none of them
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -126,9 +132,7 @@ def _field_parameters(settings: type[Settings]) -> Iterator[inspect.Parameter]:
     for name in sorted(settings.model_fields, key=depth):
         field = settings.model_fields[name]
         info = (
-            typer.Argument(
-                metavar=ARGUMENTS[name], help=describe(field), show_default=False, autocompletion=completer(name, field)
-            )
+            typer.Argument(metavar=ARGUMENTS[name], help=describe(field), show_default=False)
             if name in ARGUMENTS
             else _option(name, field)
         )
@@ -148,7 +152,6 @@ def _option(name: str, field: FieldInfo) -> Any:  # noqa: ANN401 - an object of 
         show_envvar=False,
         show_default=False,
         rich_help_panel=TOPIC_OF.get(name, OPTIONS),
-        autocompletion=None if switch or choices(field) else completer(name, field),
     )
 
 
@@ -168,6 +171,13 @@ def describe(field: FieldInfo) -> str:
     if default is None and not any(field.default is value for value in (None, False, ())):
         default = str(field.default)
     return f"{text} Default: {default}." if default else text
+
+
+def table(placeholder: str) -> list[str]:
+    """Return the names that a placeholder such as `{presets}` in a help text stands for."""
+    if placeholder == "{kinds}":
+        return list(dict.fromkeys(c.schema for c in COMMANDS if issubclass(c.settings, MeasuringSettings)))
+    return list(pkgutil.resolve_name(_TABLES[placeholder]))
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
-"""Parsing of a command line before any settings are known, and completion by a shell. Imports no pydantic."""
+"""Parsing of a command line before any settings are known. Imports no pydantic."""
 
 import dataclasses
-import importlib
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +8,6 @@ from typing import Any
 
 from nilr.errors import UsageError
 
-COMPLETE = "_NILR_COMPLETE"
 SWITCH = ""
 QUIET_HELP = "Print errors only; results are stored all the same."
 DEBUG_HELP = "Show tracebacks."
@@ -88,10 +86,3 @@ def source_of(parameter: Any, ctx: Any) -> str:  # noqa: ANN401 - Typer does not
     if source is not None and source.name == "ENVIRONMENT":
         return str(parameter.envvar)
     return str(parameter.opts[0]) if parameter.param_type_name == "option" else str(parameter.metavar)
-
-
-def complete(command: Any, invocation: Any) -> None:  # noqa: ANN401 - Typer does not export these classes
-    """Print what a shell that calls with `_NILR_COMPLETE` can complete, and exit."""
-    classes: Any = importlib.import_module("typer._completion_classes")
-    classes._sanitize_help_text = str  # the texts have no markup to remove, for which Typer imports rich
-    command._main_shell_completion(ctx_args={"obj": invocation}, prog_name="nilr", complete_var=COMPLETE)

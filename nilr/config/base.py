@@ -2,8 +2,6 @@
 
 import contextlib
 import operator
-import re
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -12,9 +10,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from nilr.errors import UsageError
-from nilr.files import expand_home, path_argument
+from nilr.files import command_line, expand_home
 from nilr.numbers import is_float32
-from nilr.words import one_of
+from nilr.words import NAME, one_of
 
 Resample = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
 Fit = Literal["stretch", "crop", "pad"]
@@ -53,8 +51,7 @@ DEVICES = ("auto", "cpu", "cuda")
 MINI_IMAGENET = "mini-imagenet"
 SYNTHETIC = "synthetic"
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-ModelName = Annotated[str, Field(pattern=f"^{_NAME}$")]
+ModelName = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 
 _MOST_CHANNELS = 4096
@@ -141,11 +138,6 @@ def listed_seeds(seeds: int | tuple[int, ...], first: int) -> tuple[int, ...]:
     return seeds if isinstance(seeds, tuple) else tuple(range(first, first + seeds))
 
 
-def is_name(text: str) -> bool:
-    """Return whether a text is a valid name of a model or a pack."""
-    return re.fullmatch(_NAME, text) is not None
-
-
 def setting(
     default: Any,  # noqa: ANN401 - a default is of the field's own type
     help: str,
@@ -212,8 +204,7 @@ class Settings(BaseModel):
 
     def command(self, *words: str) -> str:
         """Return a command for the user to run next: in the same directory, and on the same store."""
-        home = () if self.home is None else ("--home", path_argument(self.home))
-        return shlex.join(["nilr", *words, *home])
+        return command_line(*words, home=self.home)
 
 
 class MeasuringSettings(Settings):

@@ -22,11 +22,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from nilr.config.base import SPLITS, Fit, Resample, is_name
+from nilr.config.base import SPLITS, Fit, Resample
 from nilr.data.digests import Images, bytes_sha256, combined_digest, content_digest, image_digests
 from nilr.data.file_types import HEAD_SIZE, describe_content
 from nilr.errors import DataError
 from nilr.files import storage_error
+from nilr.words import is_name
 
 FORMAT: Final = "nilr-pack"
 FORMAT_VERSION: Final = 1

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from nilr import __version__
 from nilr.checkpoint import read_manifest
-from nilr.config.base import ReportFormat, is_name
+from nilr.config.base import ReportFormat
 from nilr.config.results import ReportSettings, ResultListSettings
 from nilr.errors import NilrError, StoreError, UsageError, did_you_mean
 from nilr.files import check_free, check_output, resolve_links, write_atomically
@@ -28,7 +28,7 @@ from nilr.reporting import Reporter, SilentReporter
 from nilr.results.question import DEFAULT
 from nilr.results.records import ModelUsed
 from nilr.store import HISTORY, Store
-from nilr.words import counted
+from nilr.words import counted, is_name
 
 _FORMATS: dict[str, ReportFormat] = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md"}
 FIGURES = ("pdf", "svg", "png")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import shlex
 import subprocess
@@ -14,21 +13,14 @@ import torch
 
 from nilr import __version__
 from nilr.cli.boundary import run
-from nilr.cli.completion import offered
 from nilr.cli.options import ARGUMENTS, _types, metavar, value_range
 from nilr.cli.topics import EXAMPLES
-from nilr.commands import COMMANDS, Command, result_types
+from nilr.commands import COMMANDS, Command
 from nilr.config.base import Settings
 from nilr.config.evaluation import ProbeSettings
 from nilr.config.meta_train import PRESETS, TrainSettings
-from nilr.config.models import ImportSettings
 from nilr.meta.algorithms import ALGORITHMS
 from nilr.meta.engine.registry import ENGINES
-from nilr.meta.inner_lr import bounds
-from nilr.models.registry import BODIES, build_learner
-from nilr.portable.layouts import LAYOUTS
-from nilr.results.gate import parse_limits
-from nilr.runtime import find_device
 from nilr.words import as_flag
 
 
@@ -248,70 +240,6 @@ def test_a_value_that_starts_with_a_dash_is_no_option(
 ) -> None:
     assert run(["probe", "--rates", "-0.01", "--data=--odd", "--json", "-", "--data-b", "-x.h5", "--", "-q"]) == 0
     assert probes[0].explicit() == {"rates": ("-0.01",), "data": "--odd", "data_b": "-x.h5", "models": ("-q",)}
-
-
-def test_completion_offers_what_the_tables_have() -> None:
-    fields = {name: field for command in COMMANDS for name, field in command.settings.model_fields.items()}
-    for name in ("algo", "preset", "adapt_part", "arch"):
-        fields[name] = TrainSettings.model_fields.get(name) or ProbeSettings.model_fields[name]
-    found = {name: offered(field) for name, field in fields.items()}
-    assert found["algo"] == [*ALGORITHMS]
-    assert found["preset"] == [*PRESETS]
-    assert found["engine"] == ["auto", *ENGINES]
-    assert found["arch"] == [*BODIES]
-    assert {"probe", "bench", "models-import", "reproduce"} <= set(found["kind"]) <= result_types().keys()
-    limits = parse_limits([f"{figure}0.5" for figure in found["fail_below"]])
-    assert [f"{limit.protocol}.{limit.figure}=" for limit in limits] == found["fail_below"]
-    assert offered(ImportSettings.model_fields["format"]) == [*dict.fromkeys(layout.format for layout in LAYOUTS)]
-    learner = build_learner("conv4", n_way=2, image_size=16, filters=2, seed=0)
-    assert found["layers"] == ["all", *learner.body.layers]
-    assert found["adapt_part"] == ["all", "body", "head", *learner.body.layers]
-    for device in found["device"]:
-        assert device == "cuda" or find_device(device)
-    for constraint in found["rate_constraint"]:
-        assert bounds(constraint if constraint != "bounded:" else "bounded:-1,1")
-
-
-_COMPLETIONS = {
-    ("nilr mod", 1): "models",
-    ("nilr models sh", 2): "show",
-    ("nilr probe --prot", 2): "--protocol",
-    ("nilr probe --protocol cro", 3): "cross-task",
-    ("nilr probe --rates learned,tens", 3): "learned,tensor-mean",
-    ("nilr probe m@x bir", 3): "birds",
-    ("nilr probe --data bir", 3): "birds-pack",
-    ("nilr meta-train --preset finn-1", 3): "finn-1shot",
-    ("nilr results show 2026", 3): "20260101T000000Z-probe-x",
-}
-
-
-@pytest.mark.parametrize(("line", "completed"), _COMPLETIONS.items(), ids=lambda value: str(value))
-def test_a_completion_imports_only_what_it_needs(home: Path, line: tuple[str, int], completed: str) -> None:
-    (home / "models" / "birds").mkdir(parents=True)
-    (home / "models" / "birds" / "last.safetensors").touch()
-    (home / "datasets").mkdir(exist_ok=True)
-    (home / "datasets" / "birds-pack.h5").touch()
-    (home / "results").mkdir(exist_ok=True)
-    (home / "results" / "20260101T000000Z-probe-x.json").touch()
-    words, number = line
-    shell = {"_NILR_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number), "NILR_HOME": str(home)}
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "nilr"],
-        env={**os.environ, **shell},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.split() == [completed]
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "nilr.cli.app" in imported
-    heavy = {"torch", "numpy", "scipy", "rich", "h5py", "PIL", "matplotlib", "huggingface_hub", "platformdirs"}
-    heavy |= {"nilr.results.records", "nilr.checkpoint", "nilr.cli.run", "nilr.cli.variables"}
-    if number < 3 and "--" not in words:
-        heavy |= {"pydantic", "nilr.cli.options"}
-    if "probe" in words:
-        heavy |= {"nilr.config.models", "nilr.config.packs", "nilr.config.reproduce", "nilr.config.meta_train"}
-    assert not heavy & imported
 
 
 def test_the_help_of_all_commands_imports_no_settings(home: Path) -> None:

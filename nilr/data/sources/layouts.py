@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 
-from nilr.config.base import MINI_IMAGENET, SPLITS, Split, is_name
+from nilr.config.base import MINI_IMAGENET, SPLITS, Split
 from nilr.config.packs import PrepareDataSettings
 from nilr.data.sources.datasets import DATASETS, Published, published, recognise
 from nilr.data.sources.members import ARRAY_KINDS, MAX_NAME, Listing, Member, container_name, is_placeholder
@@ -30,7 +30,7 @@ from nilr.data.sources.splits import (
 )
 from nilr.data.sources.tree import Classes, read_tree, split_named
 from nilr.errors import DataError, UsageError
-from nilr.words import counted, some
+from nilr.words import counted, is_name, some
 
 
 def plan_pack(
