@@ -51,7 +51,7 @@ def _entry(context: Any) -> dict[str, Any]:  # noqa: ANN401
 def _parameter(parameter: Any, field: FieldInfo | None) -> dict[str, Any]:  # noqa: ANN401
     argument = parameter.param_type_name == "argument"
     entry = {
-        "flags": [] if argument else [*parameter.opts, *parameter.secondary_opts],
+        "flags": [] if argument else sorted([*parameter.opts, *parameter.secondary_opts], key=_long_first),
         "help": _first_sentence(parameter.help),
         "switch": not argument and parameter.is_flag,
         "multiple": parameter.nargs != 1 or getattr(parameter, "multiple", False),
@@ -64,6 +64,10 @@ def _parameter(parameter: Any, field: FieldInfo | None) -> dict[str, Any]:  # no
 def _filled(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry without what is empty or does not hold."""
     return {name: value for name, value in entry.items() if value}
+
+
+def _long_first(flag: str) -> tuple[bool, str]:
+    return not flag.startswith("--"), flag
 
 
 def _first_sentence(text: str) -> str:

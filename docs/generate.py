@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from nilr.commands import result_types
 from nilr.files import write_atomically
 from nilr.results.result import SCHEMA_VERSION
 
-DOCS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 
 _HEAD = f"""# Command line
 
@@ -76,11 +75,11 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def generated() -> dict[str, str]:
-    """Return the text of every generated file, by its path in this folder."""
+    """Return the text of every generated file, by its path in the project."""
     table = json.dumps(completions(build_command()), indent=1) + "\n"
-    files = {"cli.md": cli_page(), "man/nilr.1": manual(), os.path.relpath(TABLE, DOCS): table}
+    files = {"docs/cli.md": cli_page(), "docs/man/nilr.1": manual(), str(TABLE.relative_to(ROOT)): table}
     for command, schema in schemas().items():
-        files[f"schemas/{command}-{SCHEMA_VERSION}.json"] = json.dumps(schema, indent=2, sort_keys=True) + "\n"
+        files[f"docs/schemas/{command}-{SCHEMA_VERSION}.json"] = json.dumps(schema, indent=2, sort_keys=True) + "\n"
     return files
 
 
@@ -147,9 +146,10 @@ def _cell(text: str) -> str:
 def main(args: Sequence[str] | None = None) -> None:
     """Write all generated files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=DOCS, help="folder to write to; default: %(default)s")
+    parser.add_argument("--out", type=Path, default=ROOT, help="folder to write to; default: %(default)s")
     out: Path = parser.parse_args(args).out
     for name, text in generated().items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out / name, text.encode())
 
 

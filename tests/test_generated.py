@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import DOCS, generated, main
+from docs.generate import ROOT, generated, main
 from nilr.cli.topics import EXAMPLES
 
-ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 NAMES = (
     ".ci .gitignore CHANGELOG.md CITATION.cff LICENSE Makefile README.md constraints.txt docs hatch_build.py "
     "mkdocs.yml nilr pyproject.toml tests"
@@ -21,12 +21,12 @@ NAMES = (
 
 @pytest.mark.parametrize("name", generated())
 def test_generated_files_are_current(name: str) -> None:
-    assert (DOCS / name).read_text(encoding="utf-8") == generated()[name], "run `make docs`"
+    assert (ROOT / name).read_text(encoding="utf-8") == generated()[name], "run `make docs`"
 
 
 def test_there_is_no_schema_of_a_result_that_no_command_returns() -> None:
-    schemas = {f"schemas/{file.name}" for file in (DOCS / "schemas").iterdir()}
-    assert schemas == {name for name in generated() if name.startswith("schemas/")}
+    schemas = {f"docs/schemas/{file.name}" for file in (DOCS / "schemas").iterdir()}
+    assert schemas == {name for name in generated() if name.startswith("docs/schemas/")}
 
 
 FORMATTERS = {
