@@ -26,6 +26,7 @@ from nilr.meta.engine.native import CHANNELS, PARTS, call, cores, empty_pooled, 
 from nilr.models.conv_body import EPS
 
 TAPS = 27  # 3 pixel channels of 3 x 3
+POINTS = 48  # 3 pixel channels of 4 x 4
 
 
 class Kept(NamedTuple):
@@ -77,13 +78,13 @@ class ImageBlock:
         """Return a, and what the other passes need; `xs` are the block's images."""
         (params,) = branches
         c = len(params.scale)
-        mean, rstd, turned, exact, weight_v = self._channels(c)
+        mean, rstd, points, exact, weight_v = self._channels(c)
         given = params.weight.flatten(1), *self.moments, c, EPS
-        self._call("image_statistics", *given, mean, rstd, exact, weight_v, turned)
+        self._call("image_statistics", *given, mean, rstd, exact, weight_v, points)
         a = empty_pooled(self.x, c, self.x.dtype)
         h, where = (None, None) if last else (torch.empty_like(a), torch.empty_like(a, dtype=torch.uint8))
         planes = *sizes(self.x), c, self._scratch(), h, a, where
-        self._call("image_forward", self.x, turned, mean, rstd, params.scale, params.shift, *planes)
+        self._call("image_forward", self.x, points, mean, rstd, params.scale, params.shift, *planes)
         return a, None if h is None or where is None else Kept(exact, weight_v, h, where)
 
     def output(self, kept: Kept, branches: Sequence[BranchParams]) -> Tensor:
@@ -124,14 +125,14 @@ class ImageBlock:
         """
         (params,), (params_t,) = branches, branches_t
         c = len(params.scale)
-        mean_t, q, turned, rstd_t, weight_v_t = self._channels(c)
+        mean_t, q, points, rstd_t, weight_v_t = self._channels(c)
         given = params_t.weight.flatten(1), *self.moments, kept.rstd, kept.weight_v, c
-        self._call("image_statistics_tangent", *given, mean_t, q, rstd_t, weight_v_t, turned)
+        self._call("image_statistics_tangent", *given, mean_t, q, rstd_t, weight_v_t, points)
         rstd = kept.rstd.to(self.x.dtype)
         channels = rstd, mean_t, q, params.scale, params.shift, params_t.scale, params_t.shift
         h_t, a_t = torch.empty_like(kept.h), torch.empty_like(kept.h)
         planes = *sizes(self.x), c, self._scratch(), h_t, a_t
-        self._call("image_tangent", self.x, turned, kept.h, kept.where, *channels, *planes)
+        self._call("image_tangent", self.x, points, kept.h, kept.where, *channels, *planes)
         return a_t, Tangent(rstd_t, weight_v_t, h_t)
 
     def backward_tangent(
@@ -178,16 +179,16 @@ class ImageBlock:
         call(kernel, *arguments, dtype=self.x.dtype)
 
     def _channels(self, c: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Allocate per channel two numbers and a transposed patch, and in float64 a number and a patch."""
+        """Allocate per channel two numbers and the points of a weight, and in float64 a number and a patch."""
         exact = torch.empty(1, c, dtype=torch.float64), torch.empty(c, TAPS, dtype=torch.float64)
-        return self.x.new_empty(c), self.x.new_empty(c), self.x.new_empty(TAPS, c), *exact
+        return self.x.new_empty(c), self.x.new_empty(c), self.x.new_empty(POINTS, c), *exact
 
     def _empty(self, c: int) -> BranchParams:
         return BranchParams(self.x.new_empty(c, 3, 3, 3), self.x.new_empty(c), self.x.new_empty(c))
 
     def _scratch(self) -> Tensor:
         _, c, h, w = self.x.shape
-        return self.x.new_empty(cores() * c * (h + 2), w + 2)
+        return self.x.new_empty(cores() * c * (h + 2), 2 * (-(-(w // 2) // 16) * 16 + 16))
 
 
 # Moments by images, with the version of the images that they belong to. Values must not refer to the images.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 LIBRARY = "_kernels.so"
-VERSION = 7  # of the kernels; libraries of other versions are ignored
+VERSION = 8  # of the kernels; libraries of other versions are ignored
 
 CHANNELS = 16  # the kernels of convolutions need a multiple of it
 

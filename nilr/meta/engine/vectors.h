@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define JOINED(a, b) a##_##b
@@ -51,10 +54,35 @@ typedef uint8_t codes __attribute__((vector_size(VECTOR_BYTES / sizeof(REAL))));
 
 INLINE vec either(mask first, vec a, vec b) { return (vec)((first & (mask)a) | (~first & (mask)b)); }
 
-/* The positions in their windows that pooled values came from. */
+/* The positions in their windows that pooled values came from, as bytes in memory. Compilers would convert a vector's
+   elements one by one. */
 INLINE mask codes_at(const uint8_t *where)
 {
-    codes small;
-    memcpy(&small, where, sizeof small);
-    return __builtin_convertvector(small, mask);
+#if defined(__AVX512F__)
+    if (sizeof(REAL) == 4) return (mask)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)where));
+    return (mask)_mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)where));
+#elif defined(__AVX2__)
+    if (sizeof(REAL) == 4) return (mask)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)where));
+#endif
+    codes bytes;
+    memcpy(&bytes, where, sizeof bytes);
+    return __builtin_convertvector(bytes, mask);
+}
+
+INLINE void store_codes(uint8_t *where, mask code)
+{
+#if defined(__AVX512F__)
+    if (sizeof(REAL) == 4) _mm_storeu_si128((__m128i *)where, _mm512_cvtepi32_epi8((__m512i)code));
+    else _mm_storel_epi64((__m128i *)where, _mm512_cvtepi64_epi8((__m512i)code));
+    return;
+#elif defined(__AVX2__)
+    if (sizeof(REAL) == 4) {
+        const __m256i wide = (__m256i)code;
+        const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+        _mm_storel_epi64((__m128i *)where, _mm_packus_epi16(words, words));
+        return;
+    }
+#endif
+    const codes bytes = __builtin_convertvector(code, codes);
+    memcpy(where, &bytes, sizeof bytes);
 }
