@@ -48,6 +48,8 @@ ENGINES = ("auto", "winograd", "compiled", "batched", "explicit", "reference")
 BODIES = ("conv4", "conv4-leaky", "conv6", "resnet12")
 DEVICES = ("auto", "cpu", "cuda")
 
+IMAGE_SIZES = 8, 1024  # the smallest and the largest image, in pixels
+
 MINI_IMAGENET = "mini-imagenet"
 SYNTHETIC = "synthetic"
 
@@ -215,7 +217,7 @@ class MeasuringSettings(Settings):
 
 SEED = setting(0, "Seed of all random numbers.", ge=0, lt=2**63)
 DEVICE = setting("auto", f"Device to compute on: {', '.join(DEVICES)} or cuda:N.", offers=DEVICES)
-THREADS = setting(None, "Number of CPU threads.", shown="one per core that the process may use", ge=1)
+THREADS = setting(None, "Number of CPU threads.", shown="one per core that the process may use", ge=1, le=1024)
 
 
 class DeviceSettings(MeasuringSettings):

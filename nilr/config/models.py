@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from nilr.config.base import ARCH, Float32, MeasuringSettings, Settings, setting
+from nilr.config.base import ARCH, IMAGE_SIZES, Float32, MeasuringSettings, Settings, setting
 
 ExportFormat = Literal["nilr", "state-dict", "learn2learn"]
 ModelStatus = Literal["finished", "running", "interrupted", "failed", "unsaved", "unreadable"]
@@ -80,8 +80,8 @@ class ImportSettings(MeasuringSettings):
         None,
         "Height and width of the images of a state dict, in pixels.",
         shown="that of --data, or what the head's width allows",
-        ge=8,
-        le=1024,
+        ge=IMAGE_SIZES[0],
+        le=IMAGE_SIZES[1],
         env=False,
     )
     n_way: int | None = setting(

@@ -2,7 +2,18 @@
 
 from pathlib import Path
 
-from nilr.config.base import Channels, CubSplit, DatasetName, Fit, MeasuringSettings, Resample, Settings, Split, setting
+from nilr.config.base import (
+    IMAGE_SIZES,
+    Channels,
+    CubSplit,
+    DatasetName,
+    Fit,
+    MeasuringSettings,
+    Resample,
+    Settings,
+    Split,
+    setting,
+)
 
 
 class PrepareDataSettings(MeasuringSettings):
@@ -20,7 +31,11 @@ class PrepareDataSettings(MeasuringSettings):
         None, "Name of the pack in the store.", shown="the data set's, synthetic, or the source's", env=False
     )
     image_size: int | None = setting(
-        None, "Height and width of the packed images, in pixels.", shown="the data set's, else 84", ge=8, le=1024
+        None,
+        "Height and width of the packed images, in pixels.",
+        shown="the data set's, else 84",
+        ge=IMAGE_SIZES[0],
+        le=IMAGE_SIZES[1],
     )
     channels: Channels = setting(
         "auto", "Channels of the packed images: 1 is grey, 3 is RGB, auto is 1 for Omniglot and 3 for other images."

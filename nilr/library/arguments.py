@@ -82,15 +82,16 @@ def checked_settings(
         raise UsageError(f"invalid argument {problem}", hint="see the function's help") from error
 
 
-def checked_integer(name: str, value: object, least: int = 1) -> int:
-    """Return an integer below 2**63, also one of NumPy, as Python's; UsageError for another type or value."""
+def checked_integer(name: str, value: object, least: int = 1, most: int = 2**63 - 1) -> int:
+    """Return an integer, also one of NumPy, as Python's; UsageError for another type or value."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type] # it checks it
     except TypeError:
         number = None
-    if number is None or not least <= number < 2**63:
+    if number is None or not least <= number <= most:
         problem = f"`{name}` cannot be {value!r}, a value of type {type(value).__name__}"
-        raise UsageError(problem, hint=f"give an integer from {least} to 2**63 - 1")
+        largest = "2**63 - 1" if most == 2**63 - 1 else most
+        raise UsageError(problem, hint=f"give an integer from {least} to {largest}")
     return number
 
 

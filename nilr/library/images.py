@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nilr.config.base import SPLITS, Fit, Resample, Split
+from nilr.config.base import IMAGE_SIZES, SPLITS, Fit, Resample, Split
 from nilr.data import synthetic
 from nilr.data.digests import Images as Pixels
 from nilr.data.digests import image_digests
@@ -141,7 +141,7 @@ def read_images(
         >>> nilr.read_images(folder, image_size=16).class_sizes
         {'cat': 1, 'dog': 1}
     """
-    image_size = checked_integer("image_size", image_size)
+    image_size = checked_integer("image_size", image_size, *IMAGE_SIZES)
     check_name("resample", resample, get_args(Resample))
     check_name("fit", fit, get_args(Fit))
     path = Path(folder).expanduser()
@@ -168,8 +168,8 @@ def generate_images(split: Split = "test", *, per_class: int = 20, image_size: i
         torch.Size([3, 3, 16, 16])
     """
     check_name("split", split, synthetic.CLASSES)
-    per_class, image_size = checked_integer("per_class", per_class), checked_integer("image_size", image_size)
-    seed = checked_integer("seed", seed, 0)
+    per_class, seed = checked_integer("per_class", per_class), checked_integer("seed", seed, 0)
+    image_size = checked_integer("image_size", image_size, *IMAGE_SIZES)
     classes = {
         synthetic.class_name(number): synthetic.generate_class(seed, number, per_class, image_size)
         for number in synthetic.CLASSES[split]

@@ -68,6 +68,9 @@ def _parse(text: str) -> Limit:
         least = math.nan
     if key not in FIGURES:
         raise UsageError(f"--fail-below `{text}`: there is no figure `{key}`", hint=known_names(key, FIGURES))
-    if not equals or not -1 <= least <= 1:
+    if not equals or math.isnan(least):
         raise UsageError(f"--fail-below `{text}` has no limit", hint=f"write {key}=0.45: a fraction, not percent")
+    if not -1 <= least <= 1:
+        hint = f"a limit is a fraction: {least / 100:g} is {least:g} %"
+        raise UsageError(f"--fail-below `{text}`: {number} is not between -1 and 1", hint=hint)
     return Limit(protocol, figure, least)

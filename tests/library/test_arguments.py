@@ -145,6 +145,7 @@ def test_an_invalid_argument_is_named_with_its_value(
         (lambda: nilr.read_images(tmp_path, resample="x"), UnknownNameError, "unknown resample `x`"),
         (lambda: nilr.read_images(tmp_path, fit="x"), UnknownNameError, "unknown fit `x`"),
         (lambda: nilr.read_images(tmp_path, image_size=1.5), UsageError, "`image_size` cannot be 1.5"),
+        (lambda: nilr.generate_images(image_size=3), UsageError, "`image_size` cannot be 3"),
         (lambda: nilr.open_pack("syn", split="x"), UnknownNameError, "unknown split `x`"),
         (
             lambda: nilr.generate_images(["val"]),
