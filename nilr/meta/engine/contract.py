@@ -42,7 +42,7 @@ class MetaGradient:
 
     query_loss: Tensor  # query loss after adaptation, per episode, (E,)
     accuracy: Tensor  # query accuracy after adaptation, per episode, (E,)
-    params: Params  # gradient of the mean query loss with respect to every parameter, by name
+    params: Params  # gradient of the mean query loss with respect to every parameter, by name, in their order
     inner_lr: Params  # gradient with respect to every inner rate, in the rate's shape; empty if rates are not learned
 
 

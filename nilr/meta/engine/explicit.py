@@ -88,7 +88,8 @@ class ExplicitEngine(Engine):
             for value in (*totals[model].values(), *totals_lr[model].values()):
                 value /= len(batch)
             loss, right = torch.stack(losses[model]), torch.stack(accuracies[model])
-            gradients.append(MetaGradient(loss, right, totals[model], totals_lr[model]))
+            ordered = {name: totals[model][name] for name in params[model]}
+            gradients.append(MetaGradient(loss, right, ordered, totals_lr[model]))
         return gradients
 
     @override

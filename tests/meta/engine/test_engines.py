@@ -191,6 +191,7 @@ def test_the_meta_gradient_is_that_of_an_independent_loop(
     outcome = engine(learner).meta_gradient(params, taken, episodes, objective)
     loss, gradients = expected_gradients(arch, algorithm, steps, inductive)
     assert outcome.query_loss.mean().item() == pytest.approx(loss.item(), rel=1e-10)
+    assert [*outcome.params] == [*params]
     expected = flat(gradients[: len(params)])
     error = flat([outcome.params[name] for name in params]) - expected
     assert error.norm() <= 1e-9 * expected.norm()
