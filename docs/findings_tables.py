@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from docs import findings_measures
@@ -217,18 +218,33 @@ def trained() -> str:
 
 def first_order() -> str:
     """Return Meta-SGD with and without second derivatives, three seeds each."""
-    folders = {
-        "metasgd": [EVIDENCE / f"cpu/cpu-metasgd-s{seed}" for seed in range(3)],
-        "fometasgd": [EVIDENCE / f"first-order/fometasgd-s{seed}" for seed in range(3)],
-    }
-    second = _main_probes({"models": [folder.name for folder in folders["metasgd"]]})
-    probes = {"metasgd": second, "fometasgd": [read("first-order/probe-fometasgd.json")]}
+    metasgd = [EVIDENCE / f"cpu/cpu-metasgd-s{seed}" for seed in range(3)]
+    return _trainings(
+        {
+            "metasgd": (metasgd, _main_probes({"models": [folder.name for folder in metasgd]})),
+            "fometasgd": _run("first-order", "fometasgd", 3),
+        }
+    )
+
+
+def conv4_64() -> str:
+    """Return Conv4 with 64 filters."""
+    return _trainings({"metasgd": _run("conv4-64", "metasgd", 3)})
+
+
+def _run(folder: str, run: str, n_seeds: int) -> tuple[list[Path], list[Any]]:
+    """Return the folders of a run's trainings, and its probes."""
+    return [EVIDENCE / f"{folder}/{run}-s{seed}" for seed in range(n_seeds)], [read(f"{folder}/probe-{run}.json")]
+
+
+def _trainings(runs: Mapping[str, tuple[list[Path], list[Any]]]) -> str:
+    """Return how runs trained, with the negative rates of each layer at the end, and how they were probed."""
     rows = []
-    for run, seeds in folders.items():
+    for run, (seeds, probes) in runs.items():
         trained = [read(str(folder / "meta-train.json"))["metrics"] for folder in seeds]
         lines = [(folder / "history.jsonl").read_text().splitlines() for folder in seeds]
         logged = [[line for line in map(json.loads, history) if "share_negative" in line][-1] for history in lines]
-        levels = Levels(probes[run])
+        levels = Levels(probes)
         rows.append(
             (
                 f"`{run}`",
@@ -290,6 +306,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "edits": edits,
     "counterparts": counterparts,
     "first order": first_order,
+    "conv4 64": conv4_64,
     "choices": choices,
     "inductive": inductive,
     "trained": trained,
