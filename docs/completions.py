@@ -37,15 +37,14 @@ def _names(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _entry(context: Any) -> dict[str, Any]:  # noqa: ANN401
     command, fields = context.command, _FIELDS.get(context.command_path.strip(), {})
-    parameters = {kind: [] for kind in ("option", "argument")}
+    parameters: dict[str, list[Any]] = {"options": [], "arguments": []}
     for one in command.get_params(context):
-        parameters[one.param_type_name].append(_parameter(one, fields.get(one.name)))
-    inner = {
+        parameters[f"{one.param_type_name}s"].append(_parameter(one, fields.get(one.name)))
+    commands = {
         word: _entry(one.make_context(word, [], parent=context, resilient_parsing=True))
         for word, one in getattr(command, "commands", {}).items()
     }
-    lists = {"options": parameters["option"], "arguments": parameters["argument"], "commands": inner}
-    return _filled({"help": _first_sentence(command.help), **lists})
+    return _filled({"help": _first_sentence(command.help), **parameters, "commands": commands})
 
 
 def _parameter(parameter: Any, field: FieldInfo | None) -> dict[str, Any]:  # noqa: ANN401

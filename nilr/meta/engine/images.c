@@ -129,7 +129,8 @@ void NAMED(image_gradient_tangent)(
     }
 }
 
-/* The vectors of a row of windows, in numbers, and of the even or odd columns of a row of an image. */
+/* Numbers that a row of windows takes, in whole vectors; those of the even (or odd) columns of a row of an image, with
+   room for one more vector; and those of `plane`. */
 INLINE int64_t row_width(int64_t w) { return (w / 2 + LANES - 1) / LANES * LANES; }
 INLINE int64_t half_width(int64_t w) { return (w / 2 + 15) / 16 * 16 + 16; }
 INLINE int64_t plane_size(int64_t h, int64_t w) { return PIXELS * (h + 2) * 2 * half_width(w); }
